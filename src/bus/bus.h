@@ -1,0 +1,48 @@
+/*
+ * The bus: where accesses to ports and to memory-mapped registers find their device.
+ *
+ * The bus also owns the board lock. Every call into a device (read, write, timer, input from a
+ * backend, interrupt line) runs with it held, so that device models need no lock of their own;
+ * the one exception is the local APIC (see bus/cpu_port.h). bus_read and bus_write take the lock
+ * themselves.
+ */
+#ifndef DOPPEL_BUS_BUS_H
+#define DOPPEL_BUS_BUS_H
+
+#include "base/error.h"
+
+#include <stdint.h>
+
+struct bus;
+
+enum bus_space { BUS_PORT, BUS_MMIO };
+
+struct bus_ops {
+    /* OFFSET is from the range's base; SIZE is 1, 2, 4 or 8 and OFFSET + SIZE lies in the range.
+     * Values are in the low SIZE bytes. */
+    uint64_t (*read)(void *dev, uint64_t offset, unsigned size);
+    void (*write)(void *dev, uint64_t offset, unsigned size, uint64_t value);
+    /* The widest access the device takes (1, 2, 4 or 8); wider ones arrive as several, lowest
+     * address first. 0 means 1. */
+    unsigned max_size;
+};
+
+struct bus *bus_create(struct error *err);
+void bus_destroy(struct bus *bus);
+
+/* Claims SIZE addresses from BASE for DEV. Fails (-EBUSY) when any is claimed already. */
+int bus_claim(struct bus *bus, enum bus_space space, uint64_t base, uint64_t size, const char *name,
+              const struct bus_ops *ops, void *dev, struct error *err);
+/* Gives back the range that starts at BASE. */
+void bus_release(struct bus *bus, enum bus_space space, uint64_t base);
+
+/* What a vCPU does. Addresses nobody claims read as all ones and swallow writes, as on a PC. */
+uint64_t bus_read(struct bus *bus, enum bus_space space, uint64_t address, unsigned size);
+void bus_write(struct bus *bus, enum bus_space space, uint64_t address, unsigned size,
+               uint64_t value);
+
+/* The board lock; not recursive. */
+void bus_lock(struct bus *bus);
+void bus_unlock(struct bus *bus);
+
+#endif

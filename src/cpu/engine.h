@@ -1,0 +1,92 @@
+/*
+ * The contract between a VM and what executes its guest code. All engines run the same board and
+ * the same guests; struct x86_cpu is the common form of their state.
+ */
+#ifndef DOPPEL_CPU_ENGINE_H
+#define DOPPEL_CPU_ENGINE_H
+
+#include "base/error.h"
+#include "bus/bus.h"
+#include "bus/clock.h"
+#include "bus/cpu_port.h"
+#include "mem/mem.h"
+#include "x86/cpu.h"
+#include "x86/cpuid.h"
+
+struct engine;
+struct vcpu;
+
+/* What all of a VM's vCPUs share; must outlive the engine. */
+struct machine {
+    struct mem *mem;
+    struct bus *bus;
+    struct clock *clock;
+    struct x86_model model;
+    unsigned cpus;
+};
+
+/* Why run() returned. */
+enum engine_exit {
+    EXIT_KICK,     /* CPU_REQ_KICK, _INIT or _SIPI is pending (and left pending) */
+    EXIT_HALT,     /* the guest halted (or waits for SIPI) and nothing can wake it yet */
+    EXIT_SHUTDOWN, /* triple fault: activity is X86_SHUTDOWN */
+};
+
+/* Causes by which the monitor was entered, for --stats. */
+enum exit_cause {
+    CAUSE_PORT,
+    CAUSE_MMIO,
+    CAUSE_MSR,
+    CAUSE_CPUID,
+    CAUSE_HALT,
+    CAUSE_INTERRUPT,
+    CAUSE_EXCEPTION,
+    CAUSE_PAGE_FAULT,
+    CAUSE_CONTROL_REGISTER,
+    CAUSE_TLB_FLUSH,
+    CAUSE_SYSCALL,
+    CAUSE_COUNT
+};
+extern const char *const exit_cause_name[CAUSE_COUNT];
+
+struct engine_stats {
+    uint64_t instructions;
+    uint64_t exits[CAUSE_COUNT];
+    uint64_t blocks_decoded, blocks_invalidated; /* decoded-instruction cache */
+    uint64_t tlb_misses;
+    uint64_t run_ns; /* time inside run(), halted time excluded */
+};
+
+struct engine_ops {
+    const char *name;
+
+    struct engine *(*create)(const struct machine *machine, struct error *err);
+    void (*destroy)(struct engine *engine); /* after all its vCPUs */
+
+    /* The vCPU starts in the state after RESET; PORT stays the caller's. */
+    struct vcpu *(*vcpu_create)(struct engine *engine, struct cpu_port *port, struct error *err);
+    void (*vcpu_destroy)(struct vcpu *vcpu);
+
+    /* Executes guest code until an exit. Always on the same thread for one vCPU, without locks.
+     * Polls port->requests at instruction boundaries. */
+    enum engine_exit (*run)(struct vcpu *vcpu);
+
+    /* Architectural state; only while the vCPU is not running. */
+    void (*state_out)(struct vcpu *vcpu, struct x86_cpu *cpu);
+    void (*state_in)(struct vcpu *vcpu, const struct x86_cpu *cpu);
+
+    /* The map from GPN to machine page changed, or writes to GPN must be noticed from now on (or
+     * no longer). Returns when no vCPU can still use what was cached before. Any thread that is
+     * not inside run(). */
+    void (*gpn_changed)(struct engine *engine, uint64_t gpn);
+    void (*write_protect)(struct engine *engine, uint64_t gpn, bool protect);
+
+    void (*stats)(const struct vcpu *vcpu, struct engine_stats *stats);
+    /* Describes the last instructions executed, newest last, for a guest that died: writes lines
+     * "RIP  bytes  text" to BUF. Only while the vCPU is not running. */
+    void (*history)(struct vcpu *vcpu, char *buf, unsigned size);
+};
+
+extern const struct engine_ops interp_engine;
+
+#endif

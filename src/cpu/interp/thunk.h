@@ -1,0 +1,40 @@
+/*
+ * Thunks: instructions that are neither control flow nor sensitive, executed by the host's own
+ * processor. A thunk loads the guest registers that its instruction touches, executes the very
+ * instruction with its memory operand pointed at a buffer, and stores the registers back.
+ *
+ * Generated code is written through one mapping and run through another (W^X). Thunks depend on
+ * nothing but the instruction's bytes and are shared by all vCPUs of an engine.
+ */
+#ifndef DOPPEL_CPU_INTERP_THUNK_H
+#define DOPPEL_CPU_INTERP_THUNK_H
+
+#include "base/error.h"
+#include "x86/insn.h"
+
+#include <stdint.h>
+
+struct thunk_cache;
+
+/* The guest's registers as a thunk sees them. */
+struct thunk_state {
+    uint64_t *gpr;   /* 16, in encoding order */
+    uint64_t *flags; /* status flags (X86_FLAGS_STATUS) in RFLAGS positions; other bits are kept */
+    uint8_t *xsave;  /* X86_XSAVE_SIZE bytes, 64-byte aligned, standard form; XSTATE_BV ignored */
+};
+
+/* Executes. MEMORY stands for the memory operand (NULL if none): a host pointer with the operand's
+ * size accessible and the guest address's alignment. Returns 0, or 1 + vector where the processor
+ * raised an exception: #DE, #UD, #GP (alignment), #MF, #XM, #AC; the guest's registers are then as
+ * hardware leaves them (unchanged but for MXCSR or x87 status). */
+typedef int thunk_fn(const struct thunk_state *state, void *memory);
+
+struct thunk_cache *thunk_cache_create(struct error *err);
+void thunk_cache_destroy(struct thunk_cache *cache);
+
+/* The thunk for INSN (class NATIVE, X87, or INTEGER with register and memory operands), made on
+ * first use. In 16/32-bit code the same semantics hold with the registers that exist there. NULL
+ * when INSN cannot be a thunk or memory ran out. Thread-safe. */
+thunk_fn *thunk_get(struct thunk_cache *cache, const struct x86_insn *insn);
+
+#endif

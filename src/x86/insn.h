@@ -1,0 +1,123 @@
+/*
+ * Decoding: Zydis gives operands and flags, the instruction table gives what a monitor must know
+ * besides: class, privilege and sensitivity (Popek and Goldberg), the CPUID feature that announces
+ * the instruction, and which flags the manual leaves undefined.
+ */
+#ifndef DOPPEL_X86_INSN_H
+#define DOPPEL_X86_INSN_H
+
+#include <Zydis/Zydis.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/* What kind of work an instruction is; decides who executes it. */
+enum x86_class {
+    X86_CLASS_NONE,    /* not in the table: #UD */
+    X86_CLASS_INTEGER, /* general-purpose data movement and arithmetic */
+    X86_CLASS_STRING,  /* MOVS, STOS, INS, ... with or without REP */
+    X86_CLASS_BRANCH,  /* near control flow */
+    X86_CLASS_FAR,     /* far control flow, INT, IRET, SYSCALL, SYSENTER and their returns */
+    X86_CLASS_STACK,   /* PUSH, POP, ENTER, LEAVE, PUSHA, ... */
+    X86_CLASS_SYSTEM,  /* sensitive: control and debug registers, tables, MSRs, CPUID, ports, ... */
+    X86_CLASS_NATIVE,  /* neither control flow nor sensitive: runs as itself (thunk, translation) */
+    X86_CLASS_X87,     /* native, on the x87/MMX register file */
+    X86_CLASS_XSTATE,  /* FXSAVE, XSAVE, LDMXCSR, ...: whole-register-file memory images */
+};
+
+/* Privilege: who may execute it without a fault. */
+enum x86_privilege {
+    X86_PRIV_USER, /* any CPL */
+    X86_PRIV_IOPL, /* CPL <= IOPL, or the I/O permission bitmap (INS, OUTS, IN, OUT) */
+    X86_PRIV_COND, /* depends on a control bit (RDTSC, RDPMC, SGDT with UMIP, RDFSBASE, XGETBV) */
+    X86_PRIV_CPL0,
+};
+
+#define X86_SENSITIVE 1u /* reads or changes the machine's configuration or depends on it */
+
+/* CPUID features that gate instructions; X86_FEAT_BASE is always there. */
+enum x86_feature {
+    X86_FEAT_BASE,
+    X86_FEAT_CMOV,
+    X86_FEAT_CX8,
+    X86_FEAT_CX16,
+    X86_FEAT_FPU,
+    X86_FEAT_MMX,
+    X86_FEAT_FXSR,
+    X86_FEAT_SSE,
+    X86_FEAT_SSE2,
+    X86_FEAT_SSE3,
+    X86_FEAT_SSSE3,
+    X86_FEAT_SSE41,
+    X86_FEAT_SSE42,
+    X86_FEAT_POPCNT,
+    X86_FEAT_AES,
+    X86_FEAT_PCLMUL,
+    X86_FEAT_SHA,
+    X86_FEAT_MOVBE,
+    X86_FEAT_XSAVE,
+    X86_FEAT_XSAVEOPT,
+    X86_FEAT_XSAVEC,
+    X86_FEAT_AVX,
+    X86_FEAT_F16C,
+    X86_FEAT_FMA,
+    X86_FEAT_AVX2,
+    X86_FEAT_BMI1,
+    X86_FEAT_BMI2,
+    X86_FEAT_LZCNT,
+    X86_FEAT_ADX,
+    X86_FEAT_RDRAND,
+    X86_FEAT_RDSEED,
+    X86_FEAT_CLFLUSH,
+    X86_FEAT_CLFLUSHOPT,
+    X86_FEAT_CLWB,
+    X86_FEAT_PREFETCHW,
+    X86_FEAT_RDTSCP,
+    X86_FEAT_RDPID,
+    X86_FEAT_FSGSBASE,
+    X86_FEAT_INVPCID,
+    X86_FEAT_SMAP,
+    X86_FEAT_SYSCALL,
+    X86_FEAT_SYSENTER,
+    X86_FEAT_LAHF64,
+    X86_FEAT_TSC,
+    X86_FEAT_MSR,
+    X86_FEAT_LM,
+    X86_FEAT_VAES,
+    X86_FEAT_VPCLMUL,
+    X86_FEAT_GFNI,
+    X86_FEAT_MONITOR,
+    X86_FEAT_COUNT
+};
+
+struct x86_insn_info {
+    uint16_t mnemonic;  /* ZydisMnemonic */
+    uint8_t class;      /* enum x86_class */
+    uint8_t privilege;  /* enum x86_privilege */
+    uint8_t sensitive;  /* X86_SENSITIVE or 0 */
+    uint8_t feature;    /* enum x86_feature */
+    uint16_t undefined; /* status flags the manual leaves undefined, X86_FLAG_* */
+};
+
+/* The table's entry for a mnemonic; class X86_CLASS_NONE when the CPU models do not have it. */
+const struct x86_insn_info *x86_insn_info(ZydisMnemonic mnemonic);
+/* All entries with a class, in order, for tests and generators. */
+const struct x86_insn_info *x86_insn_table(unsigned *count);
+
+/* How the bytes are to be read: the code segment's default size. */
+enum x86_code_size { X86_CODE16, X86_CODE32, X86_CODE64 };
+
+struct x86_insn {
+    ZydisDecodedInstruction z;
+    ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
+    const struct x86_insn_info *info;
+    uint8_t bytes[15];
+};
+
+/* Decodes what stands at BYTES (SIZE up to 15 are there). Returns the length; 0 when the bytes end
+ * too early; -1 where hardware raises #UD (undefined, in no table, LOCK where it may not stand),
+ * and -2 for an instruction longer than 15 bytes (#GP). REAL: real or virtual-8086 mode, where some
+ * instructions do not exist. */
+int x86_decode(enum x86_code_size size, bool real, const uint8_t *bytes, unsigned available,
+               struct x86_insn *insn);
+
+#endif
