@@ -143,6 +143,8 @@ struct x86_cpu {
     struct x86_seg seg[X86_SEGMENTS], ldtr, tr;
     struct x86_dtr gdtr, idtr;
     uint64_t cr0, cr2, cr3, cr4, efer, xcr0;
+    uint64_t pdpte[4];      /* PAE paging's PDPTE registers (SDM volume 3, 4.4.1) */
+    unsigned physical_bits; /* MAXPHYADDR, set by the engine from its CPU model */
     uint64_t dr[4], dr6, dr7;
 
     /* MSRs that the processor itself keeps (SDM volume 4). The local APIC keeps its own. */

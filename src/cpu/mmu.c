@@ -1,0 +1,377 @@
+/*
+ * Page walk in every paging mode, and the software TLB (SDM volume 3, chapter 4).
+ */
+#include "cpu/mmu.h"
+
+#include "base/util.h"
+
+#include <stdatomic.h>
+#include <string.h>
+
+#define PTE_P   (1ULL << 0)
+#define PTE_W   (1ULL << 1)
+#define PTE_U   (1ULL << 2)
+#define PTE_A   (1ULL << 5)
+#define PTE_D   (1ULL << 6)
+#define PTE_PS  (1ULL << 7)
+#define PTE_PAT_LARGE (1ULL << 12)
+#define PTE_NX  (1ULL << 63)
+#define PTE_ADDRESS 0x000FFFFFFFFFF000ULL
+
+#define PHYSICAL_BITS_MAX 52
+#define SPACE_LIMIT 4096
+
+/* How one paging mode is laid out. */
+struct walk_mode {
+    unsigned levels;     /* below the root */
+    unsigned index_bits; /* per level */
+    unsigned entry_size; /* 4 or 8 */
+};
+
+static struct walk_mode walk_mode(const struct x86_cpu *cpu)
+{
+    if (!(cpu->cr4 & X86_CR4_PAE))
+        return (struct walk_mode){2, 10, 4};
+    if (cpu->efer & X86_EFER_LMA)
+        return (struct walk_mode){4, 9, 8};
+    return (struct walk_mode){2, 9, 8}; /* PAE: the PDPTEs are registers */
+}
+
+/* A guest page-table entry as host memory, or NULL outside RAM. */
+static void *entry_host(struct mem *mem, uint64_t gpa)
+{
+    uint8_t *page = mem_page(mem, gpa >> MEM_PAGE_SHIFT);
+
+    return page ? page + (gpa & (MEM_PAGE_SIZE - 1)) : NULL;
+}
+
+static uint64_t entry_load(const void *host, unsigned size)
+{
+    if (size == 4)
+        return atomic_load_explicit((const _Atomic uint32_t *)host, memory_order_relaxed);
+    return atomic_load_explicit((const _Atomic uint64_t *)host, memory_order_relaxed);
+}
+
+/* Sets BITS in an entry that read as OLD. False when another processor changed it meanwhile. */
+static bool entry_set(void *host, unsigned size, uint64_t old, uint64_t bits)
+{
+    if (size == 4) {
+        uint32_t expected = (uint32_t)old;
+
+        return atomic_compare_exchange_strong((_Atomic uint32_t *)host, &expected,
+                                              (uint32_t)(old | bits));
+    }
+    return atomic_compare_exchange_strong((_Atomic uint64_t *)host, &old, old | bits);
+}
+
+/* Bits that must be 0 in an entry. */
+static uint64_t reserved_bits(const struct x86_cpu *cpu, const struct walk_mode *mode,
+                              unsigned level, bool leaf)
+{
+    uint64_t reserved = 0;
+
+    if (mode->entry_size == 4)
+        return leaf && level == 2 ? 1u << 21 : 0;
+    reserved = (1ULL << PHYSICAL_BITS_MAX) - (1ULL << cpu->physical_bits);
+    if (!(cpu->efer & X86_EFER_NXE))
+        reserved |= PTE_NX;
+    if (mode->levels == 2) /* PAE: bits 62:52 too */
+        reserved |= 0x7FF0000000000000ULL;
+    if (leaf && level == 2)
+        reserved |= 0x1FE000;
+    if (leaf && level == 3)
+        reserved |= 0x3FFFE000;
+    if (level == 4)
+        reserved |= PTE_PS;
+    return reserved;
+}
+
+static bool entry_is_leaf(const struct x86_cpu *cpu, const struct walk_mode *mode, unsigned level,
+                          uint64_t entry)
+{
+    if (level == 1)
+        return true;
+    if (!(entry & PTE_PS) || level == 4)
+        return false;
+    return mode->entry_size == 8 || (cpu->cr4 & X86_CR4_PSE);
+}
+
+/* Whether the rights gathered along the walk permit the access (SDM volume 3, 4.6.1). */
+static bool permitted(const struct x86_cpu *cpu, uint64_t rights, bool nx, enum mmu_access access,
+                      enum mmu_context context)
+{
+    bool user_page = rights & PTE_U;
+
+    if (context == MMU_USER) {
+        if (!user_page)
+            return false;
+        if (access == MMU_WRITE)
+            return rights & PTE_W;
+        return access != MMU_EXEC || !nx;
+    }
+    if (access == MMU_EXEC)
+        return !nx && !(user_page && (cpu->cr4 & X86_CR4_SMEP));
+    if (user_page && context == MMU_SUPER)
+        return false;
+    return access != MMU_WRITE || (rights & PTE_W) || !(cpu->cr0 & X86_CR0_WP);
+}
+
+static uint32_t fault_code(const struct x86_cpu *cpu, enum mmu_access access,
+                           enum mmu_context context)
+{
+    uint32_t code = context == MMU_USER ? X86_PF_U : 0;
+
+    if (access == MMU_WRITE)
+        code |= X86_PF_W;
+    if (access == MMU_EXEC &&
+        (((cpu->cr4 & X86_CR4_PAE) && (cpu->efer & X86_EFER_NXE)) || (cpu->cr4 & X86_CR4_SMEP)))
+        code |= X86_PF_I;
+    return code;
+}
+
+/* The physical address that a leaf maps VA to. */
+static uint64_t leaf_address(const struct walk_mode *mode, uint64_t entry, unsigned bits,
+                             uint64_t va)
+{
+    uint64_t offset_mask = (1ULL << bits) - 1;
+    uint64_t base = entry & PTE_ADDRESS & ~offset_mask;
+
+    if (mode->entry_size == 4 && bits == 22) /* PSE-36: bits 20:13 are address bits 39:32 */
+        base = (entry & 0xFFC00000) | ((entry >> 13 & 0xFF) << 32);
+    return base | (va & offset_mask);
+}
+
+/* One attempt; 1 asks for another, because an entry changed under it. */
+static int walk_once(struct mem *mem, const struct x86_cpu *cpu, uint64_t va,
+                     enum mmu_access access, enum mmu_context context, bool peek,
+                     struct mmu_page *page, uint32_t *error)
+{
+    const struct walk_mode mode = walk_mode(cpu);
+    uint64_t table = cpu->cr3 & PTE_ADDRESS;
+    uint64_t rights = PTE_W | PTE_U;
+    bool nx = false;
+
+    *error = fault_code(cpu, access, context);
+    if (mode.entry_size == 8 && mode.levels == 2) {
+        uint64_t pdpte = cpu->pdpte[va >> 30 & 3];
+
+        if (!(pdpte & PTE_P))
+            return -1;
+        table = pdpte & PTE_ADDRESS;
+    } else if (mode.entry_size == 4) {
+        table &= 0xFFFFF000;
+    }
+    for (unsigned level = mode.levels;; level--) {
+        unsigned bits = MEM_PAGE_SHIFT + mode.index_bits * (level - 1);
+        uint64_t index = va >> bits & ((1u << mode.index_bits) - 1);
+        void *host = entry_host(mem, table + index * mode.entry_size);
+        uint64_t entry = host ? entry_load(host, mode.entry_size) : ~0ULL; /* as an empty bus */
+        bool leaf = entry_is_leaf(cpu, &mode, level, entry);
+        uint64_t set = PTE_A | (leaf && access == MMU_WRITE ? PTE_D : 0);
+
+        if (!(entry & PTE_P))
+            return -1;
+        if (!host || (entry & reserved_bits(cpu, &mode, level, leaf))) {
+            *error |= X86_PF_P | X86_PF_RSVD;
+            return -1;
+        }
+        rights &= entry;
+        nx |= mode.entry_size == 8 && (entry & PTE_NX);
+        if (leaf && !peek && !permitted(cpu, rights, nx, access, context)) {
+            *error |= X86_PF_P;
+            return -1;
+        }
+        if (!peek && (entry & set) != set && !entry_set(host, mode.entry_size, entry, set))
+            return 1;
+        if (leaf) {
+            page->gpa = leaf_address(&mode, entry, bits, va);
+            page->page_bits = bits;
+            return 0;
+        }
+        table = entry & PTE_ADDRESS;
+    }
+}
+
+int mmu_walk(struct mem *mem, const struct x86_cpu *cpu, uint64_t va, enum mmu_access access,
+             enum mmu_context context, struct mmu_page *page, uint32_t *error)
+{
+    int status;
+
+    if (!(cpu->cr0 & X86_CR0_PG)) {
+        page->gpa = va;
+        page->page_bits = MEM_PAGE_SHIFT;
+        return 0;
+    }
+    do
+        status = walk_once(mem, cpu, va, access, context, false, page, error);
+    while (status > 0);
+    return status;
+}
+
+int mmu_peek(struct mem *mem, const struct x86_cpu *cpu, uint64_t va, uint64_t *gpa)
+{
+    struct mmu_page page;
+    uint32_t error;
+
+    if (!(cpu->cr0 & X86_CR0_PG)) {
+        *gpa = va;
+        return 0;
+    }
+    if (walk_once(mem, cpu, va, MMU_READ, MMU_SUPER_AC, true, &page, &error) != 0)
+        return -1;
+    *gpa = page.gpa;
+    return 0;
+}
+
+int mmu_load_pdptes(struct mem *mem, const struct x86_cpu *cpu, uint64_t cr3, uint64_t pdpte[4])
+{
+    /* Bits 2:1, 8:5 and those above MAXPHYADDR (SDM volume 3, table 4-8). */
+    uint64_t reserved = 0x1E6 | ~((1ULL << cpu->physical_bits) - 1);
+    uint64_t loaded[4];
+
+    for (unsigned i = 0; i < 4; i++) {
+        void *host = entry_host(mem, (cr3 & 0xFFFFFFE0) + i * 8);
+
+        loaded[i] = host ? entry_load(host, 8) : ~0ULL;
+        if ((loaded[i] & PTE_P) && (loaded[i] & reserved))
+            return -1;
+    }
+    memcpy(pdpte, loaded, sizeof(loaded));
+    return 0;
+}
+
+enum mmu_context mmu_context(const struct x86_cpu *cpu)
+{
+    if (x86_cpl(cpu) == 3)
+        return MMU_USER;
+    if (!(cpu->cr4 & X86_CR4_SMAP) || (cpu->rflags & X86_FLAG_AC))
+        return MMU_SUPER_AC;
+    return MMU_SUPER;
+}
+
+static void clear(struct mmu *mmu)
+{
+    memset(mmu->tlb, 0, sizeof(mmu->tlb));
+    memset(mmu->spaces, 0, sizeof(mmu->spaces));
+    mmu->large_filter = mmu->huge_filter = 0;
+    mmu->next_space = 1;
+}
+
+void mmu_init(struct mmu *mmu)
+{
+    clear(mmu);
+    mmu->space = mmu->next_space++;
+}
+
+/* Makes an identifier that no entry carries current, for the address space CR3. */
+static void enter_new_space(struct mmu *mmu, uint64_t cr3)
+{
+    struct mmu_space *slot = NULL;
+
+    if (mmu->next_space == SPACE_LIMIT)
+        clear(mmu);
+    mmu->space = mmu->next_space++;
+    for (unsigned i = 0; i < MMU_PCIDS && !slot; i++)
+        if (mmu->spaces[i].id && ((mmu->spaces[i].cr3 ^ cr3) & 0xFFF) == 0)
+            slot = &mmu->spaces[i];
+    if (!slot)
+        slot = &mmu->spaces[mmu->next_slot++ % MMU_PCIDS];
+    *slot = (struct mmu_space){cr3, mmu->space};
+}
+
+void mmu_new_cr3(struct mmu *mmu, const struct x86_cpu *cpu, bool keep)
+{
+    if (keep) {
+        for (unsigned i = 0; i < MMU_PCIDS; i++) {
+            /* The manual lets translations of a PCID outlive a change of its page tables until they are
+             * invalidated; matching the whole of CR3 is stricter and never wrong. */
+            if (mmu->spaces[i].id && mmu->spaces[i].cr3 == cpu->cr3) {
+                mmu->space = mmu->spaces[i].id;
+                return;
+            }
+        }
+    }
+    enter_new_space(mmu, cpu->cr3);
+}
+
+void mmu_flush_all(struct mmu *mmu, const struct x86_cpu *cpu)
+{
+    memset(mmu->spaces, 0, sizeof(mmu->spaces));
+    mmu->large_filter = mmu->huge_filter = 0;
+    enter_new_space(mmu, cpu->cr3);
+}
+
+void mmu_flush_pcid(struct mmu *mmu, const struct x86_cpu *cpu, unsigned pcid)
+{
+    for (unsigned i = 0; i < MMU_PCIDS; i++)
+        if ((mmu->spaces[i].cr3 & 0xFFF) == pcid)
+            mmu->spaces[i].id = 0;
+    if ((cpu->cr3 & 0xFFF) == pcid)
+        enter_new_space(mmu, cpu->cr3);
+}
+
+static uint64_t filter_bit(uint64_t va, unsigned shift)
+{
+    return 1ULL << (va >> shift & 63);
+}
+
+void mmu_flush_page(struct mmu *mmu, const struct x86_cpu *cpu, uint64_t va)
+{
+    /* Within a large page the index counts up from its start. */
+    unsigned bits = cpu->cr4 & X86_CR4_PAE ? 21 : 22;
+    unsigned count = 1u << (bits - MEM_PAGE_SHIFT);
+    unsigned first = (va >> MEM_PAGE_SHIFT) & (MMU_TLB_SIZE - 1) & ~(count - 1);
+    bool large = mmu->large_filter & filter_bit(va, 21);
+
+    if (mmu->huge_filter & filter_bit(va, 30)) {
+        mmu_flush_all(mmu, cpu);
+        return;
+    }
+    for (unsigned context = 0; context < MMU_CONTEXTS; context++) {
+        for (unsigned access = 0; access < MMU_ACCESSES; access++) {
+            if (!large) {
+                mmu_entry(mmu, context, access, va)->tag = 0;
+                continue;
+            }
+            for (unsigned i = first; i < first + count; i++) {
+                struct mmu_entry *entry = &mmu->tlb[context][access][i];
+
+                if (!((entry->tag ^ va) >> bits))
+                    entry->tag = 0;
+            }
+        }
+    }
+}
+
+void mmu_drop_host_page(struct mmu *mmu, const void *host, bool writes_only)
+{
+    for (unsigned context = 0; context < MMU_CONTEXTS; context++) {
+        for (unsigned access = 0; access < MMU_ACCESSES; access++) {
+            if (writes_only && access != MMU_WRITE)
+                continue;
+            for (unsigned i = 0; i < MMU_TLB_SIZE; i++) {
+                struct mmu_entry *entry = &mmu->tlb[context][access][i];
+                uint64_t page = ALIGN_DOWN(entry->tag, MEM_PAGE_SIZE);
+
+                if (page + entry->addend == (uintptr_t)host)
+                    entry->tag = 0;
+            }
+        }
+    }
+}
+
+void mmu_fill(struct mmu *mmu, enum mmu_context context, enum mmu_access access, uint64_t va,
+              void *host, unsigned page_bits)
+{
+    struct mmu_entry *entry = mmu_entry(mmu, context, access, va);
+
+    entry->tag = mmu_tag(mmu, va);
+    entry->addend = (uintptr_t)host - ALIGN_DOWN(va, MEM_PAGE_SIZE);
+    if (page_bits > MEM_PAGE_SHIFT) {
+        mmu->large_filter |= filter_bit(va, 21);
+        if (page_bits > 22)
+            mmu->huge_filter |= filter_bit(va, 30);
+    }
+    if (page_bits == 22) /* both 2 MiB halves */
+        mmu->large_filter |= filter_bit(va ^ (1u << 21), 21);
+}
