@@ -8,18 +8,18 @@
 #include <stdatomic.h>
 #include <string.h>
 
-#define PTE_P   (1ULL << 0)
-#define PTE_W   (1ULL << 1)
-#define PTE_U   (1ULL << 2)
-#define PTE_A   (1ULL << 5)
-#define PTE_D   (1ULL << 6)
-#define PTE_PS  (1ULL << 7)
+#define PTE_P         (1ULL << 0)
+#define PTE_W         (1ULL << 1)
+#define PTE_U         (1ULL << 2)
+#define PTE_A         (1ULL << 5)
+#define PTE_D         (1ULL << 6)
+#define PTE_PS        (1ULL << 7)
 #define PTE_PAT_LARGE (1ULL << 12)
-#define PTE_NX  (1ULL << 63)
-#define PTE_ADDRESS 0x000FFFFFFFFFF000ULL
+#define PTE_NX        (1ULL << 63)
+#define PTE_ADDRESS   0x000FFFFFFFFFF000ULL
 
 #define PHYSICAL_BITS_MAX 52
-#define SPACE_LIMIT 4096
+#define SPACE_LIMIT       4096
 
 /* How one paging mode is laid out. */
 struct walk_mode {
@@ -283,8 +283,8 @@ void mmu_new_cr3(struct mmu *mmu, const struct x86_cpu *cpu, bool keep)
 {
     if (keep) {
         for (unsigned i = 0; i < MMU_PCIDS; i++) {
-            /* The manual lets translations of a PCID outlive a change of its page tables until they are
-             * invalidated; matching the whole of CR3 is stricter and never wrong. */
+            /* The manual lets translations of a PCID outlive a change of its page tables until they
+             * are invalidated; matching the whole of CR3 is stricter and never wrong. */
             if (mmu->spaces[i].id && mmu->spaces[i].cr3 == cpu->cr3) {
                 mmu->space = mmu->spaces[i].id;
                 return;

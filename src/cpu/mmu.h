@@ -41,7 +41,8 @@ struct mmu {
     uint16_t next_space; /* next identifier never used since the last clearing */
     struct mmu_space spaces[MMU_PCIDS];
     unsigned next_slot;
-    /* Which 2 MiB regions, and which 1 GiB regions, may have entries out of a larger page; hashed. */
+    /* Which 2 MiB regions, and which 1 GiB regions, may have entries out of a larger page; hashed.
+     */
     uint64_t large_filter, huge_filter;
     uint64_t misses;
 };
@@ -61,8 +62,8 @@ int mmu_walk(struct mem *mem, const struct x86_cpu *cpu, uint64_t va, enum mmu_a
 /* The same without setting bits or faulting, for debuggers and messages: -1 if not mapped. */
 int mmu_peek(struct mem *mem, const struct x86_cpu *cpu, uint64_t va, uint64_t *gpa);
 
-/* Loads the four PAE PDPTE registers from the table that CR3 names (SDM volume 3, 4.4.1). -1: a reserved
- * bit is set (#GP); PDPTE unchanged. */
+/* Loads the four PAE PDPTE registers from the table that CR3 names (SDM volume 3, 4.4.1). -1: a
+ * reserved bit is set (#GP); PDPTE unchanged. */
 int mmu_load_pdptes(struct mem *mem, const struct x86_cpu *cpu, uint64_t cr3, uint64_t pdpte[4]);
 
 /* The context of data accesses in CPU's current state, and of implicit supervisor accesses. */

@@ -15,8 +15,8 @@
 struct safepoint {
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    bool stopping;    /* someone has, or waits for, the exclusive right */
-    unsigned running; /* vCPUs between enter and leave */
+    bool stopping;                             /* someone has, or waits for, the exclusive right */
+    unsigned running;                          /* vCPUs between enter and leave */
     struct cpu_port *port[SAFEPOINT_MAX_CPUS]; /* by vCPU id; whom to interrupt */
 };
 
