@@ -30,7 +30,10 @@ struct bus_ops {
 struct bus *bus_create(struct error *err);
 void bus_destroy(struct bus *bus);
 
-/* Claims SIZE addresses from BASE for DEV. Fails (-EBUSY) when any is claimed already. */
+/* Claiming and releasing need the board lock, or a machine that does not run yet or no longer.
+ *
+ * Claims SIZE addresses from BASE for DEV; NAME stays the caller's. Fails (-EBUSY) when any is
+ * claimed already. */
 int bus_claim(struct bus *bus, enum bus_space space, uint64_t base, uint64_t size, const char *name,
               const struct bus_ops *ops, void *dev, struct error *err);
 /* Gives back the range that starts at BASE. */

@@ -24,7 +24,8 @@ struct clock *clock_create(struct loop *loop, struct bus *bus, struct error *err
 void clock_destroy(struct clock *clock);
 
 uint64_t clock_now(const struct clock *clock); /* guest ns */
-void clock_pause(struct clock *clock);         /* no timer fires until clock_resume */
+/* No timer fires until clock_resume, but for one whose callback has the board lock already. */
+void clock_pause(struct clock *clock);
 void clock_resume(struct clock *clock);
 
 uint64_t clock_tsc_hz(const struct clock *clock);     /* of the host's TSC, and so the guest's */
@@ -41,8 +42,8 @@ void clock_state(struct clock *clock, struct state *s);
 typedef void timer_cb(void *opaque);
 
 /* A one-shot timer, disarmed. Arming and disarming work from any thread, with or without locks
- * held. A callback that was under way when its timer was disarmed or re-armed may still come once:
- * it must look at its device's state and not trust being called. */
+ * held. A callback that was under way when its timer was disarmed or re-armed without the board
+ * lock may still come once: it must look at its device's state and not trust being called. */
 struct timer *timer_create_on(struct clock *clock, timer_cb *cb, void *opaque);
 void timer_free(struct timer *timer); /* board lock not held; no callback after it returns */
 void timer_arm(struct timer *timer, uint64_t deadline_ns);
