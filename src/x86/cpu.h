@@ -92,6 +92,16 @@ enum x86_segment { X86_ES, X86_CS, X86_SS, X86_DS, X86_FS, X86_GS, X86_SEGMENTS 
 #define X86_EFER_LMA (1u << 10)
 #define X86_EFER_NXE (1u << 11)
 
+/* Debug registers (SDM volume 3, 17.2): bits that always read as 1. */
+#define X86_DR6_RESET 0xFFFF0FF0u
+#define X86_DR7_RESET 0x400u
+
+#define X86_MISC_ENABLE_FAST_STRINGS 1u /* IA32_MISC_ENABLE (SDM volume 4) */
+
+/* Type, family, model and stepping, as CPUID leaf 1 and RDX after RESET give them: family 6, model
+ * 3Ch (Haswell), stepping 3. */
+#define X86_CPU_SIGNATURE 0x000306C3u
+
 /* A segment register with its hidden part. ATTR holds bits 40-55 of the descriptor (SDM volume 3,
  * 3.4.5): type, S, DPL, P in the low byte, AVL, L, D/B, G in bits 12-15; bits 8-11 are 0. LIMIT is
  * in bytes, already scaled by G. */

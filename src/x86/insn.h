@@ -98,9 +98,11 @@ struct x86_insn_info {
     uint16_t undefined; /* status flags the manual leaves undefined, X86_FLAG_* */
 };
 
-/* The table's entry for a mnemonic; class X86_CLASS_NONE when the CPU models do not have it. */
+/* The table's entry for a mnemonic; class X86_CLASS_NONE when the CPU models do not have it. What
+ * is known once the operands are known (far or near, MMX or XMM) only x86_decode can tell. */
 const struct x86_insn_info *x86_insn_info(ZydisMnemonic mnemonic);
-/* All entries with a class, in order, for tests and generators. */
+/* All entries with a class, for tests and generators. A mnemonic has a second one where a form of
+ * it differs in class. */
 const struct x86_insn_info *x86_insn_table(unsigned *count);
 
 /* How the bytes are to be read: the code segment's default size. */
@@ -109,7 +111,8 @@ enum x86_code_size { X86_CODE16, X86_CODE32, X86_CODE64 };
 struct x86_insn {
     ZydisDecodedInstruction z;
     ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
-    const struct x86_insn_info *info;
+    const struct x86_insn_info *info; /* of this form: a far CALL has another than a near one */
+    uint8_t feature;                  /* enum x86_feature: what this form needs */
     uint8_t bytes[15];
 };
 
