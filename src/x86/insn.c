@@ -133,7 +133,7 @@ static const struct x86_insn_info *form_info(const struct x86_insn *insn)
     case ZYDIS_MNEMONIC_CMPSD:
         return &table[insn->z.opcode_map == ZYDIS_OPCODE_MAP_0F ? ROW_CMPSD_vector : row];
     default:
-        if (row < ARRAY_SIZE(mmx_table) &&
+        if (table[row].class == X86_CLASS_NATIVE && row < ARRAY_SIZE(mmx_table) &&
             (first == ZYDIS_REGCLASS_MMX || second == ZYDIS_REGCLASS_MMX))
             return &mmx_table[row];
         return &table[row];
