@@ -1,0 +1,113 @@
+#!/usr/bin/python3
+"""Checks the floors: a file includes only files of its own folder or of lower floors.
+
+What includes what comes from the compiler (-MM), which sees through macros and nested includes.
+The test first plants wrong includes in a scratch tree and fails if they go unnoticed.
+
+Usage: layers.py SOURCE_ROOT BUILD_ROOT
+"""
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+
+FLOORS = {
+    "cli": 6,
+    "ctl": 5,
+    "vm": 4,
+    "cpu": 3, "dev": 3,
+    "bus": 2,
+    "x86": 1, "mem": 1, "blk": 1, "net": 1, "con": 1,
+    "base": 0,
+}
+
+
+def folder(path):
+    """The folder below src/ that PATH, relative to src/, lies in."""
+    return path.split(os.sep, 1)[0]
+
+
+def included(compiler, source, cwd):
+    """All files that SOURCE includes, directly or not, as absolute paths."""
+    result = subprocess.run([*compiler, "-MM", "-MG", source], cwd=cwd, check=True,
+                            capture_output=True, text=True)
+    names = result.stdout.replace("\\\n", " ").split(":", 1)[1].split()
+    return [os.path.realpath(os.path.join(cwd, name)) for name in names]
+
+
+def violations(src, source, files):
+    """What SOURCE includes and must not, as messages."""
+    own = folder(os.path.relpath(source, src))
+    found = []
+    for name in files:
+        relative = os.path.relpath(name, src)
+        if relative.startswith(os.pardir):
+            continue
+        other = folder(relative)
+        if other not in FLOORS:
+            found.append(f"{relative}: folder '{other}' has no floor")
+        elif other != own and FLOORS[other] >= FLOORS[own]:
+            way = "sideways" if FLOORS[other] == FLOORS[own] else "up"
+            found.append(f"src/{os.path.relpath(source, src)} (floor {FLOORS[own]}) "
+                         f"reaches {way} to src/{relative} (floor {FLOORS[other]})")
+    return found
+
+
+def self_test():
+    """Plants includes in a scratch tree; returns what was judged wrongly."""
+    cases = [
+        ("bus/up.c", '#include "vm/vm.h"\n', True),
+        ("dev/sideways.c", '#include "cpu/engine.h"\n', True),
+        ("cpu/nested.c", '#include "bus/bad.h"\n', True),
+        ("vm/macro.c", '#define FILE "ctl/doppel.h"\n#include FILE\n', True),
+        ("vm/boot/down.c", '#include "vm/vm.h"\n#include "cpu/engine.h"\n', False),
+        ("bus/quiet.c", '/* #include "vm/vm.h" */\n', False),
+    ]
+    headers = {
+        "vm/vm.h": "", "cpu/engine.h": "", "ctl/doppel.h": "",
+        "bus/bad.h": '#include "vm/vm.h"\n',
+    }
+    wrong = []
+    with tempfile.TemporaryDirectory() as scratch:
+        src = os.path.realpath(scratch)
+        for name, text in [*headers.items(), *((n, t) for n, t, _ in cases)]:
+            os.makedirs(os.path.dirname(os.path.join(src, name)), exist_ok=True)
+            with open(os.path.join(src, name), "w", encoding="utf-8") as file:
+                file.write(text)
+        for name, _, bad in cases:
+            source = os.path.join(src, name)
+            found = violations(src, source, included(["cc", f"-I{src}"], source, src))
+            if bool(found) != bad:
+                wrong.append(f"self-test: {name} was {'missed' if bad else 'refused'}")
+    return wrong
+
+
+def main():
+    source_root, build_root = sys.argv[1:3]
+    src = os.path.realpath(os.path.join(source_root, "src"))
+    with open(os.path.join(build_root, "compile_commands.json"), encoding="utf-8") as file:
+        commands = json.load(file)
+
+    problems = self_test()
+    checked = 0
+    seen = set()
+    for command in commands:
+        source = os.path.realpath(os.path.join(command["directory"], command["file"]))
+        if source in seen or not source.startswith(src + os.sep) or not source.endswith(".c"):
+            continue
+        seen.add(source)
+        words = shlex.split(command["command"])
+        flags = [word for word in words if word.startswith(("-I", "-D"))]
+        problems += violations(src, source,
+                               included([words[0], *flags], source, command["directory"]))
+        checked += 1
+    for problem in problems:
+        print(problem)
+    print(f"{checked} files checked")
+    sys.exit(1 if problems or not checked else 0)
+
+
+if __name__ == "__main__":
+    main()
