@@ -1,0 +1,67 @@
+#!/usr/bin/env python3
+"""Runs one bare-metal guest in doppel and judges its report.
+
+    run.py DOPPEL KERNEL [--cpus N] [--crash]
+
+A guest passes when it ends through the debug-exit port with status 1 (it wrote 0), printed a plan
+("1..N") and just as many results, none of them "not ok". With --crash it must die of a triple fault
+instead, after printing no "not ok".
+"""
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+
+DEBUG_EXIT_PASSED = 1
+TIMEOUT_S = 60
+
+
+def problems(report, status, crash):
+    results = re.findall(r'^(ok|not ok|differs) \d+ - ', report, re.M)
+    if 'not ok' in results:
+        yield f'{results.count("not ok")} of {len(results)} checks failed'
+    if 'differs' in results:
+        yield 'a check was excused as under QEMU'
+    if 'Bail out!' in report:
+        yield 'the guest gave up'
+    if crash:
+        if status == DEBUG_EXIT_PASSED or 'expect crash' not in report:
+            yield f'no triple fault (status {status})'
+        return
+    if status != DEBUG_EXIT_PASSED:
+        yield f'exit status {status}'
+    plan = re.search(r'^1\.\.(\d+)$', report, re.M)
+    if not plan:
+        yield 'no plan at the end: it did not run to its end'
+    elif int(plan[1]) != len(results):
+        yield f'{len(results)} results where {plan[1]} were planned'
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument('doppel')
+    parser.add_argument('kernel')
+    parser.add_argument('--cpus', default='1')
+    parser.add_argument('--crash', action='store_true')
+    args = parser.parse_args()
+    with tempfile.NamedTemporaryFile() as console:
+        command = [args.doppel, 'run', '--kernel', args.kernel, '--no-reboot', '--debug-exit',
+                   '--debug-console', console.name, '--memory', '64M', '--cpus', args.cpus]
+        try:
+            ended = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                   stderr=subprocess.STDOUT, timeout=TIMEOUT_S, check=False)
+            status, said = ended.returncode, ended.stdout
+        except subprocess.TimeoutExpired as expired:
+            status, said = 'none within a minute', expired.stdout or b''
+        report = console.read().decode('latin-1')
+    found = list(problems(report, status, args.crash))
+    shown = report if not found else report + said.decode('latin-1')
+    sys.stdout.write(shown)
+    for problem in found:
+        print(f'{args.kernel}: {problem}')
+    return bool(found)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
