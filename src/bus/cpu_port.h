@@ -29,7 +29,8 @@ struct apic_ops {
     int (*pending)(void *apic);
     /* Acknowledges what pending() reported and returns the vector (0..255), or -1 if it is gone. */
     int (*ack)(void *apic);
-    /* IA32_APIC_BASE (1Bh), IA32_TSC_DEADLINE (6E0h) and the x2APIC range (800h-8FFh).
+    /* IA32_APIC_BASE (1Bh), IA32_TSC_DEADLINE (6E0h; in terms of clock_tsc, so the engine takes
+     * TSC_ADJUST off a value other than 0) and the x2APIC range (800h-8FFh).
      * 0, or -1 where hardware raises #GP(0). */
     int (*msr_read)(void *apic, uint32_t msr, uint64_t *value);
     int (*msr_write)(void *apic, uint32_t msr, uint64_t value);

@@ -8,6 +8,10 @@
 #include "x86/cpu.h"
 #include "x86/insn.h"
 
+/* The local APIC timer's input clock, before its divider: what leaf 15h gives as the core crystal
+ * clock and leaf 40000010h as the bus frequency. One tick is one guest nanosecond. */
+#define X86_APIC_TIMER_HZ 1000000000u
+
 struct x86_model {
     bool feature[X86_FEAT_COUNT];
     uint64_t tsc_hz;        /* leaves 15h, 16h and 40000010h */
