@@ -1,0 +1,22 @@
+/*
+ * The debug console (port e9h): bytes written come out on the host; reading gives E9h, by which
+ * software recognizes it.
+ */
+#ifndef DOPPEL_DEV_DEBUG_CONSOLE_H
+#define DOPPEL_DEV_DEBUG_CONSOLE_H
+
+#include "base/error.h"
+#include "bus/bus.h"
+#include "bus/clock.h"
+#include "bus/dev.h"
+
+#include <stddef.h>
+
+/* OUTPUT is called with the board lock held. */
+struct dev *debug_console_create(struct bus *bus, struct clock *clock,
+                                 void (*output)(void *opaque, const void *data, size_t size),
+                                 void *opaque, struct error *err);
+/* Hands over what is still buffered. Board lock held. */
+void debug_console_flush(struct dev *console);
+
+#endif
