@@ -12,6 +12,22 @@
  * clock and leaf 40000010h as the bus frequency. One tick is one guest nanosecond. */
 #define X86_APIC_TIMER_HZ 1000000000u
 
+/* KVM's paravirtual features (leaf 40000001h): port 80h needs no delays; the clock MSRs 4B564D00h
+ * and 4B564D01h work, and their clock never jumps between vCPUs. */
+#define X86_KVM_NOP_IO_DELAY       (1u << 1)
+#define X86_KVM_CLOCKSOURCE2       (1u << 3)
+#define X86_KVM_CLOCKSOURCE_STABLE (1u << 24)
+#define X86_KVM_FEATURES           (X86_KVM_NOP_IO_DELAY | X86_KVM_CLOCKSOURCE2 | X86_KVM_CLOCKSOURCE_STABLE)
+
+/* IA32_ARCH_CAPABILITIES (SDM volume 4, MSR 10Ah): what an attack would have to mispredict is the
+ * guest's code, and that never runs on the host's processor as it stands. */
+#define X86_ARCH_CAPABILITIES                                                                      \
+    (1ull << 0 /* RDCL_NO */ | 1ull << 1 /* IBRS_ALL */ | 1ull << 3 /* SKIP_L1DFL_VMENTRY */ |     \
+     1ull << 4 /* SSB_NO */ | 1ull << 5 /* MDS_NO */ | 1ull << 6 /* IF_PSCHANGE_MC_NO */ |         \
+     1ull << 8 /* TAA_NO */ | 1ull << 13 /* SBDR_SSDP_NO */ | 1ull << 14 /* FBSDP_NO */ |          \
+     1ull << 15 /* PSDP_NO */ | 1ull << 20 /* BHI_NO */ | 1ull << 24 /* PBRSB_NO */ |              \
+     1ull << 26 /* GDS_NO */ | 1ull << 27 /* RFDS_NO */ | 1ull << 62 /* ITS_NO */)
+
 struct x86_model {
     bool feature[X86_FEAT_COUNT];
     uint64_t tsc_hz;        /* leaves 15h, 16h and 40000010h */
