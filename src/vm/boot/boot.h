@@ -12,7 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* What is to be booted: whole files in memory, owned by the caller. */
+/* What is to be booted: whole files in memory, owned by the caller, who keeps them and the strings
+ * until boot_free. */
 struct boot_source {
     const uint8_t *kernel;
     size_t kernel_size;
@@ -22,8 +23,10 @@ struct boot_source {
     const char *initrd_name;
     const char *command_line; /* never NULL */
     uint64_t rsdp;            /* guest physical address of the ACPI RSDP */
-    uint64_t kaslr_seed;      /* random; 0: load the kernel where it was linked */
-    bool no_host_decompress;  /* let the kernel's own decompressor run */
+    /* Random; 0: load the kernel where it was linked. A kernel that unpacks itself does not see
+     * it and obeys `nokaslr` on its command line only. */
+    uint64_t kaslr_seed;
+    bool no_host_decompress; /* let the kernel's own decompressor run */
     /* Called now and then with what is going on and how far (0..100, -1 unknown); may be NULL. */
     void (*progress)(void *opaque, const char *what, int percent);
     void *progress_opaque;
