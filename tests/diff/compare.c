@@ -1,0 +1,238 @@
+/*
+ * Compares everything a program can see: exception, registers, flags, segment registers, x87, SSE
+ * and AVX state, memory.
+ */
+#include "compare.h"
+
+#include "base/util.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+static const char *const gpr_name[] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+                                       "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
+static const char *const segment_name[] = {"es", "cs", "ss", "ds", "fs", "gs"};
+
+/* Collects the differences of one case. */
+struct report {
+    FILE *out;
+    unsigned count;
+};
+
+static void check(struct report *r, const char *what, int index, uint64_t native, uint64_t engine)
+{
+    char name[32];
+
+    if (native == engine)
+        return;
+    r->count++;
+    if (!r->out)
+        return;
+    if (index < 0)
+        snprintf(name, sizeof(name), "%s", what);
+    else
+        snprintf(name, sizeof(name), "%s%d", what, index);
+    fprintf(r->out, "  %-12s native %016" PRIx64 "  engine %016" PRIx64 "\n", name, native, engine);
+}
+
+static void check_bytes(struct report *r, const char *what, unsigned index, const uint8_t *native,
+                        const uint8_t *engine, unsigned size)
+{
+    if (!memcmp(native, engine, size))
+        return;
+    r->count++;
+    if (!r->out)
+        return;
+    fprintf(r->out, "  %s%u\n    native", what, index);
+    for (unsigned i = size; i-- > 0;)
+        fprintf(r->out, " %02x", native[i]);
+    fprintf(r->out, "\n    engine");
+    for (unsigned i = size; i-- > 0;)
+        fprintf(r->out, " %02x", engine[i]);
+    fputc('\n', r->out);
+}
+
+static uint64_t field(const uint8_t *p, unsigned offset, unsigned size)
+{
+    uint64_t v = 0;
+
+    memcpy(&v, p + offset, size);
+    return v;
+}
+
+/* SDM volume 1, table 10-2 and 13.4. */
+static void compare_xsave(struct report *r, const uint8_t *native, const uint8_t *engine,
+                          const struct mask *mask)
+{
+    static const struct {
+        const char *name;
+        uint8_t offset, size;
+        bool pointer;
+    } fields[] = {
+        {"fcw", 0, 2, false}, {"fsw", 2, 2, false}, {"ftw", 4, 1, false},    {"fop", 6, 2, true},
+        {"fip", 8, 8, true},  {"fdp", 16, 8, true}, {"mxcsr", 24, 4, false},
+    };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(fields); i++)
+        if (!fields[i].pointer || !mask->x87_pointers)
+            check(r, fields[i].name, -1, field(native, fields[i].offset, fields[i].size),
+                  field(engine, fields[i].offset, fields[i].size));
+    for (unsigned i = 0; i < 8; i++)
+        check_bytes(r, "st", i, native + 32 + i * 16, engine + 32 + i * 16, 10);
+    for (unsigned i = 0; i < 16; i++) {
+        check_bytes(r, "xmm", i, native + X86_XSAVE_XMM + i * 16, engine + X86_XSAVE_XMM + i * 16,
+                    16);
+        check_bytes(r, "ymm_high", i, native + X86_XSAVE_YMMH + i * 16,
+                    engine + X86_XSAVE_YMMH + i * 16, 16);
+    }
+}
+
+static bool is_masked(const struct mask *mask, unsigned offset)
+{
+    for (unsigned i = 0; i < mask->ranges; i++)
+        if (offset - mask->range[i].start < mask->range[i].size)
+            return true;
+    return false;
+}
+
+static void compare_memory(struct report *r, const struct diff_result *native,
+                           const struct diff_result *engine, const struct mask *mask)
+{
+    unsigned shown = 0;
+
+    for (unsigned page = 0; page < DIFF_PAGES; page++) {
+        if (!diff_page_access(page) ||
+            !memcmp(native->image + page * 4096, engine->image + page * 4096, 4096))
+            continue;
+        for (unsigned i = page * 4096; i < (page + 1) * 4096; i++) {
+            if (native->image[i] == engine->image[i] || is_masked(mask, i))
+                continue;
+            r->count++;
+            if (r->out && shown++ < 32)
+                fprintf(r->out, "  memory +%04x native %02x  engine %02x\n", i, native->image[i],
+                        engine->image[i]);
+        }
+    }
+}
+
+unsigned compare_results(const struct diff_case *c, const struct diff_result *native,
+                         const struct diff_result *engine, FILE *out)
+{
+    const struct diff_state *n = &native->out, *e = &engine->out;
+    /* Outside 64-bit mode the upper halves are undefined, and R8-R15 too, after a mode switch (SDM
+     * volume 1, 3.4.1.1). */
+    bool narrow = c->code32 || n->selector[X86_CS] == DIFF_CS32;
+    uint64_t width = narrow ? UINT32_MAX : UINT64_MAX;
+    struct report r = {.out = out};
+    struct mask mask;
+
+    mask_find(c, native, &mask);
+    check(&r, "timeout", -1, native->timeout, engine->timeout);
+    check(&r, "vector", -1, (uint64_t)native->vector, (uint64_t)engine->vector);
+    check(&r, "error", -1, native->error | mask.error, engine->error | mask.error);
+    check(&r, "cr2", -1, native->cr2, engine->cr2);
+    check(&r, "rip", -1, n->rip, e->rip);
+    check(&r, "rflags", -1, n->rflags & ~mask.flags, e->rflags & ~mask.flags);
+    for (unsigned i = 0; i < (narrow ? 8u : 16u); i++)
+        check(&r, gpr_name[i], -1, n->gpr[i] & width, e->gpr[i] & width);
+    for (unsigned i = 0; i < X86_SEGMENTS; i++)
+        check(&r, segment_name[i], -1, n->selector[i], e->selector[i]);
+    check(&r, "fs_base", -1, n->fs_base, e->fs_base);
+    check(&r, "gs_base", -1, n->gs_base, e->gs_base);
+    compare_xsave(&r, n->xsave, e->xsave, &mask);
+    compare_memory(&r, native, engine, &mask);
+    return r.count;
+}
+
+static void print_state(FILE *out, const char *what, const struct diff_state *s)
+{
+    fprintf(out, "%s: rip %016" PRIx64 " rflags %08" PRIx64 " fs %016" PRIx64 " gs %016" PRIx64,
+            what, s->rip, s->rflags, s->fs_base, s->gs_base);
+    for (unsigned i = 0; i < X86_SEGMENTS; i++)
+        fprintf(out, " %s %04x", segment_name[i], s->selector[i]);
+    for (unsigned i = 0; i < X86_GPRS; i++)
+        fprintf(out, "%s%-3s %016" PRIx64, i % 4 ? "  " : "\n  ", gpr_name[i], s->gpr[i]);
+    fprintf(out, "\n  fcw %04x fsw %04x ftw %02x mxcsr %08x\n", (unsigned)field(s->xsave, 0, 2),
+            (unsigned)field(s->xsave, 2, 2), s->xsave[4],
+            (unsigned)field(s->xsave, X86_XSAVE_MXCSR, 4));
+}
+
+static void print_registers(FILE *out, const struct diff_state *s)
+{
+    for (unsigned i = 0; i < 8; i++)
+        fprintf(out, "  st%u %04x %016" PRIx64 "%s", i, (unsigned)field(s->xsave, 40 + i * 16, 2),
+                field(s->xsave, 32 + i * 16, 8), i % 4 == 3 ? "\n" : "");
+    for (unsigned i = 0; i < 16; i++)
+        fprintf(out, "  ymm%-2u %016" PRIx64 " %016" PRIx64 " %016" PRIx64 " %016" PRIx64 "\n", i,
+                field(s->xsave, X86_XSAVE_YMMH + i * 16 + 8, 8),
+                field(s->xsave, X86_XSAVE_YMMH + i * 16, 8),
+                field(s->xsave, X86_XSAVE_XMM + i * 16 + 8, 8),
+                field(s->xsave, X86_XSAVE_XMM + i * 16, 8));
+}
+
+static void print_code(FILE *out, const struct diff_case *c)
+{
+    uint64_t offset = c->in.rip - (c->in.rip >= DIFF_HIGH ? DIFF_HIGH : DIFF_LOW);
+    ZydisFormatter formatter;
+
+    ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL);
+    for (unsigned at = 0; at < c->size;) {
+        struct x86_insn insn;
+        char text[128] = "?";
+        int length = x86_decode(c->code32 ? X86_CODE32 : X86_CODE64, false, c->image + offset + at,
+                                MIN(15u, c->size - at), &insn);
+
+        if (length > 0)
+            ZydisFormatterFormatInstruction(&formatter, &insn.z, insn.op,
+                                            insn.z.operand_count_visible, text, sizeof(text),
+                                            c->in.rip + at, NULL);
+        else
+            length = (int)(c->size - at);
+        fprintf(out, "  %012" PRIx64 "  ", c->in.rip + at);
+        for (int i = 0; i < length && i < 15; i++)
+            fprintf(out, "%02x ", c->image[offset + at + (unsigned)i]);
+        fprintf(out, " %s\n", text);
+        at += (unsigned)length;
+    }
+}
+
+static void print_end(FILE *out, const char *who, const struct diff_result *r)
+{
+    if (r->timeout)
+        fprintf(out, "%s does not end\n", who);
+    else
+        fprintf(out, "%s ended by vector %d, error %" PRIx64 ", cr2 %" PRIx64 "\n", who, r->vector,
+                r->error, r->cr2);
+}
+
+void compare_print(const struct diff_case *c, const struct diff_result *native,
+                   const struct diff_result *engine, const char *engine_name, FILE *out)
+{
+    fprintf(out, "case %" PRIu64 "%s%s (%s code)\n", c->number, c->name ? " " : "",
+            c->name ? c->name : "", c->code32 ? "32-bit" : "64-bit");
+    print_code(out, c);
+    print_state(out, "before", &c->in);
+    print_registers(out, &c->in);
+    print_end(out, "native", native);
+    print_state(out, "native", &native->out);
+    print_end(out, engine_name, engine);
+    print_state(out, engine_name, &engine->out);
+    fprintf(out, "differences:\n");
+    compare_results(c, native, engine, out);
+}
+
+void diff_normalize_xsave(uint8_t *xsave)
+{
+    uint8_t in_use = xsave[X86_XSAVE_HEADER];
+
+    if (!(in_use & X86_XCR0_X87)) {
+        memset(xsave, 0, X86_XSAVE_MXCSR);
+        xsave[0] = 0x7F;
+        xsave[1] = 0x03;
+        memset(xsave + 32, 0, 128);
+    }
+    if (!(in_use & X86_XCR0_SSE))
+        memset(xsave + X86_XSAVE_XMM, 0, 256);
+    if (!(in_use & X86_XCR0_AVX))
+        memset(xsave + X86_XSAVE_YMMH, 0, 256);
+}

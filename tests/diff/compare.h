@@ -1,0 +1,36 @@
+/*
+ * Comparing two results of a case, and what is left out of the comparison.
+ */
+#ifndef DOPPEL_TESTS_DIFF_COMPARE_H
+#define DOPPEL_TESTS_DIFF_COMPARE_H
+
+#include "diff.h"
+
+#include <stdio.h>
+
+#define MASK_RANGES 8
+
+/* What of a case is not compared. */
+struct mask {
+    uint64_t flags;    /* RFLAGS */
+    uint64_t error;    /* bits of the error code */
+    bool x87_pointers; /* FOP, FIP, FDP */
+    unsigned ranges;   /* of memory, offsets in the window */
+    struct {
+        unsigned start, size;
+    } range[MASK_RANGES];
+};
+
+/* mask.c: by name, each with the manual's reference. */
+void mask_find(const struct diff_case *c, const struct diff_result *native, struct mask *mask);
+/* Lists the names and references. */
+void mask_list(FILE *out);
+
+/* The number of differences; they are written to OUT, one on a line, unless it is NULL. */
+unsigned compare_results(const struct diff_case *c, const struct diff_result *native,
+                         const struct diff_result *engine, FILE *out);
+/* The case, disassembled, with its initial state; then both final states. */
+void compare_print(const struct diff_case *c, const struct diff_result *native,
+                   const struct diff_result *engine, const char *engine_name, FILE *out);
+
+#endif

@@ -1,0 +1,247 @@
+/*
+ * The test program: runs cases on the host's processor and in an engine, and compares.
+ */
+#include "compare.h"
+#include "diff.h"
+#include "forms.h"
+#include "generate.h"
+#include "self_test.h"
+
+#include "base/util.h"
+
+#include <ctype.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define COUNT_FAST 60000
+#define COUNT_FULL 400000
+#define SHOWN      10 /* differences printed in full */
+
+struct options {
+    uint64_t seed, count, one;
+    bool have_one, list, masks, all, self_test;
+    const char *only;
+};
+
+struct test {
+    struct options opt;
+    struct forms forms;
+    struct generator generator;
+    struct native *native;
+    struct executor engine;
+    struct diff_case c;
+    struct diff_result expected, got;
+    uint64_t run, skipped, different, timeouts;
+    uint64_t ended[32]; /* by vector */
+    uint32_t *form_run; /* cases that ran, by form */
+    uint32_t *form_bad; /* and differed */
+};
+
+/* Case N: every eighth is a sequence, unless single mnemonics were asked for. */
+static bool make_case(struct test *t, uint64_t n, int *form)
+{
+    *form = -1;
+    if (!t->opt.only && n % 8 == 7)
+        return generate_sequence(&t->generator, n, &t->c);
+    if (!t->opt.only)
+        n -= n / 8;
+    *form = (int)(n % t->forms.count);
+    return generate_single(&t->generator, n, &t->c);
+}
+
+static void run_case(struct test *t, uint64_t n)
+{
+    int form;
+
+    if (!make_case(t, n, &form)) {
+        t->skipped++;
+        return;
+    }
+    t->c.number = n;
+    native_run(t->native, &t->c, &t->expected);
+    if (t->expected.timeout) {
+        t->timeouts++;
+        return;
+    }
+    t->engine.run(t->engine.opaque, &t->c, &t->got);
+    t->run++;
+    t->ended[t->expected.vector & 31]++;
+    if (form >= 0)
+        t->form_run[form]++;
+    if (compare_results(&t->c, &t->expected, &t->got, NULL)) {
+        t->different++;
+        if (form >= 0)
+            t->form_bad[form]++;
+        if (t->different <= SHOWN || t->opt.all || t->opt.have_one)
+            compare_print(&t->c, &t->expected, &t->got, t->engine.name, stdout);
+    } else if (t->opt.have_one) {
+        compare_print(&t->c, &t->expected, &t->got, t->engine.name, stdout);
+    }
+}
+
+static bool keep_only(struct forms *forms, const char *mnemonic)
+{
+    unsigned kept = 0;
+
+    for (unsigned i = 0; i < forms->count; i++)
+        if (!strcasecmp(ZydisMnemonicGetString(forms->form[i].mnemonic), mnemonic))
+            forms->form[kept++] = forms->form[i];
+    forms->count = kept;
+    return kept > 0;
+}
+
+/* Cases by mnemonic: how many forms, how many ran. */
+static void list_coverage(const struct test *t)
+{
+    unsigned entries;
+    const struct x86_insn_info *table = x86_insn_table(&entries);
+
+    for (unsigned i = 0; i < entries; i++) {
+        unsigned forms = 0, run = 0, bad = 0;
+        uint64_t cases = 0;
+
+        for (unsigned f = 0; f < t->forms.count; f++) {
+            if (t->forms.form[f].info->mnemonic != table[i].mnemonic ||
+                t->forms.form[f].info->class != table[i].class)
+                continue;
+            forms++;
+            run += t->form_run[f] > 0;
+            cases += t->form_run[f];
+            bad += t->form_bad[f];
+        }
+        printf("%-16s %3u forms, %3u run, %6" PRIu64 " cases, %5u different%s%s\n",
+               ZydisMnemonicGetString(table[i].mnemonic), forms, run, cases, bad,
+               forms_excluded(table[i].mnemonic) ? "; left out: " : "",
+               forms_excluded(table[i].mnemonic) ? forms_excluded(table[i].mnemonic) : "");
+    }
+}
+
+static void summarize(const struct test *t, double seconds)
+{
+    unsigned covered = 0;
+
+    for (unsigned i = 0; i < t->forms.count; i++)
+        covered += t->form_run[i] > 0;
+    printf("diff: native against %s, seed %" PRIu64 ": %" PRIu64 " cases (%.0f a second), "
+           "%u of %u forms, %" PRIu64 " skipped, %" PRIu64 " without end, %" PRIu64 " different\n",
+           t->engine.name, t->opt.seed, t->run, seconds > 0 ? (double)t->run / seconds : 0, covered,
+           t->forms.count, t->skipped, t->timeouts, t->different);
+    printf("diff: ended by");
+    for (unsigned i = 0; i < 32; i++)
+        if (t->ended[i])
+            printf(" %u: %" PRIu64, i, t->ended[i]);
+    putchar('\n');
+}
+
+static double now(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+static int usage(void)
+{
+    fprintf(stderr, "usage: diff [--seed N] [--count N | --full] [--only MNEMONIC] [--case N] "
+                    "[--all] [--list] [--masks] [--self-test]\n");
+    return 2;
+}
+
+static bool parse(struct options *opt, int argc, char **argv)
+{
+    static const struct option longs[] = {
+        {"seed", required_argument, NULL, 's'}, {"count", required_argument, NULL, 'n'},
+        {"full", no_argument, NULL, 'f'},       {"only", required_argument, NULL, 'o'},
+        {"case", required_argument, NULL, 'c'}, {"all", no_argument, NULL, 'a'},
+        {"list", no_argument, NULL, 'l'},       {"masks", no_argument, NULL, 'm'},
+        {"self-test", no_argument, NULL, 't'},  {NULL, 0, NULL, 0},
+    };
+    int o;
+
+    *opt = (struct options){.seed = 1, .count = COUNT_FAST};
+    while ((o = getopt_long(argc, argv, "", longs, NULL)) >= 0)
+        switch (o) {
+        case 's': opt->seed = strtoull(optarg, NULL, 0); break;
+        case 'n': opt->count = strtoull(optarg, NULL, 0); break;
+        case 'f': opt->count = COUNT_FULL; break;
+        case 'o': opt->only = optarg; break;
+        case 'c':
+            opt->one = strtoull(optarg, NULL, 0);
+            opt->have_one = true;
+            break;
+        case 'a': opt->all = true; break;
+        case 'l': opt->list = true; break;
+        case 'm': opt->masks = true; break;
+        case 't': opt->self_test = true; break;
+        default: return false;
+        }
+    return optind == argc;
+}
+
+/* Everything but the cases. */
+static bool set_up(struct test *t)
+{
+    struct x86_model model = {0};
+
+    for (unsigned i = 0; i < X86_FEAT_COUNT; i++)
+        model.feature[i] = true;
+    if (!forms_collect(&t->forms, &model))
+        return false;
+    if (t->opt.only && !keep_only(&t->forms, t->opt.only)) {
+        fprintf(stderr, "diff: no form of %s\n", t->opt.only);
+        return false;
+    }
+    t->form_run = calloc(t->forms.count, sizeof(*t->form_run));
+    t->form_bad = calloc(t->forms.count, sizeof(*t->form_bad));
+    generator_init(&t->generator, &t->forms, t->opt.seed);
+    t->native = native_create(NULL, NULL);
+    t->engine = (struct executor){"native", native_run, t->native};
+    return t->native && t->form_run && t->form_bad;
+}
+
+static void tear_down(struct test *t)
+{
+    native_destroy(t->native);
+    forms_free(&t->forms);
+    free(t->form_run);
+    free(t->form_bad);
+}
+
+static bool run_all(struct test *t)
+{
+    double start = now();
+
+    if (t->opt.have_one)
+        run_case(t, t->opt.one);
+    else
+        for (uint64_t n = 0; n < t->opt.count; n++)
+            run_case(t, n);
+    if (t->opt.list)
+        list_coverage(t);
+    summarize(t, now() - start);
+    return t->run && !t->different;
+}
+
+int main(int argc, char **argv)
+{
+    static struct test t; /* large */
+    int status = 2;
+
+    if (!parse(&t.opt, argc, argv))
+        return usage();
+    if (t.opt.masks) {
+        mask_list(stdout);
+        return 0;
+    }
+    if (set_up(&t)) {
+        bool good = t.opt.self_test ? self_test(&t.generator, t.native, t.opt.count) : run_all(&t);
+
+        status = good ? 0 : 1;
+    }
+    tear_down(&t);
+    return status;
+}

@@ -1,0 +1,236 @@
+/*
+ * Sequences: instructions that feed each other, in straight lines, skipped by conditional jumps,
+ * in loops, and changing their own code. What an instruction needs in registers is loaded by MOVs
+ * in front of it; where it leaves flags undefined, a comparison defines them again before anything
+ * can look.
+ */
+#include "generate.h"
+
+#include <string.h>
+
+#define SEQUENCE_MAX 480 /* bytes of code */
+
+struct sequence {
+    struct rng rng;
+    struct diff_case *c;
+    const struct generator *g;
+    enum x86_code_size code_size;
+    uint64_t base; /* address of code[0] */
+    unsigned size;
+    uint32_t keep; /* registers that are not to be written */
+    uint8_t code[SEQUENCE_MAX + 16];
+};
+
+static void emit(struct sequence *s, const void *bytes, unsigned size)
+{
+    if (s->size + size <= SEQUENCE_MAX) {
+        memcpy(s->code + s->size, bytes, size);
+        s->size += size;
+    }
+}
+
+/* MOV REG, VALUE */
+static void emit_load(struct sequence *s, unsigned reg, uint64_t value)
+{
+    uint8_t bytes[10];
+    unsigned n = 0;
+
+    if (!s->c->code32)
+        bytes[n++] = (uint8_t)(0x48 | reg >> 3);
+    bytes[n++] = (uint8_t)(0xB8 | (reg & 7));
+    memcpy(bytes + n, &value, 8);
+    emit(s, bytes, s->c->code32 ? n + 4 : n + 8);
+}
+
+/* CMP AL, imm8 defines all six status flags. */
+static void emit_compare(struct sequence *s)
+{
+    uint8_t bytes[2] = {0x3C, (uint8_t)rng_next(&s->rng)};
+
+    emit(s, bytes, 2);
+}
+
+static bool fits_sequence(const struct sequence *s, const struct form *f)
+{
+    if (f->code_size != s->code_size || f->vsib)
+        return false;
+    switch (f->mnemonic) {
+    case ZYDIS_MNEMONIC_POPF:
+    case ZYDIS_MNEMONIC_POPFD:
+    case ZYDIS_MNEMONIC_POPFQ:
+    case ZYDIS_MNEMONIC_PUSHF:
+    case ZYDIS_MNEMONIC_PUSHFD:
+    case ZYDIS_MNEMONIC_PUSHFQ: return true;
+    default: break;
+    }
+    switch (f->info->class) {
+    case X86_CLASS_INTEGER:
+    case X86_CLASS_STRING:
+    case X86_CLASS_STACK:
+    case X86_CLASS_NATIVE:
+    case X86_CLASS_X87: return f->info->privilege == X86_PRIV_USER && !f->info->sensitive;
+    default: return false;
+    }
+}
+
+static bool writes_kept(const struct sequence *s, const struct x86_insn *insn)
+{
+    for (unsigned i = 0; i < insn->z.operand_count; i++) {
+        const ZydisDecodedOperand *op = &insn->op[i];
+        ZydisRegister whole;
+
+        if (op->type != ZYDIS_OPERAND_TYPE_REGISTER ||
+            !(op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
+            continue;
+        whole = ZydisRegisterGetLargestEnclosing(insn->z.machine_mode, op->reg.value);
+        if (ZydisRegisterGetClass(whole) == ZYDIS_REGCLASS_GPR64 ||
+            ZydisRegisterGetClass(whole) == ZYDIS_REGCLASS_GPR32)
+            if (s->keep >> ZydisRegisterGetId(whole) & 1)
+                return true;
+    }
+    return false;
+}
+
+/* One random instruction with what it needs in front of it. */
+static void emit_random(struct sequence *s)
+{
+    for (unsigned attempt = 0; attempt < 50; attempt++) {
+        const struct form *f = &s->g->forms->form[rng_below(&s->rng, s->g->forms->count)];
+        struct plan plan = {.rng = &s->rng, .c = s->c, .tame = rng_percent(&s->rng, 97)};
+        struct x86_insn insn;
+        uint8_t bytes[15];
+        unsigned loads = 0;
+
+        if (!fits_sequence(s, f) || !generate_insn(&s->rng, f, bytes, &insn) ||
+            writes_kept(s, &insn))
+            continue;
+        plan.bytes = bytes;
+        plan.address = s->base + s->size;
+        if (!steer(&plan, &insn) || plan.set & s->keep)
+            continue;
+        for (unsigned i = 0; i < X86_GPRS; i++)
+            if (plan.set >> i & 1)
+                loads += s->c->code32 ? 5 : 10;
+        if (s->size + loads + 20 > SEQUENCE_MAX)
+            return;
+        if (s->c->in.rflags & X86_FLAG_AC)
+            s->c->in.rflags &= ~(uint64_t)X86_FLAG_AC;
+        for (unsigned i = 0; i < X86_GPRS; i++)
+            if (plan.set >> i & 1)
+                emit_load(s, i, plan.value[i]);
+        /* A displacement from RIP was chosen for the address before the loads. */
+        for (unsigned i = 0; loads && i < insn.z.operand_count_visible; i++)
+            if (insn.op[i].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+                (insn.op[i].mem.base == ZYDIS_REGISTER_RIP ||
+                 insn.op[i].mem.base == ZYDIS_REGISTER_EIP)) {
+                int32_t disp;
+
+                memcpy(&disp, bytes + insn.z.raw.disp.offset, 4);
+                disp -= (int32_t)loads;
+                memcpy(bytes + insn.z.raw.disp.offset, &disp, 4);
+            }
+        emit(s, bytes, insn.z.length);
+        if (insn.info->undefined)
+            emit_compare(s);
+        return;
+    }
+}
+
+/* Jcc over one instruction. */
+static void emit_skip(struct sequence *s)
+{
+    uint8_t bytes[2] = {(uint8_t)(0x70 | (rng_next(&s->rng) & 15)), 0};
+    unsigned at = s->size;
+
+    emit(s, bytes, 2);
+    emit_random(s);
+    if (s->size - at - 2 < 128)
+        s->code[at + 1] = (uint8_t)(s->size - at - 2);
+}
+
+/* RCX counts a few rounds of some instructions. */
+static void emit_loop(struct sequence *s)
+{
+    unsigned start, body = 1 + (unsigned)rng_below(&s->rng, 5);
+    uint8_t bytes[6] = {0x0F, 0x85};
+    int32_t back;
+
+    emit_load(s, X86_RCX, 2 + rng_below(&s->rng, 5));
+    start = s->size;
+    s->keep |= 1u << X86_RCX;
+    for (unsigned i = 0; i < body; i++)
+        emit_random(s);
+    s->keep &= ~(1u << X86_RCX);
+    emit(s, "\xFF\xC9", 2); /* DEC ECX */
+    back = (int32_t)start - (int32_t)s->size - 6;
+    memcpy(bytes + 2, &back, 4);
+    emit(s, bytes, 6); /* JNZ */
+}
+
+/* A loop that changes the immediate of an instruction in it, before or after its own place:
+ * ADD [RDI], reg with RDI at the immediate of MOV or ADD EDX, imm32. */
+static void emit_self_modifying(struct sequence *s)
+{
+    static const uint8_t store[][3] = {
+        {2, 0x01, 0x07}, /* ADD [RDI], EAX */
+        {2, 0x00, 0x07}, /* ADD [RDI], AL */
+        {2, 0x89, 0x07}, /* MOV [RDI], EAX */
+        {1, 0xAA, 0},    /* STOSB */
+    };
+    const uint8_t *how = store[rng_below(&s->rng, 4)];
+    bool before = rng_percent(&s->rng, 50);
+    unsigned start, load, victim;
+    uint8_t add[6] = {0x81, 0xC2}, bytes[2] = {0xE2, 0};
+    uint32_t value = (uint32_t)rng_next(&s->rng);
+    uint64_t address;
+
+    memcpy(add + 2, &value, 4);
+    emit_load(s, X86_RAX, rng_next(&s->rng));
+    emit_load(s, X86_RCX, 2 + rng_below(&s->rng, 4));
+    start = s->size;
+    victim = s->size + 2;
+    if (before)
+        emit(s, add, 6);
+    load = s->size;
+    emit_load(s, X86_RDI, 0);
+    emit(s, how + 1, how[0]);
+    if (!before) {
+        victim = s->size + 2;
+        emit(s, add, 6);
+    }
+    address = s->base + victim;
+    memcpy(s->code + load + (s->c->code32 ? 1 : 2), &address, s->c->code32 ? 4 : 8);
+    bytes[1] = (uint8_t)(start - s->size - 2);
+    emit(s, bytes, 2); /* LOOP */
+}
+
+bool generate_sequence(const struct generator *g, uint64_t number, struct diff_case *c)
+{
+    struct sequence s = {.c = c, .g = g};
+    bool code32 = number % 4 == 3, modify;
+    unsigned length;
+
+    generate_empty(g, number, code32, c, &s.rng);
+    s.code_size = code32 ? X86_CODE32 : X86_CODE64;
+    modify = rng_percent(&s.rng, 25);
+    s.base = (!code32 && rng_percent(&s.rng, 40) ? DIFF_HIGH : DIFF_LOW) +
+             (modify ? DIFF_CODE_RWX : DIFF_CODE) + rng_below(&s.rng, 0x2000 - SEQUENCE_MAX - 16);
+    c->in.rflags &= ~(uint64_t)X86_FLAG_AC;
+    length = 5 + (unsigned)rng_below(&s.rng, 26);
+    for (unsigned i = 0; i < length && s.size + 80 < SEQUENCE_MAX; i++) {
+        uint64_t kind = rng_below(&s.rng, 100);
+
+        if (kind < 8)
+            emit_skip(&s);
+        else if (kind < 13 && s.size + 200 < SEQUENCE_MAX)
+            emit_loop(&s);
+        else if (modify && kind < 25)
+            emit_self_modifying(&s);
+        else
+            emit_random(&s);
+    }
+    c->in.rip = s.base;
+    c->size = s.size;
+    case_poke(c, s.base, s.code, s.size);
+    return true;
+}
