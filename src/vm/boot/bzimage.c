@@ -220,74 +220,69 @@ static bool has_option(const char *command_line, const char *word)
     return false;
 }
 
-/* Where the kernel runs. */
+/* The memory that the kernel takes up, and what it is relocated by. */
 struct placement {
-    uint64_t base;  /* physical address of what is linked to pref_address */
-    uint64_t delta; /* what its addresses are above those it was linked for */
+    uint64_t start, size;
+    uint64_t delta; /* what its virtual addresses are above those it was linked for */
     bool random;
 };
 
-/* A 32-bit kernel's virtual addresses follow from its physical one: picks one of the free places
- * at random. The kernel's preferred place is taken already and serves if there is no other. */
-static uint64_t random_base32(struct boot_space *space, const struct setup_header *header,
-                              uint64_t seed)
-{
-    uint64_t step = header->kernel_alignment, pick = 0, places = 1;
-
-    for (int pass = 0; pass < 2; pass++) {
-        uint64_t n = 0;
-
-        for (uint64_t at = header->pref_address; at + header->init_size <= IMAGE_SIZE32;
-             at += step) {
-            if (at != header->pref_address && !boot_space_is_free(space, at, header->init_size))
-                continue;
-            if (pass == 1 && n == pick)
-                return at;
-            n++;
-        }
-        places = MAX(n, 1);
-        pick = seed % places;
-    }
-    return header->pref_address;
-}
-
-/* What the kernel's own decompressor does for KASLR, with the host's seed. */
-static struct placement place_vmlinux(const struct bzimage *bz, const struct boot_source *source,
-                                      struct boot_space *space)
+static struct placement default_placement(const struct bzimage *bz)
 {
     const struct setup_header *header = &bz->header;
-    struct placement place = {.base = header->pref_address};
-    uint64_t step = header->kernel_alignment, end = header->pref_address + header->init_size;
+    struct placement place = {.start = header->pref_address, .size = header->init_size};
 
-    if (source->kaslr_seed == 0 || !header->relocatable_kernel || !vmlinux_can_move(bz->vmlinux) ||
-        has_option(source->command_line, "nokaslr"))
+    if (bz->vmlinux)
         return place;
-    place.random = true;
-    if (!is64(bz)) {
-        place.base = random_base32(space, header, source->kaslr_seed);
-        place.delta = place.base - header->pref_address;
-    } else if (end <= IMAGE_SIZE64) {
-        step = MAX(step, 2 * MiB);
-        place.delta = source->kaslr_seed % ((IMAGE_SIZE64 - end) / step + 1) * step;
+    /* The decompressor moves itself to the preferred address if it is not there already. */
+    if (!header->relocatable_kernel) {
+        place.start = LOAD_HIGH;
+        place.size += header->pref_address - LOAD_HIGH;
     }
+    place.size = MAX(place.size, bz->code_size);
     return place;
 }
 
-/* Takes the memory the kernel runs in. Returns its end, or 0. */
-static uint64_t claim_kernel(const struct bzimage *bz, const struct boot_source *source,
-                             struct boot_space *space, struct error *err)
+/* A 32-bit kernel's virtual addresses follow from its physical one: picks one of the free places
+ * at random; the first pass counts them. The preferred place is always among them. */
+static uint64_t random_start32(const struct boot_space *space, const struct setup_header *header,
+                               uint64_t seed)
+{
+    uint64_t step = MAX(header->kernel_alignment, 2 * MEM_PAGE_SIZE);
+    uint64_t count = 0, pick = UINT64_MAX;
+
+    for (;;) {
+        uint64_t n = 0;
+
+        for (uint64_t at = header->pref_address; at + header->init_size <= IMAGE_SIZE32; at += step)
+            if (boot_space_is_free(space, at, header->init_size) && n++ == pick)
+                return at;
+        if (n == 0 || count != 0)
+            return header->pref_address;
+        count = n;
+        pick = seed % count;
+    }
+}
+
+/* What the kernel's own decompressor does for KASLR, with the host's seed. */
+static void randomize(struct placement *place, const struct bzimage *bz,
+                      const struct boot_source *source, const struct boot_space *space)
 {
     const struct setup_header *header = &bz->header;
-    uint64_t start = header->pref_address, end = start + header->init_size;
+    uint64_t end = place->start + place->size;
 
-    if (!bz->vmlinux) {
-        if (!header->relocatable_kernel)
-            start = LOAD_HIGH;
-        end = MAX(end, start + bz->code_size);
+    if (source->kaslr_seed == 0 || !bz->vmlinux || !vmlinux_can_move(bz->vmlinux) ||
+        !header->relocatable_kernel || has_option(source->command_line, "nokaslr"))
+        return;
+    place->random = true;
+    if (!is64(bz)) {
+        place->start = random_start32(space, header, source->kaslr_seed);
+        place->delta = place->start - header->pref_address;
+    } else if (end <= IMAGE_SIZE64) {
+        uint64_t step = MAX(header->kernel_alignment, 2 * MiB);
+
+        place->delta = source->kaslr_seed % ((IMAGE_SIZE64 - end) / step + 1) * step;
     }
-    if (boot_space_claim(space, start, end - start, source->kernel_name, "the kernel", err) < 0)
-        return 0;
-    return end;
 }
 
 static int put_initrd(struct boot_space *space, const struct bzimage *bz,
@@ -356,29 +351,23 @@ static int put_params(struct boot_space *space, const struct boot_source *source
 }
 
 /* Writes the kernel; returns its entry point or BOOT_NOWHERE. */
-static uint64_t put_kernel(struct boot_space *space, const struct bzimage *bz,
-                           const struct boot_source *source, struct boot_params *params,
-                           struct error *err)
+static uint64_t put_kernel(const struct bzimage *bz, const struct boot_source *source,
+                           const struct placement *place, struct mem *mem,
+                           struct setup_header *header, struct error *err)
 {
-    struct setup_header *header = &params->hdr;
-    uint64_t base;
-
     if (bz->vmlinux) {
-        struct placement place = place_vmlinux(bz, source, space);
-
         header->loadflags &= (uint8_t)~KASLR_FLAG;
-        if (place.random)
+        if (place->random)
             header->loadflags |= KASLR_FLAG;
-        return vmlinux_load(bz->vmlinux, space->mem, place.base, place.delta, err);
+        return vmlinux_load(bz->vmlinux, mem, place->start, place->delta, err);
     }
-    base = header->relocatable_kernel ? header->pref_address : LOAD_HIGH;
-    if (mem_write(space->mem, base, bz->code, bz->code_size) < 0) {
+    if (mem_write(mem, place->start, bz->code, bz->code_size) < 0) {
         error_set(err, EFAULT, "%s: cannot write the kernel to guest memory", source->kernel_name);
         return BOOT_NOWHERE;
     }
     if (header->relocatable_kernel)
-        header->code32_start = (uint32_t)base;
-    return is64(bz) ? base + ENTRY64 : header->code32_start;
+        header->code32_start = (uint32_t)place->start;
+    return is64(bz) ? place->start + ENTRY64 : header->code32_start;
 }
 
 static int bz_load(const void *prepared, const struct boot_source *source, struct mem *mem,
@@ -386,18 +375,23 @@ static int bz_load(const void *prepared, const struct boot_source *source, struc
 {
     const struct bzimage *bz = prepared;
     struct boot_params params = {.hdr = bz->header};
+    struct placement place = default_placement(bz);
+    const char *name = source->kernel_name;
     struct boot_space space;
-    uint64_t kernel_end, entry, params_gpa;
+    uint64_t entry, params_gpa;
     int r;
 
     boot_space_init(&space, mem);
-    kernel_end = claim_kernel(bz, source, &space, err);
-    if (kernel_end == 0)
-        return err && err->code ? -err->code : -ENOMEM;
-    r = put_initrd(&space, bz, source, kernel_end, &params, err);
+    r = boot_space_check(&space, place.start, place.size, name, "the kernel", err);
+    if (r == 0)
+        r = put_initrd(&space, bz, source, place.start + place.size, &params, err);
     if (r < 0)
         return r;
-    entry = put_kernel(&space, bz, source, &params, err);
+    randomize(&place, bz, source, &space);
+    r = boot_space_claim(&space, place.start, place.size, name, "the kernel", err);
+    if (r < 0)
+        return r;
+    entry = put_kernel(bz, source, &place, mem, &params.hdr, err);
     if (entry == BOOT_NOWHERE)
         return -EFAULT;
     r = put_params(&space, source, &params, &params_gpa, err);

@@ -41,7 +41,9 @@ enum boot_direction { BOOT_BOTTOM_UP, BOOT_TOP_DOWN };
 
 void boot_space_init(struct boot_space *space, struct mem *mem);
 bool boot_space_is_free(const struct boot_space *space, uint64_t start, uint64_t size);
-/* Takes exactly [START, START + SIZE) for WHAT of the file NAME. */
+/* Whether [START, START + SIZE) can be had for WHAT of the file NAME; claim then takes it. */
+int boot_space_check(const struct boot_space *space, uint64_t start, uint64_t size,
+                     const char *name, const char *what, struct error *err);
 int boot_space_claim(struct boot_space *space, uint64_t start, uint64_t size, const char *name,
                      const char *what, struct error *err);
 /* Takes SIZE bytes (0 counts as 1) anywhere in [LOW, HIGH). ALIGN is a power of two. Returns the

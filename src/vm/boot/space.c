@@ -76,8 +76,8 @@ static bool add_claim(struct boot_space *space, uint64_t start, uint64_t size)
     return true;
 }
 
-int boot_space_claim(struct boot_space *space, uint64_t start, uint64_t size, const char *name,
-                     const char *what, struct error *err)
+int boot_space_check(const struct boot_space *space, uint64_t start, uint64_t size,
+                     const char *name, const char *what, struct error *err)
 {
     if (!is_ram(space, start, size)) {
         uint64_t end = start + size;
@@ -97,9 +97,17 @@ int boot_space_claim(struct boot_space *space, uint64_t start, uint64_t size, co
                          "%s: %s (%#llx bytes at %#llx) overlaps another part of the image: the "
                          "file is corrupted",
                          name, what, (unsigned long long)size, (unsigned long long)start);
-    if (!add_claim(space, start, size))
-        return error_set(err, E2BIG, "%s: the image has too many parts", name);
     return 0;
+}
+
+int boot_space_claim(struct boot_space *space, uint64_t start, uint64_t size, const char *name,
+                     const char *what, struct error *err)
+{
+    int r = boot_space_check(space, start, size, name, what, err);
+
+    if (r == 0 && !add_claim(space, start, size))
+        return error_set(err, E2BIG, "%s: the image has too many parts", name);
+    return r;
 }
 
 /* The free address nearest to that end of [LOW, HIGH) that DIRECTION starts from. */
