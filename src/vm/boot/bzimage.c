@@ -312,17 +312,15 @@ static int put_initrd(struct boot_space *space, const struct bzimage *bz,
 /* The seed that spares the guest the wait for entropy. */
 static int put_setup_data(struct boot_space *space, struct boot_params *params, struct error *err)
 {
-    struct {
-        struct setup_data head;
-        uint8_t seed[RNG_SEED_SIZE];
-    } data = {.head = {.type = SETUP_RNG_SEED, .len = RNG_SEED_SIZE}};
+    const struct setup_data head = {.type = SETUP_RNG_SEED, .len = RNG_SEED_SIZE};
+    uint8_t data[sizeof(head) + RNG_SEED_SIZE];
     uint64_t gpa;
     int r;
 
-    _Static_assert(offsetof(__typeof__(data), seed) == sizeof(struct setup_data), "no padding");
-    if (getrandom(data.seed, sizeof(data.seed), 0) != sizeof(data.seed))
+    memcpy(data, &head, sizeof(head));
+    if (getrandom(data + sizeof(head), RNG_SEED_SIZE, 0) != RNG_SEED_SIZE)
         return 0;
-    r = boot_space_put(space, &data, sizeof(data), &gpa, err);
+    r = boot_space_put(space, data, sizeof(data), &gpa, err);
     if (r == 0)
         params->hdr.setup_data = gpa;
     return r;
