@@ -18,7 +18,8 @@ struct dtr rt_idtr = {sizeof(rt_idt) - 1, (word)rt_idt};
 trap_handler *rt_handler[MAX_VECTORS];
 struct trap rt_last;
 volatile bool rt_marked;
-USER_DATA volatile u32 rt_at = 0;
+volatile u32 rt_at;
+USER_DATA volatile u32 rt_user_at = 0;
 word rt_user_flags = 2;
 
 static u8 trap_stack[16384] __attribute__((aligned(16)));
@@ -42,6 +43,8 @@ void rt_dispatch(struct frame *f)
               f->vector, f->error, f->cs, f->ip, read_cr2());
     memcpy(&rt_last.f, f, sizeof(*f));
     rt_last.cr2 = read_cr2();
+    write_flags(read_flags() | FL_AC); /* for user data, in spite of SMAP */
+    rt_last.at = (f->cs & 3) == 3 ? rt_user_at : rt_at;
     rt_marked = false;
     rt_unwind();
 }
@@ -65,7 +68,7 @@ static void print_trap(word vector, word error)
 static bool judge(const struct trap *t, word vector, word error, bool address_ok)
 {
     return t->f.vector == vector && (vector >= VECTOR_DONE || t->f.error == error) &&
-           (!is_fault(vector) || !rt_at || t->f.ip == rt_at) && address_ok;
+           (!is_fault(vector) || !t->at || t->f.ip == t->at) && address_ok;
 }
 
 static void explain(const struct trap *t, word vector, word error)
@@ -76,8 +79,8 @@ static void explain(const struct trap *t, word vector, word error)
         print(" ip %lx cr2 %lx", t->f.ip, t->cr2);
     print(", wanted ");
     print_trap(vector, error);
-    if (rt_at && is_fault(vector))
-        print(" ip %x", rt_at);
+    if (t->at && is_fault(vector))
+        print(" ip %x", t->at);
 }
 
 bool rt_trapped(const struct trap *t, word vector, word error, const char *format, ...)
@@ -108,11 +111,14 @@ bool rt_page_faulted(const struct trap *t, word address, word error, const char 
 
 struct trap *user(word (*fn)(word arg), word arg)
 {
-    word *sp = (word *)(user_stack + sizeof(user_stack) - 64);
+    word *sp = (word *)(user_stack + sizeof(user_stack) - 64), flags = read_flags();
+    write_flags(flags | FL_AC); /* for user data, in spite of SMAP */
+    rt_user_at = 0;
 #ifndef __x86_64__
     *--sp = arg;
 #endif
     *--sp = (word)rt_user_return;
+    write_flags(flags);
     return TRAP(rt_enter_user((void *)fn, arg, sp, rt_user_flags, UCODE | 3));
 }
 

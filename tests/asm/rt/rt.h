@@ -50,6 +50,7 @@ struct frame {
 struct trap {
     struct frame f;
     word cr2;
+    u32 at; /* where AT said the instruction is, or 0 */
 };
 
 #define NO_TRAP     ~0ul
@@ -77,9 +78,10 @@ int rt_mark(void) __attribute__((returns_twice));
         &rt_last;                                                                                  \
     })
 
-/* Before the instruction in an asm text: a trap must then save just its address. */
-#define AT "movl $1f, rt_at\n1: "
-extern volatile u32 rt_at;
+/* Before the instruction in an asm text: a fault must then save just its address. */
+#define AT      "movl $1f, rt_at\n1: "
+#define USER_AT "movl $1f, rt_user_at\n1: "
+extern volatile u32 rt_at, rt_user_at;
 
 bool rt_trapped(const struct trap *t, word vector, word error, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
@@ -113,7 +115,7 @@ extern word rt_user_flags; /* RFLAGS in user mode */
 #define USER_INSN(name, text)                                                                      \
     USER_CODE static word name(word arg)                                                           \
     {                                                                                              \
-        asm volatile(AT text : "+a"(arg) : "c"(arg) : "edx", "memory", "cc");                      \
+        asm volatile(USER_AT text : "+a"(arg) : "c"(arg) : "edx", "memory", "cc");                 \
         return arg;                                                                                \
     }
 
