@@ -63,6 +63,8 @@ extern trap_handler *rt_handler[MAX_VECTORS];
 extern struct trap rt_last;
 extern volatile bool rt_marked;
 int rt_mark(void) __attribute__((returns_twice));
+/* Back to the mark, as after a trap. */
+void rt_unwind(void) __attribute__((noreturn));
 
 /* Runs CODE. Its value is the trap that ended it; f.vector is NO_TRAP when it ran to its end. What
  * CODE changes must be volatile or static to be seen after a trap. */
