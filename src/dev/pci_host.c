@@ -165,7 +165,6 @@ static void init_bridges(struct pci_host *h)
     h->host_bridge.config[CONFIG_COMMAND] = 0x06; /* memory and bus master, always on */
     h->isa_bridge.config[CONFIG_COMMAND] = 0x07;
     h->isa_bridge.config[CONFIG_HEADER_TYPE] = HEADER_MULTI; /* as the chip has it */
-    memset(h->isa_bridge.config + PIIX3_PIRQ, PIIX3_PIRQ_DISABLED, 4);
     memset(h->isa_bridge.writable + PIIX3_PIRQ, 0x8F, 4);
 }
 
@@ -175,7 +174,7 @@ static void pci_host_reset(struct dev *dev)
 
     h->address = 0;
     h->reset_control = 0;
-    init_bridges(h);
+    memset(h->isa_bridge.config + PIIX3_PIRQ, PIIX3_PIRQ_DISABLED, 4);
 }
 
 static void pci_host_state(struct dev *dev, struct state *s)
@@ -220,6 +219,7 @@ struct pci_host *pci_host_create(struct bus *bus, struct irq_line reset, struct 
         free(h);
         return NULL;
     }
+    pci_host_reset(&h->dev);
     return h;
 }
 

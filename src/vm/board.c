@@ -1,0 +1,234 @@
+/*
+ * A PC: which devices there are, at which addresses, and what their interrupt lines lead to.
+ */
+#include "vm/board.h"
+
+#include "base/util.h"
+#include "bus/dev.h"
+#include "bus/irq.h"
+#include "dev/debug_console.h"
+#include "dev/debug_exit.h"
+#include "dev/i8042.h"
+#include "dev/ioapic.h"
+#include "dev/lapic.h"
+#include "dev/pci_host.h"
+#include "dev/pic.h"
+#include "dev/pit.h"
+#include "dev/pm.h"
+#include "dev/port92.h"
+#include "dev/rtc.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define MAX_DEVICES 24
+
+const struct board_serial board_serial[BOARD_SERIAL_PORTS] = {
+    {0x3F8, 4}, {0x2F8, 3}, {0x3E8, 10}, {0x2E8, 11}};
+
+struct board {
+    struct bus *bus;
+    struct board_events events;
+
+    /* In the order of creation, which is the order of reset and of state, too. */
+    struct dev *devices[MAX_DEVICES];
+    unsigned count;
+
+    struct lapic_set *lapics;
+    struct pic *pic;
+    struct ioapic *ioapic;
+    struct pm *pm;
+    struct uart *uarts[BOARD_SERIAL_PORTS];
+    struct dev *debug_console;
+};
+
+/* ---- What the lines lead to ---- */
+
+/* An ISA interrupt reaches both the 8259s and the I/O APIC; the guest masks one of them. */
+static void isa_irq(void *opaque, unsigned n, bool level)
+{
+    struct board *b = opaque;
+    struct irq_line pic = pic_pin(b->pic, n);
+    struct irq_line ioapic = ioapic_pin(b->ioapic, n == 0 ? BOARD_TIMER_GSI : n);
+
+    irq_set(&pic, level);
+    irq_set(&ioapic, level);
+}
+
+static struct irq_line isa_line(struct board *b, unsigned n)
+{
+    return (struct irq_line){.set = isa_irq, .opaque = b, .n = n};
+}
+
+static void reset_asserted(void *opaque, unsigned n, bool level)
+{
+    struct board *b = opaque;
+
+    if (level)
+        b->events.reset(b->events.opaque);
+}
+
+static void poweroff_asserted(void *opaque, unsigned n, bool level)
+{
+    struct board *b = opaque;
+
+    if (level)
+        b->events.poweroff(b->events.opaque);
+}
+
+static void lapic_eoi(void *opaque, unsigned vector)
+{
+    struct board *b = opaque;
+
+    bus_lock(b->bus);
+    ioapic_eoi(b->ioapic, vector);
+    bus_unlock(b->bus);
+}
+
+static unsigned lapic_acknowledge(void *opaque)
+{
+    struct board *b = opaque;
+    unsigned vector;
+
+    bus_lock(b->bus);
+    vector = pic_acknowledge(b->pic);
+    bus_unlock(b->bus);
+    return vector;
+}
+
+/* ---- Assembly ---- */
+
+/* Takes a device into the board. NULL (creation failed) is passed on. */
+static struct dev *add(struct board *b, struct dev *dev)
+{
+    if (dev)
+        b->devices[b->count++] = dev;
+    return dev;
+}
+
+/* All devices, in order. */
+static bool assemble(struct board *b, struct clock *clock, struct mem *mem,
+                     const struct board_config *c, struct error *err)
+{
+    struct bus *bus = b->bus;
+    struct irq_line reset = {.set = reset_asserted, .opaque = b};
+    struct irq_line poweroff = {.set = poweroff_asserted, .opaque = b};
+    struct lapic_board lapic_board = {
+        .eoi = lapic_eoi, .acknowledge = lapic_acknowledge, .opaque = b};
+
+    /* Interrupt controllers, from the processors outwards. */
+    b->lapics = lapic_set_create(clock, c->ports, c->cpus, c->physical_bits, &lapic_board, err);
+    if (!b->lapics || !add(b, lapic_set_dev(b->lapics)))
+        return false;
+    b->ioapic = ioapic_create(bus, IOAPIC_BASE, BOARD_IOAPIC_ID, lapic_set_msi(b->lapics), err);
+    if (!b->ioapic || !add(b, ioapic_dev(b->ioapic)))
+        return false;
+    b->pic = pic_create(bus, lapic_set_lint(b->lapics, 0), err);
+    if (!b->pic || !add(b, pic_dev(b->pic)))
+        return false;
+
+    /* Time. */
+    if (!add(b, pit_create(bus, clock, isa_line(b, 0), err)) ||
+        !add(b, rtc_create(bus, clock, isa_line(b, 8), mem_low_end(mem),
+                           mem_high_end(mem) - MEM_HOLE_END, err)))
+        return false;
+
+    /* Power and reset. */
+    b->pm = pm_create(bus, clock, isa_line(b, PM_SCI), poweroff, err);
+    if (!b->pm || !add(b, pm_dev(b->pm)))
+        return false;
+    if (!add(b, port92_create(bus, reset, err)) ||
+        !add(b, i8042_create(bus, isa_line(b, 1), isa_line(b, 12), reset, err)))
+        return false;
+
+    struct pci_host *pci = pci_host_create(bus, reset, err);
+    if (!pci || !add(b, pci_host_dev(pci)))
+        return false;
+
+    /* Serial ports. */
+    for (unsigned i = 0; i < BOARD_SERIAL_PORTS; i++) {
+        const struct board_serial *com = &board_serial[i];
+
+        b->uarts[i] = uart_create(bus, clock, com->port, isa_line(b, com->irq), &c->serial[i], err);
+        if (!b->uarts[i] || !add(b, uart_dev(b->uarts[i])))
+            return false;
+    }
+
+    /* For test kernels. */
+    if (c->debug_exit &&
+        !add(b, debug_exit_create(bus, c->events.debug_exit, c->events.opaque, err)))
+        return false;
+    if (c->debug_console) {
+        b->debug_console =
+            add(b, debug_console_create(bus, clock, c->debug_output, c->debug_opaque, err));
+        if (!b->debug_console)
+            return false;
+    }
+    return true;
+}
+
+struct board *board_create(struct bus *bus, struct clock *clock, struct mem *mem,
+                           const struct board_config *config, struct error *err)
+{
+    struct board *b = calloc(1, sizeof(*b));
+
+    if (!b) {
+        error_set(err, ENOMEM, "no memory for the board");
+        return NULL;
+    }
+    b->bus = bus;
+    b->events = config->events;
+    if (!assemble(b, clock, mem, config, err)) {
+        board_destroy(b);
+        return NULL;
+    }
+    return b;
+}
+
+void board_destroy(struct board *b)
+{
+    if (!b)
+        return;
+    while (b->count-- > 0)
+        b->devices[b->count]->ops->free(b->devices[b->count]);
+    free(b);
+}
+
+void board_reset(struct board *b)
+{
+    bus_lock(b->bus);
+    for (unsigned i = 0; i < b->count; i++)
+        b->devices[i]->ops->reset(b->devices[i]);
+    bus_unlock(b->bus);
+    lapic_firmware_setup(b->lapics);
+}
+
+void board_state(struct board *b, struct state *s)
+{
+    bus_lock(b->bus);
+    for (unsigned i = 0; i < b->count && !state_error(s); i++)
+        b->devices[i]->ops->state(b->devices[i], s);
+    bus_unlock(b->bus);
+}
+
+void board_flush(struct board *b)
+{
+    bus_lock(b->bus);
+    for (unsigned i = 0; i < BOARD_SERIAL_PORTS; i++)
+        uart_flush(b->uarts[i]);
+    if (b->debug_console)
+        debug_console_flush(b->debug_console);
+    bus_unlock(b->bus);
+}
+
+void board_power_button(struct board *b)
+{
+    bus_lock(b->bus);
+    pm_power_button(b->pm);
+    bus_unlock(b->bus);
+}
+
+size_t board_serial_input(struct board *b, unsigned port, const void *data, size_t size)
+{
+    return port < BOARD_SERIAL_PORTS ? uart_input(b->uarts[port], data, size) : 0;
+}

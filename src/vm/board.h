@@ -1,0 +1,65 @@
+/*
+ * The board: the set of devices of one machine, a PC.
+ */
+#ifndef DOPPEL_VM_BOARD_H
+#define DOPPEL_VM_BOARD_H
+
+#include "base/error.h"
+#include "base/state.h"
+#include "bus/bus.h"
+#include "bus/clock.h"
+#include "bus/cpu_port.h"
+#include "dev/uart.h"
+#include "mem/mem.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define BOARD_LAPIC_ADDRESS 0xFEE00000u
+#define BOARD_IOAPIC_ID     0
+#define BOARD_TIMER_GSI     2 /* the I/O APIC's pin for ISA interrupt 0 */
+#define BOARD_SERIAL_PORTS  4
+
+/* COM1 to COM4. Each has a line of its own, unlike on the first PCs. */
+struct board_serial {
+    uint16_t port;
+    uint8_t irq;
+};
+extern const struct board_serial board_serial[BOARD_SERIAL_PORTS];
+
+/* What devices ask of the machine around them. On any thread, board lock held: the calls must not
+ * wait for vCPUs. */
+struct board_events {
+    void (*reset)(void *opaque);
+    void (*poweroff)(void *opaque);
+    void (*debug_exit)(void *opaque, int status);
+    void *opaque;
+};
+
+struct board_config {
+    unsigned cpus;
+    unsigned physical_bits;        /* MAXPHYADDR */
+    struct cpu_port *const *ports; /* one for each processor */
+    struct board_events events;
+    struct uart_backend serial[BOARD_SERIAL_PORTS];
+    bool debug_exit, debug_console;
+    void (*debug_output)(void *opaque, const void *data, size_t size);
+    void *debug_opaque;
+};
+
+struct board;
+
+struct board *board_create(struct bus *bus, struct clock *clock, struct mem *mem,
+                           const struct board_config *config, struct error *err);
+void board_destroy(struct board *board);
+
+/* Power-on state of every device, and what firmware does to some of them. No vCPU runs. */
+void board_reset(struct board *board);
+void board_state(struct board *board, struct state *s); /* no vCPU runs */
+void board_flush(struct board *board);                  /* buffered output goes out */
+void board_power_button(struct board *board);
+/* See uart_input. */
+size_t board_serial_input(struct board *board, unsigned port, const void *data, size_t size);
+
+#endif

@@ -1,0 +1,221 @@
+/*
+ * vCPU threads: each runs its engine's vCPU, sleeps while the guest has halted it, does what INIT
+ * and start-up IPIs ask (SDM volume 3, 9.4), and stands still or leaves when the VM wants it to.
+ */
+#include "vm/vm_private.h"
+
+#include "base/util.h"
+#include "x86/dump.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- Sleeping and waking ---- */
+
+static void wake(void *opaque)
+{
+    struct vm_cpu *cpu = opaque;
+
+    /* The request is already in port.requests. Either the sleeper sees it after it has announced
+     * its sleep, or this sees the announcement. */
+    if (!atomic_load(&cpu->sleeping))
+        return;
+    pthread_mutex_lock(&cpu->lock);
+    pthread_cond_signal(&cpu->woken);
+    pthread_mutex_unlock(&cpu->lock);
+}
+
+static void sleep_until(struct vm_cpu *cpu, uint32_t requests)
+{
+    pthread_mutex_lock(&cpu->lock);
+    atomic_store(&cpu->sleeping, true);
+    while (!(atomic_load(&cpu->port.requests) & requests))
+        pthread_cond_wait(&cpu->woken, &cpu->lock);
+    atomic_store(&cpu->sleeping, false);
+    pthread_mutex_unlock(&cpu->lock);
+}
+
+void vm_kick_all(struct vm *vm)
+{
+    for (unsigned i = 0; i < vm->cpus; i++)
+        cpu_port_request(&vm->cpu[i].port, CPU_REQ_KICK);
+}
+
+/* ---- INIT and start-up ---- */
+
+static bool take_request(struct vm_cpu *cpu, uint32_t request)
+{
+    return atomic_fetch_and(&cpu->port.requests, ~request) & request;
+}
+
+static void handle_init(struct vm_cpu *cpu)
+{
+    const struct engine_ops *ops = cpu->vm->ops;
+    struct x86_cpu state;
+
+    ops->state_out(cpu->vcpu, &state);
+    x86_cpu_init(&state);
+    /* The bootstrap processor goes to the reset vector instead of waiting. */
+    cpu->wait_sipi = cpu->port.id != 0;
+    state.activity = cpu->wait_sipi ? X86_WAIT_SIPI : X86_RUNNING;
+    ops->state_in(cpu->vcpu, &state);
+}
+
+static void handle_sipi(struct vm_cpu *cpu)
+{
+    const struct engine_ops *ops = cpu->vm->ops;
+    uint8_t vector = atomic_load(&cpu->port.sipi_vector);
+    struct x86_cpu state;
+
+    if (!cpu->wait_sipi)
+        return;
+    ops->state_out(cpu->vcpu, &state);
+    state.seg[X86_CS].selector = (uint16_t)(vector << 8);
+    state.seg[X86_CS].base = (uint64_t)vector << 12;
+    state.reg[X86_RIP] = 0;
+    state.activity = X86_RUNNING;
+    ops->state_in(cpu->vcpu, &state);
+    cpu->wait_sipi = false;
+}
+
+/* ---- Standing still ---- */
+
+/* Does the reset that all wait for, on the one thread that still moves. Others may wake meanwhile,
+ * but go back to sleep, because reset_wanted still stands. */
+static void reset_machine(struct vm *vm)
+{
+    struct error err;
+    int ret;
+
+    vm->resetting = true;
+    pthread_mutex_unlock(&vm->lock);
+    ret = vm_boot(vm, &err);
+    if (ret < 0)
+        vm_finish(vm, VM_CRASHED, 0, err.text);
+    pthread_mutex_lock(&vm->lock);
+    vm->reset_wanted = vm->resetting = false;
+    pthread_cond_broadcast(&vm->changed);
+}
+
+/* Parks while the VM wants its vCPUs to stand still. Returns false when the thread is to leave. */
+static bool may_run(struct vm_cpu *cpu)
+{
+    struct vm *vm = cpu->vm;
+    bool run;
+
+    take_request(cpu, CPU_REQ_KICK);
+    pthread_mutex_lock(&vm->lock);
+    while (!vm->ending && (vm->pauses || vm->reset_wanted)) {
+        vm->parked++;
+        pthread_cond_broadcast(&vm->changed);
+        if (vm->reset_wanted && !vm->resetting && !vm->pauses && vm->parked == vm->threads)
+            reset_machine(vm);
+        else
+            pthread_cond_wait(&vm->changed, &vm->lock);
+        vm->parked--;
+    }
+    run = !vm->ending;
+    pthread_mutex_unlock(&vm->lock);
+    return run;
+}
+
+/* ---- The thread ---- */
+
+static void report_crash(struct vm_cpu *cpu)
+{
+    struct vm *vm = cpu->vm;
+    size_t size = VM_REPORT_SIZE, length;
+    char *report = calloc(1, size);
+    struct x86_cpu state;
+
+    if (report) {
+        vm->ops->state_out(cpu->vcpu, &state);
+        length = (size_t)snprintf(report, size, "vCPU %u: triple fault\n", cpu->port.id);
+        length += x86_dump(&state, report + length, size - length);
+        length += (size_t)snprintf(report + length, size - length, "last instructions:\n");
+        vm->ops->history(cpu->vcpu, report + length, (unsigned)(size - length));
+    }
+    vm_finish(vm, VM_CRASHED, 0, report ? report : "triple fault");
+    free(report);
+}
+
+static void run_once(struct vm_cpu *cpu)
+{
+    const uint32_t outside = CPU_REQ_INIT | CPU_REQ_SIPI | CPU_REQ_KICK;
+
+    if (take_request(cpu, CPU_REQ_INIT))
+        handle_init(cpu);
+    if (take_request(cpu, CPU_REQ_SIPI))
+        handle_sipi(cpu);
+    if (cpu->wait_sipi) {
+        sleep_until(cpu, outside);
+        return;
+    }
+    switch (cpu->vm->ops->run(cpu->vcpu)) {
+    case EXIT_KICK: break;
+    case EXIT_HALT: sleep_until(cpu, UINT32_MAX); break;
+    case EXIT_SHUTDOWN: report_crash(cpu); break;
+    }
+}
+
+/* Signals are the program's business, but for those that code itself raises. */
+static void block_signals(void)
+{
+    static const int raised[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
+    sigset_t set;
+
+    sigfillset(&set);
+    for (unsigned i = 0; i < ARRAY_SIZE(raised); i++)
+        sigdelset(&set, raised[i]);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
+static void *vcpu_thread(void *opaque)
+{
+    struct vm_cpu *cpu = opaque;
+    struct vm *vm = cpu->vm;
+
+    block_signals();
+    while (may_run(cpu))
+        run_once(cpu);
+
+    vm_leave(vm);
+    return NULL;
+}
+
+void vm_cpu_init(struct vm *vm, unsigned id)
+{
+    struct vm_cpu *cpu = &vm->cpu[id];
+
+    cpu->vm = vm;
+    cpu->port.id = id;
+    cpu->port.wake = wake;
+    cpu->port.wake_opaque = cpu;
+    pthread_mutex_init(&cpu->lock, NULL);
+    pthread_cond_init(&cpu->woken, NULL);
+}
+
+void vm_cpu_free(struct vm_cpu *cpu)
+{
+    if (cpu->vcpu)
+        cpu->vm->ops->vcpu_destroy(cpu->vcpu);
+    pthread_cond_destroy(&cpu->woken);
+    pthread_mutex_destroy(&cpu->lock);
+}
+
+int vm_cpu_start(struct vm_cpu *cpu, struct error *err)
+{
+    char name[16];
+    int ret = pthread_create(&cpu->thread, NULL, vcpu_thread, cpu);
+
+    if (ret)
+        return error_set(err, ret, "cannot start the thread of vCPU %u: %s", cpu->port.id,
+                         strerror(ret));
+    cpu->started = true;
+    snprintf(name, sizeof(name), "vcpu %u", cpu->port.id);
+    pthread_setname_np(cpu->thread, name);
+    return 0;
+}

@@ -1,0 +1,355 @@
+/*
+ * The machine's life: assembly, power-on and reset, pause, and the end.
+ */
+#include "vm/vm_private.h"
+
+#include "base/util.h"
+#include "vm/acpi.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* ---- What devices ask for: on any thread, board lock held ---- */
+
+static void on_reset(void *opaque)
+{
+    struct vm *vm = opaque;
+
+    if (vm->no_reboot) {
+        vm_finish(vm, VM_RESET, 0, NULL);
+        return;
+    }
+    pthread_mutex_lock(&vm->lock);
+    vm->reset_wanted = true;
+    pthread_mutex_unlock(&vm->lock);
+    vm_kick_all(vm);
+}
+
+static void on_poweroff(void *opaque)
+{
+    vm_finish(opaque, VM_POWEROFF, 0, NULL);
+}
+
+static void on_debug_exit(void *opaque, int status)
+{
+    vm_finish(opaque, VM_DEBUG_EXIT, status, NULL);
+}
+
+/* ---- Power-on ---- */
+
+/* Memory types as firmware sets them (SDM volume 3, 12.11): write-back, but for the VGA window and
+ * the device hole below 4 GiB. */
+static void set_memory_types(struct x86_cpu *cpu, unsigned physical_bits)
+{
+    const uint64_t write_back = 0x0606060606060606, enable = 1u << 11, fixed = 1u << 10;
+    const uint64_t hole = MEM_HOLE_END - MEM_HOLE_START, valid = 1u << 11;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(cpu->mtrr_fixed); i++)
+        cpu->mtrr_fixed[i] = write_back;
+    cpu->mtrr_fixed[2] = 0; /* A0000h-BFFFFh: uncacheable */
+    cpu->mtrr_base[0] = MEM_HOLE_START;
+    cpu->mtrr_mask[0] = (((UINT64_C(1) << physical_bits) - 1) & ~(hole - 1)) | valid;
+    cpu->mtrr_def_type = enable | fixed | 6;
+}
+
+int vm_boot(struct vm *vm, struct error *err)
+{
+    struct mem *mem = vm->machine.mem;
+    int ret = mem_clear(mem, err);
+
+    if (ret < 0)
+        return ret;
+    board_reset(vm->board);
+    ret = acpi_write(mem, vm->cpus, err);
+    if (ret < 0)
+        return ret;
+    for (unsigned i = 0; i < vm->cpus; i++) {
+        struct vm_cpu *cpu = &vm->cpu[i];
+        struct x86_cpu state = {0};
+
+        x86_cpu_reset(&state);
+        state.physical_bits = vm->machine.model.physical_bits;
+        set_memory_types(&state, state.physical_bits);
+        if (i == 0 && vm->image) {
+            ret = boot_load(vm->image, mem, &state, err);
+            if (ret < 0)
+                return ret;
+        }
+        cpu->wait_sipi = i != 0;
+        state.activity = cpu->wait_sipi ? X86_WAIT_SIPI : X86_RUNNING;
+        vm->ops->state_in(cpu->vcpu, &state);
+        /* Nothing sent to the processor before counts any more, but a kick is for its thread. */
+        atomic_fetch_and(&cpu->port.requests, CPU_REQ_KICK);
+    }
+    return 0;
+}
+
+/* ---- Assembly ---- */
+
+static int create_machine(struct vm *vm, const struct vm_config *config, struct error *err)
+{
+    struct machine *m = &vm->machine;
+
+    if (!(m->mem = mem_create(config->memory, err)) || !(m->bus = bus_create(err)) ||
+        !(vm->loop = loop_create(err)) || !(m->clock = clock_create(vm->loop, m->bus, err)))
+        return -err->code;
+    clock_pause(m->clock); /* until vm_start */
+    m->cpus = config->cpus;
+    x86_model_default(&m->model, config->cpus, clock_tsc_hz(m->clock));
+    return 0;
+}
+
+static int create_ports(struct vm *vm, struct error *err)
+{
+    vm->cpu = calloc(vm->cpus, sizeof(*vm->cpu));
+    vm->ports = calloc(vm->cpus, sizeof(*vm->ports));
+    if (!vm->cpu || !vm->ports)
+        return error_set(err, ENOMEM, "no memory for %u vCPUs", vm->cpus);
+    for (unsigned i = 0; i < vm->cpus; i++) {
+        vm->ports[i] = &vm->cpu[i].port;
+        vm_cpu_init(vm, i);
+    }
+    return 0;
+}
+
+static int create_processors(struct vm *vm, struct error *err)
+{
+    vm->engine = vm->ops->create(&vm->machine, err);
+    if (!vm->engine)
+        return -err->code;
+    for (unsigned i = 0; i < vm->cpus; i++) {
+        vm->cpu[i].vcpu = vm->ops->vcpu_create(vm->engine, vm->ports[i], err);
+        if (!vm->cpu[i].vcpu)
+            return -err->code;
+    }
+    return 0;
+}
+
+static int create_board(struct vm *vm, const struct vm_config *config, struct error *err)
+{
+    struct board_config board = {
+        .cpus = vm->cpus,
+        .physical_bits = vm->machine.model.physical_bits,
+        .ports = vm->ports,
+        .events = {.reset = on_reset,
+                   .poweroff = on_poweroff,
+                   .debug_exit = on_debug_exit,
+                   .opaque = vm},
+        .debug_exit = config->debug_exit,
+        .debug_console = config->debug_console,
+        .debug_output = config->debug_output,
+        .debug_opaque = config->debug_opaque,
+    };
+
+    memcpy(board.serial, config->serial, sizeof(board.serial));
+    vm->board = board_create(vm->machine.bus, vm->machine.clock, vm->machine.mem, &board, err);
+    return vm->board ? 0 : -err->code;
+}
+
+struct vm *vm_create(const struct engine_ops *engine, const struct vm_config *config,
+                     struct error *err)
+{
+    struct error local;
+    struct vm *vm = calloc(1, sizeof(*vm));
+    pthread_condattr_t attr;
+
+    err = err ? err : &local;
+    if (!vm) {
+        error_set(err, ENOMEM, "no memory for a virtual machine");
+        return NULL;
+    }
+    pthread_mutex_init(&vm->lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&vm->changed, &attr);
+    pthread_condattr_destroy(&attr);
+    vm->ops = engine;
+    vm->cpus = config->cpus;
+    vm->image = config->image;
+    vm->no_reboot = config->no_reboot;
+    if (create_machine(vm, config, err) < 0 || create_ports(vm, err) < 0 ||
+        create_board(vm, config, err) < 0 || create_processors(vm, err) < 0 ||
+        vm_boot(vm, err) < 0) {
+        vm_destroy(vm);
+        return NULL;
+    }
+    return vm;
+}
+
+void vm_destroy(struct vm *vm)
+{
+    if (!vm)
+        return;
+    vm_stop(vm);
+    for (unsigned i = 0; vm->cpu && i < vm->cpus; i++)
+        if (vm->cpu[i].started)
+            pthread_join(vm->cpu[i].thread, NULL);
+    if (vm->loop)
+        loop_stop(vm->loop);
+    for (unsigned i = 0; vm->cpu && i < vm->cpus; i++)
+        vm_cpu_free(&vm->cpu[i]);
+    if (vm->engine)
+        vm->ops->destroy(vm->engine);
+    board_destroy(vm->board);
+    if (vm->machine.clock)
+        clock_destroy(vm->machine.clock);
+    if (vm->loop)
+        loop_destroy(vm->loop);
+    bus_destroy(vm->machine.bus);
+    mem_destroy(vm->machine.mem);
+    free(vm->ports);
+    free(vm->cpu);
+    pthread_cond_destroy(&vm->changed);
+    pthread_mutex_destroy(&vm->lock);
+    free(vm);
+}
+
+/* ---- Life ---- */
+
+int vm_start(struct vm *vm, struct error *err)
+{
+    struct error local;
+    int ret;
+
+    err = err ? err : &local;
+    if (vm->started)
+        return error_set(err, EALREADY, "the virtual machine has been started already");
+    ret = loop_start(vm->loop, err);
+    if (ret < 0)
+        return ret;
+    vm->started = true;
+    vm->start_ns = clock_now(vm->machine.clock);
+    if (!vm->pauses)
+        clock_resume(vm->machine.clock);
+    vm->threads = vm->cpus;
+    for (unsigned i = 0; i < vm->cpus; i++) {
+        ret = vm_cpu_start(&vm->cpu[i], err);
+        if (ret < 0) {
+            vm_stop(vm);
+            for (; i < vm->cpus; i++)
+                vm_leave(vm); /* for those that never came */
+            return ret;
+        }
+    }
+    return 0;
+}
+
+void vm_finish(struct vm *vm, enum vm_outcome outcome, int status, const char *report)
+{
+    pthread_mutex_lock(&vm->lock);
+    if (!vm->ending) {
+        vm->ending = true;
+        vm->end.outcome = outcome;
+        vm->end.status = status;
+        if (report)
+            snprintf(vm->end.report, sizeof(vm->end.report), "%s", report);
+    }
+    pthread_cond_broadcast(&vm->changed);
+    pthread_mutex_unlock(&vm->lock);
+    if (vm->cpu)
+        vm_kick_all(vm);
+}
+
+void vm_leave(struct vm *vm)
+{
+    bool last;
+
+    pthread_mutex_lock(&vm->lock);
+    last = --vm->threads == 0;
+    pthread_cond_broadcast(&vm->changed);
+    pthread_mutex_unlock(&vm->lock);
+    if (!last)
+        return;
+    board_flush(vm->board);
+    pthread_mutex_lock(&vm->lock);
+    vm->over = true;
+    pthread_cond_broadcast(&vm->changed);
+    pthread_mutex_unlock(&vm->lock);
+}
+
+void vm_stop(struct vm *vm)
+{
+    vm_finish(vm, VM_STOPPED, 0, NULL);
+}
+
+int vm_wait(struct vm *vm, int timeout_ms, struct vm_end *end)
+{
+    struct timespec until;
+    int ret = 0;
+
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += timeout_ms / 1000;
+    until.tv_nsec += timeout_ms % 1000 * 1000000L;
+    if (until.tv_nsec >= 1000000000L) {
+        until.tv_sec++;
+        until.tv_nsec -= 1000000000L;
+    }
+    pthread_mutex_lock(&vm->lock);
+    /* A VM that was stopped before it was started has no threads to wait for. */
+    while (!vm->over && !(vm->ending && !vm->started) && ret == 0)
+        ret = timeout_ms < 0 ? pthread_cond_wait(&vm->changed, &vm->lock)
+                             : pthread_cond_timedwait(&vm->changed, &vm->lock, &until);
+    if (ret == 0 && end)
+        *end = vm->end;
+    pthread_mutex_unlock(&vm->lock);
+    return -ret;
+}
+
+void vm_pause(struct vm *vm)
+{
+    pthread_mutex_lock(&vm->lock);
+    vm->pauses++;
+    pthread_mutex_unlock(&vm->lock);
+    vm_kick_all(vm);
+    pthread_mutex_lock(&vm->lock);
+    while (!vm->over && (vm->resetting || vm->parked < vm->threads))
+        pthread_cond_wait(&vm->changed, &vm->lock);
+    pthread_mutex_unlock(&vm->lock);
+    clock_pause(vm->machine.clock);
+    /* Waits out a timer's callback that has begun. */
+    bus_lock(vm->machine.bus);
+    bus_unlock(vm->machine.bus);
+}
+
+void vm_resume(struct vm *vm)
+{
+    pthread_mutex_lock(&vm->lock);
+    if (vm->pauses && --vm->pauses == 0) {
+        if (vm->started)
+            clock_resume(vm->machine.clock);
+        pthread_cond_broadcast(&vm->changed);
+    }
+    pthread_mutex_unlock(&vm->lock);
+}
+
+void vm_power_button(struct vm *vm)
+{
+    board_power_button(vm->board);
+}
+
+size_t vm_serial_input(struct vm *vm, unsigned port, const void *data, size_t size)
+{
+    return board_serial_input(vm->board, port, data, size);
+}
+
+void vm_stats(struct vm *vm, struct vm_stats *stats)
+{
+    memset(stats, 0, sizeof(*stats));
+    for (unsigned i = 0; i < vm->cpus; i++) {
+        struct engine_stats one = {0};
+
+        vm->ops->stats(vm->cpu[i].vcpu, &one);
+        stats->engine.instructions += one.instructions;
+        for (unsigned cause = 0; cause < CAUSE_COUNT; cause++)
+            stats->engine.exits[cause] += one.exits[cause];
+        stats->engine.blocks_decoded += one.blocks_decoded;
+        stats->engine.blocks_invalidated += one.blocks_invalidated;
+        stats->engine.tlb_misses += one.tlb_misses;
+        stats->engine.run_ns += one.run_ns;
+    }
+    stats->elapsed_ns = clock_now(vm->machine.clock) - vm->start_ns;
+    stats->resident = mem_resident(vm->machine.mem);
+}

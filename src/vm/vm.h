@@ -1,0 +1,75 @@
+/*
+ * One virtual machine: memory, clock, board, an engine, and a thread for each vCPU.
+ *
+ * All functions may be called from any thread but a vCPU's, except where it says otherwise.
+ */
+#ifndef DOPPEL_VM_VM_H
+#define DOPPEL_VM_VM_H
+
+#include "base/error.h"
+#include "cpu/engine.h"
+#include "vm/board.h"
+#include "vm/boot/boot.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct vm;
+
+enum vm_outcome {
+    VM_RUNNING,
+    VM_POWEROFF,
+    VM_RESET, /* only with no_reboot */
+    VM_DEBUG_EXIT,
+    VM_CRASHED,
+    VM_STOPPED,
+};
+
+#define VM_REPORT_SIZE 16384
+
+struct vm_end {
+    enum vm_outcome outcome;
+    int status;                  /* VM_DEBUG_EXIT */
+    char report[VM_REPORT_SIZE]; /* VM_CRASHED: lines of text */
+};
+
+struct vm_config {
+    unsigned cpus;
+    uint64_t memory;
+    /* What to boot; must outlive the VM. NULL: nothing is loaded, and the bootstrap processor
+     * starts at the reset vector. */
+    const struct boot_image *image;
+    bool no_reboot;
+    struct uart_backend serial[BOARD_SERIAL_PORTS];
+    bool debug_exit, debug_console;
+    void (*debug_output)(void *opaque, const void *data, size_t size);
+    void *debug_opaque;
+};
+
+struct vm_stats {
+    struct engine_stats engine; /* sums over vCPUs */
+    uint64_t elapsed_ns;        /* guest time since vm_start */
+    uint64_t resident;          /* bytes of guest RAM on the host */
+};
+
+struct vm *vm_create(const struct engine_ops *engine, const struct vm_config *config,
+                     struct error *err);
+int vm_start(struct vm *vm, struct error *err); /* once */
+/* Ends VM as pulling the plug does; does not wait. From any thread. */
+void vm_stop(struct vm *vm);
+/* Waits for the end, at most TIMEOUT_MS (-1: for ever): 0, or -ETIMEDOUT. END may be NULL. */
+int vm_wait(struct vm *vm, int timeout_ms, struct vm_end *end);
+void vm_destroy(struct vm *vm); /* stops it first */
+
+/* Between the two, no vCPU runs and guest time stands still. Calls nest. */
+void vm_pause(struct vm *vm);
+void vm_resume(struct vm *vm);
+
+/* From any thread. */
+void vm_power_button(struct vm *vm);
+size_t vm_serial_input(struct vm *vm, unsigned port, const void *data, size_t size);
+
+void vm_stats(struct vm *vm, struct vm_stats *stats);
+
+#endif
