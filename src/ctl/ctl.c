@@ -1,0 +1,350 @@
+/*
+ * The public library: checks what it is given, reads the files, and hands a machine to vm/.
+ */
+#include "ctl/doppel.h"
+
+#include "base/error.h"
+#include "base/util.h"
+#include "vm/acpi.h"
+#include "vm/boot/boot.h"
+#include "vm/vm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#define FILE_LIMIT (2 * GiB)
+
+struct blob {
+    uint8_t *data;
+    size_t size;
+};
+
+struct doppel_vm {
+    struct vm *vm;
+    enum doppel_engine engine;
+    /* What the boot image refers to. */
+    struct blob kernel, initrd;
+    char *kernel_name, *initrd_name, *command_line;
+    struct boot_image *image;
+};
+
+_Static_assert(sizeof(((struct doppel_end *)0)->report) == VM_REPORT_SIZE, "reports are copied");
+_Static_assert(DOPPEL_SERIAL_PORTS == BOARD_SERIAL_PORTS, "every serial port can be plugged in");
+_Static_assert(ARRAY_SIZE(((struct doppel_stats *)0)->exits) >= CAUSE_COUNT, "all causes fit");
+
+/* ---- Files ---- */
+
+/* Reads all of FD, whose size is about HINT, after what BLOB holds. */
+static int read_all(int fd, size_t hint, const char *path, struct blob *blob, struct error *err)
+{
+    size_t capacity = blob->size + hint + 1; /* so that the end shows without growing */
+    uint8_t *data = realloc(blob->data, capacity);
+
+    while (data) {
+        blob->data = data;
+        if (blob->size == capacity) {
+            capacity *= 2;
+            data = realloc(blob->data, capacity);
+            continue;
+        }
+        ssize_t n = read(fd, data + blob->size, capacity - blob->size);
+        if (n == 0)
+            return 0;
+        if (n < 0 && errno != EINTR)
+            return error_set(err, errno, "%s: cannot read: %s", path, strerror(errno));
+        blob->size += n > 0 ? (size_t)n : 0;
+        if (blob->size > FILE_LIMIT)
+            return error_set(err, EFBIG, "%s: larger than 2 GiB", path);
+    }
+    return error_set(err, ENOMEM, "%s: no memory to read it into", path);
+}
+
+static int read_file(const char *path, const char *what, struct blob *blob, struct error *err)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC), ret;
+    struct stat st;
+
+    if (fd < 0)
+        return error_set(err, errno, "%s: cannot open the %s: %s", path, what, strerror(errno));
+    if (fstat(fd, &st) < 0)
+        ret = error_set(err, errno, "%s: %s", path, strerror(errno));
+    else if (S_ISDIR(st.st_mode))
+        ret = error_set(err, EISDIR, "%s: is a directory, not a %s", path, what);
+    else if ((uint64_t)st.st_size > FILE_LIMIT)
+        ret = error_set(err, EFBIG, "%s: larger than 2 GiB, so hardly a %s", path, what);
+    else
+        ret = read_all(fd, (size_t)st.st_size, path, blob, err);
+    close(fd);
+    if (ret == 0 && blob->size == 0)
+        ret = error_set(err, EINVAL, "%s: the %s is empty", path, what);
+    return ret;
+}
+
+/* Archives that follow one another start on multiples of four bytes. */
+static int append_archive(struct blob *blob, const void *data, size_t size, struct error *err)
+{
+    size_t start = ALIGN_UP(blob->size, 4);
+    uint8_t *grown = realloc(blob->data, start + size);
+
+    if (!grown)
+        return error_set(err, ENOMEM, "no memory for the initrd");
+    memset(grown + blob->size, 0, start - blob->size);
+    memcpy(grown + start, data, size);
+    blob->data = grown;
+    blob->size = start + size;
+    return 0;
+}
+
+/* ---- Configuration ---- */
+
+void doppel_config_init(struct doppel_config *config)
+{
+    *config = (struct doppel_config){.engine = DOPPEL_ENGINE_AUTO, .cpus = 1, .memory = 512 * MiB};
+}
+
+static int check_memory(uint64_t bytes, struct error *err)
+{
+    unsigned long long memory = bytes, host;
+    struct sysinfo info;
+
+    if (memory < MiB)
+        return error_set(err, EINVAL, "%llu bytes of memory are too few: at least 1 MiB", memory);
+    if (memory > DOPPEL_MAX_MEMORY)
+        return error_set(err, EINVAL, "%llu MiB of memory are too many: at most %llu MiB",
+                         memory / MiB, DOPPEL_MAX_MEMORY / MiB);
+    if (memory % MEM_PAGE_SIZE)
+        return error_set(err, EINVAL, "%llu bytes of memory: must be a multiple of 4096", memory);
+    if (sysinfo(&info) < 0)
+        return 0;
+    host = ((unsigned long long)info.totalram + info.totalswap) * info.mem_unit;
+    if (memory > host)
+        return error_set(err, ENOMEM,
+                         "%llu MiB of memory are more than this host's %llu MiB, swap included",
+                         memory / MiB, host / MiB);
+    return 0;
+}
+
+static int check_config(const struct doppel_config *config, struct error *err)
+{
+    if (config->engine != DOPPEL_ENGINE_AUTO && config->engine != DOPPEL_ENGINE_INTERP)
+        return error_set(err, EINVAL, "there is no engine number %d", (int)config->engine);
+    if (config->cpus < 1 || config->cpus > DOPPEL_MAX_CPUS)
+        return error_set(err, EINVAL, "%u vCPUs: must be 1 to %d", config->cpus, DOPPEL_MAX_CPUS);
+    if (!config->kernel || !*config->kernel)
+        return error_set(err, EINVAL, "no kernel given");
+    if (config->initrd_extra_size && !config->initrd_extra)
+        return error_set(err, EINVAL, "initrd_extra_size without initrd_extra");
+    return check_memory(config->memory, err);
+}
+
+/* ---- Creation ---- */
+
+static uint64_t random_seed(void)
+{
+    uint64_t seed = 0;
+
+    /* Without randomness the kernel is loaded where it was linked: it still boots. */
+    if (getrandom(&seed, sizeof(seed), GRND_NONBLOCK) != sizeof(seed))
+        return 0;
+    return seed | 1;
+}
+
+static int read_files(struct doppel_vm *d, const struct doppel_config *config, struct error *err)
+{
+    int ret = read_file(config->kernel, "kernel", &d->kernel, err);
+
+    if (ret == 0 && config->initrd)
+        ret = read_file(config->initrd, "initrd", &d->initrd, err);
+    if (ret == 0 && config->initrd_extra_size)
+        ret = append_archive(&d->initrd, config->initrd_extra, config->initrd_extra_size, err);
+    if (ret < 0)
+        return ret;
+    d->kernel_name = strdup(config->kernel);
+    d->initrd_name = strdup(config->initrd ? config->initrd : "initrd");
+    d->command_line = strdup(config->command_line ? config->command_line : "");
+    if (!d->kernel_name || !d->initrd_name || !d->command_line)
+        return error_set(err, ENOMEM, "no memory for the configuration");
+    return 0;
+}
+
+static int prepare_boot(struct doppel_vm *d, const struct doppel_config *config, struct error *err)
+{
+    struct boot_source source = {
+        .kernel = d->kernel.data,
+        .kernel_size = d->kernel.size,
+        .kernel_name = d->kernel_name,
+        .initrd = d->initrd.size ? d->initrd.data : NULL,
+        .initrd_size = d->initrd.size,
+        .initrd_name = d->initrd_name,
+        .command_line = d->command_line,
+        .rsdp = ACPI_RSDP_ADDRESS,
+        .kaslr_seed = config->no_kaslr ? 0 : random_seed(),
+        .no_host_decompress = config->no_host_decompress,
+        .progress = config->progress,
+        .progress_opaque = config->progress_opaque,
+    };
+
+    d->image = boot_prepare(&source, err);
+    return d->image ? 0 : -err->code;
+}
+
+static int create_vm(struct doppel_vm *d, const struct doppel_config *config, struct error *err)
+{
+    struct vm_config vm = {
+        .cpus = config->cpus,
+        .memory = config->memory,
+        .image = d->image,
+        .no_reboot = config->no_reboot,
+        .debug_exit = config->debug_exit,
+        .debug_console = config->debug_console,
+        .debug_output = config->debug_output,
+        .debug_opaque = config->debug_opaque,
+    };
+
+    for (unsigned i = 0; i < DOPPEL_SERIAL_PORTS; i++)
+        vm.serial[i] = (struct uart_backend){.output = config->serial[i].output,
+                                             .input_ready = config->serial[i].input_ready,
+                                             .opaque = config->serial[i].opaque};
+    d->vm = vm_create(&interp_engine, &vm, err);
+    return d->vm ? 0 : -err->code;
+}
+
+/* Hands the library's own kind of error to the caller. */
+static int give_error(struct doppel_error *to, const struct error *from)
+{
+    if (to) {
+        to->code = from->code;
+        snprintf(to->text, sizeof(to->text), "%s", from->text);
+    }
+    return -from->code;
+}
+
+struct doppel_vm *doppel_create(const struct doppel_config *config, struct doppel_error *error)
+{
+    struct error err = {0};
+    struct doppel_vm *d = calloc(1, sizeof(*d));
+
+    if (!d) {
+        error_set(&err, ENOMEM, "no memory for a virtual machine");
+        give_error(error, &err);
+        return NULL;
+    }
+    d->engine = DOPPEL_ENGINE_INTERP; /* the only one there is */
+    if (check_config(config, &err) < 0 || read_files(d, config, &err) < 0 ||
+        prepare_boot(d, config, &err) < 0 || create_vm(d, config, &err) < 0) {
+        give_error(error, &err);
+        doppel_destroy(d);
+        return NULL;
+    }
+    return d;
+}
+
+void doppel_destroy(struct doppel_vm *d)
+{
+    if (!d)
+        return;
+    vm_destroy(d->vm);
+    boot_free(d->image);
+    free(d->kernel.data);
+    free(d->initrd.data);
+    free(d->kernel_name);
+    free(d->initrd_name);
+    free(d->command_line);
+    free(d);
+}
+
+/* ---- Life ---- */
+
+int doppel_start(struct doppel_vm *d, struct doppel_error *error)
+{
+    struct error err;
+
+    return vm_start(d->vm, &err) < 0 ? give_error(error, &err) : 0;
+}
+
+static enum doppel_outcome public_outcome(enum vm_outcome outcome)
+{
+    switch (outcome) {
+    case VM_RUNNING: break;
+    case VM_POWEROFF: return DOPPEL_POWEROFF;
+    case VM_RESET: return DOPPEL_RESET;
+    case VM_DEBUG_EXIT: return DOPPEL_DEBUG_EXIT;
+    case VM_CRASHED: return DOPPEL_CRASHED;
+    case VM_STOPPED: return DOPPEL_STOPPED;
+    }
+    return DOPPEL_RUNNING;
+}
+
+int doppel_wait(struct doppel_vm *d, int timeout_ms, struct doppel_end *end)
+{
+    struct vm_end *inner = calloc(1, sizeof(*inner));
+    int ret;
+
+    if (!inner)
+        return -ENOMEM;
+    ret = vm_wait(d->vm, timeout_ms, inner);
+    if (end) {
+        end->outcome = public_outcome(inner->outcome);
+        end->status = inner->status;
+        memcpy(end->report, inner->report, sizeof(end->report));
+    }
+    free(inner);
+    return ret;
+}
+
+void doppel_stop(struct doppel_vm *d)
+{
+    vm_stop(d->vm);
+}
+
+void doppel_power_button(struct doppel_vm *d)
+{
+    vm_power_button(d->vm);
+}
+
+size_t doppel_serial_input(struct doppel_vm *d, unsigned port, const void *data, size_t size)
+{
+    return vm_serial_input(d->vm, port, data, size);
+}
+
+static uint64_t process_resident(void)
+{
+    FILE *file = fopen("/proc/self/statm", "re");
+    unsigned long long pages = 0;
+
+    if (file && fscanf(file, "%*u %llu", &pages) != 1)
+        pages = 0;
+    if (file)
+        fclose(file);
+    return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+void doppel_stats(struct doppel_vm *d, struct doppel_stats *stats)
+{
+    struct vm_stats inner;
+
+    vm_stats(d->vm, &inner);
+    *stats = (struct doppel_stats){
+        .engine = doppel_engine_name(d->engine),
+        .instructions = inner.engine.instructions,
+        .run_ns = inner.engine.run_ns,
+        .elapsed_ns = inner.elapsed_ns,
+        .guest_resident = inner.resident,
+        .resident = process_resident(),
+        .exit_causes = CAUSE_COUNT,
+    };
+    for (unsigned i = 0; i < CAUSE_COUNT; i++)
+        stats->exits[i] = (struct doppel_exit_count){exit_cause_name[i], inner.engine.exits[i]};
+}
+
+const char *doppel_version(void)
+{
+    return DOPPEL_VERSION;
+}

@@ -1,0 +1,119 @@
+/*
+ * What this host offers, and which engine that means.
+ */
+#include "ctl/doppel.h"
+
+#include "base/util.h"
+#include "x86/cpuid.h"
+
+#include <cpuid.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+static void probe_cpu(struct doppel_host *host)
+{
+    uint32_t brand[12] = {0};
+    const char *start = (const char *)brand;
+
+    for (unsigned i = 0; i < 3; i++) {
+        uint32_t *r = brand + 4 * i;
+
+        if (!__get_cpuid(0x80000002 + i, &r[0], &r[1], &r[2], &r[3]))
+            break;
+    }
+    start += strspn(start, " ");
+    snprintf(host->cpu, sizeof(host->cpu), "%.47s", *start ? start : "unknown");
+}
+
+static void probe_features(struct doppel_host *host)
+{
+    /* What x86-64-v3 consists of, as the psABI lists it, less what every x86-64 processor has. */
+    static const struct {
+        enum x86_feature feature;
+        const char *name;
+    } wanted[] = {
+        {X86_FEAT_CX16, "cx16"},    {X86_FEAT_LAHF64, "lahf_lm"}, {X86_FEAT_POPCNT, "popcnt"},
+        {X86_FEAT_SSE3, "sse3"},    {X86_FEAT_SSSE3, "ssse3"},    {X86_FEAT_SSE41, "sse4_1"},
+        {X86_FEAT_SSE42, "sse4_2"}, {X86_FEAT_AVX, "avx"},        {X86_FEAT_AVX2, "avx2"},
+        {X86_FEAT_BMI1, "bmi1"},    {X86_FEAT_BMI2, "bmi2"},      {X86_FEAT_F16C, "f16c"},
+        {X86_FEAT_FMA, "fma"},      {X86_FEAT_LZCNT, "lzcnt"},    {X86_FEAT_MOVBE, "movbe"},
+        {X86_FEAT_XSAVE, "xsave"},
+    };
+    struct x86_model model;
+    size_t length = 0;
+
+    x86_model_default(&model, 1, 1000000000);
+    for (unsigned i = 0; i < ARRAY_SIZE(wanted); i++)
+        if (!model.feature[wanted[i].feature] && length < sizeof(host->missing))
+            length += (size_t)snprintf(host->missing + length, sizeof(host->missing) - length,
+                                       "%s%s", length ? " " : "", wanted[i].name);
+    host->x86_64_v3 = length == 0;
+}
+
+static void probe_kvm(struct doppel_host *host)
+{
+    int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+
+    if (fd < 0) {
+        snprintf(host->kvm_detail, sizeof(host->kvm_detail), "/dev/kvm: %s", strerror(errno));
+        return;
+    }
+    int version = ioctl(fd, KVM_GET_API_VERSION, 0);
+    close(fd);
+    host->kvm_present = true;
+    if (version == KVM_API_VERSION)
+        snprintf(host->kvm_detail, sizeof(host->kvm_detail),
+                 "/dev/kvm can be opened; this version has no engine that uses it");
+    else
+        snprintf(host->kvm_detail, sizeof(host->kvm_detail), "/dev/kvm has API version %d, not %d",
+                 version, KVM_API_VERSION);
+}
+
+static void probe_memory(struct doppel_host *host)
+{
+    struct sysinfo info;
+    FILE *file = fopen("/proc/meminfo", "re");
+    unsigned long long kib;
+    char line[128];
+
+    if (sysinfo(&info) == 0) {
+        host->memory = (uint64_t)info.totalram * info.mem_unit;
+        host->memory_available = (uint64_t)info.freeram * info.mem_unit;
+    }
+    /* Better than what is free: what could be made free. */
+    while (file && fgets(line, sizeof(line), file))
+        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1)
+            host->memory_available = kib * KiB;
+    if (file)
+        fclose(file);
+}
+
+void doppel_probe(struct doppel_host *host)
+{
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+
+    memset(host, 0, sizeof(*host));
+    host->cpus = cpus > 0 ? (unsigned)cpus : 1;
+    probe_cpu(host);
+    probe_features(host);
+    probe_kvm(host);
+    probe_memory(host);
+    host->chosen = DOPPEL_ENGINE_INTERP;
+    snprintf(host->reason, sizeof(host->reason),
+             "the interpreter is the only engine of this version; it works on every x86-64 host");
+}
+
+const char *doppel_engine_name(enum doppel_engine engine)
+{
+    switch (engine) {
+    case DOPPEL_ENGINE_AUTO: return "auto";
+    case DOPPEL_ENGINE_INTERP: return "interp";
+    }
+    return "unknown";
+}
