@@ -249,7 +249,7 @@ static char *disassemble(struct mem *mem, const char *dir)
 
 static void test_iasl(void **unused)
 {
-    char dir[] = "/tmp/doppel-acpi-XXXXXX", command[64], *text;
+    char dir[] = P_tmpdir "/doppel-acpi-XXXXXX", command[64], *text;
     struct mem *mem;
 
     if (system("command -v iasl >/dev/null 2>&1") != 0)
