@@ -1,0 +1,49 @@
+/*
+ * What the subcommands share: exit statuses, messages, option parsing.
+ */
+#ifndef DOPPEL_CLI_CLI_H
+#define DOPPEL_CLI_CLI_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Exit statuses of our own, as env(1), docker and others have them. Below them, `doppel run` exits
+ * with the status of the command in the guest. */
+#define STATUS_ERROR  125 /* doppel failed, or was not used rightly */
+#define STATUS_SIGNAL 128 /* plus the signal that ended doppel */
+
+/* Prints "doppel: " and the message to standard error, as one line. */
+void complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Flushes standard output. STATUS, or STATUS_ERROR with a message when that fails. */
+int finish_output(int status);
+
+/* An option, as it is parsed and as --help lists it. */
+struct option_spec {
+    const char *name;  /* without the dashes */
+    const char *value; /* what its value is called; NULL: it has none */
+    const char *help;
+};
+
+struct options {
+    const char *command;             /* "run", for messages */
+    const struct option_spec *specs; /* up to a NULL name; the index is what options_next returns */
+    char **argv;                     /* the words not yet looked at */
+};
+#define OPTIONS_END  (-1) /* argv stands at the first word after "--", or at the final NULL */
+#define OPTIONS_FAIL (-2) /* a message has been printed */
+
+/* The next option's index; its value, if it has one, in VALUE. */
+int options_next(struct options *options, const char **value);
+void options_help(const struct option_spec *specs);
+
+/* Parses "512M", "8G", ...: a number and a unit (K, M, G, T, optionally followed by "iB" or "B").
+ * False when TEXT is something else or does not fit. */
+bool parse_size(const char *text, uint64_t *bytes);
+bool parse_unsigned(const char *text, unsigned least, unsigned most, unsigned *value);
+
+/* The subcommands: argv[0] is the subcommand's name. They return the exit status. */
+int cmd_run(char **argv);
+int cmd_doctor(char **argv);
+
+#endif

@@ -1,0 +1,455 @@
+/*
+ * `doppel run`: boots a guest and lends it the terminal, or runs one command in the default guest.
+ */
+#include "cli/cli.h"
+#include "cli/console.h"
+#include "cli/guest.h"
+#include "cli/stats.h"
+
+#include "con/session.h"
+#include "ctl/doppel.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum {
+    OPT_ENGINE,
+    OPT_CPUS,
+    OPT_MEMORY,
+    OPT_KERNEL,
+    OPT_INITRD,
+    OPT_APPEND,
+    OPT_ENV,
+    OPT_STATS,
+    OPT_JSON,
+    OPT_VERBOSE,
+    OPT_NO_REBOOT,
+    OPT_DEBUG_EXIT,
+    OPT_DEBUG_CONSOLE,
+    OPT_HELP,
+};
+
+static const struct option_spec specs[] = {
+    [OPT_ENGINE] = {"engine", "NAME", "auto or interp; what executes the guest (auto)"},
+    [OPT_CPUS] = {"cpus", "N", "number of virtual CPUs (1)"},
+    [OPT_MEMORY] = {"memory", "SIZE", "guest memory, as 512M or 2G (512M)"},
+    [OPT_KERNEL] = {"kernel", "FILE", "bzImage, PVH ELF or Multiboot kernel (Debian's, cached)"},
+    [OPT_INITRD] = {"initrd", "FILE", "initramfs or module (the default guest's); '': none"},
+    [OPT_APPEND] = {"append", "STRING", "add to the kernel's command line"},
+    [OPT_ENV] = {"env", "NAME=VALUE", "set a variable for the command or shell"},
+    [OPT_STATS] = {"stats", NULL, "at the end, show what was executed and what it took"},
+    [OPT_JSON] = {"json", NULL, "with --stats: as one JSON object"},
+    [OPT_VERBOSE] = {"verbose", NULL, "show the kernel's messages"},
+    [OPT_NO_REBOOT] = {"no-reboot", NULL, "a guest that resets itself ends the VM"},
+    [OPT_DEBUG_EXIT] = {"debug-exit", NULL, "port 0xf4: writing V ends the VM, status 2 V + 1"},
+    [OPT_DEBUG_CONSOLE] = {"debug-console", "FILE", "port 0xe9: bytes go to FILE"},
+    [OPT_HELP] = {"help", NULL, "show this"},
+    {NULL, NULL, NULL},
+};
+
+#define MAX_ENV 256
+
+struct run {
+    struct doppel_config config;
+    const char *append, *debug_path;
+    const char *initrd_option; /* as given; NULL: not given */
+    const char *env[MAX_ENV + 1];
+    unsigned env_count;
+    char **command; /* up to a NULL; NULL: none, that is, a shell */
+    bool stats, json, verbose;
+
+    struct guest_files files;
+    struct guest_kernel kernel;
+    bool session; /* the guest has our init */
+    char *command_line;
+    void *archive;
+    FILE *debug;
+    struct console *console;
+    struct progress progress;
+};
+
+/* --- Options ------------------------------------------------------------------------------- */
+
+static int help(void)
+{
+    puts("Usage: doppel run [OPTION...] [-- COMMAND [ARGUMENT...]]\n"
+         "Boots a virtual machine. Without COMMAND it gives a shell on this terminal (Ctrl-A H "
+         "lists\n"
+         "the keys); with COMMAND it runs that in the guest, with this process's standard "
+         "streams.\n");
+    options_help(specs);
+    puts(
+        "\nExit status: COMMAND's; 0 when a guest without COMMAND powers off; 125 when doppel or "
+        "the\n"
+        "guest fails, 126 when COMMAND cannot be executed, 127 when it is not found; 128 plus the\n"
+        "signal that ended COMMAND or doppel.");
+    return finish_output(0);
+}
+
+static bool set_memory(struct run *run, const char *value)
+{
+    uint64_t bytes;
+
+    if (!parse_size(value, &bytes)) {
+        complain("--memory: '%s' is not a size (a number and a unit, as in 512M)", value);
+        return false;
+    }
+    if (bytes < 1 << 20 || bytes > DOPPEL_MAX_MEMORY) {
+        complain("--memory: %s is out of range (1M to %lluG)", value, DOPPEL_MAX_MEMORY >> 30);
+        return false;
+    }
+    if (bytes % 4096) {
+        complain("--memory: %s is not a multiple of 4K", value);
+        return false;
+    }
+    run->config.memory = bytes;
+    return true;
+}
+
+static bool set_env(struct run *run, const char *value)
+{
+    if (!strchr(value, '=') || *value == '=') {
+        complain("--env: '%s' is not NAME=VALUE", value);
+        return false;
+    }
+    if (run->env_count == MAX_ENV) {
+        complain("--env: more than %d variables", MAX_ENV);
+        return false;
+    }
+    run->env[run->env_count++] = value;
+    return true;
+}
+
+static bool set_engine(struct run *run, const char *value)
+{
+    if (!strcmp(value, "auto")) {
+        run->config.engine = DOPPEL_ENGINE_AUTO;
+    } else if (!strcmp(value, "interp")) {
+        run->config.engine = DOPPEL_ENGINE_INTERP;
+    } else {
+        complain("--engine: unknown engine '%s' (known: auto, interp)", value);
+        return false;
+    }
+    return true;
+}
+
+static bool set_option(struct run *run, int option, const char *value)
+{
+    switch (option) {
+    case OPT_ENGINE: return set_engine(run, value);
+    case OPT_CPUS:
+        if (parse_unsigned(value, 1, DOPPEL_MAX_CPUS, &run->config.cpus))
+            return true;
+        complain("--cpus: '%s' is not a number from 1 to %d", value, DOPPEL_MAX_CPUS);
+        return false;
+    case OPT_MEMORY: return set_memory(run, value);
+    case OPT_KERNEL: run->config.kernel = value; break;
+    case OPT_INITRD: run->initrd_option = value; break;
+    case OPT_APPEND: run->append = value; break;
+    case OPT_ENV: return set_env(run, value);
+    case OPT_STATS: run->stats = true; break;
+    case OPT_JSON: run->json = true; break;
+    case OPT_VERBOSE: run->verbose = true; break;
+    case OPT_NO_REBOOT: run->config.no_reboot = true; break;
+    case OPT_DEBUG_EXIT: run->config.debug_exit = true; break;
+    case OPT_DEBUG_CONSOLE: run->debug_path = value; break;
+    default: break;
+    }
+    return true;
+}
+
+/* True when there is something to run; else STATUS is what to exit with. */
+static bool parse(struct run *run, char **argv, int *status)
+{
+    struct options options = {"run", specs, argv + 1};
+    const char *value = NULL;
+    int option;
+
+    *status = STATUS_ERROR;
+    while ((option = options_next(&options, &value)) >= 0) {
+        if (option == OPT_HELP) {
+            *status = help();
+            return false;
+        }
+        if (!set_option(run, option, value))
+            return false;
+    }
+    if (option == OPTIONS_FAIL)
+        return false;
+    if (*options.argv)
+        run->command = options.argv;
+    else if (options.argv[-1] && !strcmp(options.argv[-1], "--")) {
+        complain("no command after --");
+        return false;
+    }
+    return true;
+}
+
+/* --- What to boot -------------------------------------------------------------------------- */
+
+/* Fills in the default guest where no files were given, and decides whether the guest has our init
+ * and so takes a session. */
+static bool choose_guest(struct run *run)
+{
+    bool own_kernel = run->config.kernel != NULL;
+    const char *initrd;
+
+    guest_find(&run->files);
+    if (!own_kernel)
+        run->config.kernel = run->files.kernel;
+    if (!own_kernel && access(run->files.kernel, R_OK) != 0) {
+        complain("the default guest is not there yet (%s); make it with: %s", run->files.kernel,
+                 run->files.remedy);
+        return false;
+    }
+    guest_inspect(run->config.kernel, &run->kernel);
+    initrd =
+        run->kernel.linux_image && !run->kernel.bits64 ? run->files.initrd32 : run->files.initrd;
+    if (run->initrd_option) {
+        run->config.initrd = *run->initrd_option ? run->initrd_option : NULL;
+        run->session = run->command != NULL;
+    } else if (run->kernel.linux_image &&
+               (access(initrd, R_OK) == 0 || !own_kernel || run->command)) {
+        if (access(initrd, R_OK) != 0) {
+            complain("the default guest's initramfs is not there yet (%s); make it with: %s%s",
+                     initrd, run->files.remedy,
+                     initrd == run->files.initrd32 ? " initrd-i386" : "");
+            return false;
+        }
+        run->config.initrd = initrd;
+        run->session = true;
+    }
+    if (run->command && !(run->session && run->kernel.linux_image && run->config.initrd)) {
+        complain("a command needs a Linux kernel and the default guest's initramfs");
+        return false;
+    }
+    return true;
+}
+
+/* Linux is told where its console is; other kernels get exactly what --append says. */
+static bool make_command_line(struct run *run)
+{
+    const char *ours = "";
+
+    if (run->kernel.linux_image)
+        ours = run->session && !run->verbose ? "console=ttyS0 quiet" : "console=ttyS0";
+    if (asprintf(&run->command_line, "%s%s%s", ours, *ours && run->append ? " " : "",
+                 run->append ? run->append : "") < 0) {
+        run->command_line = NULL;
+        complain("out of memory");
+        return false;
+    }
+    run->config.command_line = run->command_line;
+    return true;
+}
+
+/* Tells our init what to run. */
+static bool make_session(struct run *run)
+{
+    static const char *const shell[] = {"-sh", NULL};
+    struct session_command command = {.mode = SESSION_PIPE, .path = "/bin/sh", .argv = shell};
+    bool in = isatty(STDIN_FILENO), out = isatty(STDOUT_FILENO);
+    const char *term = getenv("TERM");
+    char term_variable[128];
+    const char *env[MAX_ENV + 2];
+    unsigned count = 0;
+
+    if (!run->session)
+        return true;
+    if (run->command) {
+        command.path = run->command[0];
+        command.argv = (const char *const *)run->command;
+        command.mode = in && out ? SESSION_TTY : SESSION_PIPE;
+    } else {
+        command.mode = in ? SESSION_TTY : SESSION_TYPED;
+    }
+    command.crlf = in && out;
+    if (command.mode != SESSION_PIPE) {
+        snprintf(term_variable, sizeof(term_variable), "TERM=%s",
+                 in && out && term ? term : "dumb");
+        env[count++] = term_variable;
+    }
+    for (unsigned i = 0; i < run->env_count; i++)
+        env[count++] = run->env[i];
+    env[count] = NULL;
+    command.env = env;
+    run->archive = session_archive(&command, &run->config.initrd_extra_size);
+    run->config.initrd_extra = run->archive;
+    if (!run->archive)
+        complain("out of memory");
+    return run->archive != NULL;
+}
+
+static void debug_output(void *opaque, const void *data, size_t size)
+{
+    struct run *run = opaque;
+
+    fwrite(data, 1, size, run->debug);
+    fflush(run->debug);
+}
+
+static bool open_debug_console(struct run *run)
+{
+    if (!run->debug_path)
+        return true;
+    run->debug = fopen(run->debug_path, "we");
+    if (!run->debug) {
+        complain("--debug-console: cannot open %s: %m", run->debug_path);
+        return false;
+    }
+    run->config.debug_console = true;
+    run->config.debug_output = debug_output;
+    run->config.debug_opaque = run;
+    return true;
+}
+
+/* --- Running it ---------------------------------------------------------------------------- */
+
+static void show_progress(void *opaque, const char *what, int percent)
+{
+    progress_tick(opaque, what, percent);
+}
+
+/* Text from the guest, made harmless for a terminal. */
+static void print_guest_text(const char *text)
+{
+    for (; *text; text++)
+        if (*text == '\n' || *text == '\t' || (*text >= ' ' && *text <= '~'))
+            fputc(*text, stderr);
+}
+
+static int session_ended(const struct run *run)
+{
+    const struct session *session = console_session(run->console);
+
+    switch (session_state(session)) {
+    case SESSION_EXITED: return run->command ? (int)session_status(session) : 0;
+    case SESSION_FAILED:
+        complain("cannot run %s", session_failure(session));
+        return (int)session_status(session);
+    default:
+        complain("the guest's init is of another version; renew it with: %s --update initrd",
+                 run->files.remedy);
+        return STATUS_ERROR;
+    }
+}
+
+static int vm_ended(const struct run *run)
+{
+    const struct doppel_end *end = console_vm_end(run->console);
+    const struct session *session = console_session(run->console);
+
+    switch (end->outcome) {
+    case DOPPEL_DEBUG_EXIT: return end->status & 0xff;
+    case DOPPEL_CRASHED:
+        complain("the guest crashed (triple fault); its registers and last instructions:");
+        print_guest_text(end->report);
+        return STATUS_ERROR;
+    default: break;
+    }
+    if (run->session && session_state(session) == SESSION_WAITING) {
+        complain("the guest ended before its %s began; its last words:",
+                 run->command ? "command" : "shell");
+        print_guest_text(console_last_lines(run->console));
+        return STATUS_ERROR;
+    }
+    if (run->command) {
+        complain("the guest %s before the command ended",
+                 end->outcome == DOPPEL_RESET ? "reset itself" : "powered off");
+        return STATUS_ERROR;
+    }
+    return 0;
+}
+
+static int explain(const struct run *run, enum console_end how)
+{
+    char reason[256];
+
+    switch (how) {
+    case CONSOLE_SESSION: return session_ended(run);
+    case CONSOLE_VM_ENDED: return vm_ended(run);
+    case CONSOLE_SIGNAL: return STATUS_SIGNAL + console_signal(run->console);
+    case CONSOLE_PANIC:
+        console_panic(run->console, reason, sizeof(reason));
+        complain("the guest's kernel panicked: %s", reason);
+        return STATUS_ERROR;
+    case CONSOLE_QUIT: return run->command ? STATUS_ERROR : 0;
+    case CONSOLE_OUTPUT: break;
+    }
+    return STATUS_ERROR;
+}
+
+static int run_vm(struct run *run)
+{
+    struct doppel_error err = {0};
+    struct doppel_stats stats = {0};
+    struct doppel_vm *vm = doppel_create(&run->config, &err);
+    enum console_end how;
+    char what[160];
+    int status = STATUS_ERROR;
+
+    if (vm && doppel_start(vm, &err)) {
+        doppel_destroy(vm);
+        vm = NULL;
+    }
+    if (!vm) {
+        progress_end(&run->progress);
+        console_restore(run->console);
+        complain("%s", err.text);
+        return STATUS_ERROR;
+    }
+    snprintf(what, sizeof(what), "booting %s", run->kernel.release[0] ? run->kernel.release : "");
+    progress_tick(&run->progress, what, -1);
+    how = console_run(run->console, vm);
+    console_restore(run->console);
+    status = explain(run, how);
+    if (run->stats) {
+        doppel_stats(vm, &stats);
+        stats_print(&stats, console_boot_ms(run->console), run->json);
+    }
+    doppel_destroy(vm);
+    return status;
+}
+
+static int prepare_and_run(struct run *run)
+{
+    struct console_config console = {0};
+
+    if (!choose_guest(run) || !make_command_line(run) || !make_session(run) ||
+        !open_debug_console(run))
+        return STATUS_ERROR;
+    console.session = run->session;
+    console.session_input = !run->command;
+    console.verbose = run->verbose;
+    console.raw = isatty(STDIN_FILENO) && (!run->command || isatty(STDOUT_FILENO));
+    console.progress = &run->progress;
+    progress_begin(&run->progress, "preparing the guest");
+    run->console = console_create(&console);
+    if (!run->console)
+        return STATUS_ERROR;
+    console_plug(run->console, &run->config);
+    run->config.progress = show_progress;
+    run->config.progress_opaque = &run->progress;
+    return run_vm(run);
+}
+
+int cmd_run(char **argv)
+{
+    struct run run = {0};
+    int status;
+
+    doppel_config_init(&run.config);
+    if (!parse(&run, argv, &status))
+        return status;
+    status = prepare_and_run(&run);
+    console_destroy(run.console);
+    if (run.debug && fclose(run.debug) && status == 0) {
+        complain("--debug-console: cannot write %s: %m", run.debug_path);
+        status = STATUS_ERROR;
+    }
+    free(run.archive);
+    free(run.command_line);
+    return status;
+}

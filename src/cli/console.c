@@ -1,0 +1,572 @@
+/*
+ * Connects a VM's serial ports with this process's standard streams.
+ */
+#include "cli/console.h"
+
+#include "base/util.h"
+#include "cli/cli.h"
+#include "cli/sink.h"
+#include "con/keys.h"
+#include "con/outbox.h"
+#include "con/session.h"
+#include "con/tty.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#define OUTBOX_SIZE (64 * 1024)
+#define INPUT_SIZE  (16 * 1024)
+#define TAIL_SIZE   4096
+#define LAST_LINES  10
+
+/* Typing on a console without a session: a guest that has been silent for so long is taken to wait
+ * for input; the first time it must be surer, for it may only be slow to boot. */
+#define SILENCE_FIRST_MS  1500
+#define SILENCE_MS        200
+#define SILENCE_EOF_MS    5000
+#define SILENCE_BUTTON_MS 60000
+#define BUTTON_GRACE_MS   15000
+
+/* What goes to a serial port and has not been taken yet. */
+struct tx {
+    uint8_t *data;
+    size_t size, capacity;
+};
+
+struct console {
+    struct console_config config;
+    struct doppel_vm *vm;
+    struct session *session;
+    struct tty *tty;
+    struct keys keys;
+
+    int wake_fd, signal_fd;
+    struct outbox *com[2];
+    struct sink out, err; /* standard output and standard error */
+    struct tx tx[2];
+
+    uint8_t input[INPUT_SIZE]; /* read, not yet passed on */
+    size_t input_size;
+    bool input_ended;
+
+    char tail[TAIL_SIZE + 1];
+    size_t tail_size;
+
+    int64_t start_ms, boot_ms;
+
+    /* A console without a session. */
+    int64_t last_output_ms, last_typed_ms, button_ms;
+    bool any_output, any_typed;
+
+    pthread_t waiter;
+    atomic_bool vm_ended;
+    struct doppel_end end;
+    enum console_end how;
+    bool over; /* HOW is set */
+    int signal;
+};
+
+static int64_t now_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static void finish(struct console *c, enum console_end how)
+{
+    if (!c->over)
+        c->how = how;
+    c->over = true;
+}
+
+static void wake(struct console *c)
+{
+    uint64_t one = 1;
+
+    if (write(c->wake_fd, &one, sizeof(one)) < 0)
+        return; /* the counter is full: the loop will wake up as it is */
+}
+
+/* --- Serial ports; called on the VM's threads --------------------------------------------- */
+
+static void com1_output(void *opaque, const void *data, size_t size)
+{
+    outbox_put(((struct console *)opaque)->com[0], data, size);
+}
+
+static void com2_output(void *opaque, const void *data, size_t size)
+{
+    outbox_put(((struct console *)opaque)->com[1], data, size);
+}
+
+static void input_ready(void *opaque)
+{
+    wake(opaque);
+}
+
+void console_plug(struct console *c, struct doppel_config *config)
+{
+    config->serial[0] = (struct doppel_serial){com1_output, input_ready, c};
+    if (c->session)
+        config->serial[1] = (struct doppel_serial){com2_output, input_ready, c};
+}
+
+/* --- To the guest -------------------------------------------------------------------------- */
+
+static void transmit(struct console *c, unsigned port, const void *data, size_t size)
+{
+    struct tx *tx = &c->tx[port];
+
+    if (tx->size + size > tx->capacity) {
+        size_t capacity = 2 * (tx->size + size);
+        uint8_t *bigger = realloc(tx->data, capacity);
+
+        if (!bigger)
+            return; /* as a serial line, it may lose bytes */
+        tx->data = bigger;
+        tx->capacity = capacity;
+    }
+    if (size > 0)
+        memcpy(tx->data + tx->size, data, size);
+    tx->size += size;
+    if (tx->size > 0) {
+        size_t taken = doppel_serial_input(c->vm, port, tx->data, tx->size);
+
+        tx->size -= taken;
+        memmove(tx->data, tx->data + taken, tx->size);
+    }
+}
+
+static void session_send(void *opaque, const uint8_t *data, size_t size)
+{
+    transmit(opaque, 1, data, size);
+}
+
+static void session_output(void *opaque, int fd, const uint8_t *data, size_t size)
+{
+    struct console *c = opaque;
+
+    sink_put(fd == 1 ? &c->out : &c->err, data, size);
+}
+
+/* Types at a console without a session: a line at a time when the guest is silent, in the end
+ * Ctrl-D, and if nothing helps the power button and then the plug. */
+static void type_at_console(struct console *c)
+{
+    int64_t now = now_ms(), silent = now - MAX(c->last_output_ms, c->last_typed_ms);
+    uint8_t *newline = memchr(c->input, '\n', c->input_size);
+    size_t size = newline ? (size_t)(newline - c->input) + 1 : c->input_size;
+
+    if (c->button_ms) {
+        if (now - c->button_ms > BUTTON_GRACE_MS)
+            finish(c, CONSOLE_QUIT);
+        return;
+    }
+    if (!c->any_output || c->tx[0].size > 0 ||
+        silent < (c->any_typed ? SILENCE_MS : SILENCE_FIRST_MS))
+        return;
+    if (size > 0 && (newline || c->input_ended || size == sizeof(c->input))) {
+        transmit(c, 0, c->input, size);
+        c->input_size -= size;
+        memmove(c->input, c->input + size, c->input_size);
+    } else if (c->input_ended && now - c->last_output_ms > SILENCE_BUTTON_MS) {
+        doppel_power_button(c->vm);
+        c->button_ms = now;
+    } else if (c->input_ended && (now - c->last_typed_ms > SILENCE_EOF_MS)) {
+        transmit(c, 0, "\4", 1);
+    } else {
+        return;
+    }
+    c->any_typed = true;
+    c->last_typed_ms = now;
+}
+
+static void pass_input(struct console *c)
+{
+    size_t n;
+
+    transmit(c, 0, NULL, 0);
+    transmit(c, 1, NULL, 0);
+    if (!c->session && !c->config.raw) {
+        type_at_console(c);
+        return;
+    }
+    n = c->session ? MIN(session_room(c->session), c->input_size) : c->input_size;
+    if (!c->session)
+        transmit(c, 0, c->input, n);
+    else
+        session_input(c->session, c->input, n);
+    c->input_size -= n;
+    memmove(c->input, c->input + n, c->input_size);
+    if (c->session && c->input_ended && c->input_size == 0)
+        session_input_end(c->session);
+}
+
+static void read_input(struct console *c)
+{
+    /* Keys must be seen even when the guest takes none: what it has no room for is dropped. */
+    size_t room = sizeof(c->input) - c->input_size;
+    uint8_t spill[256];
+    uint8_t *to = room ? c->input + c->input_size : spill;
+    ssize_t n = read(STDIN_FILENO, to, room ? room : sizeof(spill));
+    size_t size;
+
+    if (n < 0 && (errno == EINTR || errno == EAGAIN))
+        return;
+    if (n <= 0) {
+        c->input_ended = true;
+        if (c->config.raw) /* the terminal is gone */
+            finish(c, CONSOLE_QUIT);
+        return;
+    }
+    size = (size_t)n;
+    if (c->config.raw) {
+        enum keys_action action = keys_filter(&c->keys, to, &size);
+
+        if (action == KEYS_QUIT)
+            finish(c, CONSOLE_QUIT);
+        else if (action == KEYS_HELP)
+            sink_put(&c->out, keys_help, strlen(keys_help));
+    }
+    if (room)
+        c->input_size += size;
+}
+
+/* --- From the guest ------------------------------------------------------------------------ */
+
+static void keep_tail(struct console *c, const char *data, size_t size)
+{
+    size_t keep = MIN(c->tail_size, TAIL_SIZE - size);
+
+    memmove(c->tail, c->tail + c->tail_size - keep, keep);
+    memcpy(c->tail + keep, data, size);
+    c->tail_size = keep + size;
+    c->tail[c->tail_size] = 0;
+}
+
+/* Linux ends the report of a panic with a line that repeats its reason (kernel/panic.c). */
+bool console_panic(const struct console *c, char *reason, size_t size)
+{
+    static const char start[] = "---[ end Kernel panic - not syncing: ", end[] = " ]---";
+    const char *from = strstr(c->tail, start), *to = from ? strstr(from, end) : NULL;
+
+    if (!to)
+        return false;
+    from += sizeof(start) - 1;
+    snprintf(reason, size, "%.*s", (int)(to - from), from);
+    return true;
+}
+
+/* The console's own text. Without a session it is what the user is here for; with a shell it goes
+ * along with the shell's output, as on any machine; beside a command it is only kept. */
+static void take_console(struct console *c)
+{
+    char bytes[2048];
+    size_t n;
+
+    while (sink_pending(&c->out) < OUTBOX_SIZE && sink_pending(&c->err) < OUTBOX_SIZE &&
+           (n = outbox_take(c->com[0], bytes, sizeof(bytes))) > 0) {
+        keep_tail(c, bytes, n);
+        c->last_output_ms = now_ms();
+        c->any_output = true;
+        if (!c->session || c->config.session_input)
+            sink_put(&c->out, bytes, n);
+        else if (c->config.verbose)
+            sink_put(&c->err, bytes, n);
+    }
+    if (c->session && console_panic(c, NULL, 0))
+        finish(c, CONSOLE_PANIC);
+}
+
+static void take_session(struct console *c)
+{
+    uint8_t bytes[2048];
+    size_t n;
+
+    while (c->session && (n = outbox_take(c->com[1], bytes, sizeof(bytes))) > 0)
+        session_receive(c->session, bytes, n);
+    if (!c->session)
+        return;
+    if (c->boot_ms < 0 && session_state(c->session) != SESSION_WAITING)
+        c->boot_ms = now_ms() - c->start_ms;
+    if (session_state(c->session) > SESSION_RUNNING)
+        finish(c, CONSOLE_SESSION);
+}
+
+static void write_sinks(struct console *c)
+{
+    size_t written = 0;
+
+    if ((sink_pending(&c->out) || sink_pending(&c->err)) && c->config.progress)
+        progress_end(c->config.progress);
+    if (sink_write(&c->out, &written)) {
+        if (!c->out.reported) {
+            console_restore(c);
+            complain("cannot write standard output: %s", strerror(c->out.error));
+        }
+        c->out.reported = true;
+        finish(c, CONSOLE_OUTPUT);
+    }
+    sink_write(&c->err, &written); /* nowhere to say that standard error fails */
+    if (c->session)
+        session_written(c->session, written);
+}
+
+/* --- The loop ------------------------------------------------------------------------------ */
+
+static void report_size(struct console *c)
+{
+    unsigned rows, columns;
+
+    tty_size(STDOUT_FILENO, &rows, &columns);
+    session_resize(c->session, rows, columns);
+}
+
+static void take_signal(struct console *c)
+{
+    struct signalfd_siginfo info;
+
+    while (read(c->signal_fd, &info, sizeof(info)) == sizeof(info)) {
+        switch (info.ssi_signo) {
+        case SIGWINCH:
+            if (c->session)
+                report_size(c);
+            break;
+        case SIGTSTP:
+            if (c->tty)
+                tty_cooked(c->tty);
+            raise(SIGSTOP);
+            break;
+        case SIGCONT:
+            if (c->tty)
+                tty_raw(c->tty);
+            break;
+        default: c->signal = (int)info.ssi_signo; finish(c, CONSOLE_SIGNAL);
+        }
+    }
+}
+
+static void *wait_for_end(void *opaque)
+{
+    struct console *c = opaque;
+
+    doppel_wait(c->vm, -1, &c->end);
+    atomic_store(&c->vm_ended, true);
+    wake(c);
+    return NULL;
+}
+
+static int timeout(const struct console *c)
+{
+    int progress = c->config.progress ? progress_timeout(c->config.progress) : -1;
+
+    if (!c->session && !c->config.raw && (c->input_size || c->input_ended))
+        return 100;
+    return progress;
+}
+
+/* Waits for something to do and does what came from outside. */
+static void wait_and_take(struct console *c)
+{
+    bool reading = !c->input_ended && (c->config.raw || c->input_size < sizeof(c->input) / 2) &&
+                   (c->config.raw || !c->session || session_room(c->session) > 0);
+    struct pollfd pfd[] = {
+        {c->wake_fd, POLLIN, 0},
+        {c->signal_fd, POLLIN, 0},
+        {reading ? STDIN_FILENO : -1, POLLIN, 0},
+        {sink_pending(&c->out) ? c->out.fd : -1, POLLOUT, 0},
+        {sink_pending(&c->err) ? c->err.fd : -1, POLLOUT, 0},
+    };
+    uint64_t count;
+
+    if (poll(pfd, ARRAY_SIZE(pfd), timeout(c)) < 0)
+        return;
+    if (pfd[0].revents && read(c->wake_fd, &count, sizeof(count)) < 0)
+        return;
+    if (pfd[1].revents)
+        take_signal(c);
+    if (pfd[2].revents)
+        read_input(c);
+    c->out.ready = pfd[3].revents != 0;
+    c->err.ready = pfd[4].revents != 0;
+}
+
+static void talk(struct console *c)
+{
+    while (!c->over) {
+        bool ended = atomic_load(&c->vm_ended); /* then what it wrote is in the outboxes */
+
+        if (!ended)
+            wait_and_take(c);
+        take_session(c);
+        take_console(c);
+        write_sinks(c);
+        if (ended)
+            finish(c, CONSOLE_VM_ENDED);
+        if (!c->over)
+            pass_input(c);
+        if (c->config.progress) {
+            if (c->session && session_state(c->session) != SESSION_WAITING)
+                progress_end(c->config.progress);
+            progress_tick(c->config.progress, NULL, -1);
+        }
+    }
+}
+
+/* The rest of the output, unless it is no longer wanted. */
+static void write_rest(struct console *c)
+{
+    if (c->how == CONSOLE_OUTPUT || c->how == CONSOLE_SIGNAL || c->how == CONSOLE_QUIT)
+        return;
+    do {
+        enum console_end how = c->how;
+
+        take_session(c);
+        take_console(c);
+        c->over = false;
+        while ((sink_pending(&c->out) || sink_pending(&c->err)) && !c->over) {
+            wait_and_take(c);
+            write_sinks(c);
+        }
+        if (c->over)
+            return;
+        c->over = true;
+        c->how = how;
+    } while (!outbox_empty(c->com[0]));
+}
+
+enum console_end console_run(struct console *c, struct doppel_vm *vm)
+{
+    c->vm = vm;
+    c->start_ms = c->last_output_ms = c->last_typed_ms = now_ms();
+    c->boot_ms = -1;
+    if (c->session)
+        report_size(c);
+    if (pthread_create(&c->waiter, NULL, wait_for_end, c)) {
+        complain("cannot start a thread");
+        return CONSOLE_OUTPUT;
+    }
+    talk(c);
+    outbox_close(c->com[0]);
+    outbox_close(c->com[1]);
+    doppel_stop(vm);
+    pthread_join(c->waiter, NULL);
+    write_rest(c);
+    if (c->config.progress)
+        progress_end(c->config.progress);
+    return c->how;
+}
+
+/* --- Making and unmaking ------------------------------------------------------------------- */
+
+static int signals_to_fd(void)
+{
+    static const int handled[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGWINCH};
+    sigset_t set;
+
+    sigemptyset(&set);
+    for (unsigned i = 0; i < ARRAY_SIZE(handled); i++)
+        sigaddset(&set, handled[i]);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+struct console *console_create(const struct console_config *config)
+{
+    static const struct session_ops ops = {session_send, session_output};
+    struct console *c = calloc(1, sizeof(*c));
+    struct error err = {0};
+
+    if (!c) {
+        complain("out of memory");
+        return NULL;
+    }
+    c->config = *config;
+    c->out.fd = STDOUT_FILENO;
+    c->err.fd = STDERR_FILENO;
+    c->wake_fd = c->signal_fd = -1;
+    if (config->raw && !(c->tty = tty_borrow(STDIN_FILENO, &err)))
+        goto fail;
+    c->signal_fd = signals_to_fd();
+    c->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (c->signal_fd < 0 || c->wake_fd < 0) {
+        error_set(&err, errno, "cannot make an event file: %s", strerror(errno));
+        goto fail;
+    }
+    for (unsigned i = 0; i < 2; i++)
+        if (!(c->com[i] = outbox_create(OUTBOX_SIZE, c->wake_fd, &err)))
+            goto fail;
+    if (config->session && !(c->session = session_create(&ops, c, &err)))
+        goto fail;
+    return c;
+fail:
+    console_restore(c);
+    complain("%s", err.text);
+    console_destroy(c);
+    return NULL;
+}
+
+void console_restore(struct console *c)
+{
+    tty_return(c->tty);
+    c->tty = NULL;
+}
+
+void console_destroy(struct console *c)
+{
+    if (!c)
+        return;
+    console_restore(c);
+    session_destroy(c->session);
+    for (unsigned i = 0; i < 2; i++) {
+        outbox_destroy(c->com[i]);
+        free(c->tx[i].data);
+    }
+    sink_free(&c->out);
+    sink_free(&c->err);
+    if (c->wake_fd >= 0)
+        close(c->wake_fd);
+    if (c->signal_fd >= 0)
+        close(c->signal_fd);
+    free(c);
+}
+
+const struct doppel_end *console_vm_end(const struct console *c)
+{
+    return &c->end;
+}
+
+int console_signal(const struct console *c)
+{
+    return c->signal;
+}
+
+const struct session *console_session(const struct console *c)
+{
+    return c->session;
+}
+
+long long console_boot_ms(const struct console *c)
+{
+    return c->boot_ms;
+}
+
+const char *console_last_lines(const struct console *c)
+{
+    const char *start = c->tail + c->tail_size;
+
+    for (unsigned lines = 0; start > c->tail && lines <= LAST_LINES; start--)
+        lines += start[-1] == '\n';
+    return start;
+}

@@ -1,0 +1,80 @@
+/*
+ * The command `doppel`: finds the subcommand. The only place that ends the process.
+ */
+#include "cli/cli.h"
+
+#include "ctl/doppel.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static const struct {
+    const char *name;
+    int (*run)(char **argv);
+    const char *help;
+} commands[] = {
+    {"run", cmd_run, "run a virtual machine"},
+    {"doctor", cmd_doctor, "show what this host offers and what would be used"},
+};
+
+static int help(void)
+{
+    puts("Usage: doppel COMMAND [OPTION...]\n"
+         "Runs unmodified operating systems in virtual machines.\n");
+    for (unsigned i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
+        printf("  %-10s %s\n", commands[i].name, commands[i].help);
+    puts("\n  --help     show this\n"
+         "  --version  show the version\n"
+         "\n`doppel COMMAND --help` tells more.");
+    return finish_output(0);
+}
+
+static int dispatch(char **argv)
+{
+    const char *name = argv[0] ? argv[1] : NULL;
+
+    if (!name) {
+        complain("no command (doppel --help lists them)");
+        return STATUS_ERROR;
+    }
+    if (!strcmp(name, "--help") || !strcmp(name, "-h") || !strcmp(name, "help"))
+        return help();
+    if (!strcmp(name, "--version")) {
+        printf("doppel %s\n", doppel_version());
+        return finish_output(0);
+    }
+    for (unsigned i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
+        if (!strcmp(name, commands[i].name))
+            return commands[i].run(argv + 1);
+    complain("unknown %s '%s' (doppel --help lists them)", name[0] == '-' ? "option" : "command",
+             name);
+    return STATUS_ERROR;
+}
+
+/* Files opened later must not become standard streams that were closed. A closed standard output
+ * is an error, since something is always written to it. */
+static bool standard_streams(void)
+{
+    for (int fd = 0; fd < 3; fd++) {
+        if (fcntl(fd, F_GETFD) >= 0 || errno != EBADF)
+            continue;
+        if (fd == 1) {
+            complain("standard output is closed");
+            return false;
+        }
+        if (open("/dev/null", O_RDWR) != fd)
+            return false;
+    }
+    return true;
+}
+
+int main(int argc, char **argv)
+{
+    (void)argc;
+    signal(SIGPIPE, SIG_IGN); /* a closed output is an error that is reported */
+    return standard_streams() ? dispatch(argv) : STATUS_ERROR;
+}

@@ -1,0 +1,50 @@
+/*
+ * A line on the terminal for what takes more than two seconds.
+ */
+#include "cli/progress.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+#define QUIET_SECONDS 2
+
+void progress_begin(struct progress *progress, const char *what)
+{
+    progress->terminal = isatty(STDERR_FILENO);
+    progress->shown = progress->done = false;
+    clock_gettime(CLOCK_MONOTONIC, &progress->since);
+    snprintf(progress->what, sizeof(progress->what), "%s", what);
+}
+
+void progress_tick(struct progress *progress, const char *what, int percent)
+{
+    struct timespec now;
+    time_t seconds;
+
+    if (!progress->terminal || progress->done)
+        return;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    seconds = now.tv_sec - progress->since.tv_sec;
+    if (what)
+        snprintf(progress->what, sizeof(progress->what), "%s", what);
+    if (seconds < QUIET_SECONDS)
+        return;
+    if (percent >= 0)
+        fprintf(stderr, "\r\033[K%s: %d %%", progress->what, percent);
+    else
+        fprintf(stderr, "\r\033[K%s ... %lld s", progress->what, (long long)seconds);
+    fflush(stderr);
+    progress->shown = true;
+}
+
+void progress_end(struct progress *progress)
+{
+    if (progress->shown && !progress->done)
+        fputs("\r\033[K", stderr);
+    progress->done = true;
+}
+
+int progress_timeout(const struct progress *progress)
+{
+    return progress->terminal && !progress->done ? 500 : -1;
+}

@@ -1,0 +1,25 @@
+/*
+ * A line on the terminal for what takes more than two seconds.
+ */
+#ifndef DOPPEL_CLI_PROGRESS_H
+#define DOPPEL_CLI_PROGRESS_H
+
+#include <stdbool.h>
+#include <time.h>
+
+struct progress {
+    bool terminal; /* standard error is one; else nothing is ever shown */
+    bool shown, done;
+    struct timespec since;
+    char what[160];
+};
+
+void progress_begin(struct progress *progress, const char *what);
+/* Shows what goes on and for how long; PERCENT -1: unknown. WHAT NULL: still the same. */
+void progress_tick(struct progress *progress, const char *what, int percent);
+/* Wipes the line; nothing more is shown. */
+void progress_end(struct progress *progress);
+/* How long a loop may sleep before the next tick, for poll(2): -1 when nothing will be shown. */
+int progress_timeout(const struct progress *progress);
+
+#endif
