@@ -44,7 +44,7 @@ void x86_cpu_reset(struct x86_cpu *cpu)
 {
     const uint16_t fcw = 0x0040; /* unlike after FNINIT */
     const uint16_t ftw = 0x00FF; /* the abridged form: RESET leaves +0.0, valid, everywhere */
-    const uint32_t mxcsr = 0x1F80;
+    const uint32_t mxcsr = 0x1F80, mask = X86_MXCSR_MASK;
 
     memset(cpu, 0, sizeof(*cpu));
     reset_common(cpu);
@@ -55,6 +55,7 @@ void x86_cpu_reset(struct x86_cpu *cpu)
     memcpy(&cpu->xsave[0], &fcw, sizeof(fcw));
     memcpy(&cpu->xsave[4], &ftw, sizeof(ftw));
     memcpy(&cpu->xsave[X86_XSAVE_MXCSR], &mxcsr, sizeof(mxcsr));
+    memcpy(&cpu->xsave[X86_XSAVE_MXCSR + 4], &mask, sizeof(mask));
 }
 
 /* INIT keeps the caches' control bits, x87, SSE and AVX state, XCR0 and most MSRs. */

@@ -135,6 +135,7 @@ struct x86_dtr { /* GDTR, IDTR */
 /* The standard-form XSAVE area for x87, SSE and AVX (SDM volume 1, 13.4). */
 #define X86_XSAVE_SIZE   832
 #define X86_XSAVE_MXCSR  24
+#define X86_MXCSR_MASK   0xFFFFu /* the bits that MXCSR has */
 #define X86_XSAVE_XMM    160
 #define X86_XSAVE_HEADER 512
 #define X86_XSAVE_YMMH   576

@@ -210,6 +210,19 @@ static void decoder_init(ZydisDecoder *decoder, enum x86_code_size size)
     ZydisDecoderEnableMode(decoder, ZYDIS_DECODER_MODE_CLDEMOTE, ZYAN_FALSE);
 }
 
+/* F3 90 is PAUSE, but with REX.B before the opcode it stays an XCHG of R8 with RAX, which Zydis
+ * does not know: decodes again with prefixes instead of F3 that mean nothing. */
+static ZyanStatus decode_xchg(const ZydisDecoder *decoder, const uint8_t *bytes,
+                              struct x86_insn *insn)
+{
+    unsigned length = insn->z.length;
+    uint8_t copy[15];
+
+    for (unsigned i = 0; i < length; i++)
+        copy[i] = bytes[i] == 0xF3 ? 0x3E : bytes[i];
+    return ZydisDecoderDecodeFull(decoder, copy, length, &insn->z, insn->op);
+}
+
 int x86_decode(enum x86_code_size size, bool real, const uint8_t *bytes, unsigned available,
                struct x86_insn *insn)
 {
@@ -219,6 +232,8 @@ int x86_decode(enum x86_code_size size, bool real, const uint8_t *bytes, unsigne
     available = MIN(available, sizeof(insn->bytes));
     decoder_init(&decoder, size);
     status = ZydisDecoderDecodeFull(&decoder, bytes, available, &insn->z, insn->op);
+    if (ZYAN_SUCCESS(status) && insn->z.mnemonic == ZYDIS_MNEMONIC_PAUSE && insn->z.raw.rex.B)
+        status = decode_xchg(&decoder, bytes, insn);
     if (status == ZYDIS_STATUS_NO_MORE_DATA)
         return 0;
     if (status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG)

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "x86/insn.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct thunk_cache;
@@ -21,12 +22,16 @@ struct thunk_state {
     uint64_t *gpr;   /* 16, in encoding order */
     uint64_t *flags; /* status flags (X86_FLAGS_STATUS) in RFLAGS positions; other bits are kept */
     uint8_t *xsave;  /* X86_XSAVE_SIZE bytes, 64-byte aligned, standard form; XSTATE_BV ignored */
+    /* For class X87: the guest's instruction pointer and the offset of its memory operand, which
+     * become FIP and FDP where the instruction sets them. */
+    uint64_t rip, data;
 };
 
 /* Executes. MEMORY stands for the memory operand (NULL if none): a host pointer with the operand's
- * size accessible and the guest address's alignment. Returns 0, or 1 + vector where the processor
- * raised an exception: #DE, #UD, #GP (alignment), #MF, #XM, #AC; the guest's registers are then as
- * hardware leaves them (unchanged but for MXCSR or x87 status). */
+ * size accessible and the guest address's alignment. A buffer for an x87 store must hold what the
+ * guest's memory holds, because an unmasked exception leaves the operand as it was. Returns 0, or 1
+ * + vector where the processor raised an exception: #DE, #UD, #GP (alignment), #MF, #XM, #AC; the
+ * guest's registers are then as hardware leaves them (unchanged but for MXCSR or x87 status). */
 typedef int thunk_fn(const struct thunk_state *state, void *memory);
 
 struct thunk_cache *thunk_cache_create(struct error *err);
@@ -34,7 +39,16 @@ void thunk_cache_destroy(struct thunk_cache *cache);
 
 /* The thunk for INSN (class NATIVE, X87, or INTEGER with register and memory operands), made on
  * first use. In 16/32-bit code the same semantics hold with the registers that exist there. NULL
- * when INSN cannot be a thunk or memory ran out. Thread-safe. */
+ * when INSN cannot be a thunk or memory ran out. Thread-safe.
+ *
+ * Not thunks: gathers and VMASKMOV, VPMASKMOV (parts of their operand must not be touched), BT with
+ * a register and memory, what has no ModRM byte for its memory operand, and what writes flags other
+ * than the status flags. */
 thunk_fn *thunk_get(struct thunk_cache *cache, const struct x86_insn *insn);
+
+/* Whether memory ran out. Then thunk_cache_clear makes room; it takes all thunks away, so none may
+ * be running or be used again. */
+bool thunk_cache_full(struct thunk_cache *cache);
+void thunk_cache_clear(struct thunk_cache *cache);
 
 #endif
