@@ -214,11 +214,13 @@ static void align(struct area *a)
 /* Fills in length and checksum of the table that began at guest address ADDRESS and ends here. */
 static void finish(struct area *a, uint32_t address)
 {
-    uint8_t *table = a->bytes + (address - BOOT_TABLES_START);
-    uint32_t length = (uint32_t)(a->bytes + a->used - table);
+    uint8_t *table;
+    uint32_t length;
 
     if (a->overflow)
         return;
+    table = a->bytes + (address - BOOT_TABLES_START);
+    length = (uint32_t)(a->bytes + a->used - table);
     memcpy(table + offsetof(struct table_header, length), &length, sizeof(length));
     table[offsetof(struct table_header, checksum)] = checksum(table, length);
     align(a);
