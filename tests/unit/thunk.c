@@ -9,6 +9,7 @@
 #include "x86/cpu.h"
 #include "x86/cpuid.h"
 
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -709,6 +710,44 @@ static void test_cache(void **unused)
     thunk_cache_destroy(cache);
 }
 
+/* Threads that fault at once, while other caches come and go. */
+static void *fault_often(void *failed)
+{
+    struct x86_insn insn;
+    thunk_fn *fn = get(X86_CODE64, CODE(0xF7, 0xF1), &insn); /* div ecx */
+    struct state s = {0};
+    const struct thunk_state state = {.gpr = s.gpr, .flags = &s.flags, .xsave = s.xsave};
+
+    for (unsigned i = 0; i < 3000; i++) {
+        s.gpr[X86_RAX] = 7;
+        s.gpr[X86_RDX] = 0;
+        s.gpr[X86_RCX] = i % 2;
+        if (fn(&state, NULL) != (i % 2 ? 0 : 1 + X86_DE) || s.gpr[X86_RAX] != 7)
+            *(bool *)failed = true;
+    }
+    return NULL;
+}
+
+static void test_threads(void **unused)
+{
+    pthread_t threads[3];
+    bool failed[3] = {false};
+
+    catch_signals();
+    for (unsigned i = 0; i < ARRAY_SIZE(threads); i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, fault_often, &failed[i]), 0);
+    for (unsigned i = 0; i < 100; i++) {
+        struct thunk_cache *cache = thunk_cache_create(NULL);
+
+        assert_non_null(cache);
+        thunk_cache_destroy(cache);
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(threads); i++) {
+        pthread_join(threads[i], NULL);
+        assert_false(failed[i]);
+    }
+}
+
 static int setup(void)
 {
     static uint8_t stack[65536];
@@ -742,6 +781,7 @@ int main(void)
         cmocka_unit_test(test_vzero),
         cmocka_unit_test(test_faults),
         cmocka_unit_test(test_x87_pointers),
+        cmocka_unit_test(test_threads),
         cmocka_unit_test(test_every_encoding),
     };
     int failed = setup() ? -1 : cmocka_run_group_tests(tests, NULL, NULL);
