@@ -134,8 +134,8 @@ static inline bool lapic_is_x2apic(const struct lapic *apic)
 }
 
 /* lapic_timer.c */
-void lapic_timer_run(struct lapic *apic); /* does what is due and arms the host timer */
-void lapic_timer_expired(void *apic);     /* the host timer's callback */
+void lapic_timer_expired(void *apic); /* the host timer's callback */
+void lapic_timer_arm(struct lapic *apic);
 void lapic_timer_set_initial(struct lapic *apic, uint32_t value);
 void lapic_timer_set_divide(struct lapic *apic, uint8_t value);
 void lapic_timer_set_lvt(struct lapic *apic, uint32_t value);

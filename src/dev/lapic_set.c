@@ -172,7 +172,7 @@ static void state(struct dev *dev, struct state *s)
             apic->timer_running &= apic->timer_initial != 0;
             apic->timer_divide &= 0xB;
             atomic_store(&apic->pending, PENDING_NONE); /* so that the vCPU is told again */
-            lapic_timer_run(apic);
+            lapic_timer_arm(apic);
         }
         lapic_leave(apic);
     }

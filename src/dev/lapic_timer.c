@@ -39,7 +39,7 @@ static uint64_t period_ns(const struct lapic *apic)
 
 /* Arms the host timer for what comes next. A masked timer needs none: what its counter shows does
  * not depend on it. */
-static void arm(struct lapic *apic)
+void lapic_timer_arm(struct lapic *apic)
 {
     uint64_t when = UINT64_MAX;
     if (deadline_mode(apic)) {
@@ -73,17 +73,12 @@ static void catch_up(struct lapic *apic)
     }
 }
 
-void lapic_timer_run(struct lapic *apic)
-{
-    catch_up(apic);
-    arm(apic);
-}
-
 void lapic_timer_expired(void *opaque)
 {
     struct lapic *apic = opaque;
     lapic_enter(apic);
-    lapic_timer_run(apic);
+    catch_up(apic);
+    lapic_timer_arm(apic);
     lapic_leave(apic);
 }
 
@@ -94,7 +89,7 @@ void lapic_timer_set_initial(struct lapic *apic, uint32_t value)
     apic->timer_initial = value;
     apic->timer_running = value != 0;
     apic->timer_start = clock_now(apic->set->clock);
-    arm(apic);
+    lapic_timer_arm(apic);
 }
 
 uint32_t lapic_timer_count(const struct lapic *apic)
@@ -118,7 +113,7 @@ void lapic_timer_set_divide(struct lapic *apic, uint8_t value)
     apic->timer_divide = value;
     if (apic->timer_running)
         apic->timer_start = clock_now(apic->set->clock) - counted * divisor(apic);
-    arm(apic);
+    lapic_timer_arm(apic);
 }
 
 void lapic_timer_set_lvt(struct lapic *apic, uint32_t value)
@@ -131,7 +126,7 @@ void lapic_timer_set_lvt(struct lapic *apic, uint32_t value)
         apic->timer_initial = 0;
         apic->timer_tsc = 0;
     }
-    arm(apic);
+    lapic_timer_arm(apic);
 }
 
 void lapic_timer_set_tsc(struct lapic *apic, uint64_t value)
@@ -139,7 +134,8 @@ void lapic_timer_set_tsc(struct lapic *apic, uint64_t value)
     if (!deadline_mode(apic))
         return;
     apic->timer_tsc = value;
-    lapic_timer_run(apic);
+    catch_up(apic);
+    lapic_timer_arm(apic);
 }
 
 uint64_t lapic_timer_tsc(struct lapic *apic)

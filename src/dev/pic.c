@@ -153,7 +153,7 @@ unsigned pic_acknowledge(struct pic *pic)
         n = serve(chip);
     }
     update(pic);
-    return chip->base + (n == NOTHING ? SPURIOUS : (unsigned)n);
+    return chip->base | (n == NOTHING ? SPURIOUS : (unsigned)n);
 }
 
 static void end_of_interrupt(struct chip *chip, uint8_t ocw2)
