@@ -159,6 +159,20 @@ static enum x86_feature form_feature(const struct x86_insn *insn)
     return insn->info->feature;
 }
 
+/* VPTEST and VTESTPx set ZF and CF and clear the others, which Zydis does not know of the latter.
+ */
+static const ZydisAccessedFlags test_flags = {
+    .modified = X86_FLAG_ZF | X86_FLAG_CF,
+    .set_0 = X86_FLAG_OF | X86_FLAG_SF | X86_FLAG_AF | X86_FLAG_PF,
+};
+
+static void correct_flags(ZydisDecodedInstruction *z)
+{
+    if (z->mnemonic == ZYDIS_MNEMONIC_VPTEST || z->mnemonic == ZYDIS_MNEMONIC_VTESTPS ||
+        z->mnemonic == ZYDIS_MNEMONIC_VTESTPD)
+        z->cpu_flags = &test_flags;
+}
+
 /* Real and virtual-8086 mode have no descriptor tables to look at, and no VEX prefix (SDM volume 2,
  * 2.3.1 and the instructions' "Real-Address Mode Exceptions"). */
 static bool exists_in_real_mode(const ZydisDecodedInstruction *z)
@@ -244,6 +258,7 @@ int x86_decode(enum x86_code_size size, bool real, const uint8_t *bytes, unsigne
     if (insn->info->class == X86_CLASS_NONE)
         return -1;
     insn->feature = form_feature(insn);
+    correct_flags(&insn->z);
     memset(insn->bytes, 0, sizeof(insn->bytes));
     memcpy(insn->bytes, bytes, insn->z.length);
     return insn->z.length;

@@ -267,6 +267,18 @@ static const char *text(const struct x86_insn *insn)
     return buf;
 }
 
+/* That an instruction changes no flags but those that decoding says it does. */
+static void check_flags(const struct x86_insn *insn, uint64_t before, uint64_t after)
+{
+    const ZydisAccessedFlags *flags = insn->z.cpu_flags;
+    uint64_t written = insn->info->undefined;
+
+    if (flags)
+        written |= flags->modified | flags->set_0 | flags->set_1 | flags->undefined;
+    if ((before ^ after) & X86_FLAGS_STATUS & ~written)
+        fail_msg("%s: changes flags %lx", text(insn), before ^ after);
+}
+
 static void compare(const struct x86_insn *insn, int native, int thunk, const struct state *a,
                     const struct state *b)
 {
@@ -362,6 +374,8 @@ static bool check_code(const uint8_t code[15])
     native = run_native(copy, insn.z.length);
     thunk = run_thunk(fn, &mine, &insn);
     compare(&insn, native, thunk, &t.arena->state, &mine);
+    if (native == 0)
+        check_flags(&insn, start.flags, mine.flags);
     return true;
 }
 

@@ -118,9 +118,8 @@ static bool plan_flags(struct thunk_plan *plan, const struct x86_insn *insn)
     written = flags->modified | flags->set_0 | flags->set_1 | flags->undefined;
     if ((written | flags->tested) & ~X86_FLAGS_STATUS)
         return false;
-    /* Zydis does not know all that some instructions write (VTESTPS). So all flags come back from
-     * the instruction, and go into it unless it surely writes them all; after a shift by zero, or
-     * where they are undefined, it may not. */
+    /* All flags come back from the instruction, and go into it unless it surely writes them all;
+     * after a shift by zero, or where they are undefined, it may not. */
     plan->flags_store = written ? X86_FLAGS_STATUS : 0;
     plan->flags_load = flags->tested || undefined || (written && written != X86_FLAGS_STATUS);
     return true;
