@@ -334,12 +334,12 @@ static void test_kaslr64(void **unused)
             assert_true(params_of(&l).hdr.loadflags & KASLR_FLAG);
             unload(&l);
         }
-        source.command_line = "quiet nokaslr";
+        source.command_line = "quiet\tnokaslr";
         l = load(&source, MEMORY);
         check_words(l.mem, VMLINUX_BASE, true, 0, lists == 3);
         assert_false(params_of(&l).hdr.loadflags & KASLR_FLAG);
         unload(&l);
-        source.command_line = "nokaslrx";
+        source.command_line = "nokaslrx xnokaslr";
         l = load(&source, MEMORY);
         assert_true(params_of(&l).hdr.loadflags & KASLR_FLAG);
         unload(&l);
@@ -563,6 +563,23 @@ static void test_hostile_headers(void **unused)
     free(vmlinux.data);
 }
 
+/* An image without that CRC, by whatever tool, loads if its payload has a checksum of its own. */
+static void test_no_crc(void **unused)
+{
+    struct blob vmlinux = build_vmlinux(true, 3);
+    struct blob bz = build_bzimage(true, COMPRESSION_ZSTD, &vmlinux);
+    struct boot_source source = source_of(&bz);
+    struct loaded l;
+
+    blob_put(&bz, 0x400, "6.1.0", 6);
+    bz_header(&bz)->kernel_version = 0x200;
+    l = load(&source, MEMORY);
+    assert_int_equal(l.result, 0);
+    unload(&l);
+    free(bz.data);
+    free(vmlinux.data);
+}
+
 /* Whatever the header says, loading ends with an error or in a state that holds together. */
 static void test_random_headers(void **unused)
 {
@@ -616,6 +633,7 @@ int main(void)
         cmocka_unit_test(test_truncated),
         cmocka_unit_test(test_corrupted_payload),
         cmocka_unit_test(test_crc),
+        cmocka_unit_test(test_no_crc),
         cmocka_unit_test(test_hostile_headers),
         cmocka_unit_test(test_random_headers),
     };

@@ -84,6 +84,7 @@ static void check_flat32(uint64_t entry)
     assert_int_equal(cpu.seg[X86_SS].attr, 0xC093);
     assert_int_equal(cpu.seg[X86_DS].limit, UINT32_MAX);
     assert_int_equal(cpu.rflags, X86_FLAG_ONE);
+    assert_int_equal(cpu.mtrr_def_type, 0x806);
 }
 
 static void test_pvh(void **unused)
@@ -245,12 +246,12 @@ static void test_multiboot(void **unused)
     struct boot_source source;
 
     put_header(&code, 0x10, 3);
-    for (unsigned i = 0; i < 4; i++) {
-        bool high = i & 1, gzip = i & 2;
+    for (unsigned i = 0; i < 8; i++) {
+        bool high = i & 1, gzip = i & 2, is64 = i & 4;
         /* A kernel for high memory gives its entry point as a virtual address. */
         uint64_t vaddr = BASE + (high ? 0xC0000000 : 0);
 
-        elf = build_elf(false, vaddr, BASE, vaddr + 0x40, &code, code.size + 0x100, NULL);
+        elf = build_elf(is64, vaddr, BASE, vaddr + 0x40, &code, code.size + 0x100, NULL);
         packed = pack(gzip ? COMPRESSION_GZIP : COMPRESSION_NONE, &elf);
         source = source_of(&packed);
         source.command_line = "console=com0";

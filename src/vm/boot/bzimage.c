@@ -9,6 +9,7 @@
 #include "vm/boot/loader.h"
 
 #include "base/util.h"
+#include "vm/boot/decompress.h"
 #include "vm/boot/vmlinux.h"
 
 #include <asm/bootparam.h>
@@ -164,16 +165,17 @@ static bool has_crc(const struct bzimage *bz, const uint8_t *file)
 static int unpack(struct bzimage *bz, const struct boot_source *source, struct error *err)
 {
     const struct setup_header *header = &bz->header;
+    const uint8_t *payload = bz->code + header->payload_offset;
+    size_t size = header->payload_length;
     int r;
 
-    /* Not all compressions have a checksum of their own. */
-    if (has_crc(bz, source->kernel) && !crc_is_right(bz, source->kernel))
+    if (!compression_has_checksum(compression_identify(payload, size)) &&
+        has_crc(bz, source->kernel) && !crc_is_right(bz, source->kernel))
         return corrupted(source->kernel_name, "its checksum is wrong", err);
     if (source->progress)
         source->progress(source->progress_opaque, "unpacking the kernel", -1);
-    r = vmlinux_unpack(bz->code + header->payload_offset, header->payload_length,
-                       source->kernel_name, header->pref_address, header->init_size, &bz->vmlinux,
-                       err);
+    r = vmlinux_unpack(payload, size, source->kernel_name, header->pref_address, header->init_size,
+                       &bz->vmlinux, err);
     if (r == 0 && bz->vmlinux && vmlinux_is64(bz->vmlinux) != is64(bz)) {
         vmlinux_free(bz->vmlinux);
         bz->vmlinux = NULL;
@@ -209,13 +211,19 @@ static void *bz_prepare(const struct boot_source *source, struct error *err)
     return bz;
 }
 
+/* The kernel's early parsers take every control character for white space, and so the end too. */
+static bool is_gap(char c)
+{
+    return (unsigned char)c <= ' ';
+}
+
 /* Whether WORD stands in the command line by itself. */
 static bool has_option(const char *command_line, const char *word)
 {
     size_t length = strlen(word);
 
     for (const char *at = command_line; (at = strstr(at, word)); at += length)
-        if ((at == command_line || at[-1] == ' ') && (at[length] == ' ' || at[length] == '\0'))
+        if ((at == command_line || is_gap(at[-1])) && is_gap(at[length]))
             return true;
     return false;
 }

@@ -15,7 +15,6 @@
 #include <lz4.h>
 #include <lzma.h>
 #include <lzo/lzo1x.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zlib.h>
@@ -57,6 +56,12 @@ const char *compression_name(enum compression compression)
     static const char *const name[] = {"none", "gzip", "bzip2", "lzma", "xz", "lzo", "lz4", "zstd"};
 
     return name[compression];
+}
+
+bool compression_has_checksum(enum compression compression)
+{
+    return compression != COMPRESSION_NONE && compression != COMPRESSION_LZ4 &&
+           compression != COMPRESSION_LZMA;
 }
 
 /* Input that is consumed and output that grows up to a limit. */

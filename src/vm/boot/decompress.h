@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -22,6 +23,8 @@ enum compression {
 
 enum compression compression_identify(const uint8_t *data, size_t size);
 const char *compression_name(enum compression compression);
+/* Whether damage to the data itself is sure to be noticed. */
+bool compression_has_checksum(enum compression compression);
 
 /* Decompresses the one stream in DATA and verifies its checksums. The result is malloc'd and at
  * most LIMIT bytes. NULL with EBADMSG (corrupted or truncated), EFBIG (more than LIMIT) or ENOMEM;
