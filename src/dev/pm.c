@@ -183,6 +183,8 @@ static void pm_state(struct dev *dev, struct state *s)
 {
     struct pm *p = container_of(dev, struct pm, dev);
 
+    if (state_saving(s))
+        update(p);
     state_section(s, "pm", 1);
     state_field(s, p->pm1_status);
     state_field(s, p->pm1_enable);

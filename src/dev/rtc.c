@@ -182,7 +182,8 @@ static void store_calendar(struct rtc *r, int64_t fraction)
                       decode(r, r->cmos[REG_SECONDS]);
 
     seconds = MIN(MAX(seconds, 0), TIME_MAX / NS_PER_S);
-    r->offset += seconds * NS_PER_S + fraction - rtc_now(r);
+    r->offset = (int64_t)((uint64_t)r->offset + (uint64_t)(seconds * NS_PER_S + fraction) -
+                          (uint64_t)rtc_now(r));
     r->seen = rtc_now(r);
 }
 
@@ -428,6 +429,8 @@ static void rtc_state(struct dev *dev, struct state *s)
 {
     struct rtc *r = container_of(dev, struct rtc, dev);
 
+    if (state_saving(s))
+        update(r);
     state_section(s, "rtc", 1);
     state_field(s, r->index);
     state_bytes(s, r->cmos, sizeof(r->cmos));

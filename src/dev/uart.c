@@ -140,6 +140,11 @@ static void update_irq(struct uart *u)
 
 /* ---- The receiver ---- */
 
+static unsigned fifo_room(const struct uart *u)
+{
+    return u->fcr & FCR_ENABLE ? FIFO_SIZE : 1;
+}
+
 static uint64_t four_characters_ns(const struct uart *u)
 {
     uint64_t bits = 1 + 5 + (u->lcr & 3) + !!(u->lcr & LCR_PARITY) + 1 + !!(u->lcr & LCR_STOP);
@@ -179,7 +184,7 @@ static bool listening(const struct uart *u)
 /* Moves bytes from the queue into the FIFO. */
 static void pump(struct uart *u)
 {
-    unsigned room = (u->fcr & FCR_ENABLE) ? FIFO_SIZE : 1;
+    unsigned room = fifo_room(u);
     bool moved = false, ready = false;
 
     if (!listening(u))
@@ -271,7 +276,7 @@ void uart_flush(struct uart *u)
 
 static void loop_back(struct uart *u, uint8_t byte)
 {
-    if (u->fifo_count == ((u->fcr & FCR_ENABLE) ? FIFO_SIZE : 1)) {
+    if (u->fifo_count >= fifo_room(u)) {
         u->lsr_errors |= LSR_OE;
         return;
     }
