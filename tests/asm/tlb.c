@@ -219,8 +219,6 @@ static void pcids(void)
     equal(seen(BASE), 2, "clearing CR4.PCIDE drops everything");
     if (has(F_INVPCID))
         faults(GP, 0, invpcid(0, 1, 0), "INVPCID of a PCID other than 0 without CR4.PCIDE");
-    faults(GP, 0, write_cr0(read_cr0() & ~CR0_PG), "clearing CR0.PG in 64-bit mode");
-    faults(GP, 0, write_cr4(read_cr4() & ~CR4_PAE), "clearing CR4.PAE in long mode");
 }
 
 /* Control bits that change rights act at once. */
