@@ -1,0 +1,21 @@
+/*
+ * Fuzz target: the debug console.
+ */
+#include "dev.h"
+
+#include "dev/debug_console.h"
+
+static void swallow(void *opaque, const void *data, size_t size)
+{
+    fuzz_check(size > 0);
+}
+
+static struct dev *create(struct fuzz_board *board)
+{
+    return debug_console_create(board->bus, board->clock, swallow, NULL, NULL);
+}
+
+const struct fuzz_device fuzz_device = {
+    .create = create,
+    .ranges = {{BUS_PORT, 0xE9, 1}},
+};
