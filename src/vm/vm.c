@@ -72,12 +72,12 @@ int vm_boot(struct vm *vm, struct error *err)
 
         x86_cpu_reset(&state);
         state.physical_bits = vm->machine.model.physical_bits;
-        set_memory_types(&state, state.physical_bits);
         if (i == 0 && vm->image) {
             ret = boot_load(vm->image, mem, &state, err);
             if (ret < 0)
                 return ret;
         }
+        set_memory_types(&state, state.physical_bits);
         cpu->wait_sipi = i != 0;
         state.activity = cpu->wait_sipi ? X86_WAIT_SIPI : X86_RUNNING;
         vm->ops->state_in(cpu->vcpu, &state);

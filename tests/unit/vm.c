@@ -237,6 +237,28 @@ static void test_refuses(void **unused)
     assert_int_equal(err.code, EINVAL);
 }
 
+/* What firmware leaves: memory types, the local APIC as a wire for the 8259s. */
+static enum engine_exit look_at_firmware(struct vcpu *vcpu)
+{
+    const struct x86_cpu *x = &vcpu->x;
+    void *apic = vcpu->port->apic;
+
+    if (x->mtrr_def_type != 0xC06 || x->mtrr_fixed[2] != 0 ||
+        x->mtrr_fixed[3] != 0x0606060606060606 || x->mtrr_base[0] != 0xC0000000 ||
+        (x->mtrr_mask[0] & 0xFFFFFFFFF) != 0xFC0000800 || x->pat != 0x0007040600070406)
+        return tell(vcpu, 1);
+    if (vcpu->port->apic_ops->base(apic) != BOARD_LAPIC_ADDRESS ||
+        vcpu->port->apic_ops->mmio_read(apic, 0x350, 4) != 0x700 ||
+        vcpu->port->apic_ops->mmio_read(apic, 0x360, 4) != 0x400)
+        return tell(vcpu, 2);
+    return tell(vcpu, 3);
+}
+
+static void test_firmware(void **unused)
+{
+    assert_int_equal(run_to_end(1, look_at_firmware).status, 7);
+}
+
 /* ---- Reset ---- */
 
 static _Atomic unsigned boots;
@@ -496,13 +518,13 @@ static void test_two(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_poweroff),  cmocka_unit_test(test_debug_exit),
-        cmocka_unit_test(test_crash),     cmocka_unit_test(test_stop),
-        cmocka_unit_test(test_refuses),   cmocka_unit_test(test_reset),
-        cmocka_unit_test(test_no_reboot), cmocka_unit_test(test_start_up),
-        cmocka_unit_test(test_init),      cmocka_unit_test(test_halted_sleeps),
-        cmocka_unit_test(test_pause),     cmocka_unit_test(test_serial),
-        cmocka_unit_test(test_two),
+        cmocka_unit_test(test_poweroff),      cmocka_unit_test(test_debug_exit),
+        cmocka_unit_test(test_crash),         cmocka_unit_test(test_stop),
+        cmocka_unit_test(test_refuses),       cmocka_unit_test(test_firmware),
+        cmocka_unit_test(test_reset),         cmocka_unit_test(test_no_reboot),
+        cmocka_unit_test(test_start_up),      cmocka_unit_test(test_init),
+        cmocka_unit_test(test_halted_sleeps), cmocka_unit_test(test_pause),
+        cmocka_unit_test(test_serial),        cmocka_unit_test(test_two),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
