@@ -20,10 +20,6 @@
 #define ATTR_CODE32 (ATTR_FLAT | X86_ATTR_DB | X86_ATTR_CODE)
 #define ATTR_CODE64 (ATTR_FLAT | X86_ATTR_L | X86_ATTR_CODE)
 
-/* IA32_MTRR_DEF_TYPE (SDM volume 3, 11.11.2.1): RAM is cached once firmware has run. */
-#define MTRR_ENABLE     0x800u
-#define MTRR_WRITE_BACK 6u
-
 #define PTE_P  1ULL
 #define PTE_RW 2ULL
 #define PTE_PS 0x80ULL
@@ -59,7 +55,6 @@ static int enter(struct boot_space *space, struct x86_cpu *cpu, uint64_t entry, 
     cpu->cr0 = X86_CR0_PE | X86_CR0_ET;
     cpu->cr4 = 0;
     cpu->efer = 0;
-    cpu->mtrr_def_type = MTRR_ENABLE | MTRR_WRITE_BACK;
     return 0;
 }
 

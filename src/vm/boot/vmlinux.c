@@ -94,39 +94,55 @@ static bool check_places(const struct vmlinux *vmlinux, const struct fixups *lis
     return true;
 }
 
+/* Which lists the table of which kernel has. */
+static const struct {
+    bool is64;
+    unsigned lists;
+    enum fixup kind[FIXUP_LISTS];
+} layouts[] = {
+    {false, 1, {FIXUP_ADD32}},
+    {true, 2, {FIXUP_ADD64, FIXUP_ADD32}},
+    {true, 3, {FIXUP_ADD64, FIXUP_SUB32, FIXUP_ADD32}},
+};
+
+/* Gives the lists their kinds and checks them. */
+static bool identify_fixups(struct vmlinux *vmlinux)
+{
+    for (unsigned l = 0; l < ARRAY_SIZE(layouts); l++) {
+        if (layouts[l].is64 != vmlinux->elf.is64 || layouts[l].lists != vmlinux->fixup_lists)
+            continue;
+        for (unsigned i = 0; i < layouts[l].lists; i++) {
+            vmlinux->fixups[i].kind = layouts[l].kind[i];
+            if (!check_places(vmlinux, &vmlinux->fixups[i]))
+                return false;
+        }
+        return true;
+    }
+    return false;
+}
+
 /* Splits what follows the ELF file into lists. False: not a relocation table that is known. */
 static bool read_fixups(struct vmlinux *vmlinux)
 {
-    static const enum fixup kinds32[] = {FIXUP_ADD32};
-    static const enum fixup kinds64[] = {FIXUP_ADD64, FIXUP_ADD32};
-    static const enum fixup kinds64_old[] = {FIXUP_ADD64, FIXUP_SUB32, FIXUP_ADD32};
     const uint8_t *words = vmlinux->data + vmlinux->elf.file_end;
     size_t count = (vmlinux->size - vmlinux->elf.file_end) / sizeof(uint32_t);
-    const enum fixup *kinds = kinds32;
-    unsigned lists = 0;
+    struct fixups *list = NULL;
 
-    if (count == 0 || word_at(words, 0) != 0)
-        return count == 0;
+    if (count == 0)
+        return true;
     for (size_t i = 0; i < count; i++) {
-        if (word_at(words, i) != 0) {
-            vmlinux->fixups[lists - 1].count++;
-            continue;
+        if (word_at(words, i) == 0) {
+            if (vmlinux->fixup_lists == FIXUP_LISTS)
+                return false;
+            list = &vmlinux->fixups[vmlinux->fixup_lists++];
+            list->place = words + (i + 1) * sizeof(uint32_t);
+        } else if (list) {
+            list->count++;
+        } else {
+            return false;
         }
-        if (lists == FIXUP_LISTS)
-            return false;
-        vmlinux->fixups[lists++].place = words + (i + 1) * sizeof(uint32_t);
     }
-    if (vmlinux->elf.is64 ? lists < ARRAY_SIZE(kinds64) : lists != ARRAY_SIZE(kinds32))
-        return false;
-    if (vmlinux->elf.is64)
-        kinds = lists == ARRAY_SIZE(kinds64) ? kinds64 : kinds64_old;
-    vmlinux->fixup_lists = lists;
-    for (unsigned i = 0; i < lists; i++) {
-        vmlinux->fixups[i].kind = kinds[i];
-        if (!check_places(vmlinux, &vmlinux->fixups[i]))
-            return false;
-    }
-    return true;
+    return identify_fixups(vmlinux);
 }
 
 /* The size of the unpacked payload stands in its last four bytes, put there by gzip itself or by
