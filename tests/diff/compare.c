@@ -11,6 +11,8 @@
 
 static const char *const gpr_name[] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
                                        "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
+static const char *const code_name[] = {
+    [X86_CODE16] = "16", [X86_CODE32] = "32", [X86_CODE64] = "64"};
 static const char *const segment_name[] = {"es", "cs", "ss", "ds", "fs", "gs"};
 
 /* Collects the differences of one case. */
@@ -121,7 +123,7 @@ unsigned compare_results(const struct diff_case *c, const struct diff_result *na
     const struct diff_state *n = &native->out, *e = &engine->out;
     /* Outside 64-bit mode the upper halves are undefined, and R8-R15 too, after a mode switch (SDM
      * volume 1, 3.4.1.1). */
-    bool narrow = c->code32 || n->selector[X86_CS] == DIFF_CS32;
+    bool narrow = c->code_size != X86_CODE64 || n->selector[X86_CS] == DIFF_CS32;
     uint64_t width = narrow ? UINT32_MAX : UINT64_MAX;
     struct report r = {.out = out};
     struct mask mask;
@@ -172,22 +174,22 @@ static void print_registers(FILE *out, const struct diff_state *s)
 
 static void print_code(FILE *out, const struct diff_case *c)
 {
-    uint64_t offset = c->in.rip - (c->in.rip >= DIFF_HIGH ? DIFF_HIGH : DIFF_LOW);
+    uint64_t offset = diff_code_offset(c, c->in.rip);
     ZydisFormatter formatter;
 
     ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL);
     for (unsigned at = 0; at < c->size;) {
         struct x86_insn insn;
-        char text[128] = "?";
-        int length = x86_decode(c->code32 ? X86_CODE32 : X86_CODE64, false, c->image + offset + at,
-                                MIN(15u, c->size - at), &insn);
+        char text[128] = "(undefined)";
+        int length =
+            x86_decode(c->code_size, false, c->image + offset + at, MIN(15u, c->size - at), &insn);
 
         if (length > 0)
             ZydisFormatterFormatInstruction(&formatter, &insn.z, insn.op,
                                             insn.z.operand_count_visible, text, sizeof(text),
                                             c->in.rip + at, NULL);
         else
-            length = (int)(c->size - at);
+            length = 1;
         fprintf(out, "  %012" PRIx64 "  ", c->in.rip + at);
         for (int i = 0; i < length && i < 15; i++)
             fprintf(out, "%02x ", c->image[offset + at + (unsigned)i]);
@@ -208,8 +210,8 @@ static void print_end(FILE *out, const char *who, const struct diff_result *r)
 void compare_print(const struct diff_case *c, const struct diff_result *native,
                    const struct diff_result *engine, const char *engine_name, FILE *out)
 {
-    fprintf(out, "case %" PRIu64 "%s%s (%s code)\n", c->number, c->name ? " " : "",
-            c->name ? c->name : "", c->code32 ? "32-bit" : "64-bit");
+    fprintf(out, "case %" PRIu64 "%s%s (%s-bit code)\n", c->number, c->name ? " " : "",
+            c->name ? c->name : "", code_name[c->code_size]);
     print_code(out, c);
     print_state(out, "before", &c->in);
     print_registers(out, &c->in);

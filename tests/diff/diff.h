@@ -64,6 +64,10 @@ static inline unsigned diff_page_access(unsigned i)
 #define DIFF_CS64 0x33
 #define DIFF_CS32 0x23
 #define DIFF_DS   0x2B
+/* 16-bit code has segments from an LDT: they begin at DIFF_LOW and end with the window. */
+#define DIFF_CS16  0x07
+#define DIFF_DS16  0x0F
+#define DIFF_LIMIT (DIFF_SIZE - 1)
 
 /* What a program can see of the processor. Segment selectors are in enum x86_segment's order. */
 struct diff_state {
@@ -77,7 +81,7 @@ struct diff_state {
 struct diff_case {
     uint64_t number;
     const char *name; /* of a case written by hand, else NULL */
-    bool code32;
+    enum x86_code_size code_size;
     unsigned size; /* bytes of code at in.rip; what follows is INT3 */
     /* The instruction, where the case is a single one. */
     bool single;
@@ -85,6 +89,19 @@ struct diff_case {
     struct diff_state in;
     uint8_t image[DIFF_SIZE];
 };
+
+/* The base of the segments CS, DS, ES and SS. */
+static inline uint64_t diff_segment_base(const struct diff_case *c)
+{
+    return c->code_size == X86_CODE16 ? DIFF_LOW : 0;
+}
+
+/* Where in the window the instruction at IP is; DIFF_SIZE or more: not in it. */
+static inline uint64_t diff_code_offset(const struct diff_case *c, uint64_t ip)
+{
+    ip += diff_segment_base(c);
+    return ip - (ip >= DIFF_HIGH ? DIFF_HIGH : DIFF_LOW);
+}
 
 /* How a case ended: with an exception, always. */
 struct diff_result {
@@ -102,8 +119,8 @@ struct executor {
     void *opaque;
 };
 
-/* native.c: one per process. TICK is called about twice a second while no case runs natively, from
- * a signal handler. */
+/* native.c: one per process. TICK is called every 50 ms of processor time while no case runs
+ * natively, from a signal handler. */
 struct native;
 struct native *native_create(void (*tick)(void *), void *tick_opaque);
 void native_destroy(struct native *native);

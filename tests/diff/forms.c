@@ -291,6 +291,7 @@ bool forms_collect(struct forms *forms, const struct x86_model *model)
     walk_vex(&c, X86_CODE64);
     walk_legacy(&c, X86_CODE32);
     walk_vex(&c, X86_CODE32);
+    walk_legacy(&c, X86_CODE16);
     free(c.bucket);
     free(c.signature);
     if (c.failed)

@@ -239,8 +239,8 @@ void case_poke(struct diff_case *c, uint64_t address, const void *data, unsigned
     }
 }
 
-void generate_empty(const struct generator *g, uint64_t number, bool code32, struct diff_case *c,
-                    struct rng *case_rng)
+void generate_empty(const struct generator *g, uint64_t number, enum x86_code_size code_size,
+                    struct diff_case *c, struct rng *case_rng)
 {
     struct rng *rng = case_rng;
     struct diff_state *in = &c->in;
@@ -250,10 +250,10 @@ void generate_empty(const struct generator *g, uint64_t number, bool code32, str
     memset(c, 0, offsetof(struct diff_case, image));
     memcpy(c->image, g->pattern, sizeof(c->image));
     c->number = number;
-    c->code32 = code32;
+    c->code_size = code_size;
     for (unsigned i = 0; i < X86_GPRS; i++) {
         in->gpr[i] = rng_value(rng);
-        if (code32)
+        if (code_size != X86_CODE64)
             in->gpr[i] = i < 8 ? (uint32_t)in->gpr[i] : 0;
     }
     in->rflags = X86_FLAG_ONE | X86_FLAG_IF | (rng_next(rng) & X86_FLAGS_STATUS);
@@ -261,18 +261,23 @@ void generate_empty(const struct generator *g, uint64_t number, bool code32, str
         in->rflags |= X86_FLAG_DF;
     if (rng_percent(rng, 3))
         in->rflags |= X86_FLAG_AC;
-    in->selector[X86_CS] = code32 ? DIFF_CS32 : DIFF_CS64;
-    in->selector[X86_SS] = in->selector[X86_DS] = in->selector[X86_ES] = DIFF_DS;
-    in->selector[X86_FS] = in->selector[X86_GS] = DIFF_DS;
+    for (unsigned i = 0; i < X86_SEGMENTS; i++)
+        in->selector[i] = code_size == X86_CODE16 ? DIFF_DS16 : DIFF_DS;
+    in->selector[X86_CS] = code_size == X86_CODE64   ? DIFF_CS64
+                           : code_size == X86_CODE32 ? DIFF_CS32
+                                                     : DIFF_CS16;
     in->fs_base = rng_below(rng, 0x2000);
     in->gs_base = DIFF_LOW + rng_below(rng, 0x10000);
     random_xsave(rng, in->xsave);
 }
 
 /* Where a case's code starts: mostly inside its pages, at times at their end. */
-static uint64_t code_start(struct rng *rng, bool code32, bool writable, unsigned size)
+static uint64_t code_start(struct rng *rng, enum x86_code_size code_size, bool writable,
+                           unsigned size)
 {
-    uint64_t base = !code32 && rng_percent(rng, 40) ? DIFF_HIGH : DIFF_LOW;
+    uint64_t base = code_size == X86_CODE16                           ? 0
+                    : code_size == X86_CODE64 && rng_percent(rng, 40) ? DIFF_HIGH
+                                                                      : DIFF_LOW;
     uint64_t room = 0x2000 - 2 * 0x200 - size;
 
     base += writable ? DIFF_CODE_RWX : DIFF_CODE;
@@ -290,7 +295,7 @@ static void put_legacy_prefixes(struct rng *rng, const struct form *f, uint8_t *
     if (f->memory || f->info->class == X86_CLASS_STRING) {
         if (rng_percent(rng, 10))
             bytes[(*n)++] = segment[rng_below(rng, ARRAY_SIZE(segment))];
-        if (rng_percent(rng, f->code_size == X86_CODE64 ? 6 : 2))
+        if (rng_percent(rng, f->code_size == X86_CODE32 ? 2 : 6))
             bytes[(*n)++] = 0x67;
     } else if (f->map == 0 && (f->opcode & 0xFC) == 0xE0 && rng_percent(rng, 30)) {
         bytes[(*n)++] = 0x67; /* LOOP and JCXZ: the counter's size */
@@ -400,12 +405,14 @@ bool generate_insn(struct rng *rng, const struct form *f, uint8_t bytes[15], str
 bool generate_single(const struct generator *g, uint64_t number, struct diff_case *c)
 {
     const struct form *f = &g->forms->form[number % g->forms->count];
-    bool code32 = f->code_size == X86_CODE32;
+    enum x86_code_size size = f->code_size;
     struct plan plan = {0};
     struct rng rng;
     uint8_t bytes[15];
 
-    generate_empty(g, number, code32, c, &rng);
+    generate_empty(g, number, size, c, &rng);
+    if (rng_percent(&rng, 2))
+        c->in.rflags |= X86_FLAG_TF; /* ends with #DB, unless something else comes first */
     plan.rng = &rng;
     plan.c = c;
     plan.bytes = bytes;
@@ -413,16 +420,16 @@ bool generate_single(const struct generator *g, uint64_t number, struct diff_cas
         if (!generate_insn(&rng, f, bytes, &c->insn))
             return false;
         plan.set = 0;
-        plan.address = code_start(&rng, code32, rng_percent(&rng, 12), c->insn.z.length);
+        plan.address = code_start(&rng, size, rng_percent(&rng, 12), c->insn.z.length);
         if (!steer(&plan, &c->insn))
             continue;
         for (unsigned i = 0; i < X86_GPRS; i++)
             if (plan.set >> i & 1)
-                c->in.gpr[i] = code32 ? (uint32_t)plan.value[i] : plan.value[i];
+                c->in.gpr[i] = size == X86_CODE64 ? plan.value[i] : (uint32_t)plan.value[i];
         c->single = true;
         c->in.rip = plan.address;
-        c->size = (unsigned)x86_decode(f->code_size, false, bytes, 15, &c->insn);
-        case_poke(c, plan.address, bytes, c->size);
+        c->size = (unsigned)x86_decode(size, false, bytes, 15, &c->insn);
+        case_poke(c, plan.address + diff_segment_base(c), bytes, c->size);
         return true;
     }
     return false;

@@ -22,13 +22,13 @@ bool generate_single(const struct generator *g, uint64_t number, struct diff_cas
 bool generate_sequence(const struct generator *g, uint64_t number, struct diff_case *c);
 
 /* An empty case: memory and registers random, no code. Starts CASE_RNG for NUMBER. */
-void generate_empty(const struct generator *g, uint64_t number, bool code32, struct diff_case *c,
-                    struct rng *case_rng);
+void generate_empty(const struct generator *g, uint64_t number, enum x86_code_size code_size,
+                    struct diff_case *c, struct rng *case_rng);
 
 /* Random bytes that decode to FORM; LOCK and other prefixes are put in front at times. */
 bool generate_insn(struct rng *rng, const struct form *f, uint8_t bytes[15], struct x86_insn *insn);
 
-/* Bytes into the case's memory at ADDRESS of either window; what is outside is dropped. */
+/* Bytes into the case's memory at linear ADDRESS of either window; what is outside is dropped. */
 void case_poke(struct diff_case *c, uint64_t address, const void *data, unsigned size);
 uint64_t rng_value(struct rng *rng); /* likes edges */
 
@@ -40,7 +40,7 @@ struct plan {
     struct rng *rng;
     struct diff_case *c;
     uint8_t *bytes;   /* of the instruction; displacement and immediates get changed */
-    uint64_t address; /* where it will stand */
+    uint64_t address; /* where it will stand: an instruction pointer */
     bool tame;        /* addresses that do not fault */
     uint32_t set;     /* registers that must have a value */
     uint64_t value[X86_GPRS];
@@ -49,7 +49,7 @@ struct plan {
 /* INSN was decoded from plan->bytes. False when it cannot be given sensible operands. Memory and
  * vector state go right into the case. */
 bool steer(struct plan *plan, const struct x86_insn *insn);
-/* An address in a page with code, mostly. */
+/* An instruction pointer into a page with code, mostly. */
 uint64_t steer_code_target(struct plan *plan);
 
 #endif

@@ -1,8 +1,10 @@
 /*
  * The test program: runs cases on the host's processor and in an engine, and compares.
  */
+#include "cases.h"
 #include "compare.h"
-#include "diff.h"
+#include "engine.h"
+
 #include "forms.h"
 #include "generate.h"
 #include "self_test.h"
@@ -23,7 +25,7 @@
 struct options {
     uint64_t seed, count, one;
     bool have_one, list, masks, all, self_test;
-    const char *only;
+    const char *only, *hand, *engine;
 };
 
 struct test {
@@ -31,6 +33,8 @@ struct test {
     struct forms forms;
     struct generator generator;
     struct native *native;
+
+    struct engine_executor *guest;
     struct executor engine;
     struct diff_case c;
     struct diff_result expected, got;
@@ -52,8 +56,29 @@ static bool make_case(struct test *t, uint64_t n, int *form)
     return generate_single(&t->generator, n, &t->c);
 }
 
-static void run_case(struct test *t, uint64_t n)
+/* Runs t->c; says whether the results were the same. */
+static bool run_both(struct test *t)
 {
+    bool same;
+
+    native_run(t->native, &t->c, &t->expected);
+    if (t->expected.timeout) {
+        t->timeouts++;
+        return true;
+    }
+    t->engine.run(t->engine.opaque, &t->c, &t->got);
+    t->run++;
+    t->ended[t->expected.vector & 31]++;
+    same = compare_results(&t->c, &t->expected, &t->got, NULL) == 0;
+    t->different += !same;
+    if (t->opt.have_one || (!same && (t->different <= SHOWN || t->opt.all)))
+        compare_print(&t->c, &t->expected, &t->got, t->engine.name, stdout);
+    return same;
+}
+
+static void run_generated(struct test *t, uint64_t n)
+{
+    bool same;
     int form;
 
     if (!make_case(t, n, &form)) {
@@ -61,25 +86,23 @@ static void run_case(struct test *t, uint64_t n)
         return;
     }
     t->c.number = n;
-    native_run(t->native, &t->c, &t->expected);
-    if (t->expected.timeout) {
-        t->timeouts++;
-        return;
-    }
-    t->engine.run(t->engine.opaque, &t->c, &t->got);
-    t->run++;
-    t->ended[t->expected.vector & 31]++;
-    if (form >= 0)
+    same = run_both(t);
+    if (form >= 0) {
         t->form_run[form]++;
-    if (compare_results(&t->c, &t->expected, &t->got, NULL)) {
-        t->different++;
-        if (form >= 0)
-            t->form_bad[form]++;
-        if (t->different <= SHOWN || t->opt.all || t->opt.have_one)
-            compare_print(&t->c, &t->expected, &t->got, t->engine.name, stdout);
-    } else if (t->opt.have_one) {
-        compare_print(&t->c, &t->expected, &t->got, t->engine.name, stdout);
+        t->form_bad[form] += !same;
     }
+}
+
+static void run_hand(struct test *t)
+{
+    for (unsigned i = 0; i < cases_count(); i++)
+        for (unsigned v = 0; v < CASES_VARIATIONS; v++) {
+            if (t->opt.have_one && v != t->opt.one)
+                continue;
+            cases_make(&t->generator, i, v, &t->c);
+            if (!t->opt.hand || !strcmp(t->opt.hand, "all") || !strcmp(t->opt.hand, t->c.name))
+                run_both(t);
+        }
 }
 
 static bool keep_only(struct forms *forms, const char *mnemonic)
@@ -146,27 +169,30 @@ static double now(void)
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: diff [--seed N] [--count N | --full] [--only MNEMONIC] [--case N] "
-                    "[--all] [--list] [--masks] [--self-test]\n");
+    fprintf(stderr, "usage: diff [--engine NAME] [--seed N] [--count N | --full] [--only MNEMONIC] "
+                    "[--hand NAME|all] [--case N] [--all] [--list] [--masks] [--self-test]\n");
     return 2;
 }
 
 static bool parse(struct options *opt, int argc, char **argv)
 {
     static const struct option longs[] = {
-        {"seed", required_argument, NULL, 's'}, {"count", required_argument, NULL, 'n'},
-        {"full", no_argument, NULL, 'f'},       {"only", required_argument, NULL, 'o'},
-        {"case", required_argument, NULL, 'c'}, {"all", no_argument, NULL, 'a'},
-        {"list", no_argument, NULL, 'l'},       {"masks", no_argument, NULL, 'm'},
-        {"self-test", no_argument, NULL, 't'},  {NULL, 0, NULL, 0},
+        {"seed", required_argument, NULL, 's'},   {"count", required_argument, NULL, 'n'},
+        {"full", no_argument, NULL, 'f'},         {"only", required_argument, NULL, 'o'},
+        {"case", required_argument, NULL, 'c'},   {"all", no_argument, NULL, 'a'},
+        {"list", no_argument, NULL, 'l'},         {"masks", no_argument, NULL, 'm'},
+        {"engine", required_argument, NULL, 'e'}, {"hand", required_argument, NULL, 'h'},
+        {"self-test", no_argument, NULL, 't'},    {NULL, 0, NULL, 0},
     };
     int o;
 
-    *opt = (struct options){.seed = 1, .count = COUNT_FAST};
+    *opt = (struct options){.seed = 1, .count = COUNT_FAST, .engine = "interp"};
     while ((o = getopt_long(argc, argv, "", longs, NULL)) >= 0)
         switch (o) {
         case 's': opt->seed = strtoull(optarg, NULL, 0); break;
         case 'n': opt->count = strtoull(optarg, NULL, 0); break;
+        case 'e': opt->engine = optarg; break;
+        case 'h': opt->hand = optarg; break;
         case 'f': opt->count = COUNT_FULL; break;
         case 'o': opt->only = optarg; break;
         case 'c':
@@ -182,13 +208,45 @@ static bool parse(struct options *opt, int argc, char **argv)
     return optind == argc;
 }
 
+/* The engines that can be tested, up to NULL. */
+static const struct engine_ops *const engines[] = {NULL};
+
+static void tick(void *test)
+{
+    struct test *t = test;
+
+    if (t->guest)
+        engine_tick(t->guest);
+}
+
+static bool set_up_executors(struct test *t)
+{
+    const struct engine_ops *ops = NULL;
+
+    for (unsigned i = 0; engines[i]; i++)
+        if (!strcmp(engines[i]->name, t->opt.engine))
+            ops = engines[i];
+    if (!ops && strcmp(t->opt.engine, "native") != 0) {
+        fprintf(stderr, "diff: no engine %s\n", t->opt.engine);
+        return false;
+    }
+    /* The engine first: the native side's signal handlers pass on what is the engine's. */
+    if (ops)
+        t->guest = engine_create(ops);
+    t->native = native_create(tick, t);
+    if (ops)
+        t->engine = (struct executor){ops->name, engine_run, t->guest};
+    else
+        t->engine = (struct executor){"native", native_run, t->native};
+    return t->native && t->engine.opaque;
+}
+
 /* Everything but the cases. */
 static bool set_up(struct test *t)
 {
-    struct x86_model model = {0};
+    struct x86_model model;
 
-    for (unsigned i = 0; i < X86_FEAT_COUNT; i++)
-        model.feature[i] = true;
+    x86_model_default(&model, 1, GiB);
     if (!forms_collect(&t->forms, &model))
         return false;
     if (t->opt.only && !keep_only(&t->forms, t->opt.only)) {
@@ -198,14 +256,13 @@ static bool set_up(struct test *t)
     t->form_run = calloc(t->forms.count, sizeof(*t->form_run));
     t->form_bad = calloc(t->forms.count, sizeof(*t->form_bad));
     generator_init(&t->generator, &t->forms, t->opt.seed);
-    t->native = native_create(NULL, NULL);
-    t->engine = (struct executor){"native", native_run, t->native};
-    return t->native && t->form_run && t->form_bad;
+    return t->form_run && t->form_bad && set_up_executors(t);
 }
 
 static void tear_down(struct test *t)
 {
     native_destroy(t->native);
+    engine_destroy(t->guest);
     forms_free(&t->forms);
     free(t->form_run);
     free(t->form_bad);
@@ -215,11 +272,12 @@ static bool run_all(struct test *t)
 {
     double start = now();
 
-    if (t->opt.have_one)
-        run_case(t, t->opt.one);
-    else
-        for (uint64_t n = 0; n < t->opt.count; n++)
-            run_case(t, n);
+    if (t->opt.hand || (!t->opt.only && !t->opt.have_one))
+        run_hand(t);
+    if (t->opt.have_one && !t->opt.hand)
+        run_generated(t, t->opt.one);
+    for (uint64_t n = 0; !t->opt.have_one && !t->opt.hand && n < t->opt.count; n++)
+        run_generated(t, n);
     if (t->opt.list)
         list_coverage(t);
     summarize(t, now() - start);

@@ -63,12 +63,12 @@ static void mask_undefined_flags(const struct diff_case *c, const struct diff_re
                                  struct mask *mask)
 {
     struct x86_insn insn;
-    uint64_t offset = native->out.rip - (native->out.rip >= DIFF_HIGH ? DIFF_HIGH : DIFF_LOW);
+    uint64_t offset = diff_code_offset(c, native->out.rip);
 
     if (c->single) {
         mask->flags |= undefined_flags(c, &c->insn);
-    } else if (offset < DIFF_SIZE - 15 && x86_decode(c->code32 ? X86_CODE32 : X86_CODE64, false,
-                                                     native->image + offset, 15, &insn) > 0) {
+    } else if (offset < DIFF_SIZE - 15 &&
+               x86_decode(c->code_size, false, native->image + offset, 15, &insn) > 0) {
         mask->flags |= undefined_flags(c, &insn); /* a sequence ended in this one's fault */
     }
 }
@@ -105,13 +105,12 @@ static uint64_t operand_address(const struct diff_case *c, const struct x86_insn
         address += c->in.gpr[ZydisRegisterGetId(mem->base) & 15];
     if (mem->index != ZYDIS_REGISTER_NONE)
         address += c->in.gpr[ZydisRegisterGetId(mem->index) & 15] * mem->scale;
-    if (insn->z.address_width == 32)
-        address = (uint32_t)address;
-    if (mem->segment == ZYDIS_REGISTER_FS)
-        address += c->in.fs_base;
-    if (mem->segment == ZYDIS_REGISTER_GS)
-        address += c->in.gs_base;
-    return c->code32 ? (uint32_t)address : address;
+    if (insn->z.address_width < 64)
+        address &= (1ULL << insn->z.address_width) - 1;
+    address += mem->segment == ZYDIS_REGISTER_FS   ? c->in.fs_base
+               : mem->segment == ZYDIS_REGISTER_GS ? c->in.gs_base
+                                                   : diff_segment_base(c);
+    return c->code_size == X86_CODE64 ? address : (uint32_t)address;
 }
 
 static void mask_saved_pointers(const struct diff_case *c, const struct diff_result *native,

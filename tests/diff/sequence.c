@@ -35,11 +35,11 @@ static void emit_load(struct sequence *s, unsigned reg, uint64_t value)
     uint8_t bytes[10];
     unsigned n = 0;
 
-    if (!s->c->code32)
+    if (s->code_size == X86_CODE64)
         bytes[n++] = (uint8_t)(0x48 | reg >> 3);
     bytes[n++] = (uint8_t)(0xB8 | (reg & 7));
     memcpy(bytes + n, &value, 8);
-    emit(s, bytes, s->c->code32 ? n + 4 : n + 8);
+    emit(s, bytes, s->code_size == X86_CODE64 ? n + 8 : n + 4);
 }
 
 /* CMP AL, imm8 defines all six status flags. */
@@ -110,7 +110,7 @@ static void emit_random(struct sequence *s)
             continue;
         for (unsigned i = 0; i < X86_GPRS; i++)
             if (plan.set >> i & 1)
-                loads += s->c->code32 ? 5 : 10;
+                loads += s->code_size == X86_CODE64 ? 10 : 5;
         if (s->size + loads + 20 > SEQUENCE_MAX)
             return;
         if (s->c->in.rflags & X86_FLAG_AC)
@@ -178,7 +178,7 @@ static void emit_self_modifying(struct sequence *s)
         {1, 0xAA, 0},    /* STOSB */
     };
     const uint8_t *how = store[rng_below(&s->rng, 4)];
-    bool before = rng_percent(&s->rng, 50);
+    bool before = rng_percent(&s->rng, 50), wide = s->code_size == X86_CODE64;
     unsigned start, load, victim;
     uint8_t add[6] = {0x81, 0xC2}, bytes[2] = {0xE2, 0};
     uint32_t value = (uint32_t)rng_next(&s->rng);
@@ -199,7 +199,7 @@ static void emit_self_modifying(struct sequence *s)
         emit(s, add, 6);
     }
     address = s->base + victim;
-    memcpy(s->code + load + (s->c->code32 ? 1 : 2), &address, s->c->code32 ? 4 : 8);
+    memcpy(s->code + load + (wide ? 2 : 1), &address, wide ? 8 : 4);
     bytes[1] = (uint8_t)(start - s->size - 2);
     emit(s, bytes, 2); /* LOOP */
 }
@@ -207,13 +207,13 @@ static void emit_self_modifying(struct sequence *s)
 bool generate_sequence(const struct generator *g, uint64_t number, struct diff_case *c)
 {
     struct sequence s = {.c = c, .g = g};
-    bool code32 = number % 4 == 3, modify;
+    bool modify;
     unsigned length;
 
-    generate_empty(g, number, code32, c, &s.rng);
-    s.code_size = code32 ? X86_CODE32 : X86_CODE64;
+    s.code_size = number % 4 == 3 ? X86_CODE32 : X86_CODE64;
+    generate_empty(g, number, s.code_size, c, &s.rng);
     modify = rng_percent(&s.rng, 25);
-    s.base = (!code32 && rng_percent(&s.rng, 40) ? DIFF_HIGH : DIFF_LOW) +
+    s.base = (s.code_size == X86_CODE64 && rng_percent(&s.rng, 40) ? DIFF_HIGH : DIFF_LOW) +
              (modify ? DIFF_CODE_RWX : DIFF_CODE) + rng_below(&s.rng, 0x2000 - SEQUENCE_MAX - 16);
     c->in.rflags &= ~(uint64_t)X86_FLAG_AC;
     length = 5 + (unsigned)rng_below(&s.rng, 26);

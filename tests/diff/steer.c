@@ -34,6 +34,11 @@ static int gpr_of(ZydisRegister reg)
     }
 }
 
+static bool is64(const struct plan *p)
+{
+    return p->c->code_size == X86_CODE64;
+}
+
 static void poke64(struct plan *p, uint64_t address, uint64_t value, unsigned size)
 {
     case_poke(p->c, address, &value, size);
@@ -41,12 +46,12 @@ static void poke64(struct plan *p, uint64_t address, uint64_t value, unsigned si
 
 static uint64_t window(struct plan *p, bool wide)
 {
-    return wide && !p->c->code32 && rng_percent(p->rng, 40) ? DIFF_HIGH : DIFF_LOW;
+    return wide && is64(p) && rng_percent(p->rng, 40) ? DIFF_HIGH : DIFF_LOW;
 }
 
 uint64_t steer_code_target(struct plan *p)
 {
-    uint64_t base = p->address >= DIFF_HIGH ? DIFF_HIGH : DIFF_LOW;
+    uint64_t base = (p->address >= DIFF_HIGH ? DIFF_HIGH : DIFF_LOW) - diff_segment_base(p->c);
     uint64_t r = rng_below(p->rng, 100);
 
     if (r < 85 || p->tame)
@@ -84,16 +89,19 @@ static uint64_t data_target(struct plan *p, unsigned size, bool wide)
         return base + DIFF_READONLY + rng_below(p->rng, 0xF00);
     if (r < 98)
         return base + DIFF_CODE + rng_below(p->rng, 0x1F00);
-    if (r < 99 && wide && !p->c->code32)
+    if (r < 99 && wide && is64(p))
         return rng_percent(p->rng, 50) ? 1ULL << 63 | rng_next(p->rng) >> 2
                                        : 0x800000000000 - inside;
     return base + rng_below(p->rng, DIFF_SIZE);
 }
 
+/* A stack pointer. */
 static uint64_t stack_target(struct plan *p)
 {
-    uint64_t base = window(p, true) + DIFF_STACK;
+    uint64_t base = window(p, true) + DIFF_STACK - diff_segment_base(p->c);
 
+    if (p->c->code_size == X86_CODE16) /* only SP counts */
+        base |= rng_next(p->rng) << 16;
     if (!p->tame && rng_percent(p->rng, 4))
         return base + rng_below(p->rng, 40);
     if (!p->tame && rng_percent(p->rng, 4))
@@ -107,7 +115,15 @@ static uint64_t segment_base(const struct plan *p, ZydisRegister segment)
 {
     return segment == ZYDIS_REGISTER_FS   ? p->c->in.fs_base
            : segment == ZYDIS_REGISTER_GS ? p->c->in.gs_base
-                                          : 0;
+                                          : diff_segment_base(p->c);
+}
+
+/* The linear address of the stack's top. */
+static uint64_t stack_top(const struct plan *p)
+{
+    uint64_t rsp = plan_get(p, X86_RSP);
+
+    return p->c->code_size == X86_CODE16 ? DIFF_LOW + (rsp & 0xFFFF) : rsp;
 }
 
 /* Gives the field of SIZE bits at OFFSET of the instruction a value. */
@@ -142,7 +158,7 @@ static bool steer_address(struct plan *p, const struct x86_insn *insn,
     int base = gpr_of(mem->base), index = -1;
     uint64_t rest = target - segment_base(p, mem->segment), scaled = 0;
 
-    if (insn->z.address_width == 16)
+    if (insn->z.address_width == 16 && p->c->code_size != X86_CODE16)
         return true; /* nothing is mapped down there */
     if (mem->type == ZYDIS_MEMOP_TYPE_VSIB)
         steer_vsib(p, mem);
@@ -168,9 +184,9 @@ static bool steer_address(struct plan *p, const struct x86_insn *insn,
         scaled = value * (mem->scale ? mem->scale : 1);
     }
     if (base < 0) {
-        if (disp_size < 32)
+        if (disp_size < 16)
             return false;
-        if (disp_size == 32) /* must reach */
+        if (disp_size <= 32) /* must reach */
             rest = (target & 0xFFFFF) + DIFF_LOW - segment_base(p, mem->segment);
         patch(p, insn->z.raw.disp.offset, disp_size, rest - scaled);
         return true;
@@ -190,11 +206,15 @@ static uint16_t random_selector(struct plan *p)
                                         DIFF_CS32, 0x10,    0x18,    0x28,  0x2A, 0x1B,
                                         0x83,      0x7,     0x43,    0xFFFB};
 
+    if (p->c->code_size == X86_CODE16 && rng_percent(p->rng, 40))
+        return DIFF_DS16;
     return p->tame ? DIFF_DS : selector[rng_below(p->rng, ARRAY_SIZE(selector))];
 }
 
 static uint16_t code_selector(struct plan *p)
 {
+    if (p->c->code_size == X86_CODE16 && rng_percent(p->rng, 70))
+        return DIFF_CS16;
     return rng_percent(p->rng, 40)   ? DIFF_CS64
            : rng_percent(p->rng, 70) ? DIFF_CS32
                                      : random_selector(p);
@@ -214,6 +234,8 @@ static uint64_t address_of(const struct plan *p, const struct x86_insn *insn,
 
         memcpy(&disp32, p->bytes + insn->z.raw.disp.offset, 4);
         disp = disp32;
+    } else if (insn->z.raw.disp.size == 16) {
+        memcpy(&disp, p->bytes + insn->z.raw.disp.offset, 2);
     }
     if (mem->base == ZYDIS_REGISTER_RIP)
         address = p->address + insn->z.length;
@@ -223,8 +245,8 @@ static uint64_t address_of(const struct plan *p, const struct x86_insn *insn,
         address += plan_get(p, (unsigned)gpr_of(mem->index)) * mem->scale;
     if (mem->disp.has_displacement)
         address += (uint64_t)disp;
-    if (insn->z.address_width == 32)
-        address = (uint32_t)address;
+    if (insn->z.address_width < 64)
+        address &= (1ULL << insn->z.address_width) - 1;
     return address + segment_base(p, mem->segment);
 }
 
@@ -232,8 +254,8 @@ static uint64_t address_of(const struct plan *p, const struct x86_insn *insn,
 static void steer_control(struct plan *p, const struct x86_insn *insn)
 {
     const ZydisDecodedOperand *op = &insn->op[0];
-    unsigned width = p->c->code32 ? 4 : 8, operand = insn->z.operand_width / 8;
-    uint64_t target = steer_code_target(p), rsp = plan_get(p, X86_RSP);
+    unsigned operand = insn->z.operand_width / 8, width = is64(p) ? 8 : operand;
+    uint64_t target = steer_code_target(p), rsp = stack_top(p);
 
     switch (insn->z.mnemonic) {
     case ZYDIS_MNEMONIC_RET:
@@ -257,8 +279,9 @@ static void steer_control(struct plan *p, const struct x86_insn *insn)
     default: break;
     }
     if (insn->z.raw.imm[0].is_relative) {
-        if (insn->z.raw.imm[0].size == 32)
-            patch(p, insn->z.raw.imm[0].offset, 32, target - p->address - insn->z.length);
+        if (insn->z.raw.imm[0].size >= 16)
+            patch(p, insn->z.raw.imm[0].offset, insn->z.raw.imm[0].size,
+                  target - p->address - insn->z.length);
     } else if (op->type == ZYDIS_OPERAND_TYPE_POINTER) {
         patch(p, insn->z.raw.imm[0].offset, insn->z.raw.imm[0].size, target);
         patch(p, insn->z.raw.imm[1].offset, 16, code_selector(p));
@@ -283,7 +306,7 @@ static void steer_selector(struct plan *p, const struct x86_insn *insn)
     uint16_t selector = random_selector(p);
 
     switch (insn->z.mnemonic) {
-    case ZYDIS_MNEMONIC_POP: poke64(p, plan_get(p, X86_RSP), selector, 2); return;
+    case ZYDIS_MNEMONIC_POP: poke64(p, stack_top(p), selector, 2); return;
     case ZYDIS_MNEMONIC_LDS:
     case ZYDIS_MNEMONIC_LES:
     case ZYDIS_MNEMONIC_LFS:
@@ -372,7 +395,7 @@ static void steer_string(struct plan *p, const struct x86_insn *insn)
         uint64_t count = rng_below(p->rng, rng_percent(p->rng, 90) ? 40 : 1500);
 
         /* Only the counter's part that the address size selects counts. */
-        if (insn->z.address_width == 32 && !p->c->code32 && rng_percent(p->rng, 50))
+        if (insn->z.address_width == 32 && is64(p) && rng_percent(p->rng, 50))
             count |= rng_next(p->rng) << 32;
         plan_set(p, X86_RCX, count);
     }
@@ -414,8 +437,7 @@ static void steer_special(struct plan *p, const struct x86_insn *insn)
     case ZYDIS_MNEMONIC_JECXZ:
     case ZYDIS_MNEMONIC_JRCXZ:
         if (rng_percent(p->rng, 70))
-            plan_set(p, X86_RCX,
-                     rng_below(p->rng, 3) | (p->c->code32 ? 0 : rng_below(p->rng, 2) << 32));
+            plan_set(p, X86_RCX, rng_below(p->rng, 3) | (is64(p) ? rng_below(p->rng, 2) << 32 : 0));
         break;
     case ZYDIS_MNEMONIC_POPF:
     case ZYDIS_MNEMONIC_POPFD:
@@ -424,7 +446,7 @@ static void steer_special(struct plan *p, const struct x86_insn *insn)
 
         if (p->tame || rng_percent(p->rng, 90))
             flags &= ~(uint64_t)(X86_FLAG_TF | X86_FLAG_NT | X86_FLAG_ID | X86_FLAG_AC);
-        poke64(p, plan_get(p, X86_RSP), flags, 8);
+        poke64(p, stack_top(p), flags, 8);
         break;
     }
     default: break;

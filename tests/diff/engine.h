@@ -1,0 +1,21 @@
+/*
+ * Cases in an engine: see engine.c.
+ */
+#ifndef DOPPEL_TESTS_DIFF_ENGINE_H
+#define DOPPEL_TESTS_DIFF_ENGINE_H
+
+#include "diff.h"
+
+#include "cpu/engine.h"
+
+struct engine_executor;
+
+/* Says on standard error why it failed. */
+struct engine_executor *engine_create(const struct engine_ops *ops);
+void engine_destroy(struct engine_executor *e);
+
+void engine_run(void *executor, const struct diff_case *c, struct diff_result *r);
+/* Ends a case that was there at the last call too. From a signal handler. */
+void engine_tick(void *executor);
+
+#endif
