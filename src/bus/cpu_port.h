@@ -14,7 +14,7 @@
 
 /* Requests that make a vCPU leave guest code at the next instruction boundary. */
 enum cpu_request {
-    CPU_REQ_INTR = 1u << 0,  /* ask apic_ops.pending */
+    CPU_REQ_INTR = 1u << 0,  /* ask apic_ops.pending; made again when its answer changes */
     CPU_REQ_NMI = 1u << 1,   /* deliver one NMI */
     CPU_REQ_INIT = 1u << 2,  /* INIT signal (handled outside the engine) */
     CPU_REQ_SIPI = 1u << 3,  /* start-up IPI, vector in sipi_vector (outside the engine) */

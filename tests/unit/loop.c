@@ -15,7 +15,7 @@
 struct probe {
     int fd;
     struct loop_watch *watch;
-    _Atomic unsigned calls;
+    _Atomic unsigned entered, calls;
     _Atomic bool inside;
     bool slow, removes_itself;
 };
@@ -32,6 +32,7 @@ static void count(void *opaque, uint32_t events)
     eventfd_t value;
     assert_true(events & EPOLLIN);
     atomic_store(&probe->inside, true);
+    atomic_fetch_add(&probe->entered, 1);
     eventfd_read(probe->fd, &value);
     if (probe->slow)
         sleep_ms(30);
@@ -92,8 +93,7 @@ static void test_remove_waits_for_callback(void **unused)
     struct loop *loop = start(&probe);
     (void)unused;
     eventfd_write(probe.fd, 1);
-    while (!atomic_load(&probe.inside))
-        sleep_ms(1);
+    assert_true(reaches(&probe.entered, 1));
     loop_remove(probe.watch);
     assert_false(atomic_load(&probe.inside));
     assert_int_equal(atomic_load(&probe.calls), 1);
