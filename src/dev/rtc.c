@@ -429,8 +429,10 @@ static void rtc_state(struct dev *dev, struct state *s)
 {
     struct rtc *r = container_of(dev, struct rtc, dev);
 
-    if (state_saving(s))
+    if (state_saving(s)) {
+        load_calendar(r);
         update(r);
+    }
     state_section(s, "rtc", 1);
     state_field(s, r->index);
     state_bytes(s, r->cmos, sizeof(r->cmos));
