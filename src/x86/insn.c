@@ -197,6 +197,8 @@ static bool exists(enum x86_code_size size, bool real, const ZydisDecodedInstruc
     if (z->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
         z->encoding != ZYDIS_INSTRUCTION_ENCODING_VEX)
         return false;
+    if (z->meta.isa_set == ZYDIS_ISA_SET_KNCV) /* VEX forms of POPCNT, LZCNT, TZCNT: Xeon Phi's */
+        return false;
     /* As Intel's processors do, and the models are Intel's. */
     if (size != X86_CODE64 &&
         (z->mnemonic == ZYDIS_MNEMONIC_SYSCALL || z->mnemonic == ZYDIS_MNEMONIC_SYSRET))

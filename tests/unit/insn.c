@@ -80,6 +80,7 @@ static const struct encoding encodings[] = {
     {CODE64, BYTES(0x62, 0xF1, 0x7C, 0x48, 0x58, 0xC1), -1, 0, 0},             /* EVEX */
     {CODE64, BYTES(0x8F, 0xE8, 0x78, 0xC2, 0xC1, 1), -1, 0, 0},                /* XOP */
     {CODE64, BYTES(0x0F, 0x0F, 0xC1, 0x9E), -1, 0, 0},                         /* 3DNow */
+    {CODE64, BYTES(0xC5, 0xFA, 0xB8, 0xC1), -1, 0, 0},                         /* POPCNT with VEX */
     {CODE64, BYTES(0x0F, 0x01, 0xD5), -1, 0, 0},                               /* XEND */
     {CODE64, BYTES(0x0F, 0x01, 0xD8), -1, 0, 0},                               /* VMRUN */
     {CODE64, BYTES(0xC4, 0xE2, 0x69, 0x90, 0x04, 0x15, 0, 0, 0, 0), -1, 0, 0}, /* index = mask */
