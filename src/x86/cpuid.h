@@ -14,10 +14,10 @@
 
 /* KVM's paravirtual features (leaf 40000001h): port 80h needs no delays; the clock MSRs 4B564D00h
  * and 4B564D01h work, and their clock never jumps between vCPUs. */
-#define X86_KVM_NOP_IO_DELAY       (1u << 1)
-#define X86_KVM_CLOCKSOURCE2       (1u << 3)
-#define X86_KVM_CLOCKSOURCE_STABLE (1u << 24)
-#define X86_KVM_FEATURES           (X86_KVM_NOP_IO_DELAY | X86_KVM_CLOCKSOURCE2 | X86_KVM_CLOCKSOURCE_STABLE)
+#define X86_KVM_NOP_IO_DELAY (1u << 1)
+#define X86_KVM_CLOCKSOURCE  (1u << 3)
+#define X86_KVM_CLOCK_STABLE (1u << 24)
+#define X86_KVM_FEATURES     (X86_KVM_NOP_IO_DELAY | X86_KVM_CLOCKSOURCE | X86_KVM_CLOCK_STABLE)
 
 /* IA32_ARCH_CAPABILITIES (SDM volume 4, MSR 10Ah): what an attack would have to mispredict is the
  * guest's code, and that never runs on the host's processor as it stands. */
