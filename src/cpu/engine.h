@@ -75,11 +75,9 @@ struct engine_ops {
     void (*state_out)(struct vcpu *vcpu, struct x86_cpu *cpu);
     void (*state_in)(struct vcpu *vcpu, const struct x86_cpu *cpu);
 
-    /* The map from GPN to machine page changed, or writes to GPN must be noticed from now on (or
-     * no longer). Returns when no vCPU can still use what was cached before. Any thread that is
-     * not inside run(). */
+    /* The map from GPN to machine page changed. Returns when no vCPU can still use what was cached
+     * before. Any thread that is not inside run(). */
     void (*gpn_changed)(struct engine *engine, uint64_t gpn);
-    void (*write_protect)(struct engine *engine, uint64_t gpn, bool protect);
 
     void (*stats)(const struct vcpu *vcpu, struct engine_stats *stats);
     /* Describes the last instructions executed, newest last, for a guest that died: writes lines

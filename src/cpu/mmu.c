@@ -315,7 +315,7 @@ static uint64_t filter_bit(uint64_t va, unsigned shift)
     return 1ULL << (va >> shift & 63);
 }
 
-void mmu_flush_page(struct mmu *mmu, const struct x86_cpu *cpu, uint64_t va)
+bool mmu_flush_page(struct mmu *mmu, const struct x86_cpu *cpu, uint64_t va)
 {
     /* Within a large page the index counts up from its start. */
     unsigned bits = cpu->cr4 & X86_CR4_PAE ? 21 : 22;
@@ -325,7 +325,7 @@ void mmu_flush_page(struct mmu *mmu, const struct x86_cpu *cpu, uint64_t va)
 
     if (mmu->huge_filter & filter_bit(va, 30)) {
         mmu_flush_all(mmu, cpu);
-        return;
+        return true;
     }
     for (unsigned context = 0; context < MMU_CONTEXTS; context++) {
         for (unsigned access = 0; access < MMU_ACCESSES; access++) {
@@ -341,6 +341,7 @@ void mmu_flush_page(struct mmu *mmu, const struct x86_cpu *cpu, uint64_t va)
             }
         }
     }
+    return large;
 }
 
 void mmu_drop_host_page(struct mmu *mmu, const void *host, bool writes_only)

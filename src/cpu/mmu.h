@@ -73,7 +73,8 @@ void mmu_init(struct mmu *mmu);
 /* Address-space changes. NEW_CR3: after CR3 was loaded; KEEP: bit 63 was set with CR4.PCIDE. */
 void mmu_new_cr3(struct mmu *mmu, const struct x86_cpu *cpu, bool keep);
 void mmu_flush_all(struct mmu *mmu, const struct x86_cpu *cpu);
-void mmu_flush_page(struct mmu *mmu, const struct x86_cpu *cpu, uint64_t va);
+/* Returns whether the page may be a part of a larger one, which is flushed whole. */
+bool mmu_flush_page(struct mmu *mmu, const struct x86_cpu *cpu, uint64_t va);
 /* Flushes one PCID that need not be the current one (INVPCID type 1). */
 void mmu_flush_pcid(struct mmu *mmu, const struct x86_cpu *cpu, unsigned pcid);
 /* Drops every entry that leads to the host page at HOST; with WRITES_ONLY, those for writing. */

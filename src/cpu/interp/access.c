@@ -1,0 +1,308 @@
+/*
+ * Guest memory, the slow paths: segmentation (SDM volume 3, chapter 5), software TLB misses, page
+ * crossings, MMIO, writes to decoded code, data breakpoints and alignment checks.
+ */
+#include "cpu/interp/access.h"
+
+#include "cpu/interp/debug.h"
+
+#include <string.h>
+
+_Noreturn static void raise_segment(struct vcpu *c, const struct uop *op, unsigned seg)
+{
+    raise_error(c, op, seg == X86_SS ? X86_SS_FAULT : X86_GP, 0);
+}
+
+uint64_t seg_linear(struct vcpu *c, const struct uop *op, unsigned seg, uint64_t offset,
+                    unsigned size, enum mmu_access access)
+{
+    const struct x86_seg *s = &c->x.seg[seg];
+    uint64_t last = offset + size - 1;
+
+    if (in_64(c))
+        return offset + c->base[seg];
+    if (s->attr & X86_ATTR_UNUSABLE)
+        raise_segment(c, op, seg);
+    if (!(c->mode & MODE_REAL)) {
+        bool code = s->attr & X86_ATTR_CODE;
+
+        if (access == MMU_WRITE ? code || !(s->attr & X86_ATTR_WRITE)
+                                : code && !(s->attr & X86_ATTR_WRITE))
+            raise_segment(c, op, seg);
+    }
+    if ((s->attr & (X86_ATTR_CODE | X86_ATTR_DOWN)) == X86_ATTR_DOWN) {
+        if (offset <= s->limit || last > (s->attr & X86_ATTR_DB ? 0xFFFFFFFF : 0xFFFF))
+            raise_segment(c, op, seg);
+    } else if (last > s->limit) {
+        raise_segment(c, op, seg);
+    }
+    return (uint32_t)(offset + s->base);
+}
+
+uint64_t ea_slow(struct vcpu *c, const struct uop *op, uint64_t offset, unsigned size,
+                 enum mmu_access access)
+{
+    if (op->asize == 2)
+        offset = (uint16_t)offset;
+    else if (op->asize == 4)
+        offset = (uint32_t)offset;
+    return seg_linear(c, op, op->seg, offset, size, access);
+}
+
+/* A piece of an operand that lies within one page. */
+struct span {
+    uint8_t *host; /* NULL: not RAM */
+    uint64_t gpa;
+    unsigned size;
+    bool in_place; /* host may be used for longer than this access: it is in the software TLB */
+};
+
+static void span_translate(struct vcpu *c, const struct uop *op, uint64_t linear,
+                           enum mmu_access access, enum mmu_context context, struct span *span)
+{
+    struct mmu_page page;
+    uint32_t error;
+    uint8_t *host;
+    uint64_t gpn;
+
+    c->mmu.misses++;
+    if (mmu_walk(c->mem, &c->x, linear, access, context, &page, &error) != 0)
+        raise_page_fault(c, op, linear, error);
+    gpn = page.gpa >> MEM_PAGE_SHIFT;
+    host = mem_page(c->mem, gpn);
+    span->gpa = page.gpa;
+    span->host = host ? host + (page.gpa & (MEM_PAGE_SIZE - 1)) : NULL;
+    span->in_place = host && page.gpa >> MEM_PAGE_SHIFT != c->apic_page >> MEM_PAGE_SHIFT;
+    if (!span->in_place)
+        span->host = NULL;
+    if (access == MMU_WRITE && host && atomic_load(&c->engine->code[gpn].lines))
+        span->in_place = false;
+    if (span->in_place)
+        mmu_fill(&c->mmu, context, access, linear, host, page.page_bits);
+}
+
+/* Translates all of an operand before any of it is touched. Returns the number of spans. */
+static unsigned operand_spans(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size,
+                              enum mmu_access access, enum mmu_context context, struct span span[2])
+{
+    unsigned first = MEM_PAGE_SIZE - (linear & (MEM_PAGE_SIZE - 1));
+    uint64_t last = linear + size - 1;
+
+    if (in_long_mode(c) && !(is_canonical(linear) && is_canonical(last)))
+        raise_segment(c, op, op ? op->seg : X86_DS);
+    if (c->check_alignment && size <= 8 && (linear & (size - 1)))
+        raise_error(c, op, X86_AC, 0);
+    span[0].size = MIN(size, first);
+    span_translate(c, op, linear, access, context, &span[0]);
+    if (c->watching && context == c->context)
+        debug_data_access(c, linear, size, access == MMU_WRITE);
+    if (size <= first)
+        return 1;
+    span[1].size = size - first;
+    linear += first;
+    if (!in_long_mode(c))
+        linear = (uint32_t)linear;
+    span_translate(c, op, linear, access, context, &span[1]);
+    return 2;
+}
+
+static uint64_t mmio_read(struct vcpu *c, uint64_t gpa, unsigned size)
+{
+    c->exits[CAUSE_MMIO]++;
+    if ((gpa ^ c->apic_page) < MEM_PAGE_SIZE)
+        return c->port->apic_ops->mmio_read(c->port->apic, gpa & (MEM_PAGE_SIZE - 1), size);
+    return bus_read(c->bus, BUS_MMIO, gpa, size);
+}
+
+static void mmio_write(struct vcpu *c, uint64_t gpa, unsigned size, uint64_t value)
+{
+    c->exits[CAUSE_MMIO]++;
+    if ((gpa ^ c->apic_page) < MEM_PAGE_SIZE) {
+        c->port->apic_ops->mmio_write(c->port->apic, gpa & (MEM_PAGE_SIZE - 1), size, value);
+        c->check_interrupt = true;
+    } else {
+        bus_write(c->bus, BUS_MMIO, gpa, size, value);
+    }
+}
+
+/* The widest power of two that LEFT bytes at GPA can be accessed by. */
+static unsigned mmio_width(uint64_t gpa, unsigned left)
+{
+    unsigned width = 8;
+
+    while (width > left || (width > 1 && (gpa & (width - 1)) && width > (left & -left)))
+        width /= 2;
+    return width;
+}
+
+static void span_read(struct vcpu *c, const struct span *span, uint8_t *buf)
+{
+    if (span->host) {
+        memcpy(buf, span->host, span->size);
+        return;
+    }
+    for (unsigned done = 0; done < span->size;) {
+        unsigned width = mmio_width(span->gpa + done, span->size - done);
+        uint64_t value = mmio_read(c, span->gpa + done, width);
+
+        memcpy(buf + done, &value, width);
+        done += width;
+    }
+}
+
+/* As one host store where the size allows it, for the guest's idea of atomicity. */
+static void host_store(uint8_t *host, const uint8_t *buf, unsigned size)
+{
+    switch (size) {
+    case 1: *(volatile uint8_t *)host = *buf; break;
+    case 2: *(volatile unaligned16 *)host = *(const unaligned16 *)buf; break;
+    case 4: *(volatile unaligned32 *)host = *(const unaligned32 *)buf; break;
+    case 8: *(volatile unaligned64 *)host = *(const unaligned64 *)buf; break;
+    default: memcpy(host, buf, size); break;
+    }
+}
+
+static void span_write(struct vcpu *c, const struct span *span, const uint8_t *buf)
+{
+    if (span->host) {
+        host_store(span->host, buf, span->size);
+        if (!span->in_place && code_written(c->engine, span->gpa, span->size))
+            block_check(c);
+        return;
+    }
+    for (unsigned done = 0; done < span->size;) {
+        unsigned width = mmio_width(span->gpa + done, span->size - done);
+        uint64_t value = 0;
+
+        memcpy(&value, buf + done, width);
+        mmio_write(c, span->gpa + done, width, value);
+        done += width;
+    }
+}
+
+static void guest_read(struct vcpu *c, const struct uop *op, uint64_t linear, void *buf,
+                       unsigned size, enum mmu_context context)
+{
+    struct span span[2];
+    unsigned spans = operand_spans(c, op, linear, size, MMU_READ, context, span);
+
+    for (unsigned i = 0, at = 0; i < spans; at += span[i++].size)
+        span_read(c, &span[i], (uint8_t *)buf + at);
+}
+
+static void guest_write(struct vcpu *c, const struct uop *op, uint64_t linear, const void *buf,
+                        unsigned size, enum mmu_context context)
+{
+    struct span span[2];
+    unsigned spans = operand_spans(c, op, linear, size, MMU_WRITE, context, span);
+
+    for (unsigned i = 0, at = 0; i < spans; at += span[i++].size)
+        span_write(c, &span[i], (const uint8_t *)buf + at);
+}
+
+uint64_t load_slow(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size)
+{
+    uint64_t value = 0;
+
+    guest_read(c, op, linear, &value, size, c->context);
+    return value;
+}
+
+void store_slow(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size,
+                uint64_t value)
+{
+    guest_write(c, op, linear, &value, size, c->context);
+}
+
+static enum mmu_context system_context(const struct vcpu *c)
+{
+    return c->x.cr4 & X86_CR4_SMAP ? MMU_SUPER : MMU_SUPER_AC;
+}
+
+uint64_t load_system(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size)
+{
+    bool check = c->check_alignment;
+    uint64_t value = 0;
+
+    c->check_alignment = false;
+    guest_read(c, op, linear, &value, size, system_context(c));
+    c->check_alignment = check;
+    return value;
+}
+
+void store_system(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size,
+                  uint64_t value)
+{
+    bool check = c->check_alignment;
+
+    c->check_alignment = false;
+    guest_write(c, op, linear, &value, size, system_context(c));
+    c->check_alignment = check;
+}
+
+void probe_write(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size)
+{
+    struct span span[2];
+
+    operand_spans(c, op, linear, size, MMU_WRITE, c->context, span);
+}
+
+/* Where an operand at LINEAR stands in the bounce buffer: with the same alignment. */
+static uint8_t *bounce_at(struct vcpu *c, uint64_t linear)
+{
+    return c->bounce + (linear & 63);
+}
+
+void *read_ptr_slow(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size)
+{
+    struct span span[2];
+    unsigned spans = operand_spans(c, op, linear, size, MMU_READ, c->context, span);
+
+    if (spans == 1 && span[0].host)
+        return span[0].host;
+    for (unsigned i = 0, at = 0; i < spans; at += span[i++].size)
+        span_read(c, &span[i], bounce_at(c, linear) + at);
+    return bounce_at(c, linear);
+}
+
+void *write_ptr_slow(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size,
+                     bool read)
+{
+    struct span span[2];
+    unsigned spans = operand_spans(c, op, linear, size, MMU_WRITE, c->context, span);
+
+    if (spans == 1 && span[0].in_place)
+        return span[0].host;
+    for (unsigned i = 0, at = 0; read && i < spans; at += span[i++].size)
+        span_read(c, &span[i], bounce_at(c, linear) + at);
+    c->bounce_va = linear;
+    c->bounce_size = size;
+    return bounce_at(c, linear);
+}
+
+void commit_ptr_slow(struct vcpu *c, const struct uop *op)
+{
+    unsigned size = c->bounce_size;
+
+    c->bounce_size = 0;
+    guest_write(c, op, c->bounce_va, bounce_at(c, c->bounce_va), size, c->context);
+}
+
+void *locked_ptr_slow(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size)
+{
+    struct span span[2];
+    unsigned spans = operand_spans(c, op, linear, size, MMU_WRITE, c->context, span);
+
+    if (spans == 1 && span[0].in_place)
+        return span[0].host;
+    safepoint_stop(&c->engine->safepoint, true);
+    c->holds_stop = true;
+    return write_ptr_slow(c, op, linear, size, true);
+}
+
+void commit_locked_slow(struct vcpu *c, const struct uop *op)
+{
+    commit_ptr_slow(c, op);
+    c->holds_stop = false;
+    safepoint_resume(&c->engine->safepoint, true);
+}

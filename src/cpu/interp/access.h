@@ -1,0 +1,180 @@
+/*
+ * Guest memory as the interpreter's handlers see it. The fast path is one look into the software
+ * TLB; everything else (misses, page crossings, MMIO, decoded code, breakpoints) is in access.c.
+ *
+ * Loads and stores are single host instructions where they do not cross a page, and so are as
+ * atomic and as ordered as the guest expects.
+ */
+#ifndef DOPPEL_CPU_INTERP_ACCESS_H
+#define DOPPEL_CPU_INTERP_ACCESS_H
+
+#include "cpu/interp/interp.h"
+
+typedef uint16_t unaligned16 __attribute__((aligned(1), may_alias));
+typedef uint32_t unaligned32 __attribute__((aligned(1), may_alias));
+typedef uint64_t unaligned64 __attribute__((aligned(1), may_alias));
+/* An operand in guest memory, by its size in bits. */
+typedef uint8_t memory8 __attribute__((may_alias));
+typedef unaligned16 memory16;
+typedef unaligned32 memory32;
+typedef unaligned64 memory64;
+
+/* The effective address of OP's memory operand, as a linear address; checks what the segment
+ * demands for an access of SIZE bytes. */
+uint64_t ea_slow(struct vcpu *c, const struct uop *op, uint64_t offset, unsigned size,
+                 enum mmu_access access);
+
+/* Segmentation alone: the linear address of OFFSET in SEG, checked. */
+uint64_t seg_linear(struct vcpu *c, const struct uop *op, unsigned seg, uint64_t offset,
+                    unsigned size, enum mmu_access access);
+
+/* The offset within the segment, before address-size truncation. */
+static inline uint64_t ea_offset(const struct vcpu *c, const struct uop *op)
+{
+    return c->x.reg[op->base] + (c->x.reg[op->index] << op->scale) + (uint64_t)op->disp;
+}
+
+static inline uint64_t ea_linear(struct vcpu *c, const struct uop *op, unsigned size,
+                                 enum mmu_access access)
+{
+    uint64_t offset = ea_offset(c, op);
+
+    if (likely(op->ea == EA_64))
+        return offset + c->base[op->seg];
+    if (op->ea == EA_FLAT)
+        return (uint32_t)offset;
+    return ea_slow(c, op, offset, size, access);
+}
+
+/* Slow paths; LINEAR is any linear address, SIZE up to 8. OP may be NULL. */
+uint64_t load_slow(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size);
+void store_slow(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size,
+                uint64_t value);
+
+/* Accesses that the processor makes on its own (descriptor tables, TSS): supervisor rights. */
+uint64_t load_system(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size);
+void store_system(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size,
+                  uint64_t value);
+
+/* Operands of any size up to 64 (and XSAVE areas by parts): a host pointer to the operand in place,
+ * or to the bounce buffer with the guest address's alignment. After write_ptr and rmw_ptr,
+ * commit_ptr finishes. */
+void *read_ptr_slow(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size);
+void *write_ptr_slow(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size,
+                     bool read);
+void commit_ptr_slow(struct vcpu *c, const struct uop *op);
+
+/* Checks that [LINEAR, LINEAR + SIZE) can be written, without writing. */
+void probe_write(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size);
+
+/* The host address for an access within one page, or NULL when the fast path does not apply. */
+static inline void *fast_read(struct vcpu *c, uint64_t linear, unsigned size)
+{
+    const struct mmu_entry *e = &c->tlb_read[(linear >> MEM_PAGE_SHIFT) & (MMU_TLB_SIZE - 1)];
+
+    if (likely(e->tag == mmu_tag(&c->mmu, linear) && (linear & 0xFFF) <= MEM_PAGE_SIZE - size))
+        return (void *)(linear + e->addend);
+    return NULL;
+}
+
+static inline void *fast_write(struct vcpu *c, uint64_t linear, unsigned size)
+{
+    const struct mmu_entry *e = &c->tlb_write[(linear >> MEM_PAGE_SHIFT) & (MMU_TLB_SIZE - 1)];
+
+    if (likely(e->tag == mmu_tag(&c->mmu, linear) && (linear & 0xFFF) <= MEM_PAGE_SIZE - size))
+        return (void *)(linear + e->addend);
+    return NULL;
+}
+
+#define DEFINE_ACCESS(BITS, TYPE)                                                                  \
+    static inline uint##BITS##_t load##BITS(struct vcpu *c, const struct uop *op, uint64_t linear) \
+    {                                                                                              \
+        const void *host = fast_read(c, linear, (BITS) / 8);                                       \
+        return likely(host) ? *(const volatile TYPE *)host                                         \
+                            : (uint##BITS##_t)load_slow(c, op, linear, (BITS) / 8);                \
+    }                                                                                              \
+    static inline void store##BITS(struct vcpu *c, const struct uop *op, uint64_t linear,          \
+                                   uint##BITS##_t value)                                           \
+    {                                                                                              \
+        void *host = fast_write(c, linear, (BITS) / 8);                                            \
+        if (likely(host))                                                                          \
+            *(volatile TYPE *)host = value;                                                        \
+        else                                                                                       \
+            store_slow(c, op, linear, (BITS) / 8, value);                                          \
+    }
+DEFINE_ACCESS(8, uint8_t)
+DEFINE_ACCESS(16, unaligned16)
+DEFINE_ACCESS(32, unaligned32)
+DEFINE_ACCESS(64, unaligned64)
+#undef DEFINE_ACCESS
+
+static inline uint64_t load_sized(struct vcpu *c, const struct uop *op, uint64_t linear,
+                                  unsigned size)
+{
+    switch (size) {
+    case 1: return load8(c, op, linear);
+    case 2: return load16(c, op, linear);
+    case 4: return load32(c, op, linear);
+    default: return load64(c, op, linear);
+    }
+}
+
+static inline void store_sized(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size,
+                               uint64_t value)
+{
+    switch (size) {
+    case 1: store8(c, op, linear, (uint8_t)value); break;
+    case 2: store16(c, op, linear, (uint16_t)value); break;
+    case 4: store32(c, op, linear, (uint32_t)value); break;
+    default: store64(c, op, linear, value); break;
+    }
+}
+
+static inline void *read_ptr(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size)
+{
+    void *host = fast_read(c, linear, size);
+
+    return likely(host) ? host : read_ptr_slow(c, op, linear, size);
+}
+
+/* For an operand that is written without being read. */
+static inline void *write_ptr(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size)
+{
+    void *host = fast_write(c, linear, size);
+
+    return likely(host) ? host : write_ptr_slow(c, op, linear, size, false);
+}
+
+/* For an operand that is read and written; faults as a write before anything is read. */
+static inline void *rmw_ptr(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size)
+{
+    void *host = fast_write(c, linear, size);
+
+    return likely(host) ? host : write_ptr_slow(c, op, linear, size, true);
+}
+
+static inline void commit_ptr(struct vcpu *c, const struct uop *op)
+{
+    if (unlikely(c->bounce_size))
+        commit_ptr_slow(c, op);
+}
+
+/* For LOCKed operations: the operand in place; where that cannot be (it crosses a page, is
+ * MMIO or decoded code), stops the other vCPUs until commit_locked and gives the bounce buffer. */
+void *locked_ptr_slow(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size);
+void commit_locked_slow(struct vcpu *c, const struct uop *op);
+
+static inline void *locked_ptr(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size)
+{
+    void *host = fast_write(c, linear, size);
+
+    return likely(host) ? host : locked_ptr_slow(c, op, linear, size);
+}
+
+static inline void commit_locked(struct vcpu *c, const struct uop *op)
+{
+    if (unlikely(c->bounce_size))
+        commit_locked_slow(c, op);
+}
+
+#endif

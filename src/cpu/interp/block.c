@@ -1,0 +1,454 @@
+/*
+ * The decoded-instruction cache of one vCPU. Blocks are found by guest physical address and mode,
+ * so that they survive changes of address space; the jump cache in front of that is by linear
+ * address and is as short-lived as translations are.
+ *
+ * A block is valid while its page's generation is the one that it was decoded under. Whoever
+ * writes to a page with decoded lines goes through code_written, which moves the generation on.
+ */
+#include "cpu/interp/access.h"
+#include "cpu/interp/debug.h"
+#include "cpu/interp/select.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define ARENA_SIZE   (32 * MiB)
+#define HASH_SIZE    (1u << 15)
+#define JUMP_ENTRIES (1u << JUMP_BITS)
+#define BLOCK_SIZE   (sizeof(struct block) + BLOCK_MAX * sizeof(struct uop))
+#define LINE_SHIFT   6
+
+/* An instruction that lies across two pages is not in the cache proper, because its bytes come
+ * from two places that change independently: it is fetched anew each time, and decoded anew when
+ * its bytes have changed. */
+#define STRADDLES 16
+struct straddle {
+    uint64_t linear;
+    uint8_t bytes[15];
+    uint8_t available;
+    struct block *block;
+};
+
+struct block_cache {
+    uint8_t *arena;
+    size_t used;
+    struct block *hash[HASH_SIZE];
+    struct jump_entry jump[JUMP_ENTRIES];
+    struct straddle straddle[STRADDLES];
+    struct code_page no_page; /* what straddling blocks belong to; never written */
+    uint64_t decoded, invalidated;
+};
+
+struct block_cache *block_cache_create(struct error *err)
+{
+    struct block_cache *cache = calloc(1, sizeof(*cache));
+
+    if (!cache) {
+        error_set(err, ENOMEM, "out of memory for the decoded-instruction cache");
+        return NULL;
+    }
+    cache->arena = mmap(NULL, ARENA_SIZE, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (cache->arena == MAP_FAILED) {
+        error_set(err, ENOMEM, "out of memory for the decoded-instruction cache");
+        free(cache);
+        return NULL;
+    }
+    for (unsigned i = 0; i < STRADDLES; i++) {
+        cache->straddle[i].block = calloc(1, sizeof(struct block) + sizeof(struct uop) * 2);
+        if (!cache->straddle[i].block) {
+            error_set(err, ENOMEM, "out of memory for the decoded-instruction cache");
+            block_cache_destroy(cache);
+            return NULL;
+        }
+    }
+    return cache;
+}
+
+void block_cache_destroy(struct block_cache *cache)
+{
+    if (!cache)
+        return;
+    for (unsigned i = 0; i < STRADDLES; i++)
+        free(cache->straddle[i].block);
+    munmap(cache->arena, ARENA_SIZE);
+    free(cache);
+}
+
+uint64_t block_decoded(const struct block_cache *cache)
+{
+    return cache->decoded;
+}
+
+uint64_t block_invalidated(const struct block_cache *cache)
+{
+    return cache->invalidated;
+}
+
+static bool is_valid(const struct block *b)
+{
+    return atomic_load_explicit(&b->page->generation, memory_order_relaxed) == b->generation;
+}
+
+/* Forgets everything; no block may be running. */
+static void cache_clear(struct block_cache *cache)
+{
+    cache->used = 0;
+    memset(cache->hash, 0, sizeof(cache->hash));
+    memset(cache->jump, 0, sizeof(cache->jump));
+}
+
+/* --- Writes to decoded code
+ * ------------------------------------------------------------------------ */
+
+static uint64_t line_mask(uint64_t offset, uint64_t size)
+{
+    unsigned first = (unsigned)(offset >> LINE_SHIFT);
+    unsigned last = (unsigned)MIN((offset + size - 1) >> LINE_SHIFT, 63);
+
+    return (~0ULL << first) & (~0ULL >> (63 - last));
+}
+
+bool code_written(struct interp *e, uint64_t gpa, uint64_t size)
+{
+    bool changed = false;
+
+    while (size) {
+        uint64_t offset = gpa & (MEM_PAGE_SIZE - 1), part = MIN(size, MEM_PAGE_SIZE - offset);
+        uint64_t gpn = gpa >> MEM_PAGE_SHIFT;
+
+        if (gpn < e->code_pages && (atomic_load(&e->code[gpn].lines) & line_mask(offset, part))) {
+            atomic_store(&e->code[gpn].lines, 0);
+            atomic_fetch_add(&e->code[gpn].generation, 1);
+            changed = true;
+        }
+        gpa += part;
+        size -= part;
+    }
+    return changed;
+}
+
+/* Stands in for what follows in an abandoned block. */
+static const struct uop *op_stale(struct vcpu *c, const struct uop *op)
+{
+    uint64_t rip = c->x.reg[X86_RIP] + op->off;
+
+    c->x.reg[X86_RIP] = in_64(c) ? rip : (uint32_t)rip;
+    c->link = 2;
+    c->instructions -= c->block->count - (uint64_t)(op - c->block->op);
+    return NULL;
+}
+
+void block_check(struct vcpu *c)
+{
+    if (!c->block || is_valid(c->block))
+        return;
+    c->blocks->invalidated++;
+    for (unsigned i = 0; i < c->block->count; i++)
+        c->block->op[i].fn = op_stale;
+}
+
+/* Announces that lines of a page are about to be decoded, so that from now on every write to them
+ * is noticed. Only then may their bytes be read. */
+static void mark_code(struct vcpu *c, uint64_t gpn, uint64_t lines)
+{
+    struct code_page *page = &c->engine->code[gpn];
+    const void *host = mem_page(c->mem, gpn);
+    uint64_t before = atomic_fetch_or(&page->lines, lines);
+
+    if (before)
+        return;
+    /* The first on this page: nobody may have it open for writing. */
+    mmu_drop_host_page(&c->mmu, host, true);
+    if (c->engine->machine.cpus == 1)
+        return;
+    safepoint_stop(&c->engine->safepoint, true);
+    for (unsigned i = 0; i < c->engine->machine.cpus; i++)
+        if (c->engine->vcpu[i])
+            mmu_drop_host_page(&c->engine->vcpu[i]->mmu, host, true);
+    safepoint_resume(&c->engine->safepoint, true);
+}
+
+/* --- Fetching and decoding
+ * ------------------------------------------------------------------------- */
+
+/* The linear address of offset RIP in CS; canonical or below 4 GiB. */
+static uint64_t code_linear(struct vcpu *c, uint64_t rip)
+{
+    if (in_64(c)) {
+        if (!is_canonical(rip))
+            raise_error(c, NULL, X86_GP, 0);
+        return rip;
+    }
+    return (uint32_t)(c->x.seg[X86_CS].base + rip);
+}
+
+static uint64_t fetch_gpa(struct vcpu *c, uint64_t linear)
+{
+    enum mmu_context context = cpl(c) == 3 ? MMU_USER : MMU_SUPER;
+    struct mmu_entry *entry = mmu_entry(&c->mmu, context, MMU_EXEC, linear);
+    struct mmu_page page;
+    uint32_t error;
+
+    /* Here the addend leads to the guest physical address. */
+    if (entry->tag == mmu_tag(&c->mmu, linear))
+        return linear + entry->addend;
+    c->mmu.misses++;
+    if (mmu_walk(c->mem, &c->x, linear, MMU_EXEC, context, &page, &error) != 0)
+        raise_page_fault(c, NULL, linear, error);
+    mmu_fill(&c->mmu, context, MMU_EXEC, linear,
+             (void *)(uintptr_t)ALIGN_DOWN(page.gpa, MEM_PAGE_SIZE), page.page_bits);
+    return page.gpa;
+}
+
+/* Copies up to 15 bytes of code at LINEAR within its page; outside RAM an empty bus reads. */
+static unsigned fetch_in_page(struct vcpu *c, uint64_t linear, uint64_t gpa, uint8_t bytes[15])
+{
+    unsigned offset = gpa & (MEM_PAGE_SIZE - 1), size = MIN(15, MEM_PAGE_SIZE - offset);
+    const uint8_t *page = mem_page(c->mem, gpa >> MEM_PAGE_SHIFT);
+
+    if (page)
+        memcpy(bytes, page + offset, size);
+    else
+        memset(bytes, 0xFF, size);
+    return size;
+}
+
+/* Bytes before the limit of CS from RIP on; 15 are as good as any number. */
+static unsigned limit_left(const struct vcpu *c, uint64_t rip)
+{
+    uint64_t limit = c->x.seg[X86_CS].limit;
+
+    if (in_64(c) || limit == 0xFFFFFFFF)
+        return 15;
+    return rip > limit ? 0 : (unsigned)MIN(limit - rip + 1, 15);
+}
+
+/* Decodes one instruction into OP. Returns its length, 0 if more bytes are needed than AVAILABLE.
+ */
+static unsigned decode_one(struct vcpu *c, const uint8_t *bytes, unsigned available, unsigned off,
+                           struct uop *op, bool *ends)
+{
+    static const enum x86_code_size size[] = {X86_CODE16, X86_CODE32, X86_CODE64};
+    struct x86_insn insn;
+    int length =
+        x86_decode(size[c->mode & MODE_SIZE], c->mode & MODE_REAL, bytes, available, &insn);
+
+    if (length == 0)
+        return 0;
+    memset(op, 0, sizeof(*op));
+    op->off = (uint16_t)off;
+    if (length < 0) {
+        select_undefined(op, length == -1 ? X86_UD : X86_GP);
+        *ends = true;
+        return 1;
+    }
+    op->len = (uint8_t)length;
+    *ends = select_uop(c, &insn, c->mode, op);
+    return (unsigned)length;
+}
+
+/* Closes a block that no branch ends: goes on with the instruction at OFF. */
+static const struct uop *op_go_on(struct vcpu *c, const struct uop *op)
+{
+    end_block(c, op);
+    c->link = 0;
+    return NULL;
+}
+
+static struct block *decode_block(struct vcpu *c, uint64_t rip, uint64_t linear, uint64_t gpa,
+                                  unsigned mode)
+{
+    struct block_cache *cache = c->blocks;
+    uint64_t gpn = gpa >> MEM_PAGE_SHIFT;
+    unsigned limit = mode & MODE_STEP ? 1 : BLOCK_MAX - 1, off = 0;
+    struct code_page *page = gpn < c->engine->code_pages && mem_page(c->mem, gpn)
+                                 ? &c->engine->code[gpn]
+                                 : &cache->no_page;
+    struct block *b;
+    bool ends = false;
+
+    if (cache->used + BLOCK_SIZE > ARENA_SIZE) {
+        cache_clear(cache);
+        c->block = NULL;
+    }
+    b = (struct block *)(cache->arena + cache->used);
+    *b = (struct block){.page = page, .gpa = gpa, .mode = (uint8_t)mode};
+    if (page != &cache->no_page) {
+        b->generation = atomic_load(&page->generation);
+        mark_code(c, gpn, line_mask(gpa & (MEM_PAGE_SIZE - 1), 15));
+    }
+    while (b->count < limit && !ends) {
+        uint8_t bytes[15];
+        unsigned available, length;
+
+        if (off && !((gpa + off) & (MEM_PAGE_SIZE - 1)))
+            break;
+        if (page != &cache->no_page)
+            mark_code(c, gpn, line_mask((gpa + off) & (MEM_PAGE_SIZE - 1), 15));
+        available = MIN(fetch_in_page(c, linear + off, gpa + off, bytes), limit_left(c, rip + off));
+        length = decode_one(c, bytes, available, off, &b->op[b->count], &ends);
+        if (!length)
+            break;
+        b->count++;
+        off += length;
+        if (((gpa + off) ^ gpa) >> MEM_PAGE_SHIFT)
+            break;
+    }
+    if (!b->count)
+        return NULL;
+    b->bytes = (uint16_t)off;
+    if (!ends) {
+        b->op[b->count] = (struct uop){.fn = op_go_on, .off = (uint16_t)off};
+    }
+    cache->used += sizeof(*b) + (b->count + !ends) * sizeof(struct uop);
+    cache->used = ALIGN_UP(cache->used, 16);
+    cache->decoded++;
+    return b;
+}
+
+/* The instruction at LINEAR, which does not end in its page (or before the limit of CS). */
+static struct block *straddling_block(struct vcpu *c, uint64_t rip, uint64_t linear, uint64_t gpa)
+{
+    struct straddle *s = &c->blocks->straddle[linear >> MEM_PAGE_SHIFT & (STRADDLES - 1)];
+    unsigned first, available, length;
+    struct block *b = s->block;
+    uint8_t bytes[15];
+    bool ends = false;
+
+    first = fetch_in_page(c, linear, gpa, bytes);
+    available = MIN(15, limit_left(c, rip));
+    if (available <= first) /* the limit cuts it off */
+        raise_error(c, NULL, X86_GP, 0);
+    {
+        uint64_t next = in_64(c) ? linear + first : (uint32_t)(linear + first);
+        uint8_t rest[15];
+
+        fetch_in_page(c, next, fetch_gpa(c, next), rest);
+        memcpy(bytes + first, rest, available - first);
+    }
+    if (s->linear == linear && b->count && b->mode == c->mode && s->available == available &&
+        memcmp(s->bytes, bytes, available) == 0)
+        return b;
+    *b = (struct block){.page = &c->blocks->no_page, .mode = c->mode, .count = 1};
+    length = decode_one(c, bytes, available, 0, &b->op[0], &ends);
+    if (!length) {
+        b->count = 0;
+        raise_error(c, NULL, X86_GP, 0); /* cut off by the limit after all */
+    }
+    if (!ends)
+        b->op[1] = (struct uop){.fn = op_go_on, .off = (uint16_t)length};
+    b->bytes = (uint16_t)length;
+    s->linear = linear;
+    s->available = (uint8_t)available;
+    memcpy(s->bytes, bytes, available);
+    return b;
+}
+
+/* --- Finding
+ * ----------------------------------------------------------------------------------------- */
+
+static unsigned hash_of(uint64_t gpa, unsigned mode)
+{
+    return (unsigned)((gpa * 0x9E3779B97F4A7C15ULL >> 40) + mode) & (HASH_SIZE - 1);
+}
+
+/* A block decoded under a larger limit may reach beyond the present one. */
+static bool within_limit(const struct vcpu *c, const struct block *b, uint64_t rip)
+{
+    uint64_t limit = c->x.seg[X86_CS].limit;
+
+    return in_64(c) || limit == 0xFFFFFFFF || rip + b->bytes - 1 <= limit;
+}
+
+static struct block *find_by_gpa(struct vcpu *c, uint64_t rip, uint64_t linear, uint64_t gpa,
+                                 unsigned mode)
+{
+    struct block_cache *cache = c->blocks;
+    struct block **slot = &cache->hash[hash_of(gpa, mode)], *b;
+
+    for (b = *slot; b; b = b->hash_next)
+        if (b->gpa == gpa && b->mode == mode && is_valid(b) && within_limit(c, b, rip))
+            return b;
+    b = decode_block(c, rip, linear, gpa, mode);
+    if (!b)
+        return NULL;
+    slot = &cache->hash[hash_of(gpa, mode)];
+    b->hash_next = *slot;
+    *slot = b;
+    return b;
+}
+
+static struct jump_entry *jump_slot(struct block_cache *cache, uint64_t linear)
+{
+    uint64_t page = linear >> MEM_PAGE_SHIFT;
+    unsigned group = (unsigned)(page ^ page >> 9) & ((1u << (JUMP_BITS - JUMP_GROUP_BITS)) - 1);
+    unsigned slot = (unsigned)(linear ^ linear >> 6) & ((1u << JUMP_GROUP_BITS) - 1);
+
+    return &cache->jump[group << JUMP_GROUP_BITS | slot];
+}
+
+void block_flush_page(struct vcpu *c, uint64_t linear, bool large)
+{
+    struct jump_entry *group = jump_slot(c->blocks, ALIGN_DOWN(linear, MEM_PAGE_SIZE));
+
+    group =
+        c->blocks->jump + ((group - c->blocks->jump) & ~(ptrdiff_t)((1 << JUMP_GROUP_BITS) - 1));
+    if (large)
+        memset(c->blocks->jump, 0, sizeof(c->blocks->jump));
+    else
+        memset(group, 0, sizeof(*group) << JUMP_GROUP_BITS);
+}
+
+/* Mode, privilege and address space: all that the meaning of a linear address depends on. */
+static uint64_t jump_key(const struct vcpu *c, unsigned mode)
+{
+    return 1u | mode << 1 | (uint64_t)(cpl(c) == 3) << 15 | (uint64_t)c->mmu.space << 16;
+}
+
+/* A link holds for every address the page is mapped at if the distance between the two blocks is
+ * the same everywhere, which it is where RIP does not wrap within the page. */
+static bool linkable(const struct block *from, const struct block *to)
+{
+    return from->page == to->page && !(to->mode & MODE_STEP) &&
+           ((to->mode & MODE_SIZE) == MODE_64 || (to->mode & MODE_FLAT));
+}
+
+struct block *block_next(struct vcpu *c)
+{
+    struct block *from = c->block, *to;
+    unsigned link = c->link;
+
+    if (from && link < 2) {
+        to = from->link[link];
+        if (to && is_valid(to))
+            return to;
+    }
+    to = block_find(c);
+    if (c->block && link < 2 && linkable(from, to)) /* the search may have cleared the cache */
+        from->link[link] = to;
+    return to;
+}
+
+struct block *block_find(struct vcpu *c)
+{
+    unsigned mode = c->mode | (c->stepping ? MODE_STEP : 0);
+    uint64_t rip = c->x.reg[X86_RIP];
+    uint64_t linear = code_linear(c, rip);
+    uint64_t key = jump_key(c, mode), gpa;
+    struct jump_entry *entry = jump_slot(c->blocks, linear);
+    struct block *b = entry->block;
+
+    if (likely(entry->linear == linear && entry->key == key && is_valid(b) &&
+               within_limit(c, b, rip)))
+        return b;
+    gpa = fetch_gpa(c, linear);
+    b = find_by_gpa(c, rip, linear, gpa, mode);
+    if (!b)
+        return straddling_block(c, rip, linear, gpa);
+    *entry = (struct jump_entry){linear, key, b};
+    return b;
+}

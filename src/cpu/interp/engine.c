@@ -1,0 +1,240 @@
+/*
+ * The interpreter as an engine: creation, state in and out, statistics.
+ */
+#include "cpu/interp/interp.h"
+
+#include "cpu/interp/run.h"
+
+#include <Zydis/Zydis.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+/* The contract's opaque types are ours here. */
+static struct interp *interp_of(struct engine *engine)
+{
+    return (struct interp *)engine;
+}
+
+static void on_written(void *opaque, uint64_t gpa, uint64_t size)
+{
+    code_written(opaque, gpa, size);
+}
+
+static void interp_destroy(struct engine *engine)
+{
+    struct interp *e = interp_of(engine);
+
+    if (!e)
+        return;
+    mem_set_listener(e->machine.mem, NULL);
+    thunk_cache_destroy(e->thunks);
+    if (e->code)
+        munmap(e->code, e->code_pages * sizeof(*e->code));
+    safepoint_destroy(&e->safepoint);
+    free(e);
+}
+
+static struct engine *interp_create(const struct machine *machine, struct error *err)
+{
+    struct mem_listener listener = {.written = on_written};
+    struct interp *e = calloc(1, sizeof(*e));
+    void *code;
+
+    if (!e) {
+        error_set(err, ENOMEM, "out of memory for the interpreter");
+        return NULL;
+    }
+    if (machine->cpus > SAFEPOINT_MAX_CPUS) {
+        error_set(err, EINVAL, "the interpreter runs at most %u vCPUs", SAFEPOINT_MAX_CPUS);
+        free(e);
+        return NULL;
+    }
+    e->machine = *machine;
+    safepoint_init(&e->safepoint);
+    e->code_pages = mem_gpn_limit(machine->mem);
+    code = mmap(NULL, e->code_pages * sizeof(*e->code), PROT_READ | PROT_WRITE,
+                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (code == MAP_FAILED) {
+        error_set(err, errno, "out of memory for the interpreter's page table: %s",
+                  strerror(errno));
+        interp_destroy((struct engine *)e);
+        return NULL;
+    }
+    e->code = code;
+    e->thunks = thunk_cache_create(err);
+    if (!e->thunks) {
+        interp_destroy((struct engine *)e);
+        return NULL;
+    }
+    listener.opaque = e;
+    mem_set_listener(machine->mem, &listener);
+    return (struct engine *)e;
+}
+
+/* Everything that follows from the architectural state, after it was replaced. */
+static void state_changed(struct vcpu *c)
+{
+    c->x.reg[X86_NONE] = 0;
+    c->x.physical_bits = c->engine->machine.model.physical_bits;
+    c->delivering = -1;
+    c->bounce_size = 0;
+    c->block = NULL;
+    c->check_interrupt = true;
+    c->in_software = c->trap_pending = c->repeating = c->ss_shadow = false;
+    c->pending_dr6 = 0;
+    c->external = 0;
+    c->apic_page = c->port->apic_ops->base(c->port->apic);
+    mmu_flush_all(&c->mmu, &c->x);
+    flags_set_status(c, c->x.rflags);
+    update_mode(c);
+    update_context(c);
+    update_fp_trap(c);
+    update_stepping(c);
+}
+
+static void interp_vcpu_destroy(struct vcpu *c)
+{
+    if (!c)
+        return;
+    c->engine->vcpu[c->port->id] = NULL;
+    c->engine->safepoint.port[c->port->id] = NULL;
+    block_cache_destroy(c->blocks);
+    free(c);
+}
+
+static struct vcpu *interp_vcpu_create(struct engine *engine, struct cpu_port *port,
+                                       struct error *err)
+{
+    struct interp *e = interp_of(engine);
+    struct vcpu *c = aligned_alloc(64, ALIGN_UP(sizeof(*c), 64));
+
+    if (!c) {
+        error_set(err, ENOMEM, "out of memory for vCPU %u", port->id);
+        return NULL;
+    }
+    memset(c, 0, sizeof(*c));
+    c->engine = e;
+    c->port = port;
+    c->mem = e->machine.mem;
+    c->bus = e->machine.bus;
+    c->blocks = block_cache_create(err);
+    if (!c->blocks) {
+        free(c);
+        return NULL;
+    }
+    mmu_init(&c->mmu);
+    x86_cpu_reset(&c->x);
+    state_changed(c);
+    e->vcpu[port->id] = c;
+    e->safepoint.port[port->id] = port;
+    return c;
+}
+
+static void interp_state_out(struct vcpu *c, struct x86_cpu *cpu)
+{
+    *cpu = c->x;
+    cpu->rflags = flags_get(c);
+}
+
+static void interp_state_in(struct vcpu *c, const struct x86_cpu *cpu)
+{
+    c->x = *cpu;
+    state_changed(c);
+}
+
+static void interp_gpn_changed(struct engine *engine, uint64_t gpn)
+{
+    struct interp *e = interp_of(engine);
+
+    safepoint_stop(&e->safepoint, false);
+    code_written(e, gpn << MEM_PAGE_SHIFT, MEM_PAGE_SIZE);
+    for (unsigned i = 0; i < e->machine.cpus; i++)
+        if (e->vcpu[i])
+            mmu_flush_all(&e->vcpu[i]->mmu, &e->vcpu[i]->x);
+    safepoint_resume(&e->safepoint, false);
+}
+
+static void interp_stats(const struct vcpu *c, struct engine_stats *stats)
+{
+    *stats = (struct engine_stats){
+        .instructions = c->instructions,
+        .blocks_decoded = block_decoded(c->blocks),
+        .blocks_invalidated = block_invalidated(c->blocks),
+        .tlb_misses = c->mmu.misses,
+        .run_ns = c->run_ns,
+    };
+    memcpy(stats->exits, c->exits, sizeof(stats->exits));
+}
+
+/* One line: the instruction at RIP as memory has it now. Returns the length of the instruction. */
+static unsigned describe(struct vcpu *c, uint64_t rip, char *line, unsigned size)
+{
+    static const enum x86_code_size code_size[] = {X86_CODE16, X86_CODE32, X86_CODE64};
+    uint64_t linear = in_64(c) ? rip : (uint32_t)(rip + c->x.seg[X86_CS].base), gpa;
+    uint8_t bytes[15];
+    struct x86_insn insn;
+    unsigned available = 0, at;
+    ZydisFormatter formatter;
+    int length;
+
+    while (available < sizeof(bytes) && mmu_peek(c->mem, &c->x, linear + available, &gpa) == 0 &&
+           mem_read(c->mem, gpa, bytes + available, 1) == 0)
+        available++;
+    length =
+        x86_decode(code_size[c->mode & MODE_SIZE], c->mode & MODE_REAL, bytes, available, &insn);
+    at = (unsigned)snprintf(line, size, "%016llx ", (unsigned long long)rip);
+    if (length <= 0) {
+        snprintf(line + at, size - at, available ? " (not an instruction)" : " (not mapped)");
+        return 0;
+    }
+    for (int i = 0; i < length; i++)
+        at += (unsigned)snprintf(line + at, size - at, " %02x", bytes[i]);
+    at += (unsigned)snprintf(line + at, size - at, "%*s", 3 * (12 - MIN(length, 11)), "");
+    ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL);
+    ZydisFormatterFormatInstruction(&formatter, &insn.z, insn.op, insn.z.operand_count_visible,
+                                    line + at, size - at, rip, NULL);
+    return (unsigned)length;
+}
+
+/* The first instruction of each of the last blocks, then the whole of the last one up to RIP. */
+static void interp_history(struct vcpu *c, char *buf, unsigned size)
+{
+    unsigned blocks = MIN(c->history_at, 12u), at = 0;
+    uint64_t rip = 0;
+    char line[200];
+
+    buf[0] = 0;
+    for (unsigned i = blocks; i > 0; i--) {
+        rip = c->history[(c->history_at - i) % HISTORY];
+        describe(c, rip, line, sizeof(line));
+        at += (unsigned)snprintf(buf + at, size - at, "%s\n", line);
+        if (at >= size)
+            return;
+    }
+    for (unsigned i = 0; i < BLOCK_MAX && rip < c->x.reg[X86_RIP]; i++) {
+        unsigned length = describe(c, rip, line, sizeof(line));
+
+        if (i > 0)
+            at += (unsigned)snprintf(buf + at, size - at, "%s\n", line);
+        if (at >= size || !length)
+            return;
+        rip += length;
+    }
+}
+
+const struct engine_ops interp_engine = {
+    .name = "interp",
+    .create = interp_create,
+    .destroy = interp_destroy,
+    .vcpu_create = interp_vcpu_create,
+    .vcpu_destroy = interp_vcpu_destroy,
+    .run = interp_run,
+    .state_out = interp_state_out,
+    .state_in = interp_state_in,
+    .gpn_changed = interp_gpn_changed,
+    .stats = interp_stats,
+    .history = interp_history,
+};

@@ -1,0 +1,41 @@
+/*
+ * What the control transfers between segments and privilege levels share.
+ */
+#ifndef DOPPEL_CPU_INTERP_FAR_H
+#define DOPPEL_CPU_INTERP_FAR_H
+
+#include "cpu/interp/segment.h"
+
+/* A stack being built or read before SS:RSP are changed: supervisor or current rights, and the
+ * size that its segment gives it. */
+struct frame {
+    uint64_t base, sp, mask;
+    unsigned size;  /* of an item, in bytes */
+    bool user;      /* accesses have user rights */
+    uint32_t limit; /* expand-up limit to check against, 0xFFFFFFFF for none */
+    bool down;
+    bool long_mode;
+};
+
+/* The present stack, or the one that SEG at SP will be. */
+struct frame frame_current(struct vcpu *c, unsigned size);
+struct frame frame_of(const struct x86_seg *seg, uint64_t sp, unsigned size, bool user);
+struct frame frame_64(uint64_t sp, unsigned size, bool user);
+void frame_push(struct vcpu *c, const struct uop *op, struct frame *f, uint64_t value);
+uint64_t frame_pop(struct vcpu *c, const struct uop *op, struct frame *f);
+/* RSP becomes the frame's, as wide as the stack is. */
+void frame_set_sp(struct vcpu *c, const struct frame *f);
+
+/* --- iret.c: what far RET and IRET share --- */
+
+/* Checks the code segment that SELECTOR names as one to return to. */
+void return_code_segment(struct vcpu *c, const struct uop *op, uint16_t selector,
+                         struct descriptor *d);
+/* Loads CS and SS:RSP of an outer level and drops what it may not see. */
+void return_to_outer(struct vcpu *c, const struct uop *op, struct descriptor *code, uint16_t ss,
+                     uint64_t sp);
+
+/* Sets RIP and ends the block. */
+const struct uop *far_go(struct vcpu *c, uint64_t rip);
+
+#endif

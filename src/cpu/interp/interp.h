@@ -1,0 +1,312 @@
+/*
+ * The interpreter's own structures: the vCPU, the decoded instruction (uop) and the block.
+ *
+ * Guest code is decoded into blocks: runs of instructions within one guest page that end at the
+ * first branch. A block is an array of uops, each with the function that executes it:
+ *
+ *     do
+ *         op = op->fn(c, op);
+ *     while (op);
+ *
+ * A handler returns the next uop, or NULL at the end of the block after setting X86_RIP. While a
+ * block runs, X86_RIP holds the address of its first instruction, so that RIP-relative operands are
+ * just a base register, and a block serves every virtual address its page is mapped at.
+ *
+ * A fault leaves a handler by longjmp (raise_*); a handler therefore changes nothing of the
+ * architectural state before its last access that can fault.
+ */
+#ifndef DOPPEL_CPU_INTERP_INTERP_H
+#define DOPPEL_CPU_INTERP_INTERP_H
+
+#include "base/util.h"
+#include "cpu/engine.h"
+#include "cpu/interp/thunk.h"
+#include "cpu/mmu.h"
+#include "cpu/safepoint.h"
+#include "x86/insn.h"
+
+#include <setjmp.h>
+
+struct uop;
+typedef const struct uop *uop_fn(struct vcpu *c, const struct uop *op);
+
+/* How an effective address is formed. */
+enum ea_kind {
+    EA_64,   /* 64-bit mode and address size */
+    EA_FLAT, /* 32-bit address size, flat segment: no check but for the wrap at 4 GiB */
+    EA_SLOW, /* everything else: ea_slow */
+    EA_NONE, /* the operand is a register */
+};
+
+struct uop {
+    uop_fn *fn;
+    int64_t disp;
+    uint64_t imm;        /* immediate; branch: target relative to the block; thunk: the function */
+    uint8_t dst, src;    /* byte offsets into x86_cpu.reg, so that AH is 1 */
+    uint8_t base, index; /* register numbers, or X86_NONE or X86_RIP */
+    uint8_t scale;       /* as a shift */
+    uint8_t seg;         /* enum x86_segment of the memory operand */
+    uint8_t ea;          /* enum ea_kind */
+    uint8_t asize;       /* address size in bytes: 2, 4, 8 */
+    uint8_t osize;       /* operand size in bytes */
+    uint8_t len;         /* of the instruction */
+    uint8_t aux;         /* the handler's own: condition, segment number, REP prefix, ... */
+    uint8_t last;        /* no more uops follow in the block */
+    uint16_t off;        /* of the instruction from the block's start */
+};
+
+/* What the decode caches of all vCPUs know about a guest page, so that whoever writes to it can
+ * invalidate them: which 64-byte lines were decoded, and a count that blocks remember. */
+struct code_page {
+    _Atomic uint64_t lines;
+    _Atomic uint32_t generation;
+};
+
+/* The mode in which code was decoded. */
+#define MODE_16   0u
+#define MODE_32   1u
+#define MODE_64   2u
+#define MODE_SIZE 3u
+#define MODE_REAL 4u  /* real or virtual-8086 */
+#define MODE_FLAT 8u  /* CS, DS, ES and SS span 4 GiB from 0, readable and writable */
+#define MODE_STEP 16u /* one instruction only */
+
+struct block {
+    struct code_page *page;
+    uint64_t gpa;
+    struct block *hash_next;
+    struct block *link[2]; /* successors within the page, once known */
+    uint32_t generation;   /* of the page when decoded */
+    uint16_t count;        /* instructions */
+    uint16_t bytes;
+    uint8_t mode;
+    struct uop op[];
+};
+
+#define BLOCK_MAX 64
+
+/* Where the block that starts at a linear address was found last. */
+struct jump_entry {
+    uint64_t linear;
+    uint64_t key; /* mode, privilege and address space; see block.c */
+    struct block *block;
+};
+#define JUMP_GROUP_BITS 6 /* entries of one page lie together */
+#define JUMP_BITS       12
+
+#define HISTORY 64
+
+struct interp {
+    struct machine machine;
+    struct thunk_cache *thunks;
+    struct safepoint safepoint;
+    struct code_page *code; /* by GPN */
+    uint64_t code_pages;
+    struct vcpu *vcpu[SAFEPOINT_MAX_CPUS];
+};
+
+struct event { /* an exception or interrupt about to be delivered */
+    int vector;
+    uint32_t error;
+    bool has_error;
+    bool software; /* INT n, INT3, INTO: DPL is checked, the return address is past it */
+    bool external;
+};
+
+struct block_cache; /* block.c */
+
+struct vcpu {
+    struct x86_cpu x; /* status flags of x.rflags are stale; see cc */
+
+    /* Status flags as LAHF and SETO leave them in AX: OF in bit 0; CF, PF, AF, ZF, SF in bits 8,
+     * 10, 12, 14, 15. */
+    uint16_t cc;
+    uint8_t mode;    /* MODE_*, of the code segment */
+    bool stepping;   /* one instruction at a time: TF, RF, breakpoints, an interrupt shadow */
+    bool repeating;  /* a repeated string instruction will go on */
+    bool ss_shadow;  /* the last instruction loaded SS: debug traps wait, too */
+    bool no_step;    /* the instruction under way hands over to a handler: no single-step trap */
+    bool keep_rf;    /* the instruction under way loads RF (IRET, task switch) */
+    bool holds_stop; /* this vCPU has stopped the others (a split locked access) */
+    bool check_interrupt;        /* an interrupt may be waiting for IF, a shadow or the TPR */
+    uint8_t fp_trap;             /* FP_TRAP_*: why a floating-point instruction faults */
+    uint8_t link;                /* which of block->link leads on; 2: none */
+    uint64_t base[X86_SEGMENTS]; /* segment bases as 64-bit mode applies them, or x.seg[].base */
+    enum mmu_context context;    /* of data accesses */
+    bool check_alignment;        /* #AC is on: CR0.AM, RFLAGS.AC and CPL 3 */
+    bool watching;               /* a data breakpoint is armed */
+    uint64_t apic_page;          /* of the xAPIC's registers, or UINT64_MAX */
+    const struct mmu_entry *tlb_read, *tlb_write; /* of the current context */
+    struct block *block;
+    uint64_t instructions;
+
+    struct interp *engine;
+    struct mem *mem;
+    struct bus *bus;
+    struct cpu_port *port;
+    struct block_cache *blocks;
+
+    jmp_buf fault_exit;
+    struct event fault;      /* what raise_* raised */
+    uint64_t pending_dr6;    /* data and I/O breakpoints met by the instruction under way */
+    bool trap_pending;       /* #DB trap after the instruction, DR6 bits in pending_dr6 */
+    int delivering;          /* vector under delivery, or -1 */
+    bool in_software;        /* INT n is being delivered: a fault belongs to it, */
+    uint64_t software_start; /* at this address */
+    uint32_t external;       /* 1 while delivering what no INT n asked for: EXT in error codes */
+
+    /* A memory operand that cannot be used in place (bounce): filled by the *_ptr functions,
+     * written back by commit_ptr. */
+    uint64_t bounce_va;
+    unsigned bounce_size; /* 0: the operand was used in place */
+
+    uint64_t history[HISTORY]; /* linear addresses of the last blocks */
+    unsigned history_at;
+    uint64_t exits[CAUSE_COUNT];
+    uint64_t run_ns;
+    unsigned pauses; /* PAUSE in a row, to give the core away */
+
+    _Alignas(64) uint8_t bounce[192];
+    struct mmu mmu;
+};
+
+/* --- Registers and flags ------------------------------------------------------------------- */
+
+#define REG8(c, off)  (*((uint8_t *)(c)->x.reg + (off)))
+#define REG16(c, off) (*(uint16_t *)((uint8_t *)(c)->x.reg + (off)))
+#define REG32(c, off) (*(uint32_t *)((uint8_t *)(c)->x.reg + (off)))
+#define REG64(c, off) (*(uint64_t *)((uint8_t *)(c)->x.reg + (off)))
+
+/* Writes a register as an instruction of that operand size does; 32 bits clear the upper half. */
+static inline void set_reg(struct vcpu *c, unsigned off, unsigned size, uint64_t value)
+{
+    if (size == 8)
+        REG64(c, off) = value;
+    else if (size == 4)
+        REG64(c, off) = (uint32_t)value;
+    else if (size == 2)
+        REG16(c, off) = (uint16_t)value;
+    else
+        REG8(c, off) = (uint8_t)value;
+}
+
+static inline uint64_t get_reg(const struct vcpu *c, unsigned off, unsigned size)
+{
+    if (size == 8)
+        return REG64(c, off);
+    if (size == 4)
+        return REG32(c, off);
+    if (size == 2)
+        return REG16(c, off);
+    return REG8(c, off);
+}
+
+#define CC_OF 0x0001u
+#define CC_CF 0x0100u
+#define CC_PF 0x0400u
+#define CC_AF 0x1000u
+#define CC_ZF 0x4000u
+#define CC_SF 0x8000u
+
+static inline uint64_t flags_get(const struct vcpu *c)
+{
+    return (c->x.rflags & ~(uint64_t)X86_FLAGS_STATUS) | (c->cc >> 8 & 0xD5) |
+           (uint64_t)(c->cc & CC_OF) << 11;
+}
+
+static inline void flags_set_status(struct vcpu *c, uint64_t rflags)
+{
+    c->cc = (uint16_t)((rflags & 0xD5) << 8 | (rflags >> 11 & 1));
+}
+
+static inline bool in_64(const struct vcpu *c)
+{
+    return (c->mode & MODE_SIZE) == MODE_64;
+}
+
+static inline bool is_canonical(uint64_t va)
+{
+    return (uint64_t)((int64_t)(va << 16) >> 16) == va;
+}
+
+static inline unsigned cpl(const struct vcpu *c)
+{
+    return x86_cpl(&c->x);
+}
+
+static inline bool in_v86(const struct vcpu *c)
+{
+    return c->x.rflags & X86_FLAG_VM;
+}
+
+static inline bool in_real(const struct vcpu *c)
+{
+    return !(c->x.cr0 & X86_CR0_PE);
+}
+
+static inline bool in_long_mode(const struct vcpu *c)
+{
+    return c->x.efer & X86_EFER_LMA;
+}
+
+static inline unsigned iopl(const struct vcpu *c)
+{
+    return (c->x.rflags & X86_FLAG_IOPL) >> 12;
+}
+
+/* The address of the instruction after OP (offset in CS). */
+static inline uint64_t next_rip(const struct vcpu *c, const struct uop *op)
+{
+    return c->x.reg[X86_RIP] + op->off + op->len;
+}
+
+/* Ends the block after OP, going on with the next instruction. */
+const struct uop *end_block(struct vcpu *c, const struct uop *op);
+
+/* --- run.c ---------------------------------------------------------------------------------- */
+
+/* Raise a fault at OP: RIP points at it. OP NULL: X86_RIP is right already. */
+_Noreturn void raise_fault(struct vcpu *c, const struct uop *op, int vector);
+_Noreturn void raise_error(struct vcpu *c, const struct uop *op, int vector, uint32_t error);
+_Noreturn void raise_page_fault(struct vcpu *c, const struct uop *op, uint64_t va, uint32_t error);
+
+/* After changes that derived state depends on: segments, control registers, CPL, RFLAGS. */
+void update_mode(struct vcpu *c);     /* CS, CR0, EFER, RFLAGS.VM, segment bases and limits */
+void update_context(struct vcpu *c);  /* CPL, CR4.SMAP, RFLAGS.AC */
+void update_fp_trap(struct vcpu *c);  /* CR0, CR4, XCR0 */
+void update_stepping(struct vcpu *c); /* RFLAGS.TF, DR7, interrupt shadow */
+/* RFLAGS as a whole, with all that follows. */
+void flags_set(struct vcpu *c, uint64_t rflags);
+
+/* --- block.c -------------------------------------------------------------------------------- */
+
+struct block_cache *block_cache_create(struct error *err);
+void block_cache_destroy(struct block_cache *cache);
+/* The block at the current RIP, decoded if need be. Raises what fetching raises. */
+struct block *block_find(struct vcpu *c);
+/* Forgets where blocks of the page at LINEAR were found (INVLPG). */
+/* The block to run after c->block, by its links if it has them. */
+struct block *block_next(struct vcpu *c);
+/* LARGE: of the whole large page around it. */
+void block_flush_page(struct vcpu *c, uint64_t linear, bool large);
+/* Ends the block now running after the present instruction if that has made it stale. Other vCPUs'
+ * blocks run out: a processor too sees another's changes of code only when it serializes. */
+void block_check(struct vcpu *c);
+uint64_t block_decoded(const struct block_cache *cache);
+uint64_t block_invalidated(const struct block_cache *cache);
+/* Tells all decode caches that [GPA, GPA + SIZE) was written; whether any was affected. */
+bool code_written(struct interp *e, uint64_t gpa, uint64_t size);
+
+/* --- select.c ------------------------------------------------------------------------------- */
+
+/* Chooses the handler and fills in the rest of OP, whose off and len are set. Returns true when the
+ * instruction ends a block. */
+bool select_uop(struct vcpu *c, const struct x86_insn *insn, unsigned mode, struct uop *op);
+
+/* --- deliver.c ------------------------------------------------------------------------------ */
+
+/* Delivers an exception or interrupt through the IVT or IDT; may raise in turn. RIP is the
+ * return address. */
+void deliver(struct vcpu *c, const struct event *event);
+
+#endif

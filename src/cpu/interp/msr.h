@@ -1,0 +1,16 @@
+/*
+ * Model-specific registers (SDM volume 4), those of the processor itself; the local APIC's go to
+ * its port.
+ */
+#ifndef DOPPEL_CPU_INTERP_MSR_H
+#define DOPPEL_CPU_INTERP_MSR_H
+
+#include "cpu/interp/interp.h"
+
+/* 0, or -1 where the instruction raises #GP(0). */
+int msr_read(struct vcpu *c, uint32_t msr, uint64_t *value);
+int msr_write(struct vcpu *c, uint32_t msr, uint64_t value);
+
+uint64_t guest_tsc(const struct vcpu *c);
+
+#endif

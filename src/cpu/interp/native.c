@@ -1,0 +1,215 @@
+/*
+ * Instructions that the host executes through a thunk, and the few vector instructions whose
+ * memory accesses depend on a mask and so are done element by element.
+ */
+#include "cpu/interp/access.h"
+#include "cpu/interp/handlers.h"
+
+#include <string.h>
+
+/* Why the register files cannot be used now (SDM volume 3, 2.5 and table 13-1). */
+_Noreturn static void raise_fp(struct vcpu *c, const struct uop *op, unsigned files)
+{
+    uint64_t cr0 = c->x.cr0, cr4 = c->x.cr4;
+    uint64_t need = X86_XCR0_SSE | X86_XCR0_AVX;
+
+    if ((files & FP_AVX) && (!(cr4 & X86_CR4_OSXSAVE) || (c->x.xcr0 & need) != need))
+        raise_fault(c, op, X86_UD);
+    if ((files & FP_SSE) && ((cr0 & X86_CR0_EM) || !(cr4 & X86_CR4_OSFXSR)))
+        raise_fault(c, op, X86_UD);
+    if ((files & FP_MMX) && (cr0 & X86_CR0_EM))
+        raise_fault(c, op, X86_UD);
+    raise_fault(c, op, X86_NM);
+}
+
+void update_fp_trap(struct vcpu *c)
+{
+    uint64_t cr0 = c->x.cr0, need = X86_XCR0_SSE | X86_XCR0_AVX;
+    unsigned trap = 0;
+
+    if (cr0 & X86_CR0_TS)
+        trap = FP_X87 | FP_SSE | FP_AVX | FP_MMX | (cr0 & X86_CR0_MP ? FP_WAIT : 0);
+    if (cr0 & X86_CR0_EM)
+        trap |= FP_X87 | FP_SSE | FP_MMX;
+    if (!(c->x.cr4 & X86_CR4_OSFXSR))
+        trap |= FP_SSE;
+    if (!(c->x.cr4 & X86_CR4_OSXSAVE) || (c->x.xcr0 & need) != need)
+        trap |= FP_AVX;
+    c->fp_trap = (uint8_t)trap;
+}
+
+void fp_check(struct vcpu *c, const struct uop *op, unsigned files)
+{
+    if (unlikely(c->fp_trap & files))
+        raise_fp(c, op, files);
+}
+
+/* An unmasked SIMD exception is #UD where the OS has not said that it handles #XM. */
+_Noreturn static void raise_native(struct vcpu *c, const struct uop *op, int vector)
+{
+    c->bounce_size = 0;
+    if (vector == X86_XM && !(c->x.cr4 & X86_CR4_OSXMMEXCPT))
+        vector = X86_UD;
+    if (vector == X86_GP || vector == X86_AC)
+        raise_error(c, op, vector, 0);
+    raise_fault(c, op, vector);
+}
+
+const struct uop *op_native(struct vcpu *c, const struct uop *op)
+{
+    thunk_fn *thunk = (thunk_fn *)(uintptr_t)op->imm;
+    struct thunk_state state = {.gpr = c->x.reg, .flags = &c->x.rflags, .xsave = c->x.xsave};
+    unsigned how = op->aux;
+    void *memory = NULL;
+    int status;
+
+    fp_check(c, op, op->src);
+    if (op->src & FP_X87) {
+        state.rip = c->x.reg[X86_RIP] + op->off;
+        state.data = ea_offset(c, op);
+    }
+    if (how & NATIVE_FLAGS)
+        c->x.rflags = flags_get(c);
+    if (how & (NATIVE_READ | NATIVE_WRITE)) {
+        uint64_t linear = ea_linear(c, op, op->osize, how & NATIVE_WRITE ? MMU_WRITE : MMU_READ);
+
+        if (!(how & NATIVE_WRITE))
+            memory = read_ptr(c, op, linear, op->osize);
+        else if (how & NATIVE_READ)
+            memory = rmw_ptr(c, op, linear, op->osize);
+        else
+            memory = write_ptr(c, op, linear, op->osize);
+    }
+    status = thunk(&state, memory);
+    if (unlikely(status))
+        raise_native(c, op, status - 1);
+    commit_ptr(c, op);
+    if (how & NATIVE_FLAGS)
+        flags_set_status(c, c->x.rflags);
+    return op + 1;
+}
+
+/* --- Masked and gathering memory operands
+ * ------------------------------------------------------------ */
+
+/* A vector register as bytes: the low half is in the legacy area, the high half of its own. */
+struct vector {
+    _Alignas(32) uint8_t byte[32];
+};
+
+static struct vector vector_get(const struct vcpu *c, unsigned n)
+{
+    struct vector v;
+
+    memcpy(v.byte, c->x.xsave + X86_XSAVE_XMM + n * 16, 16);
+    memcpy(v.byte + 16, c->x.xsave + X86_XSAVE_YMMH + n * 16, 16);
+    return v;
+}
+
+static void vector_set(struct vcpu *c, unsigned n, const struct vector *v)
+{
+    memcpy(c->x.xsave + X86_XSAVE_XMM + n * 16, v->byte, 16);
+    memcpy(c->x.xsave + X86_XSAVE_YMMH + n * 16, v->byte + 16, 16);
+}
+
+/* Whether element I of SIZE bytes is selected: its sign bit. */
+static bool selected(const struct vector *mask, unsigned i, unsigned size)
+{
+    return mask->byte[i * size + size - 1] & 0x80;
+}
+
+/* VMASKMOVPS/PD, VPMASKMOVD/Q. imm: mask register; osize: of the vector; aux: element size, plus
+ * 128 for a store; dst or src: the data register. */
+const struct uop *op_vmaskmov(struct vcpu *c, const struct uop *op)
+{
+    bool store = op->aux & 128;
+    unsigned size = op->aux & 15, count = op->osize / size;
+    struct vector mask, data = {0};
+    uint64_t linear;
+
+    fp_check(c, op, FP_AVX);
+    mask = vector_get(c, (unsigned)op->imm);
+    linear = ea_linear(c, op, op->osize, store ? MMU_WRITE : MMU_READ);
+    if (store)
+        data = vector_get(c, op->src);
+    for (unsigned i = 0; store && i < count; i++)
+        if (selected(&mask, i, size))
+            probe_write(c, op, linear + i * size, size);
+    for (unsigned i = 0; i < count; i++) {
+        uint64_t value = 0;
+
+        if (!selected(&mask, i, size))
+            continue;
+        memcpy(&value, data.byte + i * size, size);
+        if (store) {
+            store_sized(c, op, linear + i * size, size, value);
+        } else {
+            value = load_sized(c, op, linear + i * size, size);
+            memcpy(data.byte + i * size, &value, size);
+        }
+    }
+    if (!store)
+        vector_set(c, op->dst, &data);
+    return op + 1;
+}
+
+/* VGATHER*, VPGATHER*. dst: destination; src: mask; index: the vector of indices; osize: bytes of
+ * the destination vector; aux: element size, plus 128 for 64-bit indices. An element that faults
+ * leaves those before it done, as the manual demands. */
+const struct uop *op_gather(struct vcpu *c, const struct uop *op)
+{
+    unsigned size = op->aux & 15, index_size = op->aux & 128 ? 8 : 4;
+    unsigned count = MIN((unsigned)op->osize / size, (unsigned)op->imm / index_size);
+    struct vector index = vector_get(c, op->index), mask, data;
+    struct uop element = *op;
+
+    fp_check(c, op, FP_AVX);
+    mask = vector_get(c, op->src);
+    data = vector_get(c, op->dst);
+    /* The mask elements become all sign before any access. */
+    for (unsigned i = 0; i < op->osize; i += size)
+        memset(mask.byte + i, i / size < count && selected(&mask, i / size, size) ? 0xFF : 0, size);
+    memset(mask.byte + count * size, 0, 32 - count * size);
+    memset(data.byte + count * size, 0, 32 - count * size);
+    element.index = X86_NONE;
+    for (unsigned i = 0; i < count; i++) {
+        int64_t offset = 0;
+        uint64_t value;
+
+        if (!selected(&mask, i, size))
+            continue;
+        memcpy(&offset, index.byte + i * index_size, index_size);
+        if (index_size == 4)
+            offset = (int32_t)offset;
+        element.disp = op->disp + (int64_t)((uint64_t)offset << op->scale);
+        vector_set(c, op->src, &mask);
+        vector_set(c, op->dst, &data);
+        value = load_sized(c, op, ea_linear(c, &element, size, MMU_READ), size);
+        memcpy(data.byte + i * size, &value, size);
+        memset(mask.byte + i * size, 0, size);
+    }
+    vector_set(c, op->src, &mask);
+    vector_set(c, op->dst, &data);
+    return op + 1;
+}
+
+/* MASKMOVDQU and MASKMOVQ; osize: 16 or 8; dst: data register; src: mask register. */
+const struct uop *op_maskmovdqu(struct vcpu *c, const struct uop *op)
+{
+    const uint8_t *data, *mask;
+    uint64_t linear;
+
+    fp_check(c, op, op->osize == 8 ? FP_MMX : op->aux);
+    data =
+        op->osize == 8 ? c->x.xsave + 32 + op->dst * 16 : c->x.xsave + X86_XSAVE_XMM + op->dst * 16;
+    mask =
+        op->osize == 8 ? c->x.xsave + 32 + op->src * 16 : c->x.xsave + X86_XSAVE_XMM + op->src * 16;
+    linear = ea_linear(c, op, op->osize, MMU_WRITE);
+    for (unsigned i = 0; i < op->osize; i++)
+        if (mask[i] & 0x80)
+            probe_write(c, op, linear + i, 1);
+    for (unsigned i = 0; i < op->osize; i++)
+        if (mask[i] & 0x80)
+            store8(c, op, linear + i, data[i]);
+    return op + 1;
+}

@@ -1,0 +1,296 @@
+/*
+ * The interpreter's run loop: blocks, faults, interrupts, single steps. And the state that is
+ * derived from control registers, segments and flags.
+ */
+#include "cpu/interp/run.h"
+
+#include "cpu/interp/access.h"
+#include "cpu/interp/debug.h"
+#include "cpu/interp/handlers.h"
+
+#include <time.h>
+
+/* --- Raising
+ * ------------------------------------------------------------------------------------------ */
+
+_Noreturn static void leave(struct vcpu *c, const struct uop *op, int vector, bool has_error,
+                            uint32_t error)
+{
+    if (op && c->block) {
+        uint64_t rip = c->x.reg[X86_RIP] + op->off;
+
+        c->x.reg[X86_RIP] = in_64(c) ? rip : (uint32_t)rip;
+        c->instructions -= c->block->count - (uint64_t)(op - c->block->op);
+    }
+    c->fault = (struct event){.vector = vector, .error = error, .has_error = has_error};
+    longjmp(c->fault_exit, 1);
+}
+
+void raise_fault(struct vcpu *c, const struct uop *op, int vector)
+{
+    leave(c, op, vector, false, 0);
+}
+
+void raise_error(struct vcpu *c, const struct uop *op, int vector, uint32_t error)
+{
+    leave(c, op, vector, true, error);
+}
+
+void raise_page_fault(struct vcpu *c, const struct uop *op, uint64_t va, uint32_t error)
+{
+    c->x.cr2 = va;
+    c->exits[CAUSE_PAGE_FAULT]++;
+    leave(c, op, X86_PF, true, error);
+}
+
+/* --- Derived state
+ * ------------------------------------------------------------------------------------ */
+
+static bool is_flat(const struct x86_seg *s)
+{
+    return s->base == 0 && s->limit == 0xFFFFFFFF && (s->attr & X86_ATTR_WRITE) &&
+           !(s->attr & (X86_ATTR_CODE | X86_ATTR_DOWN | X86_ATTR_UNUSABLE));
+}
+
+void update_mode(struct vcpu *c)
+{
+    const struct x86_seg *cs = &c->x.seg[X86_CS];
+    bool long64 = in_long_mode(c) && (cs->attr & X86_ATTR_L);
+    unsigned mode = long64 ? MODE_64 : cs->attr & X86_ATTR_DB ? MODE_32 : MODE_16;
+
+    if (in_real(c) || in_v86(c))
+        mode |= MODE_REAL;
+    else if (!long64 && cs->base == 0 && cs->limit == 0xFFFFFFFF && is_flat(&c->x.seg[X86_DS]) &&
+             is_flat(&c->x.seg[X86_ES]) && is_flat(&c->x.seg[X86_SS]))
+        mode |= MODE_FLAT;
+    c->mode = (uint8_t)mode;
+    for (unsigned i = 0; i < X86_SEGMENTS; i++)
+        c->base[i] = long64 && i < X86_FS ? 0 : c->x.seg[i].base;
+}
+
+void update_context(struct vcpu *c)
+{
+    /* Matches nothing: sends every access down the slow path, where it is looked at. */
+    static const struct mmu_entry none[MMU_TLB_SIZE];
+
+    c->context = mmu_context(&c->x);
+    c->check_alignment = (c->x.cr0 & X86_CR0_AM) && (c->x.rflags & X86_FLAG_AC) && cpl(c) == 3;
+    if (c->watching || c->check_alignment) {
+        c->tlb_read = c->tlb_write = none;
+    } else {
+        c->tlb_read = c->mmu.tlb[c->context][MMU_READ];
+        c->tlb_write = c->mmu.tlb[c->context][MMU_WRITE];
+    }
+}
+
+void update_stepping(struct vcpu *c)
+{
+    bool watching = debug_armed(c, 0xA); /* writes and accesses */
+
+    c->stepping =
+        (c->x.rflags & (X86_FLAG_TF | X86_FLAG_RF)) || c->x.interrupt_shadow || debug_armed(c, 0xF);
+    if (watching != c->watching) {
+        c->watching = watching;
+        update_context(c);
+    }
+}
+
+void flags_set(struct vcpu *c, uint64_t rflags)
+{
+    uint64_t changed = c->x.rflags ^ rflags;
+
+    flags_set_status(c, rflags);
+    c->x.rflags = (rflags & ~(uint64_t)X86_FLAGS_STATUS) | X86_FLAG_ONE;
+    if (changed & rflags & X86_FLAG_IF)
+        c->check_interrupt = true;
+    if (changed & X86_FLAG_VM)
+        update_mode(c);
+    if (changed & (X86_FLAG_AC | X86_FLAG_VM))
+        update_context(c);
+    if (changed & (X86_FLAG_TF | X86_FLAG_RF))
+        update_stepping(c);
+}
+
+/* --- Events
+ * ------------------------------------------------------------------------------------------- */
+
+/* What raise_* left behind: combines it with what was under delivery, and delivers. Returns false
+ * on a triple fault. */
+static bool deliver_fault(struct vcpu *c)
+{
+    struct event event = c->fault;
+
+    if (c->holds_stop) {
+        c->holds_stop = false;
+        safepoint_resume(&c->engine->safepoint, true);
+    }
+    c->bounce_size = 0;
+    c->block = NULL;
+    c->pending_dr6 = 0;
+    c->trap_pending = false;
+    if (c->in_software) {
+        c->in_software = false;
+        c->x.reg[X86_RIP] = c->software_start;
+    }
+    if (c->delivering >= 0) {
+        int combined = x86_vector_combine(c->delivering, event.vector);
+
+        if (combined < 0) {
+            c->x.activity = X86_SHUTDOWN;
+            c->delivering = -1;
+            return false;
+        }
+        if (combined != event.vector)
+            event = (struct event){.vector = combined, .has_error = true};
+    }
+    if (event.vector != X86_PF)
+        c->exits[CAUSE_EXCEPTION]++;
+    if (in_real(c))
+        event.has_error = false;
+    deliver(c, &event);
+    return true;
+}
+
+static void deliver_interrupt(struct vcpu *c, int vector)
+{
+    struct event event = {.vector = vector, .external = true};
+
+    c->exits[CAUSE_INTERRUPT]++;
+    c->block = NULL;
+    c->x.activity = X86_RUNNING;
+    c->pauses = 0;
+    deliver(c, &event);
+}
+
+/* Looks at requests and interrupts. Returns an exit, or -1 to go on with guest code. */
+static int attend(struct vcpu *c)
+{
+    _Atomic uint32_t *requests = &c->port->requests;
+    uint32_t seen = atomic_load(requests);
+
+    if (seen & CPU_REQ_ENGINE) {
+        atomic_fetch_and(requests, ~(uint32_t)CPU_REQ_ENGINE);
+        safepoint_poll(&c->engine->safepoint);
+    }
+    if (seen & (CPU_REQ_KICK | CPU_REQ_INIT | CPU_REQ_SIPI))
+        return EXIT_KICK;
+    if (c->x.activity == X86_SHUTDOWN)
+        return EXIT_SHUTDOWN;
+    if (c->x.activity == X86_WAIT_SIPI)
+        return EXIT_HALT;
+    if ((seen & CPU_REQ_NMI) && !c->x.nmi_blocked && !c->x.interrupt_shadow) {
+        atomic_fetch_and(requests, ~(uint32_t)CPU_REQ_NMI);
+        deliver_interrupt(c, X86_NMI);
+        c->x.nmi_blocked = true;
+    }
+    if (seen & CPU_REQ_INTR) {
+        atomic_fetch_and(requests, ~(uint32_t)CPU_REQ_INTR);
+        c->check_interrupt = true;
+    }
+    if (c->check_interrupt && !c->x.interrupt_shadow) {
+        const struct apic_ops *apic = c->port->apic_ops;
+        int vector = -1;
+
+        /* When IF is set, flags_set and STI ask again. */
+        if ((c->x.rflags & X86_FLAG_IF) && apic->pending(c->port->apic) >= 0)
+            vector = apic->ack(c->port->apic);
+        if (vector < 0)
+            c->check_interrupt = false;
+        else
+            deliver_interrupt(c, vector);
+    }
+    return c->x.activity == X86_HALTED ? EXIT_HALT : -1;
+}
+
+static bool needs_attention(const struct vcpu *c)
+{
+    /* A masked NMI stays in requests; it is no reason to look every time. */
+    uint32_t seen = atomic_load_explicit(&c->port->requests, memory_order_relaxed);
+
+    return unlikely(seen | c->check_interrupt | (c->x.activity != X86_RUNNING)) &&
+           (c->check_interrupt || c->x.activity != X86_RUNNING || (seen & ~(uint32_t)CPU_REQ_NMI) ||
+            !c->x.nmi_blocked);
+}
+
+/* --- Running
+ * ------------------------------------------------------------------------------------------ */
+
+static inline void execute(struct vcpu *c, struct block *b)
+{
+    const struct uop *op = b->op;
+
+    c->block = b;
+    c->instructions += b->count;
+    c->history[c->history_at++ % HISTORY] = c->x.reg[X86_RIP];
+    do
+        op = op->fn(c, op);
+    while (op);
+}
+
+/* One instruction, with everything that may happen around it. */
+static void step(struct vcpu *c)
+{
+    bool tf = c->x.rflags & X86_FLAG_TF, shadow = c->x.interrupt_shadow;
+
+    if (!c->ss_shadow && debug_armed(c, 1))
+        debug_check_fetch(c, in_64(c) ? c->x.reg[X86_RIP]
+                                      : (uint32_t)(c->x.seg[X86_CS].base + c->x.reg[X86_RIP]));
+    c->x.interrupt_shadow = c->ss_shadow = false;
+    c->keep_rf = c->repeating = c->no_step = false;
+    execute(c, block_find(c));
+    c->block = NULL;
+    if (shadow)
+        c->check_interrupt = true;
+    if (!c->keep_rf) {
+        if (c->repeating)
+            c->x.rflags |= X86_FLAG_RF;
+        else
+            c->x.rflags &= ~(uint64_t)X86_FLAG_RF;
+    }
+    update_stepping(c);
+    if (!c->ss_shadow)
+        debug_after_instruction(c, tf && !c->no_step);
+}
+
+static enum engine_exit run_inside(struct vcpu *c)
+{
+    if (setjmp(c->fault_exit) && !deliver_fault(c))
+        return EXIT_SHUTDOWN;
+    for (;;) {
+        if (unlikely(needs_attention(c))) {
+            int exit = attend(c);
+
+            if (exit >= 0)
+                return (enum engine_exit)exit;
+        }
+        if (unlikely(c->stepping))
+            step(c);
+        else
+            execute(c, block_next(c));
+    }
+}
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+enum engine_exit interp_run(struct vcpu *c)
+{
+    uint64_t start = now_ns(), apic_page = c->port->apic_ops->base(c->port->apic);
+    enum engine_exit exit;
+
+    if (apic_page != c->apic_page) { /* an INIT or a reset from outside */
+        c->apic_page = apic_page;
+        mmu_flush_all(&c->mmu, &c->x);
+    }
+    c->block = NULL;
+    safepoint_enter(&c->engine->safepoint);
+    exit = run_inside(c);
+    safepoint_leave(&c->engine->safepoint);
+    c->run_ns += now_ns() - start;
+    return exit;
+}

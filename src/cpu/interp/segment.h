@@ -1,0 +1,112 @@
+/*
+ * Descriptors and segment registers (SDM volume 3, chapter 3 and 5).
+ */
+#ifndef DOPPEL_CPU_INTERP_SEGMENT_H
+#define DOPPEL_CPU_INTERP_SEGMENT_H
+
+#include "cpu/interp/interp.h"
+
+/* System descriptor types (SDM volume 3, table 3-2). */
+enum {
+    SYS_TSS16 = 1,
+    SYS_LDT = 2,
+    SYS_TSS16_BUSY = 3,
+    SYS_CALL16 = 4,
+    SYS_TASK_GATE = 5,
+    SYS_INT16 = 6,
+    SYS_TRAP16 = 7,
+    SYS_TSS = 9,
+    SYS_TSS_BUSY = 11,
+    SYS_CALL = 12,
+    SYS_INT = 14,
+    SYS_TRAP = 15,
+};
+
+struct descriptor {
+    uint64_t low, high; /* high: the second half of a 16-byte system descriptor, read on demand */
+    uint64_t linear;    /* where it stands */
+    uint16_t selector;
+};
+
+static inline unsigned desc_type(const struct descriptor *d)
+{
+    return d->low >> 40 & 15;
+}
+
+static inline bool desc_s(const struct descriptor *d)
+{
+    return d->low >> 44 & 1;
+}
+
+static inline unsigned desc_dpl(const struct descriptor *d)
+{
+    return d->low >> 45 & 3;
+}
+
+static inline bool desc_present(const struct descriptor *d)
+{
+    return d->low >> 47 & 1;
+}
+
+static inline bool desc_is_code(const struct descriptor *d)
+{
+    return desc_s(d) && (desc_type(d) & 8);
+}
+
+static inline bool desc_conforming(const struct descriptor *d)
+{
+    return desc_type(d) & 4;
+}
+
+/* The error code that names SELECTOR. */
+static inline uint32_t selector_error(const struct vcpu *c, uint16_t selector)
+{
+    return (selector & 0xFFFCu) | c->external;
+}
+
+/* Reads the descriptor that SELECTOR names. False beyond the table's limit (or without an LDT). */
+bool desc_read(struct vcpu *c, const struct uop *op, uint16_t selector, struct descriptor *d);
+/* The same, raising VECTOR(selector) instead. */
+void desc_need(struct vcpu *c, const struct uop *op, uint16_t selector, int vector,
+               struct descriptor *d);
+/* Reads d->high of a 16-byte descriptor; raises #GP(selector) when it lies beyond the limit. */
+void desc_read_high(struct vcpu *c, const struct uop *op, struct descriptor *d);
+/* Sets the accessed bit in the table. */
+void desc_set_accessed(struct vcpu *c, const struct uop *op, struct descriptor *d);
+/* Changes a TSS descriptor between available and busy. */
+void desc_set_busy(struct vcpu *c, const struct uop *op, const struct descriptor *d, bool busy);
+struct x86_seg desc_to_seg(const struct descriptor *d, uint16_t selector);
+uint64_t desc_base_64(const struct descriptor *d); /* of a 16-byte descriptor */
+
+/* Loads ES, SS, DS, FS or GS as MOV does, in any mode. */
+void load_segment(struct vcpu *c, const struct uop *op, unsigned seg, uint16_t selector);
+/* Loads any segment register as real and virtual-8086 mode do; RIP is the caller's. */
+void load_segment_real(struct vcpu *c, unsigned seg, uint16_t selector);
+/* Reads the descriptor of a stack segment for privilege level LEVEL, checks it and sets its
+ * accessed bit; raises VECTOR (#TS or #GP) or #SS naming the selector. */
+void ss_need(struct vcpu *c, const struct uop *op, uint16_t selector, unsigned level, int vector,
+             struct descriptor *d);
+/* Loads SS for privilege level LEVEL, with the same checks. */
+void load_ss(struct vcpu *c, const struct uop *op, uint16_t selector, unsigned level, int vector);
+/* Loads CS from a checked code descriptor, at privilege level LEVEL (which SS.DPL must follow). */
+void load_cs(struct vcpu *c, const struct uop *op, uint16_t selector, struct descriptor *d,
+             unsigned level);
+/* SS null for level LEVEL, as 64-bit mode has it. */
+void load_null_ss(struct vcpu *c, unsigned level);
+/* Data segments that the new, outer level may not keep become null (RET and IRET). */
+void drop_privileged_segments(struct vcpu *c);
+
+/* --- far.c, task.c --- */
+
+/* The stack for level LEVEL out of the current 16- or 32-bit TSS; #TS if it is too short. */
+void tss_stack(struct vcpu *c, const struct uop *op, unsigned level, uint16_t *ss, uint32_t *esp);
+/* A 64-bit stack pointer at OFFSET in the 64-bit TSS. */
+uint64_t tss_stack_64(struct vcpu *c, const struct uop *op, unsigned offset);
+
+enum task_switch { TASK_JMP, TASK_CALL, TASK_INT, TASK_IRET };
+/* Switches to the task whose TSS descriptor D is; the return address is NEXT. Raises what it raises
+ * in the old task up to the point of commitment, in the new one after. */
+void task_switch(struct vcpu *c, const struct uop *op, struct descriptor *d,
+                 enum task_switch reason, uint64_t next);
+
+#endif
