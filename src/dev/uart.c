@@ -85,7 +85,8 @@ struct uart {
     uint8_t ier, fcr, lcr, mcr, lsr_errors, msr, scr;
     uint16_t divisor;
     bool thre_pending, timeout_pending;
-    bool line; /* the interrupt line's level */
+    bool line;     /* the interrupt line's level */
+    bool rts_used; /* RTS has been up since reset */
     uint32_t polls;
 
     uint8_t fifo[FIFO_SIZE];
@@ -172,13 +173,15 @@ static void timeout_fired(void *opaque)
     update_irq(u);
 }
 
-/* Whether a byte put into the FIFO now would be seen. A driver that is being set up reads and
- * drops what it finds. */
+/* Whether a byte put into the FIFO now would be seen: a driver that is being set up reads and drops
+ * what it finds. RTS is what says so, once the guest has used it; before, any sign of interest. */
 static bool listening(const struct uart *u)
 {
     if (u->mcr & MCR_LOOP)
         return false;
-    return (u->mcr & MCR_RTS) || (u->ier & IER_RX) || u->polls >= POLLS_LISTENING;
+    if (u->rts_used)
+        return u->mcr & MCR_RTS;
+    return (u->ier & IER_RX) || u->polls >= POLLS_LISTENING;
 }
 
 /* Moves bytes from the queue into the FIFO. */
@@ -386,6 +389,7 @@ static void write_mcr(struct uart *u, uint8_t value)
     if ((u->mcr ^ value) & MCR_LOOP)
         fifo_clear(u);
     u->mcr = value & 0x1F;
+    u->rts_used |= (value & MCR_RTS) && !(value & MCR_LOOP);
     update_modem(u);
     pump(u);
 }
@@ -430,7 +434,7 @@ static void uart_reset(struct dev *dev)
     fifo_clear(u);
     u->ier = u->fcr = u->lcr = u->mcr = u->lsr_errors = u->scr = 0;
     u->divisor = 12;
-    u->thre_pending = u->timeout_pending = false;
+    u->thre_pending = u->timeout_pending = u->rts_used = false;
     u->polls = 0;
     u->msr = modem_lines(u);
     update_irq(u);
@@ -452,6 +456,7 @@ static void uart_state(struct dev *dev, struct state *s)
     state_field(s, u->divisor);
     state_bool(s, &u->thre_pending);
     state_bool(s, &u->timeout_pending);
+    state_bool(s, &u->rts_used);
     state_field(s, u->polls);
     state_bytes(s, u->fifo, sizeof(u->fifo));
     state_field(s, u->fifo_count);

@@ -21,7 +21,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define MAX_DEVICES 24
+#define MAX_DEVICES   24
+#define PIC_ELCR_PORT 0x4D0
 
 const struct board_serial board_serial[BOARD_SERIAL_PORTS] = {
     {0x3F8, 4}, {0x2F8, 3}, {0x3E8, 10}, {0x2E8, 11}};
@@ -201,6 +202,8 @@ void board_reset(struct board *b)
         b->devices[i]->ops->reset(b->devices[i]);
     bus_unlock(b->bus);
     lapic_firmware_setup(b->lapics);
+    /* At the 8259s, too, the SCI is level-triggered. */
+    bus_write(b->bus, BUS_PORT, PIC_ELCR_PORT + PM_SCI / 8, 1, 1u << PM_SCI % 8);
 }
 
 void board_state(struct board *b, struct state *s)

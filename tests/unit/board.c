@@ -190,6 +190,23 @@ static void test_isa_lines_through_pics(void **state)
     assert_int_equal(ack(f), 0x72);
 }
 
+static void test_sci_through_pics(void **state)
+{
+    struct fixture *f = *state;
+
+    init_pics(f, 1u << 2 | 1u << 9);
+    bus_write(f->bus, BUS_PORT, 0x602, 2, 0x100);
+    board_power_button(f->board);
+    assert_int_equal(ack(f), 0x71);
+    out(f, 0xA0, 0x20);
+    out(f, 0x20, 0x20);
+    assert_int_equal(ack(f), 0x71); /* the level stands */
+    bus_write(f->bus, BUS_PORT, 0x600, 2, 0x100);
+    out(f, 0xA0, 0x20);
+    out(f, 0x20, 0x20);
+    assert_int_equal(pending(f), -1);
+}
+
 /* The SCI is level-triggered: it comes again until the button has been seen to. */
 static void test_level_triggered(void **state)
 {
@@ -295,6 +312,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_isa_lines_through_ioapic),
         TEST(test_isa_lines_through_pics),
+        TEST(test_sci_through_pics),
         TEST(test_level_triggered),
         TEST(test_events),
         TEST(test_reset),

@@ -285,6 +285,31 @@ static void test_polling_guest(void **state)
     assert_int_equal(in(f, DATA), 'x');
 }
 
+/* A guest that is short of room lowers RTS, and raises it later. */
+static void test_request_to_send(void **state)
+{
+    struct fixture *f = *state;
+
+    listen(f, 0x01);
+    out(f, MCR, 0x09);
+    assert_int_equal(type(f, "x"), 1);
+    assert_int_equal(in(f, LSR) & 1, 0);
+    out(f, MCR, 0x0B);
+    assert_int_equal(in(f, DATA), 'x');
+}
+
+/* Interrupts are a sign of interest in a guest that never touches RTS. */
+static void test_without_request_to_send(void **state)
+{
+    struct fixture *f = *state;
+
+    type(f, "x");
+    assert_false(f->rig->level[4]);
+    out(f, IER, 0x01);
+    assert_true(f->rig->level[4]);
+    assert_int_equal(in(f, DATA), 'x');
+}
+
 static void test_flow_control(void **state)
 {
     struct fixture *f = *state;
@@ -362,6 +387,8 @@ int main(void)
         TEST(test_unplugged),
         TEST(test_nothing_is_lost),
         TEST(test_polling_guest),
+        TEST(test_request_to_send),
+        TEST(test_without_request_to_send),
         TEST(test_flow_control),
         TEST(test_reset),
         TEST(test_save_restore),
