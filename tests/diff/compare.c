@@ -18,6 +18,7 @@ static const char *const segment_name[] = {"es", "cs", "ss", "ds", "fs", "gs"};
 /* Collects the differences of one case. */
 struct report {
     FILE *out;
+    bool brief; /* only the names */
     unsigned count;
 };
 
@@ -30,6 +31,10 @@ static void check(struct report *r, const char *what, int index, uint64_t native
     r->count++;
     if (!r->out)
         return;
+    if (r->brief) {
+        fprintf(r->out, " %s", what);
+        return;
+    }
     if (index < 0)
         snprintf(name, sizeof(name), "%s", what);
     else
@@ -45,6 +50,10 @@ static void check_bytes(struct report *r, const char *what, unsigned index, cons
     r->count++;
     if (!r->out)
         return;
+    if (r->brief) {
+        fprintf(r->out, " %s%u", what, index);
+        return;
+    }
     fprintf(r->out, "  %s%u\n    native", what, index);
     for (unsigned i = size; i-- > 0;)
         fprintf(r->out, " %02x", native[i]);
@@ -110,40 +119,49 @@ static void compare_memory(struct report *r, const struct diff_result *native,
             if (native->image[i] == engine->image[i] || is_masked(mask, i))
                 continue;
             r->count++;
-            if (r->out && shown++ < 32)
+            if (r->brief && shown++ == 0)
+                fprintf(r->out, " memory");
+            if (r->out && !r->brief && shown++ < 32)
                 fprintf(r->out, "  memory +%04x native %02x  engine %02x\n", i, native->image[i],
                         engine->image[i]);
         }
     }
 }
 
-unsigned compare_results(const struct diff_case *c, const struct diff_result *native,
-                         const struct diff_result *engine, FILE *out)
+static unsigned compare_into(struct report *r, const struct diff_case *c,
+                             const struct diff_result *native, const struct diff_result *engine)
 {
     const struct diff_state *n = &native->out, *e = &engine->out;
     /* Outside 64-bit mode the upper halves are undefined, and R8-R15 too, after a mode switch (SDM
      * volume 1, 3.4.1.1). */
     bool narrow = c->code_size != X86_CODE64 || n->selector[X86_CS] == DIFF_CS32;
     uint64_t width = narrow ? UINT32_MAX : UINT64_MAX;
-    struct report r = {.out = out};
     struct mask mask;
 
     mask_find(c, native, &mask);
-    check(&r, "timeout", -1, native->timeout, engine->timeout);
-    check(&r, "vector", -1, (uint64_t)native->vector, (uint64_t)engine->vector);
-    check(&r, "error", -1, native->error | mask.error, engine->error | mask.error);
-    check(&r, "cr2", -1, native->cr2, engine->cr2);
-    check(&r, "rip", -1, n->rip, e->rip);
-    check(&r, "rflags", -1, n->rflags & ~mask.flags, e->rflags & ~mask.flags);
+    check(r, "timeout", -1, native->timeout, engine->timeout);
+    check(r, "vector", -1, (uint64_t)native->vector, (uint64_t)engine->vector);
+    check(r, "error", -1, native->error | mask.error, engine->error | mask.error);
+    check(r, "cr2", -1, native->cr2, engine->cr2);
+    check(r, "rip", -1, n->rip, e->rip);
+    check(r, "rflags", -1, n->rflags & ~mask.flags, e->rflags & ~mask.flags);
     for (unsigned i = 0; i < (narrow ? 8u : 16u); i++)
-        check(&r, gpr_name[i], -1, n->gpr[i] & width, e->gpr[i] & width);
+        check(r, gpr_name[i], -1, n->gpr[i] & width, e->gpr[i] & width);
     for (unsigned i = 0; i < X86_SEGMENTS; i++)
-        check(&r, segment_name[i], -1, n->selector[i], e->selector[i]);
-    check(&r, "fs_base", -1, n->fs_base, e->fs_base);
-    check(&r, "gs_base", -1, n->gs_base, e->gs_base);
-    compare_xsave(&r, n->xsave, e->xsave, &mask);
-    compare_memory(&r, native, engine, &mask);
-    return r.count;
+        check(r, segment_name[i], -1, n->selector[i], e->selector[i]);
+    check(r, "fs_base", -1, n->fs_base, e->fs_base);
+    check(r, "gs_base", -1, n->gs_base, e->gs_base);
+    compare_xsave(r, n->xsave, e->xsave, &mask);
+    compare_memory(r, native, engine, &mask);
+    return r->count;
+}
+
+unsigned compare_results(const struct diff_case *c, const struct diff_result *native,
+                         const struct diff_result *engine, FILE *out)
+{
+    struct report r = {.out = out};
+
+    return compare_into(&r, c, native, engine);
 }
 
 static void print_state(FILE *out, const char *what, const struct diff_state *s)
@@ -172,30 +190,53 @@ static void print_registers(FILE *out, const struct diff_state *s)
                 field(s->xsave, X86_XSAVE_XMM + i * 16, 8));
 }
 
-static void print_code(FILE *out, const struct diff_case *c)
+/* Disassembles the instruction AT bytes into the case's code; returns its length. */
+static unsigned disassemble(const struct diff_case *c, unsigned at, char *text, unsigned size)
 {
     uint64_t offset = diff_code_offset(c, c->in.rip);
     ZydisFormatter formatter;
+    struct x86_insn insn;
+    int length =
+        x86_decode(c->code_size, false, c->image + offset + at, MIN(15u, c->size - at), &insn);
 
+    snprintf(text, size, "(undefined)");
+    if (length <= 0)
+        return 1;
     ZydisFormatterInit(&formatter, ZYDIS_FORMATTER_STYLE_INTEL);
-    for (unsigned at = 0; at < c->size;) {
-        struct x86_insn insn;
-        char text[128] = "(undefined)";
-        int length =
-            x86_decode(c->code_size, false, c->image + offset + at, MIN(15u, c->size - at), &insn);
+    ZydisFormatterFormatInstruction(&formatter, &insn.z, insn.op, insn.z.operand_count_visible,
+                                    text, size, c->in.rip + at, NULL);
+    return (unsigned)length;
+}
 
-        if (length > 0)
-            ZydisFormatterFormatInstruction(&formatter, &insn.z, insn.op,
-                                            insn.z.operand_count_visible, text, sizeof(text),
-                                            c->in.rip + at, NULL);
-        else
-            length = 1;
+static void print_code(FILE *out, const struct diff_case *c)
+{
+    uint64_t offset = diff_code_offset(c, c->in.rip);
+
+    for (unsigned at = 0; at < c->size;) {
+        char text[128];
+        unsigned length = disassemble(c, at, text, sizeof(text));
+
         fprintf(out, "  %012" PRIx64 "  ", c->in.rip + at);
-        for (int i = 0; i < length && i < 15; i++)
-            fprintf(out, "%02x ", c->image[offset + at + (unsigned)i]);
+        for (unsigned i = 0; i < length; i++)
+            fprintf(out, "%02x ", c->image[offset + at + i]);
         fprintf(out, " %s\n", text);
-        at += (unsigned)length;
+        at += length;
     }
+}
+
+void compare_brief(const struct diff_case *c, const struct diff_result *native,
+                   const struct diff_result *engine, FILE *out)
+{
+    struct report r = {.out = out, .brief = true};
+    char text[128] = "sequence";
+
+    if (c->single)
+        disassemble(c, 0, text, sizeof(text));
+    fprintf(out, "%s: %s-bit %s, case %" PRIu64 ", vector %d and %d:", c->name ? c->name : text,
+            code_name[c->code_size], c->single ? ZydisMnemonicGetString(c->insn.z.mnemonic) : "",
+            c->number, native->vector, engine->vector);
+    compare_into(&r, c, native, engine);
+    fputc('\n', out);
 }
 
 static void print_end(FILE *out, const char *who, const struct diff_result *r)

@@ -29,6 +29,9 @@ void mask_list(FILE *out);
 /* The number of differences; they are written to OUT, one on a line, unless it is NULL. */
 unsigned compare_results(const struct diff_case *c, const struct diff_result *native,
                          const struct diff_result *engine, FILE *out);
+/* The case and what differs in one line, for sorting. */
+void compare_brief(const struct diff_case *c, const struct diff_result *native,
+                   const struct diff_result *engine, FILE *out);
 /* The case, disassembled, with its initial state; then both final states. */
 void compare_print(const struct diff_case *c, const struct diff_result *native,
                    const struct diff_result *engine, const char *engine_name, FILE *out);

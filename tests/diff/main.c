@@ -24,7 +24,7 @@
 
 struct options {
     uint64_t seed, count, one;
-    bool have_one, list, masks, all, self_test;
+    bool have_one, list, masks, all, brief, self_test;
     const char *only, *hand, *engine;
 };
 
@@ -71,7 +71,9 @@ static bool run_both(struct test *t)
     t->ended[t->expected.vector & 31]++;
     same = compare_results(&t->c, &t->expected, &t->got, NULL) == 0;
     t->different += !same;
-    if (t->opt.have_one || (!same && (t->different <= SHOWN || t->opt.all)))
+    if (t->opt.brief && !same)
+        compare_brief(&t->c, &t->expected, &t->got, stdout);
+    else if (t->opt.have_one || (!same && (t->different <= SHOWN || t->opt.all)))
         compare_print(&t->c, &t->expected, &t->got, t->engine.name, stdout);
     return same;
 }
@@ -169,20 +171,28 @@ static double now(void)
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: diff [--engine NAME] [--seed N] [--count N | --full] [--only MNEMONIC] "
-                    "[--hand NAME|all] [--case N] [--all] [--list] [--masks] [--self-test]\n");
+    fprintf(stderr,
+            "usage: diff [--engine NAME] [--seed N] [--count N | --full] [--only MNEMONIC] "
+            "[--hand NAME|all] [--case N] [--all|--brief] [--list] [--masks] [--self-test]\n");
     return 2;
 }
 
 static bool parse(struct options *opt, int argc, char **argv)
 {
     static const struct option longs[] = {
-        {"seed", required_argument, NULL, 's'},   {"count", required_argument, NULL, 'n'},
-        {"full", no_argument, NULL, 'f'},         {"only", required_argument, NULL, 'o'},
-        {"case", required_argument, NULL, 'c'},   {"all", no_argument, NULL, 'a'},
-        {"list", no_argument, NULL, 'l'},         {"masks", no_argument, NULL, 'm'},
-        {"engine", required_argument, NULL, 'e'}, {"hand", required_argument, NULL, 'h'},
-        {"self-test", no_argument, NULL, 't'},    {NULL, 0, NULL, 0},
+        {"seed", required_argument, NULL, 's'},
+        {"count", required_argument, NULL, 'n'},
+        {"full", no_argument, NULL, 'f'},
+        {"only", required_argument, NULL, 'o'},
+        {"case", required_argument, NULL, 'c'},
+        {"all", no_argument, NULL, 'a'},
+        {"brief", no_argument, NULL, 'b'},
+        {"list", no_argument, NULL, 'l'},
+        {"masks", no_argument, NULL, 'm'},
+        {"engine", required_argument, NULL, 'e'},
+        {"hand", required_argument, NULL, 'h'},
+        {"self-test", no_argument, NULL, 't'},
+        {NULL, 0, NULL, 0},
     };
     int o;
 
@@ -200,6 +210,7 @@ static bool parse(struct options *opt, int argc, char **argv)
             opt->have_one = true;
             break;
         case 'a': opt->all = true; break;
+        case 'b': opt->brief = true; break;
         case 'l': opt->list = true; break;
         case 'm': opt->masks = true; break;
         case 't': opt->self_test = true; break;
@@ -209,7 +220,7 @@ static bool parse(struct options *opt, int argc, char **argv)
 }
 
 /* The engines that can be tested, up to NULL. */
-static const struct engine_ops *const engines[] = {NULL};
+static const struct engine_ops *const engines[] = {&interp_engine, NULL};
 
 static void tick(void *test)
 {
