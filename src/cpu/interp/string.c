@@ -151,10 +151,8 @@ static uint64_t scas(struct vcpu *c, const struct uop *op, uint64_t count)
 static uint64_t ins(struct vcpu *c, const struct uop *op, uint64_t count)
 {
     unsigned port = REG16(c, X86_RDX * 8);
-    uint64_t to;
+    uint64_t to = destination(c, op, MMU_WRITE);
 
-    check_port(c, op, port, op->osize);
-    to = destination(c, op, MMU_WRITE);
     probe_write(c, op, to, op->osize); /* reading the port may have effects */
     store_sized(c, op, to, op->osize, port_in(c, op, port, op->osize));
     advance(c, op, X86_RDI, 1);
@@ -164,10 +162,8 @@ static uint64_t ins(struct vcpu *c, const struct uop *op, uint64_t count)
 static uint64_t outs(struct vcpu *c, const struct uop *op, uint64_t count)
 {
     unsigned port = REG16(c, X86_RDX * 8);
-    uint64_t value;
+    uint64_t value = load_sized(c, op, source(c, op), op->osize);
 
-    check_port(c, op, port, op->osize);
-    value = load_sized(c, op, source(c, op), op->osize);
     port_out(c, op, port, op->osize, value);
     advance(c, op, X86_RSI, 1);
     return 1;
@@ -245,12 +241,20 @@ const struct uop *op_scas(struct vcpu *c, const struct uop *op)
     return repeat(c, op, scas, true);
 }
 
+/* Ports: the right to them is needed even for no repetition at all; and a device may have changed
+ * anything, so that the block ends. */
+static const struct uop *repeat_port(struct vcpu *c, const struct uop *op, step_fn *one)
+{
+    check_port(c, op, REG16(c, X86_RDX * 8), op->osize);
+    return repeat(c, op, one, false) ? end_block(c, op) : NULL;
+}
+
 const struct uop *op_ins(struct vcpu *c, const struct uop *op)
 {
-    return repeat(c, op, ins, false);
+    return repeat_port(c, op, ins);
 }
 
 const struct uop *op_outs(struct vcpu *c, const struct uop *op)
 {
-    return repeat(c, op, outs, false);
+    return repeat_port(c, op, outs);
 }
