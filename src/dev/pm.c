@@ -13,9 +13,10 @@
 #define PM1_TIMER        (1u << 0)
 #define PM1_GLOBAL       (1u << 5)
 #define PM1_POWER_BUTTON (1u << 8)
+#define PM1_RTC          (1u << 10) /* can be enabled, but there is no sleep to wake from */
 #define PM1_WAKE         (1u << 15) /* status only */
 #define PM1_STATUS_BITS  (PM1_TIMER | PM1_GLOBAL | PM1_POWER_BUTTON | PM1_WAKE)
-#define PM1_ENABLE_BITS  (PM1_TIMER | PM1_GLOBAL | PM1_POWER_BUTTON)
+#define PM1_ENABLE_BITS  (PM1_TIMER | PM1_GLOBAL | PM1_POWER_BUTTON | PM1_RTC)
 
 /* PM1 control (4.8.4.2). */
 #define PM1_SCI_ENABLE       (1u << 0)

@@ -74,7 +74,7 @@ static void test_enable_bits(void **state)
     struct fixture *f = *state;
 
     out(f, 0x602, 2, 0xFFFF);
-    assert_int_equal(in(f, 0x602, 2), 0x0121); /* timer, global lock, power button */
+    assert_int_equal(in(f, 0x602, 2), 0x0521); /* timer, global lock, power button, RTC */
     out(f, 0x603, 1, 0);
     assert_int_equal(in(f, 0x602, 2), 0x0021);
 }
