@@ -1,0 +1,191 @@
+/*
+ * The control bits of x87, SSE and AVX state, and the images that FXSAVE and XSAVE make
+ * (SDM volume 1, 10.5, 13; volume 2, FXSAVE, XSAVE, XRSTOR, LDMXCSR). 64-bit.
+ */
+#include "rt/rt.h"
+
+#define XCR0_X87 1u
+#define XCR0_SSE 2u
+#define XCR0_AVX 4u
+
+static u8 area[1024] __attribute__((aligned(64)));
+
+static u16 at16(unsigned offset)
+{
+    return *(volatile u16 *)(area + offset);
+}
+
+static u32 at32(unsigned offset)
+{
+    return *(volatile u32 *)(area + offset);
+}
+
+static u64 at64(unsigned offset)
+{
+    return *(volatile u64 *)(area + offset);
+}
+
+static void xsetbv(u32 index, u64 value)
+{
+    asm volatile("xsetbv" : : "c"(index), "a"((u32)value), "d"((u32)(value >> 32)));
+}
+
+static u64 xgetbv(u32 index)
+{
+    u32 lo, hi;
+    asm volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(index));
+    return lo | (u64)hi << 32;
+}
+
+static void xsave(u64 mask)
+{
+    asm volatile("xsave (%0)" : : "r"(area), "a"((u32)mask), "d"((u32)(mask >> 32)) : "memory");
+}
+
+static void xrstor(u64 mask)
+{
+    asm volatile("xrstor (%0)" : : "r"(area), "a"((u32)mask), "d"((u32)(mask >> 32)) : "memory");
+}
+
+static void switches(void)
+{
+    word cr0 = read_cr0(), cr4 = read_cr4();
+    faults(UD, 0, asm volatile(AT "movaps %xmm0, %xmm1"), "SSE without CR4.OSFXSR");
+    faults(UD, 0, asm volatile(AT "ldmxcsr %0" : : "m"(area)), "LDMXCSR without CR4.OSFXSR");
+    runs(asm volatile("fxsave (%0)" : : "r"(area) : "memory"), "FXSAVE without CR4.OSFXSR");
+    write_cr4(cr4 | CR4_OSFXSR);
+    runs(asm volatile("movaps %xmm0, %xmm1"), "SSE with CR4.OSFXSR");
+    write_cr0(cr0 | CR0_TS);
+    faults(NM, 0, asm volatile(AT "movaps %xmm0, %xmm1"), "SSE with CR0.TS");
+    faults(NM, 0, asm volatile(AT "fxsave (%0)" : : "r"(area) : "memory"), "FXSAVE with CR0.TS");
+    faults(NM, 0, asm volatile(AT "movq %mm0, %mm1"), "MMX with CR0.TS");
+    faults(NM, 0, asm volatile(AT "fld1"), "x87 with CR0.TS");
+    runs(asm volatile("sfence; prefetchnta (%0)" : : "r"(area)), "SFENCE and PREFETCH with CR0.TS");
+    write_cr0((cr0 & ~CR0_MP) | CR0_EM);
+    faults(UD, 0, asm volatile(AT "movaps %xmm0, %xmm1"), "SSE with CR0.EM");
+    faults(UD, 0, asm volatile(AT "movq %mm0, %mm1"), "MMX with CR0.EM");
+    faults(NM, 0, asm volatile(AT "fld1"), "x87 with CR0.EM");
+    write_cr0(cr0);
+    static const u32 reserved = 0x10000;
+    tcg_differs("reserved bits are ignored");
+    faults(GP, 0, asm volatile(AT "ldmxcsr %0" : : "m"(reserved)), "LDMXCSR of a reserved bit");
+}
+
+static void fxsave(void)
+{
+    static const u32 mxcsr = 0x1F85;
+    static const u16 control = 0x27F;
+    memset(area, 0xEE, sizeof(area));
+    asm volatile("fninit; fldcw %0; fld1; fldz; fldpi" : : "m"(control));
+    asm volatile("ldmxcsr %0; movq %1, %%xmm3; movq %2, %%xmm15"
+                 :
+                 : "m"(mxcsr), "r"(0x1122334455667788ul), "r"(0xAABBCCDDEEFF0011ul));
+    asm volatile("rex.w fxsave (%0)" : : "r"(area) : "memory");
+    equal(at16(0), control, "FXSAVE: FCW");
+    equal(at16(2) & 0x3800, 5 << 11, "FXSAVE: TOP in FSW");
+    equal(area[4], 0xE0, "FXSAVE: abridged FTW");
+    equal(at32(24), mxcsr, "FXSAVE: MXCSR");
+    equal(at64(160 + 16 * 3), 0x1122334455667788, "FXSAVE: XMM3");
+    equal(at64(160 + 16 * 15), 0xAABBCCDDEEFF0011, "FXSAVE: XMM15");
+    equal(at64(32 + 32), 0x8000000000000000, "FXSAVE: ST2 is 1.0");
+    equal(at16(32 + 40), 0x3FFF, "FXSAVE: its exponent");
+    check(area[464] == 0xEE && area[511] == 0xEE, "FXSAVE leaves bytes 464 to 511");
+    asm volatile("fninit; xorps %%xmm3, %%xmm3" : :);
+    asm volatile("rex.w fxrstor (%0)" : : "r"(area));
+    u64 x;
+    asm volatile("movq %%xmm3, %0" : "=r"(x));
+    equal(x, 0x1122334455667788, "FXRSTOR: XMM3");
+    u16 status;
+    asm volatile("fnstsw %0" : "=m"(status));
+    equal(status & 0x3800, 5 << 11, "FXRSTOR: TOP");
+    *(u32 *)(area + 24) |= 0x80000000;
+    tcg_differs("reserved bits are ignored");
+    faults(GP, 0, asm volatile(AT "fxrstor (%0)" : : "r"(area)), "FXRSTOR of a reserved MXCSR bit");
+    asm volatile("fninit");
+}
+
+static void xcr0(void)
+{
+    faults(UD, 0, (void)xgetbv(0), "XGETBV without CR4.OSXSAVE");
+    faults(UD, 0, xsave(1), "XSAVE without CR4.OSXSAVE");
+    equal(cpuid(1, 0).c >> 27 & 1, 0, "CPUID.OSXSAVE clear");
+    write_cr4(read_cr4() | CR4_OSXSAVE);
+    equal(cpuid(1, 0).c >> 27 & 1, 1, "CPUID.OSXSAVE set");
+    equal(xgetbv(0), XCR0_X87, "XCR0 after reset");
+    equal(cpuid(13, 0).b, 576, "CPUID.0Dh: size for x87");
+    runs(xsetbv(0, XCR0_X87 | XCR0_SSE), "XSETBV x87 SSE");
+    faults(GP, 0, xsetbv(0, XCR0_SSE), "XSETBV without x87");
+    faults(GP, 0, xsetbv(0, 0), "XSETBV of 0");
+    faults(GP, 0, xsetbv(0, XCR0_X87 | XCR0_AVX), "XSETBV AVX without SSE");
+    faults(GP, 0, xsetbv(0, XCR0_X87 | 1ull << 62), "XSETBV of a reserved bit");
+    faults(GP, 0, xsetbv(1, 1), "XSETBV of XCR1");
+    tcg_differs("XCR1 is taken for XINUSE, as XGETBV1 says, or not at all");
+    faults(GP, 0, (void)xgetbv(2), "XGETBV of XCR2");
+}
+
+static void xsave_images(void)
+{
+    if (!has(F_AVX)) {
+        skip("no AVX", "XSAVE with AVX");
+        return;
+    }
+    faults(UD, 0, asm volatile(AT "vmovaps %ymm0, %ymm1"), "AVX without XCR0.AVX");
+    xsetbv(0, XCR0_X87 | XCR0_SSE | XCR0_AVX);
+    equal(cpuid(13, 0).b, 832, "CPUID.0Dh: size for x87, SSE, AVX");
+    struct cpuid avx = cpuid(13, 2);
+    check(avx.a == 256 && avx.b == 576, "CPUID.0Dh.2: AVX at 576, 256 bytes");
+    runs(asm volatile("vzeroall"), "AVX with XCR0.AVX");
+    memset(area, 0, sizeof(area));
+    asm volatile("fninit; vzeroall; movq %0, %%xmm4; vinsertf128 $1, %%xmm4, %%ymm5, %%ymm5"
+                 :
+                 : "r"(0x5555666677778888ul));
+    xsave(7);
+    equal(at64(512) & 6, 6, "XSAVE: XSTATE_BV has SSE and AVX");
+    equal(at64(576 + 16 * 5), 0x5555666677778888, "XSAVE: the upper half of YMM5");
+    equal(at64(160 + 16 * 4), 0x5555666677778888, "XSAVE: XMM4");
+    *(u64 *)(area + 512) = XCR0_SSE;
+    xrstor(7);
+    u64 x;
+    asm volatile("vextractf128 $1, %%ymm5, %%xmm6; movq %%xmm6, %0" : "=r"(x));
+    equal(x, 0, "XRSTOR: what XSTATE_BV lacks is initialized");
+    asm volatile("movq %%xmm4, %0" : "=r"(x));
+    equal(x, 0x5555666677778888, "XRSTOR: what it has is loaded");
+    memset(area, 0, sizeof(area));
+    xsave(XCR0_X87);
+    equal(at64(512) & ~1ull, 0, "XSAVE of x87 alone leaves XSTATE_BV's other bits");
+    *(u64 *)(area + 512) = 8;
+    faults(GP, 0, xrstor(7), "XRSTOR: a bit of XSTATE_BV that XCR0 lacks");
+    *(u64 *)(area + 512) = 0;
+    *(u64 *)(area + 528) = 1;
+    faults(GP, 0, xrstor(7), "XRSTOR: a reserved byte of the header");
+    *(u64 *)(area + 528) = 0;
+    *(u64 *)(area + 512) = XCR0_SSE;
+    *(u32 *)(area + 24) = 0x10000;
+    tcg_differs("reserved bits are ignored");
+    faults(GP, 0, xrstor(7), "XRSTOR: a reserved bit of MXCSR");
+    faults(GP, 0,
+           asm volatile(AT "xsave 8(%0)"
+                        :
+                        : "r"(area), "a"(7), "d"(0)
+                        : "memory"),
+           "XSAVE, not aligned to 64");
+    write_cr0(read_cr0() | CR0_TS);
+    tcg_differs("TS is ignored");
+    faults(NM, 0, xsave(7), "XSAVE with CR0.TS");
+    faults(NM, 0, asm volatile(AT "vmovaps %ymm0, %ymm1"), "AVX with CR0.TS");
+    write_cr0(read_cr0() & ~CR0_TS);
+    write_cr4(read_cr4() & ~CR4_OSXSAVE);
+    faults(UD, 0, asm volatile(AT "vmovaps %ymm0, %ymm1"), "AVX without CR4.OSXSAVE");
+}
+
+void test(void)
+{
+    switches();
+    fxsave();
+    if (has(F_XSAVE)) {
+        xcr0();
+        xsave_images();
+    } else {
+        skip("no XSAVE", "XSAVE");
+    }
+}
