@@ -167,6 +167,14 @@ static void test_cascade(void **unused)
     line(&f, 9, true);
     assert_true(f.intr);
     assert_int_equal(pic_acknowledge(f.pic), 0x39);
+
+    initialize(&f, 3, 0); /* automatic EOI: the second one's output falls between two requests */
+    for (unsigned n = 8; n < 10; n++) {
+        line(&f, n, false);
+        line(&f, n, true);
+    }
+    assert_int_equal(pic_acknowledge(f.pic), 0x38);
+    assert_int_equal(pic_acknowledge(f.pic), 0x39);
     finish(&f);
 }
 
