@@ -1,0 +1,308 @@
+/*
+ * Two processors: INIT and SIPI, interrupts between them, locked instructions, store visibility,
+ * and code that one changes while the other runs it (SDM volume 3, 8.1, 8.4). 64-bit, needs two
+ * vCPUs.
+ */
+#include "rt/apic.h"
+#include "rt/paging.h"
+#include "rt/rt.h"
+
+#define ROUNDS 200000u
+
+static volatile unsigned count[MAX_VECTORS];
+static volatile bool ap_running, go, stop;
+static volatile u32 ap_id;
+
+static void on_interrupt(struct frame *f)
+{
+    count[f->vector]++;
+    if (f->vector != NMI)
+        apic_eoi();
+}
+
+/* What the second processor does, step by step: each sets ap_running when it may go on. */
+static void ap_identify(void)
+{
+    ap_id = apic_read(APIC_ID) >> 24;
+    ap_running = true;
+    asm volatile("sti");
+    for (;;)
+        asm volatile("hlt");
+}
+
+static bool wait(volatile unsigned *p, unsigned wanted)
+{
+    for (unsigned i = 0; i < 20000 && *p < wanted; i++)
+        delay_us(100);
+    return *p >= wanted;
+}
+
+static void interrupts(u32 other)
+{
+    rt_handler[0x40] = rt_handler[0x41] = rt_handler[NMI] = on_interrupt;
+    apic_send(ICR_ASSERT | 0x40, other);
+    check(wait(&count[0x40], 1), "an interrupt wakes the other from HLT");
+    for (unsigned i = 2; i <= 100; i++) {
+        apic_send(ICR_ASSERT | 0x40, other);
+        if (!wait(&count[0x40], i))
+            break;
+    }
+    equal(count[0x40], 100, "a hundred of them, one by one");
+    apic_send(ICR_OTHERS | ICR_ASSERT | 0x41, 0);
+    check(wait(&count[0x41], 1), "to all but self");
+    equal(count[0x41], 1, "came once");
+    apic_send(ICR_NMI | ICR_ASSERT, other);
+    check(wait(&count[NMI], 1), "NMI to the other");
+}
+
+static volatile u64 shared[8] __attribute__((aligned(64)));
+static volatile u32 turns;
+
+#define BOTH(text, var)                                                                            \
+    for (u32 i = 0; i < ROUNDS; i++)                                                               \
+    asm volatile(text : "+m"(var) : : "memory", "cc")
+
+static void increments(void)
+{
+    BOTH("lock incl %0", *(u32 *)&shared[0]);
+    BOTH("lock addq $3, %0", shared[1]);
+    for (u32 i = 0; i < ROUNDS; i++) {
+        u32 one = 1;
+        asm volatile("lock xaddl %0, %1" : "+r"(one), "+m"(*(u32 *)&shared[2]) : : "memory", "cc");
+        u32 old = *(volatile u32 *)&shared[3];
+        bool stored;
+        do
+            asm volatile("lock cmpxchgl %3, %1; setz %2"
+                         : "+a"(old), "+m"(*(u32 *)&shared[3]), "=qm"(stored)
+                         : "r"(old + 1)
+                         : "memory", "cc");
+        while (!stored);
+    }
+    for (u32 i = 0; i < ROUNDS / 4; i++) { /* one lock bit, a plain counter inside */
+        bool was;
+        do
+            asm volatile("lock btsl $0, %0; setc %1" : "+m"(turns), "=qm"(was) : : "memory", "cc");
+        while (was);
+        shared[4]++;
+        asm volatile("lock btrl $0, %0" : "+m"(turns) : : "memory", "cc");
+        u32 taken;
+        do {
+            taken = 1;
+            asm volatile("xchgl %0, %1" : "+r"(taken), "+m"(*(u32 *)&shared[6]) : : "memory");
+        } while (taken);
+        shared[5]++;
+        *(volatile u32 *)&shared[6] = 0;
+    }
+}
+
+/* Counts across a page boundary and a cache line, which must be as atomic. */
+static u8 *split;
+
+static void split_increments(void)
+{
+    for (u32 i = 0; i < ROUNDS / 10; i++)
+        asm volatile("lock incl %0" : "+m"(*(u32 *)(split + PAGE - 2)) : : "memory", "cc");
+}
+
+static void wide_increments(void)
+{
+    for (u32 i = 0; i < ROUNDS / 10; i++) {
+        u64 lo = shared[0], hi = shared[1];
+        bool stored;
+        do
+            asm volatile("lock cmpxchg16b %0; setz %1"
+                         : "+m"(*(u64(*)[2])shared), "=qm"(stored), "+a"(lo), "+d"(hi)
+                         : "b"(lo + 1), "c"(hi + 3)
+                         : "memory", "cc");
+        while (!stored);
+    }
+}
+
+static void (*volatile job)(void);
+static volatile bool job_done;
+
+static void ap_work(void)
+{
+    ap_running = true;
+    for (;;) {
+        while (!go)
+            cpu_pause();
+        go = false;
+        job();
+        job_done = true;
+    }
+}
+
+/* Runs FN on both at once. */
+static void on_both(void (*fn)(void))
+{
+    job = fn;
+    job_done = false;
+    go = true;
+    fn();
+    while (!job_done)
+        cpu_pause();
+}
+
+static void atomics(void)
+{
+    memset((void *)shared, 0, sizeof(shared));
+    on_both(increments);
+    equal(*(u32 *)&shared[0], 2 * ROUNDS, "LOCK INC by two");
+    equal(shared[1], 6 * ROUNDS, "LOCK ADD by two");
+    equal(*(u32 *)&shared[2], 2 * ROUNDS, "LOCK XADD by two");
+    equal(*(u32 *)&shared[3], 2 * ROUNDS, "LOCK CMPXCHG by two");
+    equal(shared[4], ROUNDS / 2, "a lock of BTS and BTR");
+    equal(shared[5], ROUNDS / 2, "a lock of XCHG");
+    on_both(split_increments);
+    equal(*(u32 *)(split + PAGE - 2), 2 * (ROUNDS / 10), "LOCK INC across two pages");
+    if (has(F_CX16)) {
+        memset((void *)shared, 0, sizeof(shared));
+        on_both(wide_increments);
+        check(shared[0] == 2 * (ROUNDS / 10) && shared[1] == 6 * (ROUNDS / 10),
+              "LOCK CMPXCHG16B by two");
+    }
+}
+
+/* One writes data, then a flag; the other must not see the flag without the data. */
+static volatile u32 message, flag, torn;
+
+static void receive(void)
+{
+    for (u32 i = 1; i <= 50000; i++) {
+        while (flag < i)
+            if (stop)
+                return;
+        if (message < i)
+            torn++;
+    }
+}
+
+static void ordering(void)
+{
+    job = receive;
+    job_done = false;
+    go = true;
+    for (u32 i = 1; i <= 50000; i++) {
+        message = i;
+        flag = i;
+    }
+    while (!job_done)
+        cpu_pause();
+    equal(torn, 0, "stores are seen in order");
+}
+
+/* Code that is changed while the other processor runs it, by an aligned store. */
+static u8 *code;
+static volatile u32 results[3];
+
+static void run_code(void)
+{
+    u32 (*fn)(void) = (u32(*)(void))code;
+    while (!stop) {
+        u32 r = fn();
+        results[r < 2 ? r : 2]++;
+    }
+}
+
+static void cross_modification(void)
+{
+    static const u8 mov_ret[] = {0xB8, 0, 0, 0, 0, 0xC3};
+    memcpy(code + 3, mov_ret, sizeof(mov_ret)); /* so that the immediate is aligned */
+    code += 3;
+    stop = false;
+    job = run_code;
+    job_done = false;
+    go = true;
+    unsigned missed = 0;
+    for (u32 i = 0; i < 300; i++) {
+        u32 value = i % 2;
+        *(volatile u32 *)(code + 1) = value;
+        u32 before = results[value];
+        for (unsigned wait = 0; wait < 20000 && results[value] - before < 2; wait++)
+            delay_us(100);
+        missed += results[value] - before < 2;
+    }
+    stop = true;
+    while (!job_done)
+        cpu_pause();
+    equal(missed, 0, "a change of code reaches the other processor");
+    equal(results[2], 0, "which runs the old or the new, and nothing else");
+    check(results[0] && results[1], "and ran both");
+}
+
+/* One takes a page away and tells the other by an interrupt, as kernels do. */
+static struct space space;
+static volatile u32 shot;
+static volatile u8 seen_value;
+
+static void on_shootdown(struct frame *f)
+{
+    invlpg((void *)0x40000000ul);
+    shot++;
+    apic_eoi();
+}
+
+static void read_page(void)
+{
+    write_cr3(space.root);
+    asm volatile("sti");
+    while (!stop)
+        seen_value = *(volatile u8 *)0x40000000ul;
+    asm volatile("cli");
+    write_cr3(read_cr3());
+}
+
+static void shootdown(u32 other)
+{
+    u8 *page[2] = {alloc_pages(1, PAGE), alloc_pages(1, PAGE)};
+    page[0][0] = 1;
+    page[1][0] = 2;
+    space_init(&space, PAGING_4LEVEL);
+    map(&space, 0x40000000ul, (word)page[0], 1, PT_P | PT_W);
+    rt_handler[0x42] = on_shootdown;
+    stop = false;
+    job = read_page;
+    job_done = false;
+    go = true;
+    unsigned wrong = 0;
+    for (u32 i = 0; i < 100; i++) {
+        map(&space, 0x40000000ul, (word)page[i % 2], 1, PT_P | PT_W);
+        u32 before = shot;
+        apic_send(ICR_ASSERT | 0x42, other);
+        while (shot == before)
+            cpu_pause();
+        seen_value = 0;
+        for (unsigned wait = 0; wait < 10000 && !seen_value; wait++)
+            cpu_pause();
+        for (unsigned wait = 0; wait < 200; wait++)
+            wrong += seen_value && seen_value != i % 2 + 1 && wait > 100;
+    }
+    stop = true;
+    while (!job_done)
+        cpu_pause();
+    equal(wrong, 0, "an address the other was told to forget is forgotten");
+}
+
+void test(void)
+{
+    apic_enable();
+    u32 self = apic_read(APIC_ID) >> 24, other = self + 1;
+    if (!check(ap_start(other, ap_identify), "INIT and SIPI start the other processor"))
+        return;
+    while (!ap_running)
+        cpu_pause();
+    equal(ap_id, other, "its APIC ID");
+    interrupts(other);
+    ap_running = false;
+    if (!check(ap_start(other, ap_work), "INIT takes it out of HLT, and SIPI starts it again"))
+        return;
+    while (!ap_running)
+        cpu_pause();
+    split = alloc_pages(2, PAGE);
+    code = alloc_pages(1, PAGE);
+    atomics();
+    ordering();
+    cross_modification();
+    shootdown(other);
+}
