@@ -424,6 +424,7 @@ static int prepare_and_run(struct run *run)
     console.session_input = !run->command;
     console.verbose = run->verbose;
     console.raw = isatty(STDIN_FILENO) && (!run->command || isatty(STDOUT_FILENO));
+    console.crlf = console.raw && isatty(STDOUT_FILENO);
     console.progress = &run->progress;
     progress_begin(&run->progress, "preparing the guest");
     run->console = console_create(&console);

@@ -268,6 +268,16 @@ bool console_panic(const struct console *c, char *reason, size_t size)
     return true;
 }
 
+static size_t drop_returns(char *bytes, size_t size)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < size; i++)
+        if (bytes[i] != '\r')
+            bytes[kept++] = bytes[i];
+    return kept;
+}
+
 /* The console's own text. Without a session it is what the user is here for; with a shell it goes
  * along with the shell's output, as on any machine; beside a command it is only kept. */
 static void take_console(struct console *c)
@@ -277,6 +287,8 @@ static void take_console(struct console *c)
 
     while (sink_pending(&c->out) < OUTBOX_SIZE && sink_pending(&c->err) < OUTBOX_SIZE &&
            (n = outbox_take(c->com[0], bytes, sizeof(bytes))) > 0) {
+        if (c->session && !c->config.crlf)
+            n = drop_returns(bytes, n);
         keep_tail(c, bytes, n);
         c->last_output_ms = now_ms();
         c->any_output = true;

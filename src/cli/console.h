@@ -17,6 +17,7 @@ struct console_config {
     bool session;       /* COM2 carries a session; else COM1 is what the user talks to */
     bool session_input; /* COM1's text goes with the session's output (a shell), not aside */
     bool verbose;       /* COM1's text goes to standard error instead of aside */
+    bool crlf;          /* in a session lines end in CR LF, for a terminal in raw mode */
     bool raw;           /* standard input is a terminal to be lent to the guest */
     struct progress *progress;
 };

@@ -1,0 +1,130 @@
+#!/usr/bin/python3
+"""Bad input gets one clear line and exit status 125. No guest gets as far as booting here."""
+import os
+import subprocess
+
+from vm import (DEBUG_EXIT, DOPPEL, FOREVER, JUMP_BACK, TRIPLE_FAULT, check, check_complaint, check_run,
+                environment, guest, main, multiboot, run, scratch, write, write_com1)
+
+
+def usage():
+    """Words on the command line that mean nothing."""
+    cases = [
+        (["--bogus"], "--bogus"),
+        (["run", "--bogus"], "--bogus"),
+        (["run", "--bogus=3"], "--bogus=3"),
+        (["run", "-x"], "-x"),
+        (["run", "stray"], "stray"),
+        (["run", "--"], "no command"),
+        (["run", "--kernel"], "--kernel"),
+        (["run", "--stats=1"], "--stats"),
+        (["run", "--engine", "magic"], "magic"),
+        (["run", "--cpus", "0"], "--cpus"),
+        (["run", "--cpus", "65"], "--cpus"),
+        (["run", "--cpus", "two"], "two"),
+        (["run", "--cpus", "-1"], "-1"),
+        (["run", "--env", "novalue"], "novalue"),
+        (["doctor", "stray"], "stray"),
+        (["doctor", "--bogus"], "--bogus"),
+        (["nonesuch"], "nonesuch"),
+        ([], "no command"),
+    ]
+    for memory in ["", "0", "0M", "512", "M", "-1M", "1.5G", "12Q", "512MX", "4K", "1025G",
+                   "99999999999999999999G", "16777216T", "1M1", " 1G"]:
+        cases.append((["run", "--memory", memory], f"--memory: {memory}" if not memory else "--memory"))
+    for args, word in cases:
+        check_complaint(run(*args), word)
+
+
+def help_and_version():
+    """What must work without any guest."""
+    for args in [["--help"], ["run", "--help"], ["doctor", "--help"], ["--version"], ["doctor"]]:
+        done = run(*args)
+        check_run(done, 0, stderr=b"")
+        check(len(done.stdout) > 5, "nothing was said")
+    check(run("--version").stdout.startswith(b"doppel "), "no version")
+    check(b'"engine": "' in run("doctor", "--json").stdout, "no engine in doctor's JSON")
+
+
+def files():
+    """Files that are missing, unreadable or not what they should be."""
+    with scratch() as path:
+        missing = path("missing")
+        empty = write(path("empty"), b"")
+        text = write(path("text"), b"This is not a kernel.\n" * 100)
+        good = write(path("good"), multiboot(FOREVER))
+        for file in [missing, empty, text, path("")]:
+            check_complaint(run("run", "--kernel", file), file)
+        check_complaint(run("run", "--kernel", good, "--initrd", missing), missing)
+        check_complaint(run("run", "--kernel", good, "--", "true"), "command")
+        check_complaint(run("run", "--kernel", good, "--debug-console", missing + "/x"), missing)
+        env = {**environment(), "DOPPEL_GUESTS": path("none")}
+        check_complaint(run("run", env=env), "guests/make")
+        cut = write(path("cut"), multiboot(FOREVER)[:0x1000])
+        check_complaint(run("run", "--kernel", cut), cut)
+
+
+def kernels():
+    """Linux kernels that are cut off, damaged, or too large for the memory."""
+    with open(guest("vmlinuz-6.1"), "rb") as file:
+        kernel = file.read()
+    middle = len(kernel) // 2
+    with scratch() as path:
+        cut = write(path("cut"), kernel[:middle])
+        check_complaint(run("run", "--kernel", cut), cut)
+        head = write(path("head"), kernel[:0x210])
+        check_complaint(run("run", "--kernel", head), head)
+        damaged = write(path("damaged"), kernel[:middle] + b"\0" * 4096 + kernel[middle + 4096:])
+        check_complaint(run("run", "--kernel", damaged), damaged)
+        whole = guest("vmlinuz-6.1")
+        for memory in ["1M", "16M"]:
+            check_complaint(run("run", "--kernel", whole, "--memory", memory), "emory")
+        large = write(path("large"), b"")
+        os.truncate(large, 120 << 20)
+        check_complaint(run("run", "--kernel", whole, "--initrd", large, "--memory", "128M"), large)
+
+
+def crash():
+    """A triple fault shows the registers and the last instructions."""
+    with scratch() as path:
+        kernel = write(path("kernel"), multiboot(b"\xb8\x78\x56\x34\x12" + TRIPLE_FAULT))
+        done = run("run", "--kernel", kernel, stdin=None)
+        text = done.stderr.decode()
+        check(done.returncode == 125, f"status {done.returncode}: {text}")
+        check(text.startswith("doppel: the guest crashed (triple fault)"), text)
+        check("12345678" in text, f"no EAX in the report: {text}")
+        check("RIP 0000000000100018" in text, f"not the RIP of the INT3: {text}")
+        check("lidt" in text, f"no last instructions in the report: {text}")
+
+
+def outputs():
+    """A standard output that is full, closed at the start, or closed by its reader."""
+    with scratch() as path:
+        kernel = write(path("kernel"), multiboot(write_com1(b"x", JUMP_BACK)))
+        with open("/dev/full", "wb") as full:
+            check_complaint(run("run", "--kernel", kernel, stdout=full, timeout=30), "No space")
+            check_complaint(run("doctor", stdout=full), "No space")
+            check_complaint(run("--help", stdout=full), "No space")
+        reader, writer = os.pipe()
+        os.close(reader)
+        check_complaint(run("run", "--kernel", kernel, stdout=writer, timeout=30), "Broken pipe")
+        os.close(writer)
+        closed = subprocess.run(["/bin/sh", "-c", '"$0" "$@" >&-', DOPPEL, "run", "--kernel", kernel],
+                                stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=30,
+                                check=False)
+        check_complaint(closed, "closed")
+
+
+def debug_ports():
+    """The exit port's status, and the debug console's file."""
+    with scratch() as path:
+        kernel = write(path("kernel"),
+                       multiboot(write_com1(b"hello\n", b"\xb0\x41\xe6\xe9" + DEBUG_EXIT % 5)))
+        done = run("run", "--kernel", kernel, "--debug-exit", "--debug-console", path("debug"),
+                   stdin=None, timeout=30)
+        check_run(done, 11, b"hello\n", b"")
+        with open(path("debug"), "rb") as file:
+            check(file.read() == b"A", "the debug console's file is wrong")
+
+
+main(usage, help_and_version, files, kernels, crash, outputs, debug_ports)

@@ -1,0 +1,98 @@
+#!/usr/bin/python3
+"""Other kernels, and other amounts of memory, than the default guest's."""
+import re
+
+from vm import check, check_run, guest, main, run, terminal
+
+
+def boots(kernel, release, *options, script="uname -rm"):
+    """Boots KERNEL and checks what `uname -rm` says, and the exit status."""
+    done = run("run", "--kernel", guest(kernel), *options, "--", "sh", "-c", f"{script}; exit 3")
+    check_run(done, 3, stderr=b"")
+    check(re.match(release, done.stdout), done.stdout)
+    return done.stdout
+
+
+def memory_seen(output):
+    """MemTotal in KiB, as the last number in OUTPUT."""
+    return int(re.findall(rb"\d+", output)[-1])
+
+
+SHOW_MEMORY = "uname -rm; grep MemTotal /proc/meminfo"
+
+
+def debian_6_1_small():
+    """128 MiB."""
+    kib = memory_seen(boots("vmlinuz-6.1", rb"6\.1\.", "--memory", "128M", script=SHOW_MEMORY))
+    check(60 << 10 < kib < 128 << 10, f"{kib} KiB of memory")
+
+
+def debian_6_1_large():
+    """8 GiB, most of it above 4 GiB, and two vCPUs."""
+    kib = memory_seen(boots("vmlinuz-6.1", rb"6\.1\.", "--memory", "8G", "--cpus", "2",
+                            script=SHOW_MEMORY))
+    check(7 << 20 < kib < 8 << 20, f"{kib} KiB of memory")
+
+
+def debian_6_12():
+    """128 MiB, one vCPU."""
+    boots("vmlinuz-6.12", rb"6\.12\..*cloud-amd64 x86_64\n", "--memory", "128M")
+
+
+def debian_6_12_smp():
+    """8 GiB, two vCPUs."""
+    output = boots("vmlinuz-6.12", rb"6\.12\.", "--memory", "8G", "--cpus", "2", script="uname -r; nproc")
+    check(output.endswith(b"\n2\n"), output)
+
+
+def i386():
+    """32-bit, with two-level page tables."""
+    guest("initrd-i386.img")
+    boots("vmlinuz-686", rb"6\.1\.\S+-686 i686\n")
+
+
+def i386_pae():
+    """32-bit, with PAE."""
+    guest("initrd-i386.img")
+    boots("vmlinuz-686-pae", rb"6\.1\.\S+-686-pae i686\n")
+
+
+def plain_console():
+    """An initramfs given by name: no session, the shell is on the console."""
+    done = run("run", "--kernel", guest("vmlinuz-6.1"), "--initrd", guest("initrd.img"), "--append",
+               "quiet", stdin=b"echo $((6 * 7)) on $(tty)\npoweroff\n")
+    check_run(done, 0, stderr=b"")
+    check(b"42 on /dev/ttyS0" in done.stdout, done.stdout)
+
+
+def shows(kernel, append, pattern):
+    """Starts a kernel that never ends and waits for what it says on the serial console."""
+    with terminal("run", "--kernel", guest(kernel), "--append", append, "--memory", "128M") as term:
+        term.expect(pattern)
+        term.send(b"\1x")
+        check(term.wait() == 0, "status is not 0")
+        term.check_restored()
+
+
+# memtest86+ draws a screen: "Pass  1%" and "Test  1%" stand in it among control sequences.
+FIRST_PASS = rb"(?s)Memtest86\+.*Pass.*Test.*Testing:.*Pattern:.*[0-9]%"
+
+
+def memtest_64():
+    """memtest86+, 64-bit, starts its first pass."""
+    shows("memtest-x64.bin", "console=ttyS0,115200", FIRST_PASS)
+
+
+def memtest_32():
+    """memtest86+, 32-bit."""
+    shows("memtest-ia32.bin", "console=ttyS0,115200", FIRST_PASS)
+
+
+def gnumach():
+    """GNU Mach by Multiboot, as far as it comes without servers."""
+    shows("gnumach.gz", "console=com0", rb"(?s)GNU Mach.*(no bootstrap|No bootstrap|bootstrap code)")
+
+
+if __name__ == "__main__":
+    main(debian_6_1_small, debian_6_1_large, debian_6_12, debian_6_12_smp, i386, i386_pae,
+         plain_console, memtest_64, memtest_32, gnumach)
