@@ -87,8 +87,8 @@ void update_stepping(struct vcpu *c)
 {
     bool watching = debug_armed(c, 0xA); /* writes and accesses */
 
-    c->stepping =
-        (c->x.rflags & (X86_FLAG_TF | X86_FLAG_RF)) || c->x.interrupt_shadow || debug_armed(c, 0xF);
+    c->stepping = (c->x.rflags & (X86_FLAG_TF | X86_FLAG_RF)) || c->x.interrupt_shadow ||
+                  c->trap_pending || debug_armed(c, 0xF);
     if (watching != c->watching) {
         c->watching = watching;
         update_context(c);
@@ -232,6 +232,10 @@ static void step(struct vcpu *c)
 {
     bool tf = c->x.rflags & X86_FLAG_TF, shadow = c->x.interrupt_shadow;
 
+    if (c->trap_pending && !c->ss_shadow) { /* left by a task switch outside of a step */
+        debug_after_instruction(c, false);
+        return;
+    }
     if (!c->ss_shadow && debug_armed(c, 1))
         debug_check_fetch(c, in_64(c) ? c->x.reg[X86_RIP]
                                       : (uint32_t)(c->x.seg[X86_CS].base + c->x.reg[X86_RIP]));

@@ -130,7 +130,8 @@ void load_ss(struct vcpu *c, const struct uop *op, uint16_t selector, unsigned l
     update_context(c);
 }
 
-static void load_data_segment(struct vcpu *c, const struct uop *op, unsigned seg, uint16_t selector)
+void load_data_segment(struct vcpu *c, const struct uop *op, unsigned seg, uint16_t selector,
+                       int vector)
 {
     struct descriptor d;
     bool conforming;
@@ -140,11 +141,11 @@ static void load_data_segment(struct vcpu *c, const struct uop *op, unsigned seg
         update_mode(c);
         return;
     }
-    desc_need(c, op, selector, X86_GP, &d);
+    desc_need(c, op, selector, vector, &d);
     conforming = desc_is_code(&d) && desc_conforming(&d);
     if (!desc_s(&d) || (desc_is_code(&d) && !(desc_type(&d) & X86_ATTR_WRITE)) ||
         (!conforming && MAX(cpl(c), selector & 3u) > desc_dpl(&d)))
-        raise_error(c, op, X86_GP, selector_error(c, selector));
+        raise_error(c, op, vector, selector_error(c, selector));
     if (!desc_present(&d))
         raise_error(c, op, X86_NP, selector_error(c, selector));
     desc_set_accessed(c, op, &d);
@@ -157,7 +158,7 @@ void load_segment(struct vcpu *c, const struct uop *op, unsigned seg, uint16_t s
     if (in_real(c) || in_v86(c)) {
         load_segment_real(c, seg, selector);
     } else if (seg != X86_SS) {
-        load_data_segment(c, op, seg, selector);
+        load_data_segment(c, op, seg, selector, X86_GP);
     } else if (!(selector & ~3u) && in_64(c) && cpl(c) < 3 && (selector & 3u) == cpl(c)) {
         load_null_ss(c, cpl(c));
     } else {

@@ -80,6 +80,10 @@ uint64_t desc_base_64(const struct descriptor *d); /* of a 16-byte descriptor */
 
 /* Loads ES, SS, DS, FS or GS as MOV does, in any mode. */
 void load_segment(struct vcpu *c, const struct uop *op, unsigned seg, uint16_t selector);
+/* Loads ES, DS, FS or GS in protected mode; a selector or descriptor that may not be raises VECTOR.
+ */
+void load_data_segment(struct vcpu *c, const struct uop *op, unsigned seg, uint16_t selector,
+                       int vector);
 /* Loads any segment register as real and virtual-8086 mode do; RIP is the caller's. */
 void load_segment_real(struct vcpu *c, unsigned seg, uint16_t selector);
 /* Reads the descriptor of a stack segment for privilege level LEVEL, checks it and sets its

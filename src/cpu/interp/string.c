@@ -196,7 +196,7 @@ static inline const struct uop *repeat(struct vcpu *c, const struct uop *op, ste
         left = c->x.reg[X86_RCX] & mask;
         if (left == 0)
             return op + 1;
-        did = one(c, op, left);
+        did = one(c, op, c->stepping ? 1 : left);
         done += did;
         left -= did;
         set_reg(c, X86_RCX * 8, op->asize, left);

@@ -54,12 +54,23 @@ const struct uop *op_sti(struct vcpu *c, const struct uop *op)
     return end_block(c, op);
 }
 
+/* CPUID shows whether the APIC is enabled in its base MSR (SDM volume 3, 11.4.3). */
+static bool apic_enabled(const struct vcpu *c)
+{
+    uint64_t base = 0;
+
+    c->port->apic_ops->msr_read(c->port->apic, 0x1B, &base);
+    return base & 1u << 11;
+}
+
 const struct uop *op_cpuid(struct vcpu *c, const struct uop *op)
 {
     struct x86_cpuid_regs r = x86_cpuid(&c->engine->machine.model, &c->x, c->port->id,
                                         (uint32_t)c->x.reg[X86_RAX], (uint32_t)c->x.reg[X86_RCX]);
 
     c->exits[CAUSE_CPUID]++;
+    if ((uint32_t)c->x.reg[X86_RAX] == 1 && !apic_enabled(c))
+        r.edx &= ~(1u << 9);
     c->x.reg[X86_RAX] = r.eax;
     c->x.reg[X86_RBX] = r.ebx;
     c->x.reg[X86_RCX] = r.ecx;

@@ -121,7 +121,7 @@ static void load_task_segments(struct vcpu *c, const struct task *t)
     load_cs(c, NULL, cs, &d, level);
     load_ss(c, NULL, t->segment[X86_SS], level, X86_TS);
     for (unsigned i = 0; i < ARRAY_SIZE(data); i++)
-        load_segment(c, NULL, data[i], t->segment[data[i]]);
+        load_data_segment(c, NULL, data[i], t->segment[data[i]], X86_TS);
     if (c->x.reg[X86_RIP] > c->x.seg[X86_CS].limit)
         raise_error(c, NULL, X86_GP, 0);
 }
