@@ -259,41 +259,41 @@ static void alignment(void)
 }
 
 /* The processor's own accesses to descriptors are the kernel's, whatever runs and whatever AC says.
- */
+ * The page is an LDT, so that handlers do not need it. */
 static void implicit(void)
 {
-    struct dtr at_edge = {GDT_SLOTS * 8 - 1, EDGE};
-    second_page(PT_P | PT_W | PT_U);
-    memcpy((void *)EDGE, rt_gdt, sizeof(rt_gdt));
+    enum { LDT = SPARE, FROM_LDT = 0x0C };
+    volatile u64 *slot = (volatile u64 *)EDGE + 1;
     word cr4 = read_cr4();
-    u64 *slot = (u64 *)EDGE + UDATA / 8;
-    *slot &= ~(1ull << 40);
     second_page(PT_P | PT_W);
-    lgdt(&at_edge);
-    asm volatile("mov %0, %%fs" : : "r"(UDATA));
+    rt_gdt[LDT / 8] = descriptor((u32)EDGE, 0xFFF, SYS_LDT);
+    asm volatile("lldt %w0" : : "r"(LDT));
+    *slot = descriptor(0, 0xFFFFF, (SEG_DATA | SEG_BIG | SEG_PAGES) & ~1u);
+    asm volatile("mov %0, %%fs" : : "r"(FROM_LDT));
     check(*slot >> 40 & 1, "loading a segment sets its descriptor's accessed bit");
     *slot &= ~(1ull << 40);
     second_page(PT_P);
-    const struct trap *t = TRAP(asm volatile("mov %0, %%fs" : : "r"(UDATA)));
+    const struct trap *t = TRAP(asm volatile("mov %0, %%fs" : : "r"(FROM_LDT)));
     check(t->f.vector == PF && t->f.error == (PFE_P | PFE_W) && (t->cr2 & ~7ul) == (word)slot,
           "and needs a page that can be written");
     second_page(PT_P | PT_W);
     *slot |= 1ull << 40;
     second_page(PT_P);
-    runs(asm volatile("mov %0, %%fs" : : "r"(UDATA)), "unless it is set already");
+    runs(asm volatile("mov %0, %%fs" : : "r"(FROM_LDT)), "unless it is set already");
+    second_page(0);
+    page_faults(slot, 0, asm volatile(AT "mov %0, %%fs" : : "r"(FROM_LDT)), "a page not present");
     if (has(F_SMAP)) {
         second_page(PT_P | PT_W | PT_U);
         write_cr4(cr4 | CR4_SMAP);
         tcg_differs("AC counts for implicit accesses");
-        page_faults((word)slot, PFE_P,
-                    asm volatile("stac; " AT "mov %0, %%fs"
+        page_faults(slot, PFE_P,
+                    asm volatile("stac\n" AT "mov %0, %%fs"
                                  :
-                                 : "r"(UDATA)),
+                                 : "r"(FROM_LDT)),
                     "SMAP: AC does not help an implicit access");
         write_cr4(cr4);
     }
-    lgdt(&rt_gdtr);
-    asm volatile("mov %0, %%fs" : : "r"(0));
+    asm volatile("mov %w0, %%fs; lldt %w0" : : "r"(0));
 }
 
 void test(void)

@@ -2,6 +2,7 @@
  * MSRs, CPUID against what the processor does, the time-stamp counter, RDTSCP and RDPID
  * (SDM volume 2; volume 3, 17.17; volume 4). 64-bit.
  */
+#include "rt/paging.h"
 #include "rt/rt.h"
 
 #define MSR_TSC        0x10
@@ -148,6 +149,9 @@ static void features(void)
                     {"OSXSAVE", CR4_OSXSAVE, has(F_XSAVE)},
                     {"VMXE", 1ul << 13, one.c >> 5 & 1},
                     {"PKE", 1ul << 22, seven.c >> 3 & 1}};
+    struct space space; /* with SMEP, the kernel may not be user's as it is to begin with */
+    space_init(&space, PAGING_4LEVEL);
+    space_enter(&space);
     word cr4 = read_cr4();
     for (unsigned i = 0; i < sizeof(controls) / sizeof(*controls); i++) {
         bool taken = TRAP(write_cr4(cr4 | controls[i].bit))->f.vector == NO_TRAP;

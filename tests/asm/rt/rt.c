@@ -112,13 +112,16 @@ struct trap *user(word (*fn)(word arg), word arg)
 {
     word *sp = (word *)(user_stack + sizeof(user_stack) - 64), flags = read_flags();
     write_flags(flags | FL_AC); /* for user data, in spite of SMAP */
-    rt_user_at = 0;
 #ifndef __x86_64__
     *--sp = arg;
 #endif
     *--sp = (word)rt_user_return;
     write_flags(flags);
-    return TRAP(rt_enter_user((void *)fn, arg, sp, rt_user_flags, UCODE | 3));
+    struct trap *t = TRAP(rt_enter_user((void *)fn, arg, sp, rt_user_flags, UCODE | 3));
+    write_flags(flags | FL_AC);
+    rt_user_at = 0;
+    write_flags(flags);
+    return t;
 }
 
 u64 descriptor(u32 base, u32 limit, u32 attr)
