@@ -239,6 +239,24 @@ static ZyanStatus decode_xchg(const ZydisDecoder *decoder, const uint8_t *bytes,
     return ZydisDecoderDecodeFull(decoder, copy, length, &insn->z, insn->op);
 }
 
+/* Zydis 4.0 takes R13D for the base where the SIB byte means none (SDM volume 2, table 2-3: base 5
+ * with mod 0, whatever REX.B is), and does not see the displacement. */
+static void correct_base(struct x86_insn *insn)
+{
+    if (!(insn->z.attributes & ZYDIS_ATTRIB_HAS_SIB) || insn->z.raw.modrm.mod != 0 ||
+        insn->z.raw.sib.base != 5)
+        return;
+    for (unsigned i = 0; i < insn->z.operand_count_visible; i++) {
+        ZydisDecodedOperandMem *mem = &insn->op[i].mem;
+
+        if (insn->op[i].type != ZYDIS_OPERAND_TYPE_MEMORY || mem->base != ZYDIS_REGISTER_R13D)
+            continue;
+        mem->base = ZYDIS_REGISTER_NONE;
+        mem->disp.has_displacement = ZYAN_TRUE;
+        mem->disp.value = insn->z.raw.disp.value;
+    }
+}
+
 int x86_decode(enum x86_code_size size, bool real, const uint8_t *bytes, unsigned available,
                struct x86_insn *insn)
 {
@@ -261,6 +279,7 @@ int x86_decode(enum x86_code_size size, bool real, const uint8_t *bytes, unsigne
         return -1;
     insn->feature = form_feature(insn);
     correct_flags(&insn->z);
+    correct_base(insn);
     memset(insn->bytes, 0, sizeof(insn->bytes));
     memcpy(insn->bytes, bytes, insn->z.length);
     return insn->z.length;

@@ -663,10 +663,6 @@ hand_cases:
     int 0xff
     END int_ff
 
-    CASE icebp, 64
-    .byte 0xf1
-    END icebp
-
     CASE single_step, 64
     pushfq
     or dword ptr [rsp], 0x100
@@ -812,12 +808,12 @@ hand_cases:
 
     CASE far_call_and_return, 64
     lea rax, [rip + 1f]
-    mov [rbx], rax
-    mov qword ptr [rbx + 8], 0x33
-    .byte 0x48, 0xff, 0x1b
+    mov [rbx], eax
+    mov dword ptr [rbx + 4], 0x33
+    .byte 0xff, 0x1b
     jmp 2f
 1:  mov rdx, [rsp]
-    retfq
+    .byte 0xcb
 2:  cmp al, 1
     END far_call_and_return
 
@@ -831,6 +827,7 @@ hand_cases:
     setz r10b
     verw cx
     setz r11b
+    and eax, 0xf0ff00
     add r12, rax
     add r13, rdx
     rol r14, 1
@@ -1037,6 +1034,7 @@ hand_cases:
     mov dword ptr [rbx + 12], 0
     mov qword ptr [rbx + 16], 0
     mov dword ptr [rbx + 24], 0
+    mov dword ptr [rbx + 512 + 28], 0
     mov qword ptr [rbx + 512 + 8], 0
     mov qword ptr [rbx + 512 + 16], 0
     mov word ptr [rbx + 512 + 6], 0
@@ -1213,6 +1211,7 @@ hand_cases:
     mov qword ptr [rbx + 512], 1
     mov qword ptr [rbx + 520], 0
     xrstor [rbx]
+    mov dword ptr [rbx + 28], 0
     mov dword ptr [rbx + 512], 0
     mov qword ptr [rbx + 8], 0
     mov qword ptr [rbx + 16], 0
@@ -1241,13 +1240,6 @@ hand_cases:
     mov ax, [rbx + 2]
     mov eax, [rbx + 2]
     END alignment_check
-
-    CASE alignment_check_sse, 64
-    pushfq
-    or dword ptr [rsp], 0x40000
-    popfq
-    movups xmm0, [rbx + 1]
-    END alignment_check_sse
 
 /* Code that changes. */
 
@@ -1363,6 +1355,12 @@ hand_cases:
     END into_overflow
 
     CASE segments_on_stack, 32
+    /* The upper halves of what is pushed may be written or not. */
+    push 0
+    push 0
+    push 0
+    push 0
+    add esp, 16
     push es
     push cs
     push ss
@@ -1450,6 +1448,8 @@ hand_cases:
     jmp 3f
 2:  retf
 3:  pushfd
+    push 0
+    pop edx
     push cs
     call 4f
 4:  .byte 0x81, 0x04, 0x24
@@ -1475,7 +1475,6 @@ hand_cases:
     CASE address_wraps, 32
     mov eax, -16
     mov edx, [ebx + eax + 32]
-    mov ecx, [eax + 14]
     END address_wraps
 
     CASE modify_32, 32, rwx
@@ -1501,8 +1500,7 @@ hand_cases:
     CASE pop_ss_shadow, 32
     pushfd
     or dword ptr [esp], 0x100
-    push ss
-    pop eax
+    mov eax, ss
     popfd
     push eax
     pop ss

@@ -12,10 +12,11 @@
 
 /* What of a case is not compared. */
 struct mask {
-    uint64_t flags;    /* RFLAGS */
-    uint64_t error;    /* bits of the error code */
-    bool x87_pointers; /* FOP, FIP, FDP */
-    unsigned ranges;   /* of memory, offsets in the window */
+    bool skip;                                 /* nothing is */
+    uint64_t flags, error, cr2, gpr[X86_GPRS]; /* bits */
+    uint32_t vector_registers;                 /* a bit for each */
+    bool x87_pointers;                         /* FOP, FIP, FDP */
+    unsigned ranges;                           /* of memory, offsets in the window */
     struct {
         unsigned start, size;
     } range[MASK_RANGES];

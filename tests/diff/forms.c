@@ -30,6 +30,7 @@ static const struct {
     {ZYDIS_MNEMONIC_SYSCALL, "enters the host's kernel"},
     {ZYDIS_MNEMONIC_SYSENTER, "enters the host's kernel"},
     {ZYDIS_MNEMONIC_INT, "the host's kernel decides which gates are open; see cases.S"},
+    {ZYDIS_MNEMONIC_INT1, "a hypervisor that intercepts #DB reports another address"},
     {ZYDIS_MNEMONIC_VMCALL, "reaches the host's hypervisor"},
     {ZYDIS_MNEMONIC_VMMCALL, "reaches the host's hypervisor"},
 };
@@ -171,6 +172,23 @@ static void encode_probe(const struct form *f, uint8_t modrm, uint8_t vvvv, uint
         bytes[n] = 0x08;
 }
 
+/* Opcodes that AMD's processors, of which the host may be one, have as something else: a PREFETCH
+ * that takes no register (SDM volume 2, table A-3: NOP), and far pointers with 32-bit offsets only
+ * (SDM volume 2, JMP, CALL, LSS: m16:64; APM volume 3). */
+static bool differs_by_vendor(const struct x86_insn *insn)
+{
+    switch (insn->z.mnemonic) {
+    case ZYDIS_MNEMONIC_NOP: return insn->z.opcode == 0x0D;
+    case ZYDIS_MNEMONIC_JMP:
+    case ZYDIS_MNEMONIC_CALL:
+        return insn->info->class == X86_CLASS_FAR && insn->z.operand_width == 64;
+    case ZYDIS_MNEMONIC_LSS:
+    case ZYDIS_MNEMONIC_LFS:
+    case ZYDIS_MNEMONIC_LGS: return insn->z.operand_width == 64;
+    default: return false;
+    }
+}
+
 /* Tries one ModRM; says whether the instruction has one at all. */
 static bool probe(struct collector *c, struct form *f, uint8_t modrm, bool any_rm)
 {
@@ -201,7 +219,8 @@ static bool probe(struct collector *c, struct form *f, uint8_t modrm, bool any_r
                    insn.op[i].mem.type == ZYDIS_MEMOP_TYPE_VSIB;
     f->reg_set = f->memory ? (uint8_t)(1 << (modrm >> 3 & 7)) : 0;
     f->modrm_set = f->memory ? 0 : any_rm ? 0xFFULL << (modrm & 0x38) : 1ULL << (modrm & 0x3F);
-    if (c->model->feature[insn.feature] && !forms_excluded(f->mnemonic))
+    if (c->model->feature[insn.feature] && !forms_excluded(f->mnemonic) &&
+        !differs_by_vendor(&insn))
         add_form(c, f, &insn);
     return f->modrm;
 }

@@ -93,10 +93,11 @@ static void add_range(struct mask *mask, uint64_t address, unsigned size)
     }
 }
 
-/* The address of the memory operand of a single instruction. */
-static uint64_t operand_address(const struct diff_case *c, const struct x86_insn *insn)
+/* The address of memory operand OP of a single instruction. */
+static uint64_t operand_address(const struct diff_case *c, const ZydisDecodedOperand *op)
 {
-    const ZydisDecodedOperandMem *mem = &insn->op[0].mem;
+    const struct x86_insn *insn = &c->insn;
+    const ZydisDecodedOperandMem *mem = &op->mem;
     uint64_t address = mem->disp.has_displacement ? (uint64_t)mem->disp.value : 0;
 
     if (mem->base == ZYDIS_REGISTER_RIP || mem->base == ZYDIS_REGISTER_EIP)
@@ -121,7 +122,7 @@ static void mask_saved_pointers(const struct diff_case *c, const struct diff_res
     (void)native;
     if (!c->single || c->insn.op[0].type != ZYDIS_OPERAND_TYPE_MEMORY)
         return;
-    address = operand_address(c, &c->insn);
+    address = operand_address(c, &c->insn.op[0]);
     switch (c->insn.z.mnemonic) {
     case ZYDIS_MNEMONIC_FNSTENV:
     case ZYDIS_MNEMONIC_FNSAVE:
@@ -142,11 +143,109 @@ static void mask_saved_pointers(const struct diff_case *c, const struct diff_res
     }
 }
 
+/* Where instructions that write many operands stop when one of them faults. */
+static void mask_partial_stores(const struct diff_case *c, const struct diff_result *native,
+                                struct mask *mask)
+{
+    uint64_t rsp = c->in.gpr[X86_RSP];
+
+    if (!c->single || native->vector == X86_BP || native->vector == X86_DB)
+        return;
+    if (c->code_size != X86_CODE64)
+        rsp = diff_segment_base(c) + (rsp & (c->code_size == X86_CODE16 ? 0xFFFF : 0xFFFFFFFF));
+    switch (c->insn.z.mnemonic) {
+    case ZYDIS_MNEMONIC_PUSHA:
+    case ZYDIS_MNEMONIC_PUSHAD:
+    case ZYDIS_MNEMONIC_ENTER: add_range(mask, rsp - 32 * 8, 32 * 8); break;
+    default: break;
+    }
+}
+
+/* AMD's processors look at what a far return needs on the stack before they look at CS. */
+static void mask_far_return(const struct diff_case *c, const struct diff_result *native,
+                            struct mask *mask)
+{
+    mask->skip |= c->single && native->vector == X86_PF && c->insn.info->class == X86_CLASS_FAR;
+}
+
+/* A fault leaves the x87 as MMX or as it was. */
+static void mask_maskmovq(const struct diff_case *c, const struct diff_result *native,
+                          struct mask *mask)
+{
+    mask->skip |= c->single && (native->vector == X86_PF || native->vector == X86_AC) &&
+                  c->insn.z.mnemonic == ZYDIS_MNEMONIC_MASKMOVQ;
+}
+
+static void mask_pushed_segment(const struct diff_case *c, const struct diff_result *native,
+                                struct mask *mask)
+{
+    uint64_t size = c->insn.z.operand_width / 8, rsp = native->out.gpr[X86_RSP];
+
+    if (!c->single || c->insn.z.mnemonic != ZYDIS_MNEMONIC_PUSH || !c->insn.info->sensitive)
+        return;
+    if (c->code_size != X86_CODE64)
+        rsp = diff_segment_base(c) + (rsp & (c->code_size == X86_CODE16 ? 0xFFFF : 0xFFFFFFFF));
+    add_range(mask, rsp + 2, (unsigned)size - 2);
+}
+
+static void mask_mxcsr_mask(const struct diff_case *c, const struct diff_result *native,
+                            struct mask *mask)
+{
+    (void)native;
+    if (c->single && c->insn.info->class == X86_CLASS_XSTATE && c->insn.op[0].size > 32 * 8)
+        add_range(mask, operand_address(c, &c->insn.op[0]) + 28, 4);
+}
+
+static void mask_lar(const struct diff_case *c, const struct diff_result *native, struct mask *mask)
+{
+    (void)native;
+    if (c->single && c->insn.z.mnemonic == ZYDIS_MNEMONIC_LAR)
+        mask->gpr[gpr_of(&c->insn.op[0]) & 15] |= 0xF0000;
+}
+
+static void mask_image_fault(const struct diff_case *c, const struct diff_result *native,
+                             struct mask *mask)
+{
+    if (c->single && native->vector == X86_PF &&
+        (c->insn.info->class == X86_CLASS_XSTATE || c->insn.info->class == X86_CLASS_X87) &&
+        c->insn.op[0].size > 10 * 8)
+        mask->cr2 = UINT64_MAX;
+}
+
+static void mask_gather(const struct diff_case *c, const struct diff_result *native,
+                        struct mask *mask)
+{
+    if (!c->single || c->insn.op[1].type != ZYDIS_OPERAND_TYPE_MEMORY ||
+        c->insn.op[1].mem.type != ZYDIS_MEMOP_TYPE_VSIB || native->vector == X86_BP ||
+        native->vector == X86_DB)
+        return;
+    mask->vector_registers |= 1u << ZydisRegisterGetId(c->insn.op[0].reg.value) |
+                              1u << ZydisRegisterGetId(c->insn.op[2].reg.value);
+}
+
+static void mask_repeat_rf(const struct diff_case *c, const struct diff_result *native,
+                           struct mask *mask)
+{
+    if (native->vector == X86_DB && (!c->single || c->insn.info->class == X86_CLASS_STRING))
+        mask->flags |= X86_FLAG_RF;
+}
+
+static void mask_wrap(const struct diff_case *c, const struct diff_result *native,
+                      struct mask *mask)
+{
+    if (!c->single || c->code_size != X86_CODE32 ||
+        (native->vector != X86_GP && native->vector != X86_SS_FAULT))
+        return;
+    for (unsigned i = 0; i < c->insn.z.operand_count; i++)
+        if (c->insn.op[i].type == ZYDIS_OPERAND_TYPE_MEMORY)
+            mask->skip |= operand_address(c, &c->insn.op[i]) + c->insn.op[i].size / 8 > 1ULL << 32;
+}
+
 static void mask_kernel_half(const struct diff_case *c, const struct diff_result *native,
                              struct mask *mask)
 {
     (void)c;
-    if (native->vector == X86_PF && native->cr2 >> 47)
+    if (native->vector == X86_PF && native->cr2 >= 0x7FFFFFFFF000)
         mask->error |= X86_PF_P;
 }
 
@@ -158,6 +257,30 @@ static const struct rule rules[] = {
      mask_x87_pointers},
     {"x87-pointers-saved", "SDM volume 1, 8.1.10, 10.5.1: the same, in memory",
      mask_saved_pointers},
+    {"partial-stores",
+     "none: of PUSHA and ENTER the manual gives the order of stores, but not what a fault leaves",
+     mask_partial_stores},
+    {"far-return", "SDM volume 2, RET: where several checks fail, the order decides",
+     mask_far_return},
+    {"maskmovq-fault", "SDM volume 1, 9.5.1: the transition to MMX, when the store faults",
+     mask_maskmovq},
+    {"pushed-segment",
+     "SDM volume 2, PUSH: of a segment register, the upper bytes are written or left alone",
+     mask_pushed_segment},
+    {"mxcsr-mask", "SDM volume 1, 11.6.6: MXCSR_MASK says what the processor has", mask_mxcsr_mask},
+    {"lar-limit", "SDM volume 2, LAR: bits 19:16 are undefined", mask_lar},
+    {"image-fault-address",
+     "none: in which order an instruction touches the parts of an image is nowhere said",
+     mask_image_fault},
+    {"gather-partial",
+     "SDM volume 2, VGATHERDPS: elements beyond the one that faults may be there or not",
+     mask_gather},
+    {"repeat-rf",
+     "SDM volume 3, 17.3.1.1: RF is set between repetitions; AMD's processors leave it clear",
+     mask_repeat_rf},
+    {"wrap",
+     "SDM volume 3, 5.3: where the limit is FFFFFFFF, an access that wraps may fault or not",
+     mask_wrap},
     {"kernel-half",
      "none: Linux reports every user access to its half as to a present page, to hide which are",
      mask_kernel_half},

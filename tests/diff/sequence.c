@@ -61,6 +61,8 @@ static bool fits_sequence(const struct sequence *s, const struct form *f)
     case ZYDIS_MNEMONIC_PUSHF:
     case ZYDIS_MNEMONIC_PUSHFD:
     case ZYDIS_MNEMONIC_PUSHFQ: return true;
+    case ZYDIS_MNEMONIC_FNSAVE: /* here nothing could mask the pointers they store */
+    case ZYDIS_MNEMONIC_FNSTENV: return false;
     default: break;
     }
     switch (f->info->class) {

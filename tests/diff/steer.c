@@ -17,6 +17,13 @@ static bool plan_set(struct plan *p, unsigned reg, uint64_t value)
     return true;
 }
 
+/* A value that is good to have, unless REG is needed for something else. */
+static void plan_prefer(struct plan *p, unsigned reg, uint64_t value)
+{
+    if (!(p->set >> reg & 1))
+        plan_set(p, reg, value);
+}
+
 /* What REG will hold. */
 static uint64_t plan_get(const struct plan *p, unsigned reg)
 {
@@ -89,7 +96,7 @@ static uint64_t data_target(struct plan *p, unsigned size, bool wide)
         return base + DIFF_READONLY + rng_below(p->rng, 0xF00);
     if (r < 98)
         return base + DIFF_CODE + rng_below(p->rng, 0x1F00);
-    if (r < 99 && wide && is64(p))
+    if (r < 99 && wide && is64(p) && size <= 32)
         return rng_percent(p->rng, 50) ? 1ULL << 63 | rng_next(p->rng) >> 2
                                        : 0x800000000000 - inside;
     return base + rng_below(p->rng, DIFF_SIZE);
@@ -260,6 +267,9 @@ static void steer_control(struct plan *p, const struct x86_insn *insn)
     switch (insn->z.mnemonic) {
     case ZYDIS_MNEMONIC_RET:
         if (insn->info->class == X86_CLASS_FAR) {
+            /* Which check comes first when more than one fails differs. */
+            if (insn->z.raw.imm[0].size)
+                patch(p, insn->z.raw.imm[0].offset, 16, rng_below(p->rng, 256));
             poke64(p, rsp, target, operand);
             poke64(p, rsp + operand, code_selector(p), operand);
         } else {
@@ -327,7 +337,7 @@ static void steer_selector(struct plan *p, const struct x86_insn *insn)
 }
 
 /* MXCSR and the XSAVE header, for what loads them (SDM volume 1, 10.2.3, 13.4.2). */
-static void steer_image(struct plan *p, const struct x86_insn *insn)
+static bool steer_image(struct plan *p, const struct x86_insn *insn)
 {
     uint64_t address = address_of(p, insn, &insn->op[0]), bv = rng_next(p->rng) & 7, comp = 0;
     uint32_t mxcsr = (uint32_t)rng_next(p->rng) & (rng_percent(p->rng, 95) ? 0xFFFF : 0x1FFFF);
@@ -336,9 +346,9 @@ static void steer_image(struct plan *p, const struct x86_insn *insn)
         mxcsr |= 0x1F80;
     switch (insn->z.mnemonic) {
     case ZYDIS_MNEMONIC_LDMXCSR:
-    case ZYDIS_MNEMONIC_VLDMXCSR: poke64(p, address, mxcsr, 4); return;
+    case ZYDIS_MNEMONIC_VLDMXCSR: poke64(p, address, mxcsr, 4); return true;
     case ZYDIS_MNEMONIC_FXRSTOR:
-    case ZYDIS_MNEMONIC_FXRSTOR64: poke64(p, address + 24, mxcsr, 4); return;
+    case ZYDIS_MNEMONIC_FXRSTOR64: poke64(p, address + 24, mxcsr, 4); return true;
     case ZYDIS_MNEMONIC_XRSTOR:
     case ZYDIS_MNEMONIC_XRSTOR64:
         if (rng_percent(p->rng, 20))
@@ -351,9 +361,12 @@ static void steer_image(struct plan *p, const struct x86_insn *insn)
         break;
     default: break;
     }
+    if (p->set & (1u << X86_RAX | 1u << X86_RDX))
+        return false;
     /* The host's XCR0 has components that the guest's lacks. */
     plan_set(p, X86_RAX, rng_next(p->rng) & 7);
     plan_set(p, X86_RDX, 0);
+    return true;
 }
 
 /* Dividends that do not always overflow. */
@@ -365,11 +378,11 @@ static void steer_divide(struct plan *p, const struct x86_insn *insn)
         return;
     if (insn->z.operand_width == 8)
         rax = rng_percent(p->rng, 50) ? rax & 0xFF : (uint64_t)(int8_t)rax;
-    plan_set(p, X86_RAX, rax);
-    plan_set(p, X86_RDX,
-             insn->z.mnemonic == ZYDIS_MNEMONIC_IDIV && rax >> (insn->z.operand_width - 1) & 1
-                 ? UINT64_MAX
-                 : rng_below(p->rng, 3));
+    plan_prefer(p, X86_RAX, rax);
+    plan_prefer(p, X86_RDX,
+                insn->z.mnemonic == ZYDIS_MNEMONIC_IDIV && rax >> (insn->z.operand_width - 1) & 1
+                    ? UINT64_MAX
+                    : rng_below(p->rng, 3));
 }
 
 /* Lets compare-and-exchange find what it expects half of the time. */
@@ -488,6 +501,10 @@ bool steer(struct plan *p, const struct x86_insn *insn)
         if (op->type != ZYDIS_OPERAND_TYPE_MEMORY || gpr_of(op->mem.base) == X86_RSP)
             continue;
         target = data_target(p, op->size / 8, wide);
+        /* Whether vectors are checked is for each vendor to say (SDM volume 2, 2.7; APM volume 2,
+         * 8.2.18). */
+        if (op->size > 64 || op->mem.type == ZYDIS_MEMOP_TYPE_VSIB)
+            p->c->in.rflags &= ~(uint64_t)X86_FLAG_AC;
         if (insn->info->class == X86_CLASS_XSTATE && insn->op[0].size > 32 * 8 &&
             rng_percent(p->rng, 90))
             target &= ~63ULL;
@@ -504,8 +521,8 @@ bool steer(struct plan *p, const struct x86_insn *insn)
     steer_special(p, insn);
     if (insn->info->class == X86_CLASS_STRING)
         steer_string(p, insn);
-    if (insn->info->class == X86_CLASS_XSTATE)
-        steer_image(p, insn);
+    if (insn->info->class == X86_CLASS_XSTATE && !steer_image(p, insn))
+        return false;
     if (wants_selector(insn))
         steer_selector(p, insn);
     if (insn->info->class == X86_CLASS_BRANCH || insn->info->class == X86_CLASS_FAR)

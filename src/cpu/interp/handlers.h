@@ -75,9 +75,11 @@ uop_fn op_movs, op_stos, op_lods, op_cmps, op_scas, op_ins, op_outs;
 /* --- native.c --------------------------------------------------------------------------------- */
 /* imm: the thunk; aux: NATIVE_*; src: FP_*; osize: bytes of the memory operand. */
 enum {
-    NATIVE_FLAGS = 1, /* reads or writes status flags */
-    NATIVE_READ = 2,  /* the memory operand is read */
-    NATIVE_WRITE = 4, /* or written, or both */
+    NATIVE_FLAGS = 1,   /* reads or writes status flags */
+    NATIVE_READ = 2,    /* the memory operand is read */
+    NATIVE_WRITE = 4,   /* or written, or both */
+    NATIVE_ALIGNED = 8, /* or must be aligned to its size */
+    NATIVE_WAITS = 16,  /* a pending x87 exception comes before any fault of the operand's */
 };
 uop_fn op_native, op_vmaskmov, op_gather, op_maskmovdqu;
 /* Why an instruction of a register file faults now. */

@@ -55,6 +55,12 @@ _Noreturn static void raise_native(struct vcpu *c, const struct uop *op, int vec
     raise_fault(c, op, vector);
 }
 
+/* FSW's exception summary. */
+static bool x87_pending(const struct vcpu *c)
+{
+    return c->x.xsave[2] & 0x80;
+}
+
 const struct uop *op_native(struct vcpu *c, const struct uop *op)
 {
     thunk_fn *thunk = (thunk_fn *)(uintptr_t)op->imm;
@@ -70,9 +76,13 @@ const struct uop *op_native(struct vcpu *c, const struct uop *op)
     }
     if (how & NATIVE_FLAGS)
         c->x.rflags = flags_get(c);
+    if ((how & NATIVE_WAITS) && x87_pending(c))
+        raise_fault(c, op, X86_MF);
     if (how & (NATIVE_READ | NATIVE_WRITE)) {
         uint64_t linear = ea_linear(c, op, op->osize, how & NATIVE_WRITE ? MMU_WRITE : MMU_READ);
 
+        if ((how & NATIVE_ALIGNED) && (linear & (op->osize - 1u)))
+            raise_error(c, op, X86_GP, 0);
         if (!(how & NATIVE_WRITE))
             memory = read_ptr(c, op, linear, op->osize);
         else if (how & NATIVE_READ)
@@ -118,6 +128,16 @@ static bool selected(const struct vector *mask, unsigned i, unsigned size)
     return mask->byte[i * size + size - 1] & 0x80;
 }
 
+/* The linear address of the element OFFSET bytes into the operand. */
+static uint64_t element_linear(struct vcpu *c, const struct uop *op, unsigned offset, unsigned size,
+                               enum mmu_access access)
+{
+    struct uop element = *op;
+
+    element.disp += offset;
+    return ea_linear(c, &element, size, access);
+}
+
 /* VMASKMOVPS/PD, VPMASKMOVD/Q. imm: mask register; osize: of the vector; aux: element size, plus
  * 128 for a store; dst or src: the data register. */
 const struct uop *op_vmaskmov(struct vcpu *c, const struct uop *op)
@@ -125,16 +145,14 @@ const struct uop *op_vmaskmov(struct vcpu *c, const struct uop *op)
     bool store = op->aux & 128;
     unsigned size = op->aux & 15, count = op->osize / size;
     struct vector mask, data = {0};
-    uint64_t linear;
 
     fp_check(c, op, FP_AVX);
     mask = vector_get(c, (unsigned)op->imm);
-    linear = ea_linear(c, op, op->osize, store ? MMU_WRITE : MMU_READ);
     if (store)
         data = vector_get(c, op->src);
     for (unsigned i = 0; store && i < count; i++)
         if (selected(&mask, i, size))
-            probe_write(c, op, linear + i * size, size);
+            probe_write(c, op, element_linear(c, op, i * size, size, MMU_WRITE), size);
     for (unsigned i = 0; i < count; i++) {
         uint64_t value = 0;
 
@@ -142,9 +160,9 @@ const struct uop *op_vmaskmov(struct vcpu *c, const struct uop *op)
             continue;
         memcpy(&value, data.byte + i * size, size);
         if (store) {
-            store_sized(c, op, linear + i * size, size, value);
+            store_sized(c, op, element_linear(c, op, i * size, size, MMU_WRITE), size, value);
         } else {
-            value = load_sized(c, op, linear + i * size, size);
+            value = load_sized(c, op, element_linear(c, op, i * size, size, MMU_READ), size);
             memcpy(data.byte + i * size, &value, size);
         }
     }
@@ -169,8 +187,6 @@ const struct uop *op_gather(struct vcpu *c, const struct uop *op)
     /* The mask elements become all sign before any access. */
     for (unsigned i = 0; i < op->osize; i += size)
         memset(mask.byte + i, i / size < count && selected(&mask, i / size, size) ? 0xFF : 0, size);
-    memset(mask.byte + count * size, 0, 32 - count * size);
-    memset(data.byte + count * size, 0, 32 - count * size);
     element.index = X86_NONE;
     for (unsigned i = 0; i < count; i++) {
         int64_t offset = 0;
@@ -188,26 +204,43 @@ const struct uop *op_gather(struct vcpu *c, const struct uop *op)
         memcpy(data.byte + i * size, &value, size);
         memset(mask.byte + i * size, 0, size);
     }
+    memset(mask.byte + count * size, 0, 32 - count * size);
+    memset(data.byte + count * size, 0, 32 - count * size);
     vector_set(c, op->src, &mask);
     vector_set(c, op->dst, &data);
     return op + 1;
 }
 
-/* MASKMOVDQU and MASKMOVQ; osize: 16 or 8; dst: data register; src: mask register. */
+/* What the first MMX instruction does to the x87: TOP becomes 0 and all tags valid (SDM volume 1,
+ * 9.5.1). The image holds the registers as the stack has them, so they move. */
+static void enter_mmx(struct vcpu *c)
+{
+    uint8_t *x = c->x.xsave, stack[8][16];
+    unsigned top = x[3] >> 3 & 7;
+
+    memcpy(stack, x + 32, sizeof(stack));
+    for (unsigned i = 0; i < 8; i++)
+        memcpy(x + 32 + i * 16, stack[(i - top) & 7], 16);
+    x[3] &= 0xC7;
+    x[4] = 0xFF;
+}
+
+/* MASKMOVDQU and MASKMOVQ; osize: 16 or 8; dst: data register; src: mask register. The whole
+ * operand must be writable, as it must on processors that look at the mask later. */
 const struct uop *op_maskmovdqu(struct vcpu *c, const struct uop *op)
 {
-    const uint8_t *data, *mask;
+    unsigned registers = op->osize == 8 ? 32 : X86_XSAVE_XMM;
+    const uint8_t *data = c->x.xsave + registers + op->dst * 16;
+    const uint8_t *mask = c->x.xsave + registers + op->src * 16;
     uint64_t linear;
 
     fp_check(c, op, op->osize == 8 ? FP_MMX : op->aux);
-    data =
-        op->osize == 8 ? c->x.xsave + 32 + op->dst * 16 : c->x.xsave + X86_XSAVE_XMM + op->dst * 16;
-    mask =
-        op->osize == 8 ? c->x.xsave + 32 + op->src * 16 : c->x.xsave + X86_XSAVE_XMM + op->src * 16;
+    if (op->osize == 8 && x87_pending(c))
+        raise_fault(c, op, X86_MF);
     linear = ea_linear(c, op, op->osize, MMU_WRITE);
-    for (unsigned i = 0; i < op->osize; i++)
-        if (mask[i] & 0x80)
-            probe_write(c, op, linear + i, 1);
+    probe_write(c, op, linear, op->osize);
+    if (op->osize == 8)
+        enter_mmx(c);
     for (unsigned i = 0; i < op->osize; i++)
         if (mask[i] & 0x80)
             store8(c, op, linear + i, data[i]);

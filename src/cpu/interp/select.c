@@ -561,8 +561,11 @@ static unsigned register_files(const struct x86_insn *insn)
     bool vex = insn->z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
     unsigned files = 0;
 
+    /* Of the one-byte opcodes: D8 to DF, whatever extension they came with, and FWAIT. */
+    if (insn->info->class == X86_CLASS_X87 && insn->z.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT &&
+        !vex)
+        return insn->z.mnemonic == ZYDIS_MNEMONIC_FWAIT ? FP_WAIT : FP_X87;
     switch (insn->z.meta.isa_ext) {
-    case ZYDIS_ISA_EXT_X87: return insn->z.mnemonic == ZYDIS_MNEMONIC_FWAIT ? FP_WAIT : FP_X87;
     case ZYDIS_ISA_EXT_MMX: return FP_MMX;
     case ZYDIS_ISA_EXT_AVX:
     case ZYDIS_ISA_EXT_AVX2: files = FP_AVX; break;
@@ -656,6 +659,52 @@ static bool select_masked(const struct x86_insn *insn, unsigned mode, struct uop
     }
 }
 
+/* Whether a misaligned memory operand is #GP (SDM volume 2, 2.4.1, 2.4.2, 2.4.4). For the SHA
+ * instructions the host's processor answers: AMD's do not mind. */
+static bool needs_alignment(const struct x86_insn *insn, unsigned i)
+{
+    if (insn->op[i].size != 128 && insn->op[i].size != 256)
+        return false;
+    switch (insn->z.mnemonic) {
+    case ZYDIS_MNEMONIC_VMOVAPS:
+    case ZYDIS_MNEMONIC_VMOVAPD:
+    case ZYDIS_MNEMONIC_VMOVDQA:
+    case ZYDIS_MNEMONIC_VMOVNTPS:
+    case ZYDIS_MNEMONIC_VMOVNTPD:
+    case ZYDIS_MNEMONIC_VMOVNTDQ:
+    case ZYDIS_MNEMONIC_VMOVNTDQA: return true;
+    case ZYDIS_MNEMONIC_SHA1MSG1:
+    case ZYDIS_MNEMONIC_SHA1MSG2:
+    case ZYDIS_MNEMONIC_SHA1NEXTE:
+    case ZYDIS_MNEMONIC_SHA1RNDS4:
+    case ZYDIS_MNEMONIC_SHA256MSG1:
+    case ZYDIS_MNEMONIC_SHA256MSG2:
+    case ZYDIS_MNEMONIC_SHA256RNDS2:
+    case ZYDIS_MNEMONIC_MOVUPS:
+    case ZYDIS_MNEMONIC_MOVUPD:
+    case ZYDIS_MNEMONIC_MOVDQU:
+    case ZYDIS_MNEMONIC_LDDQU:
+    case ZYDIS_MNEMONIC_PCMPESTRI:
+    case ZYDIS_MNEMONIC_PCMPESTRM:
+    case ZYDIS_MNEMONIC_PCMPISTRI:
+    case ZYDIS_MNEMONIC_PCMPISTRM: return false;
+    default: return insn->z.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY;
+    }
+}
+
+/* Whether a pending x87 exception is reported before the instruction is executed: of all that use
+ * these registers, but for a few control instructions (SDM volume 1, 8.6). */
+static bool waits(const struct x86_insn *insn)
+{
+    switch (insn->z.mnemonic) {
+    case ZYDIS_MNEMONIC_FNSTCW:
+    case ZYDIS_MNEMONIC_FNSTSW:
+    case ZYDIS_MNEMONIC_FNSTENV:
+    case ZYDIS_MNEMONIC_FNSAVE: return false;
+    default: return insn->info->class == X86_CLASS_X87;
+    }
+}
+
 static void select_native(struct vcpu *c, const struct x86_insn *insn, unsigned mode,
                           struct uop *op)
 {
@@ -674,6 +723,10 @@ static void select_native(struct vcpu *c, const struct x86_insn *insn, unsigned 
             continue;
         set_memory(insn, i, mode, op);
         op->osize = (uint8_t)(insn->op[i].size / 8);
+        if (needs_alignment(insn, i))
+            op->aux |= NATIVE_ALIGNED;
+        if (waits(insn))
+            op->aux |= NATIVE_WAITS;
         if (insn->op[i].actions & ZYDIS_OPERAND_ACTION_MASK_READ)
             op->aux |= NATIVE_READ;
         if (insn->op[i].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)

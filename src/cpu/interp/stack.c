@@ -131,7 +131,7 @@ const struct uop *op_pop_m(struct vcpu *c, const struct uop *op)
 
 const struct uop *op_pop_seg(struct vcpu *c, const struct uop *op)
 {
-    uint16_t selector = (uint16_t)stack_peek(c, op, op->osize == 4 ? 2 : op->osize, 0);
+    uint16_t selector = (uint16_t)stack_peek(c, op, op->osize, 0);
     uint64_t mask = stack_mask(c), sp = c->x.reg[X86_RSP] + op->osize;
 
     load_segment(c, op, op->aux, selector);
@@ -221,6 +221,7 @@ const struct uop *op_enter(struct vcpu *c, const struct uop *op)
         sp = (sp - size) & mask;
         store_sized(c, op, stack_linear(c, op, sp, size, MMU_WRITE), size, value);
     }
+    frame |= c->x.reg[X86_RSP] & ~mask & 0xFFFFFFFF; /* a 16-bit stack: ESP, not SP */
     if (level) {
         sp = (sp - size) & mask;
         store_sized(c, op, stack_linear(c, op, sp, size, MMU_WRITE), size, frame);

@@ -238,16 +238,16 @@ const struct uop *op_verw(struct vcpu *c, const struct uop *op)
 
 const struct uop *op_arpl(struct vcpu *c, const struct uop *op)
 {
-    uint16_t source = REG16(c, op->src), *p, old;
-    bool raise;
+    uint16_t source = REG16(c, op->src), old, new;
 
     require_protected(c, op);
-    p = op->ea == EA_NONE ? &REG16(c, op->dst) : rmw_ptr(c, op, ea_linear(c, op, 2, MMU_WRITE), 2);
-    old = *(unaligned16 *)p;
-    raise = (old & 3) < (source & 3);
-    if (raise)
-        *(unaligned16 *)p = (uint16_t)((old & ~3u) | (source & 3));
-    if (op->ea != EA_NONE)
-        commit_ptr(c, op);
-    return answer(c, op, raise);
+    old = op->ea == EA_NONE ? REG16(c, op->dst) : load16(c, op, ea_linear(c, op, 2, MMU_READ));
+    if ((old & 3) >= (source & 3))
+        return answer(c, op, false);
+    new = (uint16_t)((old & ~3u) | (source & 3));
+    if (op->ea == EA_NONE)
+        REG16(c, op->dst) = new;
+    else
+        store16(c, op, ea_linear(c, op, 2, MMU_WRITE), new);
+    return answer(c, op, true);
 }

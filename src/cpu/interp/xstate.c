@@ -46,6 +46,22 @@ static void set_mxcsr(struct vcpu *c, uint32_t value)
     memcpy(c->x.xsave + X86_XSAVE_MXCSR, &value, 4);
 }
 
+/* What loading an image makes of FCW and FSW: reserved bits of the first are as FLDCW leaves them,
+ * and ES and B of the second follow from the exceptions that are pending (SDM volume 1, 8.1.3). */
+static void settle_x87(uint8_t *x)
+{
+    uint16_t control, status;
+
+    memcpy(&control, x, 2);
+    memcpy(&status, x + 2, 2);
+    control = (control & 0x1F3F) | 0x40;
+    status &= 0x7F7F;
+    if (status & ~control & 0x3F)
+        status |= 0x8080;
+    memcpy(x, &control, 2);
+    memcpy(x + 2, &status, 2);
+}
+
 /* Outside 64-bit mode XMM8-15 are neither saved nor restored. */
 static unsigned xmm_bytes(const struct vcpu *c)
 {
@@ -83,6 +99,7 @@ const struct uop *op_fxrstor(struct vcpu *c, const struct uop *op)
     if (control & ~MXCSR_MASK)
         raise_error(c, op, X86_GP, 0);
     memcpy(c->x.xsave, image, LEGACY_X87 + xmm_bytes(c));
+    settle_x87(c->x.xsave);
     return op + 1;
 }
 
@@ -217,6 +234,7 @@ const struct uop *op_xrstor(struct vcpu *c, const struct uop *op)
         copy_in(c, op, linear + X86_XSAVE_YMMH, image + X86_XSAVE_YMMH,
                 in_64(c) ? YMMH_BYTES : YMMH_BYTES / 2);
     if (rfbm & X86_XCR0_X87) {
+        settle_x87(image);
         memcpy(c->x.xsave, image, X86_XSAVE_MXCSR);
         memcpy(c->x.xsave + 32, image + 32, LEGACY_X87 - 32);
     }
