@@ -36,6 +36,7 @@ struct doppel_vm {
 };
 
 _Static_assert(sizeof(((struct doppel_end *)0)->report) == VM_REPORT_SIZE, "reports are copied");
+_Static_assert(DOPPEL_MAX_CPUS == VM_MAX_CPUS, "one limit");
 _Static_assert(DOPPEL_SERIAL_PORTS == BOARD_SERIAL_PORTS, "every serial port can be plugged in");
 _Static_assert(ARRAY_SIZE(((struct doppel_stats *)0)->exits) >= CAUSE_COUNT, "all causes fit");
 
@@ -174,7 +175,7 @@ static int read_files(struct doppel_vm *d, const struct doppel_config *config, s
     return 0;
 }
 
-static int prepare_boot(struct doppel_vm *d, const struct doppel_config *config, struct error *err)
+static bool prepare_boot(struct doppel_vm *d, const struct doppel_config *config, struct error *err)
 {
     struct boot_source source = {
         .kernel = d->kernel.data,
@@ -192,10 +193,10 @@ static int prepare_boot(struct doppel_vm *d, const struct doppel_config *config,
     };
 
     d->image = boot_prepare(&source, err);
-    return d->image ? 0 : -err->code;
+    return d->image != NULL;
 }
 
-static int create_vm(struct doppel_vm *d, const struct doppel_config *config, struct error *err)
+static bool create_vm(struct doppel_vm *d, const struct doppel_config *config, struct error *err)
 {
     struct vm_config vm = {
         .cpus = config->cpus,
@@ -213,7 +214,7 @@ static int create_vm(struct doppel_vm *d, const struct doppel_config *config, st
                                              .input_ready = config->serial[i].input_ready,
                                              .opaque = config->serial[i].opaque};
     d->vm = vm_create(&interp_engine, &vm, err);
-    return d->vm ? 0 : -err->code;
+    return d->vm != NULL;
 }
 
 /* Hands the library's own kind of error to the caller. */
@@ -238,7 +239,7 @@ struct doppel_vm *doppel_create(const struct doppel_config *config, struct doppe
     }
     d->engine = DOPPEL_ENGINE_INTERP; /* the only one there is */
     if (check_config(config, &err) < 0 || read_files(d, config, &err) < 0 ||
-        prepare_boot(d, config, &err) < 0 || create_vm(d, config, &err) < 0) {
+        !prepare_boot(d, config, &err) || !create_vm(d, config, &err)) {
         give_error(error, &err);
         doppel_destroy(d);
         return NULL;

@@ -89,46 +89,37 @@ int vm_boot(struct vm *vm, struct error *err)
 
 /* ---- Assembly ---- */
 
-static int create_machine(struct vm *vm, const struct vm_config *config, struct error *err)
+static bool create_machine(struct vm *vm, const struct vm_config *config, struct error *err)
 {
     struct machine *m = &vm->machine;
 
+    if (config->cpus < 1 || config->cpus > VM_MAX_CPUS) {
+        error_set(err, EINVAL, "%u vCPUs: must be 1 to %d", config->cpus, VM_MAX_CPUS);
+        return false;
+    }
     if (!(m->mem = mem_create(config->memory, err)) || !(m->bus = bus_create(err)) ||
         !(vm->loop = loop_create(err)) || !(m->clock = clock_create(vm->loop, m->bus, err)))
-        return -err->code;
+        return false;
     clock_pause(m->clock); /* until vm_start */
     m->cpus = config->cpus;
     x86_model_default(&m->model, config->cpus, clock_tsc_hz(m->clock));
-    return 0;
+    return true;
 }
 
-static int create_ports(struct vm *vm, struct error *err)
-{
-    vm->cpu = calloc(vm->cpus, sizeof(*vm->cpu));
-    vm->ports = calloc(vm->cpus, sizeof(*vm->ports));
-    if (!vm->cpu || !vm->ports)
-        return error_set(err, ENOMEM, "no memory for %u vCPUs", vm->cpus);
-    for (unsigned i = 0; i < vm->cpus; i++) {
-        vm->ports[i] = &vm->cpu[i].port;
-        vm_cpu_init(vm, i);
-    }
-    return 0;
-}
-
-static int create_processors(struct vm *vm, struct error *err)
+static bool create_processors(struct vm *vm, struct error *err)
 {
     vm->engine = vm->ops->create(&vm->machine, err);
     if (!vm->engine)
-        return -err->code;
+        return false;
     for (unsigned i = 0; i < vm->cpus; i++) {
         vm->cpu[i].vcpu = vm->ops->vcpu_create(vm->engine, vm->ports[i], err);
         if (!vm->cpu[i].vcpu)
-            return -err->code;
+            return false;
     }
-    return 0;
+    return true;
 }
 
-static int create_board(struct vm *vm, const struct vm_config *config, struct error *err)
+static bool create_board(struct vm *vm, const struct vm_config *config, struct error *err)
 {
     struct board_config board = {
         .cpus = vm->cpus,
@@ -146,7 +137,7 @@ static int create_board(struct vm *vm, const struct vm_config *config, struct er
 
     memcpy(board.serial, config->serial, sizeof(board.serial));
     vm->board = board_create(vm->machine.bus, vm->machine.clock, vm->machine.mem, &board, err);
-    return vm->board ? 0 : -err->code;
+    return vm->board != NULL;
 }
 
 struct vm *vm_create(const struct engine_ops *engine, const struct vm_config *config,
@@ -167,12 +158,15 @@ struct vm *vm_create(const struct engine_ops *engine, const struct vm_config *co
     pthread_cond_init(&vm->changed, &attr);
     pthread_condattr_destroy(&attr);
     vm->ops = engine;
-    vm->cpus = config->cpus;
+    vm->cpus = MIN(config->cpus, VM_MAX_CPUS);
+    for (unsigned i = 0; i < vm->cpus; i++) {
+        vm->ports[i] = &vm->cpu[i].port;
+        vm_cpu_init(vm, i);
+    }
     vm->image = config->image;
     vm->no_reboot = config->no_reboot;
-    if (create_machine(vm, config, err) < 0 || create_ports(vm, err) < 0 ||
-        create_board(vm, config, err) < 0 || create_processors(vm, err) < 0 ||
-        vm_boot(vm, err) < 0) {
+    if (!create_machine(vm, config, err) || !create_board(vm, config, err) ||
+        !create_processors(vm, err) || vm_boot(vm, err) < 0) {
         vm_destroy(vm);
         return NULL;
     }
@@ -184,12 +178,12 @@ void vm_destroy(struct vm *vm)
     if (!vm)
         return;
     vm_stop(vm);
-    for (unsigned i = 0; vm->cpu && i < vm->cpus; i++)
+    for (unsigned i = 0; i < vm->cpus; i++)
         if (vm->cpu[i].started)
             pthread_join(vm->cpu[i].thread, NULL);
     if (vm->loop)
         loop_stop(vm->loop);
-    for (unsigned i = 0; vm->cpu && i < vm->cpus; i++)
+    for (unsigned i = 0; i < vm->cpus; i++)
         vm_cpu_free(&vm->cpu[i]);
     if (vm->engine)
         vm->ops->destroy(vm->engine);
@@ -200,8 +194,6 @@ void vm_destroy(struct vm *vm)
         loop_destroy(vm->loop);
     bus_destroy(vm->machine.bus);
     mem_destroy(vm->machine.mem);
-    free(vm->ports);
-    free(vm->cpu);
     pthread_cond_destroy(&vm->changed);
     pthread_mutex_destroy(&vm->lock);
     free(vm);
@@ -249,8 +241,7 @@ void vm_finish(struct vm *vm, enum vm_outcome outcome, int status, const char *r
     }
     pthread_cond_broadcast(&vm->changed);
     pthread_mutex_unlock(&vm->lock);
-    if (vm->cpu)
-        vm_kick_all(vm);
+    vm_kick_all(vm);
 }
 
 void vm_leave(struct vm *vm)

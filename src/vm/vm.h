@@ -27,6 +27,7 @@ enum vm_outcome {
 };
 
 #define VM_REPORT_SIZE 16384
+#define VM_MAX_CPUS    64
 
 struct vm_end {
     enum vm_outcome outcome;

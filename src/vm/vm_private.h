@@ -34,8 +34,8 @@ struct vm {
     const struct boot_image *image;
     bool no_reboot;
     unsigned cpus;
-    struct vm_cpu *cpu;
-    struct cpu_port **ports;
+    struct vm_cpu cpu[VM_MAX_CPUS];
+    struct cpu_port *ports[VM_MAX_CPUS];
 
     pthread_mutex_t lock;
     pthread_cond_t changed;

@@ -235,6 +235,12 @@ static void test_refuses(void **unused)
 
     assert_null(vm_create(&fake_engine, &config, &err));
     assert_int_equal(err.code, EINVAL);
+    config.memory = MEMORY(0);
+    config.cpus = VM_MAX_CPUS + 1;
+    assert_null(vm_create(&fake_engine, &config, &err));
+    assert_int_equal(err.code, EINVAL);
+    config.cpus = 0;
+    assert_null(vm_create(&fake_engine, &config, NULL));
 }
 
 /* What firmware leaves: memory types, the local APIC as a wire for the 8259s. */
