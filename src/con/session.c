@@ -230,7 +230,7 @@ void *session_archive(const struct session_command *command, size_t *size)
     whole &= fclose(to) == 0;
     to = whole ? open_memstream(&archive, size) : NULL;
     if (to) {
-        archive_member(to, PROTO_SESSION + 1, 0100600, text, text_size);
+        archive_member(to, &PROTO_SESSION[1], 0100600, text, text_size);
         archive_member(to, "TRAILER!!!", 0, "", 0);
         whole = !ferror(to);
         whole &= fclose(to) == 0;
