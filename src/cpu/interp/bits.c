@@ -7,6 +7,29 @@
 
 #define FLAGS_OUT "\n\tlahf\n\tseto %%al"
 
+/* The guest's atomics may be misaligned, which the compilers' own do not allow. */
+#define LOCKED(B, SUFFIX)                                                                          \
+    __attribute__((unused)) static inline bool replace##B(memory##B *p, uint##B##_t *old,          \
+                                                          uint##B##_t desired)                     \
+    {                                                                                              \
+        bool equal;                                                                                \
+        __asm__ volatile("lock cmpxchg" SUFFIX " %[b], %[m]"                                       \
+                         : [m] "+m"(*p), "+a"(*old), "=@ccz"(equal)                                \
+                         : [b] "q"(desired)                                                        \
+                         : "memory");                                                              \
+        return equal;                                                                              \
+    }                                                                                              \
+    static inline uint##B##_t exchange##B(memory##B *p, uint##B##_t a)                             \
+    {                                                                                              \
+        __asm__ volatile("xchg" SUFFIX " %[a], %[m]" : [m] "+m"(*p), [a] "+q"(a) : : "memory");    \
+        return a;                                                                                  \
+    }
+
+LOCKED(8, "b")
+LOCKED(16, "w")
+LOCKED(32, "l")
+LOCKED(64, "q")
+
 /* --- BT, BTS, BTR, BTC
  * ---------------------------------------------------------------------------- */
 
@@ -40,8 +63,7 @@
             memory##B *p = locked_ptr(c, op, linear, B / 8);                                       \
             uint##B##_t old = *p;                                                                  \
             uint16_t cc = c->cc;                                                                   \
-            while (!__atomic_compare_exchange_n(p, &old, NAME##B(c, old, bit), false,              \
-                                                __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))               \
+            while (!replace##B(p, &old, NAME##B(c, old, bit)))                                     \
                 c->cc = cc;                                                                        \
             commit_locked(c, op);                                                                  \
         } else {                                                                                   \
@@ -166,7 +188,7 @@ uop_fn *const bit_handlers[BIT_TESTS][SIZES][3] = {
     static const struct uop *xchg##B##_m(struct vcpu *c, const struct uop *op)                     \
     {                                                                                              \
         memory##B *p = locked_ptr(c, op, ea_linear(c, op, B / 8, MMU_WRITE), B / 8);               \
-        uint##B##_t old = __atomic_exchange_n(p, REG##B(c, op->src), __ATOMIC_SEQ_CST);            \
+        uint##B##_t old = exchange##B(p, REG##B(c, op->src));                                      \
         commit_locked(c, op);                                                                      \
         set_reg(c, op->src, B / 8, old);                                                           \
         return op + 1;                                                                             \
@@ -195,8 +217,7 @@ const struct uop *op_cmpxchg8b(struct vcpu *c, const struct uop *op)
     unaligned64 *p = locked_ptr(c, op, ea_linear(c, op, 8, MMU_WRITE), 8);
     uint64_t expected = REG64(c, X86_RDX * 8) << 32 | REG32(c, X86_RAX * 8);
     uint64_t desired = REG64(c, X86_RCX * 8) << 32 | REG32(c, X86_RBX * 8);
-    bool equal = __atomic_compare_exchange_n(p, &expected, desired, false, __ATOMIC_SEQ_CST,
-                                             __ATOMIC_SEQ_CST);
+    bool equal = replace64(p, &expected, desired);
 
     commit_locked(c, op);
     c->cc = (uint16_t)(equal ? c->cc | CC_ZF : c->cc & ~CC_ZF);
