@@ -3,6 +3,7 @@
  * SYSEXIT (SDM volume 2).
  */
 #include "cpu/interp/access.h"
+#include "cpu/interp/debug.h"
 #include "cpu/interp/far.h"
 #include "cpu/interp/handlers.h"
 
@@ -225,7 +226,13 @@ static struct x86_seg flat_stack(uint16_t selector, unsigned level)
 static const struct uop *fast_enter(struct vcpu *c, struct x86_seg cs, struct x86_seg ss,
                                     uint64_t rip)
 {
+    /* TF counts as it is now: SYSCALL may mask it, and SYSRET traps at once when it sets it. */
     c->no_step = true;
+    if (c->x.rflags & X86_FLAG_TF) {
+        c->pending_dr6 |= DR6_BS;
+        c->trap_pending = true;
+        update_stepping(c);
+    }
     c->x.seg[X86_CS] = cs;
     c->x.seg[X86_SS] = ss;
     update_mode(c);
