@@ -206,6 +206,18 @@ static void nesting(void)
     check(count[0x58] == 1 && deepest == 2, "EOI lets the waiting one in");
 }
 
+static void on_nested_nmi(struct frame *f)
+{
+    depth++;
+    if (depth > deepest)
+        deepest = depth;
+    if (count[NMI]++ == 0) {
+        apic_send(ICR_NMI | ICR_ASSERT, apic_read(APIC_ID) >> 24);
+        delay_us(100);
+    }
+    depth--;
+}
+
 static void non_maskable(void)
 {
     rt_handler[NMI] = on_nmi;
@@ -213,7 +225,66 @@ static void non_maskable(void)
     apic_send(ICR_NMI | ICR_ASSERT, apic_read(APIC_ID) >> 24);
     delay_us(100);
     equal(count[NMI], 1, "NMI comes with IF clear");
+    rt_handler[NMI] = on_nested_nmi;
+    count[NMI] = deepest = 0;
+    apic_send(ICR_NMI | ICR_ASSERT, apic_read(APIC_ID) >> 24);
+    delay_us(100);
+    check(count[NMI] == 2 && deepest == 1, "an NMI in the NMI's handler waits for its IRET");
     rt_handler[NMI] = NULL;
+}
+
+/* Errors, logical destinations, spurious interrupts. */
+static void odds(void)
+{
+    apic_write(APIC_ESR, 0);
+    apic_write(APIC_ESR, 0);
+    equal(apic_read(APIC_ESR), 0, "no errors");
+    watch(0x4E);
+    apic_write(APIC_LVT_ERROR, 0x4E);
+    if (!on_tcg()) { /* which sends it */
+        apic_send(ICR_SELF | ICR_ASSERT | 5, 0);
+        asm volatile("sti; nop; nop; cli");
+        equal(count[0x4E], 1, "an illegal vector is an error, and interrupts as one");
+        apic_write(APIC_ESR, 0);
+        check(apic_read(APIC_ESR) & 0x60, "ESR says so");
+    }
+    apic_write(APIC_LVT_ERROR, LVT_MASKED);
+
+    watch(0x72);
+    apic_write(APIC_DFR, 0xFFFFFFFF);
+    apic_write(APIC_LDR, 0x04000000);
+    apic_send(ICR_ASSERT | ICR_LOGICAL | 0x72, 0x06);
+    asm volatile("sti; nop; nop; cli");
+    equal(count[0x72], 1, "flat logical destination, a bit in common");
+    apic_send(ICR_ASSERT | ICR_LOGICAL | 0x72, 0x0B);
+    asm volatile("sti; nop; nop; cli");
+    equal(count[0x72], 1, "none in common");
+    apic_write(APIC_DFR, 0x0FFFFFFF);
+    apic_write(APIC_LDR, 0x24000000);
+    apic_send(ICR_ASSERT | ICR_LOGICAL | 0x72, 0x26);
+    asm volatile("sti; nop; nop; cli");
+    equal(count[0x72], 2, "cluster logical destination");
+    apic_send(ICR_ASSERT | ICR_LOGICAL | 0x72, 0x16);
+    asm volatile("sti; nop; nop; cli");
+    equal(count[0x72], 2, "another cluster");
+    apic_write(APIC_DFR, 0xFFFFFFFF);
+    apic_write(APIC_LDR, 0);
+    apic_send(ICR_ASSERT | ICR_ALL | 0x72, 0);
+    asm volatile("sti; nop; nop; cli");
+    equal(count[0x72], 3, "all, with self");
+    apic_send(ICR_ASSERT | ICR_OTHERS | 0x72, 0);
+    asm volatile("sti; nop; nop; cli");
+    equal(count[0x72], 3, "all but self");
+    apic_send(ICR_ASSERT | 0x72, 0xFF);
+    asm volatile("sti; nop; nop; cli");
+    equal(count[0x72], 4, "physical broadcast");
+    apic_send(ICR_ASSERT | 0x72, 0x7E);
+    asm volatile("sti; nop; nop; cli");
+    equal(count[0x72], 4, "nobody's ID");
+    apic_send(ICR_SELF | ICR_ASSERT | 0x72, 0);
+    apic_send(ICR_SELF | ICR_ASSERT | 0x72, 0);
+    asm volatile("sti; nop; nop; cli");
+    equal(count[0x72], 5, "the same vector twice is one interrupt");
 }
 
 static void x2apic(void)
@@ -259,5 +330,6 @@ void test(void)
     priorities();
     nesting();
     non_maskable();
+    odds();
     x2apic();
 }

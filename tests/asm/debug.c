@@ -63,6 +63,13 @@ static void start(void)
 
 static __attribute__((used)) u8 buffer[16];
 
+static volatile u64 watched[4] __attribute__((aligned(32)));
+
+USER_CODE static word u_nothing(word arg)
+{
+    return 0;
+}
+
 static void single_step(void)
 {
     /* POPF that sets TF is not itself followed by a trap; PUSH and POPF of STOP are. */
@@ -97,6 +104,54 @@ static void count_int(struct frame *f)
     hit_flags = read_flags();
 }
 
+/* Level 3 is stepped as level 0 is; TF and a breakpoint share one trap. */
+USER_CODE static word u_three_nops(word arg)
+{
+    asm volatile("nop; nop; nop");
+    return 0;
+}
+
+USER_CODE static word u_interrupt(word arg)
+{
+    asm volatile("int $0x71; nop");
+    return 0;
+}
+
+static unsigned steps_of(word (*fn)(word))
+{
+    start();
+    rt_user_flags = 2 | FL_TF;
+    (void)user(fn, 0);
+    rt_user_flags = 2;
+    return hits;
+}
+
+static void stepping_user_code(void)
+{
+    unsigned base = steps_of(u_nothing);
+    equal(steps_of(u_three_nops) - base, 3, "three NOPs at level 3");
+    reset_gate(0x71, GATE_INTR | SEG_DPL3, 0);
+    rt_handler[0x71] = count_int;
+    equal(steps_of(u_interrupt) - base, 1, "INT n at level 3 and its handler are not stepped");
+    check(!(hit_flags & FL_VM), "still at level 3");
+
+    write_dr0((word)&watched[0]);
+    write_dr7(enable(0, WRITES, 0));
+    start();
+    asm volatile("push $0x102; popf; movb $1, %0; push $2; popf" : "=m"(watched[0]) : : "cc");
+    write_dr7(DR7_FIXED);
+    tcg_differs("two traps");
+    equal(hits, 3, "TF and a data breakpoint at one instruction make one trap");
+    equal(hit_dr6[0], DR6_FIXED | DR6_BS | 1, "with both in DR6");
+
+    /* A fault comes instead of the trap. */
+    rt_handler[DB] = NULL;
+    struct trap *t = TRAP(asm volatile("push $0x102; popf; ud2"));
+    rt_trapped(t, UD, 0, "a fault comes before the single-step trap");
+    check(t->f.flags & FL_TF, "and saves TF");
+    rt_handler[DB] = note;
+}
+
 static void icebp(void)
 {
     rt_handler[DB] = NULL;
@@ -107,8 +162,6 @@ static void icebp(void)
     equal(t->f.ip, rt_at, "saves the address after it");
     rt_handler[DB] = note;
 }
-
-static volatile u64 watched[4] __attribute__((aligned(32)));
 
 /* Whether an access to offset OFFSET of `watched` hits. */
 static bool touches(unsigned offset, unsigned size, bool write)
@@ -170,6 +223,18 @@ static void data_breakpoints(void)
     check(!(hit_flags & FL_RF), "RF is clear in what is saved");
     write_dr7(DR7_FIXED);
     check(!touches(8, 1, true), "disabled, it does not hit");
+
+    write_dr7(enable(0, WRITES, 0));
+    start();
+    asm volatile("push $1; pop %0" : "=m"(*(word *)&watched[1]));
+    equal(hits, 1, "POP to memory");
+    start();
+    asm volatile("fninit; fld1; fstpl %0; nop" : "=m"(*(double *)&watched[1]));
+    equal(hits, 1, "FSTP");
+    start();
+    asm volatile("lock incb %0; nop" : "+m"(*(u8 *)&watched[1]) : : "cc");
+    equal(hits, 1, "LOCK INC");
+    write_dr7(DR7_FIXED);
 
     write_dr3((word)&watched[2]);
     write_dr7(enable(3, WRITES, 0));
@@ -287,6 +352,7 @@ void test(void)
     rt_handler[DB] = note;
     rt_handler[0x70] = count_int;
     single_step();
+    stepping_user_code();
     icebp();
     data_breakpoints();
     rt_handler[0x70] = NULL;

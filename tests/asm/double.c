@@ -105,6 +105,9 @@ static void benign(void)
 }
 
 #ifdef __x86_64__
+USER_INSN(u_int_77, "int $0x77")
+USER_INSN(u_ud2, "ud2")
+
 #define HOLE 0x0000800000000000ul
 
 /* The stack is where a push fails; the double fault has one of its own. */
@@ -127,6 +130,14 @@ static void stacks(void)
                                              : "r"(0x7FFFFFFFE000)));
     equal(t->cr2, 0x7FFFFFFFDFF8, "CR2 is of the second page fault");
     equal(t->f.sp, 0x7FFFFFFFE000, "RSP is the first's");
+    word rsp0 = rt_tss.rsp[0];
+    rt_tss.rsp[0] = 0x7FFFFFFFE000;
+    reset_gate(PF, GATE_INTR, 1);
+    page_faults(0x7FFFFFFFDFF8, PFE_W, user(u_int_77, 0), "INT n to a stack not mapped is one #PF");
+    check((rt_last.f.cs & 3) == 3, "saved as of the INT");
+    mend_gate(PF);
+    doubles(user(u_ud2, 0), "#UD to a stack not mapped: #PF, then #PF");
+    rt_tss.rsp[0] = rsp0;
     break_gate(PF);
     doubles((void)*(volatile u8 *)0x7FFFFFFFE000, "#PF, then #NP");
     mend_gate(PF);

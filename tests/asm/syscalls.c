@@ -158,6 +158,62 @@ static void sysenter_sysexit(void)
            "SYSEXIT to a non-canonical RDX");
 }
 
+/* With TF set: SYSCALL masks it or not, SYSENTER leaves it. Where the trap comes, in order. */
+static volatile unsigned hits;
+static volatile word hit_ip[16];
+
+static void note_step(struct frame *f)
+{
+    if (hits < 16)
+        hit_ip[hits] = f->ip;
+    hits++;
+    if (hits > 40)
+        f->flags &= ~FL_TF;
+}
+
+static bool stepped_at(word ip)
+{
+    for (unsigned i = 0; i < hits && i < 16; i++)
+        if (hit_ip[i] == ip)
+            return true;
+    return false;
+}
+
+USER_CODE static word u_syscall_bare(word arg)
+{
+    asm volatile("syscall" : : : "rax", "rcx", "r11", "memory");
+    return 0;
+}
+
+static void stepping(void)
+{
+    rt_handler[DB] = note_step;
+    rt_user_flags = 2 | FL_TF;
+    wrmsr(MSR_SFMASK, FL_TF);
+    hits = 0;
+    user_runs(u_syscall_bare, 0, "SYSCALL with TF");
+    check(!stepped_at((word)syscall_entry), "SYSCALL that masks TF is not stepped into");
+    wrmsr(MSR_SFMASK, 0);
+    hits = 0;
+    (void)user(u_syscall_bare, 0);
+    check(stepped_at((word)syscall_entry), "SYSCALL that does not, is");
+    if (is_intel()) {
+        hits = 0;
+        (void)user(u_sysenter, 0);
+        check(stepped_at((word)sysenter_entry), "SYSENTER is stepped into");
+    }
+    rt_user_flags = 2;
+    wrmsr(MSR_SFMASK, FL_TF);
+    sysret_flags = 2 | FL_TF;
+    hits = 0;
+    (void)user(u_syscall, 0);
+    sysret_flags = 2;
+    /* Not in the manual, but processors do, and kernels know. */
+    tcg_differs("one instruction later");
+    check(hits && hit_ip[0] == u.next, "SYSRET that sets TF traps at once");
+    rt_handler[DB] = NULL;
+}
+
 static void bases(void)
 {
     wrmsr(MSR_GS_BASE, 0x1111);
@@ -196,5 +252,6 @@ void test(void)
     reset_gate(GP, GATE_INTR, 1);
     syscall_sysret();
     sysenter_sysexit();
+    stepping();
     bases();
 }

@@ -36,13 +36,14 @@ enum apic_register {
 #define LVT_PERIODIC 0x20000u
 #define LVT_DEADLINE 0x40000u
 
-#define ICR_NMI    0x400u
-#define ICR_INIT   0x4500u /* with level assert */
-#define ICR_SIPI   0x4600u
-#define ICR_ASSERT 0x4000u
-#define ICR_SELF   0x40000u
-#define ICR_ALL    0x80000u
-#define ICR_OTHERS 0xC0000u
+#define ICR_NMI     0x400u
+#define ICR_INIT    0x4500u /* with level assert */
+#define ICR_SIPI    0x4600u
+#define ICR_ASSERT  0x4000u
+#define ICR_LOGICAL 0x800u
+#define ICR_SELF    0x40000u
+#define ICR_ALL     0x80000u
+#define ICR_OTHERS  0xC0000u
 
 static inline u32 apic_read(enum apic_register r)
 {
