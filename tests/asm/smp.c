@@ -20,6 +20,63 @@ static void on_interrupt(struct frame *f)
         apic_eoi();
 }
 
+/* --- The state after INIT and SIPI (SDM volume 3, table 10-1) --------------------------------- */
+
+/* Runs in real mode at PROBE_PAGE, and stores what it finds after the code. */
+#define PROBE_PAGE 0x9000
+struct probe {
+    u32 edx, eax, cr0, cr4, flags, dr6, dr7;
+    u16 cs, ds, gdt_limit, idt_limit;
+    u32 idt_base, done;
+};
+asm("    .pushsection .rodata\n"
+    "    .code16\n"
+    "probe_begin:\n"
+    "    mov %edx, %cs:0x100\n"
+    "    mov %eax, %cs:0x104\n"
+    "    mov %cr0, %eax; mov %eax, %cs:0x108\n"
+    "    mov %cr4, %eax; mov %eax, %cs:0x10C\n"
+    "    mov %cs, %ax; mov %ax, %ss; mov $0xF00, %sp\n"
+    "    pushfl; popl %cs:0x110\n"
+    "    mov %dr6, %eax; mov %eax, %cs:0x114\n"
+    "    mov %dr7, %eax; mov %eax, %cs:0x118\n"
+    "    mov %cs, %cs:0x11C\n"
+    "    mov %ds, %cs:0x11E\n"
+    "    sgdtl %cs:0x200; mov %cs:0x200, %ax; mov %ax, %cs:0x120\n"
+    "    sidtl %cs:0x200; mov %cs:0x200, %ax; mov %ax, %cs:0x122\n"
+    "    mov %cs:0x202, %eax; mov %eax, %cs:0x124\n"
+    "    movl $1, %cs:0x128\n"
+    "1:  cli; hlt; jmp 1b\n"
+    "probe_end:\n"
+    "    .code64\n"
+    "    .popsection\n");
+extern u8 probe_begin[], probe_end[];
+
+static void start_state(u32 other, u32 cr0, const char *when)
+{
+    volatile struct probe *p = (volatile struct probe *)(PROBE_PAGE + 0x100);
+    memcpy((void *)PROBE_PAGE, probe_begin, (size_t)(probe_end - probe_begin));
+    p->done = 0;
+    apic_send(ICR_INIT, other);
+    delay_us(10000);
+    equal(p->done, 0, "%s: INIT alone starts nothing", when);
+    apic_send(ICR_SIPI | PROBE_PAGE / PAGE, other);
+    for (unsigned i = 0; i < 10000 && !p->done; i++)
+        delay_us(100);
+    if (!check(p->done, "%s: it runs", when))
+        return;
+    equal(p->edx, cpuid(1, 0).a, "%s: EDX is the processor's signature", when);
+    equal(p->eax, 0, "%s: EAX", when);
+    tcg_differs("INIT changes CD and NW");
+    equal(p->cr0, cr0, "%s: CR0", when);
+    equal(p->cr4, 0, "%s: CR4", when);
+    equal(p->flags, 2, "%s: EFLAGS", when);
+    check(p->cs == PROBE_PAGE / 16 && p->ds == 0, "%s: CS and DS", when);
+    check(p->dr6 == 0xFFFF0FF0 && p->dr7 == 0x400, "%s: DR6 and DR7", when);
+    check(p->gdt_limit == 0xFFFF && p->idt_limit == 0xFFFF && p->idt_base == 0, "%s: GDTR and IDTR",
+          when);
+}
+
 /* What the second processor does, step by step: each sets ap_running when it may go on. */
 static void ap_identify(void)
 {
@@ -289,12 +346,14 @@ void test(void)
 {
     apic_enable();
     u32 self = apic_read(APIC_ID) >> 24, other = self + 1;
+    start_state(other, 0x60000010, "after power-on");
     if (!check(ap_start(other, ap_identify), "INIT and SIPI start the other processor"))
         return;
     while (!ap_running)
         cpu_pause();
     equal(ap_id, other, "its APIC ID");
     interrupts(other);
+    start_state(other, 0x10, "after 64-bit mode");
     ap_running = false;
     if (!check(ap_start(other, ap_work), "INIT takes it out of HLT, and SIPI starts it again"))
         return;

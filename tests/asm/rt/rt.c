@@ -5,8 +5,6 @@
 #include "result.h"
 
 extern u8 rt_stubs[], rt_image_end[];
-void rt_enter_user(void *code, word arg, void *stack, word flags, unsigned cs)
-    __attribute__((noreturn));
 void rt_user_return(void);
 void rt_dispatch(struct frame *f);
 void rt_main(void);

@@ -109,6 +109,10 @@ extern u8 rt_user_begin[], rt_user_end[];
 struct trap *user(word (*fn)(word arg), word arg);
 extern word rt_user_flags; /* RFLAGS in user mode */
 
+/* The bare way there: to CODE at STACK, for use in TRAP(). */
+void rt_enter_user(void *code, word arg, void *stack, word flags, unsigned cs)
+    __attribute__((noreturn));
+
 #define user_faults(vector, error, fn, arg, ...)                                                   \
     rt_trapped(user(fn, (word)(arg)), vector, error, __VA_ARGS__)
 #define user_runs(fn, arg, ...) rt_trapped(user(fn, (word)(arg)), VECTOR_DONE, 0, __VA_ARGS__)
