@@ -1205,7 +1205,8 @@ hand_cases:
     fninit
     mov eax, 7
     xor edx, edx
-    mov qword ptr [rbx + 512], 0
+    vmovdqu [rbx + 512], ymm0
+    vmovdqu [rbx + 544], ymm0
     xsave [rbx]
     fld1
     mov qword ptr [rbx + 512], 1

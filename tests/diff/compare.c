@@ -143,7 +143,7 @@ static unsigned compare_into(struct report *r, const struct diff_case *c,
     const struct diff_state *n = &native->out, *e = &engine->out;
     /* Outside 64-bit mode the upper halves are undefined, and R8-R15 too, after a mode switch (SDM
      * volume 1, 3.4.1.1). */
-    bool narrow = c->code_size != X86_CODE64 || n->selector[X86_CS] == DIFF_CS32;
+    bool narrow = c->code_size != X86_CODE64 || n->selector[X86_CS] != DIFF_CS64;
     uint64_t width = narrow ? UINT32_MAX : UINT64_MAX;
     struct mask mask;
 

@@ -18,8 +18,8 @@
 #include <string.h>
 #include <time.h>
 
-#define COUNT_FAST 60000
-#define COUNT_FULL 400000
+#define COUNT_FAST 100000
+#define COUNT_FULL 2000000
 #define SHOWN      10 /* differences printed in full */
 
 struct options {

@@ -8,6 +8,8 @@
 
 #include <string.h>
 
+#define KERNEL_HALF 0x7FFFFFFFF000ULL /* user code has nothing from here on */
+
 struct rule {
     const char *name, *reference;
     void (*apply)(const struct diff_case *c, const struct diff_result *native, struct mask *mask);
@@ -93,24 +95,30 @@ static void add_range(struct mask *mask, uint64_t address, unsigned size)
     }
 }
 
-/* The address of memory operand OP of a single instruction. */
-static uint64_t operand_address(const struct diff_case *c, const ZydisDecodedOperand *op)
+/* The offset in its segment of memory operand OP of a single instruction. */
+static uint64_t operand_offset(const struct diff_case *c, const ZydisDecodedOperand *op)
 {
-    const struct x86_insn *insn = &c->insn;
     const ZydisDecodedOperandMem *mem = &op->mem;
-    uint64_t address = mem->disp.has_displacement ? (uint64_t)mem->disp.value : 0;
+    uint64_t offset = mem->disp.has_displacement ? (uint64_t)mem->disp.value : 0;
 
     if (mem->base == ZYDIS_REGISTER_RIP || mem->base == ZYDIS_REGISTER_EIP)
-        address += c->in.rip + insn->z.length;
+        offset += c->in.rip + c->insn.z.length;
     else if (mem->base != ZYDIS_REGISTER_NONE)
-        address += c->in.gpr[ZydisRegisterGetId(mem->base) & 15];
+        offset += c->in.gpr[ZydisRegisterGetId(mem->base) & 15];
     if (mem->index != ZYDIS_REGISTER_NONE)
-        address += c->in.gpr[ZydisRegisterGetId(mem->index) & 15] * mem->scale;
-    if (insn->z.address_width < 64)
-        address &= (1ULL << insn->z.address_width) - 1;
-    address += mem->segment == ZYDIS_REGISTER_FS   ? c->in.fs_base
-               : mem->segment == ZYDIS_REGISTER_GS ? c->in.gs_base
-                                                   : diff_segment_base(c);
+        offset += c->in.gpr[ZydisRegisterGetId(mem->index) & 15] * mem->scale;
+    if (c->insn.z.address_width < 64)
+        offset &= (1ULL << c->insn.z.address_width) - 1;
+    return offset;
+}
+
+static uint64_t operand_address(const struct diff_case *c, const ZydisDecodedOperand *op)
+{
+    uint64_t address = operand_offset(c, op);
+
+    address += op->mem.segment == ZYDIS_REGISTER_FS   ? c->in.fs_base
+               : op->mem.segment == ZYDIS_REGISTER_GS ? c->in.gs_base
+                                                      : diff_segment_base(c);
     return c->code_size == X86_CODE64 ? address : (uint32_t)address;
 }
 
@@ -143,9 +151,9 @@ static void mask_saved_pointers(const struct diff_case *c, const struct diff_res
     }
 }
 
-/* Where instructions that write many operands stop when one of them faults. */
-static void mask_partial_stores(const struct diff_case *c, const struct diff_result *native,
-                                struct mask *mask)
+/* Where instructions of many operands stop when one of them faults. */
+static void mask_partial(const struct diff_case *c, const struct diff_result *native,
+                         struct mask *mask)
 {
     uint64_t rsp = c->in.gpr[X86_RSP];
 
@@ -157,6 +165,15 @@ static void mask_partial_stores(const struct diff_case *c, const struct diff_res
     case ZYDIS_MNEMONIC_PUSHA:
     case ZYDIS_MNEMONIC_PUSHAD:
     case ZYDIS_MNEMONIC_ENTER: add_range(mask, rsp - 32 * 8, 32 * 8); break;
+    case ZYDIS_MNEMONIC_CALL:
+        if (c->insn.info->class == X86_CLASS_FAR)
+            add_range(mask, rsp - 16, 16);
+        break;
+    case ZYDIS_MNEMONIC_POPA:
+    case ZYDIS_MNEMONIC_POPAD:
+        for (unsigned i = 0; i < X86_GPRS; i++)
+            mask->gpr[i] = i == X86_RSP ? 0 : UINT64_MAX;
+        break;
     default: break;
     }
 }
@@ -166,14 +183,6 @@ static void mask_far_return(const struct diff_case *c, const struct diff_result 
                             struct mask *mask)
 {
     mask->skip |= c->single && native->vector == X86_PF && c->insn.info->class == X86_CLASS_FAR;
-}
-
-/* A fault leaves the x87 as MMX or as it was. */
-static void mask_maskmovq(const struct diff_case *c, const struct diff_result *native,
-                          struct mask *mask)
-{
-    mask->skip |= c->single && (native->vector == X86_PF || native->vector == X86_AC) &&
-                  c->insn.z.mnemonic == ZYDIS_MNEMONIC_MASKMOVQ;
 }
 
 static void mask_pushed_segment(const struct diff_case *c, const struct diff_result *native,
@@ -186,6 +195,7 @@ static void mask_pushed_segment(const struct diff_case *c, const struct diff_res
     if (c->code_size != X86_CODE64)
         rsp = diff_segment_base(c) + (rsp & (c->code_size == X86_CODE16 ? 0xFFFF : 0xFFFFFFFF));
     add_range(mask, rsp + 2, (unsigned)size - 2);
+    mask->skip |= native->vector == X86_AC; /* the size decides about the alignment */
 }
 
 static void mask_mxcsr_mask(const struct diff_case *c, const struct diff_result *native,
@@ -203,13 +213,26 @@ static void mask_lar(const struct diff_case *c, const struct diff_result *native
         mask->gpr[gpr_of(&c->insn.op[0]) & 15] |= 0xF0000;
 }
 
+/* Operands that are looked at in parts: images of register files and what a mask selects from. */
+static bool is_image(const struct x86_insn *insn)
+{
+    switch (insn->z.mnemonic) {
+    case ZYDIS_MNEMONIC_MASKMOVDQU:
+    case ZYDIS_MNEMONIC_VMASKMOVDQU: return true;
+    default:
+        return (insn->info->class == X86_CLASS_XSTATE || insn->info->class == X86_CLASS_X87) &&
+               insn->op[0].size > 10 * 8;
+    }
+}
+
 static void mask_image_fault(const struct diff_case *c, const struct diff_result *native,
                              struct mask *mask)
 {
-    if (c->single && native->vector == X86_PF &&
-        (c->insn.info->class == X86_CLASS_XSTATE || c->insn.info->class == X86_CLASS_X87) &&
-        c->insn.op[0].size > 10 * 8)
-        mask->cr2 = UINT64_MAX;
+    if (!c->single || native->vector != X86_PF || !is_image(&c->insn))
+        return;
+    mask->cr2 = UINT64_MAX;
+    /* Only other parts may be what is not canonical, or not needed at all. */
+    mask->skip |= native->cr2 >= KERNEL_HALF || c->insn.info->class == X86_CLASS_XSTATE;
 }
 
 static void mask_gather(const struct diff_case *c, const struct diff_result *native,
@@ -230,22 +253,31 @@ static void mask_repeat_rf(const struct diff_case *c, const struct diff_result *
         mask->flags |= X86_FLAG_RF;
 }
 
+/* A misaligned operand outside its segment or not canonical: #GP or #SS. */
+static void mask_fault_order(const struct diff_case *c, const struct diff_result *native,
+                             struct mask *mask)
+{
+    for (unsigned i = 0; c->single && i < c->insn.z.operand_count_visible; i++)
+        mask->skip |= native->vector == X86_GP && c->insn.op[i].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+                      c->insn.op[i].mem.segment == ZYDIS_REGISTER_SS && c->insn.op[i].size == 128 &&
+                      operand_offset(c, &c->insn.op[i]) > DIFF_LIMIT - 16;
+}
+
 static void mask_wrap(const struct diff_case *c, const struct diff_result *native,
                       struct mask *mask)
 {
-    if (!c->single || c->code_size != X86_CODE32 ||
-        (native->vector != X86_GP && native->vector != X86_SS_FAULT))
-        return;
-    for (unsigned i = 0; i < c->insn.z.operand_count; i++)
+    (void)native;
+    for (unsigned i = 0; c->single && c->code_size == X86_CODE32 && i < c->insn.z.operand_count;
+         i++)
         if (c->insn.op[i].type == ZYDIS_OPERAND_TYPE_MEMORY)
-            mask->skip |= operand_address(c, &c->insn.op[i]) + c->insn.op[i].size / 8 > 1ULL << 32;
+            mask->skip |= operand_offset(c, &c->insn.op[i]) + c->insn.op[i].size / 8 > 1ULL << 32;
 }
 
 static void mask_kernel_half(const struct diff_case *c, const struct diff_result *native,
                              struct mask *mask)
 {
     (void)c;
-    if (native->vector == X86_PF && native->cr2 >= 0x7FFFFFFFF000)
+    if (native->vector == X86_PF && native->cr2 >= KERNEL_HALF)
         mask->error |= X86_PF_P;
 }
 
@@ -257,20 +289,19 @@ static const struct rule rules[] = {
      mask_x87_pointers},
     {"x87-pointers-saved", "SDM volume 1, 8.1.10, 10.5.1: the same, in memory",
      mask_saved_pointers},
-    {"partial-stores",
-     "none: of PUSHA and ENTER the manual gives the order of stores, but not what a fault leaves",
-     mask_partial_stores},
+    {"partial",
+     "none: of PUSHA, POPA, ENTER and far CALL the manual gives the order, but not what a fault "
+     "leaves",
+     mask_partial},
     {"far-return", "SDM volume 2, RET: where several checks fail, the order decides",
      mask_far_return},
-    {"maskmovq-fault", "SDM volume 1, 9.5.1: the transition to MMX, when the store faults",
-     mask_maskmovq},
     {"pushed-segment",
      "SDM volume 2, PUSH: of a segment register, the upper bytes are written or left alone",
      mask_pushed_segment},
     {"mxcsr-mask", "SDM volume 1, 11.6.6: MXCSR_MASK says what the processor has", mask_mxcsr_mask},
     {"lar-limit", "SDM volume 2, LAR: bits 19:16 are undefined", mask_lar},
     {"image-fault-address",
-     "none: in which order an instruction touches the parts of an image is nowhere said",
+     "none: in which order the parts of an image are touched, and whether all are, is nowhere said",
      mask_image_fault},
     {"gather-partial",
      "SDM volume 2, VGATHERDPS: elements beyond the one that faults may be there or not",
@@ -278,6 +309,9 @@ static const struct rule rules[] = {
     {"repeat-rf",
      "SDM volume 3, 17.3.1.1: RF is set between repetitions; AMD's processors leave it clear",
      mask_repeat_rf},
+    {"fault-order",
+     "SDM volume 3, 6.9: faults of one instruction come in an order of the processor's own",
+     mask_fault_order},
     {"wrap",
      "SDM volume 3, 5.3: where the limit is FFFFFFFF, an access that wraps may fault or not",
      mask_wrap},

@@ -18,7 +18,7 @@ struct plant {
 
 static bool narrow(const struct diff_case *c, const struct diff_result *r)
 {
-    return c->code_size != X86_CODE64 || r->out.selector[X86_CS] == DIFF_CS32;
+    return c->code_size != X86_CODE64 || r->out.selector[X86_CS] != DIFF_CS64;
 }
 
 static bool spoil_vector(struct rng *rng, const struct diff_case *c, struct diff_result *r)

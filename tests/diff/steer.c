@@ -498,13 +498,18 @@ bool steer(struct plan *p, const struct x86_insn *insn)
         const ZydisDecodedOperand *op = &insn->op[i];
         uint64_t target;
 
-        if (op->type != ZYDIS_OPERAND_TYPE_MEMORY || gpr_of(op->mem.base) == X86_RSP)
+        if (op->type != ZYDIS_OPERAND_TYPE_MEMORY)
             continue;
-        target = data_target(p, op->size / 8, wide);
+        /* Between the elements of a gather there may be a trap or not. */
+        if (op->mem.type == ZYDIS_MEMOP_TYPE_VSIB)
+            p->c->in.rflags &= ~(uint64_t)(X86_FLAG_AC | X86_FLAG_TF);
         /* Whether vectors are checked is for each vendor to say (SDM volume 2, 2.7; APM volume 2,
          * 8.2.18). */
-        if (op->size > 64 || op->mem.type == ZYDIS_MEMOP_TYPE_VSIB)
+        if (op->size > 64)
             p->c->in.rflags &= ~(uint64_t)X86_FLAG_AC;
+        if (gpr_of(op->mem.base) == X86_RSP)
+            continue;
+        target = data_target(p, op->size / 8, wide);
         if (insn->info->class == X86_CLASS_XSTATE && insn->op[0].size > 32 * 8 &&
             rng_percent(p->rng, 90))
             target &= ~63ULL;

@@ -132,10 +132,11 @@ static bool selected(const struct vector *mask, unsigned i, unsigned size)
 static uint64_t element_linear(struct vcpu *c, const struct uop *op, unsigned offset, unsigned size,
                                enum mmu_access access)
 {
-    struct uop element = *op;
+    uint64_t start = ea_offset(c, op);
 
-    element.disp += offset;
-    return ea_linear(c, &element, size, access);
+    if (op->asize < 8) /* the operand's address wraps, not its elements' */
+        start &= (1ULL << op->asize * 8) - 1;
+    return seg_linear(c, op, op->seg, start + offset, size, access);
 }
 
 /* VMASKMOVPS/PD, VPMASKMOVD/Q. imm: mask register; osize: of the vector; aux: element size, plus
@@ -211,7 +212,7 @@ const struct uop *op_gather(struct vcpu *c, const struct uop *op)
     return op + 1;
 }
 
-/* What the first MMX instruction does to the x87: TOP becomes 0 and all tags valid (SDM volume 1,
+/* What an MMX instruction does to the x87: TOP becomes 0 and all tags valid (SDM volume 1,
  * 9.5.1). The image holds the registers as the stack has them, so they move. */
 static void enter_mmx(struct vcpu *c)
 {
@@ -237,10 +238,10 @@ const struct uop *op_maskmovdqu(struct vcpu *c, const struct uop *op)
     fp_check(c, op, op->osize == 8 ? FP_MMX : op->aux);
     if (op->osize == 8 && x87_pending(c))
         raise_fault(c, op, X86_MF);
+    if (op->osize == 8) /* before any fault of the store, as on silicon */
+        enter_mmx(c);
     linear = ea_linear(c, op, op->osize, MMU_WRITE);
     probe_write(c, op, linear, op->osize);
-    if (op->osize == 8)
-        enter_mmx(c);
     for (unsigned i = 0; i < op->osize; i++)
         if (mask[i] & 0x80)
             store8(c, op, linear + i, data[i]);

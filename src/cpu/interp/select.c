@@ -700,7 +700,9 @@ static bool waits(const struct x86_insn *insn)
     case ZYDIS_MNEMONIC_FNSTCW:
     case ZYDIS_MNEMONIC_FNSTSW:
     case ZYDIS_MNEMONIC_FNSTENV:
-    case ZYDIS_MNEMONIC_FNSAVE: return false;
+    case ZYDIS_MNEMONIC_FNSAVE:
+    case ZYDIS_MNEMONIC_CVTPI2PD: /* from memory, to XMM */
+    case ZYDIS_MNEMONIC_CVTPI2PS: return false;
     default: return insn->info->class == X86_CLASS_X87;
     }
 }

@@ -94,6 +94,7 @@ const struct uop *op_fxrstor(struct vcpu *c, const struct uop *op)
     linear = ea_linear(c, op, 512, MMU_READ);
     if (linear & 15)
         raise_error(c, op, X86_GP, 0);
+    load8(c, op, linear + 511); /* all of the area must be there */
     copy_in(c, op, linear, image, LEGACY_X87 + xmm_bytes(c));
     memcpy(&control, image + X86_XSAVE_MXCSR, 4);
     if (control & ~MXCSR_MASK)
