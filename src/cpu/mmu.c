@@ -255,6 +255,7 @@ static void clear(struct mmu *mmu)
     memset(mmu->spaces, 0, sizeof(mmu->spaces));
     mmu->large_filter = mmu->huge_filter = 0;
     mmu->next_space = 1;
+    mmu->clears++;
 }
 
 void mmu_init(struct mmu *mmu)

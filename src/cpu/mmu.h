@@ -39,6 +39,7 @@ struct mmu {
     struct mmu_entry tlb[MMU_CONTEXTS][MMU_ACCESSES][MMU_TLB_SIZE];
     uint16_t space;      /* the current address space's identifier */
     uint16_t next_space; /* next identifier never used since the last clearing */
+    uint32_t clears;     /* how often identifiers began anew */
     struct mmu_space spaces[MMU_PCIDS];
     unsigned next_slot;
     /* Which 2 MiB regions, and which 1 GiB regions, may have entries out of a larger page; hashed.

@@ -15,7 +15,6 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define ARENA_SIZE   (32 * MiB)
 #define HASH_SIZE    (1u << 15)
 #define JUMP_ENTRIES (1u << JUMP_BITS)
 #define BLOCK_SIZE   (sizeof(struct block) + BLOCK_MAX * sizeof(struct uop))
@@ -34,7 +33,8 @@ struct straddle {
 
 struct block_cache {
     uint8_t *arena;
-    size_t used;
+    size_t size, used;
+    unsigned drops; /* how often everything was forgotten */
     struct block *hash[HASH_SIZE];
     struct jump_entry jump[JUMP_ENTRIES];
     struct straddle straddle[STRADDLES];
@@ -42,7 +42,7 @@ struct block_cache {
     uint64_t decoded, invalidated;
 };
 
-struct block_cache *block_cache_create(struct error *err)
+struct block_cache *block_cache_create(size_t arena_size, struct error *err)
 {
     struct block_cache *cache = calloc(1, sizeof(*cache));
 
@@ -50,7 +50,8 @@ struct block_cache *block_cache_create(struct error *err)
         error_set(err, ENOMEM, "out of memory for the decoded-instruction cache");
         return NULL;
     }
-    cache->arena = mmap(NULL, ARENA_SIZE, PROT_READ | PROT_WRITE,
+    cache->size = arena_size;
+    cache->arena = mmap(NULL, cache->size, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (cache->arena == MAP_FAILED) {
         error_set(err, ENOMEM, "out of memory for the decoded-instruction cache");
@@ -74,7 +75,7 @@ void block_cache_destroy(struct block_cache *cache)
         return;
     for (unsigned i = 0; i < STRADDLES; i++)
         free(cache->straddle[i].block);
-    munmap(cache->arena, ARENA_SIZE);
+    munmap(cache->arena, cache->size);
     free(cache);
 }
 
@@ -93,12 +94,53 @@ static bool is_valid(const struct block *b)
     return atomic_load_explicit(&b->page->generation, memory_order_relaxed) == b->generation;
 }
 
-/* Forgets everything; no block may be running. */
-static void cache_clear(struct block_cache *cache)
+/* Stands in for what follows in an abandoned block. */
+static const struct uop *op_stale(struct vcpu *c, const struct uop *op)
 {
+    uint64_t rip = c->x.reg[X86_RIP] + op->off;
+
+    c->x.reg[X86_RIP] = in_64(c) ? rip : (uint32_t)rip;
+    c->link = 2;
+    c->instructions -= (uint64_t)(c->block->count - op->number);
+    return NULL;
+}
+
+/* Has a block end after the instruction that it executes now. */
+static void abandon(struct block *b)
+{
+    for (unsigned i = 0; i < b->uops; i++)
+        b->op[i].fn = op_stale;
+}
+
+/* Forgets all that C has decoded; a block under way ends after its present instruction. On C's own
+ * thread or at a safe point. */
+static void drop_all(struct vcpu *c)
+{
+    struct block_cache *cache = c->blocks;
+
+    if (c->block)
+        abandon(c->block);
+    c->link = 2;
     cache->used = 0;
+    cache->drops++;
     memset(cache->hash, 0, sizeof(cache->hash));
     memset(cache->jump, 0, sizeof(cache->jump));
+    for (unsigned i = 0; i < STRADDLES; i++)
+        cache->straddle[i].available = 0;
+}
+
+void block_renew_thunks(struct vcpu *c)
+{
+    struct interp *e = c->engine;
+
+    safepoint_stop(&e->safepoint, true);
+    if (thunk_cache_full(e->thunks)) { /* no other vCPU was faster */
+        for (unsigned i = 0; i < e->machine.cpus; i++)
+            if (e->vcpu[i])
+                drop_all(e->vcpu[i]);
+        thunk_cache_clear(e->thunks);
+    }
+    safepoint_resume(&e->safepoint, true);
 }
 
 /* --- Writes to decoded code
@@ -116,6 +158,9 @@ bool code_written(struct interp *e, uint64_t gpa, uint64_t size)
 {
     bool changed = false;
 
+    /* The bytes are written before the lines are looked at, as mark_code sets the lines before the
+     * bytes are read: one of the two notices. */
+    atomic_thread_fence(memory_order_seq_cst);
     while (size) {
         uint64_t offset = gpa & (MEM_PAGE_SIZE - 1), part = MIN(size, MEM_PAGE_SIZE - offset);
         uint64_t gpn = gpa >> MEM_PAGE_SHIFT;
@@ -131,45 +176,36 @@ bool code_written(struct interp *e, uint64_t gpa, uint64_t size)
     return changed;
 }
 
-/* Stands in for what follows in an abandoned block. */
-static const struct uop *op_stale(struct vcpu *c, const struct uop *op)
-{
-    uint64_t rip = c->x.reg[X86_RIP] + op->off;
-
-    c->x.reg[X86_RIP] = in_64(c) ? rip : (uint32_t)rip;
-    c->link = 2;
-    c->instructions -= c->block->count - (uint64_t)(op - c->block->op);
-    return NULL;
-}
-
 void block_check(struct vcpu *c)
 {
     if (!c->block || is_valid(c->block))
         return;
     c->blocks->invalidated++;
-    for (unsigned i = 0; i < c->block->count; i++)
-        c->block->op[i].fn = op_stale;
+    abandon(c->block);
 }
 
 /* Announces that lines of a page are about to be decoded, so that from now on every write to them
  * is noticed. Only then may their bytes be read. */
 static void mark_code(struct vcpu *c, uint64_t gpn, uint64_t lines)
 {
-    struct code_page *page = &c->engine->code[gpn];
-    const void *host = mem_page(c->mem, gpn);
-    uint64_t before = atomic_fetch_or(&page->lines, lines);
+    struct interp *e = c->engine;
+    struct code_page *page = &e->code[gpn];
+    uint64_t before = atomic_load(&page->lines);
+    const void *host;
 
-    if (before)
-        return;
-    /* The first on this page: nobody may have it open for writing. */
-    mmu_drop_host_page(&c->mmu, host, true);
-    if (c->engine->machine.cpus == 1)
-        return;
-    safepoint_stop(&c->engine->safepoint, true);
-    for (unsigned i = 0; i < c->engine->machine.cpus; i++)
-        if (c->engine->vcpu[i])
-            mmu_drop_host_page(&c->engine->vcpu[i]->mmu, host, true);
-    safepoint_resume(&c->engine->safepoint, true);
+    while (before)
+        if (atomic_compare_exchange_weak(&page->lines, &before, before | lines))
+            return;
+    /* The first on this page: nobody may have it open for writing, or be about to. */
+    if (e->machine.cpus > 1)
+        safepoint_stop(&e->safepoint, true);
+    host = mem_page(c->mem, gpn);
+    for (unsigned i = 0; i < e->machine.cpus; i++)
+        if (e->vcpu[i])
+            mmu_drop_host_page(&e->vcpu[i]->mmu, host, true);
+    atomic_fetch_or(&page->lines, lines);
+    if (e->machine.cpus > 1)
+        safepoint_resume(&e->safepoint, true);
 }
 
 /* --- Fetching and decoding
@@ -259,6 +295,15 @@ static const struct uop *op_go_on(struct vcpu *c, const struct uop *op)
     return NULL;
 }
 
+static void close_block(struct block *b, unsigned bytes, bool ends)
+{
+    b->bytes = (uint16_t)bytes;
+    b->uops = b->count;
+    if (!ends)
+        b->op[b->uops++] =
+            (struct uop){.fn = op_go_on, .off = (uint16_t)bytes, .number = (uint8_t)b->count};
+}
+
 static struct block *decode_block(struct vcpu *c, uint64_t rip, uint64_t linear, uint64_t gpa,
                                   unsigned mode)
 {
@@ -268,13 +313,13 @@ static struct block *decode_block(struct vcpu *c, uint64_t rip, uint64_t linear,
     struct code_page *page = gpn < c->engine->code_pages && mem_page(c->mem, gpn)
                                  ? &c->engine->code[gpn]
                                  : &cache->no_page;
+    unsigned drops;
     struct block *b;
     bool ends = false;
 
-    if (cache->used + BLOCK_SIZE > ARENA_SIZE) {
-        cache_clear(cache);
-        c->block = NULL;
-    }
+    if (cache->used + BLOCK_SIZE > cache->size)
+        drop_all(c);
+    drops = cache->drops;
     b = (struct block *)(cache->arena + cache->used);
     *b = (struct block){.page = page, .gpa = gpa, .mode = (uint8_t)mode};
     if (page != &cache->no_page) {
@@ -293,18 +338,18 @@ static struct block *decode_block(struct vcpu *c, uint64_t rip, uint64_t linear,
         length = decode_one(c, bytes, available, off, &b->op[b->count], &ends);
         if (!length)
             break;
+        b->op[b->count].number = (uint8_t)b->count;
         b->count++;
         off += length;
         if (((gpa + off) ^ gpa) >> MEM_PAGE_SHIFT)
             break;
     }
+    if (cache->drops != drops) /* what was decoded first has lost its thunks */
+        return decode_block(c, rip, linear, gpa, mode);
     if (!b->count)
         return NULL;
-    b->bytes = (uint16_t)off;
-    if (!ends) {
-        b->op[b->count] = (struct uop){.fn = op_go_on, .off = (uint16_t)off};
-    }
-    cache->used += sizeof(*b) + (b->count + !ends) * sizeof(struct uop);
+    close_block(b, off, ends);
+    cache->used += sizeof(*b) + b->uops * sizeof(struct uop);
     cache->used = ALIGN_UP(cache->used, 16);
     cache->decoded++;
     return b;
@@ -339,9 +384,7 @@ static struct block *straddling_block(struct vcpu *c, uint64_t rip, uint64_t lin
         b->count = 0;
         raise_error(c, NULL, X86_GP, 0); /* cut off by the limit after all */
     }
-    if (!ends)
-        b->op[1] = (struct uop){.fn = op_go_on, .off = (uint16_t)length};
-    b->bytes = (uint16_t)length;
+    close_block(b, length, ends);
     s->linear = linear;
     s->available = (uint8_t)available;
     memcpy(s->bytes, bytes, available);
@@ -406,30 +449,34 @@ void block_flush_page(struct vcpu *c, uint64_t linear, bool large)
 /* Mode, privilege and address space: all that the meaning of a linear address depends on. */
 static uint64_t jump_key(const struct vcpu *c, unsigned mode)
 {
-    return 1u | mode << 1 | (uint64_t)(cpl(c) == 3) << 15 | (uint64_t)c->mmu.space << 16;
+    return 1u | mode << 1 | (uint64_t)(cpl(c) == 3) << 15 | (uint64_t)c->mmu.space << 16 |
+           (uint64_t)c->mmu.clears << 28;
 }
 
-/* A link holds for every address the page is mapped at if the distance between the two blocks is
- * the same everywhere, which it is where RIP does not wrap within the page. */
-static bool linkable(const struct block *from, const struct block *to)
+/* A link holds for every address that the page is mapped at if it leads to the same distance in
+ * memory as in addresses, and no limit or wrap of RIP comes between. Blocks outside of RAM or
+ * across two pages are not what they seem for long, so nothing leads to them. */
+static bool linkable(const struct vcpu *c, const struct block *from, const struct block *to)
 {
-    return from->page == to->page && !(to->mode & MODE_STEP) &&
-           ((to->mode & MODE_SIZE) == MODE_64 || (to->mode & MODE_FLAT));
+    uint64_t rip = c->history[(c->history_at - 1) % HISTORY]; /* of FROM */
+
+    return from->page == to->page && from->page != &c->blocks->no_page && !(to->mode & MODE_STEP) &&
+           ((to->mode & MODE_SIZE) == MODE_64 || (to->mode & MODE_FLAT)) &&
+           c->x.reg[X86_RIP] - rip == to->gpa - from->gpa;
 }
 
 struct block *block_next(struct vcpu *c)
 {
-    struct block *from = c->block, *to;
-    unsigned link = c->link;
+    struct block *to;
 
-    if (from && link < 2) {
-        to = from->link[link];
+    if (c->block && c->link < 2) {
+        to = c->block->link[c->link];
         if (to && is_valid(to))
             return to;
     }
     to = block_find(c);
-    if (c->block && link < 2 && linkable(from, to)) /* the search may have cleared the cache */
-        from->link[link] = to;
+    if (c->block && c->link < 2 && linkable(c, c->block, to)) /* drop_all changes both */
+        c->block->link[c->link] = to;
     return to;
 }
 

@@ -48,6 +48,20 @@ static inline const struct uop *go_indirect(struct vcpu *c, const struct uop *op
     return go(c, target, 2);
 }
 
+/* Ends a conditional branch that is not taken. */
+static inline const struct uop *fall_through(struct vcpu *c, const struct uop *op)
+{
+    end_block(c, op);
+    c->link = 0;
+    return NULL;
+}
+
+/* The link of a taken branch: a target cut to 16 bits depends on where the code is mapped. */
+static inline unsigned legacy_link(const struct uop *op)
+{
+    return op->osize == 2 ? 2 : 1;
+}
+
 /* 16- and 32-bit code: cuts TARGET to the operand size and checks the limit. */
 static uint64_t legacy_target(struct vcpu *c, const struct uop *op, uint64_t target)
 {
@@ -89,8 +103,8 @@ uop_fn *const jcc_handlers[16] = {jcc_o, jcc_no, jcc_b, jcc_nb, jcc_z, jcc_nz, j
 const struct uop *op_jcc_legacy(struct vcpu *c, const struct uop *op)
 {
     if (!condition_holds(c->cc, op->aux))
-        return end_block(c, op);
-    return go(c, legacy_target(c, op, c->x.reg[X86_RIP] + op->imm), 1);
+        return fall_through(c, op);
+    return go(c, legacy_target(c, op, c->x.reg[X86_RIP] + op->imm), legacy_link(op));
 }
 
 const struct uop *op_jmp(struct vcpu *c, const struct uop *op)
@@ -100,7 +114,7 @@ const struct uop *op_jmp(struct vcpu *c, const struct uop *op)
 
 const struct uop *op_jmp_legacy(struct vcpu *c, const struct uop *op)
 {
-    return go(c, legacy_target(c, op, c->x.reg[X86_RIP] + op->imm), 1);
+    return go(c, legacy_target(c, op, c->x.reg[X86_RIP] + op->imm), legacy_link(op));
 }
 
 const struct uop *op_jmp_r(struct vcpu *c, const struct uop *op)
@@ -155,7 +169,7 @@ const struct uop *op_call_legacy(struct vcpu *c, const struct uop *op)
     uint64_t target = legacy_target(c, op, c->x.reg[X86_RIP] + op->imm);
 
     stack_push(c, op, op->osize, next_rip(c, op));
-    return go(c, target, 1);
+    return go(c, target, legacy_link(op));
 }
 
 const struct uop *op_call_indirect_legacy(struct vcpu *c, const struct uop *op)
@@ -199,5 +213,5 @@ const struct uop *op_loop(struct vcpu *c, const struct uop *op)
         target = legacy_target(c, op, target);
     if (op->aux != 3)
         set_reg(c, X86_RCX * 8, op->asize, count);
-    return taken ? go(c, target, 1) : end_block(c, op);
+    return taken ? go(c, target, legacy_link(op)) : fall_through(c, op);
 }

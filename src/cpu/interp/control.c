@@ -210,7 +210,6 @@ static unsigned debug_register(struct vcpu *c, const struct uop *op)
     }
     require_cpl0(c, op);
     if (c->x.dr7 & DR7_GD) {
-        c->x.dr7 &= ~(uint64_t)DR7_GD;
         c->x.dr6 |= DR6_BD;
         raise_fault(c, op, X86_DB);
     }
@@ -237,7 +236,7 @@ const struct uop *op_mov_to_dr(struct vcpu *c, const struct uop *op)
     else if (n == 6)
         c->x.dr6 = (value & 0xE00F) | DR6_INIT;
     else
-        c->x.dr7 = (value & 0xFFFF2BFF) | DR7_INIT;
+        c->x.dr7 = (value & 0xFFFF23FF) | DR7_INIT;
     update_stepping(c);
     return end_block(c, op);
 }

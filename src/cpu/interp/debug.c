@@ -88,5 +88,6 @@ void debug_after_instruction(struct vcpu *c, bool step)
     c->x.dr6 = (c->x.dr6 & ~(uint64_t)0xF) | c->pending_dr6 | (step ? DR6_BS : 0);
     c->pending_dr6 = 0;
     c->trap_pending = false;
+    c->x.activity = X86_RUNNING; /* it may have been HLT */
     deliver(c, &event);
 }

@@ -12,6 +12,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#define ARENA_SIZE (32 * MiB)
+
 /* The contract's opaque types are ours here. */
 static struct interp *interp_of(struct engine *engine)
 {
@@ -53,6 +55,7 @@ static struct engine *interp_create(const struct machine *machine, struct error 
         return NULL;
     }
     e->machine = *machine;
+    e->arena_size = ARENA_SIZE;
     safepoint_init(&e->safepoint);
     e->code_pages = mem_gpn_limit(machine->mem);
     code = mmap(NULL, e->code_pages * sizeof(*e->code), PROT_READ | PROT_WRITE,
@@ -120,7 +123,7 @@ static struct vcpu *interp_vcpu_create(struct engine *engine, struct cpu_port *p
     c->port = port;
     c->mem = e->machine.mem;
     c->bus = e->machine.bus;
-    c->blocks = block_cache_create(err);
+    c->blocks = block_cache_create(e->arena_size, err);
     if (!c->blocks) {
         free(c);
         return NULL;

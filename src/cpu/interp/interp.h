@@ -51,8 +51,9 @@ struct uop {
     uint8_t osize;       /* operand size in bytes */
     uint8_t len;         /* of the instruction */
     uint8_t aux;         /* the handler's own: condition, segment number, REP prefix, ... */
-    uint8_t last;        /* no more uops follow in the block */
-    uint16_t off;        /* of the instruction from the block's start */
+    uint8_t
+        number;   /* of the instruction in its block; operands may be made up in copies of a uop */
+    uint16_t off; /* of the instruction from the block's start */
 };
 
 /* What the decode caches of all vCPUs know about a guest page, so that whoever writes to it can
@@ -78,6 +79,7 @@ struct block {
     struct block *link[2]; /* successors within the page, once known */
     uint32_t generation;   /* of the page when decoded */
     uint16_t count;        /* instructions */
+    uint16_t uops;         /* and one to go on with, where no branch ends the block */
     uint16_t bytes;
     uint8_t mode;
     struct uop op[];
@@ -102,6 +104,7 @@ struct interp {
     struct safepoint safepoint;
     struct code_page *code; /* by GPN */
     uint64_t code_pages;
+    size_t arena_size; /* of each vCPU's decoded blocks, in bytes */
     struct vcpu *vcpu[SAFEPOINT_MAX_CPUS];
 };
 
@@ -160,7 +163,7 @@ struct vcpu {
     uint64_t bounce_va;
     unsigned bounce_size; /* 0: the operand was used in place */
 
-    uint64_t history[HISTORY]; /* linear addresses of the last blocks */
+    uint64_t history[HISTORY]; /* RIP at the start of the last blocks */
     unsigned history_at;
     uint64_t exits[CAUSE_COUNT];
     uint64_t run_ns;
@@ -280,14 +283,14 @@ void flags_set(struct vcpu *c, uint64_t rflags);
 
 /* --- block.c -------------------------------------------------------------------------------- */
 
-struct block_cache *block_cache_create(struct error *err);
+/* ARENA_SIZE: bytes for decoded blocks; the cache starts over when they are used up. */
+struct block_cache *block_cache_create(size_t arena_size, struct error *err);
 void block_cache_destroy(struct block_cache *cache);
 /* The block at the current RIP, decoded if need be. Raises what fetching raises. */
 struct block *block_find(struct vcpu *c);
-/* Forgets where blocks of the page at LINEAR were found (INVLPG). */
 /* The block to run after c->block, by its links if it has them. */
 struct block *block_next(struct vcpu *c);
-/* LARGE: of the whole large page around it. */
+/* Forgets where blocks of the page at LINEAR were found (INVLPG); LARGE: of any page. */
 void block_flush_page(struct vcpu *c, uint64_t linear, bool large);
 /* Ends the block now running after the present instruction if that has made it stale. Other vCPUs'
  * blocks run out: a processor too sees another's changes of code only when it serializes. */
@@ -296,6 +299,8 @@ uint64_t block_decoded(const struct block_cache *cache);
 uint64_t block_invalidated(const struct block_cache *cache);
 /* Tells all decode caches that [GPA, GPA + SIZE) was written; whether any was affected. */
 bool code_written(struct interp *e, uint64_t gpa, uint64_t size);
+/* Makes room for thunks: all vCPUs forget theirs, with all that they have decoded. */
+void block_renew_thunks(struct vcpu *c);
 
 /* --- select.c ------------------------------------------------------------------------------- */
 

@@ -78,7 +78,6 @@ static uint64_t iret_flags(const struct vcpu *c, unsigned size, uint64_t image)
 
 static const struct uop *iret_done(struct vcpu *c, uint64_t rip)
 {
-    c->x.nmi_blocked = false;
     c->keep_rf = true;
     update_stepping(c);
     return far_go(c, rip);
@@ -114,6 +113,8 @@ static const struct uop *iret_to_v86(struct vcpu *c, const struct uop *op, struc
 
     for (unsigned i = 0; i < ARRAY_SIZE(order); i++)
         data[i] = (uint16_t)frame_pop(c, op, f);
+    if (ip > 0xFFFF)
+        raise_error(c, op, X86_GP, 0);
     flags_set(c, (image & 0x3F7FD5) | X86_FLAG_ONE | X86_FLAG_VM);
     load_segment_real(c, X86_CS, cs);
     load_segment_real(c, X86_SS, ss);
@@ -121,7 +122,7 @@ static const struct uop *iret_to_v86(struct vcpu *c, const struct uop *op, struc
         load_segment_real(c, order[i], data[i]);
     c->x.reg[X86_RSP] = (uint32_t)sp;
     update_context(c);
-    return iret_done(c, ip & 0xFFFF);
+    return iret_done(c, ip);
 }
 
 static const struct uop *iret_task(struct vcpu *c, const struct uop *op)
@@ -149,6 +150,7 @@ const struct uop *op_iret(struct vcpu *c, const struct uop *op)
     uint16_t cs, ss = 0;
     unsigned level;
 
+    c->x.nmi_blocked = false; /* even if this faults (SDM volume 3, 6.7.1) */
     if (in_real(c) || in_v86(c))
         return iret_real(c, op);
     if (c->x.rflags & X86_FLAG_NT) {

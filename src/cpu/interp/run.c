@@ -20,7 +20,7 @@ _Noreturn static void leave(struct vcpu *c, const struct uop *op, int vector, bo
         uint64_t rip = c->x.reg[X86_RIP] + op->off;
 
         c->x.reg[X86_RIP] = in_64(c) ? rip : (uint32_t)rip;
-        c->instructions -= c->block->count - (uint64_t)(op - c->block->op);
+        c->instructions -= (uint64_t)(c->block->count - op->number);
     }
     c->fault = (struct event){.vector = vector, .error = error, .has_error = has_error};
     longjmp(c->fault_exit, 1);
@@ -180,8 +180,8 @@ static int attend(struct vcpu *c)
         return EXIT_HALT;
     if ((seen & CPU_REQ_NMI) && !c->x.nmi_blocked && !c->x.interrupt_shadow) {
         atomic_fetch_and(requests, ~(uint32_t)CPU_REQ_NMI);
+        c->x.nmi_blocked = true; /* even if the delivery faults */
         deliver_interrupt(c, X86_NMI);
-        c->x.nmi_blocked = true;
     }
     if (seen & CPU_REQ_INTR) {
         atomic_fetch_and(requests, ~(uint32_t)CPU_REQ_INTR);

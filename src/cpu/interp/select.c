@@ -710,8 +710,13 @@ static bool waits(const struct x86_insn *insn)
 static void select_native(struct vcpu *c, const struct x86_insn *insn, unsigned mode,
                           struct uop *op)
 {
-    thunk_fn *thunk = thunk_get(c->engine->thunks, insn);
+    struct thunk_cache *thunks = c->engine->thunks;
+    thunk_fn *thunk = thunk_get(thunks, insn);
 
+    if (!thunk && thunk_cache_full(thunks)) {
+        block_renew_thunks(c);
+        thunk = thunk_get(thunks, insn);
+    }
     if (!thunk) {
         select_undefined(op, X86_UD);
         return;

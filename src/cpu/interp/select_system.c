@@ -127,7 +127,7 @@ struct system_handler {
 };
 
 static const struct system_handler system_handlers[] = {
-    {ZYDIS_MNEMONIC_CPUID, op_cpuid, NOTHING, 0, false},
+    {ZYDIS_MNEMONIC_CPUID, op_cpuid, NOTHING, 0, true},
     {ZYDIS_MNEMONIC_RDTSC, op_rdtsc, NOTHING, 0, false},
     {ZYDIS_MNEMONIC_RDTSCP, op_rdtscp, NOTHING, 0, false},
     {ZYDIS_MNEMONIC_RDPMC, op_rdpmc, NOTHING, 0, false},

@@ -117,14 +117,13 @@ const struct uop *op_pop_r(struct vcpu *c, const struct uop *op)
 const struct uop *op_pop_m(struct vcpu *c, const struct uop *op)
 {
     uint64_t value = stack_peek(c, op, op->osize, 0);
-    uint64_t sp = c->x.reg[X86_RSP], linear;
     struct uop moved = *op;
+    uint64_t linear;
 
     if (op->base == X86_RSP)
         moved.disp += op->osize;
     linear = ea_linear(c, &moved, op->osize, MMU_WRITE);
     store_sized(c, op, linear, op->osize, value);
-    c->x.reg[X86_RSP] = sp;
     stack_adjust(c, op->osize);
     return op + 1;
 }

@@ -75,7 +75,7 @@ const struct uop *op_cpuid(struct vcpu *c, const struct uop *op)
     c->x.reg[X86_RBX] = r.ebx;
     c->x.reg[X86_RCX] = r.ecx;
     c->x.reg[X86_RDX] = r.edx;
-    return op + 1;
+    return end_block(c, op); /* it serializes: code changed by others is fetched anew */
 }
 
 uint64_t guest_tsc(const struct vcpu *c)

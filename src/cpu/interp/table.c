@@ -48,7 +48,7 @@ static const struct uop *load_table(struct vcpu *c, const struct uop *op, struct
     linear = ea_linear(c, op, size + 2, MMU_READ);
     limit = load16(c, op, linear);
     base = load_sized(c, op, linear + 2, size);
-    if (op->osize == 2)
+    if (op->osize == 2 && !in_64(c))
         base &= 0xFFFFFF;
     if (in_64(c) && !is_canonical(base))
         raise_error(c, op, X86_GP, 0);

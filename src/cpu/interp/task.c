@@ -153,13 +153,13 @@ void task_switch(struct vcpu *c, const struct uop *op, struct descriptor *d,
     /* Committed: from here on faults belong to the new task. */
     tr.attr |= 2;
     c->x.tr = tr;
+    c->x.reg[X86_RIP] = t.ip;
     c->x.cr0 |= X86_CR0_TS;
     update_fp_trap(c);
     if (l->cr3 && (c->x.cr0 & X86_CR0_PG))
         write_cr(c, NULL, 3, t.cr3);
     for (unsigned i = 0; i < 8; i++)
         set_reg(c, i * 8, l->size == 4 ? 4 : 2, t.gpr[i]);
-    c->x.reg[X86_RIP] = t.ip;
     c->x.dr7 &= ~(uint64_t)0x155; /* local breakpoints */
     flags_set(c, (t.flags & 0x3F7FD5) | X86_FLAG_ONE);
     /* Until the segments are loaded they cannot be used. */
