@@ -131,6 +131,34 @@ asm("    .pushsection .rodata\n"
     "    mov %si, (%bp)\n"
     "    iret\n"
 
+    /* INT n beyond the limit of the IVT is #GP; TF steps. */
+    "real_limits:\n"
+    "    push $0\n"
+    "    pop %es\n"
+    "    movw $(fault_handler - low_begin), %es:0x34\n"
+    "    movw %cs, %es:0x36\n"
+    "    movw $(count_handler - low_begin), %es:4\n"
+    "    movw %cs, %es:6\n"
+    "    lidtl %cs:short_ivt - low_begin\n"
+    "    mov $0xF00, %di\n"
+    "    mov $(9f - low_begin), %si\n"
+    "    int $0x80\n"
+    "9:  lidtl %cs:ivt - low_begin\n"
+    "    xor %cx, %cx\n"
+    "    push $0x102\n"
+    "    popf\n"
+    "    nop\n"
+    "    nop\n"
+    "    push $2\n"
+    "    popf\n"
+    "    mov %cx, 0xF02\n"
+    "    ret\n"
+    "count_handler:\n"
+    "    inc %cx\n"
+    "    iret\n"
+    "short_ivt: .word 0x1FF\n"
+    "    .long 0\n"
+
     /* Addresses: wrap of 16-bit effective addresses, and segments with A20 open. */
     "real_addresses:\n"
     "    mov $0xFFFF, %bx\n"
@@ -187,7 +215,7 @@ asm("    .pushsection .rodata\n"
     "    .code32\n"
     "    .popsection\n");
 extern u8 low_begin[], low_end[], go_down[], real_int[], real_faults[], real_addresses[],
-    real_stack[], real_unreal[], int_handler[];
+    real_stack[], real_unreal[], real_limits[], int_handler[];
 
 static volatile u16 *const results = (volatile u16 *)(LOW + RESULTS);
 
@@ -222,6 +250,13 @@ static void faults_without_codes(void)
             tcg_differs("no limits");
         equal(results[i], 0xE000 - 2 - 6, "%s faults, with three words and no error code", name[i]);
     }
+}
+
+static void limits(void)
+{
+    in_real_mode(real_limits);
+    equal(results[0], 0xE000 - 2 - 6, "INT n beyond the IVT's limit is #GP");
+    equal(results[1], 4, "TF traps after each instruction");
 }
 
 static void addresses(void)
@@ -311,6 +346,7 @@ void test(void)
     memcpy((void *)LOW, low_begin, (size_t)(low_end - low_begin));
     interrupts();
     faults_without_codes();
+    limits();
     addresses();
     narrow();
 }

@@ -279,6 +279,62 @@ static void new_task_faults(void)
     new_task_fault(TS, LDT_B, "DS of an LDT");
 }
 
+/* A 16-bit TSS, to code in the lowest 64 KiB. */
+static void narrow_task(void)
+{
+    static struct {
+        u16 link, sp0, ss0, sp1, ss1, sp2, ss2, ip, flags, ax, cx, dx, bx, sp, bp, si, di;
+        u16 es, cs, ss, ds, ldt;
+    } tss16;
+    enum { TSS_16 = SPARE + 80, SYS_TSS16 = 0x81 };
+    u8 *const low = (u8 *)0x7000;
+    static const u8 code[] = {0x89, 0xD8,                   /* mov %ebx, %eax */
+                              0xBB, 0x78, 0x56, 0x34, 0x12, /* mov $0x12345678, %ebx */
+                              0xCF,                         /* iret */
+                              0xEB, 0xF6};                  /* and again */
+    memcpy(low, code, sizeof(code));
+    tss16.ip = 0x7000;
+    tss16.flags = 2;
+    tss16.bx = 0xBEEF;
+    tss16.sp = 0x6F00;
+    tss16.cs = KCODE;
+    tss16.ss = tss16.ds = tss16.es = KDATA;
+    rt_gdt[TSS_16 / 8] = descriptor((u32)&tss16, sizeof(tss16) - 1, SYS_TSS16);
+    word bx = 0x55AA55AA;
+    runs(asm volatile("lcall %1, $0" : "+b"(bx) : "i"(TSS_16) : "memory"), "CALL to a 16-bit TSS");
+    equal(bx, 0x55AA55AA, "32-bit registers come back");
+    equal(tss16.link, TSS, "its link");
+    equal(tss16.ax, 0xBEEF, "registers were loaded");
+    equal(tss16.bx, 0x5678, "and saved, 16 bits of them");
+    equal(tss16.ip, 0x7008, "and the instruction pointer");
+    equal(type_of(TSS_16), 1, "IRET leaves it available");
+    rt_gdt[TSS_16 / 8] = descriptor((u32)&tss16, 0x2A, SYS_TSS16);
+    faults(TS, TSS_16, CALL_TASK(TSS_16), "a 16-bit TSS too short");
+    asm volatile("clts");
+}
+
+/* A task in virtual-8086 mode. */
+static void v86_task(void)
+{
+    static u8 stack[1024];
+    u8 *const low = (u8 *)0x20000;
+    low[0] = 0x40; /* inc %ax */
+    low[1] = 0xF4; /* hlt */
+    prepare(NULL);
+    task_b.eflags = 2 | FL_VM;
+    task_b.cs = task_b.ss = task_b.ds = task_b.es = task_b.fs = 0x2000;
+    task_b.esp = 0xFF00;
+    task_b.ldt = 0;
+    task_b.ss0 = KDATA;
+    task_b.esp0 = (u32)(stack + sizeof(stack));
+    const struct trap *t = TRAP(CALL_TASK(TSS_B));
+    restore_task();
+    check(t->f.vector == GP && t->f.flags & FL_VM && t->f.ip == 1,
+          "a task in virtual-8086 mode runs up to its HLT");
+    equal(t->f.ax & 0xFFFF, 0x1235, "its INC");
+    equal(t->f.v86_ds, 0x2000, "its DS");
+}
+
 static void debug_trap(void)
 {
     prepare(task_b_nested);
@@ -311,5 +367,7 @@ void test(void)
     exception_task();
     refused();
     new_task_faults();
+    narrow_task();
+    v86_task();
     debug_trap();
 }
