@@ -269,19 +269,19 @@ static void implicit(void)
     rt_gdt[LDT / 8] = descriptor((u32)EDGE, 0xFFF, SYS_LDT);
     asm volatile("lldt %w0" : : "r"(LDT));
     *slot = descriptor(0, 0xFFFFF, (SEG_DATA | SEG_BIG | SEG_PAGES) & ~1u);
-    asm volatile("mov %0, %%fs" : : "r"(FROM_LDT));
+    LOAD_SEGMENT("fs", FROM_LDT);
     check(*slot >> 40 & 1, "loading a segment sets its descriptor's accessed bit");
     *slot &= ~(1ull << 40);
     second_page(PT_P);
-    const struct trap *t = TRAP(asm volatile("mov %0, %%fs" : : "r"(FROM_LDT)));
+    const struct trap *t = TRAP(LOAD_SEGMENT("fs", FROM_LDT));
     check(t->f.vector == PF && t->f.error == (PFE_P | PFE_W) && (t->cr2 & ~7ul) == (word)slot,
           "and needs a page that can be written");
     second_page(PT_P | PT_W);
     *slot |= 1ull << 40;
     second_page(PT_P);
-    runs(asm volatile("mov %0, %%fs" : : "r"(FROM_LDT)), "unless it is set already");
+    runs(LOAD_SEGMENT("fs", FROM_LDT), "unless it is set already");
     second_page(0);
-    page_faults(slot, 0, asm volatile(AT "mov %0, %%fs" : : "r"(FROM_LDT)), "a page not present");
+    page_faults(slot, 0, LOAD_SEGMENT("fs", FROM_LDT), "a page not present");
     if (has(F_SMAP)) {
         second_page(PT_P | PT_W | PT_U);
         write_cr4(cr4 | CR4_SMAP);

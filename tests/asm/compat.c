@@ -116,7 +116,7 @@ static void compatibility(void)
     faults(GP, 0, enter(KCODE32, limits, 0, 0), "through a null segment");
     runs(enter(CODE_BASED, basics - 0x1000, 0, 0), "code with a base");
     runs(enter(KCODE32, limits, DATA_BASED, 0x1000), "data with a base near 4G wraps");
-    asm volatile("mov %w0, %%fs" : : "r"(0));
+    LOAD_SEGMENT("fs", 0);
 }
 
 static void narrow(void)

@@ -76,17 +76,17 @@ static void tear_down(void)
 static void contributory(void)
 {
     break_gate(GP);
-    doubles(asm volatile("mov %w0, %%ds" : : "r"(BEYOND)), "#GP, and its gate is not there (#NP)");
+    doubles(LOAD_SEGMENT("ds", BEYOND), "#GP, and its gate is not there (#NP)");
     mend_gate(GP);
     break_gate(DE);
     doubles(asm volatile("divl %0" : : "r"(0), "a"(1), "d"(0)), "#DE, then #NP");
     mend_gate(DE);
     break_gate(NP);
     rt_gdt[SPARE / 8 + 4] = descriptor(0, 0xFFFFF, SEG_DATA & ~SEG_P);
-    doubles(asm volatile("mov %w0, %%ds" : : "r"(SPARE + 32)), "#NP, then #NP");
+    doubles(LOAD_SEGMENT("ds", SPARE + 32), "#NP, then #NP");
     mend_gate(NP);
     rt_idt[GP].selector = BEYOND;
-    doubles(asm volatile("mov %w0, %%ds" : : "r"(BEYOND)), "#GP, then #GP");
+    doubles(LOAD_SEGMENT("ds", BEYOND), "#GP, then #GP");
     mend_gate(GP);
 }
 

@@ -160,7 +160,7 @@ static void fpu(void)
 
 static void segments(void)
 {
-    faults(GP, 0x3F8, asm volatile(AT "mov %w0, %%ds" : : "r"(0x3F8)), "selector beyond the GDT");
+    faults(GP, 0x3F8, LOAD_SEGMENT("ds", 0x3F8), "selector beyond the GDT");
 }
 
 static void alignment(void)

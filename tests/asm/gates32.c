@@ -78,71 +78,39 @@ extern u8 narrow[], narrow_end[];
 
 static void segment_loads(void)
 {
-    faults(GP, BEYOND, asm volatile(AT "mov %w0, %%ds" : : "r"(BEYOND)), "DS beyond the GDT");
-    faults(GP, CODE_UNREADABLE,
-           asm volatile(AT "mov %w0, %%es"
-                        :
-                        : "r"(CODE_UNREADABLE)),
+    faults(GP, BEYOND, LOAD_SEGMENT("ds", BEYOND), "DS beyond the GDT");
+    faults(GP, CODE_UNREADABLE, LOAD_SEGMENT("es", CODE_UNREADABLE),
            "ES of code that cannot be read");
-    faults(GP, TSS, asm volatile(AT "mov %w0, %%fs" : : "r"(TSS)), "FS of a TSS");
-    faults(NP, DATA_ABSENT,
-           asm volatile(AT "mov %w0, %%gs"
-                        :
-                        : "r"(DATA_ABSENT)),
-           "GS not present");
+    faults(GP, TSS, LOAD_SEGMENT("fs", TSS), "FS of a TSS");
+    faults(NP, DATA_ABSENT, LOAD_SEGMENT("gs", DATA_ABSENT), "GS not present");
     asm volatile("lldt %w0" : : "r"(0));
-    faults(GP, 0xC, asm volatile(AT "mov %w0, %%gs" : : "r"(0xC)), "GS from an LDT that is null");
-    faults(GP, 0, asm volatile(AT "mov %w0, %%ss" : : "r"(0)), "SS null");
-    faults(GP, 0, asm volatile(AT "mov %w0, %%ss" : : "r"(3)), "SS null with RPL 3");
-    faults(GP, KDATA, asm volatile(AT "mov %w0, %%ss" : : "r"(KDATA | 3)), "SS with RPL 3");
-    faults(GP, UDATA, asm volatile(AT "mov %w0, %%ss" : : "r"(UDATA)), "SS with DPL 3");
-    faults(GP, KCODE, asm volatile(AT "mov %w0, %%ss" : : "r"(KCODE)), "SS of code");
-    faults(GP, DATA_READ_ONLY,
-           asm volatile(AT "mov %w0, %%ss"
-                        :
-                        : "r"(DATA_READ_ONLY)),
-           "SS of read-only data");
-    faults(SS, STACK_ABSENT,
-           asm volatile(AT "mov %w0, %%ss"
-                        :
-                        : "r"(STACK_ABSENT)),
-           "SS not present");
+    faults(GP, 0xC, LOAD_SEGMENT("gs", 0xC), "GS from an LDT that is null");
+    faults(GP, 0, LOAD_SEGMENT("ss", 0), "SS null");
+    faults(GP, 0, LOAD_SEGMENT("ss", 3), "SS null with RPL 3");
+    faults(GP, KDATA, LOAD_SEGMENT("ss", KDATA | 3), "SS with RPL 3");
+    faults(GP, UDATA, LOAD_SEGMENT("ss", UDATA), "SS with DPL 3");
+    faults(GP, KCODE, LOAD_SEGMENT("ss", KCODE), "SS of code");
+    faults(GP, DATA_READ_ONLY, LOAD_SEGMENT("ss", DATA_READ_ONLY), "SS of read-only data");
+    faults(SS, STACK_ABSENT, LOAD_SEGMENT("ss", STACK_ABSENT), "SS not present");
     faults(GP, BEYOND, asm volatile("push %0\n" AT "pop %%ds" : : "i"(BEYOND)), "POP DS");
     static const struct far_pointer bad = {0, BEYOND};
     faults(GP, BEYOND, asm volatile(AT "lds %0, %%eax" : : "m"(bad) : "eax"), "LDS");
     tcg_differs("no checks of null or of segment types");
-    faults(GP, 0,
-           asm volatile("mov %w0, %%fs\n" AT "movb %%fs:0, %%al"
-                        :
-                        : "r"(0)
-                        : "eax"),
-           "reading through a null FS");
+    faults(GP, 0, WITH_SEGMENT("fs", 0, "movb %%fs:0, %%al"), "reading through a null FS");
     tcg_differs("no checks of null or of segment types");
-    faults(GP, 0,
-           asm volatile("mov %w0, %%gs\n" AT "movb %%al, %%gs:0"
-                        :
-                        : "r"(3)
-                        : "eax"),
-           "writing through a null GS");
+    faults(GP, 0, WITH_SEGMENT("gs", 3, "movb %%al, %%gs:0"), "writing through a null GS");
     runs(asm volatile("mov %w0, %%fs; movb %%fs:0, %%al"
                       :
                       : "r"(KCODE)
                       : "eax"),
          "reading through code that can be read");
     tcg_differs("no checks of null or of segment types");
-    faults(GP, 0,
-           asm volatile("mov %w0, %%fs\n" AT "movb %%al, %%fs:0"
-                        :
-                        : "r"(KCODE)),
-           "writing through a code segment");
+    faults(GP, 0, WITH_SEGMENT("fs", KCODE, "movb %%al, %%fs:0"), "writing through a code segment");
     tcg_differs("no checks of null or of segment types");
-    faults(GP, 0,
-           asm volatile("mov %w0, %%fs\n" AT "movb %%al, %%fs:0"
-                        :
-                        : "r"(DATA_READ_ONLY)),
+    faults(GP, 0, WITH_SEGMENT("fs", DATA_READ_ONLY, "movb %%al, %%fs:0"),
            "writing through read-only data");
-    runs(asm volatile("mov %w0, %%fs" : : "r"(CODE_CONFORMING3 | 3)), "FS of conforming code");
-    runs(asm volatile("mov %w0, %%fs" : : "r"(DATA_FRESH)), "FS of data not yet accessed");
+    runs(LOAD_SEGMENT("fs", CODE_CONFORMING3 | 3), "FS of conforming code");
+    runs(LOAD_SEGMENT("fs", DATA_FRESH), "FS of data not yet accessed");
     equal(rt_gdt[DATA_FRESH / 8] >> 40 & 0xFF, 0x93, "which sets its accessed bit");
     faults(GP, KCODE,
            asm volatile("movw $8, %%ax\n" AT "lldt %%ax"

@@ -176,7 +176,7 @@ static void segments(void)
 {
     runs(asm volatile("mov %w0, %%ss; mov %w1, %%ss" : : "r"(0), "r"(KDATA)), "SS null at level 0");
     tcg_differs("RPL is not looked at");
-    faults(GP, 0, asm volatile(AT "mov %w0, %%ss" : : "r"(3)), "SS null with RPL 3 at level 0");
+    faults(GP, 0, LOAD_SEGMENT("ss", 3), "SS null with RPL 3 at level 0");
     user_faults(GP, 0, u_load_ss, 0, "SS null at level 3");
     user_faults(GP, 0, u_load_ss, 3, "SS null at level 3, RPL 3");
     word value = 0;
@@ -185,19 +185,19 @@ static void segments(void)
                       : "r"(0), "m"(seen[0]), "r"(KDATA)),
          "reading through a null DS");
     rt_gdt[SPARE / 8 + 20] = descriptor(0x12340000, 0, SEG_DATA);
-    asm volatile("mov %w0, %%fs" : : "r"(SPARE + 160));
+    LOAD_SEGMENT("fs", SPARE + 160);
     equal(rdmsr(MSR_FS_BASE), 0x12340000, "loading FS sets its base");
-    asm volatile("mov %w0, %%fs" : : "r"(0));
+    LOAD_SEGMENT("fs", 0);
     wrmsr(MSR_FS_BASE, (word)&seen[0] - 0x7FFFFFF0);
     seen[0] = 0xABCD;
     asm volatile("mov %%fs:0x7FFFFFF0, %0" : "=r"(value));
     equal(value, 0xABCD, "limits do not matter, bases do");
     wrmsr(MSR_FS_BASE, 0);
-    faults(GP, LDT, asm volatile(AT "mov %w0, %%fs" : : "r"(LDT)), "FS of an LDT");
+    faults(GP, LDT, LOAD_SEGMENT("fs", LDT), "FS of an LDT");
     runs(asm volatile("lldt %w0" : : "r"(LDT)), "LLDT");
-    runs(asm volatile("mov %w0, %%fs" : : "r"(0xC)), "FS from the LDT");
+    runs(LOAD_SEGMENT("fs", 0xC), "FS from the LDT");
     asm volatile("lldt %w0; mov %w0, %%fs" : : "r"(0));
-    faults(GP, 0xC, asm volatile(AT "mov %w0, %%fs" : : "r"(0xC)), "FS from a null LDT");
+    faults(GP, 0xC, LOAD_SEGMENT("fs", 0xC), "FS from a null LDT");
 }
 
 void test(void)

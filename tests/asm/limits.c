@@ -20,7 +20,7 @@ static u8 *memory; /* 128 KiB, the base of all the segments */
 /* Reads or writes SIZE bytes (1, 2, 4, 8 or 10) at FS:OFFSET. */
 static void touch(unsigned selector, word offset, unsigned size, bool write)
 {
-    asm volatile("mov %w0, %%fs" : : "r"(selector));
+    LOAD_SEGMENT("fs", selector);
     if (size == 1 && !write)
         asm volatile(AT "movb %%fs:(%0), %%al" : : "r"(offset) : "eax");
     else if (size == 1)

@@ -131,7 +131,7 @@ static void backwards(void)
 static void set_fs_base(u32 base)
 {
     rt_gdt[SPARE / 8 + 1] = descriptor(base, 0xFFFFF, SEG_DATA | SEG_BIG | SEG_PAGES);
-    asm volatile("mov %w0, %%fs" : : "r"(base ? SPARE + 8 : 0));
+    LOAD_SEGMENT("fs", base ? SPARE + 8 : 0);
 }
 
 static void semantics(void)

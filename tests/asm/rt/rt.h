@@ -85,6 +85,12 @@ void rt_unwind(void) __attribute__((noreturn));
 #define USER_AT "movl $1f, rt_user_at\n1: "
 extern volatile u32 rt_at, rt_user_at;
 
+/* Loads a segment register; loads it and uses it. */
+#define LOAD_SEGMENT(name, selector)                                                               \
+    asm volatile(AT "mov %w0, %%" name : : "r"(selector) : "memory")
+#define WITH_SEGMENT(name, selector, text)                                                         \
+    asm volatile("mov %w0, %%" name "\n" AT text : : "r"(selector) : "eax", "memory")
+
 bool rt_trapped(const struct trap *t, word vector, word error, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 bool rt_page_faulted(const struct trap *t, word address, word error, const char *format, ...)
