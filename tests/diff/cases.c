@@ -44,5 +44,5 @@ void cases_make(const struct generator *g, unsigned i, unsigned variation, struc
     gpr[X86_RSP] = (h->bits == 16 ? 0 : DIFF_LOW) + DIFF_STACK + 0x1000;
     gpr[X86_RBP] = gpr[X86_RSP] + 0x80;
     gpr[X86_RCX] = 5;
-    case_poke(c, c->in.rip + diff_segment_base(c), h->start, c->size);
+    case_poke(c, c->in.rip + diff_segment_base(c, X86_CS), h->start, c->size);
 }

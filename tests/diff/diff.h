@@ -7,6 +7,7 @@
  *   sequence.c  cases of many instructions
  *   steer.c     makes operands point at memory that is there (or deliberately not)
  *   cases.S     cases written by hand
+ *   segments.c  the segments of code that is not 64-bit
  *   native.c    runs a case on the host's processor
  *   engine.c    runs a case as CPL 3 code of a tiny guest, under any engine
  *   mask.c      what may differ, by name, with the manual's reference
@@ -64,10 +65,22 @@ static inline unsigned diff_page_access(unsigned i)
 #define DIFF_CS64 0x33
 #define DIFF_CS32 0x23
 #define DIFF_DS   0x2B
-/* 16-bit code has segments from an LDT: they begin at DIFF_LOW and end with the window. */
-#define DIFF_CS16  0x07
-#define DIFF_DS16  0x0F
-#define DIFF_LIMIT (DIFF_SIZE - 1)
+/* And an LDT of our own; its segments begin at DIFF_LOW, most end with the window. */
+struct diff_segment {
+    uint16_t selector;
+    uint16_t attr; /* as in struct x86_seg */
+    uint32_t base, limit;
+};
+#define DIFF_CS16       0x07
+#define DIFF_DS16       0x0F
+#define DIFF_DOWN       0x17 /* expand-down: from DIFF_DATA to 4 GiB */
+#define DIFF_DS_READ    0x1F /* read-only, up to 1 MiB */
+#define DIFF_CS_EXECUTE 0x27 /* 32-bit code that cannot be read */
+#define DIFF_ABSENT     0x2F
+#define DIFF_DS32       0x37
+#define DIFF_LDT        7
+#define DIFF_LIMIT      (DIFF_SIZE - 1)
+extern const struct diff_segment diff_ldt[DIFF_LDT];
 
 /* What a program can see of the processor. Segment selectors are in enum x86_segment's order. */
 struct diff_state {
@@ -90,18 +103,14 @@ struct diff_case {
     uint8_t image[DIFF_SIZE];
 };
 
-/* The base of the segments CS, DS, ES and SS. */
-static inline uint64_t diff_segment_base(const struct diff_case *c)
-{
-    return c->code_size == X86_CODE16 ? DIFF_LOW : 0;
-}
-
+/* segments.c */
+/* The one with SELECTOR, one of those that cases start with; otherwise flat data. */
+const struct diff_segment *diff_find_segment(uint16_t selector);
+uint64_t diff_segment_base(const struct diff_case *c, enum x86_segment segment);
+bool diff_small_stack(const struct diff_case *c); /* only SP counts */
+uint64_t diff_stack_linear(const struct diff_case *c, uint64_t rsp);
 /* Where in the window the instruction at IP is; DIFF_SIZE or more: not in it. */
-static inline uint64_t diff_code_offset(const struct diff_case *c, uint64_t ip)
-{
-    ip += diff_segment_base(c);
-    return ip - (ip >= DIFF_HIGH ? DIFF_HIGH : DIFF_LOW);
-}
+uint64_t diff_code_offset(const struct diff_case *c, uint64_t ip);
 
 /* How a case ended: with an exception, always. */
 struct diff_result {

@@ -40,11 +40,6 @@ static const uint64_t gdt[16] = {
 };
 #define GDT_TSS       8
 #define KERNEL_CS     0x10
-#define ATTR_CODE64   0xA0FB
-#define ATTR_CODE32   0xC0FB
-#define ATTR_DATA     0xC0F3
-#define ATTR_CODE16   0x00FB
-#define ATTR_DATA16   0x00F3
 #define ATTR_TSS_BUSY 0x008B
 #define ATTR_LDT      0x0082
 
@@ -146,6 +141,14 @@ static void build_tables(struct engine_executor *e)
         map_page(e, KERNEL_VA + KERNEL + i * 4096, KERNEL + i * 4096, PTE_W);
 }
 
+static uint64_t descriptor(const struct diff_segment *s)
+{
+    uint64_t limit = s->attr & X86_ATTR_G ? s->limit >> 12 : s->limit;
+
+    return (limit & 0xFFFF) | (limit >> 16) << 48 | (uint64_t)(s->base & 0xFFFFFF) << 16 |
+           (uint64_t)(s->base >> 24) << 56 | (uint64_t)s->attr << 40;
+}
+
 /* Interrupt gates; programs may use those of INT3 and INTO, as under Linux. */
 static void build_kernel(struct engine_executor *e)
 {
@@ -165,26 +168,17 @@ static void build_kernel(struct engine_executor *e)
     put64(e, GDT + GDT_TSS * 8,
           0x67 | (tss & 0xFFFFFF) << 16 | (uint64_t)ATTR_TSS_BUSY << 40 | (tss >> 24 & 0xFF) << 56);
     put64(e, GDT + GDT_TSS * 8 + 8, tss >> 32);
-    for (unsigned i = 0; i < 2; i++)
-        put64(e, LDT + i * 8,
-              DIFF_LIMIT | (DIFF_LOW & 0xFFFFFF) << 16 |
-                  (uint64_t)(i ? ATTR_DATA16 : ATTR_CODE16) << 40 | DIFF_LOW >> 24 << 56);
+    for (unsigned i = 0; i < DIFF_LDT; i++)
+        put64(e, LDT + i * 8, descriptor(&diff_ldt[i]));
     put64(e, TSS + 4, KERNEL_VA + STACK_TOP); /* RSP0 */
     put64(e, TSS + 0x60, 0x68ULL << 48);      /* no I/O permission bitmap */
 }
 
 static struct x86_seg segment_of(uint16_t selector)
 {
-    if (selector == DIFF_CS16 || selector == DIFF_DS16)
-        return (struct x86_seg){.base = DIFF_LOW,
-                                .limit = DIFF_LIMIT,
-                                .attr = selector == DIFF_CS16 ? ATTR_CODE16 : ATTR_DATA16,
-                                .selector = selector};
-    uint16_t attr = selector == DIFF_CS64   ? ATTR_CODE64
-                    : selector == DIFF_CS32 ? ATTR_CODE32
-                                            : ATTR_DATA;
+    const struct diff_segment *s = diff_find_segment(selector);
 
-    return (struct x86_seg){.limit = UINT32_MAX, .attr = attr, .selector = selector};
+    return (struct x86_seg){s->base, s->limit, s->attr, selector};
 }
 
 static void build_state(struct engine_executor *e)
@@ -202,7 +196,7 @@ static void build_state(struct engine_executor *e)
     cpu->gdtr = (struct x86_dtr){KERNEL_VA + GDT, sizeof(gdt) - 1};
     cpu->idtr = (struct x86_dtr){KERNEL_VA + IDT, 4095};
     cpu->tr = (struct x86_seg){KERNEL_VA + TSS, 0x67, ATTR_TSS_BUSY, GDT_TSS * 8};
-    cpu->ldtr = (struct x86_seg){KERNEL_VA + LDT, 15, ATTR_LDT, 0x50};
+    cpu->ldtr = (struct x86_seg){KERNEL_VA + LDT, DIFF_LDT * 8 - 1, ATTR_LDT, 0x50};
     cpu->activity = X86_RUNNING;
     cpu->interrupt_shadow = false;
 }

@@ -239,6 +239,24 @@ void case_poke(struct diff_case *c, uint64_t address, const void *data, unsigned
     }
 }
 
+void generate_segments(struct rng *rng, struct diff_case *c)
+{
+    static const uint16_t other[] = {DIFF_DS, DIFF_DS16, DIFF_DS32, DIFF_DS32, DIFF_DOWN};
+    uint16_t *selector = c->in.selector;
+
+    if (c->code_size == X86_CODE64 || !rng_percent(rng, 20))
+        return;
+    for (unsigned i = 0; i < X86_SEGMENTS; i++)
+        if (i != X86_CS)
+            selector[i] = other[rng_below(rng, ARRAY_SIZE(other))];
+    if (rng_percent(rng, 10))
+        selector[X86_DS] = DIFF_DS_READ;
+    if (c->code_size == X86_CODE32 && rng_percent(rng, 30))
+        selector[X86_CS] = DIFF_CS_EXECUTE;
+    if (selector[X86_FS] != DIFF_DS)
+        c->in.fs_base += DIFF_LOW;
+}
+
 void generate_empty(const struct generator *g, uint64_t number, enum x86_code_size code_size,
                     struct diff_case *c, struct rng *case_rng)
 {
@@ -261,23 +279,21 @@ void generate_empty(const struct generator *g, uint64_t number, enum x86_code_si
         in->rflags |= X86_FLAG_DF;
     if (rng_percent(rng, 3))
         in->rflags |= X86_FLAG_AC;
+    in->fs_base = rng_below(rng, 0x2000);
+    in->gs_base = DIFF_LOW + rng_below(rng, 0x10000);
     for (unsigned i = 0; i < X86_SEGMENTS; i++)
         in->selector[i] = code_size == X86_CODE16 ? DIFF_DS16 : DIFF_DS;
     in->selector[X86_CS] = code_size == X86_CODE64   ? DIFF_CS64
                            : code_size == X86_CODE32 ? DIFF_CS32
                                                      : DIFF_CS16;
-    in->fs_base = rng_below(rng, 0x2000);
-    in->gs_base = DIFF_LOW + rng_below(rng, 0x10000);
     random_xsave(rng, in->xsave);
 }
 
-/* Where a case's code starts: mostly inside its pages, at times at their end. */
+/* The linear address where a case's code starts: mostly inside its pages, at times at their end. */
 static uint64_t code_start(struct rng *rng, enum x86_code_size code_size, bool writable,
                            unsigned size)
 {
-    uint64_t base = code_size == X86_CODE16                           ? 0
-                    : code_size == X86_CODE64 && rng_percent(rng, 40) ? DIFF_HIGH
-                                                                      : DIFF_LOW;
+    uint64_t base = code_size == X86_CODE64 && rng_percent(rng, 40) ? DIFF_HIGH : DIFF_LOW;
     uint64_t room = 0x2000 - 2 * 0x200 - size;
 
     base += writable ? DIFF_CODE_RWX : DIFF_CODE;
@@ -411,6 +427,7 @@ bool generate_single(const struct generator *g, uint64_t number, struct diff_cas
     uint8_t bytes[15];
 
     generate_empty(g, number, size, c, &rng);
+    generate_segments(&rng, c);
     if (rng_percent(&rng, 2))
         c->in.rflags |= X86_FLAG_TF; /* ends with #DB, unless something else comes first */
     plan.rng = &rng;
@@ -421,6 +438,8 @@ bool generate_single(const struct generator *g, uint64_t number, struct diff_cas
             return false;
         plan.set = 0;
         plan.address = code_start(&rng, size, rng_percent(&rng, 12), c->insn.z.length);
+        if (size != X86_CODE64)
+            plan.address -= diff_segment_base(c, X86_CS);
         if (!steer(&plan, &c->insn))
             continue;
         for (unsigned i = 0; i < X86_GPRS; i++)
@@ -429,7 +448,7 @@ bool generate_single(const struct generator *g, uint64_t number, struct diff_cas
         c->single = true;
         c->in.rip = plan.address;
         c->size = (unsigned)x86_decode(size, false, bytes, 15, &c->insn);
-        case_poke(c, plan.address + diff_segment_base(c), bytes, c->size);
+        case_poke(c, plan.address + diff_segment_base(c, X86_CS), bytes, c->size);
         return true;
     }
     return false;

@@ -25,6 +25,9 @@ bool generate_sequence(const struct generator *g, uint64_t number, struct diff_c
 void generate_empty(const struct generator *g, uint64_t number, enum x86_code_size code_size,
                     struct diff_case *c, struct rng *case_rng);
 
+/* At times, other segments than the flat ones for code that is not 64-bit. */
+void generate_segments(struct rng *rng, struct diff_case *c);
+
 /* Random bytes that decode to FORM; LOCK and other prefixes are put in front at times. */
 bool generate_insn(struct rng *rng, const struct form *f, uint8_t bytes[15], struct x86_insn *insn);
 

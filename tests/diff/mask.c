@@ -116,9 +116,8 @@ static uint64_t operand_address(const struct diff_case *c, const ZydisDecodedOpe
 {
     uint64_t address = operand_offset(c, op);
 
-    address += op->mem.segment == ZYDIS_REGISTER_FS   ? c->in.fs_base
-               : op->mem.segment == ZYDIS_REGISTER_GS ? c->in.gs_base
-                                                      : diff_segment_base(c);
+    if (c->code_size != X86_CODE64 || op->mem.segment >= ZYDIS_REGISTER_FS)
+        address += diff_segment_base(c, (enum x86_segment)(op->mem.segment - ZYDIS_REGISTER_ES));
     return c->code_size == X86_CODE64 ? address : (uint32_t)address;
 }
 
@@ -155,12 +154,10 @@ static void mask_saved_pointers(const struct diff_case *c, const struct diff_res
 static void mask_partial(const struct diff_case *c, const struct diff_result *native,
                          struct mask *mask)
 {
-    uint64_t rsp = c->in.gpr[X86_RSP];
+    uint64_t rsp = diff_stack_linear(c, c->in.gpr[X86_RSP]);
 
     if (!c->single || native->vector == X86_BP || native->vector == X86_DB)
         return;
-    if (c->code_size != X86_CODE64)
-        rsp = diff_segment_base(c) + (rsp & (c->code_size == X86_CODE16 ? 0xFFFF : 0xFFFFFFFF));
     switch (c->insn.z.mnemonic) {
     case ZYDIS_MNEMONIC_PUSHA:
     case ZYDIS_MNEMONIC_PUSHAD:
@@ -182,18 +179,18 @@ static void mask_partial(const struct diff_case *c, const struct diff_result *na
 static void mask_far_return(const struct diff_case *c, const struct diff_result *native,
                             struct mask *mask)
 {
-    mask->skip |= c->single && native->vector == X86_PF && c->insn.info->class == X86_CLASS_FAR;
+    mask->skip |= c->single && (native->vector == X86_PF || native->vector == X86_AC) &&
+                  c->insn.info->class == X86_CLASS_FAR;
 }
 
 static void mask_pushed_segment(const struct diff_case *c, const struct diff_result *native,
                                 struct mask *mask)
 {
-    uint64_t size = c->insn.z.operand_width / 8, rsp = native->out.gpr[X86_RSP];
+    uint64_t size = c->insn.z.operand_width / 8,
+             rsp = diff_stack_linear(c, native->out.gpr[X86_RSP]);
 
     if (!c->single || c->insn.z.mnemonic != ZYDIS_MNEMONIC_PUSH || !c->insn.info->sensitive)
         return;
-    if (c->code_size != X86_CODE64)
-        rsp = diff_segment_base(c) + (rsp & (c->code_size == X86_CODE16 ? 0xFFFF : 0xFFFFFFFF));
     add_range(mask, rsp + 2, (unsigned)size - 2);
     mask->skip |= native->vector == X86_AC; /* the size decides about the alignment */
 }
@@ -228,11 +225,19 @@ static bool is_image(const struct x86_insn *insn)
 static void mask_image_fault(const struct diff_case *c, const struct diff_result *native,
                              struct mask *mask)
 {
-    if (!c->single || native->vector != X86_PF || !is_image(&c->insn))
+    if (!c->single)
+        return;
+    /* Misaligned and beyond its segment. */
+    mask->skip |= native->vector == X86_GP && c->insn.info->class == X86_CLASS_XSTATE &&
+                  c->insn.op[0].mem.segment == ZYDIS_REGISTER_SS;
+    if (native->vector != X86_PF)
+        return;
+    /* Another part may be what is not canonical. */
+    mask->skip |= native->cr2 >= KERNEL_HALF && c->insn.op[0].size >= 80;
+    if (!is_image(&c->insn))
         return;
     mask->cr2 = UINT64_MAX;
-    /* Only other parts may be what is not canonical, or not needed at all. */
-    mask->skip |= native->cr2 >= KERNEL_HALF || c->insn.info->class == X86_CLASS_XSTATE;
+    mask->skip |= c->insn.info->class == X86_CLASS_XSTATE; /* or not be needed at all */
 }
 
 static void mask_gather(const struct diff_case *c, const struct diff_result *native,
@@ -251,16 +256,6 @@ static void mask_repeat_rf(const struct diff_case *c, const struct diff_result *
 {
     if (native->vector == X86_DB && (!c->single || c->insn.info->class == X86_CLASS_STRING))
         mask->flags |= X86_FLAG_RF;
-}
-
-/* A misaligned operand outside its segment or not canonical: #GP or #SS. */
-static void mask_fault_order(const struct diff_case *c, const struct diff_result *native,
-                             struct mask *mask)
-{
-    for (unsigned i = 0; c->single && i < c->insn.z.operand_count_visible; i++)
-        mask->skip |= native->vector == X86_GP && c->insn.op[i].type == ZYDIS_OPERAND_TYPE_MEMORY &&
-                      c->insn.op[i].mem.segment == ZYDIS_REGISTER_SS && c->insn.op[i].size == 128 &&
-                      operand_offset(c, &c->insn.op[i]) > DIFF_LIMIT - 16;
 }
 
 static void mask_wrap(const struct diff_case *c, const struct diff_result *native,
@@ -309,9 +304,6 @@ static const struct rule rules[] = {
     {"repeat-rf",
      "SDM volume 3, 17.3.1.1: RF is set between repetitions; AMD's processors leave it clear",
      mask_repeat_rf},
-    {"fault-order",
-     "SDM volume 3, 6.9: faults of one instruction come in an order of the processor's own",
-     mask_fault_order},
     {"wrap",
      "SDM volume 3, 5.3: where the limit is FFFFFFFF, an access that wraps may fault or not",
      mask_wrap},

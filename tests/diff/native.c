@@ -205,15 +205,19 @@ static bool map_window(int fd, uint64_t base)
     return true;
 }
 
-/* The segments of 16-bit code: DIFF_CS16, DIFF_DS16. */
 static bool make_ldt(void)
 {
-    for (unsigned i = 0; i < 2; i++) {
+    for (unsigned i = 0; i < DIFF_LDT; i++) {
+        const struct diff_segment *s = &diff_ldt[i];
+        bool pages = s->attr & X86_ATTR_G;
         struct user_desc desc = {.entry_number = i,
-                                 .base_addr = (unsigned)DIFF_LOW,
-                                 .limit = DIFF_LIMIT,
-                                 .contents =
-                                     i == 0 ? MODIFY_LDT_CONTENTS_CODE : MODIFY_LDT_CONTENTS_DATA};
+                                 .base_addr = s->base,
+                                 .limit = pages ? s->limit >> 12 : s->limit,
+                                 .limit_in_pages = pages,
+                                 .contents = s->attr >> 2 & 3,
+                                 .read_exec_only = !(s->attr & X86_ATTR_WRITE),
+                                 .seg_32bit = (s->attr & X86_ATTR_DB) != 0,
+                                 .seg_not_present = !(s->attr & X86_ATTR_P)};
 
         if (syscall(SYS_modify_ldt, 0x11, &desc, sizeof(desc)))
             return false;

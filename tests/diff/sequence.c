@@ -220,7 +220,8 @@ static void emit_self_modifying(struct sequence *s)
         victim = s->size + 2;
         emit(s, add, 6);
     }
-    address = s->base + victim;
+    address = s->base + diff_segment_base(s->c, X86_CS) + victim -
+              diff_segment_base(s->c, how[1] == 0xAA ? X86_ES : X86_DS);
     memcpy(s->code + load + (wide ? 2 : 1), &address, wide ? 8 : 4);
     bytes[1] = (uint8_t)(start - s->size - 2);
     emit(s, bytes, 2); /* LOOP */
@@ -234,9 +235,12 @@ bool generate_sequence(const struct generator *g, uint64_t number, struct diff_c
 
     s.code_size = number % 4 == 3 ? X86_CODE32 : X86_CODE64;
     generate_empty(g, number, s.code_size, c, &s.rng);
+    generate_segments(&s.rng, c);
     modify = rng_percent(&s.rng, 25);
     s.base = (s.code_size == X86_CODE64 && rng_percent(&s.rng, 40) ? DIFF_HIGH : DIFF_LOW) +
              (modify ? DIFF_CODE_RWX : DIFF_CODE) + rng_below(&s.rng, 0x2000 - SEQUENCE_MAX - 16);
+    if (s.code_size != X86_CODE64)
+        s.base -= diff_segment_base(c, X86_CS);
     c->in.rflags &= ~(uint64_t)X86_FLAG_AC;
     length = 5 + (unsigned)rng_below(&s.rng, 26);
     for (unsigned i = 0; i < length && s.size + 80 < SEQUENCE_MAX; i++) {
@@ -253,6 +257,6 @@ bool generate_sequence(const struct generator *g, uint64_t number, struct diff_c
     }
     c->in.rip = s.base;
     c->size = s.size;
-    case_poke(c, s.base, s.code, s.size);
+    case_poke(c, s.base + diff_segment_base(c, X86_CS), s.code, s.size);
     return true;
 }

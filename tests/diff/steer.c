@@ -58,9 +58,11 @@ static uint64_t window(struct plan *p, bool wide)
 
 uint64_t steer_code_target(struct plan *p)
 {
-    uint64_t base = (p->address >= DIFF_HIGH ? DIFF_HIGH : DIFF_LOW) - diff_segment_base(p->c);
+    uint64_t base = p->address >= DIFF_HIGH ? DIFF_HIGH : DIFF_LOW;
     uint64_t r = rng_below(p->rng, 100);
 
+    if (!is64(p))
+        base -= diff_segment_base(p->c, X86_CS);
     if (r < 85 || p->tame)
         return base + DIFF_CODE + rng_below(p->rng, 0x2000);
     if (r < 90)
@@ -105,10 +107,12 @@ static uint64_t data_target(struct plan *p, unsigned size, bool wide)
 /* A stack pointer. */
 static uint64_t stack_target(struct plan *p)
 {
-    uint64_t base = window(p, true) + DIFF_STACK - diff_segment_base(p->c);
+    uint64_t base = window(p, true) + DIFF_STACK;
 
-    if (p->c->code_size == X86_CODE16) /* only SP counts */
-        base |= rng_next(p->rng) << 16;
+    if (!is64(p))
+        base -= diff_segment_base(p->c, X86_SS);
+    if (diff_small_stack(p->c))
+        base += rng_next(p->rng) << 16;
     if (!p->tame && rng_percent(p->rng, 4))
         return base + rng_below(p->rng, 40);
     if (!p->tame && rng_percent(p->rng, 4))
@@ -120,17 +124,15 @@ static uint64_t stack_target(struct plan *p)
 
 static uint64_t segment_base(const struct plan *p, ZydisRegister segment)
 {
-    return segment == ZYDIS_REGISTER_FS   ? p->c->in.fs_base
-           : segment == ZYDIS_REGISTER_GS ? p->c->in.gs_base
-                                          : diff_segment_base(p->c);
+    if (segment == ZYDIS_REGISTER_NONE || (is64(p) && segment < ZYDIS_REGISTER_FS))
+        return 0;
+    return diff_segment_base(p->c, (enum x86_segment)(segment - ZYDIS_REGISTER_ES));
 }
 
 /* The linear address of the stack's top. */
 static uint64_t stack_top(const struct plan *p)
 {
-    uint64_t rsp = plan_get(p, X86_RSP);
-
-    return p->c->code_size == X86_CODE16 ? DIFF_LOW + (rsp & 0xFFFF) : rsp;
+    return diff_stack_linear(p->c, plan_get(p, X86_RSP));
 }
 
 /* Gives the field of SIZE bits at OFFSET of the instruction a value. */
@@ -165,7 +167,7 @@ static bool steer_address(struct plan *p, const struct x86_insn *insn,
     int base = gpr_of(mem->base), index = -1;
     uint64_t rest = target - segment_base(p, mem->segment), scaled = 0;
 
-    if (insn->z.address_width == 16 && p->c->code_size != X86_CODE16)
+    if (insn->z.address_width == 16 && segment_base(p, mem->segment) < DIFF_LOW)
         return true; /* nothing is mapped down there */
     if (mem->type == ZYDIS_MEMOP_TYPE_VSIB)
         steer_vsib(p, mem);
@@ -209,9 +211,14 @@ static bool steer_address(struct plan *p, const struct x86_insn *insn,
 /* A selector to load: of Linux's GDT, null, or beyond what is there. */
 static uint16_t random_selector(struct plan *p)
 {
-    static const uint16_t selector[] = {DIFF_DS,   DIFF_DS, DIFF_DS, 0,     3,    DIFF_CS64,
-                                        DIFF_CS32, 0x10,    0x18,    0x28,  0x2A, 0x1B,
-                                        0x83,      0x7,     0x43,    0xFFFB};
+    static const uint16_t selector[] = {
+        DIFF_DS,   DIFF_DS,     DIFF_DS,      0,
+        3,         DIFF_CS64,   DIFF_CS32,    0x10,
+        0x18,      0x28,        0x2A,         0x1B,
+        0x83,      0x43,        0xFFFB,       DIFF_CS16,
+        DIFF_DS16, DIFF_DOWN,   DIFF_DS32,    DIFF_DOWN & ~3,
+        0x3F,      DIFF_ABSENT, DIFF_DS_READ, DIFF_CS_EXECUTE,
+    };
 
     if (p->c->code_size == X86_CODE16 && rng_percent(p->rng, 40))
         return DIFF_DS16;

@@ -27,7 +27,7 @@ uint64_t seg_linear(struct vcpu *c, const struct uop *op, unsigned seg, uint64_t
         bool code = s->attr & X86_ATTR_CODE;
 
         if (access == MMU_WRITE ? code || !(s->attr & X86_ATTR_WRITE)
-                                : code && !(s->attr & X86_ATTR_WRITE))
+                                : access == MMU_READ && code && !(s->attr & X86_ATTR_WRITE))
             raise_segment(c, op, seg);
     }
     if ((s->attr & (X86_ATTR_CODE | X86_ATTR_DOWN)) == X86_ATTR_DOWN) {

@@ -24,7 +24,8 @@ typedef unaligned64 memory64;
 uint64_t ea_slow(struct vcpu *c, const struct uop *op, uint64_t offset, unsigned size,
                  enum mmu_access access);
 
-/* Segmentation alone: the linear address of OFFSET in SEG, checked. */
+/* Segmentation alone: the linear address of OFFSET in SEG, checked. MMU_EXEC: code that cannot be
+ * read will do. */
 uint64_t seg_linear(struct vcpu *c, const struct uop *op, unsigned seg, uint64_t offset,
                     unsigned size, enum mmu_access access);
 

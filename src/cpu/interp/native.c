@@ -61,6 +61,17 @@ static bool x87_pending(const struct vcpu *c)
     return c->x.xsave[2] & 0x80;
 }
 
+/* Comes before what the segment demands. */
+static void check_aligned(struct vcpu *c, const struct uop *op)
+{
+    uint64_t offset = ea_offset(c, op);
+
+    if (op->asize < 8)
+        offset &= (1ULL << op->asize * 8) - 1;
+    if ((offset + c->base[op->seg]) & (op->osize - 1u))
+        raise_error(c, op, X86_GP, 0);
+}
+
 const struct uop *op_native(struct vcpu *c, const struct uop *op)
 {
     thunk_fn *thunk = (thunk_fn *)(uintptr_t)op->imm;
@@ -79,10 +90,11 @@ const struct uop *op_native(struct vcpu *c, const struct uop *op)
     if ((how & NATIVE_WAITS) && x87_pending(c))
         raise_fault(c, op, X86_MF);
     if (how & (NATIVE_READ | NATIVE_WRITE)) {
-        uint64_t linear = ea_linear(c, op, op->osize, how & NATIVE_WRITE ? MMU_WRITE : MMU_READ);
+        uint64_t linear;
 
-        if ((how & NATIVE_ALIGNED) && (linear & (op->osize - 1u)))
-            raise_error(c, op, X86_GP, 0);
+        if (how & NATIVE_ALIGNED)
+            check_aligned(c, op);
+        linear = ea_linear(c, op, op->osize, how & NATIVE_WRITE ? MMU_WRITE : MMU_READ);
         if (!(how & NATIVE_WRITE))
             memory = read_ptr(c, op, linear, op->osize);
         else if (how & NATIVE_READ)

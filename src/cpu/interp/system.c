@@ -181,7 +181,8 @@ const struct uop *op_vmcall(struct vcpu *c, const struct uop *op)
 /* CLFLUSH and its kin: the address must be readable, nothing else shows. */
 const struct uop *op_flush_line(struct vcpu *c, const struct uop *op)
 {
-    load8(c, op, ea_linear(c, op, 1, MMU_READ));
+    /* Allowed in a segment that can only be executed (SDM volume 2, CLFLUSH). */
+    load8(c, op, ea_linear(c, op, 1, MMU_EXEC));
     return op + 1;
 }
 
