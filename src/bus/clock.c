@@ -157,8 +157,9 @@ static void view_write(struct clock *clock, struct view view)
 static struct view view_of(uint64_t ns, uint64_t tsc, bool paused)
 {
     if (!paused) {
-        ns -= host_ns(CLOCK_MONOTONIC);
-        tsc -= __rdtsc();
+        struct reading now = read_both();
+        ns -= now.ns;
+        tsc -= now.tsc;
     }
     return (struct view){.paused = paused, .ns = ns, .tsc = tsc};
 }
@@ -413,8 +414,16 @@ void clock_destroy(struct clock *clock)
 static void set_paused(struct clock *clock, bool paused)
 {
     pthread_mutex_lock(&clock->lock);
-    if (atomic_load(&clock->paused) != paused)
-        view_write(clock, view_of(clock_now(clock), clock_tsc(clock), paused));
+    struct view view = view_read(clock);
+    if (view.paused != paused) {
+        /* Both at one moment, so that their relation (kvmclock!) survives any number of pauses. */
+        struct reading now = read_both();
+        if (!view.paused) {
+            view.ns += now.ns;
+            view.tsc += now.tsc;
+        }
+        view_write(clock, view_of(view.ns, view.tsc, paused));
+    }
     clock->programmed = NEVER;
     program(clock);
     pthread_mutex_unlock(&clock->lock);

@@ -135,22 +135,18 @@ static unsigned mmio_width(uint64_t gpa, unsigned left)
     return width;
 }
 
-static void span_read(struct vcpu *c, const struct span *span, uint8_t *buf)
+/* As one host access where the size allows it, for the guest's idea of atomicity. */
+static void host_load(uint8_t *buf, const uint8_t *host, unsigned size)
 {
-    if (span->host) {
-        memcpy(buf, span->host, span->size);
-        return;
-    }
-    for (unsigned done = 0; done < span->size;) {
-        unsigned width = mmio_width(span->gpa + done, span->size - done);
-        uint64_t value = mmio_read(c, span->gpa + done, width);
-
-        memcpy(buf + done, &value, width);
-        done += width;
+    switch (size) {
+    case 1: *buf = *(const volatile uint8_t *)host; break;
+    case 2: *(unaligned16 *)buf = *(const volatile unaligned16 *)host; break;
+    case 4: *(unaligned32 *)buf = *(const volatile unaligned32 *)host; break;
+    case 8: *(unaligned64 *)buf = *(const volatile unaligned64 *)host; break;
+    default: memcpy(buf, host, size); break;
     }
 }
 
-/* As one host store where the size allows it, for the guest's idea of atomicity. */
 static void host_store(uint8_t *host, const uint8_t *buf, unsigned size)
 {
     switch (size) {
@@ -159,6 +155,21 @@ static void host_store(uint8_t *host, const uint8_t *buf, unsigned size)
     case 4: *(volatile unaligned32 *)host = *(const unaligned32 *)buf; break;
     case 8: *(volatile unaligned64 *)host = *(const unaligned64 *)buf; break;
     default: memcpy(host, buf, size); break;
+    }
+}
+
+static void span_read(struct vcpu *c, const struct span *span, uint8_t *buf)
+{
+    if (span->host) {
+        host_load(buf, span->host, span->size);
+        return;
+    }
+    for (unsigned done = 0; done < span->size;) {
+        unsigned width = mmio_width(span->gpa + done, span->size - done);
+        uint64_t value = mmio_read(c, span->gpa + done, width);
+
+        memcpy(buf + done, &value, width);
+        done += width;
     }
 }
 

@@ -10,9 +10,10 @@
  * size that its segment gives it. */
 struct frame {
     uint64_t base, sp, mask;
-    unsigned size;  /* of an item, in bytes */
-    bool user;      /* accesses have user rights */
-    uint32_t limit; /* expand-up limit to check against, 0xFFFFFFFF for none */
+    unsigned size; /* of an item, in bytes */
+    bool user;     /* accesses have user rights */
+    uint32_t limit;
+    uint16_t selector; /* for #SS: of a new stack segment, 0 for the present one */
     bool down;
     bool long_mode;
 };

@@ -14,6 +14,7 @@ struct frame frame_of(const struct x86_seg *seg, uint64_t sp, unsigned size, boo
         .size = size,
         .user = user,
         .limit = seg->limit,
+        .selector = seg->selector,
         .down = seg->attr & X86_ATTR_DOWN,
     };
 }
@@ -25,9 +26,13 @@ struct frame frame_64(uint64_t sp, unsigned size, bool user)
 
 struct frame frame_current(struct vcpu *c, unsigned size)
 {
+    struct frame f;
+
     if (in_64(c))
         return frame_64(c->x.reg[X86_RSP], size, cpl(c) == 3);
-    return frame_of(&c->x.seg[X86_SS], c->x.reg[X86_RSP], size, cpl(c) == 3);
+    f = frame_of(&c->x.seg[X86_SS], c->x.reg[X86_RSP], size, cpl(c) == 3);
+    f.selector = 0;
+    return f;
 }
 
 /* The linear address of an item at SP, checked against the stack's limit. */
@@ -44,7 +49,7 @@ static uint64_t item_linear(struct vcpu *c, const struct uop *op, const struct f
     else
         outside = last > f->limit;
     if (outside)
-        raise_error(c, op, X86_SS_FAULT, c->external);
+        raise_error(c, op, X86_SS_FAULT, selector_error(c, f->selector));
     return f->long_mode ? sp : (uint32_t)(f->base + sp);
 }
 

@@ -104,7 +104,8 @@ struct interp {
     struct safepoint safepoint;
     struct code_page *code; /* by GPN */
     uint64_t code_pages;
-    size_t arena_size; /* of each vCPU's decoded blocks, in bytes */
+    size_t arena_size;            /* of each vCPU's decoded blocks, in bytes */
+    uint64_t epoch_tsc, epoch_ns; /* one moment by both clocks, without TSC_ADJUST */
     struct vcpu *vcpu[SAFEPOINT_MAX_CPUS];
 };
 

@@ -115,8 +115,13 @@ int msr_read(struct vcpu *c, uint32_t msr, uint64_t *value)
         *value = *plain;
         return 0;
     }
-    if (is_apic_msr(msr))
-        return c->port->apic_ops->msr_read(c->port->apic, msr, value);
+    if (is_apic_msr(msr)) {
+        int status = c->port->apic_ops->msr_read(c->port->apic, msr, value);
+
+        if (msr == MSR_TSC_DEADLINE && *value) /* the APIC does not know of TSC_ADJUST */
+            *value += c->x.tsc_adjust;
+        return status;
+    }
     *value = 0;
     switch (msr) {
     case MSR_TSC: *value = guest_tsc(c); return 0;
@@ -216,20 +221,19 @@ static void tsc_scale(uint64_t hz, uint32_t *mul, int8_t *shift)
     *mul = (uint32_t)((second << 32) / hz);
 }
 
-/* Both clocks are constant relations to the TSC, so writing them once is enough; an even version
- * says that the structure is whole. */
+/* Both clocks are constant relations to the TSC, so they are written when the guest asks and when
+ * it moves its TSC; an even version says that the structure is whole. */
 static void publish_system_time(struct vcpu *c)
 {
-    struct clock *clock = c->engine->machine.clock;
+    const struct interp *e = c->engine;
     struct pvclock_time_info info = {.version = 2, .flags = PVCLOCK_TSC_STABLE};
 
     if (!(c->x.kvm_system_time & 1))
         return;
-    /* One pair of readings for all vCPUs: TSC 0 of the clock, so that their clocks agree. */
-    info.tsc_timestamp = clock_tsc(clock);
-    info.system_time = clock_now(clock);
-    info.tsc_timestamp += c->x.tsc_adjust;
-    tsc_scale(clock_tsc_hz(clock), &info.tsc_to_system_mul, &info.tsc_shift);
+    /* One pair of readings for all vCPUs, so that their clocks agree. */
+    info.tsc_timestamp = e->epoch_tsc + c->x.tsc_adjust;
+    info.system_time = e->epoch_ns;
+    tsc_scale(clock_tsc_hz(e->machine.clock), &info.tsc_to_system_mul, &info.tsc_shift);
     mem_write(c->mem, c->x.kvm_system_time & ~1ULL, &info, sizeof(info));
 }
 
@@ -255,11 +259,16 @@ int msr_write(struct vcpu *c, uint32_t msr, uint64_t value)
         *plain = value;
         if (msr == MSR_FS_BASE || msr == MSR_GS_BASE)
             update_mode(c);
+        if (msr == MSR_TSC_ADJUST)
+            publish_system_time(c);
         return 0;
     }
     if (is_apic_msr(msr)) {
-        int status = c->port->apic_ops->msr_write(c->port->apic, msr, value);
+        int status;
 
+        if (msr == MSR_TSC_DEADLINE && value)
+            value -= c->x.tsc_adjust;
+        status = c->port->apic_ops->msr_write(c->port->apic, msr, value);
         c->check_interrupt = true;
         if (msr == MSR_APIC_BASE && status == 0) {
             c->apic_page = c->port->apic_ops->base(c->port->apic);
@@ -268,7 +277,10 @@ int msr_write(struct vcpu *c, uint32_t msr, uint64_t value)
         return status;
     }
     switch (msr) {
-    case MSR_TSC: c->x.tsc_adjust += value - guest_tsc(c); return 0;
+    case MSR_TSC:
+        c->x.tsc_adjust += value - guest_tsc(c);
+        publish_system_time(c);
+        return 0;
     case MSR_EFER: return write_efer(c, value);
     case MSR_PRED_CMD: return value & ~1ULL ? -1 : 0;
     case MSR_FLUSH_CMD: return value & ~1ULL ? -1 : 0;

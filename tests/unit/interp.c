@@ -1,0 +1,574 @@
+/*
+ * The interpreter where guests of their own cannot easily look: its caches of decoded code, thunks
+ * and address spaces, the engine's functions, and corners of exception delivery.
+ */
+#include "test.h"
+
+#include "base/util.h"
+#include "cpu/interp/interp.h"
+#include "interp_rig.h"
+
+#include <pthread.h>
+#include <string.h>
+
+#define CODE RIG_FREE
+#define PTE  7u /* present, writable, user */
+
+static struct rig *rig;
+
+static int setup(void **state)
+{
+    rig = rig_create(1, 0);
+    return rig ? 0 : -1;
+}
+
+static int teardown(void **state)
+{
+    rig_destroy(rig);
+    return 0;
+}
+
+/* Runs vCPU 0 from CPU until an exit; CPU becomes the state then. */
+static enum engine_exit run(struct x86_cpu *cpu)
+{
+    enum engine_exit exit;
+
+    interp_engine.state_in(rig->cpu[0].vcpu, cpu);
+    exit = interp_engine.run(rig->cpu[0].vcpu);
+    interp_engine.state_out(rig->cpu[0].vcpu, cpu);
+    return exit;
+}
+
+static void put(uint64_t gpa, const void *bytes, size_t size)
+{
+    assert_int_equal(mem_write(rig->machine.mem, gpa, bytes, size), 0);
+}
+
+/* Puts BYTES... at GPA. */
+#define PUT(gpa, ...)                                                                              \
+    put(gpa, (const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}))
+
+static uint64_t get(uint64_t gpa, unsigned size)
+{
+    uint64_t value = 0;
+
+    assert_int_equal(mem_read(rig->machine.mem, gpa, &value, size), 0);
+    return value;
+}
+
+/* Runs 64-bit code at RIP to a HLT of its own and returns RAX. */
+static uint64_t result_64(uint64_t rip)
+{
+    struct x86_cpu cpu;
+
+    rig_state_64(rig, &cpu, rip);
+    assert_int_equal(run(&cpu), EXIT_HALT);
+    assert_true(cpu.reg[X86_RIP] < RIG_HANDLERS || cpu.reg[X86_RIP] > RIG_HANDLERS + 256);
+    return cpu.reg[X86_RAX];
+}
+
+/* The vector whose handler halted. */
+static int vector_of(const struct x86_cpu *cpu)
+{
+    return (int)(cpu->reg[X86_RIP] - 1 - RIG_HANDLERS);
+}
+
+static struct engine_stats stats(void)
+{
+    struct engine_stats s;
+
+    interp_engine.stats(rig->cpu[0].vcpu, &s);
+    return s;
+}
+
+/* --- Code that changes --- */
+
+/* MOV EAX, 0; HLT, whose operand the instruction before it changes to 2Ah. */
+static void test_modifies_next(void **unused)
+{
+    static const struct {
+        uint8_t size, code[24];
+    } ways[] = {
+        {7, {0xC6, 0x05, 1, 0, 0, 0, 0x2A}},       /* mov byte [rip+1], 2Ah */
+        {8, {0xF0, 0x80, 0x0D, 1, 0, 0, 0, 0x2A}}, /* lock or byte [rip+1], 2Ah */
+        {7, {0x80, 0x05, 1, 0, 0, 0, 0x2A}},       /* add byte [rip+1], 2Ah */
+        /* mov ecx, 1; lea rdi, [rip+5]; mov al, 2Ah; rep stosb */
+        {16, {0xB9, 1, 0, 0, 0, 0x48, 0x8D, 0x3D, 5, 0, 0, 0, 0xB0, 0x2A, 0xF3, 0xAA}},
+        /* push 2Ah; pop [rip+1]: eight bytes, HLT is the fifth */
+        {16, {0x48, 0xB8, 0x2A, 0, 0, 0, 0xF4, 0, 0, 0, 0x50, 0x8F, 0x05, 1, 0, 0}},
+    };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(ways); i++) {
+        rig_clear(rig);
+        put(CODE, ways[i].code, ways[i].size);
+        if (ways[i].code[0] == 0x48) /* the displacement's last byte */
+            PUT(CODE + ways[i].size, 0, 0xB8, 0, 0, 0, 0, 0xF4);
+        else
+            PUT(CODE + ways[i].size, 0xB8, 0, 0, 0, 0, 0xF4);
+        assert_int_equal(result_64(CODE), 0x2A);
+    }
+}
+
+/* A store of 16 bytes goes through a buffer; it replaces the rest of its block. */
+static void test_modifies_rest(void **unused)
+{
+    static const uint8_t rest[16] = {0xB8, 0x2A, 0, 0, 0, 0xF4};
+    struct x86_cpu cpu;
+
+    rig_clear(rig);
+    PUT(CODE, 0x0F, 0x11, 0x05, 0, 0, 0, 0); /* movups [rip], xmm0 */
+    for (unsigned i = 7; i < 40; i++)
+        PUT(CODE + i, 0x90);
+    PUT(CODE + 40, 0xF4);
+    rig_state_64(rig, &cpu, CODE);
+    memcpy(cpu.xsave + X86_XSAVE_XMM, rest, sizeof(rest));
+    assert_int_equal(run(&cpu), EXIT_HALT);
+    assert_int_equal(cpu.reg[X86_RAX], 0x2A);
+    assert_int_equal(cpu.reg[X86_RIP], CODE + 7 + 6);
+}
+
+/* What a device writes, and what has changed behind mem_write's back. */
+static void test_written_from_outside(void **unused)
+{
+    uint8_t *page;
+
+    rig_clear(rig);
+    PUT(CODE, 0xB8, 1, 0, 0, 0, 0xF4);
+    assert_int_equal(result_64(CODE), 1);
+    PUT(CODE + 1, 2);
+    assert_int_equal(result_64(CODE), 2);
+    page = mem_page(rig->machine.mem, CODE >> MEM_PAGE_SHIFT);
+    page[1] = 3;
+    interp_engine.gpn_changed(rig->engine, CODE >> MEM_PAGE_SHIFT);
+    assert_int_equal(result_64(CODE), 3);
+}
+
+/* An instruction across two pages whose second half changes; reached directly, and from another
+ * that lies across two pages. */
+static void test_straddling(void **unused)
+{
+    const uint64_t a = CODE + 0xFFD, b = CODE + 0x2FFD;
+
+    rig_clear(rig);
+    PUT(a, 0xE9, 0xFB, 0x1F, 0, 0); /* jmp b */
+    PUT(b, 0xB8, 1, 0, 0, 0, 0xF4); /* mov eax, 1; hlt */
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(result_64(b), 1);
+        assert_int_equal(result_64(a), 1);
+    }
+    PUT(b + 3, 2);
+    assert_int_equal(result_64(a), 0x20001);
+    PUT(b + 3, 3);
+    assert_int_equal(result_64(b), 0x30001);
+    PUT(b + 1, 2);
+    assert_int_equal(result_64(a), 0x30002);
+}
+
+/* A page at two addresses: a jump to the next page is one to itself at the first, and to another at
+ * the second. */
+static void test_jump_between_aliases(void **unused)
+{
+    const uint64_t v = 0x40000000, u = 0x40100000, p = CODE, q = CODE + 0x1000;
+
+    rig_clear(rig);
+    rig_map(rig, v, p, PTE);
+    rig_map(rig, v + 0x1000, p, PTE);
+    rig_map(rig, u, p, PTE);
+    rig_map(rig, u + 0x1000, q, PTE);
+    PUT(p, 0xE9, 0xFB, 0x10, 0, 0); /* jmp $+1100h */
+    PUT(p + 0x100, 0xB8, 1, 0, 0, 0, 0xF4);
+    PUT(q + 0x100, 0xB8, 2, 0, 0, 0, 0xF4);
+    assert_int_equal(result_64(v), 1);
+    assert_int_equal(result_64(u), 2);
+    assert_int_equal(result_64(v), 1);
+}
+
+/* Identifiers of address spaces are used again after a while, what they stood for is not. */
+static void test_address_space_identifiers(void **unused)
+{
+    const uint64_t v = 0x40000000, p = CODE, q = CODE + 0x1000;
+    struct x86_cpu cpu;
+
+    rig_clear(rig);
+    PUT(p, 0xB8, 1, 0, 0, 0, 0xF4);
+    PUT(q, 0xB8, 2, 0, 0, 0, 0xF4);
+    for (unsigned more = 4090; more < 4100; more++) {
+        rig_map(rig, v, p, PTE);
+        assert_int_equal(result_64(v), 1);
+        rig_map(rig, v, q, PTE);
+        rig_state_64(rig, &cpu, v);
+        for (unsigned i = 0; i < more; i++)
+            interp_engine.state_in(rig->cpu[0].vcpu, &cpu);
+        assert_int_equal(result_64(v), 2);
+    }
+}
+
+/* Blocks that do not fit at once. */
+static void test_small_arena(void **unused)
+{
+    enum { BLOCKS = 40, ROUNDS = 50 };
+    struct rig *usual = rig;
+    struct x86_cpu cpu;
+
+    rig = rig_create(1, 4096);
+    assert_non_null(rig);
+    for (unsigned i = 0; i < BLOCKS; i++)
+        PUT(CODE + i * 5, 0xFF, 0xC0, 0xEB, 0x01, 0xF4); /* inc eax; jmp over hlt */
+    /* dec ecx; jnz CODE; hlt */
+    PUT(CODE + BLOCKS * 5, 0xFF, 0xC9, 0x0F, 0x85, 0x30, 0xFF, 0xFF, 0xFF, 0xF4);
+    rig_state_64(rig, &cpu, CODE);
+    cpu.reg[X86_RCX] = ROUNDS;
+    assert_int_equal(run(&cpu), EXIT_HALT);
+    assert_int_equal(cpu.reg[X86_RAX], BLOCKS * ROUNDS);
+    assert_int_equal(cpu.reg[X86_RIP], CODE + BLOCKS * 5 + 9);
+    assert_true(stats().blocks_decoded > BLOCKS * 2);
+    assert_int_equal(stats().instructions, ROUNDS * (BLOCKS * 2 + 2) + 1);
+    rig_destroy(rig);
+    rig = usual;
+}
+
+/* Fills the memory for thunks with VSHUFPS in all its forms. */
+static void exhaust_thunks(struct thunk_cache *thunks)
+{
+    for (unsigned n = 0; n < 1u << 20; n++) {
+        uint8_t code[] = {0xC5, (uint8_t)(0x80 | (n >> 8 & 15) << 3), 0xC6,
+                          (uint8_t)(0xC0 | (n >> 12 & 63)), (uint8_t)n};
+        struct x86_insn insn;
+
+        if (n >> 18 & 1)
+            code[1] |= 4; /* 256 bits */
+        assert_int_equal(x86_decode(X86_CODE64, false, code, sizeof(code), &insn), sizeof(code));
+        if (!thunk_get(thunks, &insn))
+            return;
+    }
+    fail_msg("no end to the memory for thunks");
+}
+
+/* Room for thunks is made while a block is decoded that has one already. */
+static void test_thunks_exhausted(void **unused)
+{
+    struct thunk_cache *thunks = ((struct interp *)rig->engine)->thunks;
+    uint32_t low[3];
+    struct x86_cpu cpu;
+
+    rig_clear(rig);
+    /* paddd xmm0, xmm1; hlt */
+    PUT(CODE, 0x66, 0x0F, 0xFE, 0xC1, 0xF4);
+    /* paddd xmm0, xmm1; psubd xmm2, xmm1; jmp; paddd xmm0, xmm1; hlt */
+    PUT(CODE + 16, 0x66, 0x0F, 0xFE, 0xC1, 0x66, 0x0F, 0xFA, 0xD1, 0xEB, 0, 0x66, 0x0F, 0xFE, 0xC1,
+        0xF4);
+    rig_state_64(rig, &cpu, CODE);
+    assert_int_equal(run(&cpu), EXIT_HALT);
+    exhaust_thunks(thunks);
+    rig_state_64(rig, &cpu, CODE + 16);
+    for (unsigned i = 0; i < 3; i++)
+        memcpy(cpu.xsave + X86_XSAVE_XMM + i * 16, &(uint32_t){10 * (i + 1)}, 4);
+    assert_int_equal(run(&cpu), EXIT_HALT);
+    assert_int_equal(cpu.reg[X86_RIP], CODE + 16 + 15);
+    for (unsigned i = 0; i < 3; i++)
+        memcpy(&low[i], cpu.xsave + X86_XSAVE_XMM + i * 16, 4);
+    assert_int_equal(low[0], 10 + 20 + 20);
+    assert_int_equal(low[2], 30 - 20);
+    assert_false(thunk_cache_full(thunks));
+}
+
+/* --- Several vCPUs --- */
+
+static void *run_second(void *unused)
+{
+    return (void *)(intptr_t)interp_engine.run(rig->cpu[1].vcpu);
+}
+
+/* The first changes the operand of an instruction, then says so; the second executes it. */
+static void test_code_of_another(void **unused)
+{
+    enum { ROUNDS = 500, FLAG = 0x40000, ACK = 0x40040, OTHER = 0x20000 };
+    struct rig *usual = rig;
+    struct x86_cpu cpu;
+    pthread_t thread;
+    void *exit;
+
+    rig = rig_create(2, 0);
+    assert_non_null(rig);
+    /* inc ecx; mov [OTHER+13], ecx; mov [FLAG], ecx; cmp [ACK], ecx; jne; cmp ecx, ROUNDS; jne */
+    PUT(CODE, 0x41, 0x89, 0x0D, 0x0D, 0, 2, 0, 0x89, 0x0D, 0, 0, 4, 0, 0x39, 0x0D, 0x40, 0, 4, 0,
+        0x75, 0xF8, 0x81, 0xF9, ROUNDS & 255, ROUNDS >> 8, 0, 0, 0x75, 0xE3, 0xF4);
+    /* mov ebx, [FLAG]; cmp ebx, edx; je; mov edx, ebx; mov eax, 0; cmp eax, ebx; jne out;
+     * mov [ACK], ebx; cmp ebx, ROUNDS; jne; hlt; out: inc esi; mov [ACK], ROUNDS; hlt */
+    PUT(OTHER, 0x8B, 0x1D, 0, 0, 4, 0, 0x39, 0xD3, 0x74, 0xF6, 0x89, 0xDA, 0xB8, 0, 0, 0, 0, 0x39,
+        0xD8, 0x75, 0x0F, 0x89, 0x1D, 0x40, 0, 4, 0, 0x81, 0xFB, ROUNDS & 255, ROUNDS >> 8, 0, 0,
+        0x75, 0xDD, 0xF4, 0x46, 0xF4);
+    rig_state_32(rig, &cpu, OTHER);
+    interp_engine.state_in(rig->cpu[1].vcpu, &cpu);
+    assert_int_equal(pthread_create(&thread, NULL, run_second, NULL), 0);
+    rig_state_32(rig, &cpu, CODE);
+    /* Should the second give up, nobody answers: then this one is stopped from outside. */
+    interp_engine.state_in(rig->cpu[0].vcpu, &cpu);
+    while (interp_engine.run(rig->cpu[0].vcpu) == EXIT_KICK)
+        atomic_store(&rig->cpu[0].port.requests, 0);
+    pthread_join(thread, &exit);
+    assert_int_equal((intptr_t)exit, EXIT_HALT);
+    interp_engine.state_out(rig->cpu[1].vcpu, &cpu);
+    assert_int_equal(cpu.reg[X86_RSI], 0);
+    assert_int_equal(cpu.reg[X86_RBX], ROUNDS);
+    rig_destroy(rig);
+    rig = usual;
+}
+
+/* Both count up one operand that lies across two pages. */
+static void test_split_lock(void **unused)
+{
+    enum { ROUNDS = 2000, WHERE = 0x40FFE };
+    struct rig *usual = rig;
+    struct x86_cpu cpu;
+    pthread_t thread;
+    void *exit;
+
+    rig = rig_create(2, 0);
+    assert_non_null(rig);
+    /* lock inc dword [WHERE]; dec ecx; jnz; hlt */
+    PUT(CODE, 0xF0, 0xFF, 0x05, 0xFE, 0x0F, 4, 0, 0x49, 0x75, 0xF6, 0xF4);
+    rig_state_32(rig, &cpu, CODE);
+    cpu.reg[X86_RCX] = ROUNDS;
+    interp_engine.state_in(rig->cpu[0].vcpu, &cpu);
+    interp_engine.state_in(rig->cpu[1].vcpu, &cpu);
+    assert_int_equal(pthread_create(&thread, NULL, run_second, NULL), 0);
+    assert_int_equal(interp_engine.run(rig->cpu[0].vcpu), EXIT_HALT);
+    pthread_join(thread, &exit);
+    assert_int_equal((intptr_t)exit, EXIT_HALT);
+    assert_int_equal(get(WHERE, 4), ROUNDS * 2);
+    rig_destroy(rig);
+    rig = usual;
+}
+
+/* --- The engine's functions --- */
+
+static void test_state_round_trip(void **unused)
+{
+    static struct x86_cpu in, out;
+
+    memset(&in, 0, sizeof(in));
+    rig_state_64(rig, &in, 0x123456789);
+    for (unsigned i = 0; i < X86_GPRS; i++)
+        in.reg[i] = 0x0101010101010101 * (i + 1);
+    in.rflags = X86_FLAG_ONE | X86_FLAGS_STATUS | X86_FLAG_DF | X86_FLAG_ID;
+    for (unsigned i = 0; i < sizeof(in.xsave); i++)
+        in.xsave[i] = (uint8_t)(i * 7);
+    in.lstar = 0xFFFF800000001234;
+    in.dr[2] = 0x1000;
+    in.kernel_gs_base = 0x1234;
+    in.seg[X86_GS].base = 0xFFFF888800000000;
+    in.nmi_blocked = true;
+    in.physical_bits = rig->machine.model.physical_bits;
+    interp_engine.state_in(rig->cpu[0].vcpu, &in);
+    interp_engine.state_out(rig->cpu[0].vcpu, &out);
+    assert_memory_equal(&in, &out, sizeof(in));
+}
+
+static void test_history(void **unused)
+{
+    struct x86_cpu cpu;
+    char text[4096];
+
+    rig_clear(rig);
+    PUT(CODE, 0x89, 0xC8, 0xEB, 0x10);        /* mov eax, ecx; jmp */
+    PUT(CODE + 0x14, 0x31, 0xD2, 0x0F, 0x0B); /* xor edx, edx; ud2 */
+    rig_state_64(rig, &cpu, CODE);
+    cpu.idtr.limit = 0;
+    assert_int_equal(run(&cpu), EXIT_SHUTDOWN);
+    assert_int_equal(cpu.activity, X86_SHUTDOWN);
+    assert_int_equal(cpu.reg[X86_RIP], CODE + 0x16);
+    interp_engine.history(rig->cpu[0].vcpu, text, sizeof(text));
+    assert_non_null(strstr(text, "0000000000010000  89 c8"));
+    assert_non_null(strstr(text, "mov eax, ecx"));
+    assert_non_null(strstr(text, "xor edx, edx"));
+    assert_null(strstr(text, "jmp"));             /* only how earlier blocks began */
+    for (unsigned size = 1; size < 200; size++) { /* never beyond the buffer */
+        memset(text, 0x55, sizeof(text));
+        interp_engine.history(rig->cpu[0].vcpu, text, size);
+        assert_non_null(memchr(text, 0, size));
+        assert_int_equal(text[size], 0x55);
+    }
+}
+
+/* Executed instructions are counted, faulting ones are not. */
+static void test_counts(void **unused)
+{
+    uint64_t before;
+    struct x86_cpu cpu;
+
+    rig_clear(rig);
+    PUT(CODE, 0xFF, 0xC0, 0xFF, 0xC0, 0x0F, 0xAB, 0x03, 0x90, 0x90); /* bts [rbx], eax */
+    rig_state_64(rig, &cpu, CODE);
+    cpu.reg[X86_RBX] = 0x40000000;
+    before = stats().instructions;
+    assert_int_equal(run(&cpu), EXIT_HALT);
+    assert_int_equal(vector_of(&cpu), X86_PF);
+    assert_int_equal(stats().instructions - before, 2 + 1);
+    assert_true(stats().exits[CAUSE_PAGE_FAULT] > 0);
+}
+
+/* The APIC counts in the clock's TSC; the guest may have moved its own. */
+static void test_tsc_deadline(void **unused)
+{
+    struct rig_apic *apic = &rig->cpu[0].apic;
+    struct x86_cpu cpu;
+
+    rig_clear(rig);
+    PUT(CODE, 0x0F, 0x30, 0x0F, 0x32, 0xF4); /* wrmsr; rdmsr; hlt */
+    rig_state_64(rig, &cpu, CODE);
+    cpu.tsc_adjust = 0x1000;
+    cpu.reg[X86_RCX] = 0x6E0;
+    cpu.reg[X86_RAX] = 0x5000;
+    assert_int_equal(run(&cpu), EXIT_HALT);
+    assert_int_equal(apic->msr, 0x6E0);
+    assert_int_equal(apic->msr_value, 0x4000);
+    assert_int_equal(cpu.reg[X86_RAX], 0x5000);
+    rig_state_64(rig, &cpu, CODE);
+    cpu.tsc_adjust = 0x1000;
+    cpu.reg[X86_RCX] = 0x6E0;
+    assert_int_equal(run(&cpu), EXIT_HALT);
+    assert_int_equal(apic->msr_value, 0); /* disarmed */
+    assert_int_equal(cpu.reg[X86_RAX], 0);
+}
+
+/* --- Exceptions --- */
+
+static void test_nmi_blocking(void **unused)
+{
+    struct x86_cpu cpu;
+
+    rig_clear(rig);
+    PUT(CODE, 0x48, 0xCF); /* iretq */
+    /* From a frame that names no code segment. */
+    rig_state_64(rig, &cpu, CODE);
+    cpu.nmi_blocked = true;
+    cpu.reg[X86_RSP] = 0x50000;
+    assert_int_equal(run(&cpu), EXIT_HALT);
+    assert_int_equal(vector_of(&cpu), X86_GP);
+    assert_false(cpu.nmi_blocked);
+    /* To an IDT that ends before the NMI's gate, and has those for what follows from that. */
+    PUT(RIG_IDT64 + X86_NMI * 16 + 5, 0);
+    rig_state_64(rig, &cpu, CODE);
+    atomic_fetch_or(&rig->cpu[0].port.requests, CPU_REQ_NMI);
+    assert_int_equal(run(&cpu), EXIT_HALT);
+    assert_int_equal(vector_of(&cpu), X86_GP);
+    assert_true(cpu.nmi_blocked);
+}
+
+static void test_debug_exceptions(void **unused)
+{
+    struct x86_cpu cpu;
+
+    rig_clear(rig);
+    PUT(CODE, 0xF4, 0x90);
+    /* HLT is stepped over, too. */
+    rig_state_64(rig, &cpu, CODE);
+    cpu.rflags |= X86_FLAG_TF;
+    assert_int_equal(run(&cpu), EXIT_HALT);
+    assert_int_equal(vector_of(&cpu), X86_DB);
+    assert_int_equal(get(RIG_STACK - 40, 8), CODE + 1);
+    /* The handler may use the debug registers. */
+    rig_state_64(rig, &cpu, CODE);
+    cpu.dr7 |= 1u << 13;
+    cpu.rflags |= X86_FLAG_TF;
+    assert_int_equal(run(&cpu), EXIT_HALT);
+    assert_int_equal(vector_of(&cpu), X86_DB);
+    assert_int_equal(cpu.dr7, X86_DR7_RESET);
+}
+
+/* A stack that the TSS names and that has no room is named in the error code. The handler of #SS
+ * is conforming, so that it needs no other stack. */
+static void test_inner_stack_too_small(void **unused)
+{
+    enum { CONFORMING = RIG_CODE16, USER_STACK = 0x60000 };
+    const uint64_t small = RIG_TSS + 16; /* 16 bytes from 0 */
+    struct x86_cpu cpu;
+
+    rig_clear(rig);
+    PUT(CODE, 0xCC); /* int3 */
+    rig_put64(rig, RIG_GDT + CONFORMING, 0x00CF9F000000FFFF);
+    rig_put64(rig, RIG_GDT + small, 0x004093000000000F);
+    rig_put64(rig, RIG_TSS32 + 4, 0x10 | small << 32);
+    rig_put64(rig, RIG_IDT32 + X86_SS_FAULT * 8,
+              RIG_HANDLERS | (uint64_t)CONFORMING << 16 | 0x8E00ULL << 32);
+    rig_state_32(rig, &cpu, CODE);
+    cpu.gdtr.limit += 8;
+    cpu.seg[X86_CS] = rig_segment(RIG_USER_CODE32 & ~3u);
+    cpu.seg[X86_CS].selector |= 3;
+    cpu.seg[X86_SS] = rig_segment(RIG_USER_DATA & ~3u);
+    cpu.seg[X86_SS].selector |= 3;
+    cpu.reg[X86_RSP] = USER_STACK;
+    run(&cpu); /* HLT is privileged, so all ends in shutdown */
+    assert_int_equal(get(USER_STACK - 16, 4), small);
+}
+
+/* --- Single instructions --- */
+
+static void test_lgdt_64(void **unused)
+{
+    struct x86_cpu cpu;
+
+    rig_clear(rig);
+    PUT(CODE, 0x66, 0x0F, 0x01, 0x13, 0xF4); /* data16 lgdt [rbx]; hlt */
+    PUT(0x40000, 0x57, 0, 0, 0xC0, 0, 0x45, 0, 0, 0, 0);
+    rig_state_64(rig, &cpu, CODE);
+    cpu.reg[X86_RBX] = 0x40000;
+    assert_int_equal(run(&cpu), EXIT_HALT);
+    assert_int_equal(cpu.gdtr.limit, 0x57);
+    assert_int_equal(cpu.gdtr.base, 0x4500C000);
+}
+
+/* Returning to virtual-8086 mode checks EIP against the limit of 64 KiB. */
+static void test_iret_to_v86(void **unused)
+{
+    struct x86_cpu cpu;
+
+    for (unsigned beyond = 0; beyond < 2; beyond++) {
+        const uint32_t frame[] = {(beyond ? 0x10000 : 0) + 0x20,
+                                  0x1000,
+                                  X86_FLAG_VM | X86_FLAG_ONE,
+                                  0x1000,
+                                  0x2000,
+                                  0,
+                                  0,
+                                  0,
+                                  0};
+
+        rig_clear(rig);
+        PUT(CODE, 0xCF); /* iret */
+        PUT(CODE + 0x20, 0x0F, 0x0B);
+        put(0x50000, frame, sizeof(frame));
+        rig_state_32(rig, &cpu, CODE);
+        cpu.reg[X86_RSP] = 0x50000;
+        assert_int_equal(run(&cpu), EXIT_HALT);
+        assert_int_equal(vector_of(&cpu), beyond ? X86_GP : X86_UD);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_modifies_next),
+        cmocka_unit_test(test_modifies_rest),
+        cmocka_unit_test(test_written_from_outside),
+        cmocka_unit_test(test_straddling),
+        cmocka_unit_test(test_jump_between_aliases),
+        cmocka_unit_test(test_address_space_identifiers),
+        cmocka_unit_test(test_small_arena),
+        cmocka_unit_test(test_thunks_exhausted),
+        cmocka_unit_test(test_code_of_another),
+        cmocka_unit_test(test_split_lock),
+        cmocka_unit_test(test_state_round_trip),
+        cmocka_unit_test(test_history),
+        cmocka_unit_test(test_counts),
+        cmocka_unit_test(test_tsc_deadline),
+        cmocka_unit_test(test_nmi_blocking),
+        cmocka_unit_test(test_debug_exceptions),
+        cmocka_unit_test(test_inner_stack_too_small),
+        cmocka_unit_test(test_lgdt_64),
+        cmocka_unit_test(test_iret_to_v86),
+    };
+
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
