@@ -39,7 +39,7 @@ static const struct option_spec specs[] = {
     [OPT_INITRD] = {"initrd", "FILE", "initramfs or module (the default guest's); '': none"},
     [OPT_APPEND] = {"append", "STRING", "add to the kernel's command line"},
     [OPT_ENV] = {"env", "NAME=VALUE", "set a variable for the command or shell"},
-    [OPT_STATS] = {"stats", NULL, "at the end, show what was executed and what it took"},
+    [OPT_STATS] = {"stats", NULL, "at the end, and on SIGUSR1, show what was executed"},
     [OPT_JSON] = {"json", NULL, "with --stats: as one JSON object"},
     [OPT_VERBOSE] = {"verbose", NULL, "show the kernel's messages"},
     [OPT_NO_REBOOT] = {"no-reboot", NULL, "a guest that resets itself ends the VM"},
@@ -386,10 +386,18 @@ static int explain(const struct run *run, enum console_end how)
     return STATUS_ERROR;
 }
 
+static void print_stats(void *opaque, struct doppel_vm *vm)
+{
+    const struct run *run = opaque;
+    struct doppel_stats stats = {0};
+
+    doppel_stats(vm, &stats);
+    stats_print(&stats, console_boot_ms(run->console), run->json);
+}
+
 static int run_vm(struct run *run)
 {
     struct doppel_error err = {0};
-    struct doppel_stats stats = {0};
     struct doppel_vm *vm = doppel_create(&run->config, &err);
     enum console_end how;
     char what[160];
@@ -410,10 +418,8 @@ static int run_vm(struct run *run)
     how = console_run(run->console, vm);
     console_restore(run->console);
     status = explain(run, how);
-    if (run->stats) {
-        doppel_stats(vm, &stats);
-        stats_print(&stats, console_boot_ms(run->console), run->json);
-    }
+    if (run->stats)
+        print_stats(run, vm);
     doppel_destroy(vm);
     return status;
 }
@@ -431,6 +437,8 @@ static int prepare_and_run(struct run *run)
     console.raw = isatty(STDIN_FILENO) && (!run->command || isatty(STDOUT_FILENO));
     console.crlf = console.raw && isatty(STDOUT_FILENO);
     console.progress = &run->progress;
+    console.on_usr1 = run->stats ? print_stats : NULL;
+    console.opaque = run;
     progress_begin(&run->progress, "preparing the guest");
     run->console = console_create(&console);
     if (!run->console)

@@ -364,6 +364,7 @@ static void take_signal(struct console *c)
             if (c->tty)
                 tty_raw(c->tty);
             break;
+        case SIGUSR1: c->config.on_usr1(c->config.opaque, c->vm); break;
         default: c->signal = (int)info.ssi_signo; finish(c, CONSOLE_SIGNAL);
         }
     }
@@ -482,7 +483,7 @@ enum console_end console_run(struct console *c, struct doppel_vm *vm)
 
 /* --- Making and unmaking ------------------------------------------------------------------- */
 
-static int signals_to_fd(void)
+static int signals_to_fd(bool usr1)
 {
     static const int handled[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGWINCH};
     sigset_t set;
@@ -490,6 +491,8 @@ static int signals_to_fd(void)
     sigemptyset(&set);
     for (unsigned i = 0; i < ARRAY_SIZE(handled); i++)
         sigaddset(&set, handled[i]);
+    if (usr1)
+        sigaddset(&set, SIGUSR1);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
@@ -510,7 +513,7 @@ struct console *console_create(const struct console_config *config)
     c->wake_fd = c->signal_fd = -1;
     if (config->raw && !(c->tty = tty_borrow(STDIN_FILENO, &err)))
         goto fail;
-    c->signal_fd = signals_to_fd();
+    c->signal_fd = signals_to_fd(config->on_usr1 != NULL);
     c->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (c->signal_fd < 0 || c->wake_fd < 0) {
         error_set(&err, errno, "cannot make an event file: %s", strerror(errno));

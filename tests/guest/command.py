@@ -3,8 +3,11 @@
 import json
 import os
 import re
+import signal
+import subprocess
 
-from vm import check, check_complaint, check_run, guest, main, run
+from vm import (BOOT_TIMEOUT, DOPPEL, check, check_complaint, check_run, environment, guest, main,
+                run)
 
 
 def status_and_statistics():
@@ -19,6 +22,25 @@ def status_and_statistics():
     check(stats["elapsed_ns"] >= stats["run_ns"] > 0, "time executing and elapsed do not fit")
     check(stats["resident"] >= stats["guest_resident"] > 30 << 20, "too little memory")
     check(sum(stats["exits"].values()) > 1000, "hardly any exits")
+
+
+def statistics_on_signal():
+    """SIGUSR1 asks for the statistics so far; the guest goes on."""
+    guest("vmlinuz-6.1"), guest("initrd.img")
+    with subprocess.Popen([DOPPEL, "run", "--stats", "--json", "--", "sh", "-c", "echo up; cat"],
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          env=environment()) as process:
+        try:
+            check(process.stdout.readline() == b"up\n", "the command did not begin")
+            process.send_signal(signal.SIGUSR1)
+            first = json.loads(process.stderr.readline())
+            output, last = process.communicate(b"still there\n", BOOT_TIMEOUT)
+        finally:
+            process.kill()
+    last = json.loads(last)
+    check(process.returncode == 0, f"status {process.returncode}")
+    check(output == b"still there\n", output)
+    check(0 < first["instructions"] < last["instructions"], first, last)
 
 
 def streams():
@@ -52,4 +74,4 @@ def panic():
     check_complaint(run("run", "--append", "rdinit=/nonesuch", "--", "true"), "panicked", "root fs")
 
 
-main(status_and_statistics, streams, failures, power, panic)
+main(status_and_statistics, statistics_on_signal, streams, failures, power, panic)
