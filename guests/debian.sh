@@ -1,0 +1,47 @@
+# Fetches packages from Debian without root and whatever the host's apt is set up for. To be sourced
+# by scripts that set $cache, where package lists are kept, and $work, a directory for what comes;
+# and that have a function fail, which ends them with a message.
+# shellcheck shell=bash
+
+# The mirror this host already uses, if apt knows one.
+mirror() {
+    local uri=${DOPPEL_MIRROR:-}
+    [ -n "$uri" ] || uri=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' \
+        'Origin: Debian' 'Codename: bookworm' 'Component: main' 2>/dev/null | head -1 || true)
+    echo "${uri:-http://deb.debian.org/debian}"
+}
+
+# use_apt SUITE ARCH: points apt at lists of our own, so that neither root nor the host's
+# configuration of sources and architectures matters.
+use_apt() {
+    local base=$cache/apt/$1-$2
+    export APT_CONFIG=$base/apt.conf
+    mkdir -p "$base/state/lists/partial" "$base/cache/archives/partial"
+    echo "deb [arch=$2 signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]" \
+        "$(APT_CONFIG='' mirror) $1 main" >"$base/sources.list"
+    cat >"$APT_CONFIG" <<EOF
+Dir::State "$base/state";
+Dir::State::status "/dev/null";
+Dir::Cache "$base/cache";
+Dir::Etc::SourceList "$base/sources.list";
+Dir::Etc::SourceParts "-";
+APT::Architecture "$2";
+APT::Architectures { "$2"; };
+APT::Sandbox::User "root";
+Acquire::Languages "none";
+EOF
+    # Once a day is often enough.
+    if [ -z "$(find "$base/state/lists" -name '*_InRelease' -mmin -1440)" ]; then
+        echo "Fetching Debian's package list ($1, $2)"
+        apt-get -qq update
+        find "$base/state/lists" -name '*_InRelease' -exec touch {} +
+    fi
+}
+
+# unpack PACKAGE: downloads it and unpacks it into $work/unpacked.
+unpack() {
+    echo "Fetching $1 from Debian"
+    rm -rf "$work"/*.deb "$work/unpacked"
+    (cd "$work" && apt-get -qq download "$1") || fail "cannot download Debian package '$1'"
+    dpkg-deb -x "$work"/*.deb "$work/unpacked"
+}
