@@ -23,9 +23,9 @@ test:
 	@scripts/setup build guest test
 	@scripts/run-tests
 
-bench: all guest
-	@scripts/setup bench
-	@bench/boot.py
+bench: all
+	@scripts/setup guest bench
+	@bench/run.py $(BENCHFLAGS)
 
 lint:
 	@scripts/setup build lint
