@@ -100,16 +100,16 @@ static void vector16(struct rng *rng, uint8_t *p)
     for (unsigned i = 0; i < 16; i += 8) {
         uint64_t v;
 
-        if (kind < 2)
+        if (kind < 2) {
             v = float64(rng);
-        else if (kind < 4)
-            v = float32(rng) | (uint64_t)float32(rng) << 32;
-        else if (kind == 4)
+        } else if (kind < 4) {
+            v = float32(rng); /* one draw in each expression: the same with every compiler */
+            v |= (uint64_t)float32(rng) << 32;
+        } else if (kind == 4) {
             v = rng_value(rng);
-        else if (kind == 5)
-            v = 0;
-        else
-            v = rng_next(rng);
+        } else {
+            v = kind == 5 ? 0 : rng_next(rng);
+        }
         memcpy(p + i, &v, 8);
     }
 }

@@ -24,7 +24,7 @@
 
 struct options {
     uint64_t seed, count, one;
-    bool have_one, list, masks, all, brief, self_test;
+    bool have_one, list, masks, all, brief, self_test, sequences;
     const char *only, *hand, *engine;
 };
 
@@ -48,7 +48,7 @@ struct test {
 static bool make_case(struct test *t, uint64_t n, int *form)
 {
     *form = -1;
-    if (!t->opt.only && n % 8 == 7)
+    if (t->opt.sequences || (!t->opt.only && n % 8 == 7))
         return generate_sequence(&t->generator, n, &t->c);
     if (!t->opt.only)
         n -= n / 8;
@@ -171,9 +171,10 @@ static double now(void)
 
 static int usage(void)
 {
-    fprintf(stderr,
-            "usage: diff [--engine NAME] [--seed N] [--count N | --full] [--only MNEMONIC] "
-            "[--hand NAME|all] [--case N] [--all|--brief] [--list] [--masks] [--self-test]\n");
+    fprintf(
+        stderr,
+        "usage: diff [--engine NAME] [--seed N] [--count N | --full] [--only MNEMONIC|sequence] "
+        "[--hand NAME|all] [--case N] [--all|--brief] [--list] [--masks] [--self-test]\n");
     return 2;
 }
 
@@ -260,7 +261,8 @@ static bool set_up(struct test *t)
     x86_model_default(&model, 1, GiB);
     if (!forms_collect(&t->forms, &model))
         return false;
-    if (t->opt.only && !keep_only(&t->forms, t->opt.only)) {
+    t->opt.sequences = t->opt.only && !strcmp(t->opt.only, "sequence");
+    if (t->opt.only && !t->opt.sequences && !keep_only(&t->forms, t->opt.only)) {
         fprintf(stderr, "diff: no form of %s\n", t->opt.only);
         return false;
     }

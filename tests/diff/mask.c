@@ -247,6 +247,7 @@ static void mask_gather(const struct diff_case *c, const struct diff_result *nat
         c->insn.op[1].mem.type != ZYDIS_MEMOP_TYPE_VSIB || native->vector == X86_BP ||
         native->vector == X86_DB)
         return;
+    mask->cr2 = UINT64_MAX; /* nor is the order of elements given */
     mask->vector_registers |= 1u << ZydisRegisterGetId(c->insn.op[0].reg.value) |
                               1u << ZydisRegisterGetId(c->insn.op[2].reg.value);
 }

@@ -29,17 +29,20 @@ static void emit(struct sequence *s, const void *bytes, unsigned size)
     }
 }
 
-/* MOV REG, VALUE */
+/* MOV REG, VALUE: how long it is, and where in it the value stands. */
+static const struct {
+    uint8_t size, immediate;
+} load_shape[] = {[X86_CODE16] = {6, 2}, [X86_CODE32] = {5, 1}, [X86_CODE64] = {10, 2}};
+
 static void emit_load(struct sequence *s, unsigned reg, uint64_t value)
 {
+    unsigned at = load_shape[s->code_size].immediate;
     uint8_t bytes[10];
-    unsigned n = 0;
 
-    if (s->code_size == X86_CODE64)
-        bytes[n++] = (uint8_t)(0x48 | reg >> 3);
-    bytes[n++] = (uint8_t)(0xB8 | (reg & 7));
-    memcpy(bytes + n, &value, 8);
-    emit(s, bytes, s->code_size == X86_CODE64 ? n + 8 : n + 4);
+    bytes[0] = s->code_size == X86_CODE16 ? 0x66 : (uint8_t)(0x48 | reg >> 3);
+    bytes[at - 1] = (uint8_t)(0xB8 | (reg & 7));
+    memcpy(bytes + at, &value, 10 - at);
+    emit(s, bytes, load_shape[s->code_size].size);
 }
 
 /* CMP AL, imm8 defines all six status flags. */
@@ -103,11 +106,10 @@ static bool writes_kept(const struct sequence *s, const struct x86_insn *insn)
         if (op->type != ZYDIS_OPERAND_TYPE_REGISTER ||
             !(op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
             continue;
-        whole = ZydisRegisterGetLargestEnclosing(insn->z.machine_mode, op->reg.value);
-        if (ZydisRegisterGetClass(whole) == ZYDIS_REGCLASS_GPR64 ||
-            ZydisRegisterGetClass(whole) == ZYDIS_REGCLASS_GPR32)
-            if (s->keep >> ZydisRegisterGetId(whole) & 1)
-                return true;
+        whole = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, op->reg.value);
+        if (ZydisRegisterGetClass(whole) == ZYDIS_REGCLASS_GPR64 &&
+            s->keep >> ZydisRegisterGetId(whole) & 1)
+            return true;
     }
     return false;
 }
@@ -132,7 +134,7 @@ static void emit_random(struct sequence *s)
             continue;
         for (unsigned i = 0; i < X86_GPRS; i++)
             if (plan.set >> i & 1)
-                loads += s->code_size == X86_CODE64 ? 10 : 5;
+                loads += load_shape[s->code_size].size;
         if (s->size + loads + 20 > SEQUENCE_MAX)
             return;
         if (s->c->in.rflags & X86_FLAG_AC)
@@ -174,6 +176,7 @@ static void emit_skip(struct sequence *s)
 static void emit_loop(struct sequence *s)
 {
     unsigned start, body = 1 + (unsigned)rng_below(&s->rng, 5);
+    unsigned jump = s->code_size == X86_CODE16 ? 4 : 6;
     uint8_t bytes[6] = {0x0F, 0x85};
     int32_t back;
 
@@ -184,9 +187,9 @@ static void emit_loop(struct sequence *s)
         emit_random(s);
     s->keep &= ~(1u << X86_RCX);
     emit(s, "\xFF\xC9", 2); /* DEC ECX */
-    back = (int32_t)start - (int32_t)s->size - 6;
+    back = (int32_t)start - (int32_t)(s->size + jump);
     memcpy(bytes + 2, &back, 4);
-    emit(s, bytes, 6); /* JNZ */
+    emit(s, bytes, jump); /* JNZ */
 }
 
 /* A loop that changes the immediate of an instruction in it, before or after its own place:
@@ -222,7 +225,7 @@ static void emit_self_modifying(struct sequence *s)
     }
     address = s->base + diff_segment_base(s->c, X86_CS) + victim -
               diff_segment_base(s->c, how[1] == 0xAA ? X86_ES : X86_DS);
-    memcpy(s->code + load + (wide ? 2 : 1), &address, wide ? 8 : 4);
+    memcpy(s->code + load + load_shape[s->code_size].immediate, &address, wide ? 8 : 4);
     bytes[1] = (uint8_t)(start - s->size - 2);
     emit(s, bytes, 2); /* LOOP */
 }
@@ -233,10 +236,10 @@ bool generate_sequence(const struct generator *g, uint64_t number, struct diff_c
     bool modify;
     unsigned length;
 
-    s.code_size = number % 4 == 3 ? X86_CODE32 : X86_CODE64;
+    s.code_size = number / 8 % 8 == 0 ? X86_CODE16 : number / 8 % 4 == 1 ? X86_CODE32 : X86_CODE64;
     generate_empty(g, number, s.code_size, c, &s.rng);
     generate_segments(&s.rng, c);
-    modify = rng_percent(&s.rng, 25);
+    modify = s.code_size != X86_CODE16 && rng_percent(&s.rng, 25);
     s.base = (s.code_size == X86_CODE64 && rng_percent(&s.rng, 40) ? DIFF_HIGH : DIFF_LOW) +
              (modify ? DIFF_CODE_RWX : DIFF_CODE) + rng_below(&s.rng, 0x2000 - SEQUENCE_MAX - 16);
     if (s.code_size != X86_CODE64)

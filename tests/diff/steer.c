@@ -72,17 +72,33 @@ uint64_t steer_code_target(struct plan *p)
     return base + rng_below(p->rng, DIFF_SIZE);
 }
 
+/* An address beside code that can be written, but not in it; 0 when this code is elsewhere. */
+static uint64_t beside_code(struct plan *p, uint64_t base)
+{
+    uint64_t code = diff_code_offset(p->c, p->address);
+    uint64_t offset = DIFF_CODE_RWX + rng_below(p->rng, 0x2000 - 64);
+
+    if (code < DIFF_CODE_RWX || code >= DIFF_CODE_RWX + 0x2000)
+        return 0;
+    return offset + 1024 < code || offset > code + 1024 ? base + (offset & ~15ULL) : 0;
+}
+
 /* An address for SIZE bytes of data. WIDE: it may be above 4 GiB. */
 static uint64_t data_target(struct plan *p, unsigned size, bool wide)
 {
     uint64_t base = window(p, wide);
     uint64_t r = p->tame ? 0 : rng_below(p->rng, 100);
     uint64_t inside = rng_below(p->rng, size > 1 ? size : 2);
+    uint64_t beside = rng_percent(p->rng, 15) ? beside_code(p, base) : 0;
 
+    if (beside)
+        return beside;
     if (r < 84) {
         uint64_t offset = rng_below(p->rng, 0x2000 - 0x400);
 
-        return base + DIFF_DATA + (rng_percent(p->rng, 60) ? offset & ~63ULL : offset);
+        if ((p->tame && size >= 16) || rng_percent(p->rng, 60))
+            offset &= ~63ULL;
+        return base + DIFF_DATA + offset;
     }
     if (r < 89)
         return base + DIFF_DATA + 0x1000 - inside; /* across two pages */
@@ -177,7 +193,7 @@ static bool steer_address(struct plan *p, const struct x86_insn *insn,
         uint64_t window_base = p->address >= DIFF_HIGH ? DIFF_HIGH : DIFF_LOW;
 
         if (insn->z.address_width == 32 && window_base == DIFF_HIGH)
-            return true;
+            return false;
         rest = window_base + (target & 0xFFFFF) - segment_base(p, mem->segment);
         patch(p, insn->z.raw.disp.offset, 32, rest - p->address - insn->z.length);
         return true;
@@ -457,7 +473,7 @@ static void steer_special(struct plan *p, const struct x86_insn *insn)
     case ZYDIS_MNEMONIC_JECXZ:
     case ZYDIS_MNEMONIC_JRCXZ:
         if (rng_percent(p->rng, 70))
-            plan_set(p, X86_RCX, rng_below(p->rng, 3) | (is64(p) ? rng_below(p->rng, 2) << 32 : 0));
+            plan_set(p, X86_RCX, rng_next(p->rng) & (is64(p) ? 0x100000003 : 3));
         break;
     case ZYDIS_MNEMONIC_POPF:
     case ZYDIS_MNEMONIC_POPFD:
