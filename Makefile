@@ -2,29 +2,33 @@
 BUILD  ?= build
 PREFIX ?= /usr/local
 
+NINJA = test -f $(BUILD)/build.ninja || meson setup $(BUILD) && ninja -C $(BUILD)
+
 .PHONY: all run guest test bench lint install clean
 
-all: | build-packages
-	@ninja -C $(BUILD) -f build.ninja $(NINJAFLAGS)
-
-.PHONY: build-packages
-build-packages:
+all:
 	@scripts/setup build
-	@test -f $(BUILD)/build.ninja || meson setup $(BUILD)
+	@$(NINJA)
 
 guest:
 	@scripts/setup guest
-	@guests/make 6.1 initrd
+	@guests/make
 
-run: all guest
+run:
+	@scripts/setup build guest
+	@$(NINJA) doppel
+	@guests/make
 	@$(BUILD)/doppel run
 
 test:
 	@scripts/setup build guest test
+	@guests/make 6.1 6.12 686 686-pae memtest gnumach initrd initrd-i386
 	@scripts/run-tests
 
-bench: all
-	@scripts/setup guest bench
+bench:
+	@scripts/setup build guest bench
+	@$(NINJA) doppel
+	@guests/make
 	@bench/run.py $(BENCHFLAGS)
 
 lint:
@@ -36,4 +40,4 @@ install: all
 	@meson install -C $(BUILD)
 
 clean:
-	@rm -rf build build-asan build-clang
+	@rm -rf build build-*
