@@ -29,7 +29,10 @@
 #include <unistd.h>
 
 #define HELLO_EVERY_MS 200
-#define TYPING_POLL_MS 5
+/* How often to look whether somebody reads: less and less often while nobody does. */
+#define TYPING_POLL_FIRST_MS 1
+#define TYPING_POLL_MOST_MS  32
+#define LEADERLESS_POLLS     40
 /* How often a typed end of file may go unheeded before the terminal is hung up. */
 #define TYPED_EOFS 16
 
@@ -62,8 +65,8 @@ struct session {
     uint32_t out_credit;         /* bytes the host still takes */
     uint8_t typed[PROTO_WINDOW]; /* from the host, not yet taken by the command */
     size_t typed_size;
-    bool typed_end, typed_newline;
-    unsigned eofs;
+    bool typed_end, newline_owed;
+    unsigned eofs, leaderless, typing_poll_ms;
 };
 
 /* Set by the signal handler: what another process asked init to do. */
@@ -434,7 +437,7 @@ static void consume(struct session *s, size_t size)
 
 /* Whether the terminal's foreground process sleeps for want of input: nothing is left for it to
  * read, and it waits where a read or a poll waits. */
-static bool somebody_reads(const struct session *s)
+static bool somebody_reads(struct session *s)
 {
     struct pollfd pfd = {s->slave, POLLIN, 0};
     char path[64], where[64] = "";
@@ -446,8 +449,9 @@ static bool somebody_reads(const struct session *s)
         return false;
     snprintf(path, sizeof(path), "/proc/%d/wchan", (int)group);
     fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return false;
+    if (fd < 0) /* gone: the shell will take its place, or others of the group are left to read */
+        return ++s->leaderless > LEADERLESS_POLLS;
+    s->leaderless = 0;
     n = read(fd, where, sizeof(where) - 1);
     close(fd);
     return n > 0 && (strstr(where, "poll") || strstr(where, "select") ||
@@ -463,17 +467,21 @@ static void type_line(struct session *s)
 
     if (!newline && !s->typed_end && size < sizeof(s->typed))
         return; /* the rest of the line is still to come */
-    if (!somebody_reads(s))
+    if (!somebody_reads(s)) {
+        s->typing_poll_ms =
+            s->typing_poll_ms < TYPING_POLL_MOST_MS ? 2 * s->typing_poll_ms : TYPING_POLL_MOST_MS;
         return;
+    }
+    s->typing_poll_ms = TYPING_POLL_FIRST_MS;
     if (size > 0) {
         n = write(s->in, s->typed, size);
         if (n > 0) {
-            s->typed_newline = s->typed[n - 1] != '\n';
+            s->newline_owed = s->typed[n - 1] != '\n';
             consume(s, (size_t)n);
             s->eofs = 0;
         }
-    } else if (s->typed_newline) {
-        s->typed_newline = write(s->in, "\n", 1) != 1;
+    } else if (s->newline_owed) {
+        s->newline_owed = write(s->in, "\n", 1) != 1;
     } else if (s->eofs++ < TYPED_EOFS) {
         write(s->in, "\4", 1);
     } else {
@@ -582,7 +590,7 @@ static void wait_for_work(struct session *s)
         {s->out_credit ? s->err : -1, POLLIN, 0},
         {feeding ? s->in : -1, POLLOUT, 0},
     };
-    int timeout = !s->running ? HELLO_EVERY_MS : typing ? TYPING_POLL_MS : -1;
+    int timeout = !s->running ? HELLO_EVERY_MS : typing ? (int)s->typing_poll_ms : -1;
 
     if (s->in >= 0 && s->in == s->out && feeding) {
         pfd[2].events |= POLLOUT;
@@ -614,6 +622,7 @@ static void run_session(struct session *s)
     tcsetattr(s->line, TCSAFLUSH, &t);
     s->master = s->slave = s->in = s->out = s->err = -1;
     s->out_credit = PROTO_WINDOW;
+    s->typing_poll_ms = TYPING_POLL_FIRST_MS;
     if (getrandom(&s->nonce, sizeof(s->nonce), GRND_NONBLOCK) < 0) {
         struct timespec now;
 

@@ -46,9 +46,11 @@ def debian_6_12_smp():
 
 
 def i386():
-    """32-bit, with two-level page tables."""
+    """32-bit, with two-level page tables, to the same shell."""
     guest("initrd-i386.img")
-    boots("vmlinuz-686", rb"6\.1\.\S+-686 i686\n")
+    done = run("run", "--kernel", guest("vmlinuz-686"), stdin=b"uname -rm\n")
+    check_run(done, 0, stderr=b"")
+    check(re.search(rb"# uname -rm\n6\.1\.\S+-686 i686\ndoppel:~# \n$", done.stdout), done.stdout)
 
 
 def i386_pae():

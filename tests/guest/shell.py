@@ -13,7 +13,7 @@ def typed():
     check_run(done, 0, stderr=b"")
     text = done.stdout.decode()
     check(text.endswith("# nproc\n2\ndoppel:~# head -n 1\nto head\nto head\n"
-                        "doppel:~# cd /tmp; exit 5\n"), text)
+                        "doppel:~# cd /tmp; exit 5\n"), repr(text))
     # A last line that does not end, and programs that read until the end.
     done = run("run", stdin=b"cat\nto cat")
     check_run(done, 0, stderr=b"")
