@@ -227,21 +227,21 @@ static void test_small_arena(void **unused)
     rig = usual;
 }
 
-/* Fills the memory for thunks with VSHUFPS in all its forms. */
+/* Fills the memory for thunks with VSHUFPS of three registers and, in what is left, PSHUFD of two.
+ */
 static void exhaust_thunks(struct thunk_cache *thunks)
 {
-    for (unsigned n = 0; n < 1u << 20; n++) {
-        uint8_t code[] = {0xC5, (uint8_t)(0x80 | (n >> 8 & 15) << 3), 0xC6,
-                          (uint8_t)(0xC0 | (n >> 12 & 63)), (uint8_t)n};
-        struct x86_insn insn;
+    struct x86_insn insn;
 
-        if (n >> 18 & 1)
-            code[1] |= 4; /* 256 bits */
-        assert_int_equal(x86_decode(X86_CODE64, false, code, sizeof(code), &insn), sizeof(code));
-        if (!thunk_get(thunks, &insn))
-            return;
+    for (unsigned n = 0, full = 0; full < 2; n++) {
+        uint8_t vshufps[] = {0xC5, (uint8_t)(0x04 | (n >> 8 & 15) << 3 | (n >> 18 & 1) << 7), 0xC6,
+                             (uint8_t)(0xC0 | (n >> 12 & 63)), (uint8_t)n};
+        uint8_t pshufd[] = {0x66, 0x0F, 0x70, (uint8_t)(0xC0 | (n >> 8 & 63)), (uint8_t)n};
+
+        assert_int_equal(x86_decode(X86_CODE64, false, full ? pshufd : vshufps, 5, &insn), 5);
+        full += !thunk_get(thunks, &insn);
+        assert_true(n < 1u << 20);
     }
-    fail_msg("no end to the memory for thunks");
 }
 
 /* Room for thunks is made while a block is decoded that has one already. */
@@ -406,6 +406,15 @@ static void test_counts(void **unused)
     assert_int_equal(vector_of(&cpu), X86_PF);
     assert_int_equal(stats().instructions - before, 2 + 1);
     assert_true(stats().exits[CAUSE_PAGE_FAULT] > 0);
+    /* Where the operand is not the one in the instruction. */
+    PUT(CODE, 0x40, 0x40, 0x0F, 0xA3, 0x07); /* inc ax; inc ax; bt [bx], ax */
+    rig_state_real(rig, &cpu, 0);
+    cpu.seg[X86_CS].base = CODE;
+    cpu.reg[X86_RBX] = 0xFFFF;
+    before = stats().instructions;
+    assert_int_equal(run(&cpu), EXIT_HALT);
+    assert_int_equal(vector_of(&cpu), X86_GP);
+    assert_int_equal(stats().instructions - before, 2 + 1);
 }
 
 /* The APIC counts in the clock's TSC; the guest may have moved its own. */
