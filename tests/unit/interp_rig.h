@@ -10,7 +10,7 @@
 #include "cpu/engine.h"
 
 #define RIG_CPUS 2
-#define RIG_RAM  0x400000ULL
+#define RIG_RAM  0x100000ULL
 
 /* Where things are, guest physical; all else is free. */
 #define RIG_TABLES   0x1000ULL /* page tables, up to 0x9000 */

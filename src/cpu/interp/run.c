@@ -256,22 +256,45 @@ static void step(struct vcpu *c)
         debug_after_instruction(c, tf && !c->no_step);
 }
 
+/* What needs attention, then a block or an instruction. Returns an exit, or -1 to go on. */
+static inline int turn(struct vcpu *c)
+{
+    if (unlikely(needs_attention(c))) {
+        int exit = attend(c);
+
+        if (exit >= 0)
+            return exit;
+    }
+    if (unlikely(c->stepping))
+        step(c);
+    else
+        execute(c, block_next(c));
+    return -1;
+}
+
 static enum engine_exit run_inside(struct vcpu *c)
 {
+    int exit;
+
     if (setjmp(c->fault_exit) && !deliver_fault(c))
         return EXIT_SHUTDOWN;
-    for (;;) {
-        if (unlikely(needs_attention(c))) {
-            int exit = attend(c);
+    do
+        exit = turn(c);
+    while (exit < 0);
+    return (enum engine_exit)exit;
+}
 
-            if (exit >= 0)
-                return (enum engine_exit)exit;
-        }
-        if (unlikely(c->stepping))
-            step(c);
-        else
-            execute(c, block_next(c));
-    }
+int interp_turn(struct vcpu *c)
+{
+    int exit;
+
+    safepoint_enter(&c->engine->safepoint);
+    if (setjmp(c->fault_exit) == 0)
+        exit = turn(c);
+    else
+        exit = deliver_fault(c) ? -1 : EXIT_SHUTDOWN;
+    safepoint_leave(&c->engine->safepoint);
+    return exit;
 }
 
 static uint64_t now_ns(void)

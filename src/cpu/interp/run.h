@@ -8,4 +8,8 @@
 
 enum engine_exit interp_run(struct vcpu *c);
 
+/* For tests that bound what a guest does: one turn of the loop, which is at most one block, or the
+ * delivery of what it raised. Returns an exit, or -1. */
+int interp_turn(struct vcpu *c);
+
 #endif
