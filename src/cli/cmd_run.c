@@ -32,7 +32,7 @@ enum {
 };
 
 static const struct option_spec specs[] = {
-    [OPT_ENGINE] = {"engine", "NAME", "auto or interp; what executes the guest (auto)"},
+    [OPT_ENGINE] = {"engine", "NAME", "auto, bt or interp; what executes the guest (auto)"},
     [OPT_CPUS] = {"cpus", "N", "number of virtual CPUs (1)"},
     [OPT_MEMORY] = {"memory", "SIZE", "guest memory, as 512M or 2G (512M)"},
     [OPT_KERNEL] = {"kernel", "FILE", "bzImage, PVH ELF or Multiboot kernel (Debian's, cached)"},
@@ -128,8 +128,10 @@ static bool set_engine(struct run *run, const char *value)
         run->config.engine = DOPPEL_ENGINE_AUTO;
     } else if (!strcmp(value, "interp")) {
         run->config.engine = DOPPEL_ENGINE_INTERP;
+    } else if (!strcmp(value, "bt")) {
+        run->config.engine = DOPPEL_ENGINE_BT;
     } else {
-        complain("--engine: unknown engine '%s' (known: auto, interp)", value);
+        complain("--engine: unknown engine '%s' (known: auto, bt, interp)", value);
         return false;
     }
     return true;

@@ -54,6 +54,10 @@ struct engine_stats {
     uint64_t exits[CAUSE_COUNT];
     uint64_t blocks_decoded, blocks_invalidated; /* decoded-instruction cache */
     uint64_t tlb_misses;
+    /* Binary translation. */
+    uint64_t translations, translated_instructions, translate_ns, links, evictions;
+    uint64_t tlb_fills;   /* misses met by translated code */
+    uint64_t interpreted; /* instructions that it left to the interpreter */
     uint64_t run_ns; /* time inside run(), halted time excluded */
 };
 
@@ -86,5 +90,8 @@ struct engine_ops {
 };
 
 extern const struct engine_ops interp_engine;
+extern const struct engine_ops bt_engine;
+/* The same, translating whatever runs at once: for tests, as bt-eager. */
+extern const struct engine_ops bt_eager_engine;
 
 #endif

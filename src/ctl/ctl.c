@@ -134,7 +134,7 @@ static int check_memory(uint64_t bytes, struct error *err)
 
 static int check_config(const struct doppel_config *config, struct error *err)
 {
-    if (config->engine != DOPPEL_ENGINE_AUTO && config->engine != DOPPEL_ENGINE_INTERP)
+    if (config->engine < DOPPEL_ENGINE_AUTO || config->engine > DOPPEL_ENGINE_BT)
         return error_set(err, EINVAL, "there is no engine number %d", (int)config->engine);
     if (config->cpus < 1 || config->cpus > DOPPEL_MAX_CPUS)
         return error_set(err, EINVAL, "%u vCPUs: must be 1 to %d", config->cpus, DOPPEL_MAX_CPUS);
@@ -213,7 +213,7 @@ static bool create_vm(struct doppel_vm *d, const struct doppel_config *config, s
         vm.serial[i] = (struct uart_backend){.output = config->serial[i].output,
                                              .input_ready = config->serial[i].input_ready,
                                              .opaque = config->serial[i].opaque};
-    d->vm = vm_create(&interp_engine, &vm, err);
+    d->vm = vm_create(config->engine == DOPPEL_ENGINE_BT ? &bt_engine : &interp_engine, &vm, err);
     return d->vm != NULL;
 }
 
@@ -237,7 +237,7 @@ struct doppel_vm *doppel_create(const struct doppel_config *config, struct doppe
         give_error(error, &err);
         return NULL;
     }
-    d->engine = DOPPEL_ENGINE_INTERP; /* the only one there is */
+    d->engine = config->engine == DOPPEL_ENGINE_AUTO ? DOPPEL_ENGINE_INTERP : config->engine;
     if (check_config(config, &err) < 0 || read_files(d, config, &err) < 0 ||
         !prepare_boot(d, config, &err) || !create_vm(d, config, &err)) {
         give_error(error, &err);

@@ -24,7 +24,7 @@ struct doppel_error {
     char text[480]; /* one line: what failed, on what, what to do about it */
 };
 
-enum doppel_engine { DOPPEL_ENGINE_AUTO, DOPPEL_ENGINE_INTERP };
+enum doppel_engine { DOPPEL_ENGINE_AUTO, DOPPEL_ENGINE_INTERP, DOPPEL_ENGINE_BT };
 
 /* Serial ports COM1 to COM4. */
 #define DOPPEL_SERIAL_PORTS 4

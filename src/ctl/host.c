@@ -114,6 +114,7 @@ const char *doppel_engine_name(enum doppel_engine engine)
     switch (engine) {
     case DOPPEL_ENGINE_AUTO: return "auto";
     case DOPPEL_ENGINE_INTERP: return "interp";
+    case DOPPEL_ENGINE_BT: return "bt";
     }
     return "unknown";
 }

@@ -221,7 +221,7 @@ static bool parse(struct options *opt, int argc, char **argv)
 }
 
 /* The engines that can be tested, up to NULL. */
-static const struct engine_ops *const engines[] = {&interp_engine, NULL};
+static const struct engine_ops *const engines[] = {&interp_engine, &bt_eager_engine, NULL};
 
 static void tick(void *test)
 {

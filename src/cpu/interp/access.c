@@ -4,6 +4,7 @@
  */
 #include "cpu/interp/access.h"
 
+#include "cpu/interp/accelerate.h"
 #include "cpu/interp/debug.h"
 
 #include <string.h>
@@ -256,6 +257,17 @@ void probe_write(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned
     struct span span[2];
 
     operand_spans(c, op, linear, size, MMU_WRITE, c->context, span);
+}
+
+bool interp_fill(struct vcpu *c, uint64_t linear, unsigned size, bool write)
+{
+    enum mmu_access access = write ? MMU_WRITE : MMU_READ;
+    struct span span;
+
+    if (!is_canonical(linear) || (linear & (MEM_PAGE_SIZE - 1)) + size > MEM_PAGE_SIZE)
+        return false;
+    span_translate(c, NULL, linear, access, c->context, &span);
+    return span.in_place;
 }
 
 /* Where an operand at LINEAR stands in the bounce buffer: with the same alignment. */

@@ -8,6 +8,7 @@
  */
 #include "cpu/interp/access.h"
 #include "cpu/interp/debug.h"
+#include "cpu/interp/accelerate.h"
 #include "cpu/interp/select.h"
 
 #include <errno.h>
@@ -127,6 +128,8 @@ static void drop_all(struct vcpu *c)
     memset(cache->jump, 0, sizeof(cache->jump));
     for (unsigned i = 0; i < STRADDLES; i++)
         cache->straddle[i].available = 0;
+    if (c->engine->accelerator)
+        c->engine->accelerator->forget(c);
 }
 
 void block_renew_thunks(struct vcpu *c)
@@ -141,6 +144,12 @@ void block_renew_thunks(struct vcpu *c)
         thunk_cache_clear(e->thunks);
     }
     safepoint_resume(&e->safepoint, true);
+}
+
+void interp_forget(struct vcpu *c)
+{
+    drop_all(c);
+    c->block = NULL;
 }
 
 /* --- Writes to decoded code
@@ -322,6 +331,7 @@ static struct block *decode_block(struct vcpu *c, uint64_t rip, uint64_t linear,
     drops = cache->drops;
     b = (struct block *)(cache->arena + cache->used);
     *b = (struct block){.page = page, .gpa = gpa, .mode = (uint8_t)mode};
+    b->cached = page != &cache->no_page;
     if (page != &cache->no_page) {
         b->generation = atomic_load(&page->generation);
         mark_code(c, gpn, line_mask(gpa & (MEM_PAGE_SIZE - 1), 15));
@@ -440,6 +450,8 @@ void block_flush_page(struct vcpu *c, uint64_t linear, bool large)
 
     group =
         c->blocks->jump + ((group - c->blocks->jump) & ~(ptrdiff_t)((1 << JUMP_GROUP_BITS) - 1));
+    if (c->engine->accelerator)
+        c->engine->accelerator->unmapped(c);
     if (large)
         memset(c->blocks->jump, 0, sizeof(c->blocks->jump));
     else
@@ -482,7 +494,7 @@ struct block *block_next(struct vcpu *c)
 
 struct block *block_find(struct vcpu *c)
 {
-    unsigned mode = c->mode | (c->stepping ? MODE_STEP : 0);
+    unsigned mode = c->mode | (c->stepping || c->single ? MODE_STEP : 0);
     uint64_t rip = c->x.reg[X86_RIP];
     uint64_t linear = code_linear(c, rip);
     uint64_t key = jump_key(c, mode), gpa;

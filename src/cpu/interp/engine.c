@@ -3,6 +3,7 @@
  */
 #include "cpu/interp/interp.h"
 
+#include "cpu/interp/accelerate.h"
 #include "cpu/interp/run.h"
 
 #include <Zydis/Zydis.h>
@@ -123,6 +124,8 @@ static void interp_vcpu_destroy(struct vcpu *c)
         return;
     c->engine->vcpu[c->port->id] = NULL;
     c->engine->safepoint.port[c->port->id] = NULL;
+    if (c->engine->accelerator)
+        c->engine->accelerator->destroy(c);
     block_cache_destroy(c->blocks);
     free(c);
 }
@@ -131,13 +134,14 @@ static struct vcpu *interp_vcpu_create(struct engine *engine, struct cpu_port *p
                                        struct error *err)
 {
     struct interp *e = interp_of(engine);
-    struct vcpu *c = aligned_alloc(64, ALIGN_UP(sizeof(*c), 64));
+    size_t size = e->accelerator ? e->accelerator->vcpu_size : sizeof(struct vcpu);
+    struct vcpu *c = aligned_alloc(64, ALIGN_UP(size, 64));
 
     if (!c) {
         error_set(err, ENOMEM, "out of memory for vCPU %u", port->id);
         return NULL;
     }
-    memset(c, 0, sizeof(*c));
+    memset(c, 0, size);
     c->engine = e;
     c->port = port;
     c->mem = e->machine.mem;
@@ -150,6 +154,11 @@ static struct vcpu *interp_vcpu_create(struct engine *engine, struct cpu_port *p
     mmu_init(&c->mmu);
     x86_cpu_reset(&c->x);
     state_changed(c);
+    if (e->accelerator && e->accelerator->create(c, err) != 0) {
+        block_cache_destroy(c->blocks);
+        free(c);
+        return NULL;
+    }
     e->vcpu[port->id] = c;
     e->safepoint.port[port->id] = port;
     return c;
@@ -189,6 +198,8 @@ static void interp_stats(const struct vcpu *c, struct engine_stats *stats)
         .run_ns = c->run_ns,
     };
     memcpy(stats->exits, c->exits, sizeof(stats->exits));
+    if (c->engine->accelerator)
+        c->engine->accelerator->stats(c, stats);
 }
 
 /* One line: the instruction at RIP as memory has it now. Returns the length of the instruction. */
@@ -245,6 +256,16 @@ static void interp_history(struct vcpu *c, char *buf, unsigned size)
             return;
         rip += length;
     }
+}
+
+struct engine *interp_create_accelerated(const struct machine *machine,
+                                         const struct accelerator *accelerator, struct error *err)
+{
+    struct engine *engine = interp_create(machine, err);
+
+    if (engine)
+        interp_of(engine)->accelerator = accelerator;
+    return engine;
 }
 
 const struct engine_ops interp_engine = {

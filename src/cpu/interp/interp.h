@@ -77,11 +77,14 @@ struct block {
     uint64_t gpa;
     struct block *hash_next;
     struct block *link[2]; /* successors within the page, once known */
+    const void *code[MMU_CONTEXTS]; /* an accelerator's */
+    uint32_t heat;         /* executions that an accelerator has seen */
     uint32_t generation;   /* of the page when decoded */
     uint16_t count;        /* instructions */
     uint16_t uops;         /* and one to go on with, where no branch ends the block */
     uint16_t bytes;
     uint8_t mode;
+    bool cached; /* in the cache proper: its bytes lie in one page of RAM */
     struct uop op[];
 };
 
@@ -98,7 +101,10 @@ struct jump_entry {
 
 #define HISTORY 64
 
+struct accelerator; /* accelerate.h */
+
 struct interp {
+    const struct accelerator *accelerator; /* or NULL */
     struct machine machine;
     struct thunk_cache *thunks;
     struct safepoint safepoint;
@@ -130,6 +136,7 @@ struct vcpu {
     bool repeating;  /* a repeated string instruction will go on */
     bool ss_shadow;  /* the last instruction loaded SS: debug traps wait, too */
     bool no_step;    /* the instruction under way hands over to a handler: no single-step trap */
+    bool single;        /* the next block is to be one instruction long */
     bool keep_rf;    /* the instruction under way loads RF (IRET, task switch) */
     bool holds_stop; /* this vCPU has stopped the others (a split locked access) */
     bool check_interrupt;        /* an interrupt may be waiting for IF, a shadow or the TPR */

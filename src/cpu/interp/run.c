@@ -4,6 +4,7 @@
  */
 #include "cpu/interp/run.h"
 
+#include "cpu/interp/accelerate.h"
 #include "cpu/interp/access.h"
 #include "cpu/interp/debug.h"
 #include "cpu/interp/handlers.h"
@@ -125,6 +126,7 @@ static bool deliver_fault(struct vcpu *c)
         safepoint_resume(&c->engine->safepoint, true);
     }
     c->bounce_size = 0;
+    c->single = false;
     c->block = NULL;
     c->pending_dr6 = 0;
     c->trap_pending = false;
@@ -215,7 +217,7 @@ static bool needs_attention(const struct vcpu *c)
 /* --- Running
  * ------------------------------------------------------------------------------------------ */
 
-static inline void execute(struct vcpu *c, struct block *b)
+static inline __attribute__((always_inline)) void execute(struct vcpu *c, struct block *b)
 {
     const struct uop *op = b->op;
 
@@ -225,6 +227,20 @@ static inline void execute(struct vcpu *c, struct block *b)
     do
         op = op->fn(c, op);
     while (op);
+}
+
+void interp_execute(struct vcpu *c, struct block *b)
+{
+    execute(c, b);
+}
+
+void interp_execute_one(struct vcpu *c)
+{
+    c->single = true;
+    c->block = NULL;
+    interp_execute(c, block_find(c));
+    c->single = false;
+    c->block = NULL;
 }
 
 /* One instruction, with everything that may happen around it. */
@@ -267,6 +283,8 @@ static inline int turn(struct vcpu *c)
     }
     if (unlikely(c->stepping))
         step(c);
+    else if (c->engine->accelerator)
+        c->engine->accelerator->run(c);
     else
         execute(c, block_next(c));
     return -1;
@@ -315,8 +333,12 @@ enum engine_exit interp_run(struct vcpu *c)
         mmu_flush_all(&c->mmu, &c->x);
     }
     c->block = NULL;
+    if (c->engine->accelerator)
+        c->engine->accelerator->prepare(c);
     safepoint_enter(&c->engine->safepoint);
     exit = run_inside(c);
+    if (c->engine->accelerator)
+        c->engine->accelerator->finish(c);
     safepoint_leave(&c->engine->safepoint);
     c->run_ns += now_ns() - start;
     return exit;

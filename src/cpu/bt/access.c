@@ -1,0 +1,100 @@
+/*
+ * Memory operands of translated code: the address, and its check against the software TLB.
+ */
+#include "cpu/bt/translate.h"
+
+bool address_of(const struct translation *t, const struct x86_insn *insn, unsigned i,
+                struct address *a)
+{
+    const ZydisDecodedOperandMem *m = &insn->op[i].mem;
+    int64_t disp = m->disp.has_displacement ? m->disp.value : 0;
+
+    *a = (struct address){.base = X86_NONE, .index = X86_NONE};
+    if (m->base == ZYDIS_REGISTER_RIP) {
+        a->kind = ADDRESS_RIP;
+        disp += t->offset[t->i] + insn->z.length;
+    } else if (m->base != ZYDIS_REGISTER_NONE) {
+        a->base = (uint8_t)ZydisRegisterGetId(m->base);
+    }
+    if (m->index != ZYDIS_REGISTER_NONE) {
+        if (ZydisRegisterGetClass(m->index) != ZYDIS_REGCLASS_GPR64)
+            return false;
+        a->index = (uint8_t)ZydisRegisterGetId(m->index);
+        a->scale = (uint8_t)__builtin_ctz(m->scale);
+    }
+    if (m->segment == ZYDIS_REGISTER_FS || m->segment == ZYDIS_REGISTER_GS) {
+        if (a->kind == ADDRESS_RIP)
+            return false;
+        a->kind = m->segment == ZYDIS_REGISTER_FS ? ADDRESS_FS : ADDRESS_GS;
+    }
+    if (disp != (int32_t)disp)
+        return false;
+    a->disp = (int32_t)disp;
+    return true;
+}
+
+static struct operand segment_base(const struct address *a)
+{
+    unsigned seg = a->kind == ADDRESS_FS ? X86_FS : X86_GS;
+
+    return vcpu_at((int32_t)(offsetof(struct bt, c.base) + seg * 8));
+}
+
+void emit_address(struct translation *t, const struct address *a, unsigned reg)
+{
+    if (a->kind == ADDRESS_RIP) {
+        emit_mem(&t->e, true, OP_LOAD, reg, VCPU(page));
+        emit_mem(&t->e, true, OP_LEA, reg, at(reg, a->disp));
+        return;
+    }
+    emit_mem(&t->e, true, OP_LEA, reg,
+             (struct operand){a->base, a->index, a->scale, false, a->disp});
+    if (a->kind != ADDRESS_PLAIN)
+        emit_mem(&t->e, true, OP_ADD_LOAD, reg, segment_base(a));
+}
+
+/* The index is from the operand's first byte and the tag from its last: they agree only when both
+ * lie in one page, so one comparison sees a miss and a crossing. */
+struct operand emit_check(struct translation *t, const struct address *a, unsigned size, bool write,
+                          unsigned align)
+{
+    const struct bt *bt = t->bt;
+    int32_t table =
+        (int32_t)((const uint8_t *)bt->c.mmu.tlb[bt->c.context][write ? MMU_WRITE : MMU_READ] -
+                  (const uint8_t *)bt);
+    const uint8_t *retry = t->e.at;
+
+    emit_address(t, a, t->s0);
+    if (align > 1) {
+        emit_byte(&t->e, t->s0 & 8 ? 0x41 : 0x40); /* test s0b, align - 1 */
+        emit_byte(&t->e, 0xF6);
+        emit_byte(&t->e, (uint8_t)(0xC0 | (t->s0 & 7)));
+        emit_byte(&t->e, (uint8_t)(align - 1));
+        cold_add(t, emit_jcc(&t->e, CC_NE), COLD_ONE, NULL, 0, false, NULL);
+    }
+    emit_rorx32(&t->e, t->s1, t->s0, MEM_PAGE_SHIFT - 4);
+    emit_alu_imm(&t->e, false, ALU_N_AND, t->s1, (MMU_TLB_SIZE - 1) << 4);
+    if (size > 1)
+        emit_mem(&t->e, true, OP_LEA, t->s0, at(t->s0, (int32_t)size - 1));
+    emit_alu_imm(&t->e, true, ALU_N_AND, t->s0, -(int32_t)MEM_PAGE_SIZE);
+    emit_mem(&t->e, true, OP_OR_LOAD, t->s0, VCPU(space));
+    emit_mem(&t->e, true, OP_CMP_LOAD, t->s0, vcpu_at_index(t->s1, table));
+    cold_add(t, emit_jcc(&t->e, CC_NE), COLD_FILL, a, size, write, retry);
+    emit_mem(&t->e, true, OP_LOAD, t->s1, vcpu_at_index(t->s1, table + 8));
+
+    if (a->kind == ADDRESS_RIP) {
+        emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(page));
+        return at_index(t->s0, t->s1, a->disp);
+    }
+    if (a->kind != ADDRESS_PLAIN)
+        emit_mem(&t->e, true, OP_ADD_LOAD, t->s1, segment_base(a));
+    if (a->index == X86_NONE)
+        return a->base == X86_NONE ? at(t->s1, a->disp) : at_index(a->base, t->s1, a->disp);
+    emit_mem(&t->e, true, OP_LEA, t->s0, (struct operand){a->base, a->index, a->scale, false, 0});
+    return at_index(t->s0, t->s1, a->disp);
+}
+
+bool emit_insn_as_is(struct translation *t, const struct x86_insn *insn)
+{
+    return emit_insn(&t->e, insn, false, (struct operand){0});
+}

@@ -1,0 +1,168 @@
+/*
+ * The memory of translated code: one memfd mapped twice, written through one mapping and run
+ * through the other; and the code that is made once: the way in, the ways out, and the search for
+ * the target of an indirect branch.
+ */
+#include "cpu/bt/bt.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define VCPU(field) vcpu_at((int32_t)offsetof(struct bt, field))
+#define REGISTER(n) vcpu_at((int32_t)(offsetof(struct bt, c.x.reg) + (n)*8))
+#define GUEST_MXCSR vcpu_at((int32_t)(offsetof(struct bt, c.x.xsave) + X86_XSAVE_MXCSR))
+
+static const uint8_t callee_saved[] = {X86_RBX, X86_RBP, X86_R12, X86_R13, X86_R14, X86_R15};
+
+static void emit_push(struct emitter *e, unsigned reg)
+{
+    if (reg > 7)
+        emit_byte(e, 0x41);
+    emit_byte(e, (uint8_t)(0x50 | (reg & 7)));
+}
+
+static void emit_pop(struct emitter *e, unsigned reg)
+{
+    if (reg > 7)
+        emit_byte(e, 0x41);
+    emit_byte(e, (uint8_t)(0x58 | (reg & 7)));
+}
+
+static bool is_scratch(unsigned reg)
+{
+    return reg == SCRATCH0 || reg == SCRATCH1;
+}
+
+/* int enter(bt in RDI, code in RSI) */
+static void emit_enter(struct emitter *e)
+{
+    for (unsigned i = 0; i < sizeof(callee_saved); i++)
+        emit_push(e, callee_saved[i]);
+    emit_mem(e, true, OP_STORE, X86_RSP, VCPU(host_rsp));
+    emit_mem(e, false, OP_GROUP_MXCSR, 3, VCPU(host_mxcsr));
+    emit_mem(e, false, OP_GROUP_MXCSR, 2, GUEST_MXCSR);
+    emit_mem(e, true, OP_STORE, X86_RSI, VCPU(address));
+    for (unsigned n = 0; n < X86_GPRS; n++)
+        if (!is_scratch(n))
+            emit_mem(e, true, OP_LOAD, n, REGISTER(n));
+    emit_jmp_mem(e, VCPU(address));
+}
+
+static void emit_leave(struct emitter *e, enum bt_exit why)
+{
+    static const uint8_t vzeroupper[] = {0xC5, 0xF8, 0x77};
+
+    for (unsigned n = 0; n < X86_GPRS; n++)
+        if (!is_scratch(n))
+            emit_mem(e, true, OP_STORE, n, REGISTER(n));
+    emit_mem(e, true, OP_LOAD, X86_RSP, VCPU(host_rsp));
+    emit_mem(e, false, OP_GROUP_MXCSR, 3, GUEST_MXCSR);
+    emit_mem(e, false, OP_GROUP_MXCSR, 2, VCPU(host_mxcsr));
+    emit_bytes(e, vzeroupper, sizeof(vzeroupper));
+    emit_byte(e, 0xB8); /* mov eax, why */
+    emit_u32(e, why);
+    for (unsigned i = sizeof(callee_saved); i-- > 0;)
+        emit_pop(e, callee_saved[i]);
+    emit_byte(e, 0xC3);
+}
+
+/* On with the code for the virtual address in SCRATCH0, if it has been found before and no request
+ * waits. The index mixes page and offset; the entry's size is 16. */
+static void emit_lookup(struct bt *bt, struct emitter *e)
+{
+    const int32_t table = (int32_t)offsetof(struct bt, jump);
+    uint8_t *request, *miss;
+
+    emit_mem(e, true, OP_LOAD, SCRATCH1, VCPU(requests));
+    emit_alu_mem_imm(e, false, ALU_N_CMP, at(SCRATCH1, 0), 0);
+    request = emit_jcc(e, CC_NE);
+    emit_reg(e, false, OP_LOAD, SCRATCH1, SCRATCH0);
+    emit_shift_imm(e, false, 5, SCRATCH1, 9); /* shr */
+    emit_reg(e, false, OP_XOR_LOAD, SCRATCH1, SCRATCH0);
+    emit_alu_imm(e, false, ALU_N_AND, SCRATCH1, BT_JUMPS - 1);
+    emit_shift_imm(e, false, 4, SCRATCH1, 4); /* shl */
+    emit_mem(e, true, OP_XOR_LOAD, SCRATCH0, VCPU(jump_key));
+    emit_mem(e, true, OP_CMP_LOAD, SCRATCH0, vcpu_at_index(SCRATCH1, table));
+    miss = emit_jcc(e, CC_NE);
+    emit_mem(e, true, OP_XOR_LOAD, SCRATCH0, VCPU(jump_key));
+    emit_alu_imm(e, true, ALU_N_AND, SCRATCH0, -(int32_t)MEM_PAGE_SIZE);
+    emit_mem(e, true, OP_STORE, SCRATCH0, VCPU(page));
+    emit_jmp_mem(e, vcpu_at_index(SCRATCH1, table + (int32_t)offsetof(struct bt_jump, code)));
+    emit_patch(miss, e->at);
+    emit_mem(e, true, OP_XOR_LOAD, SCRATCH0, VCPU(jump_key));
+    emit_patch(request, e->at);
+    emit_mem(e, true, OP_STORE, SCRATCH0, REGISTER(X86_RIP));
+    emit_jmp_to(e, bt->write + bt->leave[BT_NEXT]);
+}
+
+void bt_emit_common(struct bt *bt)
+{
+    struct emitter e = {.at = bt->write, .end = bt->write + BT_CODE_SIZE};
+    const void *enter = bt->run;
+
+    memcpy(&bt->enter, &enter, sizeof(enter)); /* C has no cast from object to function pointers */
+    emit_enter(&e);
+    for (unsigned why = BT_NEXT; why <= BT_FILL; why++) {
+        bt->leave[why] = (uint32_t)(e.at - bt->write);
+        emit_leave(&e, why);
+    }
+    bt->lookup = (uint32_t)(e.at - bt->write);
+    emit_lookup(bt, &e);
+    bt->first = bt->used = (uint32_t)ALIGN_UP(e.at - bt->write, 64);
+}
+
+int bt_code_create(struct bt *bt, struct error *err)
+{
+    int fd = memfd_create("doppel-translations", MFD_CLOEXEC);
+    void *write = MAP_FAILED, *run = MAP_FAILED, *sites;
+
+    if (fd >= 0 && ftruncate(fd, BT_CODE_SIZE) == 0) {
+        write = mmap(NULL, BT_CODE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        run = mmap(NULL, BT_CODE_SIZE, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+    }
+    sites = mmap(NULL, BT_SITES * sizeof(*bt->sites), PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    bt->write = write == MAP_FAILED ? NULL : write;
+    bt->run = run == MAP_FAILED ? NULL : run;
+    bt->sites = sites == MAP_FAILED ? NULL : sites;
+    if (fd >= 0)
+        close(fd);
+    if (!bt->write || !bt->run || !bt->sites) {
+        int code = errno;
+
+        bt_code_destroy(bt);
+        return error_set(err, code, "cannot map memory for translated code: %s", strerror(code));
+    }
+    bt_emit_common(bt);
+    return 0;
+}
+
+void bt_code_destroy(struct bt *bt)
+{
+    if (bt->write)
+        munmap(bt->write, BT_CODE_SIZE);
+    if (bt->run)
+        munmap(bt->run, BT_CODE_SIZE);
+    if (bt->sites)
+        munmap(bt->sites, BT_SITES * sizeof(*bt->sites));
+    bt->write = bt->run = NULL;
+    bt->sites = NULL;
+}
+
+void bt_clear_jumps(struct bt *bt)
+{
+    /* No tag is all ones: bits 63:48 of a key are not, against any canonical address. */
+    memset(bt->jump, 0xFF, sizeof(bt->jump));
+}
+
+void bt_clear(struct bt *bt)
+{
+    bt->clears++;
+    bt->used = bt->first;
+    bt->site_count = 0;
+    bt_clear_jumps(bt);
+}

@@ -1,0 +1,100 @@
+/*
+ * The emitter: bytes of the few host instructions that translated code is made of (SDM volume 2,
+ * chapter 2), and guest instructions with another memory operand.
+ */
+#ifndef DOPPEL_CPU_BT_EMIT_H
+#define DOPPEL_CPU_BT_EMIT_H
+
+#include "x86/cpu.h"
+#include "x86/insn.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Where bytes go. Past the end they are dropped and FULL is set. */
+struct emitter {
+    uint8_t *at, *end;
+    bool full;
+};
+
+/* A memory operand: [base + index * 2^scale + disp]; X86_NONE for no base or index. In the vCPU:
+ * relative to the host's GS, which points at it. */
+struct operand {
+    uint8_t base, index, scale;
+    bool in_vcpu;
+    int32_t disp;
+};
+
+static inline struct operand at(unsigned base, int32_t disp)
+{
+    return (struct operand){(uint8_t)base, X86_NONE, 0, false, disp};
+}
+
+static inline struct operand at_index(unsigned base, unsigned index, int32_t disp)
+{
+    return (struct operand){(uint8_t)base, (uint8_t)index, 0, false, disp};
+}
+
+static inline struct operand vcpu_at(int32_t disp)
+{
+    return (struct operand){X86_NONE, X86_NONE, 0, true, disp};
+}
+
+static inline struct operand vcpu_at_index(unsigned base, int32_t disp)
+{
+    return (struct operand){(uint8_t)base, X86_NONE, 0, true, disp};
+}
+
+/* Opcodes of the form OP reg, r/m (or r/m, reg). Two-byte opcodes are 0F00h plus the second. */
+enum {
+    OP_ADD_LOAD = 0x03,
+    OP_OR_LOAD = 0x0B,
+    OP_AND_LOAD = 0x23,
+    OP_SUB_LOAD = 0x2B,
+    OP_XOR_LOAD = 0x33,
+    OP_CMP_LOAD = 0x3B,
+    OP_STORE8 = 0x88,
+    OP_STORE = 0x89,
+    OP_LOAD = 0x8B,
+    OP_LEA = 0x8D,
+    OP_LOAD_ZX16 = 0x0FB7,
+    OP_MOVUPS_LOAD = 0x0F10,
+    OP_MOVUPS_STORE = 0x0F11,
+    OP_GROUP_MXCSR = 0x0FAE,
+    OP_TEST = 0x85,
+};
+/* Conditions of Jcc. */
+enum { CC_B = 2, CC_AE = 3, CC_E = 4, CC_NE = 5, CC_BE = 6, CC_A = 7 };
+
+void emit_byte(struct emitter *e, uint8_t byte);
+void emit_u32(struct emitter *e, uint32_t value);
+void emit_u64(struct emitter *e, uint64_t value);
+void emit_bytes(struct emitter *e, const void *bytes, unsigned count);
+
+/* OP REG, MEM or OP MEM, REG. WIDE: 64 bits, else 32. */
+void emit_mem(struct emitter *e, bool wide, unsigned opcode, unsigned reg, struct operand m);
+/* OP REG, RM between registers. */
+void emit_reg(struct emitter *e, bool wide, unsigned opcode, unsigned reg, unsigned rm);
+/* Group instructions with an immediate: opcode 81h /N. */
+void emit_alu_imm(struct emitter *e, bool wide, unsigned n, unsigned reg, int32_t imm);
+enum { ALU_N_ADD = 0, ALU_N_OR = 1, ALU_N_AND = 4, ALU_N_SUB = 5, ALU_N_XOR = 6, ALU_N_CMP = 7 };
+void emit_alu_mem_imm(struct emitter *e, bool wide, unsigned n, struct operand m, int32_t imm);
+void emit_store_imm(struct emitter *e, bool wide, struct operand m, int32_t imm);
+void emit_load_imm(struct emitter *e, unsigned reg, uint64_t imm);
+/* REG = RM rotated right by COUNT, 32 bits; no flags. */
+void emit_rorx32(struct emitter *e, unsigned reg, unsigned rm, unsigned count);
+void emit_shift_imm(struct emitter *e, bool wide, unsigned n, unsigned reg, unsigned count);
+
+/* Branches with 32-bit displacements; return where the displacement is, for emit_patch. */
+uint8_t *emit_jmp(struct emitter *e);
+uint8_t *emit_jcc(struct emitter *e, unsigned condition);
+void emit_jmp_to(struct emitter *e, const uint8_t *target);
+void emit_jmp_mem(struct emitter *e, struct operand m);
+/* Makes the branch whose displacement is at SITE go to TARGET. */
+void emit_patch(uint8_t *site, const uint8_t *target);
+
+/* A guest instruction as it stands, for 64-bit code; REPLACE: with its memory operand replaced by
+ * M. False where the encoding does not allow that. */
+bool emit_insn(struct emitter *e, const struct x86_insn *insn, bool replace, struct operand m);
+
+#endif

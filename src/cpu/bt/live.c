@@ -1,0 +1,105 @@
+/*
+ * Flow of status flags and use of registers.
+ */
+#include "cpu/bt/bt.h"
+
+#include <string.h>
+
+/* Shifts and rotates by a count that may be 0 write no flags then; and what the table calls
+ * undefined may in truth be kept. */
+static bool writes_for_sure(const struct x86_insn *insn)
+{
+    switch (insn->z.mnemonic) {
+    case ZYDIS_MNEMONIC_SHL:
+    case ZYDIS_MNEMONIC_SHR:
+    case ZYDIS_MNEMONIC_SAR:
+        return insn->op[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE &&
+               (insn->op[1].imm.value.u & (insn->op[0].size == 64 ? 63 : 31)) != 0;
+    case ZYDIS_MNEMONIC_ROL:
+    case ZYDIS_MNEMONIC_ROR:
+    case ZYDIS_MNEMONIC_RCL:
+    case ZYDIS_MNEMONIC_RCR:
+    case ZYDIS_MNEMONIC_SHLD:
+    case ZYDIS_MNEMONIC_SHRD: return false;
+    default: return true;
+    }
+}
+
+static void note_register(struct flow *flow, ZydisRegister r)
+{
+    switch (ZydisRegisterGetClass(r)) {
+    case ZYDIS_REGCLASS_GPR8:
+    case ZYDIS_REGCLASS_GPR16:
+    case ZYDIS_REGCLASS_GPR32:
+    case ZYDIS_REGCLASS_GPR64:
+        r = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, r);
+        flow->registers |= (uint16_t)(1u << (r - ZYDIS_REGISTER_RAX));
+        break;
+    default: break;
+    }
+}
+
+void flow_of(const struct x86_insn *insn, struct flow *flow)
+{
+    const ZydisAccessedFlags *flags = insn->z.cpu_flags;
+
+    *flow = (struct flow){0};
+    for (unsigned i = 0; i < insn->z.operand_count; i++) {
+        const ZydisDecodedOperand *op = &insn->op[i];
+
+        if (op->type == ZYDIS_OPERAND_TYPE_REGISTER) {
+            note_register(flow, op->reg.value);
+        } else if (op->type == ZYDIS_OPERAND_TYPE_MEMORY) {
+            note_register(flow, op->mem.base);
+            note_register(flow, op->mem.index);
+        }
+    }
+    if (!flags)
+        return;
+    flow->flags_in = flags->tested & X86_FLAGS_STATUS;
+    flow->flags_may =
+        (flags->modified | flags->set_0 | flags->set_1 | flags->undefined) & X86_FLAGS_STATUS;
+    if (writes_for_sure(insn) && !insn->info->undefined)
+        flow->flags_out = flow->flags_may;
+    else if (writes_for_sure(insn))
+        flow->flags_out = flow->flags_may & ~(uint32_t)insn->info->undefined;
+    if (insn->z.mnemonic == ZYDIS_MNEMONIC_AND || insn->z.mnemonic == ZYDIS_MNEMONIC_OR ||
+        insn->z.mnemonic == ZYDIS_MNEMONIC_XOR || insn->z.mnemonic == ZYDIS_MNEMONIC_TEST)
+        flow->flags_out = X86_FLAGS_STATUS; /* AF is undefined, but never kept */
+}
+
+uint32_t flow_liveness(struct flow *flows, unsigned count, uint32_t live)
+{
+    for (unsigned i = count; i-- > 0;) {
+        struct flow *f = &flows[i];
+
+        f->live_after = live;
+        live = (live & ~f->flags_out) | f->flags_in;
+    }
+    return live;
+}
+
+uint32_t flow_peek(const uint8_t *page, unsigned offset)
+{
+    uint32_t live = 0, unknown = X86_FLAGS_STATUS;
+
+    for (unsigned i = 0; i < 8 && unknown; i++) {
+        struct x86_insn insn;
+        struct flow flow;
+        int length;
+
+        if (offset >= MEM_PAGE_SIZE)
+            break;
+        length = x86_decode(X86_CODE64, false, page + offset, MEM_PAGE_SIZE - offset, &insn);
+        if (length <= 0)
+            break;
+        flow_of(&insn, &flow);
+        live |= flow.flags_in & unknown;
+        if (insn.info->class != X86_CLASS_INTEGER && insn.info->class != X86_CLASS_NATIVE &&
+            insn.info->class != X86_CLASS_STACK)
+            break;
+        unknown &= ~flow.flags_out;
+        offset += (unsigned)length;
+    }
+    return live | unknown;
+}

@@ -1,0 +1,40 @@
+/*
+ * How a faster way to execute blocks plugs into the interpreter, which keeps everything else:
+ * events, faults, decoding, and every instruction that the faster way leaves to it.
+ */
+#ifndef DOPPEL_CPU_INTERP_ACCELERATE_H
+#define DOPPEL_CPU_INTERP_ACCELERATE_H
+
+#include "cpu/interp/interp.h"
+
+struct accelerator {
+    size_t vcpu_size; /* of a struct whose first member is struct vcpu */
+    int (*create)(struct vcpu *c, struct error *err);
+    void (*destroy)(struct vcpu *c);
+    /* Executes some guest code from X86_RIP on; called when no event is due. It may raise. */
+    void (*run)(struct vcpu *c);
+    /* The vCPU's thread is about to run. */
+    void (*prepare)(struct vcpu *c);
+    /* It is about to do other things. */
+    void (*finish)(struct vcpu *c);
+    /* Decoded blocks are about to be forgotten, and with them whatever is tied to them. */
+    void (*forget)(struct vcpu *c);
+    /* Where code is mapped has changed for some page (INVLPG). */
+    void (*unmapped)(struct vcpu *c);
+    void (*stats)(const struct vcpu *c, struct engine_stats *stats);
+};
+
+struct engine *interp_create_accelerated(const struct machine *machine,
+                                         const struct accelerator *accelerator, struct error *err);
+
+/* Executes block B. */
+void interp_execute(struct vcpu *c, struct block *b);
+/* Executes the one instruction at X86_RIP. */
+void interp_execute_one(struct vcpu *c);
+/* Translates an access in the present context and enters it into the software TLB. Returns whether
+ * it can now be made directly; raises what the access raises. */
+bool interp_fill(struct vcpu *c, uint64_t linear, unsigned size, bool write);
+/* Forgets all decoded blocks (and has the accelerator forget). */
+void interp_forget(struct vcpu *c);
+
+#endif
