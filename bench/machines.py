@@ -18,6 +18,7 @@ ROOT = os.path.dirname(HERE)
 CACHE = os.path.join(HERE, "cache")
 DOPPEL = os.environ.get("DOPPEL", os.path.join(ROOT, "build", "doppel"))
 KERNEL = os.path.join(ROOT, "guests", "cache", "vmlinuz-6.1")
+PROGRAM = os.path.join(CACHE, "bench")
 SMALL, LARGE = os.path.join(CACHE, "small.img"), os.path.join(CACHE, "large.img")
 AGENT, UP = "/bench/bench", "/bench/up"
 
@@ -165,7 +166,7 @@ class Machine:
         if kind.argv:
             self.process = Process(kind.argv(cpus, memory, image, AGENT))
         else:
-            self.process = Process([os.path.join(CACHE, "bench"), self.data], NATIVE_ENV)
+            self.process = Process([PROGRAM, self.data], NATIVE_ENV)
         try:
             self._until_ready(START_S)
         except BaseException:

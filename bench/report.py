@@ -87,7 +87,7 @@ def test_table(found, group):
             if native and machine != "native":
                 row.append(human_ratio(found.ratio(test, machine, "native")))
         rows.append(row + [human_ratio(found.ratio(test, b, a)) for a, b in pairs])
-    if group in ("kernel", "smp"):
+    if group in ("kernel", "smp") or not others:
         return TITLES[group], head, rows
     mean = [None, "geometric mean"] + [""] * native
     for machine in others:
@@ -182,7 +182,8 @@ def circumstances(found):
              f"Medians of {host['rounds']} interleaved rounds in {host['seconds']} s, "
              f"{host['time']}; load {host['load_before']} before, {host['load_after']} after.",
              "Native programs run under the host's kernel, guests' under Debian's 6.1; natively, "
-             "the C library and OpenSSL do without AVX-512, which guests do not have."]
+             "the C library and OpenSSL do without AVX-512, which guests do not have. "
+             "What takes over 3 s is measured once."]
     if host["load_before"] > 0.5:
         lines.append("The host was busy with something else: the figures are noisy.")
     for machine, clock in found.results["clock"].items():

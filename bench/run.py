@@ -7,6 +7,7 @@ import argparse
 import fnmatch
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -26,7 +27,7 @@ PROGRAMS = [
     ("gzip", "6 MiB", "@text", ["/bin/gzip", "-6"]),
     ("xz", "6 MiB", "@text", ["/usr/bin/xz", "-1"]),
     ("zstd", "6 MiB", "@text", ["/usr/bin/zstd", "-q", "-6", "-T1"]),
-    ("text-sort", "6 MiB", "@text", ["/usr/bin/sort", "--parallel=1"]),
+    ("sort", "6 MiB", "@text", ["/usr/bin/sort", "--parallel=1"]),
     ("awk", "6 MiB", "@text",
      ["/usr/bin/mawk", "{ for (i = 1; i <= NF; i++) n[$i]++ } END { for (w in n) s += n[w] }"]),
     ("openssl-aes", "16 KiB of AES-256-GCM", "/dev/null",
@@ -92,6 +93,11 @@ class Progress:
         if sys.stderr.isatty():
             print("\r\033[K", end="", file=sys.stderr)
         print(text, file=sys.stderr, flush=True)
+
+    def part(self, text):
+        """Enough for where nobody watches."""
+        if not sys.stderr.isatty():
+            print(text, file=sys.stderr, flush=True)
 
     def end(self):
         if sys.stderr.isatty():
@@ -224,6 +230,7 @@ class Bench:
         """Measures everything. Even when interrupted, what was found is in self.results."""
         try:
             for number in range(self.options.rounds):
+                self.progress.part(f"round {number + 1} of {self.options.rounds}")
                 turn = 1 if number % 2 == 0 else -1  # so that none always comes first
                 for kind in self.booting[::turn]:
                     self.boot_once(kind)
@@ -312,6 +319,7 @@ def main():
     options.groups = [g for g in GROUPS if chosen(options.only, g)]
     if not tests and "boot" not in options.groups:
         sys.exit("bench: --only leaves nothing to do")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # no machine is left behind
     described = host()
     bench = Bench(options, [kinds[name] for name in kinds if name in options.engines], tests)
     start = time.monotonic()

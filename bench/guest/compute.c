@@ -379,7 +379,7 @@ const struct test compute_tests[] = {
     {"integer", "compute", "hash step", fill_table, integer, NULL, 0},
     {"sieve", "compute", "sieve of 32768", NULL, sieve, NULL, 0},
     {"division", "compute", "two divisions", NULL, division, NULL, 0},
-    {"sort", "compute", "qsort of 1024", fill_table, sort, NULL, 0},
+    {"qsort", "compute", "1024 numbers", fill_table, sort, NULL, 0},
     {"calls", "compute", "fib(12)", NULL, calls, NULL, 0},
     {"indirect-calls", "compute", "call", NULL, indirect_calls, NULL, 0},
     {"bytecode", "compute", "bytecode", NULL, bytecode, NULL, 0},
