@@ -1,26 +1,26 @@
 /*
- * Cases from cases.S.
+ * Cases from cases-*.S.
  */
 #include "cases.h"
 
 #include <string.h>
 
-/* The table that the CASE macro builds. */
+/* The table that the CASE macro builds; the linker names its ends. */
 struct hand_case {
     const char *name;
     const uint8_t *start, *end;
     uint32_t bits, writable;
 };
-extern const struct hand_case hand_cases[], hand_cases_end[];
+extern const struct hand_case __start_hand_cases[], __stop_hand_cases[];
 
 unsigned cases_count(void)
 {
-    return (unsigned)(hand_cases_end - hand_cases);
+    return (unsigned)(__stop_hand_cases - __start_hand_cases);
 }
 
 void cases_make(const struct generator *g, unsigned i, unsigned variation, struct diff_case *c)
 {
-    const struct hand_case *h = &hand_cases[i];
+    const struct hand_case *h = &__start_hand_cases[i];
     uint64_t base, *gpr = c->in.gpr;
     struct rng rng;
 

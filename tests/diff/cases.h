@@ -1,5 +1,5 @@
 /*
- * Cases written by hand, in cases.S.
+ * Cases written by hand, in cases-*.S.
  */
 #ifndef DOPPEL_TESTS_DIFF_CASES_H
 #define DOPPEL_TESTS_DIFF_CASES_H

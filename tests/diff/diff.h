@@ -6,7 +6,7 @@
  *   generate.c  one case from (seed, number): bytes, registers, memory
  *   sequence.c  cases of many instructions
  *   steer.c     makes operands point at memory that is there (or deliberately not)
- *   cases.S     cases written by hand
+ *   cases*      cases written by hand
  *   segments.c  the segments of code that is not 64-bit
  *   native.c    runs a case on the host's processor
  *   engine.c    runs a case as CPL 3 code of a tiny guest, under any engine

@@ -29,7 +29,7 @@ static const struct {
     {ZYDIS_MNEMONIC_SMSW, "the host's kernel emulates it (UMIP)"},
     {ZYDIS_MNEMONIC_SYSCALL, "enters the host's kernel"},
     {ZYDIS_MNEMONIC_SYSENTER, "enters the host's kernel"},
-    {ZYDIS_MNEMONIC_INT, "the host's kernel decides which gates are open; see cases.S"},
+    {ZYDIS_MNEMONIC_INT, "the host's kernel decides which gates are open; see cases-system.S"},
     {ZYDIS_MNEMONIC_INT1, "a hypervisor that intercepts #DB reports another address"},
     {ZYDIS_MNEMONIC_VMCALL, "reaches the host's hypervisor"},
     {ZYDIS_MNEMONIC_VMMCALL, "reaches the host's hypervisor"},

@@ -453,3 +453,58 @@ bool generate_single(const struct generator *g, uint64_t number, struct diff_cas
     }
     return false;
 }
+
+/* Whether no processor that Zydis knows has the instruction, so that the host's cannot either. Of
+ * what AMD's ignore prefixes of and Zydis does not, and of AMD's own opcodes, it is not sure. */
+static bool is_undefined(enum x86_code_size size, const uint8_t *bytes, unsigned prefixes)
+{
+    ZydisDecoder decoder;
+    ZydisDecodedInstruction z;
+    ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
+    struct x86_insn insn;
+    const uint8_t *opcode = bytes + prefixes;
+
+    if (x86_decode(size, false, bytes, 15, &insn) != -1 || opcode[0] == 0x8F ||
+        (opcode[0] == 0x0F && opcode[1] == 0x01))
+        return false;
+    if (size == X86_CODE64)
+        ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+    else if (size == X86_CODE32)
+        ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
+    else
+        ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16);
+    return ZYAN_FAILED(ZydisDecoderDecodeFull(&decoder, bytes, 15, &z, op));
+}
+
+bool generate_undefined(const struct generator *g, uint64_t number, struct diff_case *c)
+{
+    static const uint8_t prefix[] = {0x66, 0xF2, 0xF3, 0xF0, 0x48, 0x2E};
+    static const uint8_t escape[][2] = {{0, 0}, {0x0F, 0}, {0x0F, 0x38}, {0x0F, 0x3A}};
+    enum x86_code_size size = (enum x86_code_size)(number / 64 % 3);
+    struct rng rng;
+
+    generate_empty(g, number, size, c, &rng);
+    for (unsigned attempt = 0; attempt < 1000; attempt++) {
+        const uint8_t *e = escape[rng_below(&rng, ARRAY_SIZE(escape))];
+        unsigned n = 0, prefixes;
+        uint8_t bytes[15];
+
+        random_bytes(&rng, bytes, sizeof(bytes));
+        if (rng_percent(&rng, 60))
+            bytes[n++] = prefix[rng_below(&rng, ARRAY_SIZE(prefix))];
+        prefixes = n;
+        for (unsigned i = 0; i < 2; i++)
+            if (e[i])
+                bytes[n++] = e[i];
+        if (!is_undefined(size, bytes, prefixes))
+            continue;
+        c->size = sizeof(bytes);
+        /* Not at the end of a page: there the rest of it may be asked for first. */
+        c->in.rip = DIFF_LOW + DIFF_CODE + 0x200 + rng_below(&rng, 0xC00);
+        case_poke(c, c->in.rip, bytes, c->size);
+        if (size != X86_CODE64)
+            c->in.rip -= diff_segment_base(c, X86_CS);
+        return true;
+    }
+    return false;
+}

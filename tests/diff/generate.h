@@ -18,6 +18,8 @@ void generator_init(struct generator *g, const struct forms *forms, uint64_t see
 /* Case NUMBER of single instructions is of form NUMBER % count. False when no valid operands were
  * found for it. */
 bool generate_single(const struct generator *g, uint64_t number, struct diff_case *c);
+/* An opcode that is undefined on every processor. */
+bool generate_undefined(const struct generator *g, uint64_t number, struct diff_case *c);
 /* sequence.c: up to 30 instructions, some of them in a loop or modifying their own code. */
 bool generate_sequence(const struct generator *g, uint64_t number, struct diff_case *c);
 

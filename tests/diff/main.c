@@ -44,14 +44,17 @@ struct test {
     uint32_t *form_bad; /* and differed */
 };
 
-/* Case N: every eighth is a sequence, unless single mnemonics were asked for. */
+/* Case N: every eighth is a sequence, and now and then an opcode is undefined, unless single
+ * mnemonics were asked for. */
 static bool make_case(struct test *t, uint64_t n, int *form)
 {
     *form = -1;
     if (t->opt.sequences || (!t->opt.only && n % 8 == 7))
         return generate_sequence(&t->generator, n, &t->c);
+    if (!t->opt.only && n % 64 == 0)
+        return generate_undefined(&t->generator, n, &t->c);
     if (!t->opt.only)
-        n -= n / 8;
+        n -= n / 8 + n / 64 + 1;
     *form = (int)(n % t->forms.count);
     return generate_single(&t->generator, n, &t->c);
 }
