@@ -214,6 +214,8 @@ static void call_gates(void)
     equal(seen[4], esp0 - 24, "ESP from the TSS, less SS ESP 2 parameters CS EIP");
     user_faults(GP, GATE_FOR_KERNEL, u_far_call, GATE_FOR_KERNEL | 3,
                 "a gate of DPL 0 from level 3");
+    user_faults(GP, GATE_FOR_KERNEL, u_far_call, GATE_FOR_KERNEL, "the same with RPL 0");
+    faults(GP, GATE_FOR_KERNEL, FAR_CALL(GATE_FOR_KERNEL | 3, 0), "and from level 0 with RPL 3");
     user_faults(NP, GATE_ABSENT, u_far_call, GATE_ABSENT | 3, "a gate not present");
     user_faults(GP, 0, u_far_call, GATE_NULL | 3, "a gate to null");
     user_faults(GP, KDATA, u_far_call, GATE_TO_DATA | 3, "a gate to data");
