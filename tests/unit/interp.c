@@ -528,6 +528,102 @@ static void test_lgdt_64(void **unused)
     assert_int_equal(cpu.gdtr.base, 0x4500C000);
 }
 
+/* Strings are moved page by page where that shows nothing. */
+static void test_strings(void **unused)
+{
+    static const struct {
+        uint8_t code[4];
+        uint32_t limit, rcx, left;
+        int vector;
+    } cases[] = {
+        {{0xF3, 0xA4, 0xF4}, 0xFFFFFFFF, 0x1234, 0, -1},
+        {{0xF3, 0x64, 0xA4, 0xF4}, 0xFFFFFFFF, 0x1234, 0, -1}, /* FS: */
+        {{0xF3, 0x64, 0xA4, 0xF4}, 0x20010, 0x20, 0x20 - 0x11, X86_GP},
+        {{0xF3, 0x64, 0xA5, 0xF4}, 0x20010, 0x20, 0x20 - 4, X86_GP},
+    };
+    static uint8_t bytes[0x1300];
+    struct x86_cpu cpu;
+
+    for (unsigned i = 0; i < sizeof(bytes); i++)
+        bytes[i] = (uint8_t)(i * 17 + i / 256);
+    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+        uint64_t size = cases[i].code[2] == 0xA5 ? 4 : 1, done = cases[i].rcx - cases[i].left;
+
+        rig_clear(rig);
+        put(CODE, cases[i].code, sizeof(cases[i].code));
+        put(0x20000, bytes, sizeof(bytes));
+        rig_state_32(rig, &cpu, CODE);
+        cpu.seg[X86_FS].limit = cases[i].limit;
+        cpu.reg[X86_RCX] = cases[i].rcx;
+        cpu.reg[X86_RSI] = 0x20000;
+        cpu.reg[X86_RDI] = 0x30001;
+        assert_int_equal(run(&cpu), EXIT_HALT);
+        if (cases[i].vector >= 0)
+            assert_int_equal(vector_of(&cpu), cases[i].vector);
+        assert_int_equal(cpu.reg[X86_RCX], cases[i].left);
+        assert_int_equal(cpu.reg[X86_RSI], 0x20000 + done * size);
+        assert_int_equal(cpu.reg[X86_RDI], 0x30001 + done * size);
+        assert_memory_equal((uint8_t *)mem_page(rig->machine.mem, 0x30) + 1, bytes, done * size);
+        assert_int_equal(get(0x30001 + done * size, 1), 0);
+    }
+    /* A segment that is not flat, in 64-bit code with addresses of 32 bits: RSI wraps, the linear
+     * address does not. */
+    rig_clear(rig);
+    PUT(CODE, 0x67, 0xF3, 0x64, 0xA4, 0xF4);
+    rig_map(rig, 0x100000000, 0x20000, PTE);
+    put(0x20000, "abcdefgh", 8);
+    put(0x804, "ABCD", 4);
+    rig_state_64(rig, &cpu, CODE);
+    cpu.seg[X86_FS].base = 0x804;
+    cpu.reg[X86_RCX] = 6;
+    cpu.reg[X86_RSI] = 0xFFFFFFFD; /* 100000801h */
+    put(0x20801, "xyz", 3);
+    cpu.reg[X86_RDI] = 0x30000;
+    assert_int_equal(run(&cpu), EXIT_HALT);
+    assert_memory_equal(mem_page(rig->machine.mem, 0x30), "xyzABC", 6);
+    assert_int_equal(cpu.reg[X86_RSI], 3);
+}
+
+/* A register of a device that counts what happens to it. */
+static struct device {
+    uint64_t value;
+    unsigned reads, writes;
+} device;
+
+static uint64_t device_read(void *dev, uint64_t offset, unsigned size)
+{
+    device.reads++;
+    return device.value;
+}
+
+static void device_write(void *dev, uint64_t offset, unsigned size, uint64_t value)
+{
+    device.writes++;
+    device.value = value;
+}
+
+static void test_locked_mmio(void **unused)
+{
+    static const struct bus_ops ops = {device_read, device_write, 8};
+    struct x86_cpu cpu;
+
+    rig_clear(rig);
+    assert_int_equal(
+        bus_claim(rig->machine.bus, BUS_MMIO, MEM_VGA_START, 8, "register", &ops, &device, NULL),
+        0);
+    PUT(CODE, 0xF0, 0x0F, 0xC1, 0x0B, 0xF0, 0xFF, 0x03, 0xF4); /* lock xadd, inc dword [ebx] */
+    rig_state_32(rig, &cpu, CODE);
+    cpu.reg[X86_RBX] = MEM_VGA_START;
+    cpu.reg[X86_RCX] = 5;
+    device.value = 100;
+    assert_int_equal(run(&cpu), EXIT_HALT);
+    assert_int_equal(device.value, 106);
+    assert_int_equal(cpu.reg[X86_RCX], 100);
+    assert_int_equal(device.reads, 2);
+    assert_int_equal(device.writes, 2);
+    bus_release(rig->machine.bus, BUS_MMIO, MEM_VGA_START);
+}
+
 /* Returning to virtual-8086 mode checks EIP against the limit of 64 KiB. */
 static void test_iret_to_v86(void **unused)
 {
@@ -576,6 +672,8 @@ int main(void)
         cmocka_unit_test(test_debug_exceptions),
         cmocka_unit_test(test_inner_stack_too_small),
         cmocka_unit_test(test_lgdt_64),
+        cmocka_unit_test(test_strings),
+        cmocka_unit_test(test_locked_mmio),
         cmocka_unit_test(test_iret_to_v86),
     };
 

@@ -5,13 +5,12 @@
  * and they are kept as LAHF and SETO give them.
  */
 #include "cpu/interp/access.h"
+#include "cpu/interp/compute.h"
 #include "cpu/interp/handlers.h"
 
 /* CF from c->cc, for instructions that consume it. */
-#define CARRY_IN  "btw $8, %[cc]\n\t"
-#define NO_CARRY  ""
-#define FLAGS_OUT "\n\tlahf\n\tseto %%al"
-
+#define CARRY_IN "btw $8, %[cc]\n\t"
+#define NO_CARRY ""
 /* a OP b on the host; the result in a. */
 #define COMPUTE(INSN, PREPARE)                                                                     \
     __asm__(PREPARE INSN " %[b], %[a]" FLAGS_OUT                                                   \

@@ -3,9 +3,8 @@
  * 32-bit code.
  */
 #include "cpu/interp/access.h"
+#include "cpu/interp/compute.h"
 #include "cpu/interp/handlers.h"
-
-#define FLAGS_OUT "\n\tlahf\n\tseto %%al"
 
 /* The guest's atomics may be misaligned, which the compilers' own do not allow. */
 #define LOCKED(B, SUFFIX)                                                                          \
@@ -199,18 +198,9 @@ EXCHANGES(16, "w")
 EXCHANGES(32, "l")
 EXCHANGES(64, "q")
 
-#define FORMS2(NAME, B)                                                                            \
-    {                                                                                              \
-        NAME##B##_r, NAME##B##_m                                                                   \
-    }
-#define BY_SIZE(NAME)                                                                              \
-    {                                                                                              \
-        FORMS2(NAME, 8), FORMS2(NAME, 16), FORMS2(NAME, 32), FORMS2(NAME, 64)                      \
-    }
-
-uop_fn *const xadd_handlers[SIZES][2] = BY_SIZE(xadd);
-uop_fn *const cmpxchg_handlers[SIZES][2] = BY_SIZE(cmpxchg);
-uop_fn *const xchg_handlers[SIZES][2] = BY_SIZE(xchg);
+uop_fn *const xadd_handlers[SIZES][2] = FORMS2_BY_SIZE(xadd);
+uop_fn *const cmpxchg_handlers[SIZES][2] = FORMS2_BY_SIZE(cmpxchg);
+uop_fn *const xchg_handlers[SIZES][2] = FORMS2_BY_SIZE(xchg);
 
 const struct uop *op_cmpxchg8b(struct vcpu *c, const struct uop *op)
 {

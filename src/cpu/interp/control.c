@@ -5,12 +5,6 @@
 #include "cpu/interp/debug.h"
 #include "cpu/interp/handlers.h"
 
-static void require_cpl0(struct vcpu *c, const struct uop *op)
-{
-    if (cpl(c) != 0)
-        raise_error(c, op, X86_GP, 0);
-}
-
 #define CR0_DEFINED                                                                                \
     (X86_CR0_PE | X86_CR0_MP | X86_CR0_EM | X86_CR0_TS | X86_CR0_ET | X86_CR0_NE | X86_CR0_WP |    \
      X86_CR0_AM | X86_CR0_NW | X86_CR0_CD | X86_CR0_PG)
@@ -168,13 +162,6 @@ const struct uop *op_lmsw(struct vcpu *c, const struct uop *op)
     /* PE can be set but not cleared. */
     write_cr(c, op, 0, (c->x.cr0 & ~mask) | (value & (mask | X86_CR0_PE)));
     return end_block(c, op);
-}
-
-/* UMIP: user code may not read where system structures are. */
-static void check_umip(struct vcpu *c, const struct uop *op)
-{
-    if ((c->x.cr4 & X86_CR4_UMIP) && cpl(c) > 0)
-        raise_error(c, op, X86_GP, 0);
 }
 
 const struct uop *op_smsw(struct vcpu *c, const struct uop *op)

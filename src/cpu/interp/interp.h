@@ -76,12 +76,12 @@ struct block {
     struct code_page *page;
     uint64_t gpa;
     struct block *hash_next;
-    struct block *link[2]; /* successors within the page, once known */
+    struct block *link[2];          /* successors within the page, once known */
     const void *code[MMU_CONTEXTS]; /* an accelerator's */
-    uint32_t heat;         /* executions that an accelerator has seen */
-    uint32_t generation;   /* of the page when decoded */
-    uint16_t count;        /* instructions */
-    uint16_t uops;         /* and one to go on with, where no branch ends the block */
+    uint32_t heat;                  /* executions that an accelerator has seen */
+    uint32_t generation;            /* of the page when decoded */
+    uint16_t count;                 /* instructions */
+    uint16_t uops;                  /* and one to go on with, where no branch ends the block */
     uint16_t bytes;
     uint8_t mode;
     bool cached; /* in the cache proper: its bytes lie in one page of RAM */
@@ -136,7 +136,7 @@ struct vcpu {
     bool repeating;  /* a repeated string instruction will go on */
     bool ss_shadow;  /* the last instruction loaded SS: debug traps wait, too */
     bool no_step;    /* the instruction under way hands over to a handler: no single-step trap */
-    bool single;        /* the next block is to be one instruction long */
+    bool single;     /* the next block is to be one instruction long */
     bool keep_rf;    /* the instruction under way loads RF (IRET, task switch) */
     bool holds_stop; /* this vCPU has stopped the others (a split locked access) */
     bool check_interrupt;        /* an interrupt may be waiting for IF, a shadow or the TPR */
@@ -175,7 +175,7 @@ struct vcpu {
     unsigned history_at;
     uint64_t exits[CAUSE_COUNT];
     uint64_t run_ns;
-    unsigned pauses; /* PAUSE in a row, to give the core away */
+    unsigned pauses; /* PAUSEs since the last interrupt, to give the core away now and then */
 
     _Alignas(64) uint8_t bounce[192];
     struct mmu mmu;
@@ -280,6 +280,19 @@ const struct uop *end_block(struct vcpu *c, const struct uop *op);
 _Noreturn void raise_fault(struct vcpu *c, const struct uop *op, int vector);
 _Noreturn void raise_error(struct vcpu *c, const struct uop *op, int vector, uint32_t error);
 _Noreturn void raise_page_fault(struct vcpu *c, const struct uop *op, uint64_t va, uint32_t error);
+
+static inline void require_cpl0(struct vcpu *c, const struct uop *op)
+{
+    if (cpl(c) != 0)
+        raise_error(c, op, X86_GP, 0);
+}
+
+/* UMIP: user code may not read where system structures are. */
+static inline void check_umip(struct vcpu *c, const struct uop *op)
+{
+    if ((c->x.cr4 & X86_CR4_UMIP) && cpl(c) > 0)
+        raise_error(c, op, X86_GP, 0);
+}
 
 /* After changes that derived state depends on: segments, control registers, CPL, RFLAGS. */
 void update_mode(struct vcpu *c);     /* CS, CR0, EFER, RFLAGS.VM, segment bases and limits */

@@ -2,9 +2,8 @@
  * MUL, IMUL, DIV, IDIV. Quotients that do not fit raise #DE before the host could.
  */
 #include "cpu/interp/access.h"
+#include "cpu/interp/compute.h"
 #include "cpu/interp/handlers.h"
-
-#define FLAGS_OUT "\n\tlahf\n\tseto %%al"
 
 #define RAX 0
 #define RDX 16 /* byte offset of X86_RDX */
@@ -163,18 +162,9 @@ MULDIV_SIZES(imulw)
 MULDIV_SIZES(div)
 MULDIV_SIZES(idiv)
 
-#define FORMS2(NAME, B)                                                                            \
-    {                                                                                              \
-        NAME##B##_r, NAME##B##_m                                                                   \
-    }
-#define BY_SIZE(NAME)                                                                              \
-    {                                                                                              \
-        FORMS2(NAME, 8), FORMS2(NAME, 16), FORMS2(NAME, 32), FORMS2(NAME, 64)                      \
-    }
-
 uop_fn *const muldiv_handlers[MULDIVS][SIZES][2] = {
-    [MD_MUL] = BY_SIZE(mul),
-    [MD_IMUL] = BY_SIZE(imulw),
-    [MD_DIV] = BY_SIZE(div),
-    [MD_IDIV] = BY_SIZE(idiv),
+    [MD_MUL] = FORMS2_BY_SIZE(mul),
+    [MD_IMUL] = FORMS2_BY_SIZE(imulw),
+    [MD_DIV] = FORMS2_BY_SIZE(div),
+    [MD_IDIV] = FORMS2_BY_SIZE(idiv),
 };

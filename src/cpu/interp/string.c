@@ -49,6 +49,15 @@ static uint64_t in_page(const struct uop *op, uint64_t linear, uint64_t count)
     return MIN(count, left / op->osize);
 }
 
+/* Whether a run within a page may be done at once: it goes up, and no limit or wrap can come
+ * between its first element and its last. */
+static bool in_one_go(const struct vcpu *c, const struct uop *op, uint64_t run)
+{
+    bool flat = in_64(c) || (c->mode & MODE_FLAT);
+
+    return run > 1 && step(c, op) > 0 && flat && (op->seg < X86_FS || op->asize == 8);
+}
+
 /* --- One step of each: returns how many of at most COUNT elements it did ---------------------- */
 
 static uint64_t movs(struct vcpu *c, const struct uop *op, uint64_t count)
@@ -56,7 +65,7 @@ static uint64_t movs(struct vcpu *c, const struct uop *op, uint64_t count)
     uint64_t from = source(c, op), to = destination(c, op, MMU_WRITE);
     uint64_t run = MIN(in_page(op, from, count), in_page(op, to, count));
 
-    if (run > 1 && step(c, op) > 0 && in_64(c)) {
+    if (in_one_go(c, op, run)) {
         uint64_t bytes = run * op->osize;
         const void *s = fast_read(c, from, 1);
         void *d = fast_write(c, to, 1);
@@ -90,7 +99,7 @@ static uint64_t stos(struct vcpu *c, const struct uop *op, uint64_t count)
     uint64_t to = destination(c, op, MMU_WRITE), value = get_reg(c, 0, op->osize);
     uint64_t run = in_page(op, to, count);
 
-    if (run > 1 && step(c, op) > 0 && in_64(c)) {
+    if (in_one_go(c, op, run)) {
         void *d = fast_write(c, to, 1);
 
         if (d) {

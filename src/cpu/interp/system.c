@@ -9,12 +9,6 @@
 
 #include "cpu/interp/msr.h"
 
-static void require_cpl0(struct vcpu *c, const struct uop *op)
-{
-    if (cpl(c) != 0)
-        raise_error(c, op, X86_GP, 0);
-}
-
 const struct uop *op_undefined(struct vcpu *c, const struct uop *op)
 {
     int vector = (int)op->imm;

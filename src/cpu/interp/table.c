@@ -6,22 +6,10 @@
 #include "cpu/interp/handlers.h"
 #include "cpu/interp/segment.h"
 
-static void require_cpl0(struct vcpu *c, const struct uop *op)
-{
-    if (cpl(c) != 0)
-        raise_error(c, op, X86_GP, 0);
-}
-
 static void require_protected(struct vcpu *c, const struct uop *op)
 {
     if (in_real(c) || in_v86(c))
         raise_fault(c, op, X86_UD);
-}
-
-static void check_umip(struct vcpu *c, const struct uop *op)
-{
-    if ((c->x.cr4 & X86_CR4_UMIP) && cpl(c) > 0)
-        raise_error(c, op, X86_GP, 0);
 }
 
 static const struct uop *store_table(struct vcpu *c, const struct uop *op,

@@ -3,9 +3,8 @@
  * as in alu.c.
  */
 #include "cpu/interp/access.h"
+#include "cpu/interp/compute.h"
 #include "cpu/interp/handlers.h"
-
-#define FLAGS_OUT "\n\tlahf\n\tseto %%al"
 
 /* --- INC, DEC, NEG, NOT --------------------------------------------------------------------- */
 
@@ -80,24 +79,16 @@ NOT(16)
 NOT(32)
 NOT(64)
 
-#define FORMS2(NAME, B)                                                                            \
-    {                                                                                              \
-        NAME##B##_r, NAME##B##_m                                                                   \
-    }
-#define BY_SIZE(NAME)                                                                              \
-    {                                                                                              \
-        FORMS2(NAME, 8), FORMS2(NAME, 16), FORMS2(NAME, 32), FORMS2(NAME, 64)                      \
-    }
 #define LOCKED_BY_SIZE(NAME)                                                                       \
     {                                                                                              \
         NAME##8_lock, NAME##16_lock, NAME##32_lock, NAME##64_lock                                  \
     }
 
 uop_fn *const unary_handlers[UNARIES][SIZES][2] = {
-    [UNARY_INC] = BY_SIZE(inc),
-    [UNARY_DEC] = BY_SIZE(dec),
-    [UNARY_NEG] = BY_SIZE(neg),
-    [UNARY_NOT] = BY_SIZE(not ),
+    [UNARY_INC] = FORMS2_BY_SIZE(inc),
+    [UNARY_DEC] = FORMS2_BY_SIZE(dec),
+    [UNARY_NEG] = FORMS2_BY_SIZE(neg),
+    [UNARY_NOT] = FORMS2_BY_SIZE(not ),
 };
 
 uop_fn *const unary_locked_handlers[UNARIES][SIZES] = {
@@ -168,9 +159,10 @@ SHIFT_SIZES_OF(shr, "shr")
 SHIFT_SIZES_OF(sar, "sar")
 
 uop_fn *const shift_handlers[SHIFTS][SIZES][2] = {
-    [SHIFT_ROL] = BY_SIZE(rol), [SHIFT_ROR] = BY_SIZE(ror), [SHIFT_RCL] = BY_SIZE(rcl),
-    [SHIFT_RCR] = BY_SIZE(rcr), [SHIFT_SHL] = BY_SIZE(shl), [SHIFT_SHR] = BY_SIZE(shr),
-    [SHIFT_SAR] = BY_SIZE(sar),
+    [SHIFT_ROL] = FORMS2_BY_SIZE(rol), [SHIFT_ROR] = FORMS2_BY_SIZE(ror),
+    [SHIFT_RCL] = FORMS2_BY_SIZE(rcl), [SHIFT_RCR] = FORMS2_BY_SIZE(rcr),
+    [SHIFT_SHL] = FORMS2_BY_SIZE(shl), [SHIFT_SHR] = FORMS2_BY_SIZE(shr),
+    [SHIFT_SAR] = FORMS2_BY_SIZE(sar),
 };
 
 #define CL_FORMS(NAME, B)                                                                          \
