@@ -320,7 +320,9 @@ static void put_legacy_prefixes(struct rng *rng, const struct form *f, uint8_t *
 
 static unsigned put_opcode(struct rng *rng, const struct form *f, uint8_t *bytes)
 {
-    uint8_t extend = f->code_size == X86_CODE64 ? (uint8_t)(rng_next(rng) & rng_next(rng) & 7) : 0;
+    uint64_t r = rng_next(rng);
+    /* REX.R, X and B: each in a quarter of the cases. */
+    uint8_t extend = f->code_size == X86_CODE64 ? (uint8_t)(r & r >> 8 & 7) : 0;
     unsigned n = 0;
 
     put_legacy_prefixes(rng, f, bytes, &n);

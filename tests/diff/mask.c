@@ -75,8 +75,9 @@ static void mask_undefined_flags(const struct diff_case *c, const struct diff_re
     }
 }
 
-/* No engine that executes x87 instructions elsewhere than where the guest has them can keep the
- * pointers for free, and no known guest reads them but to save them. */
+/* An engine that executes x87 instructions elsewhere than where the guest has them, and with other
+ * memory operands, gets FIP and FDP right mostly and FOP not at all; no known guest reads them but
+ * to save them. */
 static void mask_x87_pointers(const struct diff_case *c, const struct diff_result *native,
                               struct mask *mask)
 {
@@ -281,7 +282,7 @@ static const struct rule rules[] = {
     {"undefined-flags", "SDM volume 2, Flags Affected of each instruction; volume 1, appendix A",
      mask_undefined_flags},
     {"x87-pointers",
-     "SDM volume 1, 8.1.8: FOP, FIP and FDP, which the engines do not keep (a known deviation)",
+     "SDM volume 1, 8.1.8: FOP, FIP and FDP are not kept exactly (a known deviation)",
      mask_x87_pointers},
     {"x87-pointers-saved", "SDM volume 1, 8.1.10, 10.5.1: the same, in memory",
      mask_saved_pointers},

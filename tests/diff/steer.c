@@ -526,8 +526,8 @@ bool steer(struct plan *p, const struct x86_insn *insn)
         /* Between the elements of a gather there may be a trap or not. */
         if (op->mem.type == ZYDIS_MEMOP_TYPE_VSIB)
             p->c->in.rflags &= ~(uint64_t)(X86_FLAG_AC | X86_FLAG_TF);
-        /* Whether vectors are checked is for each vendor to say (SDM volume 2, 2.7; APM volume 2,
-         * 8.2.18). */
+        /* Whether vectors are checked is for each vendor to say (SDM volume 2, 2.4; APM volume 2,
+         * 8.2.17). */
         if (op->size > 64)
             p->c->in.rflags &= ~(uint64_t)X86_FLAG_AC;
         if (gpr_of(op->mem.base) == X86_RSP)
