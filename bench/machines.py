@@ -30,6 +30,7 @@ NATIVE_ENV = {
     "OPENSSL_ia32cap": ":~0x600D0230000",
 }
 START_S, ANSWER_S = 120, 120
+DRIFT_S = 10
 
 
 class Failed(Exception):
@@ -73,13 +74,13 @@ def kinds():
 
 
 def engines():
-    """The engines that doppel knows; the newest first, auto left out."""
+    """The engines that doppel knows, the reference last; not auto, which is one of them."""
     said = subprocess.run([DOPPEL, "run", "--engine", "?"], stderr=subprocess.PIPE, text=True,
                           check=False).stderr
     known = re.search(r"\(known: (.*)\)", said)
     if not known:
         raise Failed(f"cannot tell the engines of {DOPPEL}: {said.strip()}")
-    return [e for e in reversed(known.group(1).split(", ")) if e != "auto"]
+    return sorted(set(known.group(1).split(", ")) - {"auto"}, key=lambda e: (e == "interp", e))
 
 
 class Process:
@@ -161,7 +162,7 @@ class Machine:
     """A machine that waits for tests to run."""
 
     def __init__(self, kind, cpus, image, memory):
-        self.kind = kind
+        self.kind, self.first, self.last = kind, None, None
         self.data = "" if kind.argv else os.path.join(CACHE, "root")
         if kind.argv:
             self.process = Process(kind.argv(cpus, memory, image, AGENT))
@@ -188,26 +189,32 @@ class Machine:
         return [text.split(" ", 4)[1:] for text, _ in lines if text.startswith("test ")]
 
     def run(self, command):
-        """Runs one command. Returns ns per operation, the number of operations, the output's lines,
-        and by how much the machine's clock and the host's disagree: (ns, fraction)."""
+        """Runs one command. Returns ns per operation, the number of operations and the output's
+        lines."""
         self.process.tell(command)
-        clock, output, result = {}, [], None
+        output, result = [], None
         for text, when in self._until_ready(ANSWER_S):
             word, _, rest = text.partition(" ")
             if word == "error":
                 raise Failed(rest)
             if word in ("begin", "end"):
-                clock[word] = (int(rest), when)
+                self.last = int(rest), when
+                self.first = self.first or self.last
             elif word == "out":
                 output.append(rest)
             elif word == "result":
                 ns, ops = rest.split()
                 result = float(ns), int(ops)
-        if result is None or len(clock) != 2:
+        if result is None:
             raise Failed("no result")
-        guest = clock["end"][0] - clock["begin"][0]
-        host = clock["end"][1] - clock["begin"][1]
-        return (*result, output, (abs(guest - host), abs(guest / host - 1)))
+        return (*result, output)
+
+    def drift(self):
+        """By what fraction this machine's clock has gone wrong so far; None: too early to tell, for
+        what is compared are two lines, and they may come late."""
+        if not self.last or self.last[1] - self.first[1] < DRIFT_S * 1e9:
+            return None
+        return (self.last[0] - self.first[0]) / (self.last[1] - self.first[1]) - 1
 
     def test(self, name, ms):
         return self.run(f"test {name} {ms}")

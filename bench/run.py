@@ -145,6 +145,7 @@ class Bench:
             sum(map(len, self.paths.values()))
         self.progress = Progress(steps)
         self.park = Park(self.progress)
+        self.interrupted = False
         self.results = {
             "machines": [k.name for k in self.runners],
             "engines": [k.name for k in self.runners if k.engine],
@@ -178,7 +179,8 @@ class Bench:
             return
         start = time.monotonic()
         try:
-            ns, ops, _, clock = test.run(self.park.get(kind, test.cpus), self.options.ms)
+            machine = self.park.get(kind, test.cpus)
+            ns, ops, _ = test.run(machine, self.options.ms)
         except (Failed, OSError) as error:
             self.failed(kind, test.name, error)
             self.park.drop(kind, test.cpus)
@@ -186,17 +188,15 @@ class Bench:
         times.append(ns)
         found["ops"][kind.name] = ops
         found.setdefault("s", {})[kind.name] = time.monotonic() - start
-        self.check_clock(kind, test, clock)
+        self.check_clock(machine, test.cpus)
 
     def too_long(self, kind, test):
         return self.results["tests"][test.name].get("s", {}).get(kind.name, 0) > LONG_S
 
-    def check_clock(self, kind, test, clock):
-        """A guest's clock may differ from the host's by what its messages took to come."""
-        ns, fraction = clock
-        worst = self.results["clock"].get(kind.name, {"fraction": 0})
-        if ns > 20e6 and fraction > max(worst["fraction"], 0.02):
-            self.results["clock"][kind.name] = {"fraction": fraction, "ns": ns, "test": test.name}
+    def check_clock(self, machine, cpus):
+        drift = machine.drift()
+        if drift is not None:
+            self.results["clock"].setdefault(machine.kind.name, {})[cpus] = drift
 
     def count(self, kind, test):
         """What the monitor counts for one operation: for many, less what it counts for few."""
@@ -241,6 +241,7 @@ class Bench:
                 for test in tests:
                     self.count(kind, test)
         except KeyboardInterrupt:
+            self.interrupted = True
             self.results["errors"].append("interrupted")
         finally:
             self.park.end()
@@ -326,7 +327,7 @@ def main():
     bench.run()
     described["seconds"] = round(time.monotonic() - start)
     described["load_after"] = round(os.getloadavg()[0], 2)
-    described.update(rounds=options.rounds, ms=options.ms, whole=not options.only)
+    described.update(rounds=options.rounds, ms=options.ms, whole=not options.only and not bench.interrupted)
     bench.results["host"] = described
     report.write(bench.results, options.output)
     sys.exit(1 if bench.results["errors"] else 0)

@@ -39,7 +39,7 @@ def check_program():
         for name, group, cpus, _ in tests:
             if group == "kernel" or int(cpus) > (os.cpu_count() or 1):
                 continue  # may not happen while one looks; cannot be done
-            ns, ops, output, _ = machine.test(name, 1)
+            ns, ops, output = machine.test(name, 1)
             assert ns > 0 and ops > 0 and not output, (name, ns, ops, output)
         assert machine.operations("syscall", 1234)[1] == 1234
         fails_with("cannot run 'nonesuch'", machine.test, "nonesuch", 1)
@@ -54,7 +54,7 @@ def check_exec():
     # Without a root of their own, the programs are this host's.
     process = machines.Process([machines.PROGRAM, ""])
     machine = machines.Machine.__new__(machines.Machine)
-    machine.process, machine.data = process, ""
+    machine.process, machine.data, machine.first = process, "", None
     try:
         machine._until_ready(10)
         shown = machine.run("exec /dev/null\tshow\t/bin/echo\ttwo words\tx")
@@ -84,7 +84,7 @@ def results():
                         {"resident": 60 << 20, "guest_resident": 20 << 20}},
                  "tcg-microvm": {"first_ns": [1e9], "shell_ns": [2e9]}},
         "paths": {"bt": {"syscall": {"instructions": 300, "syscall": 1.0, "port": 0.001}}},
-        "errors": ["tcg: gcc: exit status 1"], "clock": {},
+        "errors": ["tcg: gcc: exit status 1"], "clock": {"bt": {1: 0.001}, "tcg": {1: -0.35, 2: 0}},
         "host": {"cpu": "C", "cpus": 2, "kernel": "K", "doppel": "D", "commit": "0", "qemu": "Q",
                  "load_before": 0.1, "load_after": 1, "time": "T", "seconds": 5, "rounds": 3,
                  "ms": 1, "whole": True},
@@ -114,9 +114,15 @@ def check_report():
         assert os.path.getsize(os.path.join(folder, "results.json")) > 1000
     assert "| integer | thing | 11 ns | 22 ns | 2.00 | 110 ns | 10 | 5.00 |" in table, table
     assert "**geometric mean**" in table and "exit status 1" in table, table
+    assert "clock of tcg was -35.0% off" in table and "clock of bt" not in table, table
     assert "MISSED   null system call: 251.50 ns (at most 250 ns)" in said.getvalue()
     assert [report.human_time(ns) for ns in (0.5, 999, 12345, 2.5e9)] == \
         ["0.5 ns", "999 ns", "12.3 µs", "2.5 s"]
+    machine = machines.Machine.__new__(machines.Machine)
+    machine.first, machine.last = (7_000, 1_000), (7_000 + 16 * 10**9, 1_000 + 20 * 10**9)
+    assert abs(machine.drift() + 0.2) < 1e-9
+    machine.last = 7_001, 1_001
+    assert machine.drift() is None
     assert run.openssl_ns(["+DT:A:1:16384", "+R:500:A:0.5"]) == 1e6
 
 
