@@ -130,38 +130,29 @@ static void compare_memory(struct report *r, const struct diff_result *native,
     }
 }
 
-/* On the way from a case to the signal handler the processor clears the RPL of null selectors (SDM
- * volume 2, IRET), so that they look alike. */
-static uint16_t selector_value(uint16_t selector)
-{
-    return selector < 4 ? 0 : selector;
-}
-
 static unsigned compare_into(struct report *r, const struct diff_case *c,
                              const struct diff_result *native, const struct diff_result *engine)
 {
     const struct diff_state *n = &native->out, *e = &engine->out;
-    /* Outside 64-bit mode the upper halves are undefined, and R8-R15 too, after a mode switch (SDM
-     * volume 1, 3.4.1.1). */
-    bool narrow = c->code_size != X86_CODE64 || n->selector[X86_CS] != DIFF_CS64;
-    uint64_t width = narrow ? UINT32_MAX : UINT64_MAX;
     struct mask mask;
+    uint64_t width;
 
     mask_find(c, native, &mask);
     if (mask.skip)
         return 0;
+    width = mask.narrow ? UINT32_MAX : UINT64_MAX;
     check(r, "timeout", -1, native->timeout, engine->timeout);
     check(r, "vector", -1, (uint64_t)native->vector, (uint64_t)engine->vector);
     check(r, "error", -1, native->error | mask.error, engine->error | mask.error);
     check(r, "cr2", -1, native->cr2 | mask.cr2, engine->cr2 | mask.cr2);
     check(r, "rip", -1, n->rip, e->rip);
     check(r, "rflags", -1, n->rflags & ~mask.flags, e->rflags & ~mask.flags);
-    for (unsigned i = 0; i < (narrow ? 8u : 16u); i++)
+    for (unsigned i = 0; i < (mask.narrow ? 8u : 16u); i++)
         check(r, gpr_name[i], -1, n->gpr[i] & width & ~mask.gpr[i],
               e->gpr[i] & width & ~mask.gpr[i]);
     for (unsigned i = 0; i < X86_SEGMENTS; i++)
-        check(r, segment_name[i], -1, selector_value(n->selector[i]),
-              selector_value(e->selector[i]));
+        check(r, segment_name[i], -1, n->selector[i] & ~(n->selector[i] < 4 ? mask.null_rpl : 0u),
+              e->selector[i] & ~(e->selector[i] < 4 ? mask.null_rpl : 0u));
     check(r, "fs_base", -1, n->fs_base, e->fs_base);
     check(r, "gs_base", -1, n->gs_base, e->gs_base);
     compare_xsave(r, n->xsave, e->xsave, &mask);

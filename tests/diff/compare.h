@@ -13,6 +13,8 @@
 /* What of a case is not compared. */
 struct mask {
     bool skip;                                 /* nothing is */
+    bool narrow;                               /* but for the lower halves of eight registers */
+    uint16_t null_rpl;                         /* bits of null selectors */
     uint64_t flags, error, cr2, gpr[X86_GPRS]; /* bits */
     uint32_t vector_registers;                 /* a bit for each */
     bool x87_pointers;                         /* FOP, FIP, FDP */

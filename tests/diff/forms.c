@@ -43,6 +43,42 @@ const char *forms_excluded(ZydisMnemonic mnemonic)
     return NULL;
 }
 
+/* Opcodes that AMD's processors, of which the host may be one, have as something else. */
+static const struct {
+    uint16_t mnemonic;
+    uint8_t opcode, operand_width; /* 0: any */
+    const char *reason;
+} by_vendor[] = {
+    {ZYDIS_MNEMONIC_NOP, 0x0D, 0, "AMD: PREFETCH, no register (SDM volume 2, table A-3: NOP)"},
+    {ZYDIS_MNEMONIC_JMP, 0xFF, 64, "AMD: m16:32 (SDM volume 2, JMP: m16:64; APM volume 3)"},
+    {ZYDIS_MNEMONIC_CALL, 0xFF, 64, "AMD: m16:32 (SDM volume 2, CALL: m16:64; APM volume 3)"},
+    {ZYDIS_MNEMONIC_LSS, 0, 64, "AMD: m16:32 (SDM volume 2, LSS: m16:64; APM volume 3)"},
+    {ZYDIS_MNEMONIC_LFS, 0, 64, "AMD: m16:32 (SDM volume 2, LFS: m16:64; APM volume 3)"},
+    {ZYDIS_MNEMONIC_LGS, 0, 64, "AMD: m16:32 (SDM volume 2, LGS: m16:64; APM volume 3)"},
+};
+
+static bool differs_by_vendor(const struct x86_insn *insn)
+{
+    if (insn->info->class == X86_CLASS_BRANCH)
+        return false;
+    for (unsigned i = 0; i < ARRAY_SIZE(by_vendor); i++)
+        if (by_vendor[i].mnemonic == insn->z.mnemonic &&
+            (!by_vendor[i].opcode || by_vendor[i].opcode == insn->z.opcode) &&
+            (!by_vendor[i].operand_width || by_vendor[i].operand_width == insn->z.operand_width))
+            return true;
+    return false;
+}
+
+void forms_list_excluded(FILE *out)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(excluded); i++)
+        fprintf(out, "%-10s left out: %s\n", ZydisMnemonicGetString(excluded[i].mnemonic),
+                excluded[i].reason);
+    for (unsigned i = 0; i < ARRAY_SIZE(by_vendor); i++)
+        fprintf(out, "%-10s one form left out: %s\n", ZydisMnemonicGetString(by_vendor[i].mnemonic),
+                by_vendor[i].reason);
+}
+
 /* What makes a form: two encodings with the same signature are tested as one. */
 struct signature {
     uint16_t mnemonic;
@@ -170,23 +206,6 @@ static void encode_probe(const struct form *f, uint8_t modrm, uint8_t vvvv, uint
     bytes[n++] = modrm;
     if (f->memory && (modrm & 7) == 4)
         bytes[n] = 0x08;
-}
-
-/* Opcodes that AMD's processors, of which the host may be one, have as something else: a PREFETCH
- * that takes no register (SDM volume 2, table A-3: NOP), and far pointers with 32-bit offsets only
- * (SDM volume 2, JMP, CALL, LSS: m16:64; APM volume 3). */
-static bool differs_by_vendor(const struct x86_insn *insn)
-{
-    switch (insn->z.mnemonic) {
-    case ZYDIS_MNEMONIC_NOP: return insn->z.opcode == 0x0D;
-    case ZYDIS_MNEMONIC_JMP:
-    case ZYDIS_MNEMONIC_CALL:
-        return insn->info->class == X86_CLASS_FAR && insn->z.operand_width == 64;
-    case ZYDIS_MNEMONIC_LSS:
-    case ZYDIS_MNEMONIC_LFS:
-    case ZYDIS_MNEMONIC_LGS: return insn->z.operand_width == 64;
-    default: return false;
-    }
 }
 
 /* Tries one ModRM; says whether the instruction has one at all. */

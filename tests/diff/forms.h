@@ -6,6 +6,8 @@
 
 #include "diff.h"
 
+#include <stdio.h>
+
 /* One way to encode one kind of operands for one instruction. */
 struct form {
     ZydisMnemonic mnemonic;
@@ -35,5 +37,6 @@ void forms_free(struct forms *forms);
 
 /* Why MNEMONIC is left out, or NULL. */
 const char *forms_excluded(ZydisMnemonic mnemonic);
+void forms_list_excluded(FILE *out);
 
 #endif

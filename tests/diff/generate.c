@@ -456,8 +456,9 @@ bool generate_single(const struct generator *g, uint64_t number, struct diff_cas
     return false;
 }
 
-/* Whether no processor that Zydis knows has the instruction, so that the host's cannot either. Of
- * what AMD's ignore prefixes of and Zydis does not, and of AMD's own opcodes, it is not sure. */
+/* Whether no processor that Zydis knows has the instruction, so that the host's cannot either. It
+ * is not sure of AMD's own: XOP and LWP (8F), prefixes that are ignored in 0F 01, and LOCK MOV CR0,
+ * which is MOV CR8 (0F 20, 0F 22). */
 static bool is_undefined(enum x86_code_size size, const uint8_t *bytes, unsigned prefixes)
 {
     ZydisDecoder decoder;
@@ -466,8 +467,9 @@ static bool is_undefined(enum x86_code_size size, const uint8_t *bytes, unsigned
     struct x86_insn insn;
     const uint8_t *opcode = bytes + prefixes;
 
-    if (x86_decode(size, false, bytes, 15, &insn) != -1 || opcode[0] == 0x8F ||
-        (opcode[0] == 0x0F && opcode[1] == 0x01))
+    if (opcode[0] == 0x8F ||
+        (opcode[0] == 0x0F && (opcode[1] == 0x01 || opcode[1] == 0x20 || opcode[1] == 0x22)) ||
+        x86_decode(size, false, bytes, 15, &insn) != -1)
         return false;
     if (size == X86_CODE64)
         ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);

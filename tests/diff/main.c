@@ -309,6 +309,7 @@ int main(int argc, char **argv)
         return usage();
     if (t.opt.masks) {
         mask_list(stdout);
+        forms_list_excluded(stdout);
         return 0;
     }
     if (set_up(&t)) {

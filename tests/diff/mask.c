@@ -270,6 +270,20 @@ static void mask_wrap(const struct diff_case *c, const struct diff_result *nativ
             mask->skip |= operand_offset(c, &c->insn.op[i]) + c->insn.op[i].size / 8 > 1ULL << 32;
 }
 
+static void mask_upper_halves(const struct diff_case *c, const struct diff_result *native,
+                              struct mask *mask)
+{
+    mask->narrow = c->code_size != X86_CODE64 || native->out.selector[X86_CS] != DIFF_CS64;
+}
+
+static void mask_null_selectors(const struct diff_case *c, const struct diff_result *native,
+                                struct mask *mask)
+{
+    (void)c;
+    (void)native;
+    mask->null_rpl = 3;
+}
+
 static void mask_kernel_half(const struct diff_case *c, const struct diff_result *native,
                              struct mask *mask)
 {
@@ -309,6 +323,12 @@ static const struct rule rules[] = {
     {"wrap",
      "SDM volume 3, 5.3: where the limit is FFFFFFFF, an access that wraps may fault or not",
      mask_wrap},
+    {"upper-halves",
+     "SDM volume 1, 3.4.1.1: outside 64-bit mode they are undefined, and R8 to R15 too",
+     mask_upper_halves},
+    {"null-selector",
+     "SDM volume 2, IRET: on the native side the kernel's IRET clears the RPL of null selectors",
+     mask_null_selectors},
     {"kernel-half",
      "none: Linux reports every user access to its half as to a present page, to hide which are",
      mask_kernel_half},

@@ -16,11 +16,6 @@ struct plant {
     bool (*spoil)(struct rng *rng, const struct diff_case *c, struct diff_result *r);
 };
 
-static bool narrow(const struct diff_case *c, const struct diff_result *r)
-{
-    return c->code_size != X86_CODE64 || r->out.selector[X86_CS] != DIFF_CS64;
-}
-
 static bool spoil_vector(struct rng *rng, const struct diff_case *c, struct diff_result *r)
 {
     r->vector ^= 1;
@@ -62,8 +57,11 @@ static bool spoil_flags(struct rng *rng, const struct diff_case *c, struct diff_
 
 static bool spoil_gpr(struct rng *rng, const struct diff_case *c, struct diff_result *r)
 {
-    bool half = narrow(c, r);
+    struct mask mask;
+    bool half;
 
+    mask_find(c, r, &mask);
+    half = mask.narrow;
     r->out.gpr[rng_below(rng, half ? 8 : 16)] ^= 1ULL << rng_below(rng, half ? 32 : 64);
     return true;
 }
