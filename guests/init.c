@@ -33,6 +33,7 @@
 #define TYPING_POLL_FIRST_MS 1
 #define TYPING_POLL_MOST_MS  32
 #define LEADERLESS_POLLS     40
+#define AWAIT_END_SECONDS    10
 /* How often a typed end of file may go unheeded before the terminal is hung up. */
 #define TYPED_EOFS 16
 
@@ -306,6 +307,15 @@ static void open_terminal(struct session *s)
     }
 }
 
+/* The host knows how the session ended and ends the machine. Were init faster, the kernel's
+ * farewell would appear on the console. */
+static void await_end(struct session *s)
+{
+    tcdrain(s->line);
+    for (unsigned left = AWAIT_END_SECONDS; left > 0;)
+        left = sleep(left); /* ended children interrupt it */
+}
+
 /* In the child: becomes the command, or reports the errno on REPORT. */
 __attribute__((noreturn)) static void become_command(struct session *s, int pipes[3][2], int report)
 {
@@ -353,7 +363,7 @@ static void start_command(struct session *s)
 
         text[0] = error == ENOENT ? 127 : 126;
         send_frame(s, PROTO_FAIL, text, 1 + (size_t)n);
-        tcdrain(s->line);
+        await_end(s);
         end_machine(RB_POWER_OFF);
     }
     close(report[0]);
@@ -645,6 +655,7 @@ static void run_session(struct session *s)
     if (s->ended) {
         status = (uint8_t)s->status;
         send_frame(s, PROTO_EXIT, &status, 1);
+        await_end(s);
     }
     tcdrain(s->line);
 }
