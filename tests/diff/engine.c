@@ -8,9 +8,12 @@
 #include "base/loop.h"
 #include "base/util.h"
 
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define RAM       (4 * MiB)
 #define TABLES    0x1000ULL   /* page tables grow from here */
@@ -55,7 +58,10 @@ struct engine_executor {
     struct x86_cpu cpu;
     /* The watchdog: which case it saw last time, and which runs. */
     _Atomic uint64_t runs, seen;
-    _Atomic bool running;
+    _Atomic bool running, expired;
+    /* What interrupts cases, if wanted. */
+    pthread_t interrupter;
+    _Atomic bool interrupting;
 };
 
 /* No local APIC: nothing ever interrupts. */
@@ -259,13 +265,16 @@ void engine_run(void *opaque, const struct diff_case *c, struct diff_result *r)
     enum engine_exit exit;
 
     load_case(e, c);
-    e->ops->state_in(e->vcpu, &e->cpu);
     e->runs++;
-    e->running = true;
-    exit = e->ops->run(e->vcpu);
-    e->running = false;
-    e->port.requests = 0;
-    e->ops->state_out(e->vcpu, &e->cpu);
+    e->expired = false;
+    do { /* more than once when interrupted: the state goes out and in again */
+        e->port.requests = 0;
+        e->ops->state_in(e->vcpu, &e->cpu);
+        e->running = true;
+        exit = e->ops->run(e->vcpu);
+        e->running = false;
+        e->ops->state_out(e->vcpu, &e->cpu);
+    } while (exit == EXIT_KICK && !e->expired);
     r->timeout = exit == EXIT_KICK;
     r->vector = -1;
     r->error = r->cr2 = 0;
@@ -283,9 +292,37 @@ void engine_tick(void *opaque)
 
     if (!e->running)
         return;
-    if (e->seen == e->runs)
+    if (e->seen == e->runs) {
+        e->expired = true;
         cpu_port_request(&e->port, CPU_REQ_KICK);
+    }
     e->seen = e->runs;
+}
+
+static void *interrupt(void *executor)
+{
+    const struct timespec pause = {0, 5000};
+    struct engine_executor *e = executor;
+
+    while (e->interrupting) {
+        cpu_port_request(&e->port, CPU_REQ_KICK);
+        nanosleep(&pause, NULL);
+    }
+    return NULL;
+}
+
+bool engine_interrupt(struct engine_executor *e)
+{
+    sigset_t all, old;
+    int failed;
+
+    sigfillset(&all); /* the native side's signals are the other thread's */
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    e->interrupting = true;
+    failed = pthread_create(&e->interrupter, NULL, interrupt, e);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    e->interrupting = !failed;
+    return !failed;
 }
 
 struct engine_executor *engine_create(const struct engine_ops *ops)
@@ -325,6 +362,10 @@ void engine_destroy(struct engine_executor *e)
 {
     if (!e)
         return;
+    if (e->interrupting) {
+        e->interrupting = false;
+        pthread_join(e->interrupter, NULL);
+    }
     if (e->vcpu)
         e->ops->vcpu_destroy(e->vcpu);
     if (e->engine)

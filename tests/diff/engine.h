@@ -14,6 +14,10 @@ struct engine_executor;
 struct engine_executor *engine_create(const struct engine_ops *ops);
 void engine_destroy(struct engine_executor *e);
 
+/* From now on has cases interrupted, at instructions of chance, their state taken out of the engine
+ * and put in again. */
+bool engine_interrupt(struct engine_executor *e);
+
 void engine_run(void *executor, const struct diff_case *c, struct diff_result *r);
 /* Ends a case that was there at the last call too. From a signal handler. */
 void engine_tick(void *executor);

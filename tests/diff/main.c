@@ -24,7 +24,7 @@
 
 struct options {
     uint64_t seed, count, one;
-    bool have_one, list, masks, all, brief, self_test, sequences;
+    bool have_one, list, masks, all, brief, self_test, sequences, interrupt;
     const char *only, *hand, *engine;
 };
 
@@ -177,26 +177,21 @@ static int usage(void)
     fprintf(
         stderr,
         "usage: diff [--engine NAME] [--seed N] [--count N | --full] [--only MNEMONIC|sequence] "
-        "[--hand NAME|all] [--case N] [--all|--brief] [--list] [--masks] [--self-test]\n");
+        "[--hand NAME|all] [--case N] [--all|--brief] [--list] [--masks] [--interrupt] "
+        "[--self-test]\n");
     return 2;
 }
 
 static bool parse(struct options *opt, int argc, char **argv)
 {
     static const struct option longs[] = {
-        {"seed", required_argument, NULL, 's'},
-        {"count", required_argument, NULL, 'n'},
-        {"full", no_argument, NULL, 'f'},
-        {"only", required_argument, NULL, 'o'},
-        {"case", required_argument, NULL, 'c'},
-        {"all", no_argument, NULL, 'a'},
-        {"brief", no_argument, NULL, 'b'},
-        {"list", no_argument, NULL, 'l'},
-        {"masks", no_argument, NULL, 'm'},
-        {"engine", required_argument, NULL, 'e'},
-        {"hand", required_argument, NULL, 'h'},
-        {"self-test", no_argument, NULL, 't'},
-        {NULL, 0, NULL, 0},
+        {"seed", required_argument, NULL, 's'}, {"count", required_argument, NULL, 'n'},
+        {"full", no_argument, NULL, 'f'},       {"only", required_argument, NULL, 'o'},
+        {"case", required_argument, NULL, 'c'}, {"all", no_argument, NULL, 'a'},
+        {"brief", no_argument, NULL, 'b'},      {"list", no_argument, NULL, 'l'},
+        {"masks", no_argument, NULL, 'm'},      {"engine", required_argument, NULL, 'e'},
+        {"hand", required_argument, NULL, 'h'}, {"interrupt", no_argument, NULL, 'i'},
+        {"self-test", no_argument, NULL, 't'},  {NULL, 0, NULL, 0},
     };
     int o;
 
@@ -216,6 +211,7 @@ static bool parse(struct options *opt, int argc, char **argv)
         case 'a': opt->all = true; break;
         case 'b': opt->brief = true; break;
         case 'l': opt->list = true; break;
+        case 'i': opt->interrupt = true; break;
         case 'm': opt->masks = true; break;
         case 't': opt->self_test = true; break;
         default: return false;
@@ -253,6 +249,8 @@ static bool set_up_executors(struct test *t)
         t->engine = (struct executor){ops->name, engine_run, t->guest};
     else
         t->engine = (struct executor){"native", native_run, t->native};
+    if (t->opt.interrupt && t->guest && !engine_interrupt(t->guest))
+        return false;
     return t->native && t->engine.opaque;
 }
 
