@@ -1,7 +1,8 @@
 /*
  * Fuzz target: the instruction decoder and the interpreter. An input chooses a mode, registers and
  * code; memory holds descriptor tables with something of every kind, and page tables with pages of
- * every kind. The guest runs for a bounded number of blocks.
+ * every kind. The guest runs for a bounded number of blocks, and then again from further on in the
+ * code.
  *
  * Wrong is what a sanitizer finds, a hang, and a byte changed in what is not RAM.
  */
@@ -13,7 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TURNS 48
+#define SNIPPET 16 /* bytes of code; after each the guest starts again with all registers new */
+#define TURNS   16 /* for each */
 
 #define CODE      0x10F80ULL /* runs on into the next page */
 #define DATA      0x20000ULL
@@ -272,41 +274,50 @@ static void check_outside_ram(void)
             abort();
 }
 
+/* Runs from CPU on, until an exit or for a while. */
+static void run(struct x86_cpu *cpu, unsigned vector)
+{
+    struct rig_cpu *c = &rig->cpu[0];
+    int exit = -1;
+
+    interp_engine.state_in(c->vcpu, cpu);
+    for (unsigned i = 0; i < TURNS && exit < 0; i++) {
+        if (i == 3 && vector)
+            c->apic.vector = (int)vector;
+        /* A request that is masked at first; strings look for one now and then. */
+        atomic_store(&c->port.requests, CPU_REQ_NMI | (i == 3 ? CPU_REQ_INTR : 0));
+        exit = interp_turn(c->vcpu);
+    }
+    c->apic.vector = -1;
+    interp_engine.state_out(c->vcpu, cpu);
+    if (cpu->reg[X86_NONE] || x86_cpl(cpu) > 3)
+        abort();
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static struct x86_cpu cpu;
-    struct rig_cpu *c;
     struct mem *mem;
     struct input in;
     char text[2048];
-    int exit = -1;
 
     if (size <= sizeof(in) || size > 512)
         return 0;
     if (!rig)
         start();
-    c = &rig->cpu[0];
     mem = rig->machine.mem;
     memcpy(&in, data, sizeof(in));
     mem_write(mem, 0, image, MEM_VGA_START);
     mem_write(mem, MEM_VGA_END, image + MEM_VGA_END, RIG_RAM - MEM_VGA_END);
     mem_write(mem, CODE, data + sizeof(in), size - sizeof(in));
     mem_write(mem, DATA, data, size);
-    choose_state(&cpu, &in);
-    interp_engine.state_in(c->vcpu, &cpu);
-    for (unsigned i = 0; i < TURNS && exit < 0; i++) {
-        if (i == 3 && in.vector)
-            c->apic.vector = in.vector;
-        /* A request that is masked at first; strings look for one now and then. */
-        atomic_store(&c->port.requests, CPU_REQ_NMI | (i == 3 ? CPU_REQ_INTR : 0));
-        exit = interp_turn(c->vcpu);
+    for (size_t at = 0; at < size - sizeof(in); at += SNIPPET) {
+        choose_state(&cpu, &in);
+        cpu.reg[X86_RIP] += at;
+        run(&cpu, in.vector);
     }
-    c->apic.vector = -1;
-    interp_engine.state_out(c->vcpu, &cpu);
-    if (cpu.reg[X86_NONE] || x86_cpl(&cpu) > 3)
-        abort();
-    interp_engine.history(c->vcpu, text, sizeof(text));
+    interp_engine.history(rig->cpu[0].vcpu, text, sizeof(text));
     check_outside_ram();
     return 0;
 }
