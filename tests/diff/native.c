@@ -9,11 +9,14 @@
  */
 #include "diff.h"
 
+#include <asm/hwcap2.h>
 #include <asm/ldt.h>
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -234,6 +237,10 @@ struct native *native_create(void (*tick)(void *), void *tick_opaque)
     struct itimerval interval = {{0, 50000}, {0, 50000}};
     stack_t stack;
 
+    if (!(getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE)) {
+        errno = ENOSYS; /* native-entry.S needs it */
+        goto fail;
+    }
     if (!n || fd < 0 || ftruncate(fd, DIFF_SIZE))
         goto fail;
     memset(n, 0, sizeof(*n));
@@ -256,7 +263,7 @@ struct native *native_create(void (*tick)(void *), void *tick_opaque)
     setitimer(ITIMER_VIRTUAL, &interval, NULL);
     return n;
 fail:
-    perror("diff: cannot set up the native side");
+    perror("diff: this host cannot run cases natively");
     if (fd >= 0)
         close(fd);
     free(n);
