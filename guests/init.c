@@ -344,8 +344,6 @@ static void start_command(struct session *s)
 {
     int pipes[3][2], report[2], error = 0;
 
-    if (s->mode != MODE_PIPE)
-        open_terminal(s);
     for (unsigned i = 0; i < 3; i++)
         if (pipe2(pipes[i], O_CLOEXEC))
             die("pipe");
@@ -393,8 +391,11 @@ static void handle_start(struct session *s, const uint8_t *payload, size_t size)
     if (s->running || size != 8 || proto_get32(payload) != s->nonce)
         return;
     s->running = true;
+    if (s->mode != MODE_PIPE) {
+        open_terminal(s);
+        set_size(s, payload + 4);
+    }
     start_command(s);
-    set_size(s, payload + 4);
 }
 
 static void handle_frame(struct session *s)

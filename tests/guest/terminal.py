@@ -2,9 +2,10 @@
 """The terminal is given back however doppel ends. The guest is a few instructions."""
 import os
 import signal
+import subprocess
 import time
 
-from vm import FOREVER, check, main, multiboot, scratch, terminal, write, write_com1
+from vm import DOPPEL, FOREVER, check, main, multiboot, scratch, terminal, write, write_com1
 
 
 def started(term):
@@ -59,6 +60,19 @@ def signals():
         with_guest(sudden)
 
 
+def no_terminal():
+    """Without a terminal, signals end doppel in the same way."""
+    with scratch() as path:
+        kernel = write(path("kernel"), multiboot(write_com1(b"hello", FOREVER)))
+        for number in [signal.SIGINT, signal.SIGTERM]:
+            with subprocess.Popen([DOPPEL, "run", "--kernel", kernel], stdin=subprocess.DEVNULL,
+                                  stdout=subprocess.PIPE) as process:
+                check(process.stdout.read(5) == b"hello", "the guest did not speak")
+                process.send_signal(number)
+                status = process.wait(10)
+                check(status == 128 + number, f"{number.name}: status {status}")
+
+
 def stop_and_continue():
     """Stopped, the terminal is the user's; continued, the guest's again."""
     def test(term):
@@ -82,4 +96,4 @@ def failure():
             check(term.seen.count(b"\n") == 1 and term.seen.startswith(b"doppel: "), term.seen)
 
 
-main(quit_key, help_key, signals, stop_and_continue, failure)
+main(quit_key, help_key, signals, no_terminal, stop_and_continue, failure)
