@@ -341,6 +341,43 @@ static void test_split_lock(void **unused)
     rig = usual;
 }
 
+/* One runs thunks while the other needs room for its own, also within an instruction that waits for
+ * all others to stand still. */
+static void test_thunks_renewed(void **unused)
+{
+    enum { FLAG = 0x40000, SPLIT = 0x40FFE, OTHER = 0x20000 };
+    struct rig *usual = rig;
+    struct x86_cpu cpu;
+    pthread_t thread;
+    uint32_t sum;
+    void *exit;
+
+    rig = rig_create(2, 0);
+    assert_non_null(rig);
+    /* lock inc dword [SPLIT]; paddd xmm0, xmm1; inc ecx; cmp byte [FLAG], 0; je; hlt */
+    PUT(OTHER, 0xF0, 0xFF, 0x05, 0xFE, 0x0F, 4, 0, 0x66, 0x0F, 0xFE, 0xC1, 0x41, 0x80, 0x3D, 0, 0,
+        4, 0, 0, 0x74, 0xEB, 0xF4);
+    PUT(CODE, 0x66, 0x0F, 0xFA, 0xD1, 0xF4); /* psubd xmm2, xmm1; hlt */
+    rig_state_32(rig, &cpu, OTHER);
+    memcpy(cpu.xsave + X86_XSAVE_XMM + 16, &(uint32_t){1}, 4);
+    interp_engine.state_in(rig->cpu[1].vcpu, &cpu);
+    assert_int_equal(pthread_create(&thread, NULL, run_second, NULL), 0);
+    exhaust_thunks(((struct interp *)rig->engine)->thunks);
+    rig_state_32(rig, &cpu, CODE);
+    assert_int_equal(run(&cpu), EXIT_HALT);
+    assert_int_equal(cpu.reg[X86_RIP], CODE + 5);
+    PUT(FLAG, 1);
+    pthread_join(thread, &exit);
+    assert_int_equal((intptr_t)exit, EXIT_HALT);
+    interp_engine.state_out(rig->cpu[1].vcpu, &cpu);
+    assert_int_equal(cpu.reg[X86_RIP], OTHER + 22);
+    memcpy(&sum, cpu.xsave + X86_XSAVE_XMM, 4);
+    assert_int_equal(sum, cpu.reg[X86_RCX]);
+    assert_int_equal(get(SPLIT, 4), sum);
+    rig_destroy(rig);
+    rig = usual;
+}
+
 /* --- The engine's functions --- */
 
 static void test_state_round_trip(void **unused)
@@ -664,6 +701,7 @@ int main(void)
         cmocka_unit_test(test_thunks_exhausted),
         cmocka_unit_test(test_code_of_another),
         cmocka_unit_test(test_split_lock),
+        cmocka_unit_test(test_thunks_renewed),
         cmocka_unit_test(test_state_round_trip),
         cmocka_unit_test(test_history),
         cmocka_unit_test(test_counts),
