@@ -10,6 +10,7 @@
 
 #include <pthread.h>
 #include <string.h>
+#include <unistd.h>
 
 #define CODE RIG_FREE
 #define PTE  7u /* present, writable, user */
@@ -282,7 +283,7 @@ static void *run_second(void *unused)
 /* The first changes the operand of an instruction, then says so; the second executes it. */
 static void test_code_of_another(void **unused)
 {
-    enum { ROUNDS = 500, FLAG = 0x40000, ACK = 0x40040, OTHER = 0x20000 };
+    enum { ROUNDS = 300, FLAG = 0x40000, ACK = 0x40040, OTHER = 0x20000 };
     struct rig *usual = rig;
     struct x86_cpu cpu;
     pthread_t thread;
@@ -290,23 +291,24 @@ static void test_code_of_another(void **unused)
 
     rig = rig_create(2, 0);
     assert_non_null(rig);
-    /* inc ecx; mov [OTHER+13], ecx; mov [FLAG], ecx; cmp [ACK], ecx; jne; cmp ecx, ROUNDS; jne */
-    PUT(CODE, 0x41, 0x89, 0x0D, 0x0D, 0, 2, 0, 0x89, 0x0D, 0, 0, 4, 0, 0x39, 0x0D, 0x40, 0, 4, 0,
-        0x75, 0xF8, 0x81, 0xF9, ROUNDS & 255, ROUNDS >> 8, 0, 0, 0x75, 0xE3, 0xF4);
-    /* mov ebx, [FLAG]; cmp ebx, edx; je; mov edx, ebx; mov eax, 0; cmp eax, ebx; jne out;
-     * mov [ACK], ebx; cmp ebx, ROUNDS; jne; hlt; out: inc esi; mov [ACK], ROUNDS; hlt */
-    PUT(OTHER, 0x8B, 0x1D, 0, 0, 4, 0, 0x39, 0xD3, 0x74, 0xF6, 0x89, 0xDA, 0xB8, 0, 0, 0, 0, 0x39,
-        0xD8, 0x75, 0x0F, 0x89, 0x1D, 0x40, 0, 4, 0, 0x81, 0xFB, ROUNDS & 255, ROUNDS >> 8, 0, 0,
-        0x75, 0xDD, 0xF4, 0x46, 0xF4);
+    /* inc ecx; mov [OTHER+15], ecx; mov [FLAG], ecx;
+     * wait: pause; cmp [ACK], ecx; jne wait; cmp ecx, ROUNDS; jne; hlt */
+    PUT(CODE, 0x41, 0x89, 0x0D, 0x0F, 0, 2, 0, 0x89, 0x0D, 0, 0, 4, 0, 0xF3, 0x90, 0x39, 0x0D, 0x40,
+        0, 4, 0, 0x75, 0xF6, 0x81, 0xF9, ROUNDS & 255, ROUNDS >> 8, 0, 0, 0x75, 0xE1, 0xF4);
+    /* wait: pause; mov ebx, [FLAG]; cmp ebx, edx; je wait; mov edx, ebx; mov eax, 0; cmp eax, ebx;
+     * jne out; mov [ACK], ebx; cmp ebx, ROUNDS; jne wait; hlt; out: inc esi; hlt */
+    PUT(OTHER, 0xF3, 0x90, 0x8B, 0x1D, 0, 0, 4, 0, 0x39, 0xD3, 0x74, 0xF4, 0x89, 0xDA, 0xB8, 0, 0,
+        0, 0, 0x39, 0xD8, 0x75, 0x0F, 0x89, 0x1D, 0x40, 0, 4, 0, 0x81, 0xFB, ROUNDS & 255,
+        ROUNDS >> 8, 0, 0, 0x75, 0xDB, 0xF4, 0x46, 0xF4);
     rig_state_32(rig, &cpu, OTHER);
     interp_engine.state_in(rig->cpu[1].vcpu, &cpu);
     assert_int_equal(pthread_create(&thread, NULL, run_second, NULL), 0);
     rig_state_32(rig, &cpu, CODE);
-    /* Should the second give up, nobody answers: then this one is stopped from outside. */
     interp_engine.state_in(rig->cpu[0].vcpu, &cpu);
-    while (interp_engine.run(rig->cpu[0].vcpu) == EXIT_KICK)
-        atomic_store(&rig->cpu[0].port.requests, 0);
+    alarm(60); /* should the second give up, the first waits in vain */
+    assert_int_equal(interp_engine.run(rig->cpu[0].vcpu), EXIT_HALT);
     pthread_join(thread, &exit);
+    alarm(0);
     assert_int_equal((intptr_t)exit, EXIT_HALT);
     interp_engine.state_out(rig->cpu[1].vcpu, &cpu);
     assert_int_equal(cpu.reg[X86_RSI], 0);
