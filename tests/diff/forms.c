@@ -43,7 +43,8 @@ const char *forms_excluded(ZydisMnemonic mnemonic)
     return NULL;
 }
 
-/* Opcodes that AMD's processors, of which the host may be one, have as something else. */
+/* Opcodes that AMD's processors, of which the host may be one, have as something else. So are near
+ * branches with prefix 66 in 64-bit code, but the prefix makes no form of its own. */
 static const struct {
     uint16_t mnemonic;
     uint8_t opcode, operand_width; /* 0: any */

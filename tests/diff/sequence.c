@@ -41,7 +41,7 @@ static void emit_load(struct sequence *s, unsigned reg, uint64_t value)
 
     bytes[0] = s->code_size == X86_CODE16 ? 0x66 : (uint8_t)(0x48 | reg >> 3);
     bytes[at - 1] = (uint8_t)(0xB8 | (reg & 7));
-    memcpy(bytes + at, &value, 10 - at);
+    memcpy(bytes + at, &value, sizeof(value));
     emit(s, bytes, load_shape[s->code_size].size);
 }
 
