@@ -567,6 +567,24 @@ static void test_lgdt_64(void **unused)
     assert_int_equal(cpu.gdtr.base, 0x4500C000);
 }
 
+/* SMAP leaves a stack in a user's page alone while AC is set, also for far transfers. */
+static void test_far_return_under_smap(void **unused)
+{
+    const uint64_t frame[] = {CODE + 0x20, RIG_CODE64};
+    struct x86_cpu cpu;
+
+    rig_clear(rig);
+    PUT(CODE, 0x48, 0xCB); /* retfq */
+    PUT(CODE + 0x20, 0xF4);
+    put(0x50000, frame, sizeof(frame));
+    rig_state_64(rig, &cpu, CODE);
+    cpu.cr4 |= X86_CR4_SMAP;
+    cpu.rflags |= X86_FLAG_AC;
+    cpu.reg[X86_RSP] = 0x50000;
+    assert_int_equal(run(&cpu), EXIT_HALT);
+    assert_int_equal(cpu.reg[X86_RIP], CODE + 0x21);
+}
+
 /* Strings are moved page by page where that shows nothing. */
 static void test_strings(void **unused)
 {
@@ -712,6 +730,7 @@ int main(void)
         cmocka_unit_test(test_debug_exceptions),
         cmocka_unit_test(test_inner_stack_too_small),
         cmocka_unit_test(test_lgdt_64),
+        cmocka_unit_test(test_far_return_under_smap),
         cmocka_unit_test(test_strings),
         cmocka_unit_test(test_locked_mmio),
         cmocka_unit_test(test_iret_to_v86),

@@ -53,15 +53,23 @@ static uint64_t item_linear(struct vcpu *c, const struct uop *op, const struct f
     return f->long_mode ? sp : (uint32_t)(f->base + sp);
 }
 
+/* Whether the frame is accessed with other rights than the present ones: an inner stack from
+ * level 3.
+ */
+static bool is_system(const struct vcpu *c, const struct frame *f)
+{
+    return cpl(c) == 3 && !f->user;
+}
+
 void frame_push(struct vcpu *c, const struct uop *op, struct frame *f, uint64_t value)
 {
     uint64_t sp = (f->sp - f->size) & f->mask;
     uint64_t linear = item_linear(c, op, f, sp);
 
-    if (f->user)
-        store_sized(c, op, linear, f->size, value);
-    else
+    if (is_system(c, f))
         store_system(c, op, linear, f->size, value);
+    else
+        store_sized(c, op, linear, f->size, value);
     f->sp = (f->sp & ~f->mask) | sp;
 }
 
@@ -70,7 +78,7 @@ uint64_t frame_pop(struct vcpu *c, const struct uop *op, struct frame *f)
     uint64_t sp = f->sp & f->mask;
     uint64_t linear = item_linear(c, op, f, sp);
     uint64_t value =
-        f->user ? load_sized(c, op, linear, f->size) : load_system(c, op, linear, f->size);
+        is_system(c, f) ? load_system(c, op, linear, f->size) : load_sized(c, op, linear, f->size);
 
     f->sp = (f->sp & ~f->mask) | ((sp + f->size) & f->mask);
     return value;
