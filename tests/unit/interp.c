@@ -574,7 +574,8 @@ static void test_far_return_under_smap(void **unused)
     struct x86_cpu cpu;
 
     rig_clear(rig);
-    PUT(CODE, 0x48, 0xCB); /* retfq */
+    rig_map(rig, RIG_GDT, RIG_GDT, PTE & ~4u); /* the tables' accesses are not explicit */
+    PUT(CODE, 0x48, 0xCB);                     /* retfq */
     PUT(CODE + 0x20, 0xF4);
     put(0x50000, frame, sizeof(frame));
     rig_state_64(rig, &cpu, CODE);
