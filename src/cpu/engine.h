@@ -58,7 +58,7 @@ struct engine_stats {
     uint64_t translations, translated_instructions, translate_ns, links, evictions;
     uint64_t tlb_fills;   /* misses met by translated code */
     uint64_t interpreted; /* instructions that it left to the interpreter */
-    uint64_t run_ns; /* time inside run(), halted time excluded */
+    uint64_t run_ns;      /* time inside run(), halted time excluded */
 };
 
 struct engine_ops {

@@ -139,9 +139,9 @@ struct bt {
     uint64_t link_page; /* where to link from: the page, and the branch; 0: nowhere */
     uint32_t link_site;
     sigset_t signals; /* the thread's mask outside */
-    uint32_t heat; /* executions before a block is translated */
-    bool full;       /* no room for another translation: forget all */
-    uint8_t fp_trap; /* what translations rely on */
+    uint32_t heat;    /* executions before a block is translated */
+    bool full;        /* no room for another translation: forget all */
+    uint8_t fp_trap;  /* what translations rely on */
 
     uint64_t translations, translated_instructions, links, fills, ones, lookups_missed, clears;
     uint64_t translate_ns;
