@@ -586,6 +586,28 @@ static void test_far_return_under_smap(void **unused)
     assert_int_equal(cpu.reg[X86_RIP], CODE + 0x21);
 }
 
+/* An access across 4 GiB is beyond the limit, whether its segment is known to be flat or looked at.
+ */
+static void test_wrap_at_4_gib(void **unused)
+{
+    static const uint8_t prefix[] = {0x3E, 0x2E, 0x64, 0x36}; /* DS, CS, FS, SS */
+    struct x86_cpu cpu;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(prefix); i++) {
+        for (unsigned size = 1; size <= 4; size += 3) {
+            rig_clear(rig);
+            PUT(CODE, prefix[i], size == 1 ? 0x8A : 0x8B, 0x03, 0xF4); /* mov eax or al, [ebx] */
+            rig_state_32(rig, &cpu, CODE);
+            cpu.reg[X86_RBX] = 0xFFFFFFFE;
+            assert_int_equal(run(&cpu), EXIT_HALT);
+            if (size == 1)
+                assert_int_equal(cpu.reg[X86_RIP], CODE + 4);
+            else
+                assert_int_equal(vector_of(&cpu), prefix[i] == 0x36 ? X86_SS_FAULT : X86_GP);
+        }
+    }
+}
+
 /* Strings are moved page by page where that shows nothing. */
 static void test_strings(void **unused)
 {
@@ -732,6 +754,7 @@ int main(void)
         cmocka_unit_test(test_inner_stack_too_small),
         cmocka_unit_test(test_lgdt_64),
         cmocka_unit_test(test_far_return_under_smap),
+        cmocka_unit_test(test_wrap_at_4_gib),
         cmocka_unit_test(test_strings),
         cmocka_unit_test(test_locked_mmio),
         cmocka_unit_test(test_iret_to_v86),

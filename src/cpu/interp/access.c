@@ -91,6 +91,8 @@ static unsigned operand_spans(struct vcpu *c, const struct uop *op, uint64_t lin
 
     if (in_long_mode(c) && !(is_canonical(linear) && is_canonical(last)))
         raise_segment(c, op, op ? op->seg : X86_DS);
+    if (op && op->ea == EA_FLAT && !(linear >> 32) && last >> 32) /* ea_linear has not checked it */
+        raise_segment(c, op, op->seg);
     if (c->check_alignment && size <= 8 && (linear & (size - 1)))
         raise_error(c, op, X86_AC, 0);
     span[0].size = MIN(size, first);
