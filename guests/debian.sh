@@ -3,6 +3,10 @@
 # and that have a function fail, which ends them with a message.
 # shellcheck shell=bash
 
+# On a terminal apt shows how far it is.
+apt_options=()
+[ -t 1 ] || apt_options=(-qq)
+
 # The mirror this host already uses, if apt knows one.
 mirror() {
     local uri=${DOPPEL_MIRROR:-}
@@ -33,7 +37,7 @@ EOF
     # Once a day is often enough.
     if [ -z "$(find "$base/state/lists" -name '*_InRelease' -mmin -1440)" ]; then
         echo "Fetching Debian's package list ($1, $2)"
-        apt-get -qq update
+        apt-get "${apt_options[@]}" update
         find "$base/state/lists" -name '*_InRelease' -exec touch {} +
     fi
 }
@@ -42,6 +46,6 @@ EOF
 unpack() {
     echo "Fetching $1 from Debian"
     rm -rf "$work"/*.deb "$work/unpacked"
-    (cd "$work" && apt-get -qq download "$1") || fail "cannot download Debian package '$1'"
+    (cd "$work" && apt-get "${apt_options[@]}" download "$1") || fail "cannot download Debian package '$1'"
     dpkg-deb -x "$work"/*.deb "$work/unpacked"
 }
