@@ -9,9 +9,9 @@ bool address_of(const struct translation *t, const struct x86_insn *insn, unsign
     const ZydisDecodedOperandMem *m = &insn->op[i].mem;
     int64_t disp = m->disp.has_displacement ? m->disp.value : 0;
 
-    *a = (struct address){.base = X86_NONE, .index = X86_NONE};
+    *a = (struct address){.base = X86_NONE, .index = X86_NONE, .segment = X86_DS};
     if (m->base == ZYDIS_REGISTER_RIP) {
-        a->kind = ADDRESS_RIP;
+        a->rip = true;
         disp += t->offset[t->i] + insn->z.length;
     } else if (m->base != ZYDIS_REGISTER_NONE) {
         a->base = (uint8_t)ZydisRegisterGetId(m->base);
@@ -22,11 +22,10 @@ bool address_of(const struct translation *t, const struct x86_insn *insn, unsign
         a->index = (uint8_t)ZydisRegisterGetId(m->index);
         a->scale = (uint8_t)__builtin_ctz(m->scale);
     }
-    if (m->segment == ZYDIS_REGISTER_FS || m->segment == ZYDIS_REGISTER_GS) {
-        if (a->kind == ADDRESS_RIP)
-            return false;
-        a->kind = m->segment == ZYDIS_REGISTER_FS ? ADDRESS_FS : ADDRESS_GS;
-    }
+    if (m->segment == ZYDIS_REGISTER_FS)
+        a->segment = X86_FS;
+    else if (m->segment == ZYDIS_REGISTER_GS)
+        a->segment = X86_GS;
     if (disp != (int32_t)disp)
         return false;
     a->disp = (int32_t)disp;
@@ -35,22 +34,29 @@ bool address_of(const struct translation *t, const struct x86_insn *insn, unsign
 
 static struct operand segment_base(const struct address *a)
 {
-    unsigned seg = a->kind == ADDRESS_FS ? X86_FS : X86_GS;
-
-    return vcpu_at((int32_t)(offsetof(struct bt, c.base) + seg * 8));
+    return vcpu_at((int32_t)(offsetof(struct bt, c.base) + a->segment * 8));
 }
 
 void emit_address(struct translation *t, const struct address *a, unsigned reg)
 {
-    if (a->kind == ADDRESS_RIP) {
+    if (a->rip) {
         emit_mem(&t->e, true, OP_LOAD, reg, VCPU(page));
         emit_mem(&t->e, true, OP_LEA, reg, at(reg, a->disp));
-        return;
+    } else {
+        emit_mem(&t->e, true, OP_LEA, reg,
+                 (struct operand){a->base, a->index, a->scale, false, a->disp});
     }
-    emit_mem(&t->e, true, OP_LEA, reg,
-             (struct operand){a->base, a->index, a->scale, false, a->disp});
-    if (a->kind != ADDRESS_PLAIN)
+    if (a->segment != X86_DS)
         emit_mem(&t->e, true, OP_ADD_LOAD, reg, segment_base(a));
+}
+
+void emit_address_base(struct translation *t, const struct address *a)
+{
+    if (a->rip)
+        emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(page));
+    else
+        emit_mem(&t->e, true, OP_LEA, t->s0,
+                 (struct operand){a->base, a->index, a->scale, false, 0});
 }
 
 /* The index is from the operand's first byte and the tag from its last: they agree only when both
@@ -70,7 +76,7 @@ struct operand emit_check(struct translation *t, const struct address *a, unsign
         emit_byte(&t->e, 0xF6);
         emit_byte(&t->e, (uint8_t)(0xC0 | (t->s0 & 7)));
         emit_byte(&t->e, (uint8_t)(align - 1));
-        cold_add(t, emit_jcc(&t->e, CC_NE), COLD_ONE, NULL, 0, false, NULL);
+        cold_add_one(t, emit_jcc(&t->e, CC_NE));
     }
     emit_rorx32(&t->e, t->s1, t->s0, MEM_PAGE_SHIFT - 4);
     emit_alu_imm(&t->e, false, ALU_N_AND, t->s1, (MMU_TLB_SIZE - 1) << 4);
@@ -79,22 +85,13 @@ struct operand emit_check(struct translation *t, const struct address *a, unsign
     emit_alu_imm(&t->e, true, ALU_N_AND, t->s0, -(int32_t)MEM_PAGE_SIZE);
     emit_mem(&t->e, true, OP_OR_LOAD, t->s0, VCPU(space));
     emit_mem(&t->e, true, OP_CMP_LOAD, t->s0, vcpu_at_index(t->s1, table));
-    cold_add(t, emit_jcc(&t->e, CC_NE), COLD_FILL, a, size, write, retry);
+    cold_add_fill(t, emit_jcc(&t->e, CC_NE), a, size, write, retry);
     emit_mem(&t->e, true, OP_LOAD, t->s1, vcpu_at_index(t->s1, table + 8));
 
-    if (a->kind == ADDRESS_RIP) {
-        emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(page));
-        return at_index(t->s0, t->s1, a->disp);
-    }
-    if (a->kind != ADDRESS_PLAIN)
+    if (a->segment != X86_DS)
         emit_mem(&t->e, true, OP_ADD_LOAD, t->s1, segment_base(a));
-    if (a->index == X86_NONE)
+    if (!a->rip && a->index == X86_NONE)
         return a->base == X86_NONE ? at(t->s1, a->disp) : at_index(a->base, t->s1, a->disp);
-    emit_mem(&t->e, true, OP_LEA, t->s0, (struct operand){a->base, a->index, a->scale, false, 0});
+    emit_address_base(t, a);
     return at_index(t->s0, t->s1, a->disp);
-}
-
-bool emit_insn_as_is(struct translation *t, const struct x86_insn *insn)
-{
-    return emit_insn(&t->e, insn, false, (struct operand){0});
 }

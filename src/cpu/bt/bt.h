@@ -50,7 +50,7 @@ struct bt_site {
 
 /* What an instruction reads and writes. */
 struct flow {
-    uint32_t flags_in;   /* status flags read (or kept, where it writes only some) */
+    uint32_t flags_in;   /* status flags read */
     uint32_t flags_out;  /* written for sure */
     uint32_t flags_may;  /* written perhaps */
     uint32_t live_after; /* read by someone later */
@@ -58,50 +58,65 @@ struct flow {
 };
 
 /* A memory operand of the guest's. */
-enum address_kind {
-    ADDRESS_PLAIN,
-    ADDRESS_RIP /* disp is from the page's start */,
-    ADDRESS_FS,
-    ADDRESS_GS
-};
 struct address {
     uint8_t base, index, scale; /* X86_NONE for no base or index; scale as a shift */
-    uint8_t kind;
+    uint8_t segment;            /* X86_FS, X86_GS, or X86_DS for those without a base */
+    bool rip;                   /* no base: disp is from the page's start */
     int32_t disp;
 };
 
-/* Code that is jumped to rarely and stands behind the block. */
-enum cold_kind { COLD_FILL, COLD_ONE, COLD_BRANCH, COLD_STALE };
-#define COLDS 320
+/* A run of instructions that is entered at its first one only. */
+struct part {
+    uint16_t first, count; /* instructions of the region */
+    uint16_t start, end;   /* offsets in the page */
+    uint32_t live;         /* flags live at its start; they are in RFLAGS then */
+    const uint8_t *code;   /* where it was emitted, or NULL */
+};
+
+/* Code that is jumped to rarely and stands behind the region, or a jump to a part that has no
+ * code yet. */
+enum cold_kind { COLD_FILL, COLD_ONE, COLD_BRANCH, COLD_STALE, COLD_PART };
+#define COLDS 768
 struct cold {
     uint8_t *jump; /* the displacement of the jump to it */
     enum cold_kind kind;
     struct address address; /* COLD_FILL */
-    unsigned index;         /* of the instruction */
-    unsigned size;
+    uint16_t index;         /* of the instruction */
+    uint8_t size;
     bool write;
     const uint8_t *retry;
-    int64_t target; /* COLD_BRANCH: from the page's start */
+    uint8_t left;   /* instructions of the part not executed, this one included */
+    int64_t target; /* COLD_BRANCH: from the page's start; COLD_PART: the part */
 };
 
 enum flags_place { FLAGS_MEMORY, FLAGS_HOST, FLAGS_BOTH };
 
-/* One block under translation. */
+/* What is translated at once: the code that a block leads to by direct branches within its page. */
+#define REGION_MAX 160
+#define PARTS_MAX  48
 struct translation {
     struct bt *bt;
     struct emitter e;
+    const struct block *block;
     const uint8_t *page;               /* the guest's */
-    unsigned s0, s1;                   /* the scratch registers in this block */
+    unsigned s0, s1;                   /* the scratch registers */
+    uint16_t registers;                /* that the region names */
     uint16_t vectors, vectors_written; /* vector registers held in the host's */
     bool ymm;                          /* with their upper halves */
     bool zeroes_upper;
+    bool x87; /* the x87 registers are the host's, too */
     enum flags_place flags;
     unsigned count, i; /* instructions, and the present one */
-    unsigned end;      /* offset in the page behind the last */
+    unsigned parts;
+    const struct part *now; /* the part under way */
     unsigned colds;
-    struct x86_insn insn[BLOCK_MAX];
-    struct flow flow[BLOCK_MAX];
-    uint16_t offset[BLOCK_MAX]; /* in the page */
+    uint16_t index[MEM_PAGE_SIZE]; /* 1 + instruction at an offset */
+    bool leader[REGION_MAX];       /* starts a part */
+    struct part part[PARTS_MAX];
+    struct flow flow[REGION_MAX];
+    uint16_t offset[REGION_MAX]; /* in the page */
+    uint16_t first_offset[REGION_MAX];
+    struct x86_insn insn[REGION_MAX];
     struct cold cold[COLDS];
 };
 
@@ -154,12 +169,16 @@ static inline struct bt *bt_of(struct vcpu *c)
     return (struct bt *)c;
 }
 
-/* live.c: flows of one instruction; liveness along COUNT of them, LIVE being live at the end,
- * returning what is live at the start; and what is live at OFFSET of PAGE, by a look at what stands
+/* live.c: what INSN by itself does; and what is live at OFFSET of PAGE, by a look at what stands
  * there. */
 void flow_of(const struct x86_insn *insn, struct flow *flow);
-uint32_t flow_liveness(struct flow *flows, unsigned count, uint32_t live);
 uint32_t flow_peek(const uint8_t *page, unsigned offset);
+
+/* region.c: finds the region that starts with T->block, and what is live where. False when it is
+ * not worth translating or everything was forgotten meanwhile. */
+bool region_find(struct translation *t);
+/* The part that starts at OFFSET, or NULL. */
+struct part *region_part(struct translation *t, int64_t offset);
 
 /* code.c */
 int bt_code_create(struct bt *bt, struct error *err);

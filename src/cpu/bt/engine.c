@@ -2,6 +2,7 @@
  * The translator as an engine: when to translate, going in, and what to do on each way out.
  */
 #include "cpu/bt/bt.h"
+#include "cpu/interp/handlers.h"
 
 #include <asm/prctl.h>
 #include <signal.h>
@@ -71,12 +72,17 @@ static bool can_run(struct bt *bt)
 {
     const struct vcpu *c = &bt->c;
     uint32_t mxcsr;
-    unsigned relied = 2 | 4; /* FP_SSE, FP_AVX */
+    const unsigned relied = FP_X87 | FP_SSE | FP_AVX | FP_MMX;
+    uint16_t control, status;
 
     if ((c->mode & MODE_SIZE) != MODE_64 || c->watching || c->check_alignment)
         return false;
     memcpy(&mxcsr, c->x.xsave + X86_XSAVE_MXCSR, 4);
     if ((mxcsr & 0x1F80) != 0x1F80) /* an unmasked exception would be the host's */
+        return false;
+    memcpy(&control, c->x.xsave, 2);
+    memcpy(&status, c->x.xsave + 2, 2);
+    if ((control & 0x3F) != 0x3F || (status & 0x80))
         return false;
     if ((c->fp_trap ^ bt->fp_trap) & relied) {
         bt->fp_trap = c->fp_trap;
@@ -119,7 +125,8 @@ static uint64_t now_ns(void)
 /* B's code in the present context, translating it when it is due; NULL: not now. */
 static const void *code_for(struct bt *bt, struct block *b)
 {
-    uint64_t start;
+    uint64_t start, clears = bt->clears;
+    const void *code;
 
     if (b->code[bt->c.context])
         return b->code[bt->c.context];
@@ -127,9 +134,11 @@ static const void *code_for(struct bt *bt, struct block *b)
         return NULL;
     b->heat = 0; /* for another context, or another try */
     start = now_ns();
-    b->code[bt->c.context] = bt_translate(bt, b, &bt->full);
+    code = bt_translate(bt, b, &bt->full);
     bt->translate_ns += now_ns() - start;
-    return b->code[bt->c.context];
+    if (bt->clears == clears)
+        b->code[bt->c.context] = code;
+    return code;
 }
 
 static void run_one(struct bt *bt)
@@ -160,6 +169,7 @@ static void bt_run(struct vcpu *c)
     struct bt *bt = bt_of(c);
     const void *code;
     struct block *b;
+    uint64_t clears;
 
     if (!can_run(bt)) {
         bt->link_site = 0;
@@ -171,7 +181,10 @@ static void bt_run(struct vcpu *c)
         interp_forget(c);
     }
     b = block_next(c);
+    clears = bt->clears;
     code = code_for(bt, b);
+    if (clears != bt->clears) /* all is forgotten, B too */
+        return;
     if (!code) {
         bt->link_site = 0;
         interp_execute(c, b);

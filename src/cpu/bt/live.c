@@ -68,17 +68,6 @@ void flow_of(const struct x86_insn *insn, struct flow *flow)
         flow->flags_out = X86_FLAGS_STATUS; /* AF is undefined, but never kept */
 }
 
-uint32_t flow_liveness(struct flow *flows, unsigned count, uint32_t live)
-{
-    for (unsigned i = count; i-- > 0;) {
-        struct flow *f = &flows[i];
-
-        f->live_after = live;
-        live = (live & ~f->flags_out) | f->flags_in;
-    }
-    return live;
-}
-
 uint32_t flow_peek(const uint8_t *page, unsigned offset)
 {
     uint32_t live = 0, unknown = X86_FLAGS_STATUS;

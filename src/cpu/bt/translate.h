@@ -1,5 +1,5 @@
 /*
- * What the parts of the translation of one block share.
+ * What the parts of the translation of one region share.
  */
 #ifndef DOPPEL_CPU_BT_TRANSLATE_H
 #define DOPPEL_CPU_BT_TRANSLATE_H
@@ -8,6 +8,8 @@
 
 #define VCPU(field) vcpu_at((int32_t)offsetof(struct bt, field))
 #define REGISTER(n) vcpu_at((int32_t)(offsetof(struct bt, c.x.reg) + (n)*8))
+
+/* --- access.c -------------------------------------------------------------------------------- */
 
 /* Describes INSN's memory operand I. False: an address that is left to others. */
 bool address_of(const struct translation *t, const struct x86_insn *insn, unsigned i,
@@ -19,10 +21,37 @@ void emit_address(struct translation *t, const struct address *a, unsigned reg);
  * must be a multiple of. */
 struct operand emit_check(struct translation *t, const struct address *a, unsigned size, bool write,
                           unsigned align);
-bool emit_insn_as_is(struct translation *t, const struct x86_insn *insn);
 
-/* A jump to be taken rarely, to code emitted after the block. */
-void cold_add(struct translation *t, uint8_t *jump, enum cold_kind kind, const struct address *a,
-              unsigned size, bool write, const uint8_t *retry);
+/* Makes s0 again after emit_check, when it is the operand's base and something has used it. */
+void emit_address_base(struct translation *t, const struct address *a);
+
+/* --- edges.c --------------------------------------------------------------------------------- */
+
+/* RFLAGS is about to be overwritten by something that is not the guest's. */
+void flags_clobber(struct translation *t, uint32_t live);
+/* LIVE flags must be in memory from here on; RFLAGS stays as it is. */
+void flags_leave(struct translation *t, uint32_t live);
+/* The guest's flags must be in RFLAGS. May use s0. */
+void flags_need(struct translation *t);
+
+/* From outside: is the code still what was translated? Then into the region's own state. */
+void emit_entry(struct translation *t);
+/* Out of the region to the address in s0. */
+void emit_exit_indirect(struct translation *t);
+/* Out of the region to TARGET, counted from the page's start; it may lie outside the page. */
+void emit_exit_direct(struct translation *t, int64_t target);
+/* Leaves instruction I to others; LEFT instructions of its part have not been executed. */
+void emit_exit_one(struct translation *t, unsigned i, unsigned left);
+/* On to TARGET, in the region or not; LIVE: flags wanted there if not. */
+void emit_goto(struct translation *t, int64_t target, uint32_t live);
+
+/* Instructions of the part not executed before the present one. */
+unsigned instructions_left(const struct translation *t);
+/* A jump to be taken rarely, to code emitted behind the region. */
+void cold_add_fill(struct translation *t, uint8_t *jump, const struct address *a, unsigned size,
+                   bool write, const uint8_t *retry);
+void cold_add_one(struct translation *t, uint8_t *jump);
+void cold_add_target(struct translation *t, uint8_t *jump, enum cold_kind kind, int64_t target);
+void emit_cold(struct translation *t);
 
 #endif

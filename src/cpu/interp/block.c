@@ -217,6 +217,11 @@ static void mark_code(struct vcpu *c, uint64_t gpn, uint64_t lines)
         safepoint_resume(&e->safepoint, true);
 }
 
+void interp_watch_code(struct vcpu *c, uint64_t gpa, uint64_t size)
+{
+    mark_code(c, gpa >> MEM_PAGE_SHIFT, line_mask(gpa & (MEM_PAGE_SIZE - 1), size));
+}
+
 /* --- Fetching and decoding
  * ------------------------------------------------------------------------- */
 

@@ -137,6 +137,7 @@ struct vcpu {
     bool ss_shadow;  /* the last instruction loaded SS: debug traps wait, too */
     bool no_step;    /* the instruction under way hands over to a handler: no single-step trap */
     bool single;     /* the next block is to be one instruction long */
+    uint32_t interrupt_masked; /* one may have been waiting when IF was last found 0 */
     bool keep_rf;    /* the instruction under way loads RF (IRET, task switch) */
     bool holds_stop; /* this vCPU has stopped the others (a split locked access) */
     bool check_interrupt;        /* an interrupt may be waiting for IF, a shadow or the TPR */

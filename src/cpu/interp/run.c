@@ -196,6 +196,7 @@ static int attend(struct vcpu *c)
         /* When IF is set, flags_set and STI ask again. */
         if ((c->x.rflags & X86_FLAG_IF) && apic->pending(c->port->apic) >= 0)
             vector = apic->ack(c->port->apic);
+        c->interrupt_masked = !(c->x.rflags & X86_FLAG_IF);
         if (vector < 0)
             c->check_interrupt = false;
         else

@@ -1,0 +1,298 @@
+/*
+ * The edges of translated code: what changes between the state outside of a region and within it,
+ * where flags are, how control leaves, and the code that is rarely run.
+ */
+#include "cpu/bt/translate.h"
+
+/* --- Status flags ---------------------------------------------------------------------------- */
+
+static void flags_save(struct translation *t)
+{
+    static const uint8_t lahf_seto[] = {0x9F, 0x0F, 0x90, 0xC0};
+
+    emit_reg(&t->e, true, OP_LOAD, t->s0, X86_RAX);
+    emit_bytes(&t->e, lahf_seto, sizeof(lahf_seto));
+    emit_byte(&t->e, 0x66);
+    emit_mem(&t->e, false, OP_STORE, X86_RAX, VCPU(c.cc));
+    emit_reg(&t->e, true, OP_LOAD, X86_RAX, t->s0);
+    t->flags = FLAGS_BOTH;
+}
+
+static void flags_load(struct translation *t)
+{
+    static const uint8_t add_sahf[] = {0x04, 0x7F, 0x9E}; /* 1 + 127 overflows: OF */
+
+    emit_reg(&t->e, true, OP_LOAD, t->s0, X86_RAX);
+    emit_mem(&t->e, false, OP_LOAD_ZX16, X86_RAX, VCPU(c.cc));
+    emit_bytes(&t->e, add_sahf, sizeof(add_sahf));
+    emit_reg(&t->e, true, OP_LOAD, X86_RAX, t->s0);
+    t->flags = FLAGS_BOTH;
+}
+
+void flags_clobber(struct translation *t, uint32_t live)
+{
+    flags_leave(t, live);
+    t->flags = FLAGS_MEMORY;
+}
+
+void flags_leave(struct translation *t, uint32_t live)
+{
+    if (t->flags == FLAGS_HOST && live)
+        flags_save(t);
+}
+
+void flags_need(struct translation *t)
+{
+    if (t->flags == FLAGS_MEMORY)
+        flags_load(t);
+}
+
+/* --- Registers ------------------------------------------------------------------------------- */
+
+static void emit_vector(struct translation *t, bool load, unsigned n)
+{
+    int32_t low = (int32_t)offsetof(struct bt, c.x.xsave) + X86_XSAVE_XMM + (int32_t)n * 16;
+    int32_t high = (int32_t)offsetof(struct bt, c.x.xsave) + X86_XSAVE_YMMH + (int32_t)n * 16;
+    uint8_t r = n & 8 ? 0 : 0x80, sib[2] = {(uint8_t)((n & 7) << 3 | 4), 0x25};
+    uint8_t vvvv = load ? (uint8_t)((~n & 15) << 3) : 0x78;
+
+    if (!t->ymm) {
+        emit_mem(&t->e, false, load ? OP_MOVUPS_LOAD : OP_MOVUPS_STORE, n, vcpu_at(low));
+        return;
+    }
+    /* vmovups xmm, then vinsertf128 or vextractf128 1, all on GS:[disp32]. */
+    emit_bytes(&t->e, (uint8_t[]){0x65, 0xC4, r | 0x61, 0x78, load ? 0x10 : 0x11}, 5);
+    emit_bytes(&t->e, sib, 2);
+    emit_u32(&t->e, (uint32_t)low);
+    emit_bytes(&t->e, (uint8_t[]){0x65, 0xC4, r | 0x63, vvvv | 5, load ? 0x18 : 0x19}, 5);
+    emit_bytes(&t->e, sib, 2);
+    emit_u32(&t->e, (uint32_t)high);
+    emit_byte(&t->e, 1);
+}
+
+static void emit_vectors(struct translation *t, bool load)
+{
+    uint16_t set = load ? t->vectors : t->vectors_written;
+
+    for (unsigned n = 0; n < 16; n++)
+        if (set >> n & 1)
+            emit_vector(t, load, n);
+}
+
+static void emit_prologue(struct translation *t)
+{
+    if (t->s0 != SCRATCH0) {
+        emit_mem(&t->e, true, OP_STORE, t->s0, REGISTER(t->s0));
+        emit_mem(&t->e, true, OP_STORE, t->s1, REGISTER(t->s1));
+        emit_mem(&t->e, true, OP_LOAD, SCRATCH0, REGISTER(SCRATCH0));
+        emit_mem(&t->e, true, OP_LOAD, SCRATCH1, REGISTER(SCRATCH1));
+    }
+    if (t->x87)
+        emit_mem(&t->e, true, OP_GROUP_MXCSR, 1, VCPU(c.x.xsave)); /* fxrstor64 */
+    emit_vectors(t, true);
+}
+
+/* The addresses of the last x87 instruction and its operand would be the host's; nothing needs
+ * the guest's. The host's own code wants the x87 stack empty. */
+static void emit_leave_x87(struct translation *t)
+{
+    enum { FIP = 8, FDP = 16 };
+    int32_t area = (int32_t)offsetof(struct bt, c.x.xsave);
+
+    emit_mem(&t->e, true, OP_GROUP_MXCSR, 0, vcpu_at(area)); /* fxsave64 */
+    emit_store_imm(&t->e, true, vcpu_at(area + FIP), 0);
+    emit_store_imm(&t->e, true, vcpu_at(area + FDP), 0);
+    emit_bytes(&t->e, (uint8_t[]){0xDB, 0xE3}, 2); /* fninit */
+}
+
+static void emit_epilogue(struct translation *t)
+{
+    if (t->x87)
+        emit_leave_x87(t);
+    emit_vectors(t, false);
+    if (t->s0 != SCRATCH0) {
+        emit_mem(&t->e, true, OP_STORE, SCRATCH0, REGISTER(SCRATCH0));
+        emit_mem(&t->e, true, OP_STORE, SCRATCH1, REGISTER(SCRATCH1));
+        emit_mem(&t->e, true, OP_LOAD, t->s0, REGISTER(t->s0));
+        emit_mem(&t->e, true, OP_LOAD, t->s1, REGISTER(t->s1));
+    }
+}
+
+void emit_entry(struct translation *t)
+{
+    const struct block *b = t->block;
+
+    emit_load_imm(&t->e, SCRATCH0, (uintptr_t)&b->page->generation);
+    emit_alu_mem_imm(&t->e, false, ALU_N_CMP, at(SCRATCH0, 0), (int32_t)b->generation);
+    cold_add_target(t, emit_jcc(&t->e, CC_NE), COLD_STALE, 0);
+    emit_prologue(t);
+    t->flags = FLAGS_MEMORY;
+    if (t->part[0].live)
+        flags_load(t);
+}
+
+/* --- Ways out -------------------------------------------------------------------------------- */
+
+static void emit_leave_at(struct translation *t, enum bt_exit why, unsigned offset, uint32_t site)
+{
+    emit_store_imm(&t->e, false, VCPU(offset), (int32_t)offset);
+    if (why != BT_ONE)
+        emit_store_imm(&t->e, false, VCPU(site), (int32_t)site);
+    emit_jmp_to(&t->e, t->bt->write + t->bt->leave[why]);
+}
+
+void emit_exit_indirect(struct translation *t)
+{
+    if (t->s0 != SCRATCH0) {
+        /* SCRATCH0 is in use as a guest register until the epilogue. */
+        emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(address));
+        emit_epilogue(t);
+        emit_mem(&t->e, true, OP_LOAD, SCRATCH0, VCPU(address));
+    } else {
+        emit_epilogue(t);
+    }
+    emit_jmp_to(&t->e, t->bt->write + t->bt->lookup);
+}
+
+void emit_exit_direct(struct translation *t, int64_t target)
+{
+    uint8_t *request, *link;
+
+    if (target < 0 || target >= (int64_t)MEM_PAGE_SIZE) {
+        emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(page));
+        emit_mem(&t->e, true, OP_LEA, t->s0, at(t->s0, (int32_t)target));
+        emit_exit_indirect(t);
+        return;
+    }
+    emit_epilogue(t);
+    /* Regions that are linked in a circle must notice requests, too. */
+    emit_mem(&t->e, true, OP_LOAD, SCRATCH0, VCPU(requests));
+    emit_alu_mem_imm(&t->e, false, ALU_N_CMP, at(SCRATCH0, 0), 0);
+    request = emit_jcc(&t->e, CC_NE);
+    /* At first to what follows; patched once the target has code. */
+    link = emit_jmp(&t->e);
+    emit_leave_at(t, BT_LINK, (unsigned)target, (uint32_t)(link - t->bt->write));
+    if (t->e.full)
+        return;
+    emit_patch(request, t->e.at);
+    emit_leave_at(t, BT_LINK, (unsigned)target, 0);
+}
+
+void emit_exit_one(struct translation *t, unsigned i, unsigned left)
+{
+    emit_epilogue(t);
+    emit_alu_mem_imm(&t->e, true, ALU_N_SUB, VCPU(c.instructions), (int32_t)left);
+    emit_leave_at(t, BT_ONE, t->offset[i], 0);
+}
+
+/* Looks for requests before a jump back to P; flags that P wants survive. */
+static void emit_poll(struct translation *t, const struct part *p)
+{
+    flags_clobber(t, p->live);
+    emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(requests));
+    emit_alu_mem_imm(&t->e, false, ALU_N_CMP, at(t->s0, 0), 0);
+    cold_add_target(t, emit_jcc(&t->e, CC_NE), COLD_BRANCH, p->start);
+}
+
+void emit_goto(struct translation *t, int64_t target, uint32_t live)
+{
+    struct part *p = region_part(t, target);
+
+    if (!p) {
+        flags_leave(t, live);
+        emit_exit_direct(t, target);
+        return;
+    }
+    if (p->code)
+        emit_poll(t, p);
+    if (p->live)
+        flags_need(t);
+    if (p != t->now + 1 || p->code)
+        cold_add_target(t, emit_jmp(&t->e), COLD_PART, p - t->part);
+}
+
+/* --- Cold code ------------------------------------------------------------------------------- */
+
+unsigned instructions_left(const struct translation *t)
+{
+    return (unsigned)t->now->first + t->now->count - t->i;
+}
+
+static struct cold *cold_new(struct translation *t, uint8_t *jump, enum cold_kind kind)
+{
+    struct cold *c = &t->cold[t->colds];
+
+    if (t->colds == COLDS - 1)
+        t->e.full = true; /* and the last one is overwritten */
+    else
+        t->colds++;
+    *c = (struct cold){.jump = jump, .kind = kind, .index = (uint16_t)t->i};
+    return c;
+}
+
+void cold_add_fill(struct translation *t, uint8_t *jump, const struct address *a, unsigned size,
+                   bool write, const uint8_t *retry)
+{
+    struct cold *c = cold_new(t, jump, COLD_FILL);
+
+    c->address = *a;
+    c->size = (uint8_t)size;
+    c->write = write;
+    c->retry = retry;
+    c->left = (uint8_t)instructions_left(t);
+}
+
+void cold_add_one(struct translation *t, uint8_t *jump)
+{
+    cold_new(t, jump, COLD_ONE)->left = (uint8_t)instructions_left(t);
+}
+
+void cold_add_target(struct translation *t, uint8_t *jump, enum cold_kind kind, int64_t target)
+{
+    cold_new(t, jump, kind)->target = target;
+}
+
+static void emit_cold_fill(struct translation *t, const struct cold *c)
+{
+    struct bt *bt = t->bt;
+    uint32_t site = bt->site_count;
+    const uint8_t *retry = c->retry;
+
+    emit_address(t, &c->address, t->s0);
+    emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(address));
+    emit_epilogue(t);
+    emit_store_imm(&t->e, false, VCPU(site), (int32_t)site);
+    emit_jmp_to(&t->e, bt->write + bt->leave[BT_FILL]);
+    if (t->s0 != SCRATCH0 || t->vectors || t->x87) { /* back in, by way of the prologue */
+        retry = t->e.at;
+        emit_prologue(t);
+        emit_jmp_to(&t->e, c->retry);
+    }
+    bt->sites[bt->site_count++] = (struct bt_site){
+        .retry = (uint32_t)(retry - bt->write),
+        .offset = t->offset[c->index],
+        .size = c->size,
+        .write = c->write,
+        .left = c->left,
+    };
+}
+
+void emit_cold(struct translation *t)
+{
+    for (unsigned i = 0; i < t->colds && !t->e.full; i++) {
+        const struct cold *c = &t->cold[i];
+
+        if (c->kind == COLD_PART) {
+            emit_patch(c->jump, t->part[c->target].code);
+            continue;
+        }
+        emit_patch(c->jump, t->e.at);
+        switch (c->kind) {
+        case COLD_FILL: emit_cold_fill(t, c); break;
+        case COLD_ONE: emit_exit_one(t, c->index, c->left); break;
+        case COLD_BRANCH: emit_exit_direct(t, c->target); break;
+        case COLD_STALE: emit_leave_at(t, BT_LINK, t->part[0].start, 0); break;
+        case COLD_PART: break;
+        }
+    }
+}

@@ -1,0 +1,290 @@
+/*
+ * Regions: which instructions are translated together, and the flow of status flags between them.
+ * A region is what can be reached from a block by direct branches within its page, up to a limit;
+ * loops then run without leaving the code.
+ */
+#include "cpu/bt/bt.h"
+
+#include <string.h>
+
+/* Registers that can stand in for the usual scratch registers when a region uses those. */
+static const uint16_t spare_registers =
+    1u << X86_RBX | 1u << X86_RBP | 1u << X86_RSI | 1u << X86_RDI | 1u << X86_R8 | 1u << X86_R9 |
+    1u << X86_R12 | 1u << X86_R13 | 1u << X86_R14 | 1u << X86_R15;
+static const uint16_t scratch_registers = 1u << SCRATCH0 | 1u << SCRATCH1;
+
+static bool leaves_scratch(uint16_t registers)
+{
+    return !(registers & scratch_registers) ||
+           __builtin_popcount(spare_registers & ~(unsigned)registers) >= 2;
+}
+
+static bool is_direct(const struct x86_insn *insn)
+{
+    return insn->info->class == X86_CLASS_BRANCH &&
+           insn->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE &&
+           insn->z.mnemonic != ZYDIS_MNEMONIC_RET;
+}
+
+static bool is_conditional(const struct x86_insn *insn)
+{
+    return is_direct(insn) && insn->z.mnemonic != ZYDIS_MNEMONIC_JMP &&
+           insn->z.mnemonic != ZYDIS_MNEMONIC_CALL;
+}
+
+static unsigned next_offset(const struct translation *t, unsigned i)
+{
+    return t->offset[i] + t->insn[i].z.length;
+}
+
+static int64_t target_offset(const struct translation *t, unsigned i)
+{
+    return (int64_t)next_offset(t, i) + t->insn[i].op[0].imm.value.s;
+}
+
+/* Classes that translation never takes. */
+static bool is_foreign(const struct x86_insn *insn)
+{
+    switch ((enum x86_class)insn->info->class) {
+    case X86_CLASS_INTEGER:
+    case X86_CLASS_NATIVE:
+    case X86_CLASS_STACK:
+    case X86_CLASS_X87:
+    case X86_CLASS_BRANCH: return false;
+    case X86_CLASS_SYSTEM:
+        return insn->z.mnemonic != ZYDIS_MNEMONIC_CLI && insn->z.mnemonic != ZYDIS_MNEMONIC_STI &&
+               insn->z.mnemonic != ZYDIS_MNEMONIC_SWAPGS;
+    default: return true;
+    }
+}
+
+/* Whether control never goes on behind INSN within the region. */
+static bool ends_run(const struct x86_insn *insn)
+{
+    return is_foreign(insn) || (insn->info->class == X86_CLASS_BRANCH && !is_conditional(insn));
+}
+
+/* Takes in the instruction at OFFSET. */
+static bool take(struct translation *t, unsigned offset)
+{
+    struct x86_insn *insn = &t->insn[t->count];
+    struct flow *flow = &t->flow[t->count];
+    int length;
+
+    if (t->count == REGION_MAX)
+        return false;
+    length = x86_decode(X86_CODE64, false, t->page + offset, MEM_PAGE_SIZE - offset, insn);
+    if (length <= 0 || !t->bt->c.engine->machine.model.feature[insn->feature])
+        return false;
+    flow_of(insn, flow);
+    if (!leaves_scratch(t->registers | flow->registers))
+        return false;
+    if (is_foreign(insn))
+        flow->flags_in = X86_FLAGS_STATUS;
+    t->registers |= flow->registers;
+    t->offset[t->count++] = (uint16_t)offset;
+    t->index[offset] = (uint16_t)t->count;
+    return true;
+}
+
+/* Follows the code at OFFSET until it ends or meets what is there already. */
+static void take_run(struct translation *t, unsigned offset)
+{
+    while (offset < MEM_PAGE_SIZE && !t->index[offset] && take(t, offset)) {
+        unsigned i = t->count - 1;
+
+        if (ends_run(&t->insn[i]))
+            return;
+        offset = next_offset(t, i);
+    }
+}
+
+/* Takes in all that the region's branches lead to. */
+static void take_all(struct translation *t)
+{
+    take_run(t, t->block->gpa & (MEM_PAGE_SIZE - 1));
+    for (unsigned i = 0; i < t->count; i++) {
+        int64_t target;
+
+        if (!is_direct(&t->insn[i]) || t->insn[i].z.mnemonic == ZYDIS_MNEMONIC_CALL)
+            continue;
+        target = target_offset(t, i);
+        if (target >= 0 && target < (int64_t)MEM_PAGE_SIZE)
+            take_run(t, (unsigned)target);
+    }
+}
+
+static void mark_leader(struct translation *t, int64_t offset)
+{
+    if (offset >= 0 && offset < (int64_t)MEM_PAGE_SIZE && t->index[offset])
+        t->leader[t->index[offset] - 1] = true;
+}
+
+/* Cuts the instructions into parts, in the order they were found. */
+static bool cut(struct translation *t)
+{
+    memset(t->leader, 0, sizeof(t->leader));
+    for (unsigned i = 0; i < t->count; i++) {
+        if (is_direct(&t->insn[i]))
+            mark_leader(t, target_offset(t, i));
+        if (t->insn[i].info->class == X86_CLASS_BRANCH)
+            mark_leader(t, next_offset(t, i));
+        if (i + 1 == t->count || t->offset[i + 1] != next_offset(t, i)) {
+            mark_leader(t, next_offset(t, i));
+            if (i + 1 < t->count)
+                t->leader[i + 1] = true;
+        }
+    }
+    t->leader[0] = true;
+    for (unsigned i = 0; i < t->count; i++) {
+        struct part *p = &t->part[t->parts];
+
+        if (t->leader[i]) {
+            if (t->parts == PARTS_MAX)
+                return false;
+            *p = (struct part){.first = (uint16_t)i, .start = t->offset[i]};
+            t->parts++;
+        }
+        p = &t->part[t->parts - 1];
+        p->count++;
+        p->end = (uint16_t)next_offset(t, i);
+    }
+    return true;
+}
+
+struct part *region_part(struct translation *t, int64_t offset)
+{
+    for (unsigned i = 0; i < t->parts; i++)
+        if (t->part[i].start == offset)
+            return &t->part[i];
+    return NULL;
+}
+
+/* What is live where control goes to OFFSET. */
+static uint32_t live_at(struct translation *t, int64_t offset)
+{
+    const struct part *p = region_part(t, offset);
+
+    if (p)
+        return p->live;
+    return offset < 0 || offset >= (int64_t)MEM_PAGE_SIZE ? X86_FLAGS_STATUS
+                                                          : flow_peek(t->page, (unsigned)offset);
+}
+
+static uint32_t live_behind(struct translation *t, const struct part *p)
+{
+    unsigned last = p->first + p->count - 1u;
+    const struct x86_insn *insn = &t->insn[last];
+    uint32_t live = 0;
+
+    if (insn->info->class != X86_CLASS_BRANCH)
+        return is_foreign(insn) ? X86_FLAGS_STATUS : live_at(t, p->end);
+    if (!is_direct(insn))
+        return X86_FLAGS_STATUS;
+    live = live_at(t, target_offset(t, last));
+    if (is_conditional(insn))
+        live |= live_at(t, p->end);
+    return live;
+}
+
+static void find_liveness(struct translation *t)
+{
+    bool changed;
+
+    do {
+        changed = false;
+        for (unsigned n = t->parts; n-- > 0;) {
+            struct part *p = &t->part[n];
+            uint32_t live = live_behind(t, p);
+
+            for (unsigned i = p->first + p->count; i-- > p->first;) {
+                t->flow[i].live_after = live;
+                live = (live & ~t->flow[i].flags_out) | t->flow[i].flags_in;
+            }
+            changed |= live != p->live;
+            p->live = live;
+        }
+    } while (changed);
+}
+
+static void note_vectors(struct translation *t, const struct x86_insn *insn)
+{
+    for (unsigned i = 0; i < insn->z.operand_count; i++) {
+        const ZydisDecodedOperand *op = &insn->op[i];
+        ZydisRegisterClass class;
+        uint16_t bit;
+
+        if (op->type != ZYDIS_OPERAND_TYPE_REGISTER)
+            continue;
+        class = ZydisRegisterGetClass(op->reg.value);
+        if (class != ZYDIS_REGCLASS_XMM && class != ZYDIS_REGCLASS_YMM)
+            continue;
+        bit = (uint16_t)(1u << ZydisRegisterGetId(op->reg.value));
+        t->vectors |= bit;
+        if (op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
+            t->vectors_written |= bit;
+        t->ymm |= insn->z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
+    }
+    if (insn->z.mnemonic == ZYDIS_MNEMONIC_VZEROUPPER)
+        t->ymm = t->zeroes_upper = true;
+    t->x87 |= insn->info->class == X86_CLASS_X87;
+}
+
+/* Announces the region's bytes as code. They may have changed since they were decoded: then the
+ * generation has moved on and the translation is stale from the start. */
+static bool watch(struct translation *t)
+{
+    uint64_t clears = t->bt->clears, page = ALIGN_DOWN(t->block->gpa, MEM_PAGE_SIZE);
+
+    for (unsigned n = 0; n < t->parts; n++) {
+        interp_watch_code(&t->bt->c, page + t->part[n].start,
+                          (uint64_t)t->part[n].end - t->part[n].start);
+        if (t->bt->clears != clears)
+            return false;
+    }
+    return true;
+}
+
+static void choose_scratch(struct translation *t)
+{
+    unsigned free = spare_registers & ~(unsigned)t->registers;
+
+    t->s0 = SCRATCH0;
+    t->s1 = SCRATCH1;
+    if (!(t->registers & scratch_registers))
+        return;
+    t->s0 = 31u - (unsigned)__builtin_clz(free);
+    t->s1 = 31u - (unsigned)__builtin_clz(free & ~(1u << t->s0));
+}
+
+static void find(struct translation *t)
+{
+    memset(t->index, 0, sizeof(t->index));
+    t->count = t->parts = 0;
+    t->registers = 1u << X86_RAX | 1u << X86_RCX | 1u << X86_RDX | 1u << X86_RSP;
+    t->page = mem_page(t->bt->c.mem, t->block->gpa >> MEM_PAGE_SHIFT);
+    take_all(t);
+}
+
+bool region_find(struct translation *t)
+{
+    unsigned count;
+
+    find(t);
+    count = t->count;
+    if (!count || !cut(t) || !watch(t))
+        return false;
+    /* Once more, now that writes are noticed; what had changed before that comes another time. */
+    memcpy(t->first_offset, t->offset, sizeof(t->first_offset));
+    find(t);
+    if (t->count != count || !cut(t) ||
+        memcmp(t->first_offset, t->offset, count * sizeof(t->offset[0])) != 0)
+        return false;
+    find_liveness(t);
+    for (unsigned i = 0; i < t->count; i++)
+        note_vectors(t, &t->insn[i]);
+    if (t->zeroes_upper)
+        t->vectors_written = t->vectors;
+    choose_scratch(t);
+    return true;
+}
