@@ -23,6 +23,8 @@
 
 #include <signal.h>
 
+/* Heat of a block that cannot be translated. */
+#define BT_NEVER     0x80000000u
 #define BT_JUMP_BITS 12
 #define BT_JUMPS     (1u << BT_JUMP_BITS)
 #define BT_CODE_SIZE (48 * MiB)
@@ -92,8 +94,8 @@ struct cold {
 enum flags_place { FLAGS_MEMORY, FLAGS_HOST, FLAGS_BOTH };
 
 /* What is translated at once: the code that a block leads to by direct branches within its page. */
-#define REGION_MAX 160
-#define PARTS_MAX  48
+#define REGION_MAX 128
+#define PARTS_MAX  REGION_MAX
 struct translation {
     struct bt *bt;
     struct emitter e;
@@ -119,6 +121,8 @@ struct translation {
     struct x86_insn insn[REGION_MAX];
     struct cold cold[COLDS];
 };
+
+enum { BT_VECTORS = 1, BT_X87 = 2 };
 
 struct bt_jump {
     uint64_t tag; /* RIP ^ bt.jump_key */
@@ -156,7 +160,7 @@ struct bt {
     sigset_t signals; /* the thread's mask outside */
     uint32_t heat;    /* executions before a block is translated */
     bool full;        /* no room for another translation: forget all */
-    uint8_t fp_trap;  /* what translations rely on */
+    unsigned files;   /* BT_VECTORS, BT_X87: what translations may use */
 
     uint64_t translations, translated_instructions, links, fills, ones, lookups_missed, clears;
     uint64_t translate_ns;
@@ -177,6 +181,8 @@ uint32_t flow_peek(const uint8_t *page, unsigned offset);
 /* region.c: finds the region that starts with T->block, and what is live where. False when it is
  * not worth translating or everything was forgotten meanwhile. */
 bool region_find(struct translation *t);
+/* Whether INSN is one that translation never takes, or not now. */
+bool region_is_foreign(const struct translation *t, const struct x86_insn *insn);
 /* The part that starts at OFFSET, or NULL. */
 struct part *region_part(struct translation *t, int64_t offset);
 

@@ -67,28 +67,30 @@ static void bt_finish(struct vcpu *c)
     pthread_sigmask(SIG_SETMASK, &bt_of(c)->signals, NULL);
 }
 
-/* What all translations take for granted. */
+/* Whether translated code may run now. What it takes for granted about the register files is
+ * checked here; when that changes, all translations go. */
 static bool can_run(struct bt *bt)
 {
     const struct vcpu *c = &bt->c;
-    uint32_t mxcsr;
-    const unsigned relied = FP_X87 | FP_SSE | FP_AVX | FP_MMX;
+    unsigned files = 0;
     uint16_t control, status;
+    uint32_t mxcsr;
 
     if ((c->mode & MODE_SIZE) != MODE_64 || c->watching || c->check_alignment)
         return false;
-    memcpy(&mxcsr, c->x.xsave + X86_XSAVE_MXCSR, 4);
-    if ((mxcsr & 0x1F80) != 0x1F80) /* an unmasked exception would be the host's */
-        return false;
     memcpy(&control, c->x.xsave, 2);
     memcpy(&status, c->x.xsave + 2, 2);
-    if ((control & 0x3F) != 0x3F || (status & 0x80))
-        return false;
-    if ((c->fp_trap ^ bt->fp_trap) & relied) {
-        bt->fp_trap = c->fp_trap;
+    memcpy(&mxcsr, c->x.xsave + X86_XSAVE_MXCSR, 4);
+    /* An unmasked or pending exception would be the host's. */
+    if (!(c->fp_trap & (FP_SSE | FP_AVX)) && (mxcsr & 0x1F80) == 0x1F80)
+        files |= BT_VECTORS;
+    if (!(c->fp_trap & (FP_X87 | FP_MMX)) && (control & 0x3F) == 0x3F && !(status & 0x80))
+        files |= BT_X87;
+    if (files != bt->files) {
+        bt->files = files;
         interp_forget(&bt->c);
     }
-    return !(c->fp_trap & relied);
+    return true;
 }
 
 static void set_key(struct bt *bt)
@@ -130,14 +132,17 @@ static const void *code_for(struct bt *bt, struct block *b)
 
     if (b->code[bt->c.context])
         return b->code[bt->c.context];
-    if (!b->cached || ++b->heat < bt->heat)
+    if (!b->cached || ++b->heat < bt->heat || b->heat >= BT_NEVER)
         return NULL;
-    b->heat = 0; /* for another context, or another try */
+    b->heat = 0; /* for another context */
     start = now_ns();
     code = bt_translate(bt, b, &bt->full);
     bt->translate_ns += now_ns() - start;
-    if (bt->clears == clears)
-        b->code[bt->c.context] = code;
+    if (bt->clears != clears)
+        return NULL;
+    b->code[bt->c.context] = code;
+    if (!code && !bt->full)
+        b->heat = BT_NEVER;
     return code;
 }
 

@@ -42,9 +42,31 @@ static int64_t target_offset(const struct translation *t, unsigned i)
     return (int64_t)next_offset(t, i) + t->insn[i].op[0].imm.value.s;
 }
 
-/* Classes that translation never takes. */
-static bool is_foreign(const struct x86_insn *insn)
+static bool uses_vectors(const struct x86_insn *insn)
 {
+    for (unsigned i = 0; i < insn->z.operand_count; i++) {
+        ZydisRegisterClass class;
+
+        if (insn->op[i].type != ZYDIS_OPERAND_TYPE_REGISTER)
+            continue;
+        class = ZydisRegisterGetClass(insn->op[i].reg.value);
+        if (class == ZYDIS_REGCLASS_XMM || class == ZYDIS_REGCLASS_YMM)
+            return true;
+    }
+    return insn->z.meta.isa_ext == ZYDIS_ISA_EXT_AVX;
+}
+
+/* What translation never takes, or not now. */
+bool region_is_foreign(const struct translation *t, const struct x86_insn *insn)
+{
+    if (insn->info->class == X86_CLASS_X87 && !(t->bt->files & BT_X87))
+        return true;
+    /* Conversions between MMX and floating point mind MXCSR. */
+    if (insn->info->class == X86_CLASS_X87 && insn->z.meta.isa_ext != ZYDIS_ISA_EXT_X87 &&
+        insn->z.meta.isa_ext != ZYDIS_ISA_EXT_MMX && !(t->bt->files & BT_VECTORS))
+        return true;
+    if (!(t->bt->files & BT_VECTORS) && uses_vectors(insn))
+        return true;
     switch ((enum x86_class)insn->info->class) {
     case X86_CLASS_INTEGER:
     case X86_CLASS_NATIVE:
@@ -59,9 +81,10 @@ static bool is_foreign(const struct x86_insn *insn)
 }
 
 /* Whether control never goes on behind INSN within the region. */
-static bool ends_run(const struct x86_insn *insn)
+static bool ends_run(const struct translation *t, const struct x86_insn *insn)
 {
-    return is_foreign(insn) || (insn->info->class == X86_CLASS_BRANCH && !is_conditional(insn));
+    return region_is_foreign(t, insn) ||
+           (insn->info->class == X86_CLASS_BRANCH && !is_conditional(insn));
 }
 
 /* Takes in the instruction at OFFSET. */
@@ -79,7 +102,7 @@ static bool take(struct translation *t, unsigned offset)
     flow_of(insn, flow);
     if (!leaves_scratch(t->registers | flow->registers))
         return false;
-    if (is_foreign(insn))
+    if (region_is_foreign(t, insn))
         flow->flags_in = X86_FLAGS_STATUS;
     t->registers |= flow->registers;
     t->offset[t->count++] = (uint16_t)offset;
@@ -93,7 +116,7 @@ static void take_run(struct translation *t, unsigned offset)
     while (offset < MEM_PAGE_SIZE && !t->index[offset] && take(t, offset)) {
         unsigned i = t->count - 1;
 
-        if (ends_run(&t->insn[i]))
+        if (ends_run(t, &t->insn[i]))
             return;
         offset = next_offset(t, i);
     }
@@ -178,7 +201,7 @@ static uint32_t live_behind(struct translation *t, const struct part *p)
     uint32_t live = 0;
 
     if (insn->info->class != X86_CLASS_BRANCH)
-        return is_foreign(insn) ? X86_FLAGS_STATUS : live_at(t, p->end);
+        return region_is_foreign(t, insn) ? X86_FLAGS_STATUS : live_at(t, p->end);
     if (!is_direct(insn))
         return X86_FLAGS_STATUS;
     live = live_at(t, target_offset(t, last));
@@ -282,7 +305,8 @@ bool region_find(struct translation *t)
         return false;
     find_liveness(t);
     for (unsigned i = 0; i < t->count; i++)
-        note_vectors(t, &t->insn[i]);
+        if (!region_is_foreign(t, &t->insn[i]))
+            note_vectors(t, &t->insn[i]);
     if (t->zeroes_upper)
         t->vectors_written = t->vectors;
     choose_scratch(t);

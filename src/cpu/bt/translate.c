@@ -225,18 +225,40 @@ static bool is_gpr64(const struct x86_insn *insn, unsigned i)
            ZydisRegisterGetClass(insn->op[i].reg.value) == ZYDIS_REGCLASS_GPR64;
 }
 
+/* Pushes what is in vcpu.target. */
+static void emit_push_target(struct translation *t)
+{
+    struct operand place = emit_check(t, &push_address, 8, true, 1);
+
+    emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(target));
+    emit_mem(&t->e, true, OP_STORE, t->s0, place);
+    emit_move_sp(t, -8);
+}
+
 static bool translate_push(struct translation *t, const struct x86_insn *insn)
 {
-    bool immediate = insn->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
     struct operand place;
+    struct address a;
 
-    if ((!is_gpr64(insn, 0) && !immediate) || insn->z.operand_width == 16)
+    if (insn->z.operand_width == 16)
+        return false;
+    if (insn->op[0].type == ZYDIS_OPERAND_TYPE_MEMORY) {
+        if (insn->op[0].mem.type != ZYDIS_MEMOP_TYPE_MEM || insn->z.address_width != 64 ||
+            !address_of(t, insn, 0, &a))
+            return false;
+        place = emit_check(t, &a, 8, false, 1);
+        emit_mem(&t->e, true, OP_LOAD, t->s0, place);
+        emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(target));
+        emit_push_target(t);
+        return true;
+    }
+    if (!is_gpr64(insn, 0) && insn->op[0].type != ZYDIS_OPERAND_TYPE_IMMEDIATE)
         return false;
     place = emit_check(t, &push_address, 8, true, 1);
-    if (immediate)
-        emit_store_imm(&t->e, true, place, (int32_t)insn->op[0].imm.value.s);
-    else
+    if (is_gpr64(insn, 0))
         emit_mem(&t->e, true, OP_STORE, register_of(insn, 0), place);
+    else
+        emit_store_imm(&t->e, true, place, (int32_t)insn->op[0].imm.value.s);
     emit_move_sp(t, -8);
     return true;
 }
@@ -244,8 +266,6 @@ static bool translate_push(struct translation *t, const struct x86_insn *insn)
 /* PUSHFQ: RFLAGS is put together from what is in memory (see flags_get). */
 static void translate_pushf(struct translation *t)
 {
-    struct operand place;
-
     emit_mem(&t->e, false, OP_LOAD_ZX16, t->s0, VCPU(c.cc));
     emit_reg(&t->e, false, OP_LOAD, t->s1, t->s0);
     emit_shift_imm(&t->e, false, 5, t->s0, 8); /* shr */
@@ -258,10 +278,7 @@ static void translate_pushf(struct translation *t)
                  ~(int32_t)(X86_FLAGS_STATUS | X86_FLAG_RF | X86_FLAG_VM));
     emit_reg(&t->e, false, OP_OR_LOAD, t->s0, t->s1);
     emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(target));
-    place = emit_check(t, &push_address, 8, true, 1);
-    emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(target));
-    emit_mem(&t->e, true, OP_STORE, t->s0, place);
-    emit_move_sp(t, -8);
+    emit_push_target(t);
 }
 
 static bool translate_stack(struct translation *t, const struct x86_insn *insn)
@@ -273,11 +290,12 @@ static bool translate_stack(struct translation *t, const struct x86_insn *insn)
     case ZYDIS_MNEMONIC_PUSH: return translate_push(t, insn);
     case ZYDIS_MNEMONIC_PUSHFQ: translate_pushf(t); return true;
     case ZYDIS_MNEMONIC_POP:
-        if (!is_gpr64(insn, 0) || register_of(insn, 0) == X86_RSP)
+        if (!is_gpr64(insn, 0))
             return false;
         place = emit_check(t, &top_address, 8, false, 1);
         emit_mem(&t->e, true, OP_LOAD, register_of(insn, 0), place);
-        emit_move_sp(t, 8);
+        if (register_of(insn, 0) != X86_RSP)
+            emit_move_sp(t, 8);
         return true;
     case ZYDIS_MNEMONIC_LEAVE:
         if (insn->z.operand_width == 16)
@@ -503,6 +521,8 @@ static bool translate_native(struct translation *t, const struct x86_insn *insn)
 
 static bool translate_insn(struct translation *t, const struct x86_insn *insn)
 {
+    if (region_is_foreign(t, insn))
+        return false;
     switch ((enum x86_class)insn->info->class) {
     case X86_CLASS_INTEGER: return translate_integer(t, insn);
     case X86_CLASS_NATIVE: return translate_native(t, insn);
