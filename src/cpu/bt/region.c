@@ -53,7 +53,14 @@ static bool uses_vectors(const struct x86_insn *insn)
         if (class == ZYDIS_REGCLASS_XMM || class == ZYDIS_REGCLASS_YMM)
             return true;
     }
-    return insn->z.meta.isa_ext == ZYDIS_ISA_EXT_AVX;
+    switch (insn->z.meta.isa_ext) { /* some have only memory and general-purpose operands */
+    case ZYDIS_ISA_EXT_SSE:
+    case ZYDIS_ISA_EXT_SSE2:
+    case ZYDIS_ISA_EXT_SSE3:
+    case ZYDIS_ISA_EXT_SSE4:
+    case ZYDIS_ISA_EXT_AVX: return true;
+    default: return false;
+    }
 }
 
 /* What translation never takes, or not now. */
