@@ -382,7 +382,10 @@ static int explain(const struct run *run, enum console_end how)
         console_panic(run->console, reason, sizeof(reason));
         complain("the guest's kernel panicked: %s", reason);
         return STATUS_ERROR;
-    case CONSOLE_QUIT: return run->command ? STATUS_ERROR : 0;
+    case CONSOLE_QUIT:
+        if (isatty(STDERR_FILENO))
+            fputc('\n', stderr); /* the guest's last line hardly ended */
+        return run->command ? STATUS_ERROR : 0;
     case CONSOLE_OUTPUT: break;
     }
     return STATUS_ERROR;
