@@ -61,10 +61,10 @@ static void test_exclusion(void **unused)
     pthread_t thread[CPUS];
 
     safepoint_init(&sp);
-    for (unsigned i = 0; i < CPUS; i++) {
+    for (unsigned i = 0; i < CPUS; i++)
         sp.port[i] = &ports[i];
+    for (unsigned i = 0; i < CPUS; i++)
         assert_int_equal(pthread_create(&thread[i], NULL, vcpu, &ports[i]), 0);
-    }
     for (unsigned i = 0; i < STOPS; i++)
         stop_and_look(false);
     atomic_store(&done, true);
