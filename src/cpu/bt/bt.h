@@ -45,6 +45,7 @@ enum bt_exit {
 struct bt_site {
     uint32_t retry;  /* offset in the code of the access's check */
     uint16_t offset; /* of the instruction in its page */
+    uint16_t next;   /* BT_ONE: of the one behind it, where retry goes on */
     uint8_t size;
     bool write;
     uint8_t left; /* instructions of the block not executed, this one included */
@@ -141,7 +142,7 @@ struct bt {
     uint64_t target;  /* of a branch, kept while the return address is pushed */
     uint64_t host_rsp;
     uint32_t offset; /* in the page, of where to go on */
-    uint32_t site;   /* BT_FILL: index; BT_LINK: offset in the code of the branch to patch */
+    uint32_t site;   /* BT_FILL, BT_ONE: index; BT_LINK: the branch to patch; or BT_NO_SITE */
     uint32_t host_mxcsr;
 
     struct bt_jump jump[BT_JUMPS];
@@ -166,7 +167,8 @@ struct bt {
     uint64_t translate_ns;
 };
 
-#define BT_SITES (BT_CODE_SIZE / 64)
+#define BT_NO_SITE UINT32_MAX
+#define BT_SITES   (BT_CODE_SIZE / 64)
 
 static inline struct bt *bt_of(struct vcpu *c)
 {
@@ -194,6 +196,13 @@ void bt_emit_common(struct bt *bt);
 /* Forgets all translations. */
 void bt_clear(struct bt *bt);
 void bt_clear_jumps(struct bt *bt);
+void bt_clear_jumps_of(struct bt *bt, uint64_t linear); /* the page's */
+
+/* Where the jump table has RIP. The code that looks there (code.c) does the same. */
+static inline unsigned bt_jump_index(uint64_t rip)
+{
+    return (unsigned)((rip >> 6) ^ (rip & 0xFF)) & (BT_JUMPS - 1);
+}
 
 /* translate.c: the code for B in the present context, or NULL if it cannot be (or, with *FULL, if
  * there is no room). LINEAR is where it is mapped. */

@@ -4,6 +4,8 @@
  */
 #include "cpu/bt/translate.h"
 
+#include <string.h>
+
 /* --- Status flags ---------------------------------------------------------------------------- */
 
 static void flags_save(struct translation *t)
@@ -118,13 +120,24 @@ static void emit_epilogue(struct translation *t)
     }
 }
 
-void emit_entry(struct translation *t)
+/* Is the code still what was translated? If not, on to OFFSET by other means. */
+static void emit_validate(struct translation *t, unsigned offset)
 {
     const struct block *b = t->block;
 
     emit_load_imm(&t->e, SCRATCH0, (uintptr_t)&b->page->generation);
     emit_alu_mem_imm(&t->e, false, ALU_N_CMP, at(SCRATCH0, 0), (int32_t)b->generation);
-    cold_add_target(t, emit_jcc(&t->e, CC_NE), COLD_STALE, 0);
+    cold_add_target(t, emit_jcc(&t->e, CC_NE), COLD_STALE, offset);
+}
+
+void emit_entry(struct translation *t)
+{
+    uint8_t *start = t->e.at;
+    uint32_t length;
+
+    emit_validate(t, t->part[0].start);
+    length = (uint32_t)(t->e.at - start);
+    memcpy(start - sizeof(length), &length, sizeof(length));
     emit_prologue(t);
     t->flags = FLAGS_MEMORY;
     if (t->part[0].live)
@@ -136,8 +149,7 @@ void emit_entry(struct translation *t)
 static void emit_leave_at(struct translation *t, enum bt_exit why, unsigned offset, uint32_t site)
 {
     emit_store_imm(&t->e, false, VCPU(offset), (int32_t)offset);
-    if (why != BT_ONE)
-        emit_store_imm(&t->e, false, VCPU(site), (int32_t)site);
+    emit_store_imm(&t->e, false, VCPU(site), (int32_t)site);
     emit_jmp_to(&t->e, t->bt->write + t->bt->leave[why]);
 }
 
@@ -182,7 +194,28 @@ void emit_exit_one(struct translation *t, unsigned i, unsigned left)
 {
     emit_epilogue(t);
     emit_alu_mem_imm(&t->e, true, ALU_N_SUB, VCPU(c.instructions), (int32_t)left);
-    emit_leave_at(t, BT_ONE, t->offset[i], 0);
+    emit_leave_at(t, BT_ONE, t->offset[i], BT_NO_SITE);
+}
+
+void emit_one(struct translation *t)
+{
+    unsigned left = instructions_left(t);
+    uint16_t next = (uint16_t)(t->offset[t->i] + t->insn[t->i].z.length);
+    uint32_t site = t->bt->site_count++;
+
+    flags_leave(t, X86_FLAGS_STATUS);
+    emit_epilogue(t);
+    emit_alu_mem_imm(&t->e, true, ALU_N_SUB, VCPU(c.instructions), (int32_t)left);
+    emit_leave_at(t, BT_ONE, t->offset[t->i], site);
+    t->bt->sites[site] = (struct bt_site){
+        .retry = (uint32_t)(t->e.at - t->bt->write),
+        .offset = t->offset[t->i],
+        .next = next,
+    };
+    emit_validate(t, next);
+    emit_alu_mem_imm(&t->e, true, ALU_N_ADD, VCPU(c.instructions), (int32_t)left - 1);
+    emit_prologue(t);
+    t->flags = FLAGS_MEMORY;
 }
 
 /* Looks for requests before a jump back to P; flags that P wants survive. */
@@ -291,7 +324,7 @@ void emit_cold(struct translation *t)
         case COLD_FILL: emit_cold_fill(t, c); break;
         case COLD_ONE: emit_exit_one(t, c->index, c->left); break;
         case COLD_BRANCH: emit_exit_direct(t, c->target); break;
-        case COLD_STALE: emit_leave_at(t, BT_LINK, t->part[0].start, 0); break;
+        case COLD_STALE: emit_leave_at(t, BT_LINK, (unsigned)c->target, BT_NO_SITE); break;
         case COLD_PART: break;
         }
     }

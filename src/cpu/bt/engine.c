@@ -41,9 +41,12 @@ static void bt_forget(struct vcpu *c)
     bt_clear(bt_of(c));
 }
 
-static void bt_unmapped(struct vcpu *c)
+static void bt_unmapped(struct vcpu *c, uint64_t linear, bool large)
 {
-    bt_clear_jumps(bt_of(c));
+    if (large)
+        bt_clear_jumps(bt_of(c));
+    else
+        bt_clear_jumps_of(bt_of(c), linear);
 }
 
 /* On the vCPU's thread, before it runs: GS leads to the vCPU, and no signal may come while RSP is
@@ -93,24 +96,26 @@ static bool can_run(struct bt *bt)
     return true;
 }
 
-static void set_key(struct bt *bt)
+/* Address space and context, as they stand in jump_key. */
+static uint64_t present_key(const struct bt *bt)
 {
-    bt->space = bt->c.mmu.space;
-    bt->jump_key = (bt->space | (uint64_t)bt->c.context << 12) << 48;
+    return ((uint64_t)bt->c.mmu.space | (uint64_t)bt->c.context << 12) << 48;
 }
 
 static void remember(struct bt *bt, uint64_t rip, const void *code)
 {
-    uint32_t low = (uint32_t)rip, index = ((low >> 9) ^ low) & (BT_JUMPS - 1);
-
-    bt->jump[index] = (struct bt_jump){rip ^ bt->jump_key, code};
+    bt->jump[bt_jump_index(rip)] = (struct bt_jump){rip ^ bt->jump_key, code};
 }
 
-/* Makes the branch that was left by go straight to CODE from now on. */
+/* Makes the branch that was left by go straight to CODE from now on, past its check. */
 static void link_branch(struct bt *bt, uint64_t rip, const void *code)
 {
     if (bt->link_site && bt->link_page == ALIGN_DOWN(rip, MEM_PAGE_SIZE)) {
-        emit_patch(bt->write + bt->link_site, bt->write + ((const uint8_t *)code - bt->run));
+        const uint8_t *target = bt->write + ((const uint8_t *)code - bt->run);
+        uint32_t check;
+
+        memcpy(&check, target - sizeof(check), sizeof(check));
+        emit_patch(bt->write + bt->link_site, target + check);
         bt->links++;
     }
     bt->link_site = 0;
@@ -146,10 +151,27 @@ static const void *code_for(struct bt *bt, struct block *b)
     return code;
 }
 
-static void run_one(struct bt *bt)
+/* Whether anything but translated code is called for now. */
+static bool is_due(const struct vcpu *c)
 {
+    return atomic_load_explicit(&c->port->requests, memory_order_relaxed) || c->check_interrupt ||
+           c->stepping || c->x.activity != X86_RUNNING;
+}
+
+/* Interprets the instruction at X86_RIP. Returns where to go on in the code behind it, or NULL. */
+static const void *run_one(struct bt *bt, uint32_t index)
+{
+    const struct bt_site *site = &bt->sites[index];
+    const void *code = index == BT_NO_SITE ? NULL : bt->run + site->retry;
+    uint64_t clears = bt->clears, next = code ? bt->page + site->next : 0;
+
     bt->ones++;
+    bt->link_site = 0;
     interp_execute_one(&bt->c);
+    if (!code || clears != bt->clears || bt->c.x.reg[X86_RIP] != next || is_due(&bt->c) ||
+        present_key(bt) != bt->jump_key || !can_run(bt) || clears != bt->clears)
+        return NULL;
+    return code;
 }
 
 /* After BT_FILL: enters the page and goes back, or has the interpreter do the instruction. */
@@ -165,60 +187,93 @@ static const void *fill(struct bt *bt)
         c->instructions += site.left;
         return bt->run + site.retry;
     }
-    run_one(bt);
-    return NULL;
+    return run_one(bt, BT_NO_SITE);
+}
+
+/* Runs CODE until it is left. Returns where to go on in translated code, or NULL. */
+static const void *go(struct bt *bt, const void *code)
+{
+    uint64_t *rip = &bt->c.x.reg[X86_RIP];
+
+    switch (bt->enter(bt, code)) {
+    case BT_NEXT: bt->link_site = 0; return NULL;
+    case BT_LINK:
+        *rip = bt->page + bt->offset;
+        bt->link_page = bt->page;
+        bt->link_site = bt->site;
+        if (bt->site == BT_NO_SITE) { /* the code is stale */
+            bt->link_site = 0;
+            bt->jump[bt_jump_index(*rip)].tag = UINT64_MAX;
+        }
+        return NULL;
+    case BT_ONE: *rip = bt->page + bt->offset; return run_one(bt, bt->site);
+    default: return fill(bt);
+    }
+}
+
+/* The code at X86_RIP that the jump table knows, or NULL. */
+static const void *known_code(const struct bt *bt, uint64_t rip)
+{
+    const struct bt_jump *entry = &bt->jump[bt_jump_index(rip)];
+
+    return entry->tag == (rip ^ bt->jump_key) ? entry->code : NULL;
+}
+
+/* The code at X86_RIP, or NULL when the interpreter has executed something instead. */
+static const void *find_code(struct bt *bt)
+{
+    struct vcpu *c = &bt->c;
+    uint64_t rip = c->x.reg[X86_RIP], clears;
+    const void *code;
+    struct block *b;
+
+    bt->space = c->mmu.space;
+    bt->jump_key = present_key(bt);
+    code = known_code(bt, rip);
+    if (!code) {
+        b = block_next(c);
+        clears = bt->clears;
+        code = code_for(bt, b);
+        if (clears != bt->clears) /* all is forgotten, B too */
+            return NULL;
+        if (!code) {
+            bt->link_site = 0;
+            interp_execute(c, b);
+            return NULL;
+        }
+        /* Finding may have changed the address space's identifier. */
+        bt->space = c->mmu.space;
+        bt->jump_key = present_key(bt);
+        remember(bt, rip, code);
+    }
+    link_branch(bt, rip, code);
+    bt->page = ALIGN_DOWN(rip, MEM_PAGE_SIZE);
+    c->block = NULL;
+    return code;
 }
 
 static void bt_run(struct vcpu *c)
 {
     struct bt *bt = bt_of(c);
-    const void *code;
-    struct block *b;
-    uint64_t clears;
 
-    if (!can_run(bt)) {
-        bt->link_site = 0;
-        interp_execute(c, block_next(c));
-        return;
-    }
     if (bt->full) {
         bt->full = false;
         interp_forget(c);
     }
-    b = block_next(c);
-    clears = bt->clears;
-    code = code_for(bt, b);
-    if (clears != bt->clears) /* all is forgotten, B too */
-        return;
-    if (!code) {
-        bt->link_site = 0;
-        interp_execute(c, b);
-        return;
-    }
-    set_key(bt);
-    link_branch(bt, c->x.reg[X86_RIP], code);
-    remember(bt, c->x.reg[X86_RIP], code);
-    bt->page = ALIGN_DOWN(c->x.reg[X86_RIP], MEM_PAGE_SIZE);
-    c->block = NULL;
-    while (code) {
-        int why = bt->enter(bt, code);
+    do {
+        const void *code;
 
-        code = NULL;
-        switch (why) {
-        case BT_NEXT: bt->link_site = 0; break;
-        case BT_LINK:
-            c->x.reg[X86_RIP] = bt->page + bt->offset;
-            bt->link_page = bt->page;
-            bt->link_site = bt->site;
-            break;
-        case BT_ONE:
-            c->x.reg[X86_RIP] = bt->page + bt->offset;
+        if (!can_run(bt)) {
             bt->link_site = 0;
-            run_one(bt);
-            break;
-        default: code = fill(bt); break;
+            interp_execute(c, block_next(c));
+            return;
         }
-    }
+        code = find_code(bt);
+        if (!code)
+            return;
+        while (code)
+            code = go(bt, code);
+    } while (!is_due(c));
 }
 
 static void bt_stats(const struct vcpu *c, struct engine_stats *stats)

@@ -88,9 +88,9 @@ bool region_is_foreign(const struct translation *t, const struct x86_insn *insn)
 }
 
 /* Whether control never goes on behind INSN within the region. */
-static bool ends_run(const struct translation *t, const struct x86_insn *insn)
+static bool ends_run(const struct x86_insn *insn)
 {
-    return region_is_foreign(t, insn) ||
+    return insn->info->class == X86_CLASS_FAR ||
            (insn->info->class == X86_CLASS_BRANCH && !is_conditional(insn));
 }
 
@@ -123,7 +123,7 @@ static void take_run(struct translation *t, unsigned offset)
     while (offset < MEM_PAGE_SIZE && !t->index[offset] && take(t, offset)) {
         unsigned i = t->count - 1;
 
-        if (ends_run(t, &t->insn[i]))
+        if (ends_run(&t->insn[i]))
             return;
         offset = next_offset(t, i);
     }
@@ -208,7 +208,7 @@ static uint32_t live_behind(struct translation *t, const struct part *p)
     uint32_t live = 0;
 
     if (insn->info->class != X86_CLASS_BRANCH)
-        return region_is_foreign(t, insn) ? X86_FLAGS_STATUS : live_at(t, p->end);
+        return insn->info->class == X86_CLASS_FAR ? X86_FLAGS_STATUS : live_at(t, p->end);
     if (!is_direct(insn))
         return X86_FLAGS_STATUS;
     live = live_at(t, target_offset(t, last));

@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+#define ENTRY_ALIGN 32
+
 /* What the instruction wants of the flags before it: those it reads, and where it writes only some,
  * the others that are wanted after it. */
 static uint32_t flags_input(const struct flow *f)
@@ -563,6 +565,10 @@ static void emit_part(struct translation *t, struct part *p)
             t->e.at = start; /* whatever it began */
             t->colds = colds;
             t->flags = flags;
+            if (insn->info->class != X86_CLASS_FAR && insn->info->class != X86_CLASS_BRANCH) {
+                emit_one(t);
+                continue;
+            }
             flags_leave(t, X86_FLAGS_STATUS);
             emit_exit_one(t, t->i, instructions_left(t));
             return;
@@ -580,7 +586,8 @@ const void *bt_translate(struct bt *bt, const struct block *b, bool *full)
     struct translation *t = &bt->work;
     const void *code;
 
-    *full = BT_CODE_SIZE - bt->used < room || BT_SITES - bt->site_count < COLDS;
+    *full = BT_CODE_SIZE - bt->used < room + ENTRY_ALIGN ||
+            BT_SITES - bt->site_count < COLDS + REGION_MAX;
     if (*full)
         return NULL;
     memset(t, 0, offsetof(struct translation, index));
@@ -589,6 +596,8 @@ const void *bt_translate(struct bt *bt, const struct block *b, bool *full)
     if (!region_find(t))
         return NULL;
     t->now = &t->part[0];
+    /* In front of the code is the length of its check, which links skip. */
+    bt->used += ENTRY_ALIGN;
     t->e = (struct emitter){.at = bt->write + bt->used, .end = bt->write + bt->used + room};
     emit_entry(t);
     for (unsigned n = 0; n < t->parts; n++)
@@ -599,6 +608,6 @@ const void *bt_translate(struct bt *bt, const struct block *b, bool *full)
     code = bt->run + bt->used;
     bt->translations++;
     bt->translated_instructions += t->count;
-    bt->used = (uint32_t)ALIGN_UP(t->e.at - bt->write, 32);
+    bt->used = (uint32_t)ALIGN_UP(t->e.at - bt->write, ENTRY_ALIGN);
     return code;
 }

@@ -42,6 +42,8 @@ void emit_exit_indirect(struct translation *t);
 void emit_exit_direct(struct translation *t, int64_t target);
 /* Leaves instruction I to others; LEFT instructions of its part have not been executed. */
 void emit_exit_one(struct translation *t, unsigned i, unsigned left);
+/* Leaves the present instruction to others and goes on behind it. */
+void emit_one(struct translation *t);
 /* On to TARGET, in the region or not; LIVE: flags wanted there if not. */
 void emit_goto(struct translation *t, int64_t target, uint32_t live);
 

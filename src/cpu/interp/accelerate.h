@@ -20,7 +20,7 @@ struct accelerator {
     /* Decoded blocks are about to be forgotten, and with them whatever is tied to them. */
     void (*forget)(struct vcpu *c);
     /* Where code is mapped has changed for some page (INVLPG). */
-    void (*unmapped)(struct vcpu *c);
+    void (*unmapped)(struct vcpu *c, uint64_t linear, bool large);
     void (*stats)(const struct vcpu *c, struct engine_stats *stats);
 };
 

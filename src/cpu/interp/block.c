@@ -20,6 +20,7 @@
 #define JUMP_ENTRIES (1u << JUMP_BITS)
 #define BLOCK_SIZE   (sizeof(struct block) + BLOCK_MAX * sizeof(struct uop))
 #define LINE_SHIFT   6
+#define REWRITES_KEPT 32
 
 /* An instruction that lies across two pages is not in the cache proper, because its bytes come
  * from two places that change independently: it is fetched anew each time, and decoded anew when
@@ -175,7 +176,11 @@ bool code_written(struct interp *e, uint64_t gpa, uint64_t size)
         uint64_t gpn = gpa >> MEM_PAGE_SHIFT;
 
         if (gpn < e->code_pages && (atomic_load(&e->code[gpn].lines) & line_mask(offset, part))) {
-            atomic_store(&e->code[gpn].lines, 0);
+            /* A page that is written often stays marked, so that it need not be taken from
+             * everybody's software TLB each time its code is decoded again; not for ever, because
+             * it may hold data by now. */
+            if (atomic_fetch_add(&e->code[gpn].rewrites, 1) % REWRITES_KEPT == 0)
+                atomic_store(&e->code[gpn].lines, 0);
             atomic_fetch_add(&e->code[gpn].generation, 1);
             changed = true;
         }
@@ -456,7 +461,7 @@ void block_flush_page(struct vcpu *c, uint64_t linear, bool large)
     group =
         c->blocks->jump + ((group - c->blocks->jump) & ~(ptrdiff_t)((1 << JUMP_GROUP_BITS) - 1));
     if (c->engine->accelerator)
-        c->engine->accelerator->unmapped(c);
+        c->engine->accelerator->unmapped(c, linear, large);
     if (large)
         memset(c->blocks->jump, 0, sizeof(c->blocks->jump));
     else

@@ -61,6 +61,7 @@ struct uop {
 struct code_page {
     _Atomic uint64_t lines;
     _Atomic uint32_t generation;
+    _Atomic uint32_t rewrites;
 };
 
 /* The mode in which code was decoded. */
