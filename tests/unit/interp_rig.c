@@ -207,7 +207,7 @@ struct rig *rig_create(unsigned cpus, size_t arena)
     m->clock = rig->loop ? clock_create(rig->loop, m->bus, &err) : NULL;
     if (m->clock) {
         x86_model_default(&m->model, cpus, clock_tsc_hz(m->clock));
-        rig->engine = interp_engine.create(m, &err);
+        rig->engine = RIG_ENGINE.create(m, &err);
     }
     if (rig->engine && arena)
         ((struct interp *)rig->engine)->arena_size = arena;
@@ -216,7 +216,7 @@ struct rig *rig_create(unsigned cpus, size_t arena)
 
         c->apic.vector = -1;
         c->port = (struct cpu_port){.id = i, .apic_ops = &apic_ops, .apic = &c->apic};
-        c->vcpu = rig->engine ? interp_engine.vcpu_create(rig->engine, &c->port, &err) : NULL;
+        c->vcpu = rig->engine ? RIG_ENGINE.vcpu_create(rig->engine, &c->port, &err) : NULL;
         if (!c->vcpu) {
             fprintf(stderr, "rig: %s\n", err.text);
             rig_destroy(rig);
@@ -230,8 +230,8 @@ struct rig *rig_create(unsigned cpus, size_t arena)
 void rig_destroy(struct rig *rig)
 {
     for (unsigned i = 0; i < RIG_CPUS; i++)
-        interp_engine.vcpu_destroy(rig->cpu[i].vcpu);
-    interp_engine.destroy(rig->engine);
+        RIG_ENGINE.vcpu_destroy(rig->cpu[i].vcpu);
+    RIG_ENGINE.destroy(rig->engine);
     if (rig->machine.clock)
         clock_destroy(rig->machine.clock);
     if (rig->loop)

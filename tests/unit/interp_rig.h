@@ -9,6 +9,11 @@
 
 #include "cpu/engine.h"
 
+/* What executes: the interpreter, or it with the translator in front. */
+#ifndef RIG_ENGINE
+#define RIG_ENGINE interp_engine
+#endif
+
 #define RIG_CPUS 2
 #define RIG_RAM  0x100000ULL
 
