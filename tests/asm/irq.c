@@ -259,7 +259,7 @@ static void broken_strings(void)
         *(u32 *)(from + i) = i;
     pit_rate(5000);
     unsigned broken = 0;
-    for (unsigned tries = 0; tries < 200 && !broken; tries++) {
+    for (unsigned tries = 0; tries < 10000 && !broken; tries++) { /* each takes a moment only */
         word n = 1024 * PAGE, at;
         u8 *s = from, *d = to;
         count[IOAPIC_BASE + 2] = 0;

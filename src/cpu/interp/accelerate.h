@@ -19,7 +19,8 @@ struct accelerator {
     void (*finish)(struct vcpu *c);
     /* Decoded blocks are about to be forgotten, and with them whatever is tied to them. */
     void (*forget)(struct vcpu *c);
-    /* Where code is mapped has changed for some page (INVLPG). */
+    /* Where code is mapped has changed for the page at LINEAR (INVLPG). LARGE: for any page, or
+     * which address space an identifier stands for (mmu.clears). */
     void (*unmapped)(struct vcpu *c, uint64_t linear, bool large);
     void (*stats)(const struct vcpu *c, struct engine_stats *stats);
 };
@@ -34,8 +35,8 @@ void interp_execute_one(struct vcpu *c);
 /* Translates an access in the present context and enters it into the software TLB. Returns whether
  * it can now be made directly; raises what the access raises. */
 bool interp_fill(struct vcpu *c, uint64_t linear, unsigned size, bool write);
-/* From now on writes to [GPA, GPA + SIZE), which lies in one page of RAM, move the page's generation
- * on. May let other vCPUs run, and so have everything forgotten. */
+/* From now on writes to [GPA, GPA + SIZE), which lies in one page of RAM, move the page's
+ * generation on. May let other vCPUs run, and so have everything forgotten. */
 void interp_watch_code(struct vcpu *c, uint64_t gpa, uint64_t size);
 /* Forgets all decoded blocks (and has the accelerator forget). */
 void interp_forget(struct vcpu *c);

@@ -132,15 +132,15 @@ struct vcpu {
     /* Status flags as LAHF and SETO leave them in AX: OF in bit 0; CF, PF, AF, ZF, SF in bits 8,
      * 10, 12, 14, 15. */
     uint16_t cc;
-    uint8_t mode;    /* MODE_*, of the code segment */
-    bool stepping;   /* one instruction at a time: TF, RF, breakpoints, an interrupt shadow */
-    bool repeating;  /* a repeated string instruction will go on */
-    bool ss_shadow;  /* the last instruction loaded SS: debug traps wait, too */
-    bool no_step;    /* the instruction under way hands over to a handler: no single-step trap */
-    bool single;     /* the next block is to be one instruction long */
-    uint32_t interrupt_masked; /* one may have been waiting when IF was last found 0 */
-    bool keep_rf;    /* the instruction under way loads RF (IRET, task switch) */
-    bool holds_stop; /* this vCPU has stopped the others (a split locked access) */
+    uint8_t mode;   /* MODE_*, of the code segment */
+    bool stepping;  /* one instruction at a time: TF, RF, breakpoints, an interrupt shadow */
+    bool repeating; /* a repeated string instruction will go on */
+    bool ss_shadow; /* the last instruction loaded SS: debug traps wait, too */
+    bool no_step;   /* the instruction under way hands over to a handler: no single-step trap */
+    bool single;    /* the next block is to be one instruction long */
+    uint32_t interrupt_masked;   /* one may have been waiting when IF was last found 0 */
+    bool keep_rf;                /* the instruction under way loads RF (IRET, task switch) */
+    bool holds_stop;             /* this vCPU has stopped the others (a split locked access) */
     bool check_interrupt;        /* an interrupt may be waiting for IF, a shadow or the TPR */
     uint8_t fp_trap;             /* FP_TRAP_*: why a floating-point instruction faults */
     uint8_t link;                /* which of block->link leads on; 2: none */
@@ -175,6 +175,7 @@ struct vcpu {
 
     uint64_t history[HISTORY]; /* RIP at the start of the last blocks */
     unsigned history_at;
+    uint32_t clears; /* mmu.clears, as the accelerator knows it */
     uint64_t exits[CAUSE_COUNT];
     uint64_t run_ns;
     unsigned pauses; /* PAUSEs since the last interrupt, to give the core away now and then */

@@ -273,6 +273,17 @@ static void step(struct vcpu *c)
         debug_after_instruction(c, tf && !c->no_step);
 }
 
+static void accelerate(struct vcpu *c)
+{
+    const struct accelerator *accelerator = c->engine->accelerator;
+
+    if (unlikely(c->clears != c->mmu.clears)) { /* address spaces have other identifiers now */
+        c->clears = c->mmu.clears;
+        accelerator->unmapped(c, 0, true);
+    }
+    accelerator->run(c);
+}
+
 /* What needs attention, then a block or an instruction. Returns an exit, or -1 to go on. */
 static inline int turn(struct vcpu *c)
 {
@@ -285,7 +296,7 @@ static inline int turn(struct vcpu *c)
     if (unlikely(c->stepping))
         step(c);
     else if (c->engine->accelerator)
-        c->engine->accelerator->run(c);
+        accelerate(c);
     else
         execute(c, block_next(c));
     return -1;
