@@ -230,9 +230,20 @@ static inline __attribute__((always_inline)) void execute(struct vcpu *c, struct
     while (op);
 }
 
+/* Whether identifiers of address spaces began anew: what the accelerator knows by them is out of
+ * date. */
+static void check_spaces(struct vcpu *c)
+{
+    if (likely(c->clears == c->mmu.clears))
+        return;
+    c->clears = c->mmu.clears;
+    c->engine->accelerator->unmapped(c, 0, true);
+}
+
 void interp_execute(struct vcpu *c, struct block *b)
 {
     execute(c, b);
+    check_spaces(c);
 }
 
 void interp_execute_one(struct vcpu *c)
@@ -273,17 +284,6 @@ static void step(struct vcpu *c)
         debug_after_instruction(c, tf && !c->no_step);
 }
 
-static void accelerate(struct vcpu *c)
-{
-    const struct accelerator *accelerator = c->engine->accelerator;
-
-    if (unlikely(c->clears != c->mmu.clears)) { /* address spaces have other identifiers now */
-        c->clears = c->mmu.clears;
-        accelerator->unmapped(c, 0, true);
-    }
-    accelerator->run(c);
-}
-
 /* What needs attention, then a block or an instruction. Returns an exit, or -1 to go on. */
 static inline int turn(struct vcpu *c)
 {
@@ -293,12 +293,14 @@ static inline int turn(struct vcpu *c)
         if (exit >= 0)
             return exit;
     }
-    if (unlikely(c->stepping))
+    if (unlikely(c->stepping)) {
         step(c);
-    else if (c->engine->accelerator)
-        accelerate(c);
-    else
+    } else if (c->engine->accelerator) {
+        check_spaces(c);
+        c->engine->accelerator->run(c);
+    } else {
         execute(c, block_next(c));
+    }
     return -1;
 }
 
