@@ -311,9 +311,11 @@ void mmu_flush_pcid(struct mmu *mmu, const struct x86_cpu *cpu, unsigned pcid)
         enter_new_space(mmu, cpu->cr3);
 }
 
+/* The two halves of the address space have a half of the filter each: kernels map much of theirs
+ * with large pages, and that must not make invalidations of user pages dear. */
 static uint64_t filter_bit(uint64_t va, unsigned shift)
 {
-    return 1ULL << (va >> shift & 63);
+    return 1ULL << ((va >> shift & 31) | (va >> 63 << 5));
 }
 
 bool mmu_flush_page(struct mmu *mmu, const struct x86_cpu *cpu, uint64_t va)

@@ -280,6 +280,18 @@ static void leaf_extended(const struct x86_model *model, const struct x86_cpu *c
     }
 }
 
+/* Leaf 7 beyond the features of subleaf 0. BHI_CTRL lets Linux turn branch history injection off by
+ * IA32_SPEC_CTRL instead of by a loop in every system call, whatever BHI_NO says. */
+static void leaf_features(uint32_t subleaf, uint32_t r[4])
+{
+    enum { BHI_CTRL = 1 << 4, MCDT_NO = 1 << 5 };
+
+    if (subleaf == 0)
+        r[EAX] = 2; /* the last subleaf */
+    else if (subleaf == 2)
+        r[EDX] = BHI_CTRL | MCDT_NO;
+}
+
 static void leaf_basic(const struct x86_model *model, const struct x86_cpu *cpu, unsigned id,
                        uint32_t leaf, uint32_t subleaf, uint32_t r[4])
 {
@@ -293,6 +305,7 @@ static void leaf_basic(const struct x86_model *model, const struct x86_cpu *cpu,
     case 0x1: leaf_version(model, cpu, id, r); break;
     case 0x2: r[EAX] = 0x00FEFF01; break; /* see leaves 4 and 18h instead */
     case 0x4: leaf_caches(model, subleaf, r); break;
+    case 0x7: leaf_features(subleaf, r); break;
     case 0xB: leaf_topology(model, id, subleaf, r); break;
     case 0xD: leaf_xsave(model, cpu, subleaf, r); break;
     case 0x15: leaf_tsc(model, r); break;

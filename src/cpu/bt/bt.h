@@ -25,7 +25,7 @@
 
 /* Heat of a block that cannot be translated. */
 #define BT_NEVER     0x80000000u
-#define BT_JUMP_BITS 12
+#define BT_JUMP_BITS 14
 #define BT_JUMPS     (1u << BT_JUMP_BITS)
 #define BT_CODE_SIZE (48 * MiB)
 #define BT_HEAT      24 /* executions by the interpreter before a block is translated */
@@ -201,7 +201,7 @@ void bt_clear_jumps_of(struct bt *bt, uint64_t linear); /* the page's */
 /* Where the jump table has RIP. The code that looks there (code.c) does the same. */
 static inline unsigned bt_jump_index(uint64_t rip)
 {
-    return (unsigned)((rip >> 6) ^ (rip & 0xFF)) & (BT_JUMPS - 1);
+    return (unsigned)((rip >> 4) ^ (rip & 0xFF)) & (BT_JUMPS - 1);
 }
 
 /* translate.c: the code for B in the present context, or NULL if it cannot be (or, with *FULL, if

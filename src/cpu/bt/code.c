@@ -81,7 +81,7 @@ static void emit_lookup(struct bt *bt, struct emitter *e)
     emit_alu_mem_imm(e, false, ALU_N_CMP, at(SCRATCH1, 0), 0);
     request = emit_jcc(e, CC_NE);
     emit_reg(e, false, OP_LOAD, SCRATCH1, SCRATCH0);
-    emit_shift_imm(e, false, 5, SCRATCH1, 6);        /* shr */
+    emit_shift_imm(e, false, 5, SCRATCH1, 4);        /* shr */
     emit_bytes(e, (uint8_t[]){0x45, 0x30, 0xD3}, 3); /* xor r11b, r10b */
     emit_alu_imm(e, false, ALU_N_AND, SCRATCH1, BT_JUMPS - 1);
     emit_shift_imm(e, false, 4, SCRATCH1, 4); /* shl */
@@ -161,7 +161,7 @@ void bt_clear_jumps(struct bt *bt)
 
 void bt_clear_jumps_of(struct bt *bt, uint64_t linear)
 {
-    /* See bt_jump_index: the page's lowest bits stand above those that the offset takes part in. */
+    /* See bt_jump_index: the page's lowest bits stand above the eight that the offset decides. */
     unsigned first = bt_jump_index(ALIGN_DOWN(linear, MEM_PAGE_SIZE)) & ~255u;
 
     memset(&bt->jump[first], 0xFF, 256 * sizeof(bt->jump[0]));

@@ -431,15 +431,20 @@ static struct block *find_by_gpa(struct vcpu *c, uint64_t rip, uint64_t linear, 
                                  unsigned mode)
 {
     struct block_cache *cache = c->blocks;
-    struct block **slot = &cache->hash[hash_of(gpa, mode)], *b;
+    struct block **slot = &cache->hash[hash_of(gpa, mode)], **at = slot, *b;
 
-    for (b = *slot; b; b = b->hash_next)
-        if (b->gpa == gpa && b->mode == mode && is_valid(b) && within_limit(c, b, rip))
+    while ((b = *at)) {
+        if (!is_valid(b)) { /* and never will be again */
+            *at = b->hash_next;
+            continue;
+        }
+        if (b->gpa == gpa && b->mode == mode && within_limit(c, b, rip))
             return b;
+        at = &b->hash_next;
+    }
     b = decode_block(c, rip, linear, gpa, mode);
     if (!b)
         return NULL;
-    slot = &cache->hash[hash_of(gpa, mode)];
     b->hash_next = *slot;
     *slot = b;
     return b;

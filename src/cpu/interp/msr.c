@@ -44,7 +44,7 @@ enum {
 };
 
 #define MTRR_VARIABLE  8
-#define SPEC_CTRL_BITS 7u /* IBRS, STIBP, SSBD */
+#define SPEC_CTRL_BITS (7u | 1u << 10) /* IBRS, STIBP, SSBD, BHI_DIS_S */
 
 static bool is_apic_msr(uint32_t msr)
 {
