@@ -156,6 +156,7 @@ struct bt {
     int (*enter)(struct bt *bt, const void *code);
     uint32_t leave[4], lookup, first;
 
+    uint64_t unmaps;    /* how often where code is mapped has changed */
     uint64_t link_page; /* where to link from: the page, and the branch; 0: nowhere */
     uint32_t link_site;
     sigset_t signals; /* the thread's mask outside */
@@ -175,8 +176,9 @@ static inline struct bt *bt_of(struct vcpu *c)
     return (struct bt *)c;
 }
 
-/* live.c: what INSN by itself does; and what is live at OFFSET of PAGE, by a look at what stands
- * there. */
+/* live.c: what INSN by itself does; and what is live at OFFSET of PAGE, by a look at the next
+ * PEEK_BYTES there. */
+#define PEEK_BYTES 32
 void flow_of(const struct x86_insn *insn, struct flow *flow);
 uint32_t flow_peek(const uint8_t *page, unsigned offset);
 

@@ -170,6 +170,7 @@ void bt_clear_jumps_of(struct bt *bt, uint64_t linear)
 void bt_clear(struct bt *bt)
 {
     bt->clears++;
+    bt->link_site = 0;
     bt->used = bt->first;
     bt->site_count = 0;
     bt_clear_jumps(bt);

@@ -89,8 +89,12 @@ static void emit_prologue(struct translation *t)
         emit_mem(&t->e, true, OP_LOAD, SCRATCH0, REGISTER(SCRATCH0));
         emit_mem(&t->e, true, OP_LOAD, SCRATCH1, REGISTER(SCRATCH1));
     }
-    if (t->x87)
-        emit_mem(&t->e, true, OP_GROUP_MXCSR, 1, VCPU(c.x.xsave)); /* fxrstor64 */
+    if (t->x87) {
+        /* fxrstor64 loads MXCSR, too: keep what code before this has left there. */
+        emit_mem(&t->e, false, OP_GROUP_MXCSR, 3,
+                 vcpu_at((int32_t)offsetof(struct bt, c.x.xsave) + X86_XSAVE_MXCSR));
+        emit_mem(&t->e, true, OP_GROUP_MXCSR, 1, VCPU(c.x.xsave));
+    }
     emit_vectors(t, true);
 }
 

@@ -256,6 +256,7 @@ bool emit_insn(struct emitter *e, const struct x86_insn *insn, bool replace, str
 {
     const ZydisDecodedInstruction *z = &insn->z;
     uint8_t xb = replace ? rex_of(0, m) : 0;
+    const uint8_t *start = e->at;
     unsigned opcode, after;
 
     if (z->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) {
@@ -274,5 +275,6 @@ bool emit_insn(struct emitter *e, const struct x86_insn *insn, bool replace, str
     emit_modrm(e, z->raw.modrm.reg, m);
     after = z->raw.modrm.offset + 1u + (z->raw.sib.offset ? 1 : 0) + z->raw.disp.size / 8;
     emit_bytes(e, insn->bytes + after, z->length - after);
-    return true;
+    /* Needless prefixes can make it longer than the processor takes. */
+    return e->at - start <= X86_LENGTH_MAX;
 }

@@ -63,6 +63,7 @@ enum {
     OP_GROUP_MXCSR = 0x0FAE,
     OP_TEST = 0x85,
 };
+#define X86_LENGTH_MAX 15
 /* Conditions of Jcc. */
 enum { CC_B = 2, CC_AE = 3, CC_E = 4, CC_NE = 5, CC_BE = 6, CC_A = 7 };
 

@@ -43,6 +43,7 @@ static void bt_forget(struct vcpu *c)
 
 static void bt_unmapped(struct vcpu *c, uint64_t linear, bool large)
 {
+    bt_of(c)->unmaps++;
     if (large)
         bt_clear_jumps(bt_of(c));
     else
@@ -79,7 +80,9 @@ static bool can_run(struct bt *bt)
     uint16_t control, status;
     uint32_t mxcsr;
 
-    if ((c->mode & MODE_SIZE) != MODE_64 || c->watching || c->check_alignment)
+    /* CPL 1 and 2 have a supervisor's context, but not its privileges. */
+    if ((c->mode & MODE_SIZE) != MODE_64 || c->watching || c->check_alignment ||
+        (c->context != MMU_USER && cpl(c) != 0))
         return false;
     memcpy(&control, c->x.xsave, 2);
     memcpy(&status, c->x.xsave + 2, 2);
@@ -100,6 +103,13 @@ static bool can_run(struct bt *bt)
 static uint64_t present_key(const struct bt *bt)
 {
     return ((uint64_t)bt->c.mmu.space | (uint64_t)bt->c.context << 12) << 48;
+}
+
+/* Takes over the present address space. */
+static void set_space(struct bt *bt)
+{
+    bt->space = bt->c.mmu.space;
+    bt->jump_key = present_key(bt);
 }
 
 static void remember(struct bt *bt, uint64_t rip, const void *code)
@@ -163,13 +173,14 @@ static const void *run_one(struct bt *bt, uint32_t index)
 {
     const struct bt_site *site = &bt->sites[index];
     const void *code = index == BT_NO_SITE ? NULL : bt->run + site->retry;
-    uint64_t clears = bt->clears, next = code ? bt->page + site->next : 0;
+    uint64_t clears = bt->clears, unmaps = bt->unmaps, next = code ? bt->page + site->next : 0;
 
     bt->ones++;
     bt->link_site = 0;
     interp_execute_one(&bt->c);
     if (!code || clears != bt->clears || bt->c.x.reg[X86_RIP] != next || is_due(&bt->c) ||
-        present_key(bt) != bt->jump_key || !can_run(bt) || clears != bt->clears)
+        present_key(bt) != bt->jump_key || unmaps != bt->unmaps || !can_run(bt) ||
+        clears != bt->clears)
         return NULL;
     return code;
 }
@@ -227,9 +238,9 @@ static const void *find_code(struct bt *bt)
     const void *code;
     struct block *b;
 
-    bt->space = c->mmu.space;
-    bt->jump_key = present_key(bt);
-    code = known_code(bt, rip);
+    set_space(bt);
+    /* A link goes past the check of the code's age, so it must not be to what the table knows. */
+    code = bt->link_site ? NULL : known_code(bt, rip);
     if (!code) {
         b = block_next(c);
         clears = bt->clears;
@@ -241,9 +252,7 @@ static const void *find_code(struct bt *bt)
             interp_execute(c, b);
             return NULL;
         }
-        /* Finding may have changed the address space's identifier. */
-        bt->space = c->mmu.space;
-        bt->jump_key = present_key(bt);
+        set_space(bt); /* finding may have changed its identifier */
         remember(bt, rip, code);
     }
     link_branch(bt, rip, code);
@@ -256,6 +265,7 @@ static void bt_run(struct vcpu *c)
 {
     struct bt *bt = bt_of(c);
 
+    bt->link_site = 0; /* an interrupt may have come since */
     if (bt->full) {
         bt->full = false;
         interp_forget(c);

@@ -70,16 +70,14 @@ void flow_of(const struct x86_insn *insn, struct flow *flow)
 
 uint32_t flow_peek(const uint8_t *page, unsigned offset)
 {
+    unsigned end = MIN(offset + PEEK_BYTES, MEM_PAGE_SIZE);
     uint32_t live = 0, unknown = X86_FLAGS_STATUS;
 
-    for (unsigned i = 0; i < 8 && unknown; i++) {
+    while (unknown && offset < end) {
         struct x86_insn insn;
         struct flow flow;
-        int length;
+        int length = x86_decode(X86_CODE64, false, page + offset, end - offset, &insn);
 
-        if (offset >= MEM_PAGE_SIZE)
-            break;
-        length = x86_decode(X86_CODE64, false, page + offset, MEM_PAGE_SIZE - offset, &insn);
         if (length <= 0)
             break;
         flow_of(&insn, &flow);

@@ -260,6 +260,16 @@ static void note_vectors(struct translation *t, const struct x86_insn *insn)
     t->x87 |= insn->info->class == X86_CLASS_X87;
 }
 
+/* What is live depends on the code that control goes to, too; see live_at. */
+static void watch_peeked(struct translation *t, int64_t offset)
+{
+    uint64_t page = ALIGN_DOWN(t->block->gpa, MEM_PAGE_SIZE);
+
+    if (offset >= 0 && offset < (int64_t)MEM_PAGE_SIZE && !region_part(t, offset))
+        interp_watch_code(&t->bt->c, page + (uint64_t)offset,
+                          MIN(PEEK_BYTES, MEM_PAGE_SIZE - (uint64_t)offset));
+}
+
 /* Announces the region's bytes as code. They may have changed since they were decoded: then the
  * generation has moved on and the translation is stale from the start. */
 static bool watch(struct translation *t)
@@ -267,8 +277,13 @@ static bool watch(struct translation *t)
     uint64_t clears = t->bt->clears, page = ALIGN_DOWN(t->block->gpa, MEM_PAGE_SIZE);
 
     for (unsigned n = 0; n < t->parts; n++) {
-        interp_watch_code(&t->bt->c, page + t->part[n].start,
-                          (uint64_t)t->part[n].end - t->part[n].start);
+        const struct part *p = &t->part[n];
+        unsigned last = p->first + p->count - 1u;
+
+        interp_watch_code(&t->bt->c, page + p->start, (uint64_t)p->end - p->start);
+        watch_peeked(t, p->end);
+        if (is_direct(&t->insn[last]))
+            watch_peeked(t, target_offset(t, last));
         if (t->bt->clears != clears)
             return false;
     }
