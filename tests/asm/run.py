@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Runs one bare-metal guest in doppel and judges its report.
 
-    run.py DOPPEL KERNEL [--cpus N] [--crash]
+    run.py DOPPEL KERNEL [--engine NAME] [--cpus N] [--crash]
+    run.py --direct PROGRAM KERNEL ...
 
 A guest passes when it ends through the debug-exit port with status 1 (it wrote 0), printed a plan
 ("1..N") and just as many results, none of them "not ok". With --crash it must die of a triple fault
-instead, having announced it, and print no "not ok".
+instead, having announced it, and print no "not ok". With --direct, PROGRAM (direct.c) runs it in
+place of doppel.
 """
 import argparse
 import re
@@ -44,10 +46,15 @@ def main():
     parser.add_argument('kernel')
     parser.add_argument('--cpus', default='1')
     parser.add_argument('--crash', action='store_true')
+    parser.add_argument('--engine', default='interp')
+    parser.add_argument('--direct', action='store_true')
     args = parser.parse_args()
     with tempfile.NamedTemporaryFile() as console:
         command = [args.doppel, 'run', '--kernel', args.kernel, '--no-reboot', '--debug-exit',
-                   '--debug-console', console.name, '--memory', '64M', '--cpus', args.cpus]
+                   '--debug-console', console.name, '--memory', '64M', '--cpus', args.cpus,
+                   '--engine', args.engine]
+        if args.direct:
+            command = [args.doppel, args.engine, args.kernel, args.cpus]
         try:
             ended = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                    stderr=subprocess.STDOUT, timeout=TIMEOUT_S, check=False)
@@ -55,8 +62,11 @@ def main():
         except subprocess.TimeoutExpired as expired:
             status, said = 'none within a minute', expired.stdout or b''
         report = console.read().decode('latin-1')
+    said = said.decode('latin-1')
+    if args.direct:
+        report, said = said, ''
     found = list(problems(report, status, args.crash))
-    shown = report if not found else report + said.decode('latin-1')
+    shown = report if not found else report + said
     sys.stdout.write(shown)
     for problem in found:
         print(f'{args.kernel}: {problem}')
