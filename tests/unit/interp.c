@@ -245,21 +245,23 @@ static void test_small_arena(void **unused)
     struct rig *usual = rig;
     struct x86_cpu cpu;
 
-    rig = rig_create(1, 4096);
-    assert_non_null(rig);
-    for (unsigned i = 0; i < BLOCKS; i++)
-        PUT(CODE + i * 5, 0xFF, 0xC0, 0xEB, 0x01, 0xF4); /* inc eax; jmp over hlt */
-    /* dec ecx; jnz CODE; hlt */
-    PUT(CODE + BLOCKS * 5, 0xFF, 0xC9, 0x0F, 0x85, 0x30, 0xFF, 0xFF, 0xFF, 0xF4);
-    rig_state_64(rig, &cpu, CODE);
-    cpu.reg[X86_RCX] = ROUNDS;
-    assert_int_equal(run(&cpu), EXIT_HALT);
-    assert_int_equal(cpu.reg[X86_RAX], BLOCKS * ROUNDS);
-    assert_int_equal(cpu.reg[X86_RIP], CODE + BLOCKS * 5 + 9);
-    if (is_interp()) /* a translation needs no decoding again */
-        assert_true(stats().blocks_decoded > BLOCKS * 2);
-    assert_int_equal(stats().instructions, ROUNDS * (BLOCKS * 2 + 2) + 1);
-    rig_destroy(rig);
+    for (unsigned bits = 32; bits <= 64; bits += 32) {
+        rig = rig_create(1, 4096);
+        assert_non_null(rig);
+        for (unsigned i = 0; i < BLOCKS; i++)
+            PUT(CODE + i * 5, 0xFF, 0xC0, 0xEB, 0x01, 0xF4); /* inc eax; jmp over hlt */
+        /* dec ecx; jnz CODE; hlt */
+        PUT(CODE + BLOCKS * 5, 0xFF, 0xC9, 0x0F, 0x85, 0x30, 0xFF, 0xFF, 0xFF, 0xF4);
+        (bits == 32 ? rig_state_32 : rig_state_64)(rig, &cpu, CODE);
+        cpu.reg[X86_RCX] = ROUNDS;
+        assert_int_equal(run(&cpu), EXIT_HALT);
+        assert_int_equal(cpu.reg[X86_RAX], BLOCKS * ROUNDS);
+        assert_int_equal(cpu.reg[X86_RIP], CODE + BLOCKS * 5 + 9);
+        if (is_interp()) /* a translation needs no decoding again */
+            assert_true(stats().blocks_decoded > BLOCKS * 2);
+        assert_int_equal(stats().instructions, ROUNDS * (BLOCKS * 2 + 2) + 1);
+        rig_destroy(rig);
+    }
     rig = usual;
 }
 
