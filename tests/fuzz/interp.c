@@ -1,8 +1,8 @@
 /*
- * Fuzz target: the instruction decoder and the interpreter. An input chooses a mode, registers and
- * code; memory holds descriptor tables with something of every kind, and page tables with pages of
- * every kind. The guest runs for a bounded number of blocks, and then again from further on in the
- * code.
+ * Fuzz target: the instruction decoder and an engine (RIG_ENGINE). An input chooses a mode,
+ * registers and code; memory holds descriptor tables with something of every kind, and page tables
+ * with pages of every kind. The guest runs for a bounded number of blocks, and then again from
+ * further on in the code.
  *
  * Wrong is what a sanitizer finds, a hang, and a byte changed in what is not RAM.
  */
@@ -280,7 +280,7 @@ static void run(struct x86_cpu *cpu, unsigned vector)
     struct rig_cpu *c = &rig->cpu[0];
     int exit = -1;
 
-    interp_engine.state_in(c->vcpu, cpu);
+    RIG_ENGINE.state_in(c->vcpu, cpu);
     for (unsigned i = 0; i < TURNS && exit < 0; i++) {
         if (i == 3 && vector)
             c->apic.vector = (int)vector;
@@ -289,7 +289,7 @@ static void run(struct x86_cpu *cpu, unsigned vector)
         exit = interp_turn(c->vcpu);
     }
     c->apic.vector = -1;
-    interp_engine.state_out(c->vcpu, cpu);
+    RIG_ENGINE.state_out(c->vcpu, cpu);
     if (cpu->reg[X86_NONE] || x86_cpl(cpu) > 3)
         abort();
 }
@@ -317,7 +317,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         cpu.reg[X86_RIP] += at;
         run(&cpu, in.vector);
     }
-    interp_engine.history(rig->cpu[0].vcpu, text, sizeof(text));
+    RIG_ENGINE.history(rig->cpu[0].vcpu, text, sizeof(text));
     check_outside_ram();
     return 0;
 }

@@ -318,13 +318,18 @@ static enum engine_exit run_inside(struct vcpu *c)
 
 int interp_turn(struct vcpu *c)
 {
+    const struct accelerator *accelerator = c->engine->accelerator;
     int exit;
 
+    if (accelerator)
+        accelerator->prepare(c);
     safepoint_enter(&c->engine->safepoint);
     if (setjmp(c->fault_exit) == 0)
         exit = turn(c);
     else
         exit = deliver_fault(c) ? -1 : EXIT_SHUTDOWN;
+    if (accelerator)
+        accelerator->finish(c);
     safepoint_leave(&c->engine->safepoint);
     return exit;
 }
