@@ -15,19 +15,21 @@ static double mips(const struct doppel_stats *stats)
 
 static void print_text(const struct doppel_stats *stats, long long boot_ms)
 {
-    static const char format[] = "  %-18s %14" PRIu64 " %s\n";
+    static const char format[] = "  %-24s %14" PRIu64 " %s\n";
 
     fprintf(stderr, "doppel: statistics (engine %s)\n", stats->engine);
     fprintf(stderr, format, "instructions", stats->instructions, "");
-    fprintf(stderr, "  %-18s %14.3f s\n", "elapsed", (double)stats->elapsed_ns / 1e9);
-    fprintf(stderr, "  %-18s %14.3f s, all vCPUs\n", "executing", (double)stats->run_ns / 1e9);
+    fprintf(stderr, "  %-24s %14.3f s\n", "elapsed", (double)stats->elapsed_ns / 1e9);
+    fprintf(stderr, "  %-24s %14.3f s, all vCPUs\n", "executing", (double)stats->run_ns / 1e9);
     if (boot_ms >= 0)
-        fprintf(stderr, "  %-18s %14.3f s\n", "until session", (double)boot_ms / 1e3);
-    fprintf(stderr, "  %-18s %14.1f million instructions/s of execution\n", "speed", mips(stats));
+        fprintf(stderr, "  %-24s %14.3f s\n", "until session", (double)boot_ms / 1e3);
+    fprintf(stderr, "  %-24s %14.1f million instructions/s of execution\n", "speed", mips(stats));
     fprintf(stderr, format, "guest memory", stats->guest_resident / 1024, "KiB resident");
     fprintf(stderr, format, "process", stats->resident / 1024, "KiB resident");
     for (unsigned i = 0; i < stats->exit_causes; i++)
         fprintf(stderr, format, stats->exits[i].cause, stats->exits[i].count, "exits");
+    for (unsigned i = 0; i < stats->work_kinds; i++)
+        fprintf(stderr, format, stats->work[i].cause, stats->work[i].count, "");
 }
 
 static void print_json(const struct doppel_stats *stats, long long boot_ms)
@@ -47,6 +49,10 @@ static void print_json(const struct doppel_stats *stats, long long boot_ms)
     json_open(&json, "exits", '{');
     for (unsigned i = 0; i < stats->exit_causes; i++)
         json_number(&json, stats->exits[i].cause, stats->exits[i].count);
+    json_close(&json, '}');
+    json_open(&json, "work", '{');
+    for (unsigned i = 0; i < stats->work_kinds; i++)
+        json_number(&json, stats->work[i].cause, stats->work[i].count);
     json_close(&json, '}');
     json_close(&json, '}');
     fputc('\n', stderr);

@@ -49,6 +49,7 @@ enum exit_cause {
 };
 extern const char *const exit_cause_name[CAUSE_COUNT];
 
+/* Every member is a uint64_t, so that they can be summed. */
 struct engine_stats {
     uint64_t instructions;
     uint64_t exits[CAUSE_COUNT];

@@ -327,6 +327,27 @@ static uint64_t process_resident(void)
     return pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
+/* What the engine did besides executing. Kinds that only a translator has are left out without one.
+ */
+static void stats_work(struct doppel_stats *stats, const struct engine_stats *engine)
+{
+    const struct doppel_exit_count all[] = {
+        {"blocks-decoded", engine->blocks_decoded},
+        {"blocks-invalidated", engine->blocks_invalidated},
+        {"tlb-misses", engine->tlb_misses},
+        {"translations", engine->translations},
+        {"translated-instructions", engine->translated_instructions},
+        {"translation-us", engine->translate_ns / 1000},
+        {"links", engine->links},
+        {"evictions", engine->evictions},
+        {"tlb-fills", engine->tlb_fills},
+        {"interpreted", engine->interpreted},
+    };
+
+    stats->work_kinds = engine->translations ? ARRAY_SIZE(all) : 3;
+    memcpy(stats->work, all, stats->work_kinds * sizeof(all[0]));
+}
+
 void doppel_stats(struct doppel_vm *d, struct doppel_stats *stats)
 {
     struct vm_stats inner;
@@ -343,6 +364,7 @@ void doppel_stats(struct doppel_vm *d, struct doppel_stats *stats)
     };
     for (unsigned i = 0; i < CAUSE_COUNT; i++)
         stats->exits[i] = (struct doppel_exit_count){exit_cause_name[i], inner.engine.exits[i]};
+    stats_work(stats, &inner.engine);
 }
 
 const char *doppel_version(void)

@@ -92,6 +92,8 @@ struct doppel_stats {
     uint64_t resident;       /* bytes of the whole process */
     struct doppel_exit_count exits[32];
     unsigned exit_causes;
+    struct doppel_exit_count work[16]; /* what the engine did besides: decoding, translating, ... */
+    unsigned work_kinds;
 };
 
 /* Fills in the defaults: one vCPU, 512 MiB, engine auto. */

@@ -333,13 +333,8 @@ void vm_stats(struct vm *vm, struct vm_stats *stats)
         struct engine_stats one = {0};
 
         vm->ops->stats(vm->cpu[i].vcpu, &one);
-        stats->engine.instructions += one.instructions;
-        for (unsigned cause = 0; cause < CAUSE_COUNT; cause++)
-            stats->engine.exits[cause] += one.exits[cause];
-        stats->engine.blocks_decoded += one.blocks_decoded;
-        stats->engine.blocks_invalidated += one.blocks_invalidated;
-        stats->engine.tlb_misses += one.tlb_misses;
-        stats->engine.run_ns += one.run_ns;
+        for (unsigned k = 0; k < sizeof(one) / sizeof(uint64_t); k++)
+            ((uint64_t *)&stats->engine)[k] += ((const uint64_t *)&one)[k];
     }
     stats->elapsed_ns = clock_now(vm->machine.clock) - vm->start_ns;
     stats->resident = mem_resident(vm->machine.mem);
