@@ -95,7 +95,7 @@ struct cold {
 enum flags_place { FLAGS_MEMORY, FLAGS_HOST, FLAGS_BOTH };
 
 /* What is translated at once: the code that a block leads to by direct branches within its page. */
-#define REGION_MAX 128
+#define REGION_MAX 48
 #define PARTS_MAX  REGION_MAX
 struct translation {
     struct bt *bt;
@@ -118,7 +118,6 @@ struct translation {
     struct part part[PARTS_MAX];
     struct flow flow[REGION_MAX];
     uint16_t offset[REGION_MAX]; /* in the page */
-    uint16_t first_offset[REGION_MAX];
     struct x86_insn insn[REGION_MAX];
     struct cold cold[COLDS];
 };

@@ -302,28 +302,24 @@ static void choose_scratch(struct translation *t)
     t->s1 = 31u - (unsigned)__builtin_clz(free & ~(1u << t->s0));
 }
 
-static void find(struct translation *t)
+/* Whether the bytes are still those that were decoded. */
+static bool unchanged(const struct translation *t)
 {
-    memset(t->index, 0, sizeof(t->index));
-    t->count = t->parts = 0;
-    t->registers = 1u << X86_RAX | 1u << X86_RCX | 1u << X86_RDX | 1u << X86_RSP;
-    t->page = mem_page(t->bt->c.mem, t->block->gpa >> MEM_PAGE_SHIFT);
-    take_all(t);
+    for (unsigned i = 0; i < t->count; i++)
+        if (memcmp(t->page + t->offset[i], t->insn[i].bytes, t->insn[i].z.length) != 0)
+            return false;
+    return true;
 }
 
 bool region_find(struct translation *t)
 {
-    unsigned count;
-
-    find(t);
-    count = t->count;
-    if (!count || !cut(t) || !watch(t))
-        return false;
-    /* Once more, now that writes are noticed; what had changed before that comes another time. */
-    memcpy(t->first_offset, t->offset, sizeof(t->first_offset));
-    find(t);
-    if (t->count != count || !cut(t) ||
-        memcmp(t->first_offset, t->offset, count * sizeof(t->offset[0])) != 0)
+    memset(t->index, 0, sizeof(t->index));
+    t->registers = 1u << X86_RAX | 1u << X86_RCX | 1u << X86_RDX | 1u << X86_RSP;
+    t->page = mem_page(t->bt->c.mem, t->block->gpa >> MEM_PAGE_SHIFT);
+    take_all(t);
+    /* From the announcement on, writes are noticed; what was written before it shows in the bytes.
+     */
+    if (!t->count || !cut(t) || !watch(t) || !unchanged(t))
         return false;
     find_liveness(t);
     for (unsigned i = 0; i < t->count; i++)

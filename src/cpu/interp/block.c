@@ -16,7 +16,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define HASH_SIZE    (1u << 15)
+#define HASH_SIZE    (1u << 16)
 #define JUMP_ENTRIES (1u << JUMP_BITS)
 #define BLOCK_SIZE   (sizeof(struct block) + BLOCK_MAX * sizeof(struct uop))
 #define LINE_SHIFT   6
