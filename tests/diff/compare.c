@@ -137,7 +137,7 @@ static unsigned compare_into(struct report *r, const struct diff_case *c,
     struct mask mask;
     uint64_t width;
 
-    mask_find(c, native, &mask);
+    mask_find(c, native, engine->translated, &mask);
     if (mask.skip)
         return 0;
     width = mask.narrow ? UINT32_MAX : UINT64_MAX;

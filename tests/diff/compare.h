@@ -24,8 +24,10 @@ struct mask {
     } range[MASK_RANGES];
 };
 
-/* mask.c: by name, each with the manual's reference. */
-void mask_find(const struct diff_case *c, const struct diff_result *native, struct mask *mask);
+/* mask.c: by name, each with the manual's reference. TRANSLATOR: what translates guest code is
+ * compared. */
+void mask_find(const struct diff_case *c, const struct diff_result *native, bool translator,
+               struct mask *mask);
 /* Lists the names and references. */
 void mask_list(FILE *out);
 

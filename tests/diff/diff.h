@@ -115,7 +115,8 @@ uint64_t diff_code_offset(const struct diff_case *c, uint64_t ip);
 /* How a case ended: with an exception, always. */
 struct diff_result {
     bool timeout;
-    int vector; /* -1: the engine left guest code in another way */
+    bool translated; /* by an engine that translates */
+    int vector;      /* -1: the engine left guest code in another way */
     uint64_t error, cr2;
     struct diff_state out;
     uint8_t image[DIFF_SIZE];

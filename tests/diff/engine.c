@@ -276,6 +276,7 @@ void engine_run(void *opaque, const struct diff_case *c, struct diff_result *r)
         e->ops->state_out(e->vcpu, &e->cpu);
     } while (exit == EXIT_KICK && !e->expired);
     r->timeout = exit == EXIT_KICK;
+    r->translated = e->ops != &interp_engine;
     r->vector = -1;
     r->error = r->cr2 = 0;
     memset(&r->out, 0, sizeof(r->out));

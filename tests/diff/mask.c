@@ -292,6 +292,93 @@ static void mask_kernel_half(const struct diff_case *c, const struct diff_result
         mask->error |= X86_PF_P;
 }
 
+/* The status flags that INSN overwrites whatever its operands are. */
+static uint32_t flags_overwritten(const struct x86_insn *insn)
+{
+    const ZydisAccessedFlags *flags = insn->z.cpu_flags;
+    const ZydisDecodedOperand *count = &insn->op[insn->z.operand_count_visible - 1];
+
+    switch (insn->z.mnemonic) {
+    case ZYDIS_MNEMONIC_SHL:
+    case ZYDIS_MNEMONIC_SHR:
+    case ZYDIS_MNEMONIC_SAR:
+        if (count->type != ZYDIS_OPERAND_TYPE_IMMEDIATE || !(count->imm.value.u & 31))
+            return 0;
+        break;
+    case ZYDIS_MNEMONIC_SHLD:
+    case ZYDIS_MNEMONIC_SHRD:
+    case ZYDIS_MNEMONIC_ROL:
+    case ZYDIS_MNEMONIC_ROR:
+    case ZYDIS_MNEMONIC_RCL:
+    case ZYDIS_MNEMONIC_RCR: return 0;
+    case ZYDIS_MNEMONIC_AND: /* AF is undefined, but never kept */
+    case ZYDIS_MNEMONIC_OR:
+    case ZYDIS_MNEMONIC_XOR:
+    case ZYDIS_MNEMONIC_TEST: return X86_FLAGS_STATUS;
+    default: break;
+    }
+    return flags ? (flags->modified | flags->set_0 | flags->set_1) & X86_FLAGS_STATUS &
+                       ~(uint32_t)insn->info->undefined
+                 : 0;
+}
+
+/* Code as a case left it, and of each place which flags have been followed from there. */
+struct flow {
+    const struct diff_case *c;
+    const uint8_t *image;
+    uint16_t followed[DIFF_SIZE];
+};
+
+/* Of the flags in WANTED, those that may be read at or behind the instruction at IP before they are
+ * overwritten. */
+static uint32_t flags_read(struct flow *flow, uint64_t ip, uint32_t wanted)
+{
+    uint32_t found = 0;
+
+    for (;;) {
+        uint64_t offset = diff_code_offset(flow->c, ip);
+        struct x86_insn insn;
+        uint32_t tested;
+
+        if (offset >= DIFF_SIZE - 15 ||
+            x86_decode(flow->c->code_size, false, flow->image + offset, 15, &insn) <= 0)
+            return found | wanted;
+        wanted &= ~(uint32_t)flow->followed[offset];
+        if (!wanted)
+            return found;
+        flow->followed[offset] |= (uint16_t)wanted;
+        tested = insn.z.cpu_flags ? insn.z.cpu_flags->tested : 0;
+        found |= tested & wanted;
+        wanted &= ~tested & ~flags_overwritten(&insn);
+        ip += insn.z.length;
+        switch ((enum x86_class)insn.info->class) {
+        case X86_CLASS_INTEGER:
+        case X86_CLASS_STRING:
+        case X86_CLASS_STACK:
+        case X86_CLASS_NATIVE:
+        case X86_CLASS_X87: break;
+        case X86_CLASS_BRANCH:
+            if (insn.op[0].type != ZYDIS_OPERAND_TYPE_IMMEDIATE ||
+                insn.z.mnemonic == ZYDIS_MNEMONIC_RET)
+                return found | wanted;
+            if (insn.z.mnemonic != ZYDIS_MNEMONIC_JMP && insn.z.mnemonic != ZYDIS_MNEMONIC_CALL)
+                found |= flags_read(flow, ip, wanted);
+            ip += (uint64_t)insn.op[0].imm.value.s;
+            break;
+        default: return found | wanted;
+        }
+    }
+}
+
+static void mask_dead_flags(const struct diff_case *c, const struct diff_result *native,
+                            struct mask *mask)
+{
+    struct flow flow = {.c = c, .image = native->image};
+
+    if (!c->single)
+        mask->flags |= X86_FLAGS_STATUS & ~flags_read(&flow, native->out.rip, X86_FLAGS_STATUS);
+}
+
 static const struct rule rules[] = {
     {"undefined-flags", "SDM volume 2, Flags Affected of each instruction; volume 1, appendix A",
      mask_undefined_flags},
@@ -334,15 +421,28 @@ static const struct rule rules[] = {
      mask_kernel_half},
 };
 
-void mask_find(const struct diff_case *c, const struct diff_result *native, struct mask *mask)
+/* And for engines that translate. */
+static const struct rule translator_rules[] = {
+    {"dead-flags",
+     "none: a translator does not make status flags that are overwritten before anything reads "
+     "them, and a fault on the way shows that (a known deviation)",
+     mask_dead_flags},
+};
+
+void mask_find(const struct diff_case *c, const struct diff_result *native, bool translator,
+               struct mask *mask)
 {
     memset(mask, 0, sizeof(*mask));
     for (unsigned i = 0; i < ARRAY_SIZE(rules); i++)
         rules[i].apply(c, native, mask);
+    for (unsigned i = 0; translator && i < ARRAY_SIZE(translator_rules); i++)
+        translator_rules[i].apply(c, native, mask);
 }
 
 void mask_list(FILE *out)
 {
     for (unsigned i = 0; i < ARRAY_SIZE(rules); i++)
         fprintf(out, "%-20s %s\n", rules[i].name, rules[i].reference);
+    for (unsigned i = 0; i < ARRAY_SIZE(translator_rules); i++)
+        fprintf(out, "%-20s %s\n", translator_rules[i].name, translator_rules[i].reference);
 }
