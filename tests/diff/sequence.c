@@ -1,14 +1,14 @@
 /*
  * Sequences: instructions that feed each other, in straight lines, skipped by conditional jumps,
- * in loops, and changing their own code. What an instruction needs in registers is loaded by MOVs
- * in front of it; where it leaves flags undefined, a comparison defines them again before anything
- * can look.
+ * in loops, in tangles of jumps and calls, and changing their own code. What an instruction needs
+ * in registers is loaded by MOVs in front of it; where it leaves flags undefined, a comparison
+ * defines them again before anything can look.
  */
 #include "generate.h"
 
 #include <string.h>
 
-#define SEQUENCE_MAX 480 /* bytes of code */
+#define SEQUENCE_MAX 800 /* bytes of code */
 
 struct sequence {
     struct rng rng;
@@ -232,6 +232,94 @@ static void emit_self_modifying(struct sequence *s)
     emit(s, bytes, 2); /* LOOP */
 }
 
+/* OPCODE and a displacement of 32 bits, whose place is returned. */
+static unsigned emit_jump(struct sequence *s, const void *opcode, unsigned size, unsigned target)
+{
+    int32_t distance = (int32_t)target - (int32_t)(s->size + size + 4);
+
+    emit(s, opcode, size);
+    emit(s, &distance, 4);
+    return s->size - 4;
+}
+
+static void patch_jump(struct sequence *s, unsigned at, unsigned target)
+{
+    int32_t distance = (int32_t)target - (int32_t)(at + 4);
+
+    memcpy(s->code + at, &distance, 4);
+}
+
+/* JMP or CALL of a register that holds where TARGET is. */
+static void emit_jump_by_register(struct sequence *s, bool call, unsigned target)
+{
+    uint8_t bytes[2] = {0xFF, (uint8_t)((call ? 0xD0 : 0xE0) | X86_RDI)};
+
+    emit_load(s, X86_RDI, s->base + target);
+    emit(s, bytes, 2);
+}
+
+/* A subroutine, called from behind it; RSP is in the stack's pages. */
+static void emit_call(struct sequence *s)
+{
+    unsigned around = emit_jump(s, "\xE9", 1, 0), start = s->size;
+
+    emit_random(s);
+    emit_random(s);
+    emit(s, "\xC3", 1); /* RET */
+    patch_jump(s, around, s->size);
+    if (rng_percent(&s->rng, 60))
+        emit_jump(s, "\xE8", 1, start);
+    else
+        emit_jump_by_register(s, true, start);
+}
+
+/* RCX less one; out of the tangle when it is 0. Returns where the way out is to be put in. */
+static unsigned emit_count(struct sequence *s)
+{
+    if (rng_percent(&s->rng, 50)) {
+        emit(s, "\x48\x8D\x49\xFF", 4); /* LEA RCX, [RCX-1]: flags live on */
+        emit(s, "\xE3\x02", 2);         /* JRCXZ */
+    } else {
+        emit(s, "\x48\xFF\xC9", 3); /* DEC RCX */
+        emit(s, "\x74\x02", 2);     /* JZ */
+    }
+    emit(s, "\xEB\x05", 2); /* around the long jump */
+    return emit_jump(s, "\xE9", 1, 0);
+}
+
+/* Places with an instruction or a call each, from any of which it goes on at any other. */
+static void emit_tangle(struct sequence *s)
+{
+    enum { PLACES = 8, PLACE_ROOM = 230 };
+    unsigned place[PLACES], out[PLACES], jump[PLACES][2], places = 0;
+
+    emit_load(s, X86_RSP, DIFF_LOW + DIFF_STACK + 0x800 + rng_below(&s->rng, 0x800));
+    emit_load(s, X86_RCX, 2 + rng_below(&s->rng, 30));
+    emit_compare(s);
+    s->keep |= 1u << X86_RCX | 1u << X86_RSP;
+    for (; places < PLACES && s->size + PLACE_ROOM < SEQUENCE_MAX; places++) {
+        place[places] = s->size;
+        out[places] = emit_count(s);
+        if (rng_percent(&s->rng, 20))
+            emit_call(s);
+        else
+            emit_random(s);
+        if (places && rng_percent(&s->rng, 10))
+            emit_jump_by_register(s, false, place[rng_below(&s->rng, places)]);
+        for (unsigned i = 0; i < 2; i++) {
+            uint8_t condition[2] = {0x0F, (uint8_t)(0x80 | (rng_next(&s->rng) & 15))};
+
+            jump[places][i] = emit_jump(s, condition, 2, 0);
+        }
+    }
+    for (unsigned i = 0; i < places; i++) {
+        patch_jump(s, out[i], s->size);
+        for (unsigned n = 0; n < 2; n++)
+            patch_jump(s, jump[i][n], place[rng_below(&s->rng, places)]);
+    }
+    s->keep &= ~(1u << X86_RCX | 1u << X86_RSP);
+}
+
 bool generate_sequence(const struct generator *g, uint64_t number, struct diff_case *c)
 {
     struct sequence s = {.c = c, .g = g};
@@ -255,6 +343,8 @@ bool generate_sequence(const struct generator *g, uint64_t number, struct diff_c
             emit_skip(&s);
         else if (kind < 13 && s.size + 200 < SEQUENCE_MAX)
             emit_loop(&s);
+        else if (s.code_size == X86_CODE64 && kind < 18)
+            emit_tangle(&s);
         else if (modify && kind < 25)
             emit_self_modifying(&s);
         else
