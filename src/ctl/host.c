@@ -106,7 +106,7 @@ void doppel_probe(struct doppel_host *host)
     probe_memory(host);
     host->chosen = DOPPEL_ENGINE_INTERP;
     snprintf(host->reason, sizeof(host->reason),
-             "the interpreter is the only engine of this version; it works on every x86-64 host");
+             "the interpreter is complete and works on every x86-64 host; bt is faster, but new");
 }
 
 const char *doppel_engine_name(enum doppel_engine engine)

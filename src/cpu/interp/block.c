@@ -16,10 +16,10 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define HASH_SIZE    (1u << 16)
-#define JUMP_ENTRIES (1u << JUMP_BITS)
-#define BLOCK_SIZE   (sizeof(struct block) + BLOCK_MAX * sizeof(struct uop))
-#define LINE_SHIFT   6
+#define HASH_SIZE     (1u << 16)
+#define JUMP_ENTRIES  (1u << JUMP_BITS)
+#define BLOCK_SIZE    (sizeof(struct block) + BLOCK_MAX * sizeof(struct uop))
+#define LINE_SHIFT    6
 #define REWRITES_KEPT 32
 
 /* An instruction that lies across two pages is not in the cache proper, because its bytes come
