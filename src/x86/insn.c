@@ -260,14 +260,18 @@ static void correct_base(struct x86_insn *insn)
 int x86_decode(enum x86_code_size size, bool real, const uint8_t *bytes, unsigned available,
                struct x86_insn *insn)
 {
+    uint8_t copy[sizeof(insn->bytes)] = {0};
     ZydisDecoder decoder;
     ZyanStatus status;
 
-    available = MIN(available, sizeof(insn->bytes));
+    /* BYTES may be guest memory that another vCPU is writing to: what is copied into translations
+     * must be what was decoded. */
+    available = MIN(available, sizeof(copy));
+    memcpy(copy, bytes, available);
     decoder_init(&decoder, size);
-    status = ZydisDecoderDecodeFull(&decoder, bytes, available, &insn->z, insn->op);
+    status = ZydisDecoderDecodeFull(&decoder, copy, available, &insn->z, insn->op);
     if (ZYAN_SUCCESS(status) && insn->z.mnemonic == ZYDIS_MNEMONIC_PAUSE && insn->z.raw.rex.B)
-        status = decode_xchg(&decoder, bytes, insn);
+        status = decode_xchg(&decoder, copy, insn);
     if (status == ZYDIS_STATUS_NO_MORE_DATA)
         return 0;
     if (status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG)
@@ -281,6 +285,6 @@ int x86_decode(enum x86_code_size size, bool real, const uint8_t *bytes, unsigne
     correct_flags(&insn->z);
     correct_base(insn);
     memset(insn->bytes, 0, sizeof(insn->bytes));
-    memcpy(insn->bytes, bytes, insn->z.length);
+    memcpy(insn->bytes, copy, insn->z.length);
     return insn->z.length;
 }
