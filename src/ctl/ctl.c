@@ -3,6 +3,8 @@
  */
 #include "ctl/doppel.h"
 
+#include "ctl/host.h"
+
 #include "base/error.h"
 #include "base/util.h"
 #include "vm/acpi.h"
@@ -213,7 +215,7 @@ static bool create_vm(struct doppel_vm *d, const struct doppel_config *config, s
         vm.serial[i] = (struct uart_backend){.output = config->serial[i].output,
                                              .input_ready = config->serial[i].input_ready,
                                              .opaque = config->serial[i].opaque};
-    d->vm = vm_create(config->engine == DOPPEL_ENGINE_BT ? &bt_engine : &interp_engine, &vm, err);
+    d->vm = vm_create(d->engine == DOPPEL_ENGINE_BT ? &bt_engine : &interp_engine, &vm, err);
     return d->vm != NULL;
 }
 
@@ -237,7 +239,7 @@ struct doppel_vm *doppel_create(const struct doppel_config *config, struct doppe
         give_error(error, &err);
         return NULL;
     }
-    d->engine = config->engine == DOPPEL_ENGINE_AUTO ? DOPPEL_ENGINE_INTERP : config->engine;
+    d->engine = config->engine == DOPPEL_ENGINE_AUTO ? host_engine() : config->engine;
     if (check_config(config, &err) < 0 || read_files(d, config, &err) < 0 ||
         !prepare_boot(d, config, &err) || !create_vm(d, config, &err)) {
         give_error(error, &err);

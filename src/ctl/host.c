@@ -1,9 +1,10 @@
 /*
  * What this host offers, and which engine that means.
  */
-#include "ctl/doppel.h"
+#include "ctl/host.h"
 
 #include "base/util.h"
+#include "cpu/engine.h"
 #include "x86/cpuid.h"
 
 #include <cpuid.h>
@@ -104,9 +105,20 @@ void doppel_probe(struct doppel_host *host)
     probe_features(host);
     probe_kvm(host);
     probe_memory(host);
-    host->chosen = DOPPEL_ENGINE_INTERP;
-    snprintf(host->reason, sizeof(host->reason),
-             "the interpreter is complete and works on every x86-64 host; bt is faster, but new");
+    host->chosen = host_engine();
+    snprintf(host->reason, sizeof(host->reason), "%s",
+             host->chosen == DOPPEL_ENGINE_BT
+                 ? "translated guest code runs several times faster than interpreted"
+                 : "translated code needs BMI2 and AVX, which this processor lacks; the "
+                   "interpreter works on every x86-64 host");
+}
+
+enum doppel_engine host_engine(void)
+{
+    struct x86_model model;
+
+    x86_model_default(&model, 1, 1000000000);
+    return bt_runs_on(&model) ? DOPPEL_ENGINE_BT : DOPPEL_ENGINE_INTERP;
 }
 
 const char *doppel_engine_name(enum doppel_engine engine)

@@ -5,6 +5,7 @@
 #include "cpu/interp/handlers.h"
 
 #include <asm/prctl.h>
+#include <errno.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -326,14 +327,32 @@ static const struct accelerator eager_translator = {
 /* --- The contract: all but creation is the interpreter's
  * ------------------------------------------- */
 
+/* RORX is BMI2; leaving translated code ends with VZEROUPPER. */
+bool bt_runs_on(const struct x86_model *model)
+{
+    return model->feature[X86_FEAT_BMI2] && model->feature[X86_FEAT_AVX];
+}
+
+static struct engine *create_with(const struct machine *machine,
+                                  const struct accelerator *accelerator, struct error *err)
+{
+    if (!bt_runs_on(&machine->model)) {
+        error_set(err, ENOTSUP,
+                  "this host's processor has no BMI2 and AVX, which translated code needs; "
+                  "use the engine interp");
+        return NULL;
+    }
+    return interp_create_accelerated(machine, accelerator, err);
+}
+
 static struct engine *create(const struct machine *machine, struct error *err)
 {
-    return interp_create_accelerated(machine, &translator, err);
+    return create_with(machine, &translator, err);
 }
 
 static struct engine *create_eager(const struct machine *machine, struct error *err)
 {
-    return interp_create_accelerated(machine, &eager_translator, err);
+    return create_with(machine, &eager_translator, err);
 }
 
 static void destroy(struct engine *engine)

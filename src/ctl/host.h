@@ -1,0 +1,11 @@
+/*
+ * What `auto` means on this host.
+ */
+#ifndef DOPPEL_CTL_HOST_H
+#define DOPPEL_CTL_HOST_H
+
+#include "ctl/doppel.h"
+
+enum doppel_engine host_engine(void);
+
+#endif
