@@ -190,8 +190,7 @@ void emit_jmp_mem(struct emitter *e, struct operand m)
     emit_mem(e, false, 0xFF, 4, m);
 }
 
-/* --- Guest instructions
- * ------------------------------------------------------------------------------- */
+/* --- Guest instructions ----------------------------------------------------------------------- */
 
 static bool has_high_byte_register(const struct x86_insn *insn)
 {

@@ -324,8 +324,7 @@ static const struct accelerator eager_translator = {
     .stats = bt_stats,
 };
 
-/* --- The contract: all but creation is the interpreter's
- * ------------------------------------------- */
+/* --- The contract: all but creation is the interpreter's -------------------------------------- */
 
 /* RORX is BMI2; leaving translated code ends with VZEROUPPER. */
 bool bt_runs_on(const struct x86_model *model)

@@ -29,8 +29,7 @@ LOCKED(16, "w")
 LOCKED(32, "l")
 LOCKED(64, "q")
 
-/* --- BT, BTS, BTR, BTC
- * ---------------------------------------------------------------------------- */
+/* --- BT, BTS, BTR, BTC ------------------------------------------------------------------------ */
 
 /* Only CF is defined; the host's instruction decides about the others. BIT is within the
  * operand. Memory forms take a pointer and are locked where aux says so. */
@@ -114,8 +113,7 @@ uop_fn *const bit_handlers[BIT_TESTS][SIZES][3] = {
     [BIT_BTC] = BIT_BY_SIZE(btc),
 };
 
-/* --- XADD, CMPXCHG, XCHG
- * -------------------------------------------------------------------------- */
+/* --- XADD, CMPXCHG, XCHG ---------------------------------------------------------------------- */
 
 /* On memory these are always done as the locked form: it differs from the plain one only in
  * being atomic, and then needs no second version. */
@@ -239,8 +237,7 @@ const struct uop *op_cmpxchg16b(struct vcpu *c, const struct uop *op)
     return op + 1;
 }
 
-/* --- BSWAP, MOVBE
- * --------------------------------------------------------------------------------- */
+/* --- BSWAP, MOVBE ----------------------------------------------------------------------------- */
 
 static uint64_t swap_bytes(uint64_t value, unsigned size)
 {
@@ -272,9 +269,7 @@ const struct uop *op_movbe_store(struct vcpu *c, const struct uop *op)
     return op + 1;
 }
 
-/* --- Decimal adjustment (SDM volume 2); these do not exist in 64-bit code, so no host
- * instruction can do them
- * -------------------------------------------------------------------------- */
+/* --- Decimal adjustment (SDM volume 2); no host instruction can do it in 64-bit code ---------- */
 
 static void set_result_flags(struct vcpu *c, uint8_t al)
 {

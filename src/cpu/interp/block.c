@@ -153,8 +153,7 @@ void interp_forget(struct vcpu *c)
     c->block = NULL;
 }
 
-/* --- Writes to decoded code
- * ------------------------------------------------------------------------ */
+/* --- Writes to decoded code ------------------------------------------------------------------- */
 
 static uint64_t line_mask(uint64_t offset, uint64_t size)
 {
@@ -227,8 +226,7 @@ void interp_watch_code(struct vcpu *c, uint64_t gpa, uint64_t size)
     mark_code(c, gpa >> MEM_PAGE_SHIFT, line_mask(gpa & (MEM_PAGE_SIZE - 1), size));
 }
 
-/* --- Fetching and decoding
- * ------------------------------------------------------------------------- */
+/* --- Fetching and decoding -------------------------------------------------------------------- */
 
 /* The linear address of offset RIP in CS; canonical or below 4 GiB. */
 static uint64_t code_linear(struct vcpu *c, uint64_t rip)
@@ -411,8 +409,7 @@ static struct block *straddling_block(struct vcpu *c, uint64_t rip, uint64_t lin
     return b;
 }
 
-/* --- Finding
- * ----------------------------------------------------------------------------------------- */
+/* --- Finding ---------------------------------------------------------------------------------- */
 
 static unsigned hash_of(uint64_t gpa, unsigned mode)
 {

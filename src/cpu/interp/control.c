@@ -182,8 +182,7 @@ const struct uop *op_clts(struct vcpu *c, const struct uop *op)
     return op + 1;
 }
 
-/* --- Debug registers
- * ------------------------------------------------------------------------------- */
+/* --- Debug registers -------------------------------------------------------------------------- */
 
 /* The register that a number means; DR4 and DR5 are DR6 and DR7 while CR4.DE is 0. */
 static unsigned debug_register(struct vcpu *c, const struct uop *op)
@@ -228,8 +227,7 @@ const struct uop *op_mov_to_dr(struct vcpu *c, const struct uop *op)
     return end_block(c, op);
 }
 
-/* --- Invalidation
- * ------------------------------------------------------------------------------------ */
+/* --- Invalidation ----------------------------------------------------------------------------- */
 
 const struct uop *op_invlpg(struct vcpu *c, const struct uop *op)
 {

@@ -251,8 +251,7 @@ const struct uop *op_ret_far(struct vcpu *c, const struct uop *op)
     return far_go(c, offset);
 }
 
-/* --- INT n, INT3, INTO, INT1
- * ---------------------------------------------------------------------- */
+/* --- INT n, INT3, INTO, INT1 ------------------------------------------------------------------ */
 
 /* Delivers with the return address behind the instruction; a fault on the way is the
  * instruction's own and is raised at it. */

@@ -200,8 +200,7 @@ const struct uop *op_iret(struct vcpu *c, const struct uop *op)
     return iret_done(c, ip);
 }
 
-/* --- Fast system calls
- * ------------------------------------------------------------------------------- */
+/* --- Fast system calls ------------------------------------------------------------------------ */
 
 /* The flat segments that these instructions load without looking at any table. */
 static struct x86_seg flat_code(uint16_t selector, unsigned level, bool long_mode)

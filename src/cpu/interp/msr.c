@@ -188,8 +188,7 @@ static bool acceptable(const struct vcpu *c, uint32_t msr, uint64_t value)
     }
 }
 
-/* --- KVM's clock (Documentation/virt/kvm/x86/msr.rst)
- * ----------------------------------------------- */
+/* --- KVM's clock (Documentation/virt/kvm/x86/msr.rst) ----------------------------------------- */
 
 struct pvclock_wall_clock {
     uint32_t version, sec, nsec;

@@ -111,8 +111,7 @@ const struct uop *op_native(struct vcpu *c, const struct uop *op)
     return op + 1;
 }
 
-/* --- Masked and gathering memory operands
- * ------------------------------------------------------------ */
+/* --- Masked and gathering memory operands ----------------------------------------------------- */
 
 /* A vector register as bytes: the low half is in the legacy area, the high half of its own. */
 struct vector {

@@ -11,8 +11,7 @@
 
 #include <time.h>
 
-/* --- Raising
- * ------------------------------------------------------------------------------------------ */
+/* --- Raising ---------------------------------------------------------------------------------- */
 
 _Noreturn static void leave(struct vcpu *c, const struct uop *op, int vector, bool has_error,
                             uint32_t error)
@@ -44,8 +43,7 @@ void raise_page_fault(struct vcpu *c, const struct uop *op, uint64_t va, uint32_
     leave(c, op, X86_PF, true, error);
 }
 
-/* --- Derived state
- * ------------------------------------------------------------------------------------ */
+/* --- Derived state ---------------------------------------------------------------------------- */
 
 static bool is_flat(const struct x86_seg *s)
 {
@@ -112,8 +110,7 @@ void flags_set(struct vcpu *c, uint64_t rflags)
         update_stepping(c);
 }
 
-/* --- Events
- * ------------------------------------------------------------------------------------------- */
+/* --- Events ----------------------------------------------------------------------------------- */
 
 /* What raise_* left behind: combines it with what was under delivery, and delivers. Returns false
  * on a triple fault. */
@@ -215,8 +212,7 @@ static bool needs_attention(const struct vcpu *c)
             !c->x.nmi_blocked);
 }
 
-/* --- Running
- * ------------------------------------------------------------------------------------------ */
+/* --- Running ---------------------------------------------------------------------------------- */
 
 static inline __attribute__((always_inline)) void execute(struct vcpu *c, struct block *b)
 {

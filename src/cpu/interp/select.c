@@ -4,8 +4,7 @@
  */
 #include "cpu/interp/select.h"
 
-/* --- Operands
- * --------------------------------------------------------------------------------------- */
+/* --- Operands --------------------------------------------------------------------------------- */
 
 uint8_t register_offset(ZydisRegister r)
 {
@@ -137,8 +136,7 @@ static unsigned condition_of(const struct x86_insn *insn)
     return insn->z.opcode & 15;
 }
 
-/* --- Integer instructions
- * ----------------------------------------------------------------------------- */
+/* --- Integer instructions --------------------------------------------------------------------- */
 
 static void select_alu(const struct x86_insn *insn, unsigned mode, struct uop *op, enum alu alu)
 {
@@ -442,8 +440,7 @@ static bool select_integer(const struct x86_insn *insn, unsigned mode, struct uo
     }
 }
 
-/* --- Branches
- * ---------------------------------------------------------------------------------------- */
+/* --- Branches --------------------------------------------------------------------------------- */
 
 static void select_direct(const struct x86_insn *insn, struct uop *op)
 {
@@ -510,8 +507,7 @@ static void select_branch(const struct x86_insn *insn, unsigned mode, struct uop
     }
 }
 
-/* --- Strings
- * ----------------------------------------------------------------------------------------- */
+/* --- Strings ---------------------------------------------------------------------------------- */
 
 static uint8_t repetition(const struct x86_insn *insn)
 {
@@ -552,8 +548,7 @@ static bool select_string(const struct x86_insn *insn, unsigned mode, struct uop
     return port;
 }
 
-/* --- Native
- * ------------------------------------------------------------------------------------------ */
+/* --- Native ----------------------------------------------------------------------------------- */
 
 /* The register files that an instruction belongs to, as fp_check knows them. */
 static unsigned register_files(const struct x86_insn *insn)

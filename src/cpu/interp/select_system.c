@@ -9,8 +9,7 @@ static bool is_segment(const struct x86_insn *insn, unsigned i)
            ZydisRegisterGetClass(insn->op[i].reg.value) == ZYDIS_REGCLASS_SEGMENT;
 }
 
-/* --- Stack
- * -------------------------------------------------------------------------------------------- */
+/* --- Stack ------------------------------------------------------------------------------------ */
 
 static void select_push(const struct x86_insn *insn, unsigned mode, struct uop *op)
 {
@@ -76,8 +75,7 @@ static bool select_stack(const struct x86_insn *insn, unsigned mode, struct uop 
     }
 }
 
-/* --- Far transfers
- * ------------------------------------------------------------------------------------ */
+/* --- Far transfers ---------------------------------------------------------------------------- */
 
 static bool select_far(const struct x86_insn *insn, unsigned mode, struct uop *op)
 {
@@ -115,8 +113,7 @@ static bool select_far(const struct x86_insn *insn, unsigned mode, struct uop *o
     return true;
 }
 
-/* --- System
- * ------------------------------------------------------------------------------------------- */
+/* --- System ----------------------------------------------------------------------------------- */
 
 struct system_handler {
     ZydisMnemonic mnemonic;

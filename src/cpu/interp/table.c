@@ -154,8 +154,7 @@ const struct uop *op_ltr(struct vcpu *c, const struct uop *op)
     return op + 1;
 }
 
-/* --- Questions about descriptors: the answer is in ZF
- * ---------------------------------------------- */
+/* --- Questions about descriptors: the answer is in ZF ----------------------------------------- */
 
 static const struct uop *answer(struct vcpu *c, const struct uop *op, bool yes)
 {

@@ -180,8 +180,7 @@ uop_fn *const shift_cl_handlers[SHIFTS][SIZES][2] = {
     [SHIFT_SAR] = CL_BY_SIZE(sar),
 };
 
-/* --- SHLD, SHRD
- * ----------------------------------------------------------------------------------- */
+/* --- SHLD, SHRD ------------------------------------------------------------------------------- */
 
 #define DOUBLE_SHIFT(NAME, B, INSN)                                                                \
     static inline uint##B##_t NAME##B(struct vcpu *c, const struct uop *op, uint##B##_t a)         \

@@ -104,8 +104,7 @@ const struct uop *op_fxrstor(struct vcpu *c, const struct uop *op)
     return op + 1;
 }
 
-/* --- XSAVE
- * ----------------------------------------------------------------------------------------- */
+/* --- XSAVE ------------------------------------------------------------------------------------ */
 
 /* Which components are not in their initial state (XINUSE). */
 static uint64_t in_use(const struct vcpu *c)
@@ -249,8 +248,7 @@ const struct uop *op_xrstor(struct vcpu *c, const struct uop *op)
     return op + 1;
 }
 
-/* --- Control registers of the register files
- * -------------------------------------------------------- */
+/* --- Control registers of the register files -------------------------------------------------- */
 
 /* aux: which register file's rules apply (VLDMXCSR: AVX). */
 const struct uop *op_ldmxcsr(struct vcpu *c, const struct uop *op)
