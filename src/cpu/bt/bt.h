@@ -158,10 +158,12 @@ struct bt {
     uint64_t unmaps;    /* how often where code is mapped has changed */
     uint64_t link_page; /* where to link from: the page, and the branch; 0: nowhere */
     uint32_t link_site;
-    sigset_t signals; /* the thread's mask outside */
-    uint32_t heat;    /* executions before a block is translated */
-    bool full;        /* no room for another translation: forget all */
-    unsigned files;   /* BT_VECTORS, BT_X87: what translations may use */
+    uint64_t signals; /* the thread's mask outside */
+    stack_t outer_stack;
+    uint8_t signal_stack[64 * KiB];
+    uint32_t heat;  /* executions before a block is translated */
+    bool full;      /* no room for another translation: forget all */
+    unsigned files; /* BT_VECTORS, BT_X87: what translations may use */
 
     uint64_t translations, translated_instructions, links, fills, ones, lookups_missed, clears;
     uint64_t translate_ns;

@@ -51,25 +51,29 @@ static void bt_unmapped(struct vcpu *c, uint64_t linear, bool large)
         bt_clear_jumps_of(bt_of(c), linear);
 }
 
-/* On the vCPU's thread, before it runs: GS leads to the vCPU, and no signal may come while RSP is
- * the guest's. */
+/* The kernel's own signal sets: the C library's leave out signals that it uses itself. */
+#define SIGNAL(n) (1ULL << ((n)-1))
+static const uint64_t blocked_signals =
+    ~(SIGNAL(SIGSEGV) | SIGNAL(SIGBUS) | SIGNAL(SIGILL) | SIGNAL(SIGFPE) | SIGNAL(SIGTRAP));
+
+/* On the vCPU's thread, before it runs: GS leads to the vCPU, no signal may come while RSP is the
+ * guest's, and a fault, which would be a bug, must not have its frame put there either. */
 static void bt_prepare(struct vcpu *c)
 {
-    sigset_t all;
+    struct bt *bt = bt_of(c);
+    const stack_t stack = {.ss_sp = bt->signal_stack, .ss_size = sizeof(bt->signal_stack)};
 
-    sigfillset(&all);
-    sigdelset(&all, SIGSEGV);
-    sigdelset(&all, SIGBUS);
-    sigdelset(&all, SIGILL);
-    sigdelset(&all, SIGFPE);
-    sigdelset(&all, SIGTRAP);
-    pthread_sigmask(SIG_BLOCK, &all, &bt_of(c)->signals);
+    syscall(SYS_rt_sigprocmask, SIG_BLOCK, &blocked_signals, &bt->signals, sizeof(bt->signals));
+    sigaltstack(&stack, &bt->outer_stack);
     syscall(SYS_arch_prctl, ARCH_SET_GS, c);
 }
 
 static void bt_finish(struct vcpu *c)
 {
-    pthread_sigmask(SIG_SETMASK, &bt_of(c)->signals, NULL);
+    struct bt *bt = bt_of(c);
+
+    sigaltstack(&bt->outer_stack, NULL);
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &bt->signals, NULL, sizeof(bt->signals));
 }
 
 /* Whether translated code may run now. What it takes for granted about the register files is

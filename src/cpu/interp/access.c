@@ -180,7 +180,7 @@ static void span_write(struct vcpu *c, const struct span *span, const uint8_t *b
 {
     if (span->host) {
         host_store(span->host, buf, span->size);
-        if (!span->in_place && code_written(c->engine, span->gpa, span->size))
+        if (!span->in_place && code_written(c->engine, c, span->gpa, span->size))
             block_check(c);
         return;
     }

@@ -163,7 +163,16 @@ static uint64_t line_mask(uint64_t offset, uint64_t size)
     return (~0ULL << first) & (~0ULL >> (63 - last));
 }
 
-bool code_written(struct interp *e, uint64_t gpa, uint64_t size)
+/* Has all but SELF leave translated code, which looks at the generation only where it is entered.
+ */
+static void hurry_others(struct interp *e, const struct vcpu *self)
+{
+    for (unsigned i = 0; e->accelerator && i < e->machine.cpus; i++)
+        if (e->vcpu[i] && e->vcpu[i] != self)
+            cpu_port_request(e->vcpu[i]->port, CPU_REQ_ENGINE);
+}
+
+bool code_written(struct interp *e, const struct vcpu *self, uint64_t gpa, uint64_t size)
 {
     bool changed = false;
 
@@ -186,6 +195,8 @@ bool code_written(struct interp *e, uint64_t gpa, uint64_t size)
         gpa += part;
         size -= part;
     }
+    if (changed)
+        hurry_others(e, self);
     return changed;
 }
 

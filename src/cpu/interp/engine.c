@@ -23,7 +23,7 @@ static struct interp *interp_of(struct engine *engine)
 
 static void on_written(void *opaque, uint64_t gpa, uint64_t size)
 {
-    code_written(opaque, gpa, size);
+    code_written(opaque, NULL, gpa, size);
 }
 
 static void interp_destroy(struct engine *engine)
@@ -181,7 +181,7 @@ static void interp_gpn_changed(struct engine *engine, uint64_t gpn)
     struct interp *e = interp_of(engine);
 
     safepoint_stop(&e->safepoint, false);
-    code_written(e, gpn << MEM_PAGE_SHIFT, MEM_PAGE_SIZE);
+    code_written(e, NULL, gpn << MEM_PAGE_SHIFT, MEM_PAGE_SIZE);
     for (unsigned i = 0; i < e->machine.cpus; i++)
         if (e->vcpu[i])
             mmu_flush_all(&e->vcpu[i]->mmu, &e->vcpu[i]->x);

@@ -321,8 +321,9 @@ void block_flush_page(struct vcpu *c, uint64_t linear, bool large);
 void block_check(struct vcpu *c);
 uint64_t block_decoded(const struct block_cache *cache);
 uint64_t block_invalidated(const struct block_cache *cache);
-/* Tells all decode caches that [GPA, GPA + SIZE) was written; whether any was affected. */
-bool code_written(struct interp *e, uint64_t gpa, uint64_t size);
+/* Tells all decode caches that [GPA, GPA + SIZE) was written; whether any was affected. SELF: the
+ * vCPU that wrote, or NULL. */
+bool code_written(struct interp *e, const struct vcpu *self, uint64_t gpa, uint64_t size);
 /* Makes room for thunks: all vCPUs forget theirs, with all that they have decoded. */
 void block_renew_thunks(struct vcpu *c);
 
