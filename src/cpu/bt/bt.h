@@ -177,8 +177,11 @@ static inline struct bt *bt_of(struct vcpu *c)
     return (struct bt *)c;
 }
 
-/* live.c: what INSN by itself does. */
+/* live.c: what INSN by itself does; and what is live at OFFSET of PAGE, by a look at the next
+ * PEEK_BYTES there. */
+#define PEEK_BYTES 32
 void flow_of(const struct x86_insn *insn, struct flow *flow);
+uint32_t flow_peek(const uint8_t *page, unsigned offset);
 
 /* region.c: finds the region that starts with T->block, and what is live where. False when it is
  * not worth translating or everything was forgotten meanwhile. */

@@ -67,3 +67,26 @@ void flow_of(const struct x86_insn *insn, struct flow *flow)
         insn->z.mnemonic == ZYDIS_MNEMONIC_XOR || insn->z.mnemonic == ZYDIS_MNEMONIC_TEST)
         flow->flags_out = X86_FLAGS_STATUS; /* AF is undefined, but never kept */
 }
+
+uint32_t flow_peek(const uint8_t *page, unsigned offset)
+{
+    unsigned end = MIN(offset + PEEK_BYTES, MEM_PAGE_SIZE);
+    uint32_t live = 0, unknown = X86_FLAGS_STATUS;
+
+    while (unknown && offset < end) {
+        struct x86_insn insn;
+        struct flow flow;
+        int length = x86_decode(X86_CODE64, false, page + offset, end - offset, &insn);
+
+        if (length <= 0)
+            break;
+        flow_of(&insn, &flow);
+        live |= flow.flags_in & unknown;
+        if (insn.info->class != X86_CLASS_INTEGER && insn.info->class != X86_CLASS_NATIVE &&
+            insn.info->class != X86_CLASS_STACK)
+            break;
+        unknown &= ~flow.flags_out;
+        offset += (unsigned)length;
+    }
+    return live | unknown;
+}

@@ -190,13 +190,15 @@ struct part *region_part(struct translation *t, int64_t offset)
     return NULL;
 }
 
-/* What is live where control goes to OFFSET. Of code outside the region nothing is known: it may
- * change without the region becoming stale. */
+/* What is live where control goes to OFFSET. */
 static uint32_t live_at(struct translation *t, int64_t offset)
 {
     const struct part *p = region_part(t, offset);
 
-    return p ? p->live : X86_FLAGS_STATUS;
+    if (p)
+        return p->live;
+    return offset < 0 || offset >= (int64_t)MEM_PAGE_SIZE ? X86_FLAGS_STATUS
+                                                          : flow_peek(t->page, (unsigned)offset);
 }
 
 static uint32_t live_behind(struct translation *t, const struct part *p)
