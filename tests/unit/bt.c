@@ -1,0 +1,356 @@
+/*
+ * Guests that try what a translator gets wrong: code that changes behind its links, operands and
+ * branches to anywhere, state that only its own registers hold. The interpreter must agree, so the
+ * same tests run there.
+ */
+#include "test.h"
+
+#include "base/util.h"
+#include "interp_rig.h"
+
+#include <pthread.h>
+#include <string.h>
+#include <unistd.h>
+
+#define CODE RIG_FREE
+#define DATA 0x40000ULL
+#define PTE  7u /* present, writable, user */
+
+static struct rig *rig;
+
+static int setup(void **state)
+{
+    rig = rig_create(1, 0);
+    return rig ? 0 : -1;
+}
+
+static int teardown(void **state)
+{
+    rig_destroy(rig);
+    return 0;
+}
+
+static enum engine_exit run(struct x86_cpu *cpu)
+{
+    enum engine_exit exit;
+
+    RIG_ENGINE.state_in(rig->cpu[0].vcpu, cpu);
+    exit = RIG_ENGINE.run(rig->cpu[0].vcpu);
+    RIG_ENGINE.state_out(rig->cpu[0].vcpu, cpu);
+    return exit;
+}
+
+static void put(uint64_t gpa, const void *bytes, size_t size)
+{
+    assert_int_equal(mem_write(rig->machine.mem, gpa, bytes, size), 0);
+}
+
+#define PUT(gpa, ...)                                                                              \
+    put(gpa, (const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}))
+
+static uint64_t get64(uint64_t gpa)
+{
+    uint64_t value = 0;
+
+    assert_int_equal(mem_read(rig->machine.mem, gpa, &value, 8), 0);
+    return value;
+}
+
+static bool in_handler(const struct x86_cpu *cpu)
+{
+    return cpu->reg[X86_RIP] - RIG_HANDLERS <= 256;
+}
+
+/* The vector whose handler halted. */
+static int vector_of(const struct x86_cpu *cpu)
+{
+    assert_true(in_handler(cpu));
+    return (int)(cpu->reg[X86_RIP] - 1 - RIG_HANDLERS);
+}
+
+/* Of the frame that an exception left; with an error code it is one word up. */
+static uint64_t faulting_rip(const struct x86_cpu *cpu, bool has_error)
+{
+    return get64(cpu->reg[X86_RSP] + (has_error ? 8 : 0));
+}
+
+/* Runs 64-bit code at RIP to a HLT of its own and returns RAX. */
+static uint64_t result(uint64_t rip)
+{
+    struct x86_cpu cpu;
+
+    rig_state_64(rig, &cpu, rip);
+    assert_int_equal(run(&cpu), EXIT_HALT);
+    assert_false(in_handler(&cpu));
+    return cpu.reg[X86_RAX];
+}
+
+/* --- Code that changes --- */
+
+/* A call within the page is linked to code that is out of date by then. */
+static void test_link_to_stale(void **unused)
+{
+    rig_clear(rig);
+    PUT(CODE, 0xE8, 0xFB, 0x00, 0x00, 0x00, 0xF4);         /* call +100h; hlt */
+    PUT(CODE + 0x100, 0xB8, 1, 0, 0, 0, 0xC3);             /* mov eax, 1; ret */
+    PUT(CODE + 0x200, 0xE8, 0xFB, 0xFE, 0xFF, 0xFF, 0xF4); /* call +100h; hlt */
+    assert_int_equal(result(CODE), 1);
+    assert_int_equal(result(CODE), 1);
+    PUT(CODE + 0x101, 2);
+    for (unsigned i = 0; i < 4; i++) {
+        assert_int_equal(result(CODE), 2);
+        assert_int_equal(result(CODE + 0x200), 2);
+    }
+}
+
+/* INVLPG of the page it stands in, which is another one by then. */
+static void test_invlpg_here(void **unused)
+{
+    const uint64_t v = 0x40000000, p = CODE, q = CODE + 0x1000;
+    struct x86_cpu cpu;
+
+    rig_clear(rig);
+    for (unsigned i = 0; i < 3; i++) {
+        rig_map(rig, v, p, PTE);
+        /* mov [rdi], r8; invlpg [rbx]; mov eax, 1 or 2; hlt */
+        PUT(p, 0x4C, 0x89, 0x07, 0x0F, 0x01, 0x3B, 0xB8, 1, 0, 0, 0, 0xF4);
+        PUT(q, 0x4C, 0x89, 0x07, 0x0F, 0x01, 0x3B, 0xB8, 2, 0, 0, 0, 0xF4);
+        rig_state_64(rig, &cpu, v);
+        cpu.reg[X86_RBX] = v;
+        cpu.reg[X86_RDI] = rig->next_table - MEM_PAGE_SIZE; /* the last table was made for V */
+        cpu.reg[X86_R8] = q | PTE;
+        assert_int_equal(run(&cpu), EXIT_HALT);
+        assert_int_equal(cpu.reg[X86_RAX], 2);
+        assert_int_equal(cpu.reg[X86_RIP], v + 12);
+    }
+}
+
+static void *run_first(void *unused)
+{
+    return (void *)(intptr_t)RIG_ENGINE.run(rig->cpu[0].vcpu);
+}
+
+/* A loop that only a write from outside can end. */
+static void test_loop_is_changed(void **unused)
+{
+    struct x86_cpu cpu;
+    pthread_t thread;
+    void *exit;
+
+    for (unsigned i = 0; i < 20; i++) {
+        rig_clear(rig);
+        PUT(CODE, 0x48, 0xFF, 0xC0, 0xEB, 0xFB, 0xF4); /* 1: inc rax; jmp 1b; hlt */
+        rig_state_64(rig, &cpu, CODE);
+        RIG_ENGINE.state_in(rig->cpu[0].vcpu, &cpu);
+        assert_int_equal(pthread_create(&thread, NULL, run_first, NULL), 0);
+        usleep(2000);
+        PUT(CODE + 4, 0x00); /* jmp to the hlt */
+        assert_int_equal(pthread_join(thread, &exit), 0);
+        assert_int_equal((intptr_t)exit, EXIT_HALT);
+    }
+}
+
+/* --- Encodings --- */
+
+/* Prefixes that mean nothing: with another operand the instruction would not fit in 15 bytes. */
+static void test_longest(void **unused)
+{
+    struct x86_cpu cpu;
+
+    for (unsigned prefixes = 6; prefixes <= 12; prefixes++) {
+        uint8_t code[32];
+        unsigned size = 0;
+
+        rig_clear(rig);
+        memset(code, 0x3E, prefixes); /* DS */
+        size = prefixes;
+        memcpy(code + size, "\x03\x03\x66", 2); /* add eax, [rbx] */
+        size += 2;
+        memset(code + size, 0x66, prefixes);
+        size += prefixes;
+        memcpy(code + size, "\x03\x03\xF4", 3); /* add ax, [rbx]; hlt */
+        size += 3;
+        put(CODE, code, size);
+        rig_put64(rig, DATA, 0x10001);
+        rig_state_64(rig, &cpu, CODE);
+        cpu.reg[X86_RBX] = DATA;
+        cpu.reg[X86_RAX] = 0;
+        assert_int_equal(run(&cpu), EXIT_HALT);
+        assert_int_equal(cpu.reg[X86_RIP], CODE + size);
+        assert_int_equal(cpu.reg[X86_RAX], 0x10002);
+    }
+}
+
+/* --- State --- */
+
+/* MXCSR's sticky flags, set by code that goes straight on to code with x87 instructions. */
+static void test_sticky_flags(void **unused)
+{
+    struct x86_cpu cpu;
+
+    rig_clear(rig);
+    /* 1: ldmxcsr [rdi]; divss xmm0, xmm1; jmp rbx; 2: dec ecx; jnz 1b; stmxcsr [rdi+8]; hlt */
+    PUT(CODE, 0x0F, 0xAE, 0x17, 0xEB, 0, 0xF3, 0x0F, 0x5E, 0xC1, 0xFF, 0xE3);
+    PUT(CODE + 11, 0xFF, 0xC9, 0x75, 0xF1, 0x0F, 0xAE, 0x5F, 0x08, 0xF4);
+    PUT(CODE + 0x1000, 0xD9, 0xE8, 0xDD, 0xD8, 0xFF, 0xE6); /* fld1; fstp st0; jmp rsi */
+    rig_put64(rig, DATA, 0x1F80);
+    rig_state_64(rig, &cpu, CODE);
+    cpu.reg[X86_RDI] = DATA;
+    cpu.reg[X86_RBX] = CODE + 0x1000;
+    cpu.reg[X86_RSI] = CODE + 11;
+    cpu.reg[X86_RCX] = 8;
+    memcpy(cpu.xsave, &(uint16_t){0x37F}, 2);
+    cpu.xsave[4] = 0; /* all x87 registers are empty */
+    memcpy(cpu.xsave + X86_XSAVE_XMM, &(float){1}, 4);
+    memcpy(cpu.xsave + X86_XSAVE_XMM + 16, &(float){3}, 4);
+    assert_int_equal(run(&cpu), EXIT_HALT);
+    assert_int_equal(get64(DATA + 8) & 0x20, 0x20); /* PE */
+}
+
+/* --- Privilege and addresses --- */
+
+/* CPL 1 has a supervisor's pages, but not its instructions. */
+static void test_level_1(void **unused)
+{
+    static const uint8_t code[][3] = {{0xFA, 0x90, 0x90}, {0xFB, 0x90, 0x90}, {0x0F, 0x01, 0xF8}};
+
+    for (unsigned i = 0; i < ARRAY_SIZE(code); i++) {
+        struct x86_cpu cpu;
+
+        rig_clear(rig);
+        PUT(CODE, 0x90, 0x90, 0x90, 0x90, 0xF4);
+        put(CODE, code[i], sizeof(code[i]));
+        for (unsigned level = 0; level < 2; level++) {
+            rig_state_64(rig, &cpu, CODE);
+            cpu.seg[X86_CS].selector |= (uint16_t)level;
+            cpu.seg[X86_SS].selector |= (uint16_t)level;
+            cpu.seg[X86_CS].attr |= (uint16_t)(level << 5);
+            cpu.seg[X86_SS].attr |= (uint16_t)(level << 5);
+            assert_int_equal(run(&cpu), EXIT_HALT);
+            if (level)
+                assert_int_equal(vector_of(&cpu), X86_GP);
+            else
+                assert_false(in_handler(&cpu));
+        }
+    }
+}
+
+/* Where nothing is mapped, or nothing can be. */
+static const uint64_t wild[] = {
+    0x0000800000000000, 0x00007FFFFFFFFFFF, 0xFFFF7FFFFFFFFFFF, 0xFFFF800000000000,
+    0xFFFFFFFFFFFFFFF9, 0xFFFFFFFFFFFFFFFF, 0x8000000000000000, 0x0001000000040000,
+    0x4000000000040000, 0x00000001F0000000, 0x0000000000100008, 0x00007FF000040000,
+};
+
+/* Each form of operand, led to a wild address in each way: nothing but #GP, #SS or #PF, at the
+ * instruction, with no register changed. */
+static void test_wild_operands(void **unused)
+{
+    static const struct {
+        uint8_t size, code[10];
+        uint8_t base, index, scale;
+    } forms[] = {
+        {3, {0x48, 0x8B, 0x03}, X86_RBX, X86_NONE, 0},                   /* mov rax, [rbx] */
+        {3, {0x48, 0x89, 0x03}, X86_RBX, X86_NONE, 0},                   /* mov [rbx], rax */
+        {4, {0x48, 0x8B, 0x04, 0x33}, X86_RBX, X86_RSI, 0},              /* mov rax, [rbx+rsi] */
+        {4, {0x48, 0x89, 0x04, 0xF3}, X86_RBX, X86_RSI, 3},              /* [rbx+rsi*8] */
+        {8, {0x48, 0x8B, 0x04, 0xF5, 0, 0, 0, 0}, X86_NONE, X86_RSI, 3}, /* [rsi*8] */
+        {4, {0x65, 0x48, 0x8B, 0x03}, X86_RBX, X86_NONE, 0},             /* gs:[rbx] */
+        {5, {0x64, 0x48, 0x89, 0x04, 0x33}, X86_RBX, X86_RSI, 0},        /* fs:[rbx+rsi] */
+        {4, {0x4D, 0x8B, 0x14, 0x1B}, X86_R11, X86_RBX, 0},              /* mov r10, [r11+rbx] */
+        {5, {0xF0, 0x48, 0x0F, 0xB1, 0x0B}, X86_RBX, X86_NONE, 0},       /* lock cmpxchg */
+        {3, {0x0F, 0x10, 0x03}, X86_RBX, X86_NONE, 0},                   /* movups xmm0, [rbx] */
+        {4, {0xC5, 0xFC, 0x11, 0x03}, X86_RBX, X86_NONE, 0},             /* vmovups [rbx], ymm0 */
+        {2, {0xFF, 0x33}, X86_RBX, X86_NONE, 0},                         /* push [rbx] */
+        {2, {0xFF, 0x13}, X86_RBX, X86_NONE, 0},                         /* call [rbx] */
+        {2, {0xFF, 0x23}, X86_RBX, X86_NONE, 0},                         /* jmp [rbx] */
+        {1, {0x50}, X86_RSP, X86_NONE, 0},                               /* push rax */
+        {1, {0x58}, X86_RSP, X86_NONE, 0},                               /* pop rax */
+        {1, {0xC3}, X86_RSP, X86_NONE, 0},                               /* ret */
+        {1, {0xC9}, X86_RBP, X86_NONE, 0},                               /* leave */
+        {5, {0xE8, 0, 0, 0, 0}, X86_RSP, X86_NONE, 0},                   /* call */
+        {1, {0x9C}, X86_RSP, X86_NONE, 0},                               /* pushf */
+        {2, {0xDD, 0x03}, X86_RBX, X86_NONE, 0},                         /* fld qword [rbx] */
+        {2, {0xF7, 0x33}, X86_RBX, X86_NONE, 0},                         /* div dword [rbx] */
+    };
+
+    for (unsigned f = 0; f < ARRAY_SIZE(forms); f++) {
+        rig_clear(rig);
+        /* IST 1 for the frames. */
+        for (unsigned v = X86_SS_FAULT; v <= X86_PF; v++)
+            PUT(RIG_IDT64 + v * 16 + 4, 1);
+        rig_put64(rig, RIG_TSS64 + 0x24, RIG_STACK);
+        put(CODE, forms[f].code, forms[f].size);
+        PUT(CODE + forms[f].size, 0xF4);
+        for (unsigned w = 0; w < ARRAY_SIZE(wild); w++)
+            for (unsigned way = 0; way < 3; way++) {
+                /* At first by the base alone; then by base and index, the sum overflowing; then
+                 * by the segment. */
+                uint64_t rest = way == 1 ? 0x9234567890ABCDE8 : 0;
+                uint64_t segment = way == 2 ? 0x00007000DEADB000 : 0;
+                struct x86_cpu cpu, before;
+                int vector;
+
+                if ((way == 1 && forms[f].index == X86_NONE) ||
+                    (way == 2 && forms[f].code[0] != 0x64 && forms[f].code[0] != 0x65))
+                    continue;
+                rig_state_64(rig, &cpu, CODE);
+                cpu.reg[X86_RDX] = 5;
+                cpu.seg[X86_FS].base = cpu.seg[X86_GS].base = segment;
+                if (forms[f].index != X86_NONE)
+                    cpu.reg[forms[f].index] =
+                        forms[f].base == X86_NONE ? wild[w] >> forms[f].scale : rest;
+                if (forms[f].base != X86_NONE)
+                    cpu.reg[forms[f].base] =
+                        wild[w] - (forms[f].index == X86_NONE ? 0 : rest << forms[f].scale) -
+                        segment;
+                before = cpu;
+                assert_int_equal(run(&cpu), EXIT_HALT);
+                vector = vector_of(&cpu);
+                assert_true(vector == X86_GP || vector == X86_SS_FAULT || vector == X86_PF);
+                assert_int_equal(faulting_rip(&cpu, true), CODE);
+                for (unsigned r = 0; r < X86_GPRS; r++)
+                    if (r != X86_RSP)
+                        assert_int_equal(cpu.reg[r], before.reg[r]);
+                assert_int_equal(get64(cpu.reg[X86_RSP] + 32), before.reg[X86_RSP]);
+            }
+    }
+}
+
+/* Branches to anywhere, by register, from memory, and by RET. */
+static void test_wild_targets(void **unused)
+{
+    static const struct {
+        uint8_t size, code[4];
+    } ways[] = {{2, {0xFF, 0xE3}}, {2, {0xFF, 0xD3}}, {2, {0x53, 0xC3}}, {2, {0xFF, 0x27}}};
+
+    for (unsigned i = 0; i < ARRAY_SIZE(ways) * 2; i++) {
+        rig_clear(rig);
+        put(CODE, ways[i / 2].code, ways[i / 2].size);
+        for (unsigned w = 0; w < ARRAY_SIZE(wild); w++) {
+            bool canonical = (uint64_t)((int64_t)(wild[w] << 16) >> 16) == wild[w];
+            struct x86_cpu cpu;
+
+            rig_state_64(rig, &cpu, CODE);
+            cpu.reg[X86_RBX] = wild[w];
+            cpu.reg[X86_RDI] = DATA;
+            rig_put64(rig, DATA, wild[w]);
+            assert_int_equal(run(&cpu), EXIT_HALT);
+            assert_int_equal(vector_of(&cpu), canonical ? X86_PF : X86_GP);
+            assert_int_equal(faulting_rip(&cpu, true),
+                             canonical ? wild[w] : CODE + (ways[i / 2].code[0] == 0x53));
+        }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_link_to_stale),   cmocka_unit_test(test_invlpg_here),
+        cmocka_unit_test(test_loop_is_changed), cmocka_unit_test(test_longest),
+        cmocka_unit_test(test_sticky_flags),    cmocka_unit_test(test_level_1),
+        cmocka_unit_test(test_wild_operands),   cmocka_unit_test(test_wild_targets),
+    };
+
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
