@@ -87,20 +87,20 @@ static uint64_t result(uint64_t rip)
 
 /* --- Code that changes --- */
 
-/* A call within the page is linked to code that is out of date by then. */
+/* A call within a page is linked to code that is out of date by then: A calls X, and both are
+ * translated anew after X has changed, A first. */
 static void test_link_to_stale(void **unused)
 {
+    const uint64_t a = CODE + 0x1000, x = CODE + 0x1100;
+
     rig_clear(rig);
-    PUT(CODE, 0xE8, 0xFB, 0x00, 0x00, 0x00, 0xF4);         /* call +100h; hlt */
-    PUT(CODE + 0x100, 0xB8, 1, 0, 0, 0, 0xC3);             /* mov eax, 1; ret */
-    PUT(CODE + 0x200, 0xE8, 0xFB, 0xFE, 0xFF, 0xFF, 0xF4); /* call +100h; hlt */
-    assert_int_equal(result(CODE), 1);
-    assert_int_equal(result(CODE), 1);
-    PUT(CODE + 0x101, 2);
-    for (unsigned i = 0; i < 4; i++) {
-        assert_int_equal(result(CODE), 2);
-        assert_int_equal(result(CODE + 0x200), 2);
-    }
+    /* mov ebx, 3; 1: call a; dec ebx; jnz 1b */
+    PUT(CODE, 0xBB, 3, 0, 0, 0, 0xE8, 0xF6, 0x0F, 0, 0, 0xFF, 0xCB, 0x75, 0xF7);
+    PUT(CODE + 14, 0xC6, 0x05, 0xEC, 0x10, 0, 0, 2); /* mov byte [x+1], 2 */
+    PUT(CODE + 21, 0xBB, 3, 0, 0, 0, 0xE8, 0xE1, 0x0F, 0, 0, 0xFF, 0xCB, 0x75, 0xF7, 0xF4);
+    PUT(a, 0xE8, 0xFB, 0, 0, 0, 0xC3); /* call x; ret */
+    PUT(x, 0xB8, 1, 0, 0, 0, 0xC3);    /* mov eax, 1; ret */
+    assert_int_equal(result(CODE), 2);
 }
 
 /* INVLPG of the page it stands in, which is another one by then. */
@@ -228,7 +228,7 @@ static void test_level_1(void **unused)
             cpu.seg[X86_SS].attr |= (uint16_t)(level << 5);
             assert_int_equal(run(&cpu), EXIT_HALT);
             if (level)
-                assert_int_equal(vector_of(&cpu), X86_GP);
+                assert_int_equal(faulting_rip(&cpu, true), CODE);
             else
                 assert_false(in_handler(&cpu));
         }
