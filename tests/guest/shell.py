@@ -6,16 +6,16 @@ import time
 from vm import check, check_run, guest, main, run, terminal
 
 
-def typed():
+def typed(*options):
     """Input from a pipe is typed as somebody reads; its end powers the guest off."""
     guest("vmlinuz-6.1"), guest("initrd.img")
-    done = run("run", "--cpus", "2", stdin=b"nproc\nhead -n 1\nto head\ncd /tmp; exit 5")
+    done = run("run", "--cpus", "2", *options, stdin=b"nproc\nhead -n 1\nto head\ncd /tmp; exit 5")
     check_run(done, 0, stderr=b"")
     text = done.stdout.decode()
     check(text.endswith("# nproc\n2\ndoppel:~# head -n 1\nto head\nto head\n"
                         "doppel:~# cd /tmp; exit 5\n"), repr(text))
     # A last line that does not end, and programs that read until the end.
-    done = run("run", stdin=b"cat\nto cat")
+    done = run("run", *options, stdin=b"cat\nto cat")
     check_run(done, 0, stderr=b"")
     check(done.stdout.decode().endswith("# cat\nto cat\nto cat\ndoppel:~# \n"), done.stdout)
     check("\r" not in text and "\033" not in text, f"terminal codes in {text!r}")
@@ -40,9 +40,9 @@ def idle_use(pid, seconds):
     return (ticks() - before) / os.sysconf("SC_CLK_TCK") / seconds
 
 
-def interactive():
+def interactive(*options):
     """A shell on a terminal: its size, job control, an idle guest, exit."""
-    with terminal("run", "--cpus", "2") as term:
+    with terminal("run", "--cpus", "2", *options) as term:
         term.expect(rb"doppel:~# ")
         check(term.raw(), "the terminal is not raw")
         term.send(b"stty size; echo $TERM\r")
@@ -72,6 +72,16 @@ def interactive():
         term.check_restored()
 
 
+def typed_interpreted():
+    """The same under the engine that is not the default."""
+    typed("--engine", "interp")
+
+
+def interactive_interpreted():
+    """The same under the engine that is not the default."""
+    interactive("--engine", "interp")
+
+
 def command_on_terminal():
     """A command gets a terminal when there is one."""
     with terminal("run", "--", "sh", "-c", "tty; read x; echo got $x; exit 3") as term:
@@ -82,4 +92,4 @@ def command_on_terminal():
         term.check_restored()
 
 
-main(typed, reboot, interactive, command_on_terminal)
+main(typed, typed_interpreted, reboot, interactive, interactive_interpreted, command_on_terminal)

@@ -1,19 +1,19 @@
 /*
  * The binary translator's own structures.
  *
- * The interpreter decodes guest code into blocks; one that runs often is translated, if it is
- * 64-bit code. Translated code keeps guest registers in their host namesakes, but for R10 and
- * R11, which stay in the vCPU between blocks and serve as scratch; a block that uses them trades
- * two others for them. RSP included: the host's stack is not used, and nothing but a fault could
- * push onto it. GS leads to the vCPU.
+ * The interpreter decodes guest code into blocks; where one runs often, its region is translated
+ * (region.c), if it is 64-bit code. Translated code keeps guest registers in their host namesakes,
+ * but for R10 and R11, which stay in the vCPU between regions and serve as scratch; a region that
+ * uses them trades two others for them. RSP included: the host's stack is not used, and nothing but
+ * a fault could push onto it. GS leads to the vCPU.
  *
- * At a block's boundaries the status flags are in vcpu.cc as far as anyone may read them. Within a
- * block they are in RFLAGS and are saved around what clobbers them, if they are live.
+ * At a region's boundaries the status flags are in vcpu.cc as far as anyone may read them. Within
+ * it they are in RFLAGS and are saved around what clobbers them, if they are live.
  *
- * What is not translated leaves the code with X86_RIP at the instruction (EXIT_ONE): the
- * interpreter executes that one and translated code goes on. A memory access that misses the
- * software TLB leaves with EXIT_FILL before anything of the instruction has happened, so state is
- * precise there too; after the fill it goes on at the access.
+ * What is not translated leaves the code with X86_RIP at the instruction (BT_ONE): the interpreter
+ * executes that one and translated code goes on. A memory access that misses the software TLB
+ * leaves with BT_FILL before anything of the instruction has happened, so state is precise there
+ * too; after the fill it goes on at the access.
  */
 #ifndef DOPPEL_CPU_BT_BT_H
 #define DOPPEL_CPU_BT_BT_H
