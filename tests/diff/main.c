@@ -36,6 +36,7 @@ struct test {
     struct generator generator;
     struct native *native;
 
+    struct engine_ops variant;
     struct engine_executor *guest;
     struct executor engine;
     struct diff_case c;
@@ -221,9 +222,6 @@ static bool parse(struct options *opt, int argc, char **argv)
     return optind == argc;
 }
 
-/* The engines that can be tested, up to NULL. */
-static const struct engine_ops *const engines[] = {&interp_engine, &bt_eager_engine, NULL};
-
 static void tick(void *test)
 {
     struct test *t = test;
@@ -234,11 +232,8 @@ static void tick(void *test)
 
 static bool set_up_executors(struct test *t)
 {
-    const struct engine_ops *ops = NULL;
+    const struct engine_ops *ops = variant_find(t->opt.engine, &t->variant);
 
-    for (unsigned i = 0; engines[i]; i++)
-        if (!strcmp(engines[i]->name, t->opt.engine))
-            ops = engines[i];
     if (!ops && strcmp(t->opt.engine, "native") != 0) {
         fprintf(stderr, "diff: no engine %s\n", t->opt.engine);
         return false;

@@ -19,6 +19,7 @@
 #define DOPPEL_CPU_BT_BT_H
 
 #include "cpu/bt/emit.h"
+#include "cpu/bt/switches.h"
 #include "cpu/interp/accelerate.h"
 
 #include <signal.h>
@@ -161,7 +162,8 @@ struct bt {
     uint64_t signals; /* the thread's mask outside */
     stack_t outer_stack;
     uint8_t signal_stack[64 * KiB];
-    uint32_t heat;  /* executions before a block is translated */
+    struct bt_switches switches;
+    uint64_t scratch_seed;
     bool full;      /* no room for another translation: forget all */
     unsigned files; /* BT_VECTORS, BT_X87: what translations may use */
 

@@ -101,7 +101,7 @@ static void emit_lookup(struct bt *bt, struct emitter *e)
 
 void bt_emit_common(struct bt *bt)
 {
-    struct emitter e = {.at = bt->write, .end = bt->write + BT_CODE_SIZE};
+    struct emitter e = {.at = bt->write, .end = bt->write + bt->switches.code_size};
     const void *enter = bt->run;
 
     memcpy(&bt->enter, &enter, sizeof(enter)); /* C has no cast from object to function pointers */
@@ -120,9 +120,9 @@ int bt_code_create(struct bt *bt, struct error *err)
     int fd = memfd_create("doppel-translations", MFD_CLOEXEC);
     void *write = MAP_FAILED, *run = MAP_FAILED, *sites;
 
-    if (fd >= 0 && ftruncate(fd, BT_CODE_SIZE) == 0) {
-        write = mmap(NULL, BT_CODE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-        run = mmap(NULL, BT_CODE_SIZE, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+    if (fd >= 0 && ftruncate(fd, bt->switches.code_size) == 0) {
+        write = mmap(NULL, bt->switches.code_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        run = mmap(NULL, bt->switches.code_size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
     }
     sites = mmap(NULL, BT_SITES * sizeof(*bt->sites), PROT_READ | PROT_WRITE,
                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -144,9 +144,9 @@ int bt_code_create(struct bt *bt, struct error *err)
 void bt_code_destroy(struct bt *bt)
 {
     if (bt->write)
-        munmap(bt->write, BT_CODE_SIZE);
+        munmap(bt->write, bt->switches.code_size);
     if (bt->run)
-        munmap(bt->run, BT_CODE_SIZE);
+        munmap(bt->run, bt->switches.code_size);
     if (bt->sites)
         munmap(bt->sites, BT_SITES * sizeof(*bt->sites));
     bt->write = bt->run = NULL;

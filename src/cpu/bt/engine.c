@@ -12,24 +12,21 @@
 #include <time.h>
 #include <unistd.h>
 
+const struct bt_switches bt_usual = {
+    .heat = BT_HEAT,
+    .region_max = REGION_MAX,
+    .code_size = BT_CODE_SIZE,
+};
+
 static int bt_create(struct vcpu *c, struct error *err)
 {
     struct bt *bt = bt_of(c);
-    int status = bt_code_create(bt, err);
 
-    if (status == 0) {
-        if (!bt->heat)
-            bt->heat = BT_HEAT;
-        bt->requests = &c->port->requests;
-        bt_clear_jumps(bt);
-    }
-    return status;
-}
-
-static int bt_create_eager(struct vcpu *c, struct error *err)
-{
-    bt_of(c)->heat = 1;
-    return bt_create(c, err);
+    bt->switches = *(const struct bt_switches *)c->engine->accelerator_options;
+    bt->scratch_seed = bt->switches.scratch_seed;
+    bt->requests = &c->port->requests;
+    bt_clear_jumps(bt);
+    return bt_code_create(bt, err);
 }
 
 static void bt_destroy(struct vcpu *c)
@@ -152,7 +149,7 @@ static const void *code_for(struct bt *bt, struct block *b)
 
     if (b->code[bt->c.context])
         return b->code[bt->c.context];
-    if (!b->cached || ++b->heat < bt->heat || b->heat >= BT_NEVER)
+    if (!b->cached || ++b->heat < bt->switches.heat || b->heat >= BT_NEVER)
         return NULL;
     b->heat = 0; /* for another context */
     start = now_ns();
@@ -197,6 +194,8 @@ static const void *fill(struct bt *bt)
     struct vcpu *c = &bt->c;
 
     bt->fills++;
+    if (bt->switches.forgetful)
+        memset(c->mmu.tlb[c->context], 0, sizeof(c->mmu.tlb[c->context]));
     c->x.reg[X86_RIP] = bt->page + site.offset;
     c->instructions -= site.left; /* in case this raises */
     if (interp_fill(c, bt->address, site.size, site.write)) {
@@ -316,18 +315,6 @@ static const struct accelerator translator = {
     .stats = bt_stats,
 };
 
-static const struct accelerator eager_translator = {
-    .vcpu_size = sizeof(struct bt),
-    .create = bt_create_eager,
-    .destroy = bt_destroy,
-    .prepare = bt_prepare,
-    .finish = bt_finish,
-    .run = bt_run,
-    .forget = bt_forget,
-    .unmapped = bt_unmapped,
-    .stats = bt_stats,
-};
-
 /* --- The contract: all but creation is the interpreter's -------------------------------------- */
 
 /* RORX is BMI2; leaving translated code ends with VZEROUPPER. */
@@ -336,8 +323,8 @@ bool bt_runs_on(const struct x86_model *model)
     return model->feature[X86_FEAT_BMI2] && model->feature[X86_FEAT_AVX];
 }
 
-static struct engine *create_with(const struct machine *machine,
-                                  const struct accelerator *accelerator, struct error *err)
+struct engine *bt_create_with(const struct machine *machine, const struct bt_switches *switches,
+                              struct error *err)
 {
     if (!bt_runs_on(&machine->model)) {
         error_set(err, ENOTSUP,
@@ -345,17 +332,20 @@ static struct engine *create_with(const struct machine *machine,
                   "use the engine interp");
         return NULL;
     }
-    return interp_create_accelerated(machine, accelerator, err);
+    return interp_create_accelerated(machine, &translator, switches, err);
 }
 
 static struct engine *create(const struct machine *machine, struct error *err)
 {
-    return create_with(machine, &translator, err);
+    return bt_create_with(machine, &bt_usual, err);
 }
 
 static struct engine *create_eager(const struct machine *machine, struct error *err)
 {
-    return create_with(machine, &eager_translator, err);
+    static const struct bt_switches eager = {
+        .heat = 1, .region_max = REGION_MAX, .code_size = BT_CODE_SIZE};
+
+    return bt_create_with(machine, &eager, err);
 }
 
 static void destroy(struct engine *engine)

@@ -101,7 +101,7 @@ static bool take(struct translation *t, unsigned offset)
     struct flow *flow = &t->flow[t->count];
     int length;
 
-    if (t->count == REGION_MAX)
+    if (t->count == t->bt->switches.region_max)
         return false;
     length = x86_decode(X86_CODE64, false, t->page + offset, MEM_PAGE_SIZE - offset, insn);
     if (length <= 0 || !t->bt->c.engine->machine.model.feature[insn->feature])
@@ -290,13 +290,26 @@ static bool watch(struct translation *t)
     return true;
 }
 
+/* For tests: FREE without some of its members at random; two are left, unless there were fewer. */
+static unsigned forget_some(struct bt *bt, unsigned free)
+{
+    for (unsigned i = 0; i < 16 && __builtin_popcount(free) > 2; i++) {
+        bt->scratch_seed = bt->scratch_seed * 6364136223846793005 + 1442695040888963407;
+        free &= ~(1u << (bt->scratch_seed >> 60));
+    }
+    return free;
+}
+
 static void choose_scratch(struct translation *t)
 {
     unsigned free = spare_registers & ~(unsigned)t->registers;
 
     t->s0 = SCRATCH0;
     t->s1 = SCRATCH1;
-    if (!(t->registers & scratch_registers))
+    if (t->bt->switches.scratch_seed)
+        free = forget_some(t->bt, free);
+    if (t->bt->switches.scratch_seed ? __builtin_popcount(free) < 2
+                                     : !(t->registers & scratch_registers))
         return;
     t->s0 = 31u - (unsigned)__builtin_clz(free);
     t->s1 = 31u - (unsigned)__builtin_clz(free & ~(1u << t->s0));

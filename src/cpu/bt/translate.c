@@ -586,7 +586,7 @@ const void *bt_translate(struct bt *bt, const struct block *b, bool *full)
     struct translation *t = &bt->work;
     const void *code;
 
-    *full = BT_CODE_SIZE - bt->used < room + ENTRY_ALIGN ||
+    *full = bt->switches.code_size - bt->used < room + ENTRY_ALIGN ||
             BT_SITES - bt->site_count < COLDS + REGION_MAX;
     if (*full)
         return NULL;

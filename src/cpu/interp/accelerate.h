@@ -25,8 +25,10 @@ struct accelerator {
     void (*stats)(const struct vcpu *c, struct engine_stats *stats);
 };
 
+/* OPTIONS are the accelerator's own; they must outlive the engine. */
 struct engine *interp_create_accelerated(const struct machine *machine,
-                                         const struct accelerator *accelerator, struct error *err);
+                                         const struct accelerator *accelerator, const void *options,
+                                         struct error *err);
 
 /* Executes block B. */
 void interp_execute(struct vcpu *c, struct block *b);

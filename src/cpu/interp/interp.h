@@ -106,6 +106,7 @@ struct accelerator; /* accelerate.h */
 
 struct interp {
     const struct accelerator *accelerator; /* or NULL */
+    const void *accelerator_options;
     struct machine machine;
     struct thunk_cache *thunks;
     struct safepoint safepoint;

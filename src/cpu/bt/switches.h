@@ -1,0 +1,23 @@
+/*
+ * Switches that only tests change, to send everything through the translator's rare paths.
+ */
+#ifndef DOPPEL_CPU_BT_SWITCHES_H
+#define DOPPEL_CPU_BT_SWITCHES_H
+
+#include "cpu/engine.h"
+
+struct bt_switches {
+    unsigned heat;         /* executions by the interpreter before a block is translated */
+    unsigned region_max;   /* instructions that are translated together, up to REGION_MAX */
+    uint32_t code_size;    /* bytes of translations; at least 128 KiB */
+    uint64_t scratch_seed; /* not 0: any registers at all are traded for the scratch registers */
+    bool forgetful;        /* the software TLB holds no more than what was filled in last */
+};
+
+extern const struct bt_switches bt_usual; /* to start from */
+
+/* An engine like bt_engine; what it makes is bt_engine's in all else. SWITCHES must outlive it. */
+struct engine *bt_create_with(const struct machine *machine, const struct bt_switches *switches,
+                              struct error *err);
+
+#endif

@@ -1,0 +1,66 @@
+/*
+ * The engines to test: the interpreter, the translator where code is translated at once, and that
+ * with its rare paths made frequent.
+ */
+#include "engine.h"
+
+#include "base/util.h"
+#include "cpu/bt/switches.h"
+
+#include <string.h>
+
+#define REGIONS      48u
+#define CODE         (4u * MiB)
+#define TINY         (160u * KiB)
+#define SCRATCH_SEED 1
+
+/* Regions of one instruction; a cache that is full all the time; registers traded at random; every
+ * access by way of the cold path; and all of it. */
+static const struct bt_switches
+    one = {.heat = 1, .region_max = 1, .code_size = CODE},
+    tiny = {.heat = 1, .region_max = REGIONS, .code_size = TINY},
+    scratch = {.heat = 1, .region_max = REGIONS, .code_size = CODE, .scratch_seed = SCRATCH_SEED},
+    cold = {.heat = 1, .region_max = REGIONS, .code_size = CODE, .forgetful = true},
+    all = {.heat = 2,
+           .region_max = 3,
+           .code_size = TINY,
+           .scratch_seed = SCRATCH_SEED,
+           .forgetful = true};
+
+#define VARIANT(SWITCHES)                                                                          \
+    static struct engine *create_##SWITCHES(const struct machine *machine, struct error *err)      \
+    {                                                                                              \
+        return bt_create_with(machine, &(SWITCHES), err);                                          \
+    }
+VARIANT(one)
+VARIANT(tiny)
+VARIANT(scratch)
+VARIANT(cold)
+VARIANT(all)
+#undef VARIANT
+
+const struct engine_ops *variant_find(const char *name, struct engine_ops *space)
+{
+    static const struct {
+        const char *name;
+        struct engine *(*create)(const struct machine *machine, struct error *err);
+    } variants[] = {{"bt-one", create_one},
+                    {"bt-tiny", create_tiny},
+                    {"bt-scratch", create_scratch},
+                    {"bt-cold", create_cold},
+                    {"bt-all", create_all}};
+
+    if (!strcmp(name, interp_engine.name))
+        return &interp_engine;
+    if (!strcmp(name, bt_eager_engine.name))
+        return &bt_eager_engine;
+    for (unsigned i = 0; i < ARRAY_SIZE(variants); i++) {
+        if (strcmp(name, variants[i].name) != 0)
+            continue;
+        *space = bt_engine;
+        space->name = variants[i].name;
+        space->create = variants[i].create;
+        return space;
+    }
+    return NULL;
+}
