@@ -6,7 +6,7 @@
  *     asm-direct ENGINE KERNEL [CPUS]
  */
 #include "base/util.h"
-#include "cpu/engine.h"
+#include "../variants.h"
 #include "vm/acpi.h"
 #include "vm/boot/boot.h"
 #include "vm/vm.h"
@@ -19,17 +19,6 @@
 #define MEMORY       (64 * MiB)
 #define KERNEL_LIMIT (4 * MiB)
 #define TIMEOUT_MS   60000
-
-static const struct engine_ops *find_engine(const char *name)
-{
-    static const struct engine_ops *const engines[] = {&interp_engine, &bt_engine,
-                                                       &bt_eager_engine};
-
-    for (unsigned i = 0; i < ARRAY_SIZE(engines); i++)
-        if (!strcmp(engines[i]->name, name))
-            return engines[i];
-    return NULL;
-}
 
 static void print(void *opaque, const void *data, size_t size)
 {
@@ -70,7 +59,8 @@ static int run(struct vm *vm)
 int main(int argc, char **argv)
 {
     static uint8_t kernel[KERNEL_LIMIT];
-    const struct engine_ops *engine = argc > 2 ? find_engine(argv[1]) : NULL;
+    struct engine_ops space;
+    const struct engine_ops *engine = argc > 2 ? variant_find(argv[1], &space) : NULL;
     struct boot_source source = {.kernel = kernel, .command_line = "", .rsdp = ACPI_RSDP_ADDRESS};
     struct vm_config config = {
         .cpus = argc > 3 ? (unsigned)strtoul(argv[3], NULL, 0) : 1,
@@ -86,7 +76,7 @@ int main(int argc, char **argv)
     struct vm *vm;
 
     if (!engine) {
-        fprintf(stderr, "usage: asm-direct interp|bt|bt-eager KERNEL [CPUS]\n");
+        fprintf(stderr, "usage: asm-direct ENGINE KERNEL [CPUS]; see variants.c\n");
         return STATUS_ERROR;
     }
     source.kernel_name = argv[2];

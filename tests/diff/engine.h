@@ -10,9 +10,6 @@
 
 struct engine_executor;
 
-/* variants.c: an engine by name, or NULL; SPACE is for one that has to be made up. */
-const struct engine_ops *variant_find(const char *name, struct engine_ops *space);
-
 /* Says on standard error why it failed. */
 struct engine_executor *engine_create(const struct engine_ops *ops);
 void engine_destroy(struct engine_executor *e);

@@ -9,6 +9,7 @@
 #include "generate.h"
 #include "self_test.h"
 
+#include "../variants.h"
 #include "base/util.h"
 
 #include <ctype.h>

@@ -2,7 +2,7 @@
  * The engines to test: the interpreter, the translator where code is translated at once, and that
  * with its rare paths made frequent.
  */
-#include "engine.h"
+#include "variants.h"
 
 #include "base/util.h"
 #include "cpu/bt/switches.h"
