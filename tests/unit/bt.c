@@ -9,6 +9,7 @@
 #include "interp_rig.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -17,10 +18,12 @@
 #define PTE  7u /* present, writable, user */
 
 static struct rig *rig;
+static struct sigaction on_fpe; /* the engine's handler; cmocka puts its own there in each test */
 
 static int setup(void **state)
 {
     rig = rig_create(1, 0);
+    sigaction(SIGFPE, NULL, &on_fpe);
     return rig ? 0 : -1;
 }
 
@@ -343,13 +346,181 @@ static void test_wild_targets(void **unused)
     }
 }
 
+/* The same code at CPL 0 and 3: what the one has in its software TLB is nothing to the other. */
+static void test_levels_apart(void **unused)
+{
+    struct x86_cpu cpu;
+
+    rig_clear(rig);
+    rig_map(rig, DATA, DATA, 3);             /* the supervisor's */
+    PUT(CODE, 0x48, 0x8B, 0x03, 0x0F, 0x0B); /* mov rax, [rbx]; ud2 */
+    rig_put64(rig, DATA, 0x5EC2E7);
+    for (unsigned i = 0; i < 6; i++) {
+        rig_state_64(rig, &cpu, CODE);
+        cpu.reg[X86_RBX] = DATA;
+        cpu.reg[X86_RAX] = 0;
+        if (i & 1) {
+            cpu.seg[X86_CS] = rig_segment(RIG_USER_CODE64);
+            cpu.seg[X86_SS] = rig_segment(RIG_USER_DATA);
+        }
+        assert_int_equal(run(&cpu), EXIT_HALT);
+        assert_int_equal(vector_of(&cpu), i & 1 ? X86_PF : X86_UD);
+        assert_int_equal(cpu.reg[X86_RAX], i & 1 ? 0 : 0x5EC2E7);
+    }
+}
+
+/* The same within one run: the kernel reads its page and goes to user code that reads it, too. */
+static void test_after_the_kernel(void **unused)
+{
+    struct x86_cpu cpu;
+
+    rig_clear(rig);
+    rig_map(rig, DATA, DATA, 3);
+    rig_put64(rig, DATA, 0x5EC2E7);
+    /* mov rdx, [rbx]; mov [rbx], rdx; sysretq */
+    PUT(CODE, 0x48, 0x8B, 0x13, 0x48, 0x89, 0x13, 0x48, 0x0F, 0x07);
+    PUT(CODE + 0x100, 0x48, 0x89, 0x03); /* mov [rbx], rax */
+    rig_state_64(rig, &cpu, CODE);
+    cpu.star = (uint64_t)RIG_USER_CODE32 << 48;
+    cpu.reg[X86_RBX] = DATA;
+    cpu.reg[X86_RCX] = CODE + 0x100;
+    cpu.reg[X86_R11] = 2;
+    assert_int_equal(run(&cpu), EXIT_HALT);
+    assert_int_equal(vector_of(&cpu), X86_PF);
+    assert_int_equal(faulting_rip(&cpu, true), CODE + 0x100);
+    assert_int_equal(cpu.reg[X86_RDX], 0x5EC2E7);
+    assert_int_equal(get64(DATA), 0x5EC2E7);
+}
+
+/* SMAP: what STAC opens, CLAC closes, in a loop that would run without leaving translated code. */
+static void test_smap(void **unused)
+{
+    struct x86_cpu cpu;
+
+    rig_clear(rig);
+    rig_map(rig, CODE, CODE, 3); /* supervisor code, because of SMEP and for the rest, too */
+    for (uint64_t page = 0; page < CODE; page += MEM_PAGE_SIZE)
+        rig_map(rig, page, page, 3);
+    /* 1: stac; mov rax, [rbx]; mov [rbx], rax; clac; dec ecx; jnz 1b; mov rdx, [rbx] */
+    PUT(CODE, 0x0F, 0x01, 0xCB, 0x48, 0x8B, 0x03, 0x48, 0x89, 0x03, 0x0F, 0x01, 0xCA, 0xFF, 0xC9,
+        0x75, 0xF0, 0x48, 0x8B, 0x13, 0xF4);
+    rig_put64(rig, DATA, 7);
+    rig_state_64(rig, &cpu, CODE);
+    cpu.cr4 |= X86_CR4_SMAP;
+    cpu.reg[X86_RBX] = DATA;
+    cpu.reg[X86_RCX] = 20;
+    assert_int_equal(run(&cpu), EXIT_HALT);
+    assert_int_equal(vector_of(&cpu), X86_PF);
+    assert_int_equal(faulting_rip(&cpu, true), CODE + 16);
+    assert_int_equal(cpu.reg[X86_RAX], 7);
+    assert_int_equal(cpu.reg[X86_RDX], 0);
+}
+
+/* --- Several at once --- */
+
+/* Two machines on one thread, in turn. */
+static void test_two_machines(void **unused)
+{
+    struct rig *rigs[2] = {rig_create(1, 0), rig_create(1, 0)}, *usual = rig;
+
+    for (unsigned i = 0; i < 2; i++) {
+        rig = rigs[i];
+        assert_non_null(rig);
+        PUT(CODE, 0x48, 0xFF, 0x03, 0x48, 0x8B, 0x03, 0xF4); /* inc [rbx]; mov rax, [rbx]; hlt */
+    }
+    for (unsigned n = 1; n <= 20; n++)
+        for (unsigned i = 0; i < 2; i++) {
+            struct x86_cpu cpu;
+
+            rig = rigs[i];
+            rig_state_64(rig, &cpu, CODE);
+            cpu.reg[X86_RBX] = DATA;
+            if (n % 3 == 0 && i) /* now and then only the first runs */
+                continue;
+            assert_int_equal(run(&cpu), EXIT_HALT);
+            assert_int_equal(cpu.reg[X86_RAX], i ? n - n / 3 : n);
+        }
+    rig_destroy(rigs[0]);
+    rig_destroy(rigs[1]);
+    rig = usual;
+}
+
+struct scribbler {
+    pthread_t thread;
+    _Atomic bool stop;
+    struct rig *rig;
+};
+
+static uint32_t random_next(uint32_t *state)
+{
+    return *state = *state * 1664525 + 1013904223;
+}
+
+/* Bytes that decide much: opcodes of loads and stores, of branches, ModRM and prefixes. */
+static void *scribble(void *opaque)
+{
+    static const uint8_t bytes[] = {0x8B, 0x89, 0x03, 0xC3, 0xD8, 0x75, 0xEB, 0xF6, 0x48,
+                                    0x4D, 0x66, 0x0F, 0xFF, 0x50, 0x58, 0xE8, 0xC5, 0x10};
+    struct scribbler *s = opaque;
+    uint32_t state = 1;
+
+    for (unsigned n = 0; !s->stop; n++) {
+        uint32_t r = random_next(&state);
+
+        mem_write(s->rig->machine.mem, CODE + (r >> 8) % 64, &bytes[(r >> 20) % sizeof(bytes)], 1);
+        if (n % 64 == 0)
+            cpu_port_request(&s->rig->cpu[0].port, CPU_REQ_KICK);
+    }
+    return NULL;
+}
+
+/* User code that changes while it is decoded, translated and run: whatever that does, it does to
+ * the guest. */
+static void test_scribbled_code(void **unused)
+{
+    struct scribbler s = {.rig = rig};
+    unsigned ended[3] = {0};
+    struct x86_cpu cpu;
+
+    sigaction(SIGFPE, &on_fpe, NULL);
+    rig_clear(rig);
+    assert_int_equal(pthread_create(&s.thread, NULL, scribble, &s), 0);
+    for (unsigned i = 0; ended[1] < 2000; i++) {
+        enum engine_exit exit;
+
+        rig_state_64(rig, &cpu, CODE);
+        cpu.seg[X86_CS] = rig_segment(RIG_USER_CODE64);
+        cpu.seg[X86_SS] = rig_segment(RIG_USER_DATA);
+        for (unsigned r = 0; r < X86_GPRS; r++)
+            cpu.reg[r] = i & 1 ? DATA + r * 8 : 0x5555555500000000ULL + r * 0x1001001ULL;
+        rig->cpu[0].port.requests = 0;
+        exit = run(&cpu);
+        assert_true(exit == EXIT_KICK || exit == EXIT_HALT || exit == EXIT_SHUTDOWN);
+        ended[exit == EXIT_KICK ? 0 : exit == EXIT_HALT ? 1 : 2]++;
+        if (exit == EXIT_SHUTDOWN)
+            rig_clear(rig);
+    }
+    s.stop = true;
+    assert_int_equal(pthread_join(s.thread, NULL), 0);
+    rig->cpu[0].port.requests = 0;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_link_to_stale),   cmocka_unit_test(test_invlpg_here),
-        cmocka_unit_test(test_loop_is_changed), cmocka_unit_test(test_longest),
-        cmocka_unit_test(test_sticky_flags),    cmocka_unit_test(test_level_1),
-        cmocka_unit_test(test_wild_operands),   cmocka_unit_test(test_wild_targets),
+        cmocka_unit_test(test_link_to_stale),
+        cmocka_unit_test(test_invlpg_here),
+        cmocka_unit_test(test_loop_is_changed),
+        cmocka_unit_test(test_longest),
+        cmocka_unit_test(test_sticky_flags),
+        cmocka_unit_test(test_level_1),
+        cmocka_unit_test(test_wild_operands),
+        cmocka_unit_test(test_wild_targets),
+        cmocka_unit_test(test_levels_apart),
+        cmocka_unit_test(test_after_the_kernel),
+        cmocka_unit_test(test_smap),
+        cmocka_unit_test(test_two_machines),
+        cmocka_unit_test(test_scribbled_code),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);
