@@ -52,6 +52,8 @@ const struct engine_ops *variant_find(const char *name, struct engine_ops *space
 
     if (!strcmp(name, interp_engine.name))
         return &interp_engine;
+    if (!strcmp(name, bt_engine.name))
+        return &bt_engine;
     if (!strcmp(name, bt_eager_engine.name))
         return &bt_eager_engine;
     for (unsigned i = 0; i < ARRAY_SIZE(variants); i++) {

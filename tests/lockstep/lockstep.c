@@ -1,0 +1,148 @@
+/*
+ * Two machines side by side, one interpreted and one translated, execute the same guest (guest.c).
+ * At each of its HLTs all registers and all memory must be the same.
+ *
+ *     lockstep GUEST.bin [ENGINE]
+ */
+#include "lockstep.h"
+
+#include "../unit/interp_rig.h"
+#include "../variants.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#define STACK_TOP  0x78000ULL
+#define STACK_SIZE 0x8000ULL /* below it */
+#define POINTS_MIN 33        /* that the guest has */
+
+const struct engine_ops *lockstep_engine;
+
+struct side {
+    const struct engine_ops *ops;
+    struct rig *rig;
+    struct x86_cpu cpu;
+};
+
+static bool load(struct side *side, const char *path)
+{
+    static uint8_t guest[0x40000];
+    FILE *f = fopen(path, "rb");
+    size_t size;
+
+    if (!f)
+        return false;
+    size = fread(guest, 1, sizeof(guest), f);
+    fclose(f);
+    rig_state_64(side->rig, &side->cpu, RIG_FREE);
+    side->cpu.reg[X86_RSP] = STACK_TOP - 8; /* as after a CALL */
+    memcpy(side->cpu.xsave, &(uint16_t){0x37F}, 2);
+    side->cpu.xsave[4] = 0; /* all x87 registers are empty */
+    return size && mem_write(side->rig->machine.mem, RIG_FREE, guest, size) == 0;
+}
+
+/* Runs to the next HLT. False: it ended in another way. */
+static bool advance(struct side *side)
+{
+    enum engine_exit exit;
+
+    side->cpu.activity = X86_RUNNING;
+    side->ops->state_in(side->rig->cpu[0].vcpu, &side->cpu);
+    exit = side->ops->run(side->rig->cpu[0].vcpu);
+    side->ops->state_out(side->rig->cpu[0].vcpu, &side->cpu);
+    if (exit != EXIT_HALT || side->cpu.reg[X86_RIP] < RIG_FREE) {
+        printf("%s: exit %d at %" PRIx64 "\n", side->ops->name, (int)exit, side->cpu.reg[X86_RIP]);
+        return false;
+    }
+    return true;
+}
+
+static bool same_value(const char *what, unsigned i, uint64_t a, uint64_t b)
+{
+    if (a != b)
+        printf("%s %u: %" PRIx64 " and %" PRIx64 "\n", what, i, a, b);
+    return a == b;
+}
+
+/* All but where the last x87 instruction was, which is not kept, as tests/diff says, and
+ * MXCSR_MASK, which is no register. */
+static bool same_registers(const struct x86_cpu *a, const struct x86_cpu *b)
+{
+    bool same = same_value("rflags", 0, a->rflags, b->rflags);
+
+    same &= same_value("cr2", 0, a->cr2, b->cr2);
+    for (unsigned i = 0; i <= X86_RIP; i++)
+        same &= same_value("register", i, a->reg[i], b->reg[i]);
+    for (unsigned i = 0; i < X86_XSAVE_YMMH + 256; i++)
+        if (i < 6 || (i >= 24 && i < 28) || (i >= 32 && i < 512) || i >= X86_XSAVE_YMMH)
+            same &= same_value("xsave", i, a->xsave[i], b->xsave[i]);
+    return same;
+}
+
+/* All memory but the stack, where flags that are dead lie about after faults. */
+static bool same_memory(struct mem *a, struct mem *b)
+{
+    bool same = true;
+
+    for (uint64_t gpn = 0; gpn < RIG_RAM >> MEM_PAGE_SHIFT; gpn++) {
+        const uint8_t *pa = mem_page(a, gpn), *pb = mem_page(b, gpn);
+
+        if (!pa || !pb || (gpn << MEM_PAGE_SHIFT) - (STACK_TOP - STACK_SIZE) < STACK_SIZE)
+            continue;
+        if (memcmp(pa, pb, MEM_PAGE_SIZE) != 0) {
+            printf("page %" PRIx64 " differs\n", gpn);
+            same = false;
+        }
+    }
+    return same;
+}
+
+static bool compare(struct side *a, struct side *b)
+{
+    bool same = same_registers(&a->cpu, &b->cpu);
+
+    same &= same_memory(a->rig->machine.mem, b->rig->machine.mem);
+    if (!same)
+        printf("at %" PRIx64 ", RAX %" PRIx64 " and %" PRIx64 "\n", a->cpu.reg[X86_RIP],
+               a->cpu.reg[X86_RAX], b->cpu.reg[X86_RAX]);
+    return same;
+}
+
+static bool run(struct side *a, struct side *b)
+{
+    unsigned points = 0;
+
+    do {
+        if (!advance(a) || !advance(b) || !compare(a, b))
+            return false;
+        points++;
+    } while (a->cpu.reg[X86_RAX]);
+    printf("%u points, the same at each\n", points);
+    return points >= POINTS_MIN;
+}
+
+int main(int argc, char **argv)
+{
+    struct engine_ops space;
+    struct side side[2] = {{.ops = &interp_engine}};
+    bool good = false;
+
+    side[1].ops = argc > 2 ? variant_find(argv[2], &space) : &bt_engine;
+    if (argc < 2 || !side[1].ops) {
+        fprintf(stderr, "usage: lockstep GUEST.bin [ENGINE]\n");
+        return 2;
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        lockstep_engine = side[i].ops;
+        side[i].rig = rig_create(1, 0);
+    }
+    if (side[0].rig && side[1].rig && load(&side[0], argv[1]) && load(&side[1], argv[1]))
+        good = run(&side[0], &side[1]);
+    for (unsigned i = 0; i < 2; i++) {
+        lockstep_engine = side[i].ops;
+        if (side[i].rig)
+            rig_destroy(side[i].rig);
+    }
+    return !good;
+}
