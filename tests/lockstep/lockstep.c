@@ -1,8 +1,9 @@
 /*
  * Two machines side by side, one interpreted and one translated, execute the same guest (guest.c).
- * At each of its HLTs all registers and all memory must be the same.
+ * At each of its HLTs all registers and all memory must be the same. With --interrupt the second is
+ * interrupted again and again.
  *
- *     lockstep GUEST.bin [ENGINE]
+ *     lockstep GUEST.bin ENGINE [--interrupt]
  */
 #include "lockstep.h"
 
@@ -10,12 +11,15 @@
 #include "../variants.h"
 
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #define STACK_TOP  0x78000ULL
 #define STACK_SIZE 0x8000ULL /* below it */
-#define POINTS_MIN 33        /* that the guest has */
+#define POINTS_MIN 34        /* that the guest has */
+#define VECTOR     0x20
 
 const struct engine_ops *lockstep_engine;
 
@@ -122,15 +126,51 @@ static bool run(struct side *a, struct side *b)
     return points >= POINTS_MIN;
 }
 
+/* What interrupts a machine. */
+struct interrupter {
+    pthread_t thread;
+    struct rig_cpu *cpu;
+    _Atomic bool stop;
+};
+
+static void *interrupt(void *opaque)
+{
+    const struct timespec pause = {0, 3000};
+    struct interrupter *i = opaque;
+
+    while (!i->stop) {
+        i->cpu->apic.vector = VECTOR;
+        cpu_port_request(&i->cpu->port, CPU_REQ_INTR);
+        nanosleep(&pause, NULL);
+    }
+    return NULL;
+}
+
+static bool run_interrupted(struct side *a, struct side *b)
+{
+    struct interrupter i = {.cpu = &b->rig->cpu[0]};
+    struct engine_stats stats;
+    bool same;
+
+    if (pthread_create(&i.thread, NULL, interrupt, &i) != 0)
+        return false;
+    same = run(a, b);
+    i.stop = true;
+    pthread_join(i.thread, NULL);
+    b->ops->stats(b->rig->cpu[0].vcpu, &stats);
+    printf("%" PRIu64 " interrupts\n", stats.exits[CAUSE_INTERRUPT]);
+    return same && stats.exits[CAUSE_INTERRUPT];
+}
+
 int main(int argc, char **argv)
 {
     struct engine_ops space;
     struct side side[2] = {{.ops = &interp_engine}};
-    bool good = false;
+    bool interrupted = argc > 3 && !strcmp(argv[3], "--interrupt"), good = false;
 
-    side[1].ops = argc > 2 ? variant_find(argv[2], &space) : &bt_engine;
-    if (argc < 2 || !side[1].ops) {
-        fprintf(stderr, "usage: lockstep GUEST.bin [ENGINE]\n");
+    side[1].ops = argc > 2 ? variant_find(argv[2], &space) : NULL;
+    if (!side[1].ops || argc != 3 + interrupted) {
+        fprintf(stderr, "usage: lockstep GUEST.bin ENGINE [--interrupt]\n");
         return 2;
     }
     for (unsigned i = 0; i < 2; i++) {
@@ -138,7 +178,7 @@ int main(int argc, char **argv)
         side[i].rig = rig_create(1, 0);
     }
     if (side[0].rig && side[1].rig && load(&side[0], argv[1]) && load(&side[1], argv[1]))
-        good = run(&side[0], &side[1]);
+        good = (interrupted ? run_interrupted : run)(&side[0], &side[1]);
     for (unsigned i = 0; i < 2; i++) {
         lockstep_engine = side[i].ops;
         if (side[i].rig)
