@@ -99,7 +99,7 @@ static void emit_prologue(struct translation *t)
 }
 
 /* The addresses of the last x87 instruction and its operand would be the host's; nothing needs
- * the guest's. The host's own code wants the x87 stack empty. */
+ * the guest's. MXCSR_MASK is the model's. The host's own code wants the x87 stack empty. */
 static void emit_leave_x87(struct translation *t)
 {
     enum { FIP = 8, FDP = 16 };
@@ -108,6 +108,7 @@ static void emit_leave_x87(struct translation *t)
     emit_mem(&t->e, true, OP_GROUP_MXCSR, 0, vcpu_at(area)); /* fxsave64 */
     emit_store_imm(&t->e, true, vcpu_at(area + FIP), 0);
     emit_store_imm(&t->e, true, vcpu_at(area + FDP), 0);
+    emit_store_imm(&t->e, false, vcpu_at(area + X86_XSAVE_MXCSR + 4), X86_MXCSR_MASK);
     emit_bytes(&t->e, (uint8_t[]){0xDB, 0xE3}, 2); /* fninit */
 }
 
