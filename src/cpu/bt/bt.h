@@ -29,7 +29,7 @@
 #define BT_JUMP_BITS 14
 #define BT_JUMPS     (1u << BT_JUMP_BITS)
 #define BT_CODE_SIZE (48 * MiB)
-#define BT_HEAT      24 /* executions by the interpreter before a block is translated */
+#define BT_HEAT      64 /* executions by the interpreter before a block is translated */
 
 /* Between blocks these are free. */
 #define SCRATCH0 X86_R10

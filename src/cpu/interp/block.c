@@ -442,12 +442,14 @@ static struct block *find_by_gpa(struct vcpu *c, uint64_t rip, uint64_t linear, 
     struct block **slot = &cache->hash[hash_of(gpa, mode)], **at = slot, *b;
 
     while ((b = *at)) {
-        if (!is_valid(b)) { /* and never will be again */
-            *at = b->hash_next;
-            continue;
+        if (b->gpa == gpa && b->mode == mode) {
+            if (!is_valid(b)) { /* and never will be again */
+                *at = b->hash_next;
+                continue;
+            }
+            if (within_limit(c, b, rip))
+                return b;
         }
-        if (b->gpa == gpa && b->mode == mode && within_limit(c, b, rip))
-            return b;
         at = &b->hash_next;
     }
     b = decode_block(c, rip, linear, gpa, mode);
