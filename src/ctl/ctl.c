@@ -79,9 +79,9 @@ static int read_file(const char *path, const char *what, struct blob *blob, stru
     if (fstat(fd, &st) < 0)
         ret = error_set(err, errno, "%s: %s", path, strerror(errno));
     else if (S_ISDIR(st.st_mode))
-        ret = error_set(err, EISDIR, "%s: is a directory, not a %s", path, what);
+        ret = error_set(err, EISDIR, "%s: is a directory, not the %s", path, what);
     else if ((uint64_t)st.st_size > FILE_LIMIT)
-        ret = error_set(err, EFBIG, "%s: larger than 2 GiB, so hardly a %s", path, what);
+        ret = error_set(err, EFBIG, "%s: larger than 2 GiB, so hardly the %s", path, what);
     else
         ret = read_all(fd, (size_t)st.st_size, path, blob, err);
     close(fd);
