@@ -10,6 +10,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -505,6 +506,31 @@ static void test_scribbled_code(void **unused)
     rig->cpu[0].port.requests = 0;
 }
 
+/* --- The end --- */
+
+/* A loop goes round and then dies: the report ends with the instruction that it died of. */
+static void test_last_instruction(void **unused)
+{
+    struct x86_cpu cpu;
+    char text[4096], expected[32], *line;
+
+    rig_clear(rig);
+    /* mov rdx, where nothing is; mov ebx, DATA; mov ecx, 200 */
+    PUT(CODE, 0x48, 0xBA, 0, 0, 0, 0, 0, 0x70, 0, 0, 0xBB, 0, 0, 4, 0, 0xB9, 200, 0, 0, 0);
+    /* 1: mov [rbx], al; dec ecx; cmovz rbx, rdx; jmp 1b */
+    PUT(CODE + 20, 0x88, 0x03, 0xFF, 0xC9, 0x48, 0x0F, 0x44, 0xDA, 0xEB, 0xF6);
+    rig_state_64(rig, &cpu, CODE);
+    cpu.idtr.limit = 0;
+    assert_int_equal(run(&cpu), EXIT_SHUTDOWN);
+    assert_int_equal(cpu.reg[X86_RIP], CODE + 20);
+    RIG_ENGINE.history(rig->cpu[0].vcpu, text, sizeof(text));
+    text[strlen(text) - 1] = 0;
+    line = strrchr(text, '\n');
+    snprintf(expected, sizeof(expected), "%016llx ", (unsigned long long)CODE + 20);
+    assert_non_null(strstr(line ? line : text, expected));
+    rig_clear(rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -521,6 +547,7 @@ int main(void)
         cmocka_unit_test(test_smap),
         cmocka_unit_test(test_two_machines),
         cmocka_unit_test(test_scribbled_code),
+        cmocka_unit_test(test_last_instruction),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -187,6 +187,12 @@ static const void *run_one(struct bt *bt, uint32_t index)
     return code;
 }
 
+/* For the report when the guest dies. */
+static void note_history(struct vcpu *c)
+{
+    c->history[c->history_at++ % HISTORY] = c->x.reg[X86_RIP];
+}
+
 /* After BT_FILL: enters the page and goes back, or has the interpreter do the instruction. */
 static const void *fill(struct bt *bt)
 {
@@ -198,6 +204,7 @@ static const void *fill(struct bt *bt)
         memset(c->mmu.tlb[c->context], 0, sizeof(c->mmu.tlb[c->context]));
     c->x.reg[X86_RIP] = bt->page + site.offset;
     c->instructions -= site.left; /* in case this raises */
+    note_history(c);
     if (interp_fill(c, bt->address, site.size, site.write)) {
         c->instructions += site.left;
         return bt->run + site.retry;
@@ -259,6 +266,7 @@ static const void *find_code(struct bt *bt)
         set_space(bt); /* finding may have changed its identifier */
         remember(bt, rip, code);
     }
+    note_history(c);
     link_branch(bt, rip, code);
     bt->page = ALIGN_DOWN(rip, MEM_PAGE_SIZE);
     c->block = NULL;
