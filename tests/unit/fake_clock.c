@@ -82,7 +82,8 @@ uint64_t clock_tsc_offset(const struct clock *clock)
 uint64_t clock_tsc_to_ns(const struct clock *clock, uint64_t tsc)
 {
     (void)clock;
-    return tsc / TSC_PER_NS;
+    /* Not before the counter has got there: here nothing passes while a timer looks again. */
+    return tsc / TSC_PER_NS + (tsc % TSC_PER_NS != 0);
 }
 
 uint64_t clock_epoch_ns(const struct clock *clock)
