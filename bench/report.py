@@ -229,7 +229,7 @@ def markdown(found):
                 "|---|---:|---:|---|"]
         out += [f"| {what} | {value} | {bound} | {'reached' if reached else '**missed**'} |"
                 for what, value, bound, reached in wanted] + [""]
-    return "\n".join(out + [f"{line}  " for line in circumstances(found)]) + "\n"
+    return "\n".join(out) + "\n" + "\n\n".join(circumstances(found)) + "\n"
 
 
 def write(results, directory):

@@ -259,8 +259,8 @@ static void interp_history(struct vcpu *c, char *buf, unsigned size)
 }
 
 struct engine *interp_create_accelerated(const struct machine *machine,
-                                         const struct accelerator *accelerator,
-                                         const void *options, struct error *err)
+                                         const struct accelerator *accelerator, const void *options,
+                                         struct error *err)
 {
     struct engine *engine = interp_create(machine, err);
 
