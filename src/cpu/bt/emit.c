@@ -82,7 +82,7 @@ void emit_mem(struct emitter *e, bool wide, unsigned opcode, unsigned reg, struc
 
     if (m.in_vcpu)
         emit_byte(e, 0x65);
-    if (rex || opcode == OP_STORE8)
+    if (rex)
         emit_byte(e, 0x40 | rex);
     emit_opcode(e, opcode);
     emit_modrm(e, reg, m);

@@ -401,30 +401,13 @@ static void history(struct vcpu *c, char *buf, unsigned size)
     interp_engine.history(c, buf, size);
 }
 
-const struct engine_ops bt_engine = {
-    .name = "bt",
-    .create = create,
-    .destroy = destroy,
-    .vcpu_create = vcpu_create,
-    .vcpu_destroy = vcpu_destroy,
-    .run = run,
-    .state_out = state_out,
-    .state_in = state_in,
-    .gpn_changed = gpn_changed,
-    .stats = stats,
-    .history = history,
-};
+/* The two engines differ in what they are created with. */
+#define ENGINE(NAME, CREATE)                                                                       \
+    {                                                                                              \
+        .name = NAME, .create = CREATE, .destroy = destroy, .vcpu_create = vcpu_create,            \
+        .vcpu_destroy = vcpu_destroy, .run = run, .state_out = state_out, .state_in = state_in,    \
+        .gpn_changed = gpn_changed, .stats = stats, .history = history,                            \
+    }
 
-const struct engine_ops bt_eager_engine = {
-    .name = "bt-eager",
-    .create = create_eager,
-    .destroy = destroy,
-    .vcpu_create = vcpu_create,
-    .vcpu_destroy = vcpu_destroy,
-    .run = run,
-    .state_out = state_out,
-    .state_in = state_in,
-    .gpn_changed = gpn_changed,
-    .stats = stats,
-    .history = history,
-};
+const struct engine_ops bt_engine = ENGINE("bt", create);
+const struct engine_ops bt_eager_engine = ENGINE("bt-eager", create_eager);
