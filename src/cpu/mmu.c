@@ -14,6 +14,7 @@
 #define PTE_A         (1ULL << 5)
 #define PTE_D         (1ULL << 6)
 #define PTE_PS        (1ULL << 7)
+#define PTE_G         (1ULL << 8)
 #define PTE_PAT_LARGE (1ULL << 12)
 #define PTE_NX        (1ULL << 63)
 #define PTE_ADDRESS   0x000FFFFFFFFFF000ULL
@@ -186,6 +187,7 @@ static int walk_once(struct mem *mem, const struct x86_cpu *cpu, uint64_t va,
         if (leaf) {
             page->gpa = leaf_address(&mode, entry, bits, va);
             page->page_bits = bits;
+            page->global = (entry & PTE_G) && (cpu->cr4 & X86_CR4_PGE);
             return 0;
         }
         table = entry & PTE_ADDRESS;
@@ -200,6 +202,7 @@ int mmu_walk(struct mem *mem, const struct x86_cpu *cpu, uint64_t va, enum mmu_a
     if (!(cpu->cr0 & X86_CR0_PG)) {
         page->gpa = va;
         page->page_bits = MEM_PAGE_SHIFT;
+        page->global = false;
         return 0;
     }
     do
@@ -249,35 +252,100 @@ enum mmu_context mmu_context(const struct x86_cpu *cpu)
     return MMU_SUPER;
 }
 
+/* --- The software TLB ------------------------------------------------------------------------ */
+
+#define GROUP_BITS (MMU_TLB_BITS - 6) /* of entries that a bit of TOUCHED stands for */
+
+static void group_clear(struct mmu_table *table, unsigned access, unsigned group)
+{
+    struct mmu_entry *first = &table->entry[access][group << GROUP_BITS];
+
+    memset(first, 0, sizeof(*first) << GROUP_BITS);
+    if (group == 0)
+        first->tag = MMU_NEVER(0);
+}
+
+void mmu_table_clear(struct mmu_table *table)
+{
+    for (unsigned access = 0; access < MMU_ACCESSES; access++) {
+        for (uint64_t left = table->touched[access]; left; left &= left - 1)
+            group_clear(table, access, (unsigned)__builtin_ctzll(left));
+        table->touched[access] = 0;
+    }
+}
+
+static void table_init(struct mmu_table *table)
+{
+    for (unsigned access = 0; access < MMU_ACCESSES; access++)
+        group_clear(table, access, 0);
+}
+
+static void space_clear(struct mmu_space *space)
+{
+    mmu_table_clear(&space->user);
+    mmu_table_clear(&space->super_ac);
+    space->id = 0;
+}
+
 static void clear(struct mmu *mmu)
 {
-    memset(mmu->tlb, 0, sizeof(mmu->tlb));
-    memset(mmu->spaces, 0, sizeof(mmu->spaces));
+    mmu_table_clear(&mmu->super);
+    for (unsigned i = 0; i < MMU_PCIDS; i++)
+        space_clear(&mmu->spaces[i]);
     mmu->large_filter = mmu->huge_filter = 0;
-    mmu->next_space = 1;
-    mmu->clears++;
+    mmu->private = mmu->global_low = false;
+}
+
+/* An address space gets a new identifier, which no one has remembered anything under. */
+static void renew(struct mmu *mmu, struct mmu_space *space, uint64_t cr3)
+{
+    if (mmu->next_space == SPACE_LIMIT) {
+        clear(mmu);
+        mmu->next_space = 1;
+        mmu->clears++;
+    }
+    space->cr3 = cr3;
+    space->id = mmu->next_space++;
+}
+
+static void enter(struct mmu *mmu, struct mmu_space *space)
+{
+    if (mmu->private) {
+        mmu_table_clear(&mmu->super);
+        mmu->private = false;
+    }
+    mmu->space = space->id;
+    mmu->table[MMU_SUPER] = &mmu->super;
+    mmu->table[MMU_SUPER_AC] = &space->super_ac;
+    mmu->table[MMU_USER] = &space->user;
 }
 
 void mmu_init(struct mmu *mmu)
 {
-    clear(mmu);
-    mmu->space = mmu->next_space++;
+    table_init(&mmu->super);
+    table_init(&mmu->empty);
+    for (unsigned i = 0; i < MMU_PCIDS; i++) {
+        table_init(&mmu->spaces[i].user);
+        table_init(&mmu->spaces[i].super_ac);
+    }
+    mmu->next_space = SPACE_LIMIT;
+    renew(mmu, &mmu->spaces[0], 0);
+    enter(mmu, &mmu->spaces[0]);
 }
 
-/* Makes an identifier that no entry carries current, for the address space CR3. */
+/* Makes an empty address space current, for CR3. */
 static void enter_new_space(struct mmu *mmu, uint64_t cr3)
 {
     struct mmu_space *slot = NULL;
 
-    if (mmu->next_space == SPACE_LIMIT)
-        clear(mmu);
-    mmu->space = mmu->next_space++;
     for (unsigned i = 0; i < MMU_PCIDS && !slot; i++)
         if (mmu->spaces[i].id && ((mmu->spaces[i].cr3 ^ cr3) & 0xFFF) == 0)
             slot = &mmu->spaces[i];
     if (!slot)
         slot = &mmu->spaces[mmu->next_slot++ % MMU_PCIDS];
-    *slot = (struct mmu_space){cr3, mmu->space};
+    space_clear(slot);
+    renew(mmu, slot, cr3);
+    enter(mmu, slot);
 }
 
 void mmu_new_cr3(struct mmu *mmu, const struct x86_cpu *cpu, bool keep)
@@ -287,7 +355,7 @@ void mmu_new_cr3(struct mmu *mmu, const struct x86_cpu *cpu, bool keep)
             /* The manual lets translations of a PCID outlive a change of its page tables until they
              * are invalidated; matching the whole of CR3 is stricter and never wrong. */
             if (mmu->spaces[i].id && mmu->spaces[i].cr3 == cpu->cr3) {
-                mmu->space = mmu->spaces[i].id;
+                enter(mmu, &mmu->spaces[i]);
                 return;
             }
         }
@@ -297,8 +365,7 @@ void mmu_new_cr3(struct mmu *mmu, const struct x86_cpu *cpu, bool keep)
 
 void mmu_flush_all(struct mmu *mmu, const struct x86_cpu *cpu)
 {
-    memset(mmu->spaces, 0, sizeof(mmu->spaces));
-    mmu->large_filter = mmu->huge_filter = 0;
+    clear(mmu);
     enter_new_space(mmu, cpu->cr3);
 }
 
@@ -306,7 +373,7 @@ void mmu_flush_pcid(struct mmu *mmu, const struct x86_cpu *cpu, unsigned pcid)
 {
     for (unsigned i = 0; i < MMU_PCIDS; i++)
         if ((mmu->spaces[i].cr3 & 0xFFF) == pcid)
-            mmu->spaces[i].id = 0;
+            space_clear(&mmu->spaces[i]);
     if ((cpu->cr3 & 0xFFF) == pcid)
         enter_new_space(mmu, cpu->cr3);
 }
@@ -318,64 +385,92 @@ static uint64_t filter_bit(uint64_t va, unsigned shift)
     return 1ULL << ((va >> shift & 31) | (va >> 63 << 5));
 }
 
-bool mmu_flush_page(struct mmu *mmu, const struct x86_cpu *cpu, uint64_t va)
+static void entry_drop(struct mmu_entry *entry, unsigned index)
 {
-    /* Within a large page the index counts up from its start. */
-    unsigned bits = cpu->cr4 & X86_CR4_PAE ? 21 : 22;
-    unsigned count = 1u << (bits - MEM_PAGE_SHIFT);
+    entry->tag = MMU_NEVER(index);
+}
+
+/* Drops what TABLE has of the page of 2^BITS bytes at VA. */
+static void table_drop(struct mmu_table *table, uint64_t va, unsigned bits)
+{
+    unsigned count = 1u << (bits - MEM_PAGE_SHIFT); /* at most a table's size */
     unsigned first = (va >> MEM_PAGE_SHIFT) & (MMU_TLB_SIZE - 1) & ~(count - 1);
-    bool large = mmu->large_filter & filter_bit(va, 21);
+
+    for (unsigned access = 0; access < MMU_ACCESSES; access++) {
+        for (unsigned i = first; i < first + count; i++) {
+            struct mmu_entry *entry = &table->entry[access][i];
+
+            if (!(table->touched[access] >> (i >> GROUP_BITS) & 1))
+                i |= (1u << GROUP_BITS) - 1;
+            else if (!((-entry->tag ^ va) >> bits))
+                entry_drop(entry, i);
+        }
+    }
+}
+
+bool mmu_flush_page(struct mmu *mmu, const struct x86_cpu *cpu, uint64_t va, unsigned pcid)
+{
+    bool large = mmu->large_filter & filter_bit(va, 21), everywhere = va >> 63 || mmu->global_low;
+    unsigned bits = !large ? MEM_PAGE_SHIFT : cpu->cr4 & X86_CR4_PAE ? 21 : 22;
 
     if (mmu->huge_filter & filter_bit(va, 30)) {
         mmu_flush_all(mmu, cpu);
         return true;
     }
-    for (unsigned context = 0; context < MMU_CONTEXTS; context++) {
-        for (unsigned access = 0; access < MMU_ACCESSES; access++) {
-            if (!large) {
-                mmu_entry(mmu, context, access, va)->tag = 0;
-                continue;
-            }
-            for (unsigned i = first; i < first + count; i++) {
-                struct mmu_entry *entry = &mmu->tlb[context][access][i];
+    table_drop(&mmu->super, va, bits);
+    for (unsigned i = 0; i < MMU_PCIDS; i++) {
+        struct mmu_space *space = &mmu->spaces[i];
 
-                if (!((entry->tag ^ va) >> bits))
-                    entry->tag = 0;
-            }
+        if (everywhere || (space->cr3 & 0xFFF) == pcid) {
+            table_drop(&space->user, va, bits);
+            table_drop(&space->super_ac, va, bits);
         }
     }
     return large;
 }
 
-void mmu_drop_host_page(struct mmu *mmu, const void *host, bool writes_only)
+static void table_drop_writable(struct mmu_table *table, const void *host)
 {
-    for (unsigned context = 0; context < MMU_CONTEXTS; context++) {
-        for (unsigned access = 0; access < MMU_ACCESSES; access++) {
-            if (writes_only && access != MMU_WRITE)
-                continue;
-            for (unsigned i = 0; i < MMU_TLB_SIZE; i++) {
-                struct mmu_entry *entry = &mmu->tlb[context][access][i];
-                uint64_t page = ALIGN_DOWN(entry->tag, MEM_PAGE_SIZE);
+    for (uint64_t left = table->touched[MMU_WRITE]; left; left &= left - 1) {
+        unsigned first = (unsigned)__builtin_ctzll(left) << GROUP_BITS;
 
-                if (page + entry->addend == (uintptr_t)host)
-                    entry->tag = 0;
-            }
+        for (unsigned i = first; i < first + (1u << GROUP_BITS); i++) {
+            struct mmu_entry *entry = &table->entry[MMU_WRITE][i];
+
+            if (entry->addend - entry->tag == (uintptr_t)host)
+                entry_drop(entry, i);
         }
     }
 }
 
-void mmu_fill(struct mmu *mmu, enum mmu_context context, enum mmu_access access, uint64_t va,
-              void *host, unsigned page_bits)
+void mmu_drop_writable(struct mmu *mmu, const void *host)
 {
-    struct mmu_entry *entry = mmu_entry(mmu, context, access, va);
+    table_drop_writable(&mmu->super, host);
+    for (unsigned i = 0; i < MMU_PCIDS; i++) {
+        table_drop_writable(&mmu->spaces[i].user, host);
+        table_drop_writable(&mmu->spaces[i].super_ac, host);
+    }
+}
 
-    entry->tag = mmu_tag(mmu, va);
+void mmu_fill(struct mmu *mmu, enum mmu_context context, enum mmu_access access, uint64_t va,
+              void *host, const struct mmu_page *page)
+{
+    struct mmu_table *table = mmu->table[context];
+    unsigned index = (va >> MEM_PAGE_SHIFT) & (MMU_TLB_SIZE - 1);
+    struct mmu_entry *entry = &table->entry[access][index];
+
+    entry->tag = -ALIGN_DOWN(va, MEM_PAGE_SIZE);
     entry->addend = (uintptr_t)host - ALIGN_DOWN(va, MEM_PAGE_SIZE);
-    if (page_bits > MEM_PAGE_SHIFT) {
+    table->touched[access] |= 1ULL << (index >> GROUP_BITS);
+    if (!page->global && context == MMU_SUPER)
+        mmu->private = true;
+    if (page->global && !(va >> 63))
+        mmu->global_low = true;
+    if (page->page_bits > MEM_PAGE_SHIFT) {
         mmu->large_filter |= filter_bit(va, 21);
-        if (page_bits > 22)
+        if (page->page_bits > 22)
             mmu->huge_filter |= filter_bit(va, 30);
     }
-    if (page_bits == 22) /* both 2 MiB halves */
+    if (page->page_bits == 22) /* both 2 MiB halves */
         mmu->large_filter |= filter_bit(va ^ (1u << 21), 21);
 }

@@ -1,10 +1,14 @@
 /*
  * The memory management unit: page walk (SDM volume 3, chapter 4) and the software TLB.
  *
- * A software TLB entry maps a guest virtual page to host memory for one kind of access. Entries
- * carry the identifier of the address space that they were filled in, in the tag's low bits, so
- * that a change of CR3 needs no clearing and a return to a PCID finds its entries again. The
- * index is by virtual address alone, so one INVLPG reaches the entries of all address spaces.
+ * A software TLB entry maps a guest virtual page to host memory for one kind of access. There is a
+ * table of them for each context, and for each of a few address spaces: a change of CR3 changes
+ * tables, and a return to a PCID finds its own again. What a supervisor sees without SMAP's consent
+ * to user pages is, in all usual kernels, mapped globally, so one table serves all address spaces;
+ * if anything else gets into it (mmu.private), it is cleared when the address space changes.
+ *
+ * An entry holds the page's negative address: an access hits when its address plus that is at most
+ * the page's size less the access's. One comparison sees another page and a page crossing alike.
  */
 #ifndef DOPPEL_CPU_MMU_H
 #define DOPPEL_CPU_MMU_H
@@ -15,7 +19,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define MMU_TLB_BITS 11
+#define MMU_TLB_BITS 12
 #define MMU_TLB_SIZE (1u << MMU_TLB_BITS)
 #define MMU_PCIDS    8
 
@@ -26,22 +30,31 @@ enum mmu_access { MMU_READ, MMU_WRITE, MMU_EXEC, MMU_ACCESSES };
 enum mmu_context { MMU_SUPER, MMU_SUPER_AC, MMU_USER, MMU_CONTEXTS };
 
 struct mmu_entry {
-    uint64_t tag;     /* page | address space; no address space is 0, so 0 is an empty entry */
+    uint64_t tag;     /* minus the page's address; see mmu_hit */
     uintptr_t addend; /* host address = guest virtual address + this */
 };
 
+struct mmu_table {
+    struct mmu_entry entry[MMU_ACCESSES][MMU_TLB_SIZE];
+    uint64_t touched[MMU_ACCESSES]; /* 64 groups of entries: those that are not empty all */
+};
+
 struct mmu_space {
+    struct mmu_table user, super_ac;
     uint64_t cr3; /* physical base and PCID */
     uint16_t id;  /* 1..4095, or 0: slot unused */
 };
 
 struct mmu {
-    struct mmu_entry tlb[MMU_CONTEXTS][MMU_ACCESSES][MMU_TLB_SIZE];
-    uint16_t space;      /* the current address space's identifier */
-    uint16_t next_space; /* next identifier never used since the last clearing */
-    uint32_t clears;     /* how often identifiers began anew */
+    struct mmu_table *table[MMU_CONTEXTS]; /* the current address space's */
+    struct mmu_table super, empty;
     struct mmu_space spaces[MMU_PCIDS];
+    uint16_t space;      /* the current address space's identifier; no other has had it since */
+    uint16_t next_space; /* CLEARS last changed; the next one */
+    uint32_t clears;     /* how often identifiers began anew */
     unsigned next_slot;
+    bool private;    /* SUPER has entries that are not of global pages */
+    bool global_low; /* there are entries of global pages in the lower half */
     /* Which 2 MiB regions, and which 1 GiB regions, may have entries out of a larger page; hashed.
      */
     uint64_t large_filter, huge_filter;
@@ -52,6 +65,7 @@ struct mmu {
 struct mmu_page {
     uint64_t gpa;       /* of the byte at the virtual address */
     unsigned page_bits; /* 12, 21, 22 or 30: size of the page */
+    bool global;        /* in every address space, until invalidated by name */
 };
 
 /* Translates VA as an access of this kind and context under CPU's paging mode, setting accessed
@@ -70,30 +84,38 @@ int mmu_load_pdptes(struct mem *mem, const struct x86_cpu *cpu, uint64_t cr3, ui
 /* The context of data accesses in CPU's current state, and of implicit supervisor accesses. */
 enum mmu_context mmu_context(const struct x86_cpu *cpu);
 
+/* Of zeroed memory. */
 void mmu_init(struct mmu *mmu);
 /* Address-space changes. NEW_CR3: after CR3 was loaded; KEEP: bit 63 was set with CR4.PCIDE. */
 void mmu_new_cr3(struct mmu *mmu, const struct x86_cpu *cpu, bool keep);
 void mmu_flush_all(struct mmu *mmu, const struct x86_cpu *cpu);
-/* Returns whether the page may be a part of a larger one, which is flushed whole. */
-bool mmu_flush_page(struct mmu *mmu, const struct x86_cpu *cpu, uint64_t va);
+/* One page of PCID (without CR4.PCIDE: bits 11:0 of CR3), and of all if it is global. Returns
+ * whether it may be a part of a larger one, which is flushed whole. */
+bool mmu_flush_page(struct mmu *mmu, const struct x86_cpu *cpu, uint64_t va, unsigned pcid);
 /* Flushes one PCID that need not be the current one (INVPCID type 1). */
 void mmu_flush_pcid(struct mmu *mmu, const struct x86_cpu *cpu, unsigned pcid);
-/* Drops every entry that leads to the host page at HOST; with WRITES_ONLY, those for writing. */
-void mmu_drop_host_page(struct mmu *mmu, const void *host, bool writes_only);
+/* Drops every entry for writing to the host page at HOST. */
+void mmu_drop_writable(struct mmu *mmu, const void *host);
+/* Empties one table. */
+void mmu_table_clear(struct mmu_table *table);
 
-static inline struct mmu_entry *mmu_entry(struct mmu *mmu, enum mmu_context context,
-                                          enum mmu_access access, uint64_t va)
+/* What an empty entry holds: the address of a page that it does not serve. */
+#define MMU_NEVER(INDEX) ((INDEX) == 0 ? -(uint64_t)MEM_PAGE_SIZE : 0)
+
+static inline const struct mmu_entry *mmu_entry(const struct mmu_table *table,
+                                                enum mmu_access access, uint64_t va)
 {
-    return &mmu->tlb[context][access][(va >> MEM_PAGE_SHIFT) & (MMU_TLB_SIZE - 1)];
+    return &table->entry[access][(va >> MEM_PAGE_SHIFT) & (MMU_TLB_SIZE - 1)];
 }
 
-static inline uint64_t mmu_tag(const struct mmu *mmu, uint64_t va)
+static inline bool mmu_hit(const struct mmu_entry *entry, uint64_t va, unsigned size)
 {
-    return (va & ~(uint64_t)(MEM_PAGE_SIZE - 1)) | mmu->space;
+    return va + entry->tag <= MEM_PAGE_SIZE - size;
 }
 
-/* Enters a translation; HOST is the machine page. */
+/* Enters the translation of VA to PAGE into the current table of CONTEXT; HOST is the machine page.
+ */
 void mmu_fill(struct mmu *mmu, enum mmu_context context, enum mmu_access access, uint64_t va,
-              void *host, unsigned page_bits);
+              void *host, const struct mmu_page *page);
 
 #endif

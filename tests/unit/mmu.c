@@ -307,19 +307,30 @@ static void test_contexts(void **unused)
 
 static uint8_t hosts[4][MEM_PAGE_SIZE];
 
+static void fill_as(enum mmu_context context, enum mmu_access access, uint64_t va, unsigned host,
+                    unsigned bits, bool global)
+{
+    struct mmu_page to = {.page_bits = bits, .global = global};
+
+    mmu_fill(&mmu, context, access, va, hosts[host], &to);
+}
+
 static void fill(uint64_t va, unsigned host, unsigned bits)
 {
-    mmu_fill(&mmu, MMU_USER, MMU_READ, va, hosts[host], bits);
+    fill_as(MMU_USER, MMU_READ, va, host, bits, false);
 }
 
 /* Which host page VA leads to, or -1. */
+static int lookup_as(enum mmu_context context, enum mmu_access access, uint64_t va)
+{
+    const struct mmu_entry *e = mmu_entry(mmu.table[context], access, va);
+
+    return mmu_hit(e, va, 1) ? (int)((uint8_t(*)[MEM_PAGE_SIZE])(va + e->addend) - hosts) : -1;
+}
+
 static int lookup(uint64_t va)
 {
-    const struct mmu_entry *e = mmu_entry(&mmu, MMU_USER, MMU_READ, va);
-
-    if (e->tag != mmu_tag(&mmu, va))
-        return -1;
-    return (int)((uint8_t(*)[MEM_PAGE_SIZE])(va + e->addend) - hosts);
+    return lookup_as(MMU_USER, MMU_READ, va);
 }
 
 static void load_cr3(uint64_t cr3, bool keep)
@@ -396,20 +407,22 @@ static void test_flush_page(void **unused)
     load_cr3(0x1001, false);
     fill(0x40123000, 1, 12);
     fill(0x40124000, 2, 12);
-    assert_false(mmu_flush_page(&mmu, &cpu, 0x40123FFF));
+    assert_false(mmu_flush_page(&mmu, &cpu, 0x40123FFF, 1));
     assert_int_equal(lookup(0x40123000), -1);
     assert_int_equal(lookup(0x40124000), 2);
-    /* In all address spaces: the manual allows more than it demands. */
+    /* Of another PCID. */
     fill(0x40123000, 1, 12);
     load_cr3(0x2002, true);
-    mmu_flush_page(&mmu, &cpu, 0x40123000);
+    fill(0x40123000, 2, 12);
+    mmu_flush_page(&mmu, &cpu, 0x40123000, 1);
+    assert_int_equal(lookup(0x40123000), 2);
     load_cr3(0x1001, true);
     assert_int_equal(lookup(0x40123000), -1);
     /* A large page goes whole, and nothing else of its table entry's neighbours. */
     for (unsigned i = 0; i < 512; i += 100)
         fill(LARGE * 9 + i * MEM_PAGE_SIZE, 1, 21);
     fill(LARGE * 10, 2, 12);
-    assert_true(mmu_flush_page(&mmu, &cpu, LARGE * 9 + 0x7000));
+    assert_true(mmu_flush_page(&mmu, &cpu, LARGE * 9 + 0x7000, 1));
     for (unsigned i = 0; i < 512; i += 100)
         assert_int_equal(lookup(LARGE * 9 + i * MEM_PAGE_SIZE), -1);
     assert_int_equal(lookup(LARGE * 10), 2);
@@ -417,33 +430,85 @@ static void test_flush_page(void **unused)
     cpu.cr4 &= ~(uint64_t)X86_CR4_PAE;
     fill(LARGE * 20, 1, 22);
     fill(LARGE * 21, 1, 22);
-    assert_true(mmu_flush_page(&mmu, &cpu, LARGE * 21));
+    assert_true(mmu_flush_page(&mmu, &cpu, LARGE * 21, 1));
     assert_int_equal(lookup(LARGE * 20), -1);
     assert_int_equal(lookup(LARGE * 21), -1);
     /* 1 GiB. */
     cpu.cr4 |= X86_CR4_PAE;
     fill(0x80000000, 1, 30);
     fill(0xBFFFF000, 2, 30);
-    assert_true(mmu_flush_page(&mmu, &cpu, 0x90000000));
+    assert_true(mmu_flush_page(&mmu, &cpu, 0x90000000, 1));
     assert_int_equal(lookup(0x80000000), -1);
     assert_int_equal(lookup(0xBFFFF000), -1);
 }
 
-static void test_drop_host_page(void **unused)
+/* A page that is global is in every address space, and INVLPG takes it from all of them. */
+static void test_global(void **unused)
+{
+    const uint64_t kernel = 0xFFFFFFFF81000000, low = 0x40123000;
+
+    mode_long();
+    mmu_init(&mmu);
+    load_cr3(0x1001, false);
+    fill_as(MMU_SUPER, MMU_WRITE, kernel, 1, 12, true);
+    fill_as(MMU_SUPER_AC, MMU_READ, kernel, 1, 12, true);
+    fill_as(MMU_USER, MMU_READ, low, 2, 12, true);
+    load_cr3(0x2002, true);
+    assert_int_equal(lookup_as(MMU_SUPER, MMU_WRITE, kernel), 1);
+    mmu_flush_page(&mmu, &cpu, kernel, 2);
+    assert_int_equal(lookup_as(MMU_SUPER, MMU_WRITE, kernel), -1);
+    mmu_flush_page(&mmu, &cpu, low, 2);
+    load_cr3(0x1001, true);
+    assert_int_equal(lookup_as(MMU_SUPER_AC, MMU_READ, kernel), -1);
+    assert_int_equal(lookup(low), -1);
+    /* What is not is gone with the address space. */
+    fill_as(MMU_SUPER, MMU_READ, kernel, 3, 12, false);
+    assert_int_equal(lookup_as(MMU_SUPER, MMU_READ, kernel), 3);
+    load_cr3(0x2002, true);
+    assert_int_equal(lookup_as(MMU_SUPER, MMU_READ, kernel), -1);
+    fill_as(MMU_SUPER, MMU_READ, kernel, 3, 12, true);
+    mmu_flush_all(&mmu, &cpu);
+    assert_int_equal(lookup_as(MMU_SUPER, MMU_READ, kernel), -1);
+}
+
+/* Empty entries serve no address, not even page 0, nor one that is not canonical. */
+static void test_empty(void **unused)
+{
+    static const uint64_t ends[] = {
+        0, 0xFFF, 0x1000, 0x7FFFFFFFF000, 0x800000000000, 0xFFFF7FFFFFFFFFFF, 0xFFFFFFFFFFFFFFFF};
+
+    mode_long();
+    mmu_init(&mmu);
+    for (unsigned context = 0; context < MMU_CONTEXTS; context++)
+        for (unsigned i = 0; i < ARRAY_SIZE(ends); i++)
+            assert_int_equal(lookup_as(context, MMU_READ, ends[i]), -1);
+    fill(0, 1, 12);
+    fill(0x1000, 2, 12);
+    assert_int_equal(lookup(0xFFF), 1);
+    mmu_flush_page(&mmu, &cpu, 0, 0);
+    assert_int_equal(lookup(0), -1);
+    assert_int_equal(lookup(0x1000), 2);
+    mmu_flush_all(&mmu, &cpu);
+    assert_int_equal(lookup(0), -1);
+    /* An access that leaves the page. */
+    fill(0x1000, 2, 12);
+    assert_true(mmu_hit(mmu_entry(mmu.table[MMU_USER], MMU_READ, 0x1000), 0x1FF8, 8));
+    assert_false(mmu_hit(mmu_entry(mmu.table[MMU_USER], MMU_READ, 0x1000), 0x1FF9, 8));
+}
+
+static void test_drop_writable(void **unused)
 {
     mode_long();
     mmu_init(&mmu);
     fill(0x1000, 1, 12);
-    fill(0x2000, 2, 12);
-    fill(0x3000, 1, 12);
-    mmu_fill(&mmu, MMU_SUPER, MMU_WRITE, 0x3000, hosts[1], 12);
-    mmu_drop_host_page(&mmu, hosts[1], true);
-    assert_int_equal(mmu_entry(&mmu, MMU_SUPER, MMU_WRITE, 0x3000)->tag, 0);
-    assert_int_equal(lookup(0x3000), 1);
-    mmu_drop_host_page(&mmu, hosts[1], false);
-    assert_int_equal(lookup(0x1000), -1);
-    assert_int_equal(lookup(0x2000), 2);
-    assert_int_equal(lookup(0x3000), -1);
+    fill_as(MMU_USER, MMU_WRITE, 0x2000, 2, 12, false);
+    fill_as(MMU_USER, MMU_WRITE, 0x5000, 1, 12, false);
+    fill_as(MMU_SUPER, MMU_WRITE, 0x3000, 1, 12, true);
+    mmu_drop_writable(&mmu, hosts[1]);
+    assert_int_equal(lookup(0x1000), 1);
+    assert_int_equal(lookup_as(MMU_USER, MMU_WRITE, 0x2000), 2);
+    assert_int_equal(lookup_as(MMU_USER, MMU_WRITE, 0x5000), -1);
+    assert_int_equal(lookup_as(MMU_SUPER, MMU_WRITE, 0x3000), -1);
 }
 
 int main(void)
@@ -459,7 +524,9 @@ int main(void)
         cmocka_unit_test(test_address_spaces),
         cmocka_unit_test(test_many_spaces),
         cmocka_unit_test(test_flush_page),
-        cmocka_unit_test(test_drop_host_page),
+        cmocka_unit_test(test_global),
+        cmocka_unit_test(test_empty),
+        cmocka_unit_test(test_drop_writable),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);

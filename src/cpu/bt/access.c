@@ -44,7 +44,7 @@ void emit_address(struct translation *t, const struct address *a, unsigned reg)
         emit_mem(&t->e, true, OP_LEA, reg, at(reg, a->disp));
     } else {
         emit_mem(&t->e, true, OP_LEA, reg,
-                 (struct operand){a->base, a->index, a->scale, false, a->disp});
+                 (struct operand){a->base, a->index, a->scale, 0, a->disp});
     }
     if (a->segment != X86_DS)
         emit_mem(&t->e, true, OP_ADD_LOAD, reg, segment_base(a));
@@ -55,19 +55,13 @@ void emit_address_base(struct translation *t, const struct address *a)
     if (a->rip)
         emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(page));
     else
-        emit_mem(&t->e, true, OP_LEA, t->s0,
-                 (struct operand){a->base, a->index, a->scale, false, 0});
+        emit_mem(&t->e, true, OP_LEA, t->s0, (struct operand){a->base, a->index, a->scale, 0, 0});
 }
 
-/* The index is from the operand's first byte and the tag from its last: they agree only when both
- * lie in one page, so one comparison sees a miss and a crossing. */
 struct operand emit_check(struct translation *t, const struct address *a, unsigned size, bool write,
                           unsigned align)
 {
-    const struct bt *bt = t->bt;
-    int32_t table =
-        (int32_t)((const uint8_t *)bt->c.mmu.tlb[bt->c.context][write ? MMU_WRITE : MMU_READ] -
-                  (const uint8_t *)bt);
+    int32_t entries = (int32_t)offsetof(struct mmu_table, entry[write ? MMU_WRITE : MMU_READ]);
     const uint8_t *retry = t->e.at;
 
     emit_address(t, a, t->s0);
@@ -80,13 +74,10 @@ struct operand emit_check(struct translation *t, const struct address *a, unsign
     }
     emit_rorx32(&t->e, t->s1, t->s0, MEM_PAGE_SHIFT - 4);
     emit_alu_imm(&t->e, false, ALU_N_AND, t->s1, (MMU_TLB_SIZE - 1) << 4);
-    if (size > 1)
-        emit_mem(&t->e, true, OP_LEA, t->s0, at(t->s0, (int32_t)size - 1));
-    emit_alu_imm(&t->e, true, ALU_N_AND, t->s0, -(int32_t)MEM_PAGE_SIZE);
-    emit_mem(&t->e, true, OP_OR_LOAD, t->s0, VCPU(space));
-    emit_mem(&t->e, true, OP_CMP_LOAD, t->s0, vcpu_at_index(t->s1, table));
-    cold_add_fill(t, emit_jcc(&t->e, CC_NE), a, size, write, retry);
-    emit_mem(&t->e, true, OP_LOAD, t->s1, vcpu_at_index(t->s1, table + 8));
+    emit_mem(&t->e, true, OP_ADD_LOAD, t->s0, table_at_index(t->s1, entries));
+    emit_alu_imm(&t->e, true, ALU_N_CMP, t->s0, MEM_PAGE_SIZE - (int32_t)size);
+    cold_add_fill(t, emit_jcc(&t->e, CC_A), a, size, write, retry);
+    emit_mem(&t->e, true, OP_LOAD, t->s1, table_at_index(t->s1, entries + 8));
 
     if (a->segment != X86_DS)
         emit_mem(&t->e, true, OP_ADD_LOAD, t->s1, segment_base(a));

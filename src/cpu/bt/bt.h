@@ -5,7 +5,7 @@
  * (region.c), if it is 64-bit code. Translated code keeps guest registers in their host namesakes,
  * but for R10 and R11, which stay in the vCPU between regions and serve as scratch; a region that
  * uses them trades two others for them. RSP included: the host's stack is not used, and nothing but
- * a fault could push onto it. GS leads to the vCPU.
+ * a fault could push onto it. GS leads to the vCPU, FS to the software TLB's present table.
  *
  * At a region's boundaries the status flags are in vcpu.cc as far as anyone may read them. Within
  * it they are in RFLAGS and are saved around what clobbers them, if they are live.
@@ -135,12 +135,11 @@ struct bt {
     struct vcpu c; /* first: GS and the interpreter point at it */
 
     uint64_t page;                    /* of the code that runs, a virtual address */
-    uint64_t space;                   /* mmu.space, as wide as a register */
     uint64_t jump_key;                /* context, mode and address space, in bits 63:48 */
     const _Atomic uint32_t *requests; /* the port's */
     uint64_t address; /* BT_FILL: the access's; or where to go while registers are traded */
     uint64_t target;  /* of a branch, kept while the return address is pushed */
-    uint64_t host_rsp;
+    uint64_t host_rsp, host_fs;
     uint32_t offset; /* in the page, of where to go on */
     uint32_t site;   /* BT_FILL, BT_ONE: index; BT_LINK: the branch to patch; or BT_NO_SITE */
     uint32_t host_mxcsr;

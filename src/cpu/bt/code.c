@@ -46,6 +46,8 @@ static void emit_enter(struct emitter *e)
     emit_mem(e, false, OP_GROUP_MXCSR, 3, VCPU(host_mxcsr));
     emit_mem(e, false, OP_GROUP_MXCSR, 2, GUEST_MXCSR);
     emit_mem(e, true, OP_STORE, X86_RSI, VCPU(address));
+    emit_mem(e, true, OP_LOAD, SCRATCH0, VCPU(c.tlb));
+    emit_write_fs(e, SCRATCH0);
     for (unsigned n = 0; n < X86_GPRS; n++)
         if (!is_scratch(n))
             emit_mem(e, true, OP_LOAD, n, REGISTER(n));
@@ -60,6 +62,8 @@ static void emit_leave(struct emitter *e, enum bt_exit why)
         if (!is_scratch(n))
             emit_mem(e, true, OP_STORE, n, REGISTER(n));
     emit_mem(e, true, OP_LOAD, X86_RSP, VCPU(host_rsp));
+    emit_mem(e, true, OP_LOAD, SCRATCH0, VCPU(host_fs));
+    emit_write_fs(e, SCRATCH0);
     emit_mem(e, false, OP_GROUP_MXCSR, 3, GUEST_MXCSR);
     emit_mem(e, false, OP_GROUP_MXCSR, 2, VCPU(host_mxcsr));
     emit_bytes(e, vzeroupper, sizeof(vzeroupper));

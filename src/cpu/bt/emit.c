@@ -80,8 +80,8 @@ void emit_mem(struct emitter *e, bool wide, unsigned opcode, unsigned reg, struc
 {
     uint8_t rex = (uint8_t)((wide ? REX_W : 0) | rex_of(reg, m));
 
-    if (m.in_vcpu)
-        emit_byte(e, 0x65);
+    if (m.segment)
+        emit_byte(e, m.segment);
     if (rex)
         emit_byte(e, 0x40 | rex);
     emit_opcode(e, opcode);
@@ -141,6 +141,12 @@ void emit_rorx32(struct emitter *e, unsigned reg, unsigned rm, unsigned count)
     emit_byte(e, 0xF0);
     emit_byte(e, (uint8_t)(0xC0 | (reg & 7) << 3 | (rm & 7)));
     emit_byte(e, (uint8_t)count);
+}
+
+void emit_write_fs(struct emitter *e, unsigned reg)
+{
+    emit_byte(e, 0xF3);
+    emit_reg(e, true, 0x0FAE, 2, reg);
 }
 
 void emit_shift_imm(struct emitter *e, bool wide, unsigned n, unsigned reg, unsigned count)

@@ -17,32 +17,38 @@ struct emitter {
     bool full;
 };
 
-/* A memory operand: [base + index * 2^scale + disp]; X86_NONE for no base or index. In the vCPU:
- * relative to the host's GS, which points at it. */
+/* A memory operand: [base + index * 2^scale + disp]; X86_NONE for no base or index. The host's GS
+ * points at the vCPU and FS at the software TLB's present table. */
+enum { IN_TABLE = 0x64, IN_VCPU = 0x65 };
 struct operand {
     uint8_t base, index, scale;
-    bool in_vcpu;
+    uint8_t segment; /* 0, IN_TABLE or IN_VCPU */
     int32_t disp;
 };
 
 static inline struct operand at(unsigned base, int32_t disp)
 {
-    return (struct operand){(uint8_t)base, X86_NONE, 0, false, disp};
+    return (struct operand){(uint8_t)base, X86_NONE, 0, 0, disp};
 }
 
 static inline struct operand at_index(unsigned base, unsigned index, int32_t disp)
 {
-    return (struct operand){(uint8_t)base, (uint8_t)index, 0, false, disp};
+    return (struct operand){(uint8_t)base, (uint8_t)index, 0, 0, disp};
 }
 
 static inline struct operand vcpu_at(int32_t disp)
 {
-    return (struct operand){X86_NONE, X86_NONE, 0, true, disp};
+    return (struct operand){X86_NONE, X86_NONE, 0, IN_VCPU, disp};
 }
 
 static inline struct operand vcpu_at_index(unsigned base, int32_t disp)
 {
-    return (struct operand){(uint8_t)base, X86_NONE, 0, true, disp};
+    return (struct operand){(uint8_t)base, X86_NONE, 0, IN_VCPU, disp};
+}
+
+static inline struct operand table_at_index(unsigned base, int32_t disp)
+{
+    return (struct operand){(uint8_t)base, X86_NONE, 0, IN_TABLE, disp};
 }
 
 /* Opcodes of the form OP reg, r/m (or r/m, reg). Two-byte opcodes are 0F00h plus the second. */
@@ -61,7 +67,7 @@ enum {
 };
 #define X86_LENGTH_MAX 15
 /* Conditions of Jcc. */
-enum { CC_AE = 3, CC_NE = 5, CC_BE = 6 };
+enum { CC_AE = 3, CC_NE = 5, CC_BE = 6, CC_A = 7 };
 
 void emit_byte(struct emitter *e, uint8_t byte);
 void emit_u32(struct emitter *e, uint32_t value);
@@ -80,6 +86,8 @@ void emit_store_imm(struct emitter *e, bool wide, struct operand m, int32_t imm)
 void emit_load_imm(struct emitter *e, unsigned reg, uint64_t imm);
 /* REG = RM rotated right by COUNT, 32 bits; no flags. */
 void emit_rorx32(struct emitter *e, unsigned reg, unsigned rm, unsigned count);
+/* WRFSBASE REG. */
+void emit_write_fs(struct emitter *e, unsigned reg);
 void emit_shift_imm(struct emitter *e, bool wide, unsigned n, unsigned reg, unsigned count);
 
 /* Branches with 32-bit displacements; return where the displacement is, for emit_patch. */

@@ -4,10 +4,12 @@
 #include "cpu/bt/bt.h"
 #include "cpu/interp/handlers.h"
 
+#include <asm/hwcap2.h>
 #include <asm/prctl.h>
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -63,6 +65,7 @@ static void bt_prepare(struct vcpu *c)
     syscall(SYS_rt_sigprocmask, SIG_BLOCK, &blocked_signals, &bt->signals, sizeof(bt->signals));
     sigaltstack(&stack, &bt->outer_stack);
     syscall(SYS_arch_prctl, ARCH_SET_GS, c);
+    syscall(SYS_arch_prctl, ARCH_GET_FS, &bt->host_fs);
 }
 
 static void bt_finish(struct vcpu *c)
@@ -110,7 +113,6 @@ static uint64_t present_key(const struct bt *bt)
 /* Takes over the present address space. */
 static void set_space(struct bt *bt)
 {
-    bt->space = bt->c.mmu.space;
     bt->jump_key = present_key(bt);
 }
 
@@ -201,7 +203,7 @@ static const void *fill(struct bt *bt)
 
     bt->fills++;
     if (bt->switches.forgetful)
-        memset(c->mmu.tlb[c->context], 0, sizeof(c->mmu.tlb[c->context]));
+        mmu_table_clear(c->mmu.table[c->context]);
     c->x.reg[X86_RIP] = bt->page + site.offset;
     c->instructions -= site.left; /* in case this raises */
     note_history(c);
@@ -325,10 +327,11 @@ static const struct accelerator translator = {
 
 /* --- The contract: all but creation is the interpreter's -------------------------------------- */
 
-/* RORX is BMI2; leaving translated code ends with VZEROUPPER. */
+/* RORX is BMI2; leaving translated code ends with VZEROUPPER; FS changes with WRFSBASE. */
 bool bt_runs_on(const struct x86_model *model)
 {
-    return model->feature[X86_FEAT_BMI2] && model->feature[X86_FEAT_AVX];
+    return model->feature[X86_FEAT_BMI2] && model->feature[X86_FEAT_AVX] &&
+           (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE);
 }
 
 struct engine *bt_create_with(const struct machine *machine, const struct bt_switches *switches,
@@ -336,7 +339,8 @@ struct engine *bt_create_with(const struct machine *machine, const struct bt_swi
 {
     if (!bt_runs_on(&machine->model)) {
         error_set(err, ENOTSUP,
-                  "this host's processor has no BMI2 and AVX, which translated code needs; "
+                  "this host's processor has no BMI2 and AVX, or its kernel keeps "
+                  "FSGSBASE off, which translated code needs; "
                   "use the engine interp");
         return NULL;
     }

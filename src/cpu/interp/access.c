@@ -79,7 +79,7 @@ static void span_translate(struct vcpu *c, const struct uop *op, uint64_t linear
     if (access == MMU_WRITE && host && atomic_load(&c->engine->code[gpn].lines))
         span->in_place = false;
     if (span->in_place)
-        mmu_fill(&c->mmu, context, access, linear, host, page.page_bits);
+        mmu_fill(&c->mmu, context, access, linear, host, &page);
 }
 
 /* Translates all of an operand before any of it is touched. Returns the number of spans. */

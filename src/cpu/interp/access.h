@@ -69,22 +69,22 @@ void commit_ptr_slow(struct vcpu *c, const struct uop *op);
 void probe_write(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size);
 
 /* The host address for an access within one page, or NULL when the fast path does not apply. */
+static inline void *fast_access(struct vcpu *c, enum mmu_access access, uint64_t linear,
+                                unsigned size)
+{
+    const struct mmu_entry *e = mmu_entry(c->tlb, access, linear);
+
+    return likely(mmu_hit(e, linear, size)) ? (void *)(linear + e->addend) : NULL;
+}
+
 static inline void *fast_read(struct vcpu *c, uint64_t linear, unsigned size)
 {
-    const struct mmu_entry *e = &c->tlb_read[(linear >> MEM_PAGE_SHIFT) & (MMU_TLB_SIZE - 1)];
-
-    if (likely(e->tag == mmu_tag(&c->mmu, linear) && (linear & 0xFFF) <= MEM_PAGE_SIZE - size))
-        return (void *)(linear + e->addend);
-    return NULL;
+    return fast_access(c, MMU_READ, linear, size);
 }
 
 static inline void *fast_write(struct vcpu *c, uint64_t linear, unsigned size)
 {
-    const struct mmu_entry *e = &c->tlb_write[(linear >> MEM_PAGE_SHIFT) & (MMU_TLB_SIZE - 1)];
-
-    if (likely(e->tag == mmu_tag(&c->mmu, linear) && (linear & 0xFFF) <= MEM_PAGE_SIZE - size))
-        return (void *)(linear + e->addend);
-    return NULL;
+    return fast_access(c, MMU_WRITE, linear, size);
 }
 
 #define DEFINE_ACCESS(BITS, TYPE)                                                                  \

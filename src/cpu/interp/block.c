@@ -226,7 +226,7 @@ static void mark_code(struct vcpu *c, uint64_t gpn, uint64_t lines)
     host = mem_page(c->mem, gpn);
     for (unsigned i = 0; i < e->machine.cpus; i++)
         if (e->vcpu[i])
-            mmu_drop_host_page(&e->vcpu[i]->mmu, host, true);
+            mmu_drop_writable(&e->vcpu[i]->mmu, host);
     atomic_fetch_or(&page->lines, lines);
     if (e->machine.cpus > 1)
         safepoint_resume(&e->safepoint, true);
@@ -253,18 +253,18 @@ static uint64_t code_linear(struct vcpu *c, uint64_t rip)
 static uint64_t fetch_gpa(struct vcpu *c, uint64_t linear)
 {
     enum mmu_context context = cpl(c) == 3 ? MMU_USER : MMU_SUPER;
-    struct mmu_entry *entry = mmu_entry(&c->mmu, context, MMU_EXEC, linear);
+    const struct mmu_entry *entry = mmu_entry(c->mmu.table[context], MMU_EXEC, linear);
     struct mmu_page page;
     uint32_t error;
 
     /* Here the addend leads to the guest physical address. */
-    if (entry->tag == mmu_tag(&c->mmu, linear))
+    if (mmu_hit(entry, linear, 1))
         return linear + entry->addend;
     c->mmu.misses++;
     if (mmu_walk(c->mem, &c->x, linear, MMU_EXEC, context, &page, &error) != 0)
         raise_page_fault(c, NULL, linear, error);
     mmu_fill(&c->mmu, context, MMU_EXEC, linear,
-             (void *)(uintptr_t)ALIGN_DOWN(page.gpa, MEM_PAGE_SIZE), page.page_bits);
+             (void *)(uintptr_t)ALIGN_DOWN(page.gpa, MEM_PAGE_SIZE), &page);
     return page.gpa;
 }
 

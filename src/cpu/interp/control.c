@@ -28,10 +28,16 @@ static uint64_t cr4_defined(const struct vcpu *c)
     return bits;
 }
 
+static void flush_page(struct vcpu *c, uint64_t linear, unsigned pcid)
+{
+    block_flush_page(c, linear, mmu_flush_page(&c->mmu, &c->x, linear, pcid));
+    update_context(c);
+}
+
 static void flush_all(struct vcpu *c)
 {
     c->exits[CAUSE_TLB_FLUSH]++;
-    mmu_flush_all(&c->mmu, &c->x);
+    flush_translations(c);
 }
 
 static bool uses_pae(const struct vcpu *c, uint64_t cr0, uint64_t cr4)
@@ -86,6 +92,7 @@ static void write_cr3(struct vcpu *c, const struct uop *op, uint64_t value)
     c->exits[CAUSE_TLB_FLUSH]++;
     c->x.cr3 = value;
     mmu_new_cr3(&c->mmu, &c->x, keep);
+    update_context(c);
 }
 
 static void write_cr4(struct vcpu *c, const struct uop *op, uint64_t value)
@@ -242,7 +249,7 @@ const struct uop *op_invlpg(struct vcpu *c, const struct uop *op)
     if (!in_64(c))
         linear = (uint32_t)linear;
     c->exits[CAUSE_TLB_FLUSH]++;
-    block_flush_page(c, linear, mmu_flush_page(&c->mmu, &c->x, linear));
+    flush_page(c, linear, c->x.cr3 & 0xFFF);
     return end_block(c, op);
 }
 
@@ -260,11 +267,12 @@ const struct uop *op_invpcid(struct vcpu *c, const struct uop *op)
         raise_error(c, op, X86_GP, 0);
     c->exits[CAUSE_TLB_FLUSH]++;
     if (type == 0) {
-        block_flush_page(c, linear, mmu_flush_page(&c->mmu, &c->x, linear));
+        flush_page(c, linear, (unsigned)pcid);
     } else if (type == 1) {
         mmu_flush_pcid(&c->mmu, &c->x, (unsigned)pcid);
+        update_context(c);
     } else {
-        mmu_flush_all(&c->mmu, &c->x);
+        flush_translations(c);
     }
     return end_block(c, op);
 }

@@ -110,12 +110,22 @@ static void state_changed(struct vcpu *c)
     c->pending_dr6 = 0;
     c->external = 0;
     c->apic_page = c->port->apic_ops->base(c->port->apic);
-    mmu_flush_all(&c->mmu, &c->x);
+    flush_translations(c);
     flags_set_status(c, c->x.rflags);
     update_mode(c);
     update_context(c);
     update_fp_trap(c);
     update_stepping(c);
+}
+
+static size_t vcpu_size(const struct interp *e)
+{
+    return e->accelerator ? e->accelerator->vcpu_size : sizeof(struct vcpu);
+}
+
+static void vcpu_free(const struct interp *e, struct vcpu *c)
+{
+    munmap(c, vcpu_size(e));
 }
 
 static void interp_vcpu_destroy(struct vcpu *c)
@@ -127,28 +137,27 @@ static void interp_vcpu_destroy(struct vcpu *c)
     if (c->engine->accelerator)
         c->engine->accelerator->destroy(c);
     block_cache_destroy(c->blocks);
-    free(c);
+    vcpu_free(c->engine, c);
 }
 
 static struct vcpu *interp_vcpu_create(struct engine *engine, struct cpu_port *port,
                                        struct error *err)
 {
     struct interp *e = interp_of(engine);
-    size_t size = e->accelerator ? e->accelerator->vcpu_size : sizeof(struct vcpu);
-    struct vcpu *c = aligned_alloc(64, ALIGN_UP(size, 64));
+    struct vcpu *c =
+        mmap(NULL, vcpu_size(e), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-    if (!c) {
+    if (c == MAP_FAILED) {
         error_set(err, ENOMEM, "out of memory for vCPU %u", port->id);
         return NULL;
     }
-    memset(c, 0, size);
     c->engine = e;
     c->port = port;
     c->mem = e->machine.mem;
     c->bus = e->machine.bus;
     c->blocks = block_cache_create(e->arena_size, err);
     if (!c->blocks) {
-        free(c);
+        vcpu_free(e, c);
         return NULL;
     }
     mmu_init(&c->mmu);
@@ -156,7 +165,7 @@ static struct vcpu *interp_vcpu_create(struct engine *engine, struct cpu_port *p
     state_changed(c);
     if (e->accelerator && e->accelerator->create(c, err) != 0) {
         block_cache_destroy(c->blocks);
-        free(c);
+        vcpu_free(e, c);
         return NULL;
     }
     e->vcpu[port->id] = c;
@@ -184,7 +193,7 @@ static void interp_gpn_changed(struct engine *engine, uint64_t gpn)
     code_written(e, NULL, gpn << MEM_PAGE_SHIFT, MEM_PAGE_SIZE);
     for (unsigned i = 0; i < e->machine.cpus; i++)
         if (e->vcpu[i])
-            mmu_flush_all(&e->vcpu[i]->mmu, &e->vcpu[i]->x);
+            flush_translations(e->vcpu[i]);
     safepoint_resume(&e->safepoint, false);
 }
 

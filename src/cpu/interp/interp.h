@@ -150,7 +150,7 @@ struct vcpu {
     bool check_alignment;        /* #AC is on: CR0.AM, RFLAGS.AC and CPL 3 */
     bool watching;               /* a data breakpoint is armed */
     uint64_t apic_page;          /* of the xAPIC's registers, or UINT64_MAX */
-    const struct mmu_entry *tlb_read, *tlb_write; /* of the current context */
+    const struct mmu_table *tlb; /* of the current context */
     struct block *block;
     uint64_t instructions;
 
@@ -300,9 +300,11 @@ static inline void check_umip(struct vcpu *c, const struct uop *op)
 
 /* After changes that derived state depends on: segments, control registers, CPL, RFLAGS. */
 void update_mode(struct vcpu *c);     /* CS, CR0, EFER, RFLAGS.VM, segment bases and limits */
-void update_context(struct vcpu *c);  /* CPL, CR4.SMAP, RFLAGS.AC */
+void update_context(struct vcpu *c);  /* CPL, CR4.SMAP, RFLAGS.AC, address space */
 void update_fp_trap(struct vcpu *c);  /* CR0, CR4, XCR0 */
 void update_stepping(struct vcpu *c); /* RFLAGS.TF, DR7, interrupt shadow */
+/* All translations, those of global pages, too. */
+void flush_translations(struct vcpu *c);
 /* RFLAGS as a whole, with all that follows. */
 void flags_set(struct vcpu *c, uint64_t rflags);
 

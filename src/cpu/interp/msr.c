@@ -148,7 +148,7 @@ static int write_efer(struct vcpu *c, uint64_t value)
         return -1;
     c->x.efer = (value & ~(uint64_t)X86_EFER_LMA) | (old & X86_EFER_LMA);
     if ((value ^ old) & X86_EFER_NXE)
-        mmu_flush_all(&c->mmu, &c->x);
+        flush_translations(c);
     return 0;
 }
 
@@ -271,7 +271,7 @@ int msr_write(struct vcpu *c, uint32_t msr, uint64_t value)
         c->check_interrupt = true;
         if (msr == MSR_APIC_BASE && status == 0) {
             c->apic_page = c->port->apic_ops->base(c->port->apic);
-            mmu_flush_all(&c->mmu, &c->x);
+            flush_translations(c);
         }
         return status;
     }

@@ -69,17 +69,16 @@ void update_mode(struct vcpu *c)
 
 void update_context(struct vcpu *c)
 {
-    /* Matches nothing: sends every access down the slow path, where it is looked at. */
-    static const struct mmu_entry none[MMU_TLB_SIZE];
-
     c->context = mmu_context(&c->x);
     c->check_alignment = (c->x.cr0 & X86_CR0_AM) && (c->x.rflags & X86_FLAG_AC) && cpl(c) == 3;
-    if (c->watching || c->check_alignment) {
-        c->tlb_read = c->tlb_write = none;
-    } else {
-        c->tlb_read = c->mmu.tlb[c->context][MMU_READ];
-        c->tlb_write = c->mmu.tlb[c->context][MMU_WRITE];
-    }
+    /* The empty table sends every access down the slow path, where it is looked at. */
+    c->tlb = c->watching || c->check_alignment ? &c->mmu.empty : c->mmu.table[c->context];
+}
+
+void flush_translations(struct vcpu *c)
+{
+    mmu_flush_all(&c->mmu, &c->x);
+    update_context(c);
 }
 
 void update_stepping(struct vcpu *c)
@@ -345,7 +344,7 @@ enum engine_exit interp_run(struct vcpu *c)
 
     if (apic_page != c->apic_page) { /* an INIT or a reset from outside */
         c->apic_page = apic_page;
-        mmu_flush_all(&c->mmu, &c->x);
+        flush_translations(c);
     }
     c->block = NULL;
     if (c->engine->accelerator)
