@@ -369,6 +369,14 @@ static void emit_push_return(struct translation *t, const struct x86_insn *insn)
     emit_move_sp(t, -8);
 }
 
+/* Whether operand I is memory that an address can be made of; hidden operands are others' business.
+ */
+static bool is_addressed(const struct x86_insn *insn, unsigned i)
+{
+    return insn->op[i].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+           insn->op[i].mem.type == ZYDIS_MEMOP_TYPE_MEM && insn->z.address_width == 64;
+}
+
 /* JMP and CALL by a register or memory. */
 static bool translate_indirect(struct translation *t, const struct x86_insn *insn, bool call)
 {
@@ -386,7 +394,7 @@ static bool translate_indirect(struct translation *t, const struct x86_insn *ins
         struct operand place;
         struct address a;
 
-        if (memory_operand(insn) != 0 || insn->op[0].size != 64 || !address_of(t, insn, 0, &a))
+        if (!is_addressed(insn, 0) || insn->op[0].size != 64 || !address_of(t, insn, 0, &a))
             return false;
         place = emit_check(t, &a, 8, false, 1);
         emit_mem(&t->e, true, OP_LOAD, t->s0, place);
