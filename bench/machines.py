@@ -51,8 +51,10 @@ def qemu(machine, cpus, memory, initrd, init):
 
 def doppel(engine, cpus, memory, initrd, init):
     return [DOPPEL, "run", "--engine", engine, "--cpus", str(cpus), "--memory", f"{memory}M",
-            "--kernel", KERNEL, "--initrd", initrd, "--append", command_line(init),
-            "--stats", "--json"]
+            "--kernel", KERNEL, "--initrd", initrd, "--append", command_line(init)]
+
+
+COUNTING = ["--stats", "--json"]  # for doppel; its guests run slower when instructions are counted
 
 
 class Kind:
@@ -160,13 +162,13 @@ class Process:
 
 
 class Machine:
-    """A machine that waits for tests to run."""
+    """A machine that waits for tests to run. COUNTING: one that can be asked for statistics."""
 
-    def __init__(self, kind, cpus, image, memory):
+    def __init__(self, kind, cpus, image, memory, counting=False):
         self.kind, self.first, self.last = kind, None, None
         self.data = "" if kind.argv else os.path.join(CACHE, "root")
         if kind.argv:
-            self.process = Process(kind.argv(cpus, memory, image, AGENT))
+            self.process = Process(kind.argv(cpus, memory, image, AGENT) + COUNTING * counting)
         else:
             self.process = Process([PROGRAM, self.data], NATIVE_ENV)
         try:
@@ -235,13 +237,13 @@ class Machine:
         self.process.end()
 
 
-def boot(kind, memory=512):
+def boot(kind, counting=False, memory=512):
     """Boots the default guest. Returns the ns until its first program began and until its shell
-    asked for a command, and what doppel counted."""
-    process = Process(kind.argv(1, memory, SMALL, UP))
+    asked for a command, and what doppel counted if COUNTING."""
+    process = Process(kind.argv(1, memory, SMALL, UP) + COUNTING * counting)
     try:
         up = process.wait_for(b"@@up", START_S)
         shell = process.wait_for(b"# ", START_S)
-        return up, shell, process.statistics() if kind.engine else None
+        return up, shell, process.statistics() if counting else None
     finally:
         process.end()

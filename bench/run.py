@@ -110,19 +110,19 @@ class Park:
     def __init__(self, progress):
         self.progress, self.running, self.starts = progress, {}, {}
 
-    def get(self, kind, cpus):
-        key = kind.name, cpus if kind.argv else 1
+    def get(self, kind, cpus, counting=False):
+        key = kind.name, cpus if kind.argv else 1, counting
         if key not in self.running:
             if self.starts.get(key, 0) > MAX_RESTARTS:
                 raise Failed("has failed too often")
             self.starts[key] = self.starts.get(key, 0) + 1
             self.progress.say(f"booting {kind.name}")
             image = machines.LARGE if cpus == 1 else machines.SMALL
-            self.running[key] = Machine(kind, cpus, image, MEMORY)
+            self.running[key] = Machine(kind, cpus, image, MEMORY, counting)
         return self.running[key]
 
-    def drop(self, kind, cpus):
-        machine = self.running.pop((kind.name, cpus if kind.argv else 1), None)
+    def drop(self, kind, cpus, counting=False):
+        machine = self.running.pop((kind.name, cpus if kind.argv else 1, counting), None)
         if machine:
             machine.end()
 
@@ -142,7 +142,7 @@ class Bench:
         paths = [t for t in tests if t.name in KERNEL_PATHS and "kernel" in options.groups]
         self.paths = {k: paths for k in self.runners if k.engine and paths}
         steps = options.rounds * (len(tests) * len(self.runners) + len(self.booting)) + \
-            sum(map(len, self.paths.values()))
+            len([k for k in self.booting if k.engine]) + sum(map(len, self.paths.values()))
         self.progress = Progress(steps)
         self.park = Park(self.progress)
         self.interrupted = False
@@ -161,15 +161,20 @@ class Bench:
     def boot_once(self, kind):
         self.progress.step(f"booting {kind.name}")
         try:
-            up, shell, stats = machines.boot(kind)
+            up, shell, _ = machines.boot(kind)
         except Failed as error:
             self.failed(kind, "boot", error)
             return
         found = self.results["boot"].setdefault(kind.name, {"first_ns": [], "shell_ns": []})
         found["first_ns"].append(up)
         found["shell_ns"].append(shell)
-        if stats:
-            found["statistics"] = stats
+
+    def boot_counting(self, kind):
+        self.progress.step(f"counting the boot of {kind.name}")
+        try:
+            self.results["boot"][kind.name]["statistics"] = machines.boot(kind, counting=True)[2]
+        except (Failed, KeyError) as error:
+            self.failed(kind, "counting the boot", error)
 
     def measure(self, kind, test):
         self.progress.step(f"{test.group}: {test.name} on {kind.name}")
@@ -205,14 +210,14 @@ class Bench:
         if not ops:
             return
         try:
-            machine = self.park.get(kind, 1)
+            machine = self.park.get(kind, 1, counting=True)
             # For a gauge the number is a time.
             few, many = (100, 1000) if test.group == "kernel" else (1, max(ops, 2))
             less, few = self.counted(machine, test, few)
             more, many = self.counted(machine, test, many)
         except (Failed, OSError) as error:
             self.failed(kind, f"counting {test.name}", error)
-            self.park.drop(kind, 1)
+            self.park.drop(kind, 1, counting=True)
             return
         self.results["paths"].setdefault(kind.name, {})[test.name] = {
             cause: max(more[cause] - less[cause], 0) / max(many - few, 1) for cause in more}
@@ -237,6 +242,9 @@ class Bench:
                 for test in self.tests:
                     for kind in self.runners[::turn]:
                         self.measure(kind, test)
+            for kind in self.booting:
+                if kind.engine:
+                    self.boot_counting(kind)
             for kind, tests in self.paths.items():
                 for test in tests:
                     self.count(kind, test)

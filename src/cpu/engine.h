@@ -23,6 +23,7 @@ struct machine {
     struct clock *clock;
     struct x86_model model;
     unsigned cpus;
+    bool count_instructions; /* for engine_stats; translated code runs slower then */
 };
 
 /* Why run() returned. */
@@ -51,7 +52,7 @@ extern const char *const exit_cause_name[CAUSE_COUNT];
 
 /* Every member is a uint64_t, so that they can be summed. */
 struct engine_stats {
-    uint64_t instructions;
+    uint64_t instructions; /* a translator's only if they are counted */
     uint64_t exits[CAUSE_COUNT];
     uint64_t blocks_decoded, blocks_invalidated; /* decoded-instruction cache */
     uint64_t tlb_misses;

@@ -205,6 +205,7 @@ static bool create_vm(struct doppel_vm *d, const struct doppel_config *config, s
         .memory = config->memory,
         .image = d->image,
         .no_reboot = config->no_reboot,
+        .count_instructions = config->count_instructions,
         .debug_exit = config->debug_exit,
         .debug_console = config->debug_console,
         .debug_output = config->debug_output,

@@ -55,7 +55,8 @@ struct doppel_config {
     bool debug_console; /* port 0xe9: bytes go to debug_output */
     void (*debug_output)(void *opaque, const void *data, size_t size);
     void *debug_opaque;
-    bool no_reboot;                                                /* a guest reset ends the VM */
+    bool no_reboot;          /* a guest reset ends the VM */
+    bool count_instructions; /* for doppel_stats; a translated guest runs slower then */
     void (*progress)(void *opaque, const char *what, int percent); /* while creating; may be NULL */
     void *progress_opaque;
 };
@@ -85,7 +86,7 @@ struct doppel_exit_count {
 
 struct doppel_stats {
     const char *engine;
-    uint64_t instructions;   /* executed by all vCPUs */
+    uint64_t instructions;   /* executed by all vCPUs; 0 if bt was not asked to count them */
     uint64_t run_ns;         /* vCPU time executing, halted time excluded, summed over vCPUs */
     uint64_t elapsed_ns;     /* since doppel_start */
     uint64_t guest_resident; /* bytes of guest RAM resident on the host */

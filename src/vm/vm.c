@@ -102,6 +102,7 @@ static bool create_machine(struct vm *vm, const struct vm_config *config, struct
         return false;
     clock_pause(m->clock); /* until vm_start */
     m->cpus = config->cpus;
+    m->count_instructions = config->count_instructions;
     x86_model_default(&m->model, config->cpus, clock_tsc_hz(m->clock));
     return true;
 }

@@ -263,11 +263,13 @@ static void test_reboot(void **unused)
 static void test_stop_and_stats(void **unused)
 {
     struct doppel_config config = config_of(write_kernel("loop", CODE(0xEB, 0xFE))); /* 1: jmp 1b */
-    struct doppel_vm *vm = doppel_create(&config, NULL);
+    struct doppel_vm *vm;
     struct doppel_host host;
     struct doppel_stats stats;
     struct doppel_end end;
 
+    config.count_instructions = true;
+    vm = doppel_create(&config, NULL);
     assert_int_equal(doppel_start(vm, NULL), 0);
     doppel_wait(vm, 50, NULL);
     doppel_stop(vm);

@@ -195,10 +195,17 @@ void emit_exit_direct(struct translation *t, int64_t target)
     emit_leave_at(t, BT_LINK, (unsigned)target, 0);
 }
 
+/* Corrects the count of instructions; the flags are in memory. */
+static void emit_recount(struct translation *t, int32_t more)
+{
+    if (t->bt->c.engine->machine.count_instructions)
+        emit_alu_mem_imm(&t->e, true, ALU_N_ADD, VCPU(c.instructions), more);
+}
+
 void emit_exit_one(struct translation *t, unsigned i, unsigned left)
 {
     emit_epilogue(t);
-    emit_alu_mem_imm(&t->e, true, ALU_N_SUB, VCPU(c.instructions), (int32_t)left);
+    emit_recount(t, -(int32_t)left);
     emit_leave_at(t, BT_ONE, t->offset[i], BT_NO_SITE);
 }
 
@@ -210,7 +217,7 @@ void emit_one(struct translation *t)
 
     flags_leave(t, X86_FLAGS_STATUS);
     emit_epilogue(t);
-    emit_alu_mem_imm(&t->e, true, ALU_N_SUB, VCPU(c.instructions), (int32_t)left);
+    emit_recount(t, -(int32_t)left);
     emit_leave_at(t, BT_ONE, t->offset[t->i], site);
     t->bt->sites[site] = (struct bt_site){
         .retry = (uint32_t)(t->e.at - t->bt->write),
@@ -218,7 +225,7 @@ void emit_one(struct translation *t)
         .next = next,
     };
     emit_validate(t, next);
-    emit_alu_mem_imm(&t->e, true, ALU_N_ADD, VCPU(c.instructions), (int32_t)left - 1);
+    emit_recount(t, (int32_t)left - 1);
     emit_prologue(t);
     t->flags = FLAGS_MEMORY;
 }

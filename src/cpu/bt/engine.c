@@ -304,6 +304,8 @@ static void bt_stats(const struct vcpu *c, struct engine_stats *stats)
 {
     const struct bt *bt = (const struct bt *)c;
 
+    if (!c->engine->machine.count_instructions)
+        stats->instructions = 0; /* but those that were interpreted */
     stats->translations = bt->translations;
     stats->translated_instructions = bt->translated_instructions;
     stats->translate_ns = bt->translate_ns;

@@ -544,9 +544,11 @@ static bool translate_insn(struct translation *t, const struct x86_insn *insn)
     }
 }
 
-/* Counts the part's instructions; without touching flags that are live. */
+/* Counts the part's instructions, if that is wanted; without touching flags that are live. */
 static void emit_count(struct translation *t, const struct part *p)
 {
+    if (!t->bt->c.engine->machine.count_instructions)
+        return;
     if (!p->live) {
         emit_alu_mem_imm(&t->e, true, ALU_N_ADD, VCPU(c.instructions), p->count);
         return;
