@@ -67,6 +67,12 @@ class Found:
         counted = self.results["boot"].get(machine, {}).get("statistics")
         return counted["resident"] - counted["guest_resident"] if counted else None
 
+    def translation_ns(self, machine):
+        """The time to translate one of the guest's instructions, while it booted."""
+        counted = self.results["boot"].get(machine, {}).get("statistics", {"work": {}})["work"]
+        count = counted.get("translated-instructions")
+        return counted["translation-us"] * 1000 / count if count else None
+
 
 # --- Tables: a title, a head and rows of cells; a row that begins with None sums up ----------------
 
@@ -98,14 +104,17 @@ def test_table(found, group):
 
 
 def boot_table(found):
-    head = ["machine", "first program", "shell", "x TCG's microvm", "monitor's memory"]
+    head = ["machine", "first program", "shell", "x TCG's microvm", "monitor's memory",
+            "translating an instruction"]
     rows = []
     for machine in found.results["boot"]:
         beside, tcg = found.beside_guest(machine), found.boot("tcg-microvm")
+        translation = found.translation_ns(machine)
         rows.append([machine, human_time(found.boot(machine)),
                      human_time(found.boot(machine, "shell_ns")),
                      human_ratio(found.boot(machine) / tcg) if tcg else "",
-                     f"{beside / (1 << 20):.0f} MiB" if beside is not None else ""])
+                     f"{beside / (1 << 20):.0f} MiB" if beside is not None else "",
+                     human_time(translation) if translation else ""])
     return "Booting Debian's kernel", head, rows
 
 
@@ -167,6 +176,9 @@ def targets(found):
     one, two = (found.median.get(t, {}).get(engine) for t in ("one-busy", "two-busy"))
     if one and two:
         made.append(at_least("two busy threads, times one", one / two, 1.8))
+    if found.translation_ns(engine):
+        made.append(at_most("translation, for each guest instruction",
+                            found.translation_ns(engine), 1000, " ns"))
     if found.beside_guest(engine):
         made.append(at_most("monitor's memory beyond the guest's",
                             found.beside_guest(engine) / (1 << 20), 48, " MiB"))

@@ -151,7 +151,7 @@ static bool set_option(struct run *run, int option, const char *value)
     case OPT_INITRD: run->initrd_option = value; break;
     case OPT_APPEND: run->append = value; break;
     case OPT_ENV: return set_env(run, value);
-    case OPT_STATS: run->stats = run->config.count_instructions = true; break;
+    case OPT_STATS: run->stats = run->config.measure = true; break;
     case OPT_JSON: run->json = true; break;
     case OPT_VERBOSE: run->verbose = true; break;
     case OPT_NO_REBOOT: run->config.no_reboot = true; break;

@@ -13,6 +13,24 @@ static double mips(const struct doppel_stats *stats)
     return stats->run_ns ? (double)stats->instructions * 1e3 / (double)stats->run_ns : 0;
 }
 
+/* Counts and, if MEASURED, what they took. */
+static void print_counts(const char *title, const struct doppel_count *counts, unsigned kinds,
+                         bool measured)
+{
+    fprintf(stderr, "  %-24s %14s%s\n", title, "count",
+            measured ? "           total        mean" : "");
+    for (unsigned i = 0; i < kinds; i++) {
+        const struct doppel_count *c = &counts[i];
+
+        fprintf(stderr, "    %-22s %14" PRIu64, c->name, c->count);
+        if (measured && c->ns)
+            fprintf(stderr, " %12.3f ms", (double)c->ns / 1e6);
+        if (measured && c->ns && c->count)
+            fprintf(stderr, " %8.3f us", (double)c->ns / 1e3 / (double)c->count);
+        fputc('\n', stderr);
+    }
+}
+
 static void print_text(const struct doppel_stats *stats, long long boot_ms)
 {
     static const char format[] = "  %-24s %14" PRIu64 " %s\n";
@@ -26,10 +44,33 @@ static void print_text(const struct doppel_stats *stats, long long boot_ms)
     fprintf(stderr, "  %-24s %14.1f million instructions/s of execution\n", "speed", mips(stats));
     fprintf(stderr, format, "guest memory", stats->guest_resident / 1024, "KiB resident");
     fprintf(stderr, format, "process", stats->resident / 1024, "KiB resident");
-    for (unsigned i = 0; i < stats->exit_causes; i++)
-        fprintf(stderr, format, stats->exits[i].cause, stats->exits[i].count, "exits");
     for (unsigned i = 0; i < stats->work_kinds; i++)
-        fprintf(stderr, format, stats->work[i].cause, stats->work[i].count, "");
+        fprintf(stderr, format, stats->work[i].name, stats->work[i].count, "");
+    print_counts("exits", stats->exits, stats->exit_causes, stats->measured);
+    if (stats->measured)
+        fprintf(stderr, "  %-24s %14s %12.3f ms\n", "guest's own code", "",
+                (double)stats->guest_ns / 1e6);
+    print_counts("forgotten", stats->forgotten, stats->forget_causes, false);
+    if (stats->interpreted_kinds)
+        print_counts("interpreted", stats->interpreted, stats->interpreted_kinds, true);
+}
+
+static void json_counts(struct json *json, const char *name, const struct doppel_count *counts,
+                        unsigned kinds)
+{
+    json_open(json, name, '{');
+    for (unsigned i = 0; i < kinds; i++)
+        json_number(json, counts[i].name, counts[i].count);
+    json_close(json, '}');
+}
+
+static void json_times(struct json *json, const char *name, const struct doppel_count *counts,
+                       unsigned kinds)
+{
+    json_open(json, name, '{');
+    for (unsigned i = 0; i < kinds; i++)
+        json_number(json, counts[i].name, counts[i].ns);
+    json_close(json, '}');
 }
 
 static void print_json(const struct doppel_stats *stats, long long boot_ms)
@@ -46,14 +87,13 @@ static void print_json(const struct doppel_stats *stats, long long boot_ms)
     json_real(&json, "mips", mips(stats));
     json_number(&json, "guest_resident", stats->guest_resident);
     json_number(&json, "resident", stats->resident);
-    json_open(&json, "exits", '{');
-    for (unsigned i = 0; i < stats->exit_causes; i++)
-        json_number(&json, stats->exits[i].cause, stats->exits[i].count);
-    json_close(&json, '}');
-    json_open(&json, "work", '{');
-    for (unsigned i = 0; i < stats->work_kinds; i++)
-        json_number(&json, stats->work[i].cause, stats->work[i].count);
-    json_close(&json, '}');
+    json_counts(&json, "work", stats->work, stats->work_kinds);
+    json_counts(&json, "exits", stats->exits, stats->exit_causes);
+    json_times(&json, "exit_ns", stats->exits, stats->exit_causes);
+    json_number(&json, "guest_ns", stats->guest_ns);
+    json_counts(&json, "forgotten", stats->forgotten, stats->forget_causes);
+    json_counts(&json, "interpreted", stats->interpreted, stats->interpreted_kinds);
+    json_times(&json, "interpreted_ns", stats->interpreted, stats->interpreted_kinds);
     json_close(&json, '}');
     fputc('\n', stderr);
 }

@@ -1,5 +1,5 @@
 /*
- * What all engines share: the names of exit causes.
+ * What all engines share: the names of causes.
  */
 #include "cpu/engine.h"
 
@@ -15,4 +15,15 @@ const char *const exit_cause_name[CAUSE_COUNT] = {
     [CAUSE_CONTROL_REGISTER] = "control-register",
     [CAUSE_TLB_FLUSH] = "tlb-flush",
     [CAUSE_SYSCALL] = "syscall",
+    [CAUSE_TLB_MISS] = "tlb-miss",
+    [CAUSE_LOOKUP] = "lookup",
+    [CAUSE_INSTRUCTION] = "instruction",
+    [CAUSE_BLOCK] = "block",
+    [CAUSE_TRANSLATION] = "translation",
+};
+
+const char *const forget_cause_name[FORGET_COUNT] = {
+    [FORGET_WRITTEN] = "code-written",    [FORGET_MAPPING] = "mapping-changed",
+    [FORGET_BLOCKS_FULL] = "blocks-full", [FORGET_CODE_FULL] = "translations-full",
+    [FORGET_THUNKS_FULL] = "thunks-full", [FORGET_REGISTERS] = "registers-changed",
 };

@@ -12,6 +12,7 @@
 #include "mem/mem.h"
 #include "x86/cpu.h"
 #include "x86/cpuid.h"
+#include "x86/insn.h"
 
 struct engine;
 struct vcpu;
@@ -23,7 +24,7 @@ struct machine {
     struct clock *clock;
     struct x86_model model;
     unsigned cpus;
-    bool count_instructions; /* for engine_stats; translated code runs slower then */
+    bool measure; /* count instructions and where time goes; translated code runs slower then */
 };
 
 /* Why run() returned. */
@@ -33,7 +34,8 @@ enum engine_exit {
     EXIT_SHUTDOWN, /* triple fault: activity is X86_SHUTDOWN */
 };
 
-/* Causes by which the monitor was entered, for --stats. */
+/* Causes by which the monitor was entered, for --stats. The last ones only a translator has; there
+ * one instruction may have two causes, that it was left to the interpreter and what it does. */
 enum exit_cause {
     CAUSE_PORT,
     CAUSE_MMIO,
@@ -46,21 +48,48 @@ enum exit_cause {
     CAUSE_CONTROL_REGISTER,
     CAUSE_TLB_FLUSH,
     CAUSE_SYSCALL,
+    CAUSE_TLB_MISS,    /* the software TLB lacks a page: the page tables are walked */
+    CAUSE_LOOKUP,      /* where translated code goes on is not known there */
+    CAUSE_INSTRUCTION, /* translated code leaves one to the interpreter */
+    CAUSE_BLOCK,       /* code that is not, or not yet, translated */
+    CAUSE_TRANSLATION,
     CAUSE_COUNT
 };
 extern const char *const exit_cause_name[CAUSE_COUNT];
 
-/* Every member is a uint64_t, so that they can be summed. */
+/* Why decoded or translated code, or what was known about where it is, was forgotten. */
+enum forget_cause {
+    FORGET_WRITTEN,     /* the guest wrote to it */
+    FORGET_MAPPING,     /* a mapping of code changed: where to find it, for a page or all */
+    FORGET_BLOCKS_FULL, /* all, because there is no room for another decoded block */
+    FORGET_CODE_FULL,   /* ... for another translation */
+    FORGET_THUNKS_FULL, /* ... for another thunk */
+    FORGET_REGISTERS,   /* all, because other register files may be used */
+    FORGET_COUNT
+};
+extern const char *const forget_cause_name[FORGET_COUNT];
+
+#define ENGINE_MNEMONICS (ZYDIS_MNEMONIC_MAX_VALUE + 1)
+struct engine_count {
+    uint64_t count, ns;
+};
+
+/* Every member consists of uint64_t, so that they can be summed. */
 struct engine_stats {
     uint64_t instructions; /* a translator's only if they are counted */
     uint64_t exits[CAUSE_COUNT];
+    uint64_t run_ns; /* time inside run(), halted time excluded */
+    /* Only if the machine is measured: where that went. Each moment belongs to the innermost cause;
+     * CAUSE_HALT, which is time outside of run(), is the VM's to add. */
+    uint64_t exit_ns[CAUSE_COUNT], guest_ns;
+    uint64_t forgets[FORGET_COUNT];
     uint64_t blocks_decoded, blocks_invalidated; /* decoded-instruction cache */
-    uint64_t tlb_misses;
     /* Binary translation. */
     uint64_t translations, translated_instructions, translate_ns, links, evictions;
-    uint64_t tlb_fills;   /* misses met by translated code */
-    uint64_t interpreted; /* instructions that it left to the interpreter */
-    uint64_t run_ns;      /* time inside run(), halted time excluded */
+    uint64_t retranslations; /* of what left too often: with more of it inlined */
+    uint64_t tlb_fills;      /* misses met by translated code */
+    /* Instructions of CAUSE_INSTRUCTION, by ZydisMnemonic, with all that they took; if measured. */
+    struct engine_count interpreted[ENGINE_MNEMONICS];
 };
 
 struct engine_ops {

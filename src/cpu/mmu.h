@@ -58,7 +58,6 @@ struct mmu {
     /* Which 2 MiB regions, and which 1 GiB regions, may have entries out of a larger page; hashed.
      */
     uint64_t large_filter, huge_filter;
-    uint64_t misses;
 };
 
 /* Where a page walk ended. */

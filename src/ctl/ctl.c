@@ -31,6 +31,7 @@ struct blob {
 struct doppel_vm {
     struct vm *vm;
     enum doppel_engine engine;
+    bool measured;
     /* What the boot image refers to. */
     struct blob kernel, initrd;
     char *kernel_name, *initrd_name, *command_line;
@@ -41,6 +42,7 @@ _Static_assert(sizeof(((struct doppel_end *)0)->report) == VM_REPORT_SIZE, "repo
 _Static_assert(DOPPEL_MAX_CPUS == VM_MAX_CPUS, "one limit");
 _Static_assert(DOPPEL_SERIAL_PORTS == BOARD_SERIAL_PORTS, "every serial port can be plugged in");
 _Static_assert(ARRAY_SIZE(((struct doppel_stats *)0)->exits) >= CAUSE_COUNT, "all causes fit");
+_Static_assert(ARRAY_SIZE(((struct doppel_stats *)0)->forgotten) >= FORGET_COUNT, "all fit");
 
 /* ---- Files ---- */
 
@@ -205,7 +207,7 @@ static bool create_vm(struct doppel_vm *d, const struct doppel_config *config, s
         .memory = config->memory,
         .image = d->image,
         .no_reboot = config->no_reboot,
-        .count_instructions = config->count_instructions,
+        .measure = config->measure,
         .debug_exit = config->debug_exit,
         .debug_console = config->debug_console,
         .debug_output = config->debug_output,
@@ -241,6 +243,7 @@ struct doppel_vm *doppel_create(const struct doppel_config *config, struct doppe
         return NULL;
     }
     d->engine = config->engine == DOPPEL_ENGINE_AUTO ? host_engine() : config->engine;
+    d->measured = config->measure;
     if (check_config(config, &err) < 0 || read_files(d, config, &err) < 0 ||
         !prepare_boot(d, config, &err) || !create_vm(d, config, &err)) {
         give_error(error, &err);
@@ -334,21 +337,58 @@ static uint64_t process_resident(void)
  */
 static void stats_work(struct doppel_stats *stats, const struct engine_stats *engine)
 {
-    const struct doppel_exit_count all[] = {
-        {"blocks-decoded", engine->blocks_decoded},
-        {"blocks-invalidated", engine->blocks_invalidated},
-        {"tlb-misses", engine->tlb_misses},
-        {"translations", engine->translations},
-        {"translated-instructions", engine->translated_instructions},
-        {"translation-us", engine->translate_ns / 1000},
-        {"links", engine->links},
-        {"evictions", engine->evictions},
-        {"tlb-fills", engine->tlb_fills},
-        {"interpreted", engine->interpreted},
+    const struct doppel_count all[] = {
+        {"blocks-decoded", engine->blocks_decoded, 0},
+        {"blocks-invalidated", engine->blocks_invalidated, 0},
+        {"translations", engine->translations, 0},
+        {"translated-instructions", engine->translated_instructions, 0},
+        {"translation-us", engine->translate_ns / 1000, 0},
+        {"links", engine->links, 0},
+        {"retranslations", engine->retranslations, 0},
+        {"evictions", engine->evictions, 0},
+        {"tlb-fills", engine->tlb_fills, 0},
     };
 
-    stats->work_kinds = engine->translations ? ARRAY_SIZE(all) : 3;
+    stats->work_kinds = engine->translations ? ARRAY_SIZE(all) : 2;
     memcpy(stats->work, all, stats->work_kinds * sizeof(all[0]));
+}
+
+/* The most frequent ones, in that order. */
+static void stats_interpreted(struct doppel_stats *stats, const struct engine_stats *engine)
+{
+    struct doppel_count *top = stats->interpreted;
+    unsigned used = 0;
+
+    for (unsigned i = 0; i < ENGINE_MNEMONICS; i++) {
+        const struct engine_count *count = &engine->interpreted[i];
+        unsigned at = used;
+
+        while (at > 0 && top[at - 1].count < count->count)
+            at--;
+        if (!count->count || at == ARRAY_SIZE(stats->interpreted))
+            continue;
+        used = MIN(used + 1, (unsigned)ARRAY_SIZE(stats->interpreted));
+        memmove(&top[at + 1], &top[at], (used - 1 - at) * sizeof(*top));
+        top[at] = (struct doppel_count){ZydisMnemonicGetString((ZydisMnemonic)i), count->count,
+                                        count->ns};
+    }
+    stats->interpreted_kinds = used;
+}
+
+static void stats_engine(struct doppel_stats *stats, const struct engine_stats *engine)
+{
+    stats->instructions = engine->instructions;
+    stats->run_ns = engine->run_ns;
+    stats->guest_ns = engine->guest_ns;
+    stats->exit_causes = CAUSE_COUNT;
+    for (unsigned i = 0; i < CAUSE_COUNT; i++)
+        stats->exits[i] =
+            (struct doppel_count){exit_cause_name[i], engine->exits[i], engine->exit_ns[i]};
+    stats->forget_causes = FORGET_COUNT;
+    for (unsigned i = 0; i < FORGET_COUNT; i++)
+        stats->forgotten[i] = (struct doppel_count){forget_cause_name[i], engine->forgets[i], 0};
+    stats_work(stats, engine);
+    stats_interpreted(stats, engine);
 }
 
 void doppel_stats(struct doppel_vm *d, struct doppel_stats *stats)
@@ -358,16 +398,12 @@ void doppel_stats(struct doppel_vm *d, struct doppel_stats *stats)
     vm_stats(d->vm, &inner);
     *stats = (struct doppel_stats){
         .engine = doppel_engine_name(d->engine),
-        .instructions = inner.engine.instructions,
-        .run_ns = inner.engine.run_ns,
         .elapsed_ns = inner.elapsed_ns,
         .guest_resident = inner.resident,
         .resident = process_resident(),
-        .exit_causes = CAUSE_COUNT,
+        .measured = d->measured,
     };
-    for (unsigned i = 0; i < CAUSE_COUNT; i++)
-        stats->exits[i] = (struct doppel_exit_count){exit_cause_name[i], inner.engine.exits[i]};
-    stats_work(stats, &inner.engine);
+    stats_engine(stats, &inner.engine);
 }
 
 const char *doppel_version(void)

@@ -55,8 +55,8 @@ struct doppel_config {
     bool debug_console; /* port 0xe9: bytes go to debug_output */
     void (*debug_output)(void *opaque, const void *data, size_t size);
     void *debug_opaque;
-    bool no_reboot;          /* a guest reset ends the VM */
-    bool count_instructions; /* for doppel_stats; a translated guest runs slower then */
+    bool no_reboot; /* a guest reset ends the VM */
+    bool measure;   /* for doppel_stats: count instructions and time; the guest runs slower then */
     void (*progress)(void *opaque, const char *what, int percent); /* while creating; may be NULL */
     void *progress_opaque;
 };
@@ -79,9 +79,9 @@ struct doppel_end {
     char report[16384]; /* DOPPEL_CRASHED: lines of text: registers, the last instructions */
 };
 
-struct doppel_exit_count {
-    const char *cause;
-    uint64_t count;
+struct doppel_count {
+    const char *name;
+    uint64_t count, ns; /* all that it took, if measured */
 };
 
 struct doppel_stats {
@@ -91,10 +91,17 @@ struct doppel_stats {
     uint64_t elapsed_ns;     /* since doppel_start */
     uint64_t guest_resident; /* bytes of guest RAM resident on the host */
     uint64_t resident;       /* bytes of the whole process */
-    struct doppel_exit_count exits[32];
+    bool measured;
+    uint64_t guest_ns;             /* of run_ns, in the guest's code; if measured */
+    struct doppel_count exits[32]; /* by cause; halted time is not in run_ns */
     unsigned exit_causes;
-    struct doppel_exit_count work[16]; /* what the engine did besides: decoding, translating, ... */
+    struct doppel_count forgotten[16]; /* why decoded or translated code was forgotten */
+    unsigned forget_causes;
+    struct doppel_count work[16]; /* what the engine did besides: decoding, translating, ... */
     unsigned work_kinds;
+    /* If measured: what translated code left to the interpreter most often. */
+    struct doppel_count interpreted[10];
+    unsigned interpreted_kinds;
 };
 
 /* Fills in the defaults: one vCPU, 512 MiB, engine auto. */

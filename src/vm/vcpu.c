@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* ---- Sleeping and waking ---- */
 
@@ -142,6 +143,22 @@ static void report_crash(struct vm_cpu *cpu)
     free(report);
 }
 
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+static void halt(struct vm_cpu *cpu)
+{
+    uint64_t start = now_ns();
+
+    sleep_until(cpu, UINT32_MAX);
+    cpu->halted_ns += now_ns() - start;
+}
+
 static void run_once(struct vm_cpu *cpu)
 {
     const uint32_t outside = CPU_REQ_INIT | CPU_REQ_SIPI | CPU_REQ_KICK;
@@ -156,7 +173,7 @@ static void run_once(struct vm_cpu *cpu)
     }
     switch (cpu->vm->ops->run(cpu->vcpu)) {
     case EXIT_KICK: break;
-    case EXIT_HALT: sleep_until(cpu, UINT32_MAX); break;
+    case EXIT_HALT: halt(cpu); break;
     case EXIT_SHUTDOWN: report_crash(cpu); break;
     }
 }

@@ -102,7 +102,7 @@ static bool create_machine(struct vm *vm, const struct vm_config *config, struct
         return false;
     clock_pause(m->clock); /* until vm_start */
     m->cpus = config->cpus;
-    m->count_instructions = config->count_instructions;
+    m->measure = config->measure;
     x86_model_default(&m->model, config->cpus, clock_tsc_hz(m->clock));
     return true;
 }
@@ -336,6 +336,7 @@ void vm_stats(struct vm *vm, struct vm_stats *stats)
         vm->ops->stats(vm->cpu[i].vcpu, &one);
         for (unsigned k = 0; k < sizeof(one) / sizeof(uint64_t); k++)
             ((uint64_t *)&stats->engine)[k] += ((const uint64_t *)&one)[k];
+        stats->engine.exit_ns[CAUSE_HALT] += vm->cpu[i].halted_ns;
     }
     stats->elapsed_ns = clock_now(vm->machine.clock) - vm->start_ns;
     stats->resident = mem_resident(vm->machine.mem);

@@ -23,6 +23,7 @@ struct vm_cpu {
     pthread_mutex_t lock;
     pthread_cond_t woken;
     _Atomic bool sleeping;
+    uint64_t halted_ns; /* slept while the guest had halted it */
 };
 
 struct vm {

@@ -81,7 +81,8 @@ def results():
             "one-busy": test("smp", bt=[2.0]), "two-busy": test("smp", bt=[1.0]),
         },
         "boot": {"bt": {"first_ns": [5e8], "shell_ns": [6e8], "statistics":
-                        {"resident": 60 << 20, "guest_resident": 20 << 20}},
+                        {"resident": 60 << 20, "guest_resident": 20 << 20,
+                         "work": {"translation-us": 300, "translated-instructions": 250}}},
                  "tcg-microvm": {"first_ns": [1e9], "shell_ns": [2e9]}},
         "paths": {"bt": {"syscall": {"instructions": 300, "syscall": 1.0, "port": 0.001}}},
         "errors": ["tcg: gcc: exit status 1"], "clock": {"bt": {1: 0.001}, "tcg": {1: -0.35, 2: 0}},
@@ -103,7 +104,8 @@ def check_report():
         "computing, times native": True, "computing, times as fast as TCG": True,
         "operating system, times as fast as TCG": False, "null system call": False,
         "tests slower than TCG": False, "boot to the first program, times TCG's microvm": True,
-        "two busy threads, times one": True, "monitor's memory beyond the guest's": True}, reached
+        "two busy threads, times one": True, "translation, for each guest instruction": False,
+        "monitor's memory beyond the guest's": True}, reached
     partial = results()
     partial["host"]["whole"] = False
     assert report.targets(report.Found(partial))[1] == []
@@ -116,6 +118,8 @@ def check_report():
     assert "**geometric mean**" in table and "exit status 1" in table, table
     assert "clock of tcg was -35.0% off" in table and "clock of bt" not in table, table
     assert "MISSED   null system call: 251.50 ns (at most 250 ns)" in said.getvalue()
+    assert "MISSED   translation, for each guest instruction: 1200.00 ns" in said.getvalue()
+    assert "| bt | 500 ms | 600 ms | 0.50 | 40 MiB | 1.2 µs |" in table, table
     assert [report.human_time(ns) for ns in (0.5, 999, 12345, 2.5e9)] == \
         ["0.5 ns", "999 ns", "12.3 µs", "2.5 s"]
     machine = machines.Machine.__new__(machines.Machine)

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 
 from vm import (BOOT_TIMEOUT, DOPPEL, check, check_complaint, check_run, environment, guest, main,
                 run)
@@ -22,6 +23,10 @@ def status_and_statistics():
     check(stats["elapsed_ns"] >= stats["run_ns"] > 0, "time executing and elapsed do not fit")
     check(stats["resident"] >= stats["guest_resident"] > 30 << 20, "too little memory")
     check(sum(stats["exits"].values()) > 1000, "hardly any exits")
+    spent = sum(ns for cause, ns in stats["exit_ns"].items() if cause != "halt") + stats["guest_ns"]
+    check(0.8 < spent / stats["run_ns"] < 1.1, f"{spent} of {stats['run_ns']} ns are explained")
+    for cause in ("port", "msr", "page-fault", "interrupt", "tlb-miss", "syscall"):
+        check(stats["exits"][cause] > 0 and stats["exit_ns"][cause] > 0, cause)
 
 
 def statistics_on_signal():
@@ -34,6 +39,7 @@ def statistics_on_signal():
             check(process.stdout.readline() == b"up\n", "the command did not begin")
             process.send_signal(signal.SIGUSR1)
             first = json.loads(process.stderr.readline())
+            time.sleep(0.3)
             output, last = process.communicate(b"still there\n", BOOT_TIMEOUT)
         finally:
             process.kill()
@@ -41,6 +47,22 @@ def statistics_on_signal():
     check(process.returncode == 0, f"status {process.returncode}")
     check(output == b"still there\n", output)
     check(0 < first["instructions"] < last["instructions"], first, last)
+    check(first["exits"]["halt"] < last["exits"]["halt"], "it halted while it waited")
+    check(first["exit_ns"]["halt"] < last["exit_ns"]["halt"], "and that took time")
+
+
+def statistics_as_text():
+    """The same for people: a table for each kind of count."""
+    guest("vmlinuz-6.1"), guest("initrd.img")
+    done = run("run", "--engine", "bt", "--stats", "--", "true")
+    check(done.returncode == 0, f"status {done.returncode}: {done.stderr!r}")
+    text = done.stderr.decode()
+    check(re.search(r"^ +exits +count +total +mean$", text, re.M), text)
+    check(re.search(r"^ +syscall +\d+ +\d+\.\d+ ms +\d+\.\d+ us$", text, re.M), text)
+    check(re.search(r"^ +guest's own code +\d+\.\d+ ms$", text, re.M), text)
+    check(re.search(r"^ +code-written +\d+$", text, re.M), text)
+    check(re.search(r"^ +[a-z0-9]+ +\d+ +\d+\.\d+ ms +\d+\.\d+ us$",
+                    text[text.index("  interpreted "):], re.M), text)
 
 
 def streams():
@@ -74,4 +96,4 @@ def panic():
     check_complaint(run("run", "--append", "rdinit=/nonesuch", "--", "true"), "panicked", "root fs")
 
 
-main(status_and_statistics, statistics_on_signal, streams, failures, power, panic)
+main(status_and_statistics, statistics_on_signal, statistics_as_text, streams, failures, power, panic)

@@ -268,7 +268,7 @@ static void test_stop_and_stats(void **unused)
     struct doppel_stats stats;
     struct doppel_end end;
 
-    config.count_instructions = true;
+    config.measure = true;
     vm = doppel_create(&config, NULL);
     assert_int_equal(doppel_start(vm, NULL), 0);
     doppel_wait(vm, 50, NULL);
@@ -284,7 +284,7 @@ static void test_stop_and_stats(void **unused)
     assert_true(stats.resident >= stats.guest_resident);
     assert_true(stats.exit_causes > 0);
     for (unsigned i = 0; i < stats.exit_causes; i++)
-        assert_non_null(stats.exits[i].cause);
+        assert_non_null(stats.exits[i].name);
     doppel_destroy(vm);
 }
 

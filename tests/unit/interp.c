@@ -495,6 +495,70 @@ static void test_counts(void **unused)
     assert_int_equal(stats().instructions - before, 2 + 1);
 }
 
+static uint64_t measured_ns(const struct engine_stats *s)
+{
+    uint64_t sum = s->guest_ns;
+
+    for (unsigned i = 0; i < CAUSE_COUNT; i++)
+        sum += s->exit_ns[i];
+    return sum;
+}
+
+/* All time inside run() is put down to something, once; exits are counted by what caused them. */
+static void test_measures(void **unused)
+{
+    enum { ROUNDS = 50000 };
+    struct engine_stats before, after;
+    struct x86_cpu cpu;
+    uint64_t sum;
+
+    rig_clear(rig);
+    PUT(CODE, 0xE6, 0x80, 0x0F, 0xA2, 0xFF, 0xCE, 0x75, 0xF8); /* 1: out; cpuid; dec esi; jnz 1b */
+    PUT(CODE + 8, 0x8B, 0x04, 0x25, 0, 0, 0, 0x40);            /* mov eax, [40000000h] */
+    before = stats();
+    rig_state_64(rig, &cpu, CODE);
+    cpu.reg[X86_RSI] = ROUNDS;
+    assert_int_equal(run(&cpu), EXIT_HALT);
+    assert_int_equal(vector_of(&cpu), X86_PF);
+    after = stats();
+    assert_int_equal(after.exits[CAUSE_PORT] - before.exits[CAUSE_PORT], ROUNDS);
+    assert_int_equal(after.exits[CAUSE_CPUID] - before.exits[CAUSE_CPUID], ROUNDS);
+    assert_int_equal(after.exits[CAUSE_PAGE_FAULT] - before.exits[CAUSE_PAGE_FAULT], 1);
+    assert_true(after.exit_ns[CAUSE_PORT] > before.exit_ns[CAUSE_PORT]);
+    assert_true(after.exit_ns[CAUSE_CPUID] > before.exit_ns[CAUSE_CPUID]);
+    assert_true(after.exit_ns[CAUSE_PAGE_FAULT] > before.exit_ns[CAUSE_PAGE_FAULT]);
+    assert_true(after.guest_ns > before.guest_ns);
+    sum = measured_ns(&after) - measured_ns(&before);
+    assert_in_range(sum, (after.run_ns - before.run_ns) / 10 * 7,
+                    (after.run_ns - before.run_ns) / 10 * 11);
+    if (is_interp()) {
+        assert_int_equal(after.exits[CAUSE_INSTRUCTION], 0);
+        return;
+    }
+    assert_true(after.exits[CAUSE_TRANSLATION] > before.exits[CAUSE_TRANSLATION]);
+    assert_in_range(after.interpreted[ZYDIS_MNEMONIC_CPUID].count, 1, ROUNDS);
+    assert_true(after.interpreted[ZYDIS_MNEMONIC_CPUID].ns > 0);
+    assert_int_equal(after.interpreted[ZYDIS_MNEMONIC_RSM].count, 0);
+}
+
+/* What was forgotten is put down to its cause. */
+static void test_forgets(void **unused)
+{
+    uint64_t written, mapping;
+    struct x86_cpu cpu;
+
+    rig_clear(rig);
+    PUT(CODE, 0xC6, 0x05, 1, 0, 0, 0, 0x2A);      /* mov byte [rip+1], 2Ah */
+    PUT(CODE + 7, 0xB8, 0, 0, 0, 0);              /* mov eax, 0 */
+    PUT(CODE + 12, 0x0F, 0x01, 0x3C, 0x24, 0xF4); /* invlpg [rsp]; hlt */
+    written = stats().forgets[FORGET_WRITTEN];
+    mapping = stats().forgets[FORGET_MAPPING];
+    rig_state_64(rig, &cpu, CODE);
+    assert_int_equal(run(&cpu), EXIT_HALT);
+    assert_int_equal(stats().forgets[FORGET_WRITTEN] - written, 1);
+    assert_int_equal(stats().forgets[FORGET_MAPPING] - mapping, 1);
+}
+
 /* The APIC counts in the clock's TSC; the guest may have moved its own. */
 static void test_tsc_deadline(void **unused)
 {
@@ -788,6 +852,8 @@ int main(void)
         cmocka_unit_test(test_state_round_trip),
         cmocka_unit_test(test_history),
         cmocka_unit_test(test_counts),
+        cmocka_unit_test(test_measures),
+        cmocka_unit_test(test_forgets),
         cmocka_unit_test(test_tsc_deadline),
         cmocka_unit_test(test_nmi_blocking),
         cmocka_unit_test(test_debug_exceptions),

@@ -199,7 +199,7 @@ struct rig *rig_create(unsigned cpus, size_t arena)
 
     if (!rig)
         return NULL;
-    *rig = (struct rig){.machine = {.cpus = cpus, .count_instructions = true}};
+    *rig = (struct rig){.machine = {.cpus = cpus, .measure = true}};
     m = &rig->machine;
     m->mem = mem_create(RIG_RAM, &err);
     m->bus = m->mem ? bus_create(&err) : NULL;

@@ -442,7 +442,8 @@ static void test_pause(void **unused)
     vm_stats(vm, &stats);
     assert_true(stats.elapsed_ns > elapsed);
     assert_int_equal(stats.engine.exits[CAUSE_HALT], 1);
-    vm_pause(vm); /* and ended while paused */
+    assert_int_equal(stats.engine.exit_ns[CAUSE_HALT], 0); /* it never was */
+    vm_pause(vm);                                          /* and ended while paused */
     vm_stop(vm);
     assert_int_equal(end_of(vm).outcome, VM_STOPPED);
 }

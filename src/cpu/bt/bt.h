@@ -166,7 +166,8 @@ struct bt {
     bool full;      /* no room for another translation: forget all */
     unsigned files; /* BT_VECTORS, BT_X87: what translations may use */
 
-    uint64_t translations, translated_instructions, links, fills, ones, lookups_missed, clears;
+    uint64_t translations, translated_instructions, links, fills, clears;
+    uint64_t retranslations;
     uint64_t translate_ns;
 };
 

@@ -99,7 +99,7 @@ static bool can_run(struct bt *bt)
         files |= BT_X87;
     if (files != bt->files) {
         bt->files = files;
-        interp_forget(&bt->c);
+        interp_forget(&bt->c, FORGET_REGISTERS);
     }
     return true;
 }
@@ -154,9 +154,12 @@ static const void *code_for(struct bt *bt, struct block *b)
     if (!b->cached || ++b->heat < bt->switches.heat || b->heat >= BT_NEVER)
         return NULL;
     b->heat = 0; /* for another context */
+    bt->c.exits[CAUSE_TRANSLATION]++;
+    meter_switch(bt->c.meter, CAUSE_TRANSLATION);
     start = now_ns();
     code = bt_translate(bt, b, &bt->full);
     bt->translate_ns += now_ns() - start;
+    meter_restore(bt->c.meter);
     if (bt->clears != clears)
         return NULL;
     b->code[bt->c.context] = code;
@@ -179,7 +182,6 @@ static const void *run_one(struct bt *bt, uint32_t index)
     const void *code = index == BT_NO_SITE ? NULL : bt->run + site->retry;
     uint64_t clears = bt->clears, unmaps = bt->unmaps, next = code ? bt->page + site->next : 0;
 
-    bt->ones++;
     bt->link_site = 0;
     interp_execute_one(&bt->c);
     if (!code || clears != bt->clears || bt->c.x.reg[X86_RIP] != next || is_due(&bt->c) ||
@@ -202,6 +204,7 @@ static const void *fill(struct bt *bt)
     struct vcpu *c = &bt->c;
 
     bt->fills++;
+    meter_switch(c->meter, CAUSE_TLB_MISS);
     if (bt->switches.forgetful)
         mmu_table_clear(c->mmu.table[c->context]);
     c->x.reg[X86_RIP] = bt->page + site.offset;
@@ -209,6 +212,7 @@ static const void *fill(struct bt *bt)
     note_history(c);
     if (interp_fill(c, bt->address, site.size, site.write)) {
         c->instructions += site.left;
+        meter_restore(c->meter);
         return bt->run + site.retry;
     }
     return run_one(bt, BT_NO_SITE);
@@ -218,8 +222,12 @@ static const void *fill(struct bt *bt)
 static const void *go(struct bt *bt, const void *code)
 {
     uint64_t *rip = &bt->c.x.reg[X86_RIP];
+    int why;
 
-    switch (bt->enter(bt, code)) {
+    meter_switch(bt->c.meter, METER_GUEST);
+    why = bt->enter(bt, code);
+    meter_restore(bt->c.meter);
+    switch (why) {
     case BT_NEXT: bt->link_site = 0; return NULL;
     case BT_LINK:
         *rip = bt->page + bt->offset;
@@ -251,6 +259,7 @@ static const void *find_code(struct bt *bt)
     const void *code;
     struct block *b;
 
+    c->exits[CAUSE_LOOKUP]++;
     set_space(bt);
     /* A link goes past the check of the code's age, so it must not be to what the table knows. */
     code = bt->link_site ? NULL : known_code(bt, rip);
@@ -282,7 +291,7 @@ static void bt_run(struct vcpu *c)
     bt->link_site = 0; /* an interrupt may have come since */
     if (bt->full) {
         bt->full = false;
-        interp_forget(c);
+        interp_forget(c, FORGET_CODE_FULL);
     }
     do {
         const void *code;
@@ -304,14 +313,14 @@ static void bt_stats(const struct vcpu *c, struct engine_stats *stats)
 {
     const struct bt *bt = (const struct bt *)c;
 
-    if (!c->engine->machine.count_instructions)
+    if (!c->engine->machine.measure)
         stats->instructions = 0; /* but those that were interpreted */
     stats->translations = bt->translations;
     stats->translated_instructions = bt->translated_instructions;
     stats->translate_ns = bt->translate_ns;
     stats->links = bt->links;
     stats->tlb_fills = bt->fills;
-    stats->interpreted = bt->ones;
+    stats->retranslations = bt->retranslations;
     stats->evictions = bt->clears;
 }
 

@@ -41,6 +41,6 @@ bool interp_fill(struct vcpu *c, uint64_t linear, unsigned size, bool write);
  * generation on. May let other vCPUs run, and so have everything forgotten. */
 void interp_watch_code(struct vcpu *c, uint64_t gpa, uint64_t size);
 /* Forgets all decoded blocks (and has the accelerator forget). */
-void interp_forget(struct vcpu *c);
+void interp_forget(struct vcpu *c, enum forget_cause cause);
 
 #endif

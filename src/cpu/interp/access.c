@@ -65,8 +65,10 @@ static void span_translate(struct vcpu *c, const struct uop *op, uint64_t linear
     uint32_t error;
     uint8_t *host;
     uint64_t gpn;
+    unsigned before;
 
-    c->mmu.misses++;
+    c->exits[CAUSE_TLB_MISS]++;
+    before = meter_switch(c->meter, CAUSE_TLB_MISS);
     if (mmu_walk(c->mem, &c->x, linear, access, context, &page, &error) != 0)
         raise_page_fault(c, op, linear, error);
     gpn = page.gpa >> MEM_PAGE_SHIFT;
@@ -80,6 +82,7 @@ static void span_translate(struct vcpu *c, const struct uop *op, uint64_t linear
         span->in_place = false;
     if (span->in_place)
         mmu_fill(&c->mmu, context, access, linear, host, &page);
+    meter_switch(c->meter, before);
 }
 
 /* Translates all of an operand before any of it is touched. Returns the number of spans. */
@@ -111,14 +114,22 @@ static unsigned operand_spans(struct vcpu *c, const struct uop *op, uint64_t lin
 
 static uint64_t mmio_read(struct vcpu *c, uint64_t gpa, unsigned size)
 {
+    unsigned before = meter_switch(c->meter, CAUSE_MMIO);
+    uint64_t value;
+
     c->exits[CAUSE_MMIO]++;
     if ((gpa ^ c->apic_page) < MEM_PAGE_SIZE)
-        return c->port->apic_ops->mmio_read(c->port->apic, gpa & (MEM_PAGE_SIZE - 1), size);
-    return bus_read(c->bus, BUS_MMIO, gpa, size);
+        value = c->port->apic_ops->mmio_read(c->port->apic, gpa & (MEM_PAGE_SIZE - 1), size);
+    else
+        value = bus_read(c->bus, BUS_MMIO, gpa, size);
+    meter_switch(c->meter, before);
+    return value;
 }
 
 static void mmio_write(struct vcpu *c, uint64_t gpa, unsigned size, uint64_t value)
 {
+    unsigned before = meter_switch(c->meter, CAUSE_MMIO);
+
     c->exits[CAUSE_MMIO]++;
     if ((gpa ^ c->apic_page) < MEM_PAGE_SIZE) {
         c->port->apic_ops->mmio_write(c->port->apic, gpa & (MEM_PAGE_SIZE - 1), size, value);
@@ -126,6 +137,7 @@ static void mmio_write(struct vcpu *c, uint64_t gpa, unsigned size, uint64_t val
     } else {
         bus_write(c->bus, BUS_MMIO, gpa, size, value);
     }
+    meter_switch(c->meter, before);
 }
 
 /* The widest power of two that LEFT bytes at GPA can be accessed by. */
@@ -180,8 +192,10 @@ static void span_write(struct vcpu *c, const struct span *span, const uint8_t *b
 {
     if (span->host) {
         host_store(span->host, buf, span->size);
-        if (!span->in_place && code_written(c->engine, c, span->gpa, span->size))
+        if (!span->in_place && code_written(c->engine, c, span->gpa, span->size)) {
+            c->forgets[FORGET_WRITTEN]++;
             block_check(c);
+        }
         return;
     }
     for (unsigned done = 0; done < span->size;) {

@@ -116,10 +116,11 @@ static void abandon(struct block *b)
 
 /* Forgets all that C has decoded; a block under way ends after its present instruction. On C's own
  * thread or at a safe point. */
-static void drop_all(struct vcpu *c)
+static void drop_all(struct vcpu *c, enum forget_cause cause)
 {
     struct block_cache *cache = c->blocks;
 
+    c->forgets[cause]++;
     if (c->block)
         abandon(c->block);
     c->link = 2;
@@ -141,15 +142,15 @@ void block_renew_thunks(struct vcpu *c)
     if (thunk_cache_full(e->thunks)) { /* no other vCPU was faster */
         for (unsigned i = 0; i < e->machine.cpus; i++)
             if (e->vcpu[i])
-                drop_all(e->vcpu[i]);
+                drop_all(e->vcpu[i], FORGET_THUNKS_FULL);
         thunk_cache_clear(e->thunks);
     }
     safepoint_resume(&e->safepoint, true);
 }
 
-void interp_forget(struct vcpu *c)
+void interp_forget(struct vcpu *c, enum forget_cause cause)
 {
-    drop_all(c);
+    drop_all(c, cause);
     c->block = NULL;
 }
 
@@ -255,16 +256,19 @@ static uint64_t fetch_gpa(struct vcpu *c, uint64_t linear)
     enum mmu_context context = cpl(c) == 3 ? MMU_USER : MMU_SUPER;
     const struct mmu_entry *entry = mmu_entry(c->mmu.table[context], MMU_EXEC, linear);
     struct mmu_page page;
+    unsigned before;
     uint32_t error;
 
     /* Here the addend leads to the guest physical address. */
     if (mmu_hit(entry, linear, 1))
         return linear + entry->addend;
-    c->mmu.misses++;
+    c->exits[CAUSE_TLB_MISS]++;
+    before = meter_switch(c->meter, CAUSE_TLB_MISS);
     if (mmu_walk(c->mem, &c->x, linear, MMU_EXEC, context, &page, &error) != 0)
         raise_page_fault(c, NULL, linear, error);
     mmu_fill(&c->mmu, context, MMU_EXEC, linear,
              (void *)(uintptr_t)ALIGN_DOWN(page.gpa, MEM_PAGE_SIZE), &page);
+    meter_switch(c->meter, before);
     return page.gpa;
 }
 
@@ -311,6 +315,7 @@ static unsigned decode_one(struct vcpu *c, const uint8_t *bytes, unsigned availa
         return 1;
     }
     op->len = (uint8_t)length;
+    op->mnemonic = (uint16_t)insn.z.mnemonic;
     *ends = select_uop(c, &insn, c->mode, op);
     return (unsigned)length;
 }
@@ -346,7 +351,7 @@ static struct block *decode_block(struct vcpu *c, uint64_t rip, uint64_t linear,
     bool ends = false;
 
     if (cache->used + BLOCK_SIZE > cache->size)
-        drop_all(c);
+        drop_all(c, FORGET_BLOCKS_FULL);
     drops = cache->drops;
     b = (struct block *)(cache->arena + cache->used);
     *b = (struct block){.page = page, .gpa = gpa, .mode = (uint8_t)mode};
@@ -475,6 +480,7 @@ void block_flush_page(struct vcpu *c, uint64_t linear, bool large)
 
     group =
         c->blocks->jump + ((group - c->blocks->jump) & ~(ptrdiff_t)((1 << JUMP_GROUP_BITS) - 1));
+    c->forgets[FORGET_MAPPING]++;
     if (c->engine->accelerator)
         c->engine->accelerator->unmapped(c, linear, large);
     if (large)

@@ -120,6 +120,8 @@ static void write_cr4(struct vcpu *c, const struct uop *op, uint64_t value)
 
 void write_cr(struct vcpu *c, const struct uop *op, unsigned n, uint64_t value)
 {
+    unsigned before = meter_switch(c->meter, CAUSE_CONTROL_REGISTER);
+
     c->exits[CAUSE_CONTROL_REGISTER]++;
     switch (n) {
     case 0: write_cr0(c, op, value); break;
@@ -134,6 +136,7 @@ void write_cr(struct vcpu *c, const struct uop *op, unsigned n, uint64_t value)
         break;
     default: raise_fault(c, op, X86_UD);
     }
+    meter_switch(c->meter, before);
 }
 
 const struct uop *op_mov_to_cr(struct vcpu *c, const struct uop *op)
@@ -239,6 +242,7 @@ const struct uop *op_mov_to_dr(struct vcpu *c, const struct uop *op)
 const struct uop *op_invlpg(struct vcpu *c, const struct uop *op)
 {
     uint64_t linear = ea_offset(c, op);
+    unsigned before;
 
     require_cpl0(c, op);
     if (op->asize == 2)
@@ -249,7 +253,9 @@ const struct uop *op_invlpg(struct vcpu *c, const struct uop *op)
     if (!in_64(c))
         linear = (uint32_t)linear;
     c->exits[CAUSE_TLB_FLUSH]++;
+    before = meter_switch(c->meter, CAUSE_TLB_FLUSH);
     flush_page(c, linear, c->x.cr3 & 0xFFF);
+    meter_switch(c->meter, before);
     return end_block(c, op);
 }
 
@@ -257,6 +263,7 @@ const struct uop *op_invpcid(struct vcpu *c, const struct uop *op)
 {
     uint64_t type = in_64(c) ? REG64(c, op->dst) : REG32(c, op->dst);
     uint64_t at, pcid, linear;
+    unsigned before;
 
     require_cpl0(c, op);
     at = ea_linear(c, op, 16, MMU_READ);
@@ -266,6 +273,7 @@ const struct uop *op_invpcid(struct vcpu *c, const struct uop *op)
         (type == 0 && !is_canonical(linear)))
         raise_error(c, op, X86_GP, 0);
     c->exits[CAUSE_TLB_FLUSH]++;
+    before = meter_switch(c->meter, CAUSE_TLB_FLUSH);
     if (type == 0) {
         flush_page(c, linear, (unsigned)pcid);
     } else if (type == 1) {
@@ -274,6 +282,7 @@ const struct uop *op_invpcid(struct vcpu *c, const struct uop *op)
     } else {
         flush_translations(c);
     }
+    meter_switch(c->meter, before);
     return end_block(c, op);
 }
 

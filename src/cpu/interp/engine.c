@@ -125,6 +125,8 @@ static size_t vcpu_size(const struct interp *e)
 
 static void vcpu_free(const struct interp *e, struct vcpu *c)
 {
+    block_cache_destroy(c->blocks);
+    free(c->meter);
     munmap(c, vcpu_size(e));
 }
 
@@ -136,7 +138,6 @@ static void interp_vcpu_destroy(struct vcpu *c)
     c->engine->safepoint.port[c->port->id] = NULL;
     if (c->engine->accelerator)
         c->engine->accelerator->destroy(c);
-    block_cache_destroy(c->blocks);
     vcpu_free(c->engine, c);
 }
 
@@ -156,15 +157,18 @@ static struct vcpu *interp_vcpu_create(struct engine *engine, struct cpu_port *p
     c->mem = e->machine.mem;
     c->bus = e->machine.bus;
     c->blocks = block_cache_create(e->arena_size, err);
-    if (!c->blocks) {
+    c->meter = e->machine.measure ? calloc(1, sizeof(*c->meter)) : NULL;
+    if (!c->blocks || (e->machine.measure && !c->meter)) {
+        error_set(err, ENOMEM, "out of memory for vCPU %u", port->id);
         vcpu_free(e, c);
         return NULL;
     }
+    if (c->meter)
+        c->meter->base = e->accelerator ? (unsigned)CAUSE_LOOKUP : (unsigned)METER_GUEST;
     mmu_init(&c->mmu);
     x86_cpu_reset(&c->x);
     state_changed(c);
     if (e->accelerator && e->accelerator->create(c, err) != 0) {
-        block_cache_destroy(c->blocks);
         vcpu_free(e, c);
         return NULL;
     }
@@ -197,16 +201,31 @@ static void interp_gpn_changed(struct engine *engine, uint64_t gpn)
     safepoint_resume(&e->safepoint, false);
 }
 
+static void meter_stats(const struct vcpu *c, struct engine_stats *stats)
+{
+    const struct meter *m = c->meter;
+    double ns = 1e9 / (double)clock_tsc_hz(c->engine->machine.clock);
+
+    for (unsigned i = 0; i < CAUSE_COUNT; i++)
+        stats->exit_ns[i] = (uint64_t)((double)m->ticks[i] * ns);
+    stats->guest_ns = (uint64_t)((double)m->ticks[METER_GUEST] * ns);
+    for (unsigned i = 0; i < ENGINE_MNEMONICS; i++)
+        stats->interpreted[i] = (struct engine_count){
+            m->mnemonic[i].count, (uint64_t)((double)m->mnemonic[i].ticks * ns)};
+}
+
 static void interp_stats(const struct vcpu *c, struct engine_stats *stats)
 {
     *stats = (struct engine_stats){
         .instructions = c->instructions,
         .blocks_decoded = block_decoded(c->blocks),
         .blocks_invalidated = block_invalidated(c->blocks),
-        .tlb_misses = c->mmu.misses,
         .run_ns = c->run_ns,
     };
     memcpy(stats->exits, c->exits, sizeof(stats->exits));
+    memcpy(stats->forgets, c->forgets, sizeof(stats->forgets));
+    if (c->meter)
+        meter_stats(c, stats);
     if (c->engine->accelerator)
         c->engine->accelerator->stats(c, stats);
 }

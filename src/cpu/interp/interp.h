@@ -21,6 +21,7 @@
 #include "base/util.h"
 #include "cpu/engine.h"
 #include "cpu/interp/thunk.h"
+#include "cpu/meter.h"
 #include "cpu/mmu.h"
 #include "cpu/safepoint.h"
 #include "x86/insn.h"
@@ -54,6 +55,7 @@ struct uop {
     uint8_t
         number;   /* of the instruction in its block; operands may be made up in copies of a uop */
     uint16_t off; /* of the instruction from the block's start */
+    uint16_t mnemonic;
 };
 
 /* What the decode caches of all vCPUs know about a guest page, so that whoever writes to it can
@@ -177,7 +179,8 @@ struct vcpu {
     uint64_t history[HISTORY]; /* RIP at the start of the last blocks */
     unsigned history_at;
     uint32_t clears; /* mmu.clears, as the accelerator knows it */
-    uint64_t exits[CAUSE_COUNT];
+    uint64_t exits[CAUSE_COUNT], forgets[FORGET_COUNT];
+    struct meter *meter; /* or NULL */
     uint64_t run_ns;
     unsigned pauses; /* PAUSEs since the last interrupt, to give the core away now and then */
 

@@ -244,15 +244,19 @@ static const struct uop *fast_enter(struct vcpu *c, struct x86_seg cs, struct x8
 const struct uop *op_syscall(struct vcpu *c, const struct uop *op)
 {
     uint16_t selector = (uint16_t)(c->x.star >> 32 & 0xFFFC);
+    unsigned before;
 
     if (!(c->x.efer & X86_EFER_SCE) || !in_64(c))
         raise_fault(c, op, X86_UD);
     c->exits[CAUSE_SYSCALL]++;
+    before = meter_switch(c->meter, CAUSE_SYSCALL);
     c->x.reg[X86_RCX] = next_rip(c, op);
     c->x.reg[X86_R11] = flags_get(c);
     flags_set(c, (flags_get(c) & ~(c->x.sfmask | X86_FLAG_RF)) | X86_FLAG_ONE);
-    return fast_enter(c, flat_code(selector, 0, true), flat_stack((uint16_t)(selector + 8), 0),
-                      c->x.lstar);
+    fast_enter(c, flat_code(selector, 0, true), flat_stack((uint16_t)(selector + 8), 0),
+               c->x.lstar);
+    meter_switch(c->meter, before);
+    return NULL;
 }
 
 const struct uop *op_sysret(struct vcpu *c, const struct uop *op)
@@ -275,14 +279,18 @@ const struct uop *op_sysenter(struct vcpu *c, const struct uop *op)
 {
     uint16_t selector = (uint16_t)(c->x.sysenter_cs & 0xFFFC);
     bool long_mode = in_long_mode(c);
+    unsigned before;
 
     if (in_real(c) || !selector)
         raise_error(c, op, X86_GP, 0);
     c->exits[CAUSE_SYSCALL]++;
+    before = meter_switch(c->meter, CAUSE_SYSCALL);
     flags_set(c, flags_get(c) & ~(uint64_t)(X86_FLAG_VM | X86_FLAG_IF | X86_FLAG_RF));
     c->x.reg[X86_RSP] = long_mode ? c->x.sysenter_esp : (uint32_t)c->x.sysenter_esp;
-    return fast_enter(c, flat_code(selector, 0, long_mode), flat_stack((uint16_t)(selector + 8), 0),
-                      long_mode ? c->x.sysenter_eip : (uint32_t)c->x.sysenter_eip);
+    fast_enter(c, flat_code(selector, 0, long_mode), flat_stack((uint16_t)(selector + 8), 0),
+               long_mode ? c->x.sysenter_eip : (uint32_t)c->x.sysenter_eip);
+    meter_switch(c->meter, before);
+    return NULL;
 }
 
 const struct uop *op_sysexit(struct vcpu *c, const struct uop *op)

@@ -117,6 +117,7 @@ static bool deliver_fault(struct vcpu *c)
 {
     struct event event = c->fault;
 
+    meter_switch(c->meter, event.vector == X86_PF ? CAUSE_PAGE_FAULT : CAUSE_EXCEPTION);
     if (c->holds_stop) {
         c->holds_stop = false;
         safepoint_resume(&c->engine->safepoint, true);
@@ -146,6 +147,7 @@ static bool deliver_fault(struct vcpu *c)
     if (in_real(c))
         event.has_error = false;
     deliver(c, &event);
+    meter_restore(c->meter);
     return true;
 }
 
@@ -153,11 +155,13 @@ static void deliver_interrupt(struct vcpu *c, int vector)
 {
     struct event event = {.vector = vector, .external = true};
 
+    meter_switch(c->meter, CAUSE_INTERRUPT);
     c->exits[CAUSE_INTERRUPT]++;
     c->block = NULL;
     c->x.activity = X86_RUNNING;
     c->pauses = 0;
     deliver(c, &event);
+    meter_restore(c->meter);
 }
 
 /* Looks at requests and interrupts. Returns an exit, or -1 to go on with guest code. */
@@ -237,17 +241,41 @@ static void check_spaces(struct vcpu *c)
 
 void interp_execute(struct vcpu *c, struct block *b)
 {
+    c->exits[CAUSE_BLOCK]++;
+    meter_switch(c->meter, CAUSE_BLOCK);
     execute(c, b);
+    meter_restore(c->meter);
     check_spaces(c);
+}
+
+/* Executes B, which is one instruction, and notes how long it took. */
+static void execute_metered(struct vcpu *c, struct block *b)
+{
+    struct meter_count *count = &c->meter->mnemonic[b->op[0].mnemonic];
+    uint64_t start = __rdtsc();
+
+    count->count++; /* even if it raises */
+    execute(c, b);
+    count->ticks += __rdtsc() - start;
 }
 
 void interp_execute_one(struct vcpu *c)
 {
+    struct block *b;
+
+    c->exits[CAUSE_INSTRUCTION]++;
+    meter_switch(c->meter, CAUSE_INSTRUCTION);
     c->single = true;
     c->block = NULL;
-    interp_execute(c, block_find(c));
+    b = block_find(c);
+    if (unlikely(c->meter))
+        execute_metered(c, b);
+    else
+        execute(c, b);
+    check_spaces(c);
     c->single = false;
     c->block = NULL;
+    meter_restore(c->meter);
 }
 
 /* One instruction, with everything that may happen around it. */
@@ -347,6 +375,7 @@ enum engine_exit interp_run(struct vcpu *c)
         flush_translations(c);
     }
     c->block = NULL;
+    meter_start(c->meter);
     if (c->engine->accelerator)
         c->engine->accelerator->prepare(c);
     safepoint_enter(&c->engine->safepoint);
@@ -354,6 +383,7 @@ enum engine_exit interp_run(struct vcpu *c)
     if (c->engine->accelerator)
         c->engine->accelerator->finish(c);
     safepoint_leave(&c->engine->safepoint);
+    meter_restore(c->meter);
     c->run_ns += now_ns() - start;
     return exit;
 }

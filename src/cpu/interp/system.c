@@ -59,6 +59,7 @@ static bool apic_enabled(const struct vcpu *c)
 
 const struct uop *op_cpuid(struct vcpu *c, const struct uop *op)
 {
+    unsigned before = meter_switch(c->meter, CAUSE_CPUID);
     struct x86_cpuid_regs r = x86_cpuid(&c->engine->machine.model, &c->x, c->port->id,
                                         (uint32_t)c->x.reg[X86_RAX], (uint32_t)c->x.reg[X86_RCX]);
 
@@ -69,6 +70,7 @@ const struct uop *op_cpuid(struct vcpu *c, const struct uop *op)
     c->x.reg[X86_RBX] = r.ebx;
     c->x.reg[X86_RCX] = r.ecx;
     c->x.reg[X86_RDX] = r.edx;
+    meter_switch(c->meter, before);
     return end_block(c, op); /* it serializes: code changed by others is fetched anew */
 }
 
@@ -115,24 +117,30 @@ const struct uop *op_rdpmc(struct vcpu *c, const struct uop *op)
 const struct uop *op_rdmsr(struct vcpu *c, const struct uop *op)
 {
     uint64_t value;
+    unsigned before;
 
     require_cpl0(c, op);
     c->exits[CAUSE_MSR]++;
+    before = meter_switch(c->meter, CAUSE_MSR);
     if (msr_read(c, (uint32_t)c->x.reg[X86_RCX], &value) != 0)
         raise_error(c, op, X86_GP, 0);
     c->x.reg[X86_RAX] = (uint32_t)value;
     c->x.reg[X86_RDX] = value >> 32;
+    meter_switch(c->meter, before);
     return op + 1;
 }
 
 const struct uop *op_wrmsr(struct vcpu *c, const struct uop *op)
 {
     uint64_t value = c->x.reg[X86_RDX] << 32 | (uint32_t)c->x.reg[X86_RAX];
+    unsigned before;
 
     require_cpl0(c, op);
     c->exits[CAUSE_MSR]++;
+    before = meter_switch(c->meter, CAUSE_MSR);
     if (msr_write(c, (uint32_t)c->x.reg[X86_RCX], value) != 0)
         raise_error(c, op, X86_GP, 0);
+    meter_switch(c->meter, before);
     return end_block(c, op);
 }
 
