@@ -276,6 +276,11 @@ static void test_wild_operands(void **unused)
         {1, {0x9C}, X86_RSP, X86_NONE, 0},                               /* pushf */
         {2, {0xDD, 0x03}, X86_RBX, X86_NONE, 0},                         /* fld qword [rbx] */
         {2, {0xF7, 0x33}, X86_RBX, X86_NONE, 0},                         /* div dword [rbx] */
+        {1, {0xAA}, X86_RDI, X86_NONE, 0},                               /* stosb */
+        {2, {0xF3, 0xAB}, X86_RDI, X86_NONE, 0},                         /* rep stosd */
+        {2, {0xF3, 0xA4}, X86_RSI, X86_NONE, 0},                         /* rep movsb */
+        {3, {0xF3, 0x48, 0xA5}, X86_RDI, X86_NONE, 0},                   /* rep movsq */
+        {2, {0x48, 0xA7}, X86_RSI, X86_NONE, 0},                         /* cmpsq */
     };
 
     for (unsigned f = 0; f < ARRAY_SIZE(forms); f++) {
@@ -300,6 +305,7 @@ static void test_wild_operands(void **unused)
                     continue;
                 rig_state_64(rig, &cpu, CODE);
                 cpu.reg[X86_RDX] = 5;
+                cpu.reg[X86_RCX] = 1;
                 cpu.seg[X86_FS].base = cpu.seg[X86_GS].base = segment;
                 if (forms[f].index != X86_NONE)
                     cpu.reg[forms[f].index] =

@@ -139,6 +139,11 @@ struct bt {
     const _Atomic uint32_t *requests; /* the port's */
     uint64_t address; /* BT_FILL: the access's; or where to go while registers are traded */
     uint64_t target;  /* of a branch, kept while the return address is pushed */
+    struct {
+        uint64_t from, to;      /* the operands, in the host */
+        uint64_t rsi, rdi, rcx; /* the guest's, behind the present run */
+    } string;
+    uint64_t tsc_offset; /* guest TSC = host TSC + this + IA32_TSC_ADJUST */
     uint64_t host_rsp, host_fs;
     uint32_t offset; /* in the page, of where to go on */
     uint32_t site;   /* BT_FILL, BT_ONE: index; BT_LINK: the branch to patch; or BT_NO_SITE */
@@ -192,6 +197,10 @@ bool region_find(struct translation *t);
 bool region_is_foreign(const struct translation *t, const struct x86_insn *insn);
 /* The part that starts at OFFSET, or NULL. */
 struct part *region_part(struct translation *t, int64_t offset);
+
+/* system.c, string.c: whether translation takes INSN, of these classes. */
+bool system_is_inlined(const struct translation *t, const struct x86_insn *insn);
+bool string_is_inlined(const struct x86_insn *insn);
 
 /* code.c */
 int bt_code_create(struct bt *bt, struct error *err);

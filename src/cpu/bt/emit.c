@@ -120,6 +120,12 @@ void emit_alu_mem_imm(struct emitter *e, bool wide, unsigned n, struct operand m
         emit_u32(e, (uint32_t)imm);
 }
 
+void emit_test_mem_imm(struct emitter *e, struct operand m, uint32_t imm)
+{
+    emit_mem(e, false, 0xF7, 0, m);
+    emit_u32(e, imm);
+}
+
 void emit_store_imm(struct emitter *e, bool wide, struct operand m, int32_t imm)
 {
     emit_mem(e, wide, 0xC7, 0, m);

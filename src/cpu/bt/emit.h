@@ -55,11 +55,14 @@ static inline struct operand table_at_index(unsigned base, int32_t disp)
 enum {
     OP_ADD_LOAD = 0x03,
     OP_OR_LOAD = 0x0B,
+    OP_SUB_LOAD = 0x2B,
     OP_XOR_LOAD = 0x33,
     OP_CMP_LOAD = 0x3B,
+    OP_TEST = 0x85,
     OP_STORE = 0x89,
     OP_LOAD = 0x8B,
     OP_LEA = 0x8D,
+    OP_CMOV = 0x0F40, /* plus the condition */
     OP_LOAD_ZX16 = 0x0FB7,
     OP_MOVUPS_LOAD = 0x0F10,
     OP_MOVUPS_STORE = 0x0F11,
@@ -67,7 +70,7 @@ enum {
 };
 #define X86_LENGTH_MAX 15
 /* Conditions of Jcc. */
-enum { CC_AE = 3, CC_NE = 5, CC_BE = 6, CC_A = 7 };
+enum { CC_B = 2, CC_AE = 3, CC_E = 4, CC_NE = 5, CC_BE = 6, CC_A = 7 };
 
 void emit_byte(struct emitter *e, uint8_t byte);
 void emit_u32(struct emitter *e, uint32_t value);
@@ -82,6 +85,8 @@ void emit_reg(struct emitter *e, bool wide, unsigned opcode, unsigned reg, unsig
 void emit_alu_imm(struct emitter *e, bool wide, unsigned n, unsigned reg, int32_t imm);
 enum { ALU_N_ADD = 0, ALU_N_OR = 1, ALU_N_AND = 4, ALU_N_SUB = 5, ALU_N_CMP = 7 };
 void emit_alu_mem_imm(struct emitter *e, bool wide, unsigned n, struct operand m, int32_t imm);
+/* TEST of 32 bits of memory. */
+void emit_test_mem_imm(struct emitter *e, struct operand m, uint32_t imm);
 void emit_store_imm(struct emitter *e, bool wide, struct operand m, int32_t imm);
 void emit_load_imm(struct emitter *e, unsigned reg, uint64_t imm);
 /* REG = RM rotated right by COUNT, 32 bits; no flags. */

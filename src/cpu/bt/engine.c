@@ -56,7 +56,8 @@ static const uint64_t blocked_signals =
     ~(SIGNAL(SIGSEGV) | SIGNAL(SIGBUS) | SIGNAL(SIGILL) | SIGNAL(SIGFPE) | SIGNAL(SIGTRAP));
 
 /* On the vCPU's thread, before it runs: GS leads to the vCPU, no signal may come while RSP is the
- * guest's, and a fault, which would be a bug, must not have its frame put there either. */
+ * guest's, and a fault, which would be a bug, must not have its frame put there either. The clock
+ * stands still only while no vCPU runs. */
 static void bt_prepare(struct vcpu *c)
 {
     struct bt *bt = bt_of(c);
@@ -66,6 +67,7 @@ static void bt_prepare(struct vcpu *c)
     sigaltstack(&stack, &bt->outer_stack);
     syscall(SYS_arch_prctl, ARCH_SET_GS, c);
     syscall(SYS_arch_prctl, ARCH_GET_FS, &bt->host_fs);
+    bt->tsc_offset = clock_tsc_offset(c->engine->machine.clock);
 }
 
 static void bt_finish(struct vcpu *c)

@@ -15,12 +15,7 @@ static uint32_t flags_input(const struct flow *f)
     return f->flags_in | (f->flags_may ? f->live_after & ~f->flags_out : 0);
 }
 
-static uint32_t live_before(const struct flow *f)
-{
-    return f->flags_in | (f->live_after & ~f->flags_out);
-}
-
-static bool copy_as_is(struct translation *t, const struct x86_insn *insn)
+bool copy_as_is(struct translation *t, const struct x86_insn *insn)
 {
     return emit_insn(&t->e, insn, false, (struct operand){0});
 }
@@ -311,40 +306,6 @@ static bool translate_stack(struct translation *t, const struct x86_insn *insn)
     }
 }
 
-/* --- Sensitive instructions that are frequent in kernels; at level 0 only --------------------- */
-
-static bool translate_system(struct translation *t, const struct x86_insn *insn)
-{
-    uint32_t live = t->flow[t->i].live_after;
-
-    if (t->bt->c.context == MMU_USER)
-        return false;
-    switch (insn->z.mnemonic) {
-    case ZYDIS_MNEMONIC_CLI:
-        flags_clobber(t, live);
-        emit_alu_mem_imm(&t->e, true, ALU_N_AND, VCPU(c.x.rflags), ~(int32_t)X86_FLAG_IF);
-        return true;
-    case ZYDIS_MNEMONIC_STI:
-        /* No interrupt may come before the next instruction: that must follow without an exit,
-         * and one that is waiting already is a matter for the interpreter. */
-        if (instructions_left(t) == 1)
-            return false;
-        flags_clobber(t, live);
-        emit_alu_mem_imm(&t->e, false, ALU_N_CMP, VCPU(c.interrupt_masked), 0);
-        cold_add_one(t, emit_jcc(&t->e, CC_NE));
-        emit_alu_mem_imm(&t->e, true, ALU_N_OR, VCPU(c.x.rflags), X86_FLAG_IF);
-        return true;
-    case ZYDIS_MNEMONIC_SWAPGS:
-        emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(c.x.seg[X86_GS].base));
-        emit_mem(&t->e, true, OP_LOAD, t->s1, VCPU(c.x.kernel_gs_base));
-        emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(c.x.kernel_gs_base));
-        emit_mem(&t->e, true, OP_STORE, t->s1, VCPU(c.x.seg[X86_GS].base));
-        emit_mem(&t->e, true, OP_STORE, t->s1, VCPU(c.base[X86_GS]));
-        return true;
-    default: return false;
-    }
-}
-
 /* --- Branches -------------------------------------------------------------------------------- */
 
 /* A target that is not canonical faults at the branch. What gets past this cannot be mistaken for
@@ -539,6 +500,7 @@ static bool translate_insn(struct translation *t, const struct x86_insn *insn)
     case X86_CLASS_X87: return !is_x87_control(insn) && translate_copy(t, insn);
     case X86_CLASS_STACK: return translate_stack(t, insn);
     case X86_CLASS_BRANCH: return translate_branch(t, insn);
+    case X86_CLASS_STRING: return translate_string(t, insn);
     case X86_CLASS_SYSTEM: return translate_system(t, insn);
     default: return false;
     }

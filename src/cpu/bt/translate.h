@@ -9,6 +9,22 @@
 #define VCPU(field) vcpu_at((int32_t)offsetof(struct bt, field))
 #define REGISTER(n) vcpu_at((int32_t)(offsetof(struct bt, c.x.reg) + (n)*8))
 
+/* Flags wanted before the instruction, by it or later. */
+static inline uint32_t live_before(const struct flow *f)
+{
+    return f->flags_in | (f->live_after & ~f->flags_out);
+}
+
+/* --- translate.c ----------------------------------------------------------------------------- */
+
+bool copy_as_is(struct translation *t, const struct x86_insn *insn);
+
+/* --- system.c, string.c ----------------------------------------------------------------------- */
+
+/* False, as with all of these functions: leave it to the interpreter. */
+bool translate_system(struct translation *t, const struct x86_insn *insn);
+bool translate_string(struct translation *t, const struct x86_insn *insn);
+
 /* --- access.c -------------------------------------------------------------------------------- */
 
 /* Describes INSN's memory operand I. False: an address that is left to others. */

@@ -1,0 +1,184 @@
+/*
+ * String instructions, run by the host's own on host addresses (SDM volume 1, 7.3.9; volume 2,
+ * REP).
+ *
+ * A repeated one proceeds by runs: as many elements as lie in the present page of both operands, so
+ * that one look into the software TLB for each serves the run, and an overlap in the guest is the
+ * same overlap in the host. After a run RCX, RSI and RDI are the guest's again: there requests are
+ * looked at, and there the next page may fault. Elements across pages, and DF, are left to others.
+ */
+#include "cpu/bt/translate.h"
+
+static const struct address source = {X86_RSI, X86_NONE, 0, X86_DS, false, 0};
+static const struct address destination = {X86_RDI, X86_NONE, 0, X86_DS, false, 0};
+
+/* What an instruction does. */
+struct form {
+    unsigned size;
+    bool from, to, writes; /* uses RSI; uses RDI; and writes there */
+    bool repeats;
+};
+
+static bool form_of(const struct x86_insn *insn, struct form *f)
+{
+    *f = (struct form){.size = insn->op[0].size / 8u};
+    /* Either prefix repeats MOVS and STOS; the attributes have only the one that is usual. */
+    for (unsigned i = 0; i < insn->z.raw.prefix_count; i++)
+        f->repeats |= insn->bytes[i] == 0xF2 || insn->bytes[i] == 0xF3;
+    if (insn->z.address_width != 64 || (insn->z.attributes & ZYDIS_ATTRIB_HAS_SEGMENT))
+        return false;
+    switch (insn->z.mnemonic) {
+    case ZYDIS_MNEMONIC_MOVSB:
+    case ZYDIS_MNEMONIC_MOVSW:
+    case ZYDIS_MNEMONIC_MOVSD:
+    case ZYDIS_MNEMONIC_MOVSQ: f->from = f->to = f->writes = true; return true;
+    case ZYDIS_MNEMONIC_STOSB:
+    case ZYDIS_MNEMONIC_STOSW:
+    case ZYDIS_MNEMONIC_STOSD:
+    case ZYDIS_MNEMONIC_STOSQ: f->to = f->writes = true; return true;
+    case ZYDIS_MNEMONIC_LODSB:
+    case ZYDIS_MNEMONIC_LODSW:
+    case ZYDIS_MNEMONIC_LODSD:
+    case ZYDIS_MNEMONIC_LODSQ: f->from = true; return !f->repeats;
+    case ZYDIS_MNEMONIC_CMPSB:
+    case ZYDIS_MNEMONIC_CMPSW:
+    case ZYDIS_MNEMONIC_CMPSD:
+    case ZYDIS_MNEMONIC_CMPSQ: f->from = f->to = true; return !f->repeats;
+    case ZYDIS_MNEMONIC_SCASB:
+    case ZYDIS_MNEMONIC_SCASW:
+    case ZYDIS_MNEMONIC_SCASD:
+    case ZYDIS_MNEMONIC_SCASQ: f->to = true; return !f->repeats;
+    default: return false; /* ports */
+    }
+}
+
+bool string_is_inlined(const struct x86_insn *insn)
+{
+    struct form f;
+
+    return form_of(insn, &f);
+}
+
+/* REG's offset in its page, into INTO; 32 bits. */
+static void emit_page_offset(struct translation *t, unsigned into, unsigned reg)
+{
+    emit_reg(&t->e, false, OP_LOAD, into, reg);
+    emit_alu_imm(&t->e, false, ALU_N_AND, into, MEM_PAGE_SIZE - 1);
+}
+
+/* s1 = how many elements the run has: what is left of the page, but no more than RCX. */
+static void emit_run_length(struct translation *t, const struct form *f)
+{
+    unsigned shift = (unsigned)__builtin_ctz(f->size);
+
+    emit_page_offset(t, t->s1, X86_RDI);
+    if (f->from) { /* the operand that is nearer to its end */
+        emit_page_offset(t, t->s0, X86_RSI);
+        emit_reg(&t->e, false, OP_CMP_LOAD, t->s1, t->s0);
+        emit_reg(&t->e, false, OP_CMOV + CC_B, t->s1, t->s0);
+    }
+    emit_alu_imm(&t->e, false, ALU_N_SUB, t->s1, MEM_PAGE_SIZE);
+    emit_reg(&t->e, false, 0xF7, 3, t->s1); /* neg */
+    if (shift)
+        emit_shift_imm(&t->e, false, 5, t->s1, shift); /* shr */
+    if (shift) {                                       /* the one element lies across pages */
+        emit_reg(&t->e, false, OP_TEST, t->s1, t->s1);
+        cold_add_one(t, emit_jcc(&t->e, CC_E));
+    }
+    emit_reg(&t->e, true, OP_CMP_LOAD, t->s1, X86_RCX);
+    emit_reg(&t->e, true, OP_CMOV + CC_A, t->s1, X86_RCX);
+}
+
+/* Makes sure of SIZE bytes at both operands. Leaves the host's addresses in string.from and s0. */
+static void emit_operands(struct translation *t, const struct form *f, unsigned size)
+{
+    if (f->from) {
+        emit_mem(&t->e, true, OP_LEA, t->s0, emit_check(t, &source, size, false, 1));
+        emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(string.from));
+    }
+    if (f->to)
+        emit_mem(&t->e, true, OP_LEA, t->s0, emit_check(t, &destination, size, f->writes, 1));
+}
+
+/* The guest's REG behind the run of s1 elements, which starts at REG, to PLACE. */
+static void emit_behind(struct translation *t, const struct form *f, unsigned reg,
+                        struct operand place)
+{
+    struct operand end = at_index(reg, t->s1, 0);
+
+    end.scale = (uint8_t)__builtin_ctz(f->size);
+    emit_mem(&t->e, true, OP_LEA, reg, end);
+    emit_mem(&t->e, true, OP_STORE, reg, place);
+}
+
+static void translate_repeated(struct translation *t, const struct x86_insn *insn,
+                               const struct form *f)
+{
+    uint8_t *none, *done, *start = t->e.at;
+
+    emit_reg(&t->e, true, OP_TEST, X86_RCX, X86_RCX);
+    none = emit_jcc(&t->e, CC_E);
+    emit_operands(t, f, 1);
+    emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(string.to));
+    emit_run_length(t, f);
+    emit_reg(&t->e, true, OP_SUB_LOAD, X86_RCX, t->s1);
+    emit_mem(&t->e, true, OP_STORE, X86_RCX, VCPU(string.rcx));
+    emit_reg(&t->e, true, OP_LOAD, X86_RCX, t->s1);
+    emit_behind(t, f, X86_RDI, VCPU(string.rdi));
+    emit_mem(&t->e, true, OP_LOAD, X86_RDI, VCPU(string.to));
+    if (f->from) {
+        emit_behind(t, f, X86_RSI, VCPU(string.rsi));
+        emit_mem(&t->e, true, OP_LOAD, X86_RSI, VCPU(string.from));
+    }
+    copy_as_is(t, insn);
+    if (f->from)
+        emit_mem(&t->e, true, OP_LOAD, X86_RSI, VCPU(string.rsi));
+    emit_mem(&t->e, true, OP_LOAD, X86_RDI, VCPU(string.rdi));
+    emit_mem(&t->e, true, OP_LOAD, X86_RCX, VCPU(string.rcx));
+    emit_reg(&t->e, true, OP_TEST, X86_RCX, X86_RCX);
+    done = emit_jcc(&t->e, CC_E);
+    emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(requests));
+    emit_alu_mem_imm(&t->e, false, ALU_N_CMP, at(t->s0, 0), 0);
+    cold_add_one(t, emit_jcc(&t->e, CC_NE)); /* it does some more before it looks, too */
+    emit_jmp_to(&t->e, start);
+    if (t->e.full)
+        return;
+    emit_patch(none, t->e.at);
+    emit_patch(done, t->e.at);
+}
+
+static void translate_single(struct translation *t, const struct x86_insn *insn,
+                             const struct form *f)
+{
+    emit_operands(t, f, f->size);
+    if (f->to) {
+        emit_reg(&t->e, true, OP_LOAD, t->s1, X86_RDI);
+        emit_reg(&t->e, true, OP_LOAD, X86_RDI, t->s0);
+    }
+    if (f->from) {
+        emit_reg(&t->e, true, OP_LOAD, t->s0, X86_RSI);
+        emit_mem(&t->e, true, OP_LOAD, X86_RSI, VCPU(string.from));
+    }
+    copy_as_is(t, insn);
+    if (f->to)
+        emit_mem(&t->e, true, OP_LEA, X86_RDI, at(t->s1, (int32_t)f->size));
+    if (f->from)
+        emit_mem(&t->e, true, OP_LEA, X86_RSI, at(t->s0, (int32_t)f->size));
+    if (!f->writes && f->to)
+        t->flags = FLAGS_HOST;
+}
+
+bool translate_string(struct translation *t, const struct x86_insn *insn)
+{
+    struct form f;
+
+    form_of(insn, &f);
+    flags_clobber(t, live_before(&t->flow[t->i]));
+    emit_test_mem_imm(&t->e, VCPU(c.x.rflags), X86_FLAG_DF);
+    cold_add_one(t, emit_jcc(&t->e, CC_NE));
+    if (f.repeats)
+        translate_repeated(t, insn, &f);
+    else
+        translate_single(t, insn, &f);
+    return true;
+}
