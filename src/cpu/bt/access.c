@@ -3,12 +3,21 @@
  */
 #include "cpu/bt/translate.h"
 
+static bool is_whole_register(const struct translation *t, ZydisRegister r)
+{
+    return ZydisRegisterGetClass(r) == (t->wide ? ZYDIS_REGCLASS_GPR64 : ZYDIS_REGCLASS_GPR32);
+}
+
 bool address_of(const struct translation *t, const struct x86_insn *insn, unsigned i,
                 struct address *a)
 {
     const ZydisDecodedOperandMem *m = &insn->op[i].mem;
     int64_t disp = m->disp.has_displacement ? m->disp.value : 0;
 
+    /* What CS may be read through, and never written, is not part of the mode. */
+    if (insn->z.address_width != (t->wide ? 64 : 32) ||
+        (!t->wide && m->segment == ZYDIS_REGISTER_CS))
+        return false;
     *a = (struct address){.base = X86_NONE, .index = X86_NONE, .segment = X86_DS};
     if (m->base == ZYDIS_REGISTER_RIP) {
         a->rip = true;
@@ -17,7 +26,7 @@ bool address_of(const struct translation *t, const struct x86_insn *insn, unsign
         a->base = (uint8_t)ZydisRegisterGetId(m->base);
     }
     if (m->index != ZYDIS_REGISTER_NONE) {
-        if (ZydisRegisterGetClass(m->index) != ZYDIS_REGCLASS_GPR64)
+        if (!is_whole_register(t, m->index))
             return false;
         a->index = (uint8_t)ZydisRegisterGetId(m->index);
         a->scale = (uint8_t)__builtin_ctz(m->scale);
@@ -26,7 +35,7 @@ bool address_of(const struct translation *t, const struct x86_insn *insn, unsign
         a->segment = X86_FS;
     else if (m->segment == ZYDIS_REGISTER_GS)
         a->segment = X86_GS;
-    if (disp != (int32_t)disp)
+    if (t->wide && disp != (int32_t)disp)
         return false;
     a->disp = (int32_t)disp;
     return true;
@@ -37,8 +46,28 @@ static struct operand segment_base(const struct address *a)
     return vcpu_at((int32_t)(offsetof(struct bt, c.base) + a->segment * 8));
 }
 
+/* The linear address of a 32-bit operand, which wraps at 4 GiB. */
+static void emit_address_32(struct translation *t, const struct address *a, unsigned reg)
+{
+    struct operand sum = {a->base, a->index, a->scale, 0, a->disp};
+
+    if (a->segment != X86_DS) {
+        emit_mem(&t->e, false, OP_LOAD, reg, segment_base(a));
+        if (a->index != X86_NONE && a->base != X86_NONE)
+            emit_mem(&t->e, false, OP_LEA, reg, at_index(a->base, reg, 0));
+        else if (a->base != X86_NONE)
+            sum.index = (uint8_t)reg;
+        sum.base = a->index == X86_NONE && a->base != X86_NONE ? a->base : (uint8_t)reg;
+    }
+    emit_mem(&t->e, false, OP_LEA, reg, sum);
+}
+
 void emit_address(struct translation *t, const struct address *a, unsigned reg)
 {
+    if (!t->wide) {
+        emit_address_32(t, a, reg);
+        return;
+    }
     if (a->rip) {
         emit_mem(&t->e, true, OP_LOAD, reg, VCPU(page));
         emit_mem(&t->e, true, OP_LEA, reg, at(reg, a->disp));
@@ -52,10 +81,30 @@ void emit_address(struct translation *t, const struct address *a, unsigned reg)
 
 void emit_address_base(struct translation *t, const struct address *a)
 {
-    if (a->rip)
+    if (!t->wide)
+        emit_address_32(t, a, t->s0);
+    else if (a->rip)
         emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(page));
     else
         emit_mem(&t->e, true, OP_LEA, t->s0, (struct operand){a->base, a->index, a->scale, 0, 0});
+}
+
+/* 32-bit code's FS and GS: whatever is not a plain segment of 4 GiB, and operands that reach beyond
+ * it, are left to others. Clobbers flags and s0. */
+static void emit_check_segment(struct translation *t, const struct address *a, unsigned size)
+{
+    emit_byte(&t->e, 0x65); /* cmp byte, 0 */
+    emit_byte(&t->e, 0x80);
+    emit_bytes(&t->e, (uint8_t[]){0x3C, 0x25}, 2);
+    emit_u32(&t->e, (uint32_t)(offsetof(struct bt, c.narrow) + a->segment));
+    emit_byte(&t->e, 0);
+    cold_add_one(t, emit_jcc(&t->e, CC_NE));
+    if (size == 1)
+        return;
+    emit_mem(&t->e, false, OP_LEA, t->s0,
+             (struct operand){a->base, a->index, a->scale, 0, a->disp});
+    emit_alu_imm(&t->e, false, ALU_N_CMP, t->s0, -(int32_t)size + 1);
+    cold_add_one(t, emit_jcc(&t->e, CC_AE));
 }
 
 struct operand emit_check(struct translation *t, const struct address *a, unsigned size, bool write,
@@ -64,6 +113,8 @@ struct operand emit_check(struct translation *t, const struct address *a, unsign
     int32_t entries = (int32_t)offsetof(struct mmu_table, entry[write ? MMU_WRITE : MMU_READ]);
     const uint8_t *retry = t->e.at;
 
+    if (!t->wide && a->segment != X86_DS)
+        emit_check_segment(t, a, size);
     emit_address(t, a, t->s0);
     if (align > 1) {
         emit_byte(&t->e, t->s0 & 8 ? 0x41 : 0x40); /* test s0b, align - 1 */
@@ -79,6 +130,10 @@ struct operand emit_check(struct translation *t, const struct address *a, unsign
     cold_add_fill(t, emit_jcc(&t->e, CC_A), a, size, write, retry);
     emit_mem(&t->e, true, OP_LOAD, t->s1, table_at_index(t->s1, entries + 8));
 
+    if (!t->wide) {
+        emit_address_32(t, a, t->s0);
+        return at_index(t->s0, t->s1, 0);
+    }
     if (a->segment != X86_DS)
         emit_mem(&t->e, true, OP_ADD_LOAD, t->s1, segment_base(a));
     if (!a->rip && a->index == X86_NONE)

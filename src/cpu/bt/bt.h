@@ -2,10 +2,12 @@
  * The binary translator's own structures.
  *
  * The interpreter decodes guest code into blocks; where one runs often, its region is translated
- * (region.c), if it is 64-bit code. Translated code keeps guest registers in their host namesakes,
- * but for R10 and R11, which stay in the vCPU between regions and serve as scratch; a region that
- * uses them trades two others for them. RSP included: the host's stack is not used, and nothing but
- * a fault could push onto it. GS leads to the vCPU, FS to the software TLB's present table.
+ * (region.c), if it is 64-bit code or 32-bit code with flat segments. The latter becomes 64-bit
+ * code whose addresses are cut to 32 bits, whatever the upper halves of its registers hold.
+ * Translated code keeps guest registers in their host namesakes, but for R10 and R11, which stay in
+ * the vCPU between regions and serve as scratch; a region that uses them trades two others for
+ * them. RSP included: the host's stack is not used, and nothing but a fault could push onto it. GS
+ * leads to the vCPU, FS to the software TLB's present table.
  *
  * At a region's boundaries the status flags are in vcpu.cc as far as anyone may read them. Within
  * it they are in RFLAGS and are saved around what clobbers them, if they are live.
@@ -103,6 +105,7 @@ struct translation {
     struct emitter e;
     const struct block *block;
     const uint8_t *page;               /* the guest's */
+    bool wide;                         /* 64-bit code; else 32-bit code */
     unsigned s0, s1;                   /* the scratch registers */
     uint16_t registers;                /* that the region names */
     uint16_t vectors, vectors_written; /* vector registers held in the host's */
@@ -135,7 +138,7 @@ struct bt {
     struct vcpu c; /* first: GS and the interpreter point at it */
 
     uint64_t page;                    /* of the code that runs, a virtual address */
-    uint64_t jump_key;                /* context, mode and address space, in bits 63:48 */
+    uint64_t jump_key;                /* context, code size and address space, in bits 63:48 */
     const _Atomic uint32_t *requests; /* the port's */
     uint64_t address; /* BT_FILL: the access's; or where to go while registers are traded */
     uint64_t target;  /* of a branch, kept while the return address is pushed */
@@ -184,15 +187,26 @@ static inline struct bt *bt_of(struct vcpu *c)
     return (struct bt *)c;
 }
 
-/* live.c: what INSN by itself does; and what is live at OFFSET of PAGE, by a look at the next
- * PEEK_BYTES there. */
+/* live.c: what INSN by itself does; and what is live at OFFSET of PAGE, which holds code of this
+ * size, by a look at the next PEEK_BYTES there. */
 #define PEEK_BYTES 32
 void flow_of(const struct x86_insn *insn, struct flow *flow);
-uint32_t flow_peek(const uint8_t *page, unsigned offset);
+uint32_t flow_peek(const uint8_t *page, unsigned offset, enum x86_code_size size);
+
+static inline enum x86_code_size code_size(const struct translation *t)
+{
+    return t->wide ? X86_CODE64 : X86_CODE32;
+}
 
 /* region.c: finds the region that starts with T->block, and what is live where. False when it is
  * not worth translating or everything was forgotten meanwhile. */
 bool region_find(struct translation *t);
+/* Whether a branch of 32-bit code cuts its target to 16 bits. */
+static inline bool cuts_target(const struct translation *t, const struct x86_insn *insn)
+{
+    return !t->wide && insn->z.operand_width == 16;
+}
+
 /* Whether INSN is one that translation never takes, or not now. */
 bool region_is_foreign(const struct translation *t, const struct x86_insn *insn);
 /* The part that starts at OFFSET, or NULL. */

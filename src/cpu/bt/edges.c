@@ -177,7 +177,7 @@ void emit_exit_direct(struct translation *t, int64_t target)
 
     if (target < 0 || target >= (int64_t)MEM_PAGE_SIZE) {
         emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(page));
-        emit_mem(&t->e, true, OP_LEA, t->s0, at(t->s0, (int32_t)target));
+        emit_mem(&t->e, t->wide, OP_LEA, t->s0, at(t->s0, (int32_t)target));
         emit_exit_indirect(t);
         return;
     }

@@ -241,13 +241,28 @@ static bool emit_prefixes(struct emitter *e, const struct x86_insn *insn, bool r
     return true;
 }
 
+static bool is_code32(const struct x86_insn *insn)
+{
+    return insn->z.machine_mode == ZYDIS_MACHINE_MODE_LEGACY_32;
+}
+
+/* Whether W could make an operand 64 bits wide; other instructions have another use for it. */
+static bool has_32_bit_operand(const struct x86_insn *insn)
+{
+    for (unsigned i = 0; i < insn->z.operand_count_visible; i++)
+        if (insn->op[i].size == 32 && (insn->op[i].type == ZYDIS_OPERAND_TYPE_REGISTER ||
+                                       insn->op[i].type == ZYDIS_OPERAND_TYPE_MEMORY))
+            return true;
+    return false;
+}
+
 /* VEX with new X and B; two bytes become three where B or X is needed. */
 static void emit_vex(struct emitter *e, const struct x86_insn *insn, bool replace, uint8_t xb)
 {
     const uint8_t *v = insn->bytes + insn->z.raw.vex.offset;
     uint8_t three[3];
 
-    if (!replace) {
+    if (!replace && !is_code32(insn)) {
         emit_bytes(e, v, insn->z.raw.vex.size);
         return;
     }
@@ -259,8 +274,49 @@ static void emit_vex(struct emitter *e, const struct x86_insn *insn, bool replac
         three[2] = v[2];
     }
     three[0] = 0xC4;
+    if (is_code32(insn)) { /* which ignores these bits */
+        three[1] |= 0xE0;
+        three[2] |= 0x40;
+        if (has_32_bit_operand(insn))
+            three[2] &= 0x7F;
+    }
     three[1] = (uint8_t)((three[1] | 0x60) & ~((xb & REX_X ? 0x40 : 0) | (xb & REX_B ? 0x20 : 0)));
     emit_bytes(e, three, 3);
+}
+
+/* MOV with nothing but a displacement has no place for another operand, and one-byte INC and DEC
+ * are REX prefixes in 64-bit code. */
+static bool is_short_form(const struct x86_insn *insn)
+{
+    return is_code32(insn) && insn->z.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
+           insn->z.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT &&
+           ((insn->z.opcode & 0xF0) == 0x40 || (insn->z.opcode & 0xFC) == 0xA0);
+}
+
+/* The long form, with ModRM. */
+static void emit_short_form(struct emitter *e, const struct x86_insn *insn, struct operand m)
+{
+    static const uint8_t mov[] = {0x8A, 0x8B, 0x88, 0x89}; /* of AL and rAX, from A0h on */
+    uint8_t opcode = insn->z.opcode;
+
+    if ((opcode & 0xF0) == 0x40) {
+        emit_byte(e, 0xFF);
+        emit_byte(e, 0xC0 | (opcode & 0x0F));
+    } else {
+        emit_byte(e, mov[opcode & 3]);
+        emit_modrm(e, X86_RAX, m);
+    }
+}
+
+/* Opcode 82h is 80h, and a register in an immediate has a top bit that is ignored. */
+static void correct_bytes(const struct x86_insn *insn, uint8_t *bytes)
+{
+    if (insn->z.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
+        insn->z.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && insn->z.opcode == 0x82)
+        bytes[insn->z.raw.prefix_count] = 0x80;
+    for (unsigned i = 0; i < insn->z.operand_count_visible; i++)
+        if (insn->op[i].encoding == ZYDIS_OPERAND_ENCODING_IS4)
+            bytes[insn->z.length - 1] &= 0x7F;
 }
 
 bool emit_insn(struct emitter *e, const struct x86_insn *insn, bool replace, struct operand m)
@@ -268,6 +324,7 @@ bool emit_insn(struct emitter *e, const struct x86_insn *insn, bool replace, str
     const ZydisDecodedInstruction *z = &insn->z;
     uint8_t xb = replace ? rex_of(0, m) : 0;
     const uint8_t *start = e->at;
+    uint8_t bytes[X86_LENGTH_MAX];
     unsigned opcode, after;
 
     if (z->encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) {
@@ -278,14 +335,21 @@ bool emit_insn(struct emitter *e, const struct x86_insn *insn, bool replace, str
             return false;
         opcode = z->raw.prefix_count;
     }
-    if (!replace) {
-        emit_bytes(e, insn->bytes + opcode, z->length - opcode);
-        return true;
+    if (is_short_form(insn)) {
+        emit_short_form(e, insn, m);
+        return e->at - start <= X86_LENGTH_MAX;
     }
-    emit_bytes(e, insn->bytes + opcode, z->raw.modrm.offset - opcode);
+    memcpy(bytes, insn->bytes, sizeof(bytes));
+    if (is_code32(insn))
+        correct_bytes(insn, bytes);
+    if (!replace) {
+        emit_bytes(e, bytes + opcode, z->length - opcode);
+        return e->at - start <= X86_LENGTH_MAX;
+    }
+    emit_bytes(e, bytes + opcode, z->raw.modrm.offset - opcode);
     emit_modrm(e, z->raw.modrm.reg, m);
     after = z->raw.modrm.offset + 1u + (z->raw.sib.offset ? 1 : 0) + z->raw.disp.size / 8;
-    emit_bytes(e, insn->bytes + after, z->length - after);
+    emit_bytes(e, bytes + after, z->length - after);
     /* Needless prefixes can make it longer than the processor takes. */
     return e->at - start <= X86_LENGTH_MAX;
 }

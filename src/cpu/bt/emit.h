@@ -103,8 +103,9 @@ void emit_jmp_mem(struct emitter *e, struct operand m);
 /* Makes the branch whose displacement is at SITE go to TARGET. */
 void emit_patch(uint8_t *site, const uint8_t *target);
 
-/* A guest instruction as it stands, for 64-bit code; REPLACE: with its memory operand replaced by
- * M. False where the encoding does not allow that. */
+/* A guest instruction of 64- or 32-bit code as it stands, but for what 64-bit code encodes in
+ * another way; REPLACE: with its memory operand replaced by M. False where the encoding does not
+ * allow that. Of 32-bit code only what exists in 64-bit code. */
 bool emit_insn(struct emitter *e, const struct x86_insn *insn, bool replace, struct operand m);
 
 #endif

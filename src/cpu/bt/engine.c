@@ -88,7 +88,7 @@ static bool can_run(struct bt *bt)
     uint32_t mxcsr;
 
     /* CPL 1 and 2 have a supervisor's context, but not its privileges. */
-    if ((c->mode & MODE_SIZE) != MODE_64 || c->watching || c->check_alignment ||
+    if (!(in_64(c) || c->mode == (MODE_32 | MODE_FLAT)) || c->watching || c->check_alignment ||
         (c->context != MMU_USER && cpl(c) != 0))
         return false;
     memcpy(&control, c->x.xsave, 2);
@@ -106,10 +106,12 @@ static bool can_run(struct bt *bt)
     return true;
 }
 
-/* Address space and context, as they stand in jump_key. */
+/* Address space, context and code size, as they stand in jump_key. */
 static uint64_t present_key(const struct bt *bt)
 {
-    return ((uint64_t)bt->c.mmu.space | (uint64_t)bt->c.context << 12) << 48;
+    return ((uint64_t)bt->c.mmu.space | (uint64_t)bt->c.context << 12 |
+            (uint64_t)!in_64(&bt->c) << 14)
+           << 48;
 }
 
 /* Takes over the present address space. */

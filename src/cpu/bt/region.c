@@ -19,16 +19,16 @@ static bool leaves_scratch(uint16_t registers)
            __builtin_popcount(spare_registers & ~(unsigned)registers) >= 2;
 }
 
-static bool is_direct(const struct x86_insn *insn)
+static bool is_direct(const struct translation *t, const struct x86_insn *insn)
 {
-    return insn->info->class == X86_CLASS_BRANCH &&
+    return insn->info->class == X86_CLASS_BRANCH && !cuts_target(t, insn) &&
            insn->op[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE &&
            insn->z.mnemonic != ZYDIS_MNEMONIC_RET;
 }
 
-static bool is_conditional(const struct x86_insn *insn)
+static bool is_conditional(const struct translation *t, const struct x86_insn *insn)
 {
-    return is_direct(insn) && insn->z.mnemonic != ZYDIS_MNEMONIC_JMP &&
+    return is_direct(t, insn) && insn->z.mnemonic != ZYDIS_MNEMONIC_JMP &&
            insn->z.mnemonic != ZYDIS_MNEMONIC_CALL;
 }
 
@@ -87,10 +87,10 @@ bool region_is_foreign(const struct translation *t, const struct x86_insn *insn)
 }
 
 /* Whether control never goes on behind INSN within the region. */
-static bool ends_run(const struct x86_insn *insn)
+static bool ends_run(const struct translation *t, const struct x86_insn *insn)
 {
     return insn->info->class == X86_CLASS_FAR ||
-           (insn->info->class == X86_CLASS_BRANCH && !is_conditional(insn));
+           (insn->info->class == X86_CLASS_BRANCH && !is_conditional(t, insn));
 }
 
 /* Takes in the instruction at OFFSET. */
@@ -102,7 +102,7 @@ static bool take(struct translation *t, unsigned offset)
 
     if (t->count == t->bt->switches.region_max)
         return false;
-    length = x86_decode(X86_CODE64, false, t->page + offset, MEM_PAGE_SIZE - offset, insn);
+    length = x86_decode(code_size(t), false, t->page + offset, MEM_PAGE_SIZE - offset, insn);
     if (length <= 0 || !t->bt->c.engine->machine.model.feature[insn->feature])
         return false;
     flow_of(insn, flow);
@@ -122,7 +122,7 @@ static void take_run(struct translation *t, unsigned offset)
     while (offset < MEM_PAGE_SIZE && !t->index[offset] && take(t, offset)) {
         unsigned i = t->count - 1;
 
-        if (ends_run(&t->insn[i]))
+        if (ends_run(t, &t->insn[i]))
             return;
         offset = next_offset(t, i);
     }
@@ -135,7 +135,7 @@ static void take_all(struct translation *t)
     for (unsigned i = 0; i < t->count; i++) {
         int64_t target;
 
-        if (!is_direct(&t->insn[i]) || t->insn[i].z.mnemonic == ZYDIS_MNEMONIC_CALL)
+        if (!is_direct(t, &t->insn[i]) || t->insn[i].z.mnemonic == ZYDIS_MNEMONIC_CALL)
             continue;
         target = target_offset(t, i);
         if (target >= 0 && target < (int64_t)MEM_PAGE_SIZE)
@@ -154,7 +154,7 @@ static bool cut(struct translation *t)
 {
     memset(t->leader, 0, sizeof(t->leader));
     for (unsigned i = 0; i < t->count; i++) {
-        if (is_direct(&t->insn[i]))
+        if (is_direct(t, &t->insn[i]))
             mark_leader(t, target_offset(t, i));
         if (t->insn[i].info->class == X86_CLASS_BRANCH)
             mark_leader(t, next_offset(t, i));
@@ -196,8 +196,9 @@ static uint32_t live_at(struct translation *t, int64_t offset)
 
     if (p)
         return p->live;
-    return offset < 0 || offset >= (int64_t)MEM_PAGE_SIZE ? X86_FLAGS_STATUS
-                                                          : flow_peek(t->page, (unsigned)offset);
+    return offset < 0 || offset >= (int64_t)MEM_PAGE_SIZE
+               ? X86_FLAGS_STATUS
+               : flow_peek(t->page, (unsigned)offset, code_size(t));
 }
 
 static uint32_t live_behind(struct translation *t, const struct part *p)
@@ -208,10 +209,10 @@ static uint32_t live_behind(struct translation *t, const struct part *p)
 
     if (insn->info->class != X86_CLASS_BRANCH)
         return insn->info->class == X86_CLASS_FAR ? X86_FLAGS_STATUS : live_at(t, p->end);
-    if (!is_direct(insn))
+    if (!is_direct(t, insn))
         return X86_FLAGS_STATUS;
     live = live_at(t, target_offset(t, last));
-    if (is_conditional(insn))
+    if (is_conditional(t, insn))
         live |= live_at(t, p->end);
     return live;
 }
@@ -281,7 +282,7 @@ static bool watch(struct translation *t)
 
         interp_watch_code(&t->bt->c, page + p->start, (uint64_t)p->end - p->start);
         watch_peeked(t, p->end);
-        if (is_direct(&t->insn[last]))
+        if (is_direct(t, &t->insn[last]))
             watch_peeked(t, target_offset(t, last));
         if (t->bt->clears != clears)
             return false;
@@ -327,6 +328,7 @@ bool region_find(struct translation *t)
 {
     memset(t->index, 0, sizeof(t->index));
     t->registers = 1u << X86_RAX | 1u << X86_RCX | 1u << X86_RDX | 1u << X86_RSP;
+    t->wide = (t->block->mode & MODE_SIZE) == MODE_64;
     t->page = mem_page(t->bt->c.mem, t->block->gpa >> MEM_PAGE_SHIFT);
     take_all(t);
     /* From the announcement on, writes are noticed; what was written before it shows in the bytes.

@@ -23,7 +23,7 @@ bool copy_as_is(struct translation *t, const struct x86_insn *insn)
 /* --- Copies with another memory operand ------------------------------------------------------ */
 
 /* The one memory operand in ModRM, or -1; -2 for operands that cannot be re-encoded. */
-static int memory_operand(const struct x86_insn *insn)
+static int memory_operand(const struct translation *t, const struct x86_insn *insn)
 {
     int found = -1;
 
@@ -33,7 +33,8 @@ static int memory_operand(const struct x86_insn *insn)
         if (op->type != ZYDIS_OPERAND_TYPE_MEMORY)
             continue;
         if (found >= 0 || op->mem.type != ZYDIS_MEMOP_TYPE_MEM ||
-            op->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM || insn->z.address_width != 64)
+            (op->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM &&
+             (t->wide || op->encoding != ZYDIS_OPERAND_ENCODING_DISP16_32_64)))
             return -2;
         found = (int)i;
     }
@@ -70,7 +71,7 @@ static bool must_align(const struct x86_insn *insn, unsigned size)
 static bool translate_copy(struct translation *t, const struct x86_insn *insn)
 {
     const struct flow *f = &t->flow[t->i];
-    int memory = memory_operand(insn);
+    int memory = memory_operand(t, insn);
     struct operand place = {0};
 
     if (memory == -2)
@@ -104,12 +105,12 @@ static bool translate_lea(struct translation *t, const struct x86_insn *insn)
 {
     struct address a;
 
-    if (insn->z.address_width != 64)
-        return false;
-    if (insn->op[1].mem.base != ZYDIS_REGISTER_RIP)
-        return copy_as_is(t, insn);
     if (!address_of(t, insn, 1, &a))
         return false;
+    if (!t->wide) /* a bare displacement has another encoding */
+        return emit_insn(&t->e, insn, true, (struct operand){a.base, a.index, a.scale, 0, a.disp});
+    if (!a.rip)
+        return copy_as_is(t, insn);
     emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(page));
     return emit_insn(&t->e, insn, true, at(t->s0, a.disp));
 }
@@ -135,7 +136,7 @@ static bool translate_divide(struct translation *t, const struct x86_insn *insn,
         struct operand place;
         struct address a;
 
-        if (memory_operand(insn) != 0 || !address_of(t, insn, 0, &a))
+        if (memory_operand(t, insn) != 0 || !address_of(t, insn, 0, &a))
             return false;
         place = emit_check(t, &a, size / 8, false, 1);
         emit_mem(&t->e, wide, OP_LOAD, t->s0, place);
@@ -160,11 +161,15 @@ static bool translate_divide(struct translation *t, const struct x86_insn *insn,
     return true;
 }
 
-/* VZEROUPPER: of all registers, those that this region holds and those in memory. */
+/* VZEROUPPER: of all registers, those that this region holds and those in memory. 32-bit code's
+ * leaves the upper eight alone, which the host's would not. */
 static bool translate_vzeroupper(struct translation *t, const struct x86_insn *insn)
 {
     int32_t high = (int32_t)offsetof(struct bt, c.x.xsave) + X86_XSAVE_YMMH;
     unsigned zero = 0;
+
+    if (!t->wide)
+        return false;
 
     while (zero < 16 && (t->vectors >> zero & 1))
         zero++;
@@ -202,34 +207,72 @@ static bool is_x87_control(const struct x86_insn *insn)
 
 /* --- Stack ----------------------------------------------------------------------------------- */
 
-static const struct address push_address = {X86_RSP, X86_NONE, 0, X86_DS, false, -8};
 static const struct address top_address = {X86_RSP, X86_NONE, 0, X86_DS, false, 0};
 static const struct address frame_address = {X86_RBP, X86_NONE, 0, X86_DS, false, 0};
 
+/* Bytes that are pushed and popped. */
+static unsigned slot_size(const struct translation *t)
+{
+    return t->wide ? 8 : 4;
+}
+
 static void emit_move_sp(struct translation *t, int32_t delta)
 {
-    emit_mem(&t->e, true, OP_LEA, X86_RSP, at(X86_RSP, delta));
+    emit_mem(&t->e, t->wide, OP_LEA, X86_RSP, at(X86_RSP, delta));
 }
 
 static unsigned register_of(const struct x86_insn *insn, unsigned i)
 {
-    return (unsigned)(insn->op[i].reg.value - ZYDIS_REGISTER_RAX);
+    return (unsigned)ZydisRegisterGetId(insn->op[i].reg.value);
 }
 
-static bool is_gpr64(const struct x86_insn *insn, unsigned i)
+/* Whether operand I is a register as wide as a stack slot. */
+static bool is_word_register(const struct translation *t, const struct x86_insn *insn, unsigned i)
 {
     return insn->op[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
-           ZydisRegisterGetClass(insn->op[i].reg.value) == ZYDIS_REGCLASS_GPR64;
+           ZydisRegisterGetClass(insn->op[i].reg.value) ==
+               (t->wide ? ZYDIS_REGCLASS_GPR64 : ZYDIS_REGCLASS_GPR32);
+}
+
+/* Whether operand I is memory that an address can be made of; hidden operands are others' business.
+ */
+static bool is_addressed(const struct x86_insn *insn, unsigned i)
+{
+    return insn->op[i].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+           insn->op[i].mem.type == ZYDIS_MEMOP_TYPE_MEM;
+}
+
+/* Where a push goes; s0 is free then. */
+static struct operand emit_check_push(struct translation *t)
+{
+    unsigned size = slot_size(t);
+    struct address a = top_address;
+    struct operand place;
+
+    a.disp = -(int32_t)size;
+    place = emit_check(t, &a, size, true, 1);
+    if (place.base != t->s0)
+        return place;
+    emit_mem(&t->e, true, OP_LEA, t->s1, place);
+    return at(t->s1, 0);
+}
+
+/* REG = what stands at A on the stack. */
+static void emit_load_slot(struct translation *t, const struct address *a, unsigned reg)
+{
+    struct operand place = emit_check(t, a, slot_size(t), false, 1);
+
+    emit_mem(&t->e, t->wide, OP_LOAD, reg, place);
 }
 
 /* Pushes what is in vcpu.target. */
 static void emit_push_target(struct translation *t)
 {
-    struct operand place = emit_check(t, &push_address, 8, true, 1);
+    struct operand place = emit_check_push(t);
 
     emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(target));
-    emit_mem(&t->e, true, OP_STORE, t->s0, place);
-    emit_move_sp(t, -8);
+    emit_mem(&t->e, t->wide, OP_STORE, t->s0, place);
+    emit_move_sp(t, -(int32_t)slot_size(t));
 }
 
 static bool translate_push(struct translation *t, const struct x86_insn *insn)
@@ -240,27 +283,25 @@ static bool translate_push(struct translation *t, const struct x86_insn *insn)
     if (insn->z.operand_width == 16)
         return false;
     if (insn->op[0].type == ZYDIS_OPERAND_TYPE_MEMORY) {
-        if (insn->op[0].mem.type != ZYDIS_MEMOP_TYPE_MEM || insn->z.address_width != 64 ||
-            !address_of(t, insn, 0, &a))
+        if (!is_addressed(insn, 0) || !address_of(t, insn, 0, &a))
             return false;
-        place = emit_check(t, &a, 8, false, 1);
-        emit_mem(&t->e, true, OP_LOAD, t->s0, place);
+        emit_load_slot(t, &a, t->s0);
         emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(target));
         emit_push_target(t);
         return true;
     }
-    if (!is_gpr64(insn, 0) && insn->op[0].type != ZYDIS_OPERAND_TYPE_IMMEDIATE)
+    if (!is_word_register(t, insn, 0) && insn->op[0].type != ZYDIS_OPERAND_TYPE_IMMEDIATE)
         return false;
-    place = emit_check(t, &push_address, 8, true, 1);
-    if (is_gpr64(insn, 0))
-        emit_mem(&t->e, true, OP_STORE, register_of(insn, 0), place);
+    place = emit_check_push(t);
+    if (is_word_register(t, insn, 0))
+        emit_mem(&t->e, t->wide, OP_STORE, register_of(insn, 0), place);
     else
-        emit_store_imm(&t->e, true, place, (int32_t)insn->op[0].imm.value.s);
-    emit_move_sp(t, -8);
+        emit_store_imm(&t->e, t->wide, place, (int32_t)insn->op[0].imm.value.s);
+    emit_move_sp(t, -(int32_t)slot_size(t));
     return true;
 }
 
-/* PUSHFQ: RFLAGS is put together from what is in memory (see flags_get). */
+/* PUSHFQ and PUSHFD: RFLAGS is put together from what is in memory (see flags_get). */
 static void translate_pushf(struct translation *t)
 {
     emit_mem(&t->e, false, OP_LOAD_ZX16, t->s0, VCPU(c.cc));
@@ -280,26 +321,23 @@ static void translate_pushf(struct translation *t)
 
 static bool translate_stack(struct translation *t, const struct x86_insn *insn)
 {
-    struct operand place;
-
     flags_clobber(t, live_before(&t->flow[t->i]));
     switch (insn->z.mnemonic) {
     case ZYDIS_MNEMONIC_PUSH: return translate_push(t, insn);
+    case ZYDIS_MNEMONIC_PUSHFD:
     case ZYDIS_MNEMONIC_PUSHFQ: translate_pushf(t); return true;
     case ZYDIS_MNEMONIC_POP:
-        if (!is_gpr64(insn, 0))
+        if (!is_word_register(t, insn, 0))
             return false;
-        place = emit_check(t, &top_address, 8, false, 1);
-        emit_mem(&t->e, true, OP_LOAD, register_of(insn, 0), place);
+        emit_load_slot(t, &top_address, register_of(insn, 0));
         if (register_of(insn, 0) != X86_RSP)
-            emit_move_sp(t, 8);
+            emit_move_sp(t, (int32_t)slot_size(t));
         return true;
     case ZYDIS_MNEMONIC_LEAVE:
         if (insn->z.operand_width == 16)
             return false;
-        place = emit_check(t, &frame_address, 8, false, 1);
-        emit_mem(&t->e, true, OP_LOAD, t->s0, place);
-        emit_mem(&t->e, true, OP_LEA, X86_RSP, at(X86_RBP, 8));
+        emit_load_slot(t, &frame_address, t->s0);
+        emit_mem(&t->e, t->wide, OP_LEA, X86_RSP, at(X86_RBP, (int32_t)slot_size(t)));
         emit_reg(&t->e, true, OP_LOAD, X86_RBP, t->s0);
         return true;
     default: return false;
@@ -312,6 +350,8 @@ static bool translate_stack(struct translation *t, const struct x86_insn *insn)
  * another address space's in the jump table either. */
 static void emit_canonical(struct translation *t, unsigned target)
 {
+    if (!t->wide)
+        return;
     emit_reg(&t->e, true, OP_LOAD, t->s1, target);
     emit_shift_imm(&t->e, true, 4, t->s1, 16); /* shl */
     emit_shift_imm(&t->e, true, 7, t->s1, 16); /* sar */
@@ -322,27 +362,19 @@ static void emit_canonical(struct translation *t, unsigned target)
 /* Pushes the return address; the target stays wherever it is but not in s0 or s1. */
 static void emit_push_return(struct translation *t, const struct x86_insn *insn)
 {
-    struct operand place = emit_check(t, &push_address, 8, true, 1);
+    struct operand place = emit_check_push(t);
 
     emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(page));
     emit_mem(&t->e, true, OP_LEA, t->s0, at(t->s0, (int32_t)(t->offset[t->i] + insn->z.length)));
-    emit_mem(&t->e, true, OP_STORE, t->s0, place);
-    emit_move_sp(t, -8);
-}
-
-/* Whether operand I is memory that an address can be made of; hidden operands are others' business.
- */
-static bool is_addressed(const struct x86_insn *insn, unsigned i)
-{
-    return insn->op[i].type == ZYDIS_OPERAND_TYPE_MEMORY &&
-           insn->op[i].mem.type == ZYDIS_MEMOP_TYPE_MEM && insn->z.address_width == 64;
+    emit_mem(&t->e, t->wide, OP_STORE, t->s0, place);
+    emit_move_sp(t, -(int32_t)slot_size(t));
 }
 
 /* JMP and CALL by a register or memory. */
 static bool translate_indirect(struct translation *t, const struct x86_insn *insn, bool call)
 {
     flags_clobber(t, X86_FLAGS_STATUS);
-    if (is_gpr64(insn, 0)) {
+    if (is_word_register(t, insn, 0)) {
         unsigned target = register_of(insn, 0);
 
         if (target == X86_RSP)
@@ -350,15 +382,14 @@ static bool translate_indirect(struct translation *t, const struct x86_insn *ins
         emit_canonical(t, target);
         if (call)
             emit_push_return(t, insn);
-        emit_reg(&t->e, true, OP_LOAD, t->s0, target);
+        emit_reg(&t->e, t->wide, OP_LOAD, t->s0, target);
     } else {
-        struct operand place;
         struct address a;
 
-        if (!is_addressed(insn, 0) || insn->op[0].size != 64 || !address_of(t, insn, 0, &a))
+        if (!is_addressed(insn, 0) || insn->op[0].size != slot_size(t) * 8 ||
+            !address_of(t, insn, 0, &a))
             return false;
-        place = emit_check(t, &a, 8, false, 1);
-        emit_mem(&t->e, true, OP_LOAD, t->s0, place);
+        emit_load_slot(t, &a, t->s0);
         emit_canonical(t, t->s0);
         if (call) {
             emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(target));
@@ -373,13 +404,11 @@ static bool translate_indirect(struct translation *t, const struct x86_insn *ins
 static void translate_return(struct translation *t, const struct x86_insn *insn)
 {
     int32_t more = insn->z.operand_count_visible ? (int32_t)insn->op[0].imm.value.u : 0;
-    struct operand place;
 
     flags_clobber(t, X86_FLAGS_STATUS);
-    place = emit_check(t, &top_address, 8, false, 1);
-    emit_mem(&t->e, true, OP_LOAD, t->s0, place);
+    emit_load_slot(t, &top_address, t->s0);
     emit_canonical(t, t->s0);
-    emit_move_sp(t, 8 + more);
+    emit_move_sp(t, (int32_t)slot_size(t) + more);
     emit_exit_indirect(t);
 }
 
@@ -415,6 +444,8 @@ static bool translate_branch(struct translation *t, const struct x86_insn *insn)
     uint32_t live = t->flow[t->i].live_after;
     int64_t target = 0;
 
+    if (cuts_target(t, insn))
+        return false;
     if (direct)
         target = (int64_t)t->offset[t->i] + insn->z.length + insn->op[0].imm.value.s;
     switch (insn->z.mnemonic) {
@@ -470,7 +501,16 @@ static bool translate_integer(struct translation *t, const struct x86_insn *insn
     case ZYDIS_MNEMONIC_CLFLUSH:
     case ZYDIS_MNEMONIC_CLFLUSHOPT:
     case ZYDIS_MNEMONIC_CLWB:
-    case ZYDIS_MNEMONIC_XLAT: return false;
+    case ZYDIS_MNEMONIC_XLAT:
+    case ZYDIS_MNEMONIC_AAA: /* from here on: does not exist in 64-bit code */
+    case ZYDIS_MNEMONIC_AAD:
+    case ZYDIS_MNEMONIC_AAM:
+    case ZYDIS_MNEMONIC_AAS:
+    case ZYDIS_MNEMONIC_ARPL:
+    case ZYDIS_MNEMONIC_BOUND:
+    case ZYDIS_MNEMONIC_DAA:
+    case ZYDIS_MNEMONIC_DAS:
+    case ZYDIS_MNEMONIC_SALC: return false;
     default: return translate_copy(t, insn);
     }
 }

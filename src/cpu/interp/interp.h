@@ -72,7 +72,7 @@ struct code_page {
 #define MODE_64   2u
 #define MODE_SIZE 3u
 #define MODE_REAL 4u  /* real or virtual-8086 */
-#define MODE_FLAT 8u  /* CS, DS, ES and SS span 4 GiB from 0, readable and writable */
+#define MODE_FLAT 8u  /* CS, DS, ES and SS span 4 GiB from 0, readable and writable; ESP is used */
 #define MODE_STEP 16u /* one instruction only */
 
 struct block {
@@ -141,18 +141,19 @@ struct vcpu {
     bool ss_shadow; /* the last instruction loaded SS: debug traps wait, too */
     bool no_step;   /* the instruction under way hands over to a handler: no single-step trap */
     bool single;    /* the next block is to be one instruction long */
-    uint32_t interrupt_masked;   /* one may have been waiting when IF was last found 0 */
-    bool keep_rf;                /* the instruction under way loads RF (IRET, task switch) */
-    bool holds_stop;             /* this vCPU has stopped the others (a split locked access) */
-    bool check_interrupt;        /* an interrupt may be waiting for IF, a shadow or the TPR */
-    uint8_t fp_trap;             /* FP_TRAP_*: why a floating-point instruction faults */
-    uint8_t link;                /* which of block->link leads on; 2: none */
-    uint64_t base[X86_SEGMENTS]; /* segment bases as 64-bit mode applies them, or x.seg[].base */
-    enum mmu_context context;    /* of data accesses */
-    bool check_alignment;        /* #AC is on: CR0.AM, RFLAGS.AC and CPL 3 */
-    bool watching;               /* a data breakpoint is armed */
-    uint64_t apic_page;          /* of the xAPIC's registers, or UINT64_MAX */
-    const struct mmu_table *tlb; /* of the current context */
+    uint32_t interrupt_masked;    /* one may have been waiting when IF was last found 0 */
+    bool keep_rf;                 /* the instruction under way loads RF (IRET, task switch) */
+    bool holds_stop;              /* this vCPU has stopped the others (a split locked access) */
+    bool check_interrupt;         /* an interrupt may be waiting for IF, a shadow or the TPR */
+    uint8_t fp_trap;              /* FP_TRAP_*: why a floating-point instruction faults */
+    uint8_t link;                 /* which of block->link leads on; 2: none */
+    uint64_t base[X86_SEGMENTS];  /* segment bases as 64-bit mode applies them, or x.seg[].base */
+    uint8_t narrow[X86_SEGMENTS]; /* 1: not writable data of 4 GiB */
+    enum mmu_context context;     /* of data accesses */
+    bool check_alignment;         /* #AC is on: CR0.AM, RFLAGS.AC and CPL 3 */
+    bool watching;                /* a data breakpoint is armed */
+    uint64_t apic_page;           /* of the xAPIC's registers, or UINT64_MAX */
+    const struct mmu_table *tlb;  /* of the current context */
     struct block *block;
     uint64_t instructions;
 

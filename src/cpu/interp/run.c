@@ -45,10 +45,15 @@ void raise_page_fault(struct vcpu *c, const struct uop *op, uint64_t va, uint32_
 
 /* --- Derived state ---------------------------------------------------------------------------- */
 
-static bool is_flat(const struct x86_seg *s)
+static bool is_narrow(const struct x86_seg *s)
 {
-    return s->base == 0 && s->limit == 0xFFFFFFFF && (s->attr & X86_ATTR_WRITE) &&
-           !(s->attr & (X86_ATTR_CODE | X86_ATTR_DOWN | X86_ATTR_UNUSABLE));
+    return s->limit != 0xFFFFFFFF || !(s->attr & X86_ATTR_WRITE) ||
+           (s->attr & (X86_ATTR_CODE | X86_ATTR_DOWN | X86_ATTR_UNUSABLE));
+}
+
+static bool is_flat(const struct vcpu *c, enum x86_segment seg)
+{
+    return c->x.seg[seg].base == 0 && !c->narrow[seg];
 }
 
 void update_mode(struct vcpu *c)
@@ -57,14 +62,16 @@ void update_mode(struct vcpu *c)
     bool long64 = in_long_mode(c) && (cs->attr & X86_ATTR_L);
     unsigned mode = long64 ? MODE_64 : cs->attr & X86_ATTR_DB ? MODE_32 : MODE_16;
 
+    for (unsigned i = 0; i < X86_SEGMENTS; i++) {
+        c->base[i] = long64 && i < X86_FS ? 0 : c->x.seg[i].base;
+        c->narrow[i] = is_narrow(&c->x.seg[i]);
+    }
     if (in_real(c) || in_v86(c))
         mode |= MODE_REAL;
-    else if (!long64 && cs->base == 0 && cs->limit == 0xFFFFFFFF && is_flat(&c->x.seg[X86_DS]) &&
-             is_flat(&c->x.seg[X86_ES]) && is_flat(&c->x.seg[X86_SS]))
+    else if (!long64 && cs->base == 0 && cs->limit == 0xFFFFFFFF && is_flat(c, X86_DS) &&
+             is_flat(c, X86_ES) && is_flat(c, X86_SS) && (c->x.seg[X86_SS].attr & X86_ATTR_DB))
         mode |= MODE_FLAT;
     c->mode = (uint8_t)mode;
-    for (unsigned i = 0; i < X86_SEGMENTS; i++)
-        c->base[i] = long64 && i < X86_FS ? 0 : c->x.seg[i].base;
 }
 
 void update_context(struct vcpu *c)
