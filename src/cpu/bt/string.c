@@ -66,7 +66,8 @@ static void emit_page_offset(struct translation *t, unsigned into, unsigned reg)
     emit_alu_imm(&t->e, false, ALU_N_AND, into, MEM_PAGE_SIZE - 1);
 }
 
-/* s1 = how many elements the run has: what is left of the page, but no more than RCX. */
+/* s1 = how many elements the run has: what is left of the page, one at least, but no more than
+ * RCX. */
 static void emit_run_length(struct translation *t, const struct form *f)
 {
     unsigned shift = (unsigned)__builtin_ctz(f->size);
@@ -81,10 +82,6 @@ static void emit_run_length(struct translation *t, const struct form *f)
     emit_reg(&t->e, false, 0xF7, 3, t->s1); /* neg */
     if (shift)
         emit_shift_imm(&t->e, false, 5, t->s1, shift); /* shr */
-    if (shift) {                                       /* the one element lies across pages */
-        emit_reg(&t->e, false, OP_TEST, t->s1, t->s1);
-        cold_add_one(t, emit_jcc(&t->e, CC_E));
-    }
     emit_reg(&t->e, true, OP_CMP_LOAD, t->s1, X86_RCX);
     emit_reg(&t->e, true, OP_CMOV + CC_A, t->s1, X86_RCX);
 }
@@ -118,7 +115,7 @@ static void translate_repeated(struct translation *t, const struct x86_insn *ins
 
     emit_reg(&t->e, true, OP_TEST, X86_RCX, X86_RCX);
     none = emit_jcc(&t->e, CC_E);
-    emit_operands(t, f, 1);
+    emit_operands(t, f, f->size); /* not where one lies across pages */
     emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(string.to));
     emit_run_length(t, f);
     emit_reg(&t->e, true, OP_SUB_LOAD, X86_RCX, t->s1);
