@@ -31,7 +31,7 @@
 #define BT_JUMP_BITS 14
 #define BT_JUMPS     (1u << BT_JUMP_BITS)
 #define BT_CODE_SIZE (48 * MiB)
-#define BT_HEAT      64 /* executions by the interpreter before a block is translated */
+#define BT_HEAT      32 /* executions by the interpreter before a block is translated */
 
 /* Between blocks these are free. */
 #define SCRATCH0 X86_R10
@@ -71,7 +71,8 @@ struct address {
     int32_t disp;
 };
 
-/* A run of instructions that is entered at its first one only. */
+/* A run of instructions that is entered at its first one only; from within the region or, through
+ * an entrance of its own, from outside. */
 struct part {
     uint16_t first, count; /* instructions of the region */
     uint16_t start, end;   /* offsets in the page */
@@ -82,7 +83,7 @@ struct part {
 /* Code that is jumped to rarely and stands behind the region, or a jump to a part that has no
  * code yet. */
 enum cold_kind { COLD_FILL, COLD_ONE, COLD_BRANCH, COLD_STALE, COLD_PART };
-#define COLDS 768
+#define COLDS (REGION_MAX * 8)
 struct cold {
     uint8_t *jump; /* the displacement of the jump to it */
     enum cold_kind kind;
@@ -97,13 +98,14 @@ struct cold {
 
 enum flags_place { FLAGS_MEMORY, FLAGS_HOST, FLAGS_BOTH };
 
-/* What is translated at once: the code that a block leads to by direct branches within its page. */
-#define REGION_MAX 48
+/* What is translated at once: code that the first instruction leads to within its page. */
+#define REGION_MAX 128
 #define PARTS_MAX  REGION_MAX
 struct translation {
     struct bt *bt;
     struct emitter e;
-    const struct block *block;
+    uint64_t gpa;                      /* of the first instruction */
+    uint32_t generation;               /* of its page */
     const uint8_t *page;               /* the guest's */
     bool wide;                         /* 64-bit code; else 32-bit code */
     unsigned s0, s1;                   /* the scratch registers */
@@ -117,13 +119,27 @@ struct translation {
     unsigned parts;
     const struct part *now; /* the part under way */
     unsigned colds;
-    uint16_t index[MEM_PAGE_SIZE]; /* 1 + instruction at an offset */
-    bool leader[REGION_MAX];       /* starts a part */
+    uint16_t index[MEM_PAGE_SIZE]; /* 1 + instruction at an offset; or AHEAD | flags live there */
+    uint16_t leader[REGION_MAX];   /* 1 + part that the instruction starts */
     struct part part[PARTS_MAX];
     struct flow flow[REGION_MAX];
     uint16_t offset[REGION_MAX]; /* in the page */
     struct x86_insn insn[REGION_MAX];
     struct cold cold[COLDS];
+};
+
+#define AHEAD 0x8000u /* no region's count and no status flag */
+
+/* Where translated code can be entered, by the start of a part. */
+struct bt_entry {
+    uint64_t key;        /* bt_key */
+    uint32_t generation; /* of the page, when translated */
+    uint32_t entrance;   /* offset of the code that enters from outside; 0: not made */
+    uint32_t inside;     /* offset of the part's own code */
+    uint16_t live;       /* flags that the part wants in RFLAGS */
+    uint16_t vectors;    /* from here on: as in struct translation */
+    uint8_t s0, s1;
+    bool ymm, x87;
 };
 
 enum { BT_VECTORS = 1, BT_X87 = 2 };
@@ -159,11 +175,15 @@ struct bt {
     struct bt_site *sites;
     struct translation work;
     uint32_t site_count;
+    struct bt_entry *entries; /* the first one is none */
+    uint32_t *entry_hash;     /* which entry; 0: none */
+    uint32_t entry_count;
     /* Made once: how to get in and the ways out. */
     int (*enter)(struct bt *bt, const void *code);
     uint32_t leave[4], lookup, first;
 
     uint64_t unmaps;    /* how often where code is mapped has changed */
+    uint64_t drops;     /* how often decoded blocks have gone */
     uint64_t link_page; /* where to link from: the page, and the branch; 0: nowhere */
     uint32_t link_site;
     uint64_t signals; /* the thread's mask outside */
@@ -182,6 +202,10 @@ struct bt {
 #define BT_NO_SITE UINT32_MAX
 #define BT_SITES   (BT_CODE_SIZE / 64)
 
+#define BT_ENTRY_BITS  18
+#define BT_ENTRY_SLOTS (1u << BT_ENTRY_BITS)
+#define BT_ENTRIES     (BT_ENTRY_SLOTS / 4 * 3)
+
 static inline struct bt *bt_of(struct vcpu *c)
 {
     return (struct bt *)c;
@@ -198,8 +222,29 @@ static inline enum x86_code_size code_size(const struct translation *t)
     return t->wide ? X86_CODE64 : X86_CODE32;
 }
 
-/* region.c: finds the region that starts with T->block, and what is live where. False when it is
- * not worth translating or everything was forgotten meanwhile. */
+/* entries.c: where translated code can be entered. */
+int bt_entries_create(struct bt *bt, struct error *err);
+void bt_entries_destroy(struct bt *bt);
+void bt_entries_clear(struct bt *bt);
+/* What is translated of the code at GPA in the present context, and still valid; or NULL. */
+struct bt_entry *bt_entry_find(const struct bt *bt, uint64_t gpa);
+/* Announces a part that has been translated. CODE: its entrance, if it has one already. */
+void bt_entry_add(struct translation *t, const struct part *p, const uint8_t *entrance);
+
+/* What the translation of a guest physical address depends on. */
+#define BT_KEY_GPA ((1ULL << 60) - 1)
+static inline uint64_t bt_key(const struct bt *bt, uint64_t gpa)
+{
+    return gpa | (uint64_t)(bt->c.context == MMU_USER) << 60 | (uint64_t)in_64(&bt->c) << 61;
+}
+
+static inline const _Atomic uint32_t *bt_generation(const struct bt *bt, uint64_t gpa)
+{
+    return &bt->c.engine->code[gpa >> MEM_PAGE_SHIFT].generation;
+}
+
+/* region.c: finds the region that starts at T->gpa, and what is live where. False when it is not
+ * worth translating. */
 bool region_find(struct translation *t);
 /* Whether a branch of 32-bit code cuts its target to 16 bits. */
 static inline bool cuts_target(const struct translation *t, const struct x86_insn *insn)
@@ -222,7 +267,7 @@ void bt_code_destroy(struct bt *bt);
 /* Emits the ways in and out; once, at the start of the code. */
 void bt_emit_common(struct bt *bt);
 /* Forgets all translations. */
-void bt_clear(struct bt *bt);
+void bt_clear(struct bt *bt, enum forget_cause cause);
 void bt_clear_jumps(struct bt *bt);
 void bt_clear_jumps_of(struct bt *bt, uint64_t linear); /* the page's */
 
@@ -232,8 +277,10 @@ static inline unsigned bt_jump_index(uint64_t rip)
     return (unsigned)((rip >> 4) ^ (rip & 0xFF)) & (BT_JUMPS - 1);
 }
 
-/* translate.c: the code for B in the present context, or NULL if it cannot be (or, with *FULL, if
- * there is no room). LINEAR is where it is mapped. */
-const void *bt_translate(struct bt *bt, const struct block *b, bool *full);
+/* translate.c: translates the code at GPA, decoded when its page had this GENERATION, for the
+ * present context. NULL if it cannot be or, with bt.full, if there is no room. */
+const void *bt_translate(struct bt *bt, uint64_t gpa, uint32_t generation);
+/* The code that enters at ENTRY from outside; NULL, with bt.full, if there is no room for it. */
+const void *bt_entrance(struct bt *bt, struct bt_entry *entry);
 
 #endif

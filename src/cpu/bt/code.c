@@ -171,11 +171,13 @@ void bt_clear_jumps_of(struct bt *bt, uint64_t linear)
     memset(&bt->jump[first], 0xFF, 256 * sizeof(bt->jump[0]));
 }
 
-void bt_clear(struct bt *bt)
+void bt_clear(struct bt *bt, enum forget_cause cause)
 {
+    bt->c.forgets[cause]++;
     bt->clears++;
     bt->link_site = 0;
     bt->used = bt->first;
     bt->site_count = 0;
+    bt_entries_clear(bt);
     bt_clear_jumps(bt);
 }

@@ -128,24 +128,22 @@ static void emit_epilogue(struct translation *t)
 /* Is the code still what was translated? If not, on to OFFSET by other means. */
 static void emit_validate(struct translation *t, unsigned offset)
 {
-    const struct block *b = t->block;
-
-    emit_load_imm(&t->e, SCRATCH0, (uintptr_t)&b->page->generation);
-    emit_alu_mem_imm(&t->e, false, ALU_N_CMP, at(SCRATCH0, 0), (int32_t)b->generation);
+    emit_load_imm(&t->e, SCRATCH0, (uintptr_t)bt_generation(t->bt, t->gpa));
+    emit_alu_mem_imm(&t->e, false, ALU_N_CMP, at(SCRATCH0, 0), (int32_t)t->generation);
     cold_add_target(t, emit_jcc(&t->e, CC_NE), COLD_STALE, offset);
 }
 
-void emit_entry(struct translation *t)
+void emit_entry(struct translation *t, unsigned offset, uint32_t live)
 {
     uint8_t *start = t->e.at;
     uint32_t length;
 
-    emit_validate(t, t->part[0].start);
+    emit_validate(t, offset);
     length = (uint32_t)(t->e.at - start);
     memcpy(start - sizeof(length), &length, sizeof(length));
     emit_prologue(t);
     t->flags = FLAGS_MEMORY;
-    if (t->part[0].live)
+    if (live)
         flags_load(t);
 }
 

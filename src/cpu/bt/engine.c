@@ -28,17 +28,21 @@ static int bt_create(struct vcpu *c, struct error *err)
     bt->scratch_seed = bt->switches.scratch_seed;
     bt->requests = &c->port->requests;
     bt_clear_jumps(bt);
-    return bt_code_create(bt, err);
+    if (bt_entries_create(bt, err) == 0 && bt_code_create(bt, err) == 0)
+        return 0;
+    bt_entries_destroy(bt);
+    return -1;
 }
 
 static void bt_destroy(struct vcpu *c)
 {
     bt_code_destroy(bt_of(c));
+    bt_entries_destroy(bt_of(c));
 }
 
 static void bt_forget(struct vcpu *c)
 {
-    bt_clear(bt_of(c));
+    bt_of(c)->drops++;
 }
 
 static void bt_unmapped(struct vcpu *c, uint64_t linear, bool large)
@@ -101,7 +105,7 @@ static bool can_run(struct bt *bt)
         files |= BT_X87;
     if (files != bt->files) {
         bt->files = files;
-        interp_forget(&bt->c, FORGET_REGISTERS);
+        bt_clear(bt, FORGET_REGISTERS);
     }
     return true;
 }
@@ -147,27 +151,30 @@ static uint64_t now_ns(void)
     return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
-/* B's code in the present context, translating it when it is due; NULL: not now. */
-static const void *code_for(struct bt *bt, struct block *b)
+/* What is translated of the code at GPA, in the present context; or NULL. */
+static const void *translated(struct bt *bt, uint64_t gpa)
 {
-    uint64_t start, clears = bt->clears;
+    struct bt_entry *entry = bt_entry_find(bt, gpa);
+
+    return entry ? bt_entrance(bt, entry) : NULL;
+}
+
+/* Translates B in the present context when it is due; NULL: not now. */
+static const void *translate(struct bt *bt, struct block *b)
+{
+    uint64_t start, drops = bt->drops;
     const void *code;
 
-    if (b->code[bt->c.context])
-        return b->code[bt->c.context];
     if (!b->cached || ++b->heat < bt->switches.heat || b->heat >= BT_NEVER)
         return NULL;
     b->heat = 0; /* for another context */
     bt->c.exits[CAUSE_TRANSLATION]++;
     meter_switch(bt->c.meter, CAUSE_TRANSLATION);
     start = now_ns();
-    code = bt_translate(bt, b, &bt->full);
+    code = bt_translate(bt, b->gpa, b->generation);
     bt->translate_ns += now_ns() - start;
     meter_restore(bt->c.meter);
-    if (bt->clears != clears)
-        return NULL;
-    b->code[bt->c.context] = code;
-    if (!code && !bt->full)
+    if (!code && !bt->full && bt->drops == drops)
         b->heat = BT_NEVER;
     return code;
 }
@@ -259,24 +266,26 @@ static const void *known_code(const struct bt *bt, uint64_t rip)
 static const void *find_code(struct bt *bt)
 {
     struct vcpu *c = &bt->c;
-    uint64_t rip = c->x.reg[X86_RIP], clears;
+    uint64_t rip = c->x.reg[X86_RIP];
     const void *code;
-    struct block *b;
 
     c->exits[CAUSE_LOOKUP]++;
     set_space(bt);
     /* A link goes past the check of the code's age, so it must not be to what the table knows. */
     code = bt->link_site ? NULL : known_code(bt, rip);
     if (!code) {
-        b = block_next(c);
-        clears = bt->clears;
-        code = code_for(bt, b);
-        if (clears != bt->clears) /* all is forgotten, B too */
-            return NULL;
+        code = translated(bt, interp_code_gpa(c));
         if (!code) {
-            bt->link_site = 0;
-            interp_execute(c, b);
-            return NULL;
+            struct block *b = block_next(c);
+            uint64_t drops = bt->drops;
+
+            code = translate(bt, b);
+            if (!code) {
+                bt->link_site = 0;
+                if (bt->drops == drops) /* B is still there */
+                    interp_execute(c, b);
+                return NULL;
+            }
         }
         set_space(bt); /* finding may have changed its identifier */
         remember(bt, rip, code);
@@ -295,7 +304,7 @@ static void bt_run(struct vcpu *c)
     bt->link_site = 0; /* an interrupt may have come since */
     if (bt->full) {
         bt->full = false;
-        interp_forget(c, FORGET_CODE_FULL);
+        bt_clear(bt, FORGET_CODE_FULL);
     }
     do {
         const void *code;

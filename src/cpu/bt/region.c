@@ -1,7 +1,8 @@
 /*
  * Regions: which instructions are translated together, and the flow of status flags between them.
- * A region is what can be reached from a block by direct branches within its page, up to a limit;
- * loops then run without leaving the code.
+ * A region is what can be reached from an instruction within its page, behind calls too, up to a
+ * limit; loops then run without leaving the code. It ends where code is translated already, which
+ * it is linked to, and where nothing has ever run, which would mostly be translated for nothing.
  */
 #include "cpu/bt/bt.h"
 
@@ -93,6 +94,18 @@ static bool ends_run(const struct translation *t, const struct x86_insn *insn)
            (insn->info->class == X86_CLASS_BRANCH && !is_conditional(t, insn));
 }
 
+static uint64_t gpa_of(const struct translation *t, unsigned offset)
+{
+    return ALIGN_DOWN(t->gpa, MEM_PAGE_SIZE) + offset;
+}
+
+/* Whether the interpreter has executed the code behind a branch. Where it translates what it has
+ * not executed before, that says nothing. */
+static bool has_run(const struct translation *t, unsigned offset)
+{
+    return t->bt->switches.heat < 2 || interp_has_run(&t->bt->c, gpa_of(t, offset));
+}
+
 /* Takes in the instruction at OFFSET. */
 static bool take(struct translation *t, unsigned offset)
 {
@@ -117,36 +130,48 @@ static bool take(struct translation *t, unsigned offset)
 }
 
 /* Follows the code at OFFSET until it ends or meets what is there already. */
-static void take_run(struct translation *t, unsigned offset)
+static void take_run(struct translation *t, int64_t offset)
 {
-    while (offset < MEM_PAGE_SIZE && !t->index[offset] && take(t, offset)) {
+    bool branch = true;
+
+    while (offset >= 0 && offset < (int64_t)MEM_PAGE_SIZE && !t->index[offset] &&
+           !(branch && !has_run(t, (unsigned)offset)) &&
+           !bt_entry_find(t->bt, gpa_of(t, (unsigned)offset)) && take(t, (unsigned)offset)) {
         unsigned i = t->count - 1;
 
         if (ends_run(t, &t->insn[i]))
             return;
+        branch = is_conditional(t, &t->insn[i]);
         offset = next_offset(t, i);
     }
 }
 
-/* Takes in all that the region's branches lead to. */
+/* Takes in all that the region's branches lead to, and what calls will return to. */
 static void take_all(struct translation *t)
 {
-    take_run(t, t->block->gpa & (MEM_PAGE_SIZE - 1));
+    take_run(t, t->gpa & (MEM_PAGE_SIZE - 1));
     for (unsigned i = 0; i < t->count; i++) {
-        int64_t target;
-
-        if (!is_direct(t, &t->insn[i]) || t->insn[i].z.mnemonic == ZYDIS_MNEMONIC_CALL)
-            continue;
-        target = target_offset(t, i);
-        if (target >= 0 && target < (int64_t)MEM_PAGE_SIZE)
-            take_run(t, (unsigned)target);
+        if (t->insn[i].z.mnemonic == ZYDIS_MNEMONIC_CALL)
+            take_run(t, next_offset(t, i));
+        else if (is_direct(t, &t->insn[i]))
+            take_run(t, target_offset(t, i));
     }
+}
+
+/* The region's instruction at OFFSET, or -1. */
+static int instruction_at(const struct translation *t, int64_t offset)
+{
+    if (offset < 0 || offset >= (int64_t)MEM_PAGE_SIZE || (t->index[offset] & AHEAD))
+        return -1;
+    return t->index[offset] - 1;
 }
 
 static void mark_leader(struct translation *t, int64_t offset)
 {
-    if (offset >= 0 && offset < (int64_t)MEM_PAGE_SIZE && t->index[offset])
-        t->leader[t->index[offset] - 1] = true;
+    int i = instruction_at(t, offset);
+
+    if (i >= 0)
+        t->leader[i] = 1;
 }
 
 /* Cuts the instructions into parts, in the order they were found. */
@@ -161,10 +186,10 @@ static bool cut(struct translation *t)
         if (i + 1 == t->count || t->offset[i + 1] != next_offset(t, i)) {
             mark_leader(t, next_offset(t, i));
             if (i + 1 < t->count)
-                t->leader[i + 1] = true;
+                t->leader[i + 1] = 1;
         }
     }
-    t->leader[0] = true;
+    t->leader[0] = 1;
     for (unsigned i = 0; i < t->count; i++) {
         struct part *p = &t->part[t->parts];
 
@@ -172,7 +197,7 @@ static bool cut(struct translation *t)
             if (t->parts == PARTS_MAX)
                 return false;
             *p = (struct part){.first = (uint16_t)i, .start = t->offset[i]};
-            t->parts++;
+            t->leader[i] = (uint16_t)++t->parts;
         }
         p = &t->part[t->parts - 1];
         p->count++;
@@ -183,10 +208,17 @@ static bool cut(struct translation *t)
 
 struct part *region_part(struct translation *t, int64_t offset)
 {
-    for (unsigned i = 0; i < t->parts; i++)
-        if (t->part[i].start == offset)
-            return &t->part[i];
-    return NULL;
+    int i = instruction_at(t, offset);
+
+    return i >= 0 && t->leader[i] ? &t->part[t->leader[i] - 1] : NULL;
+}
+
+/* What is live at OFFSET, which is not in the region. */
+static uint32_t live_ahead(struct translation *t, unsigned offset)
+{
+    const struct bt_entry *entry = bt_entry_find(t->bt, gpa_of(t, offset));
+
+    return entry ? entry->live : flow_peek(t->page, offset, code_size(t));
 }
 
 /* What is live where control goes to OFFSET. */
@@ -196,9 +228,11 @@ static uint32_t live_at(struct translation *t, int64_t offset)
 
     if (p)
         return p->live;
-    return offset < 0 || offset >= (int64_t)MEM_PAGE_SIZE
-               ? X86_FLAGS_STATUS
-               : flow_peek(t->page, (unsigned)offset, code_size(t));
+    if (offset < 0 || offset >= (int64_t)MEM_PAGE_SIZE)
+        return X86_FLAGS_STATUS;
+    if (!t->index[offset])
+        t->index[offset] = (uint16_t)(AHEAD | live_ahead(t, (unsigned)offset));
+    return t->index[offset] & ~AHEAD;
 }
 
 static uint32_t live_behind(struct translation *t, const struct part *p)
@@ -263,31 +297,24 @@ static void note_vectors(struct translation *t, const struct x86_insn *insn)
 /* What is live depends on the code that control goes to, too; see live_at. */
 static void watch_peeked(struct translation *t, int64_t offset)
 {
-    uint64_t page = ALIGN_DOWN(t->block->gpa, MEM_PAGE_SIZE);
-
     if (offset >= 0 && offset < (int64_t)MEM_PAGE_SIZE && !region_part(t, offset))
-        interp_watch_code(&t->bt->c, page + (uint64_t)offset,
+        interp_watch_code(&t->bt->c, gpa_of(t, (unsigned)offset),
                           MIN(PEEK_BYTES, MEM_PAGE_SIZE - (uint64_t)offset));
 }
 
 /* Announces the region's bytes as code. They may have changed since they were decoded: then the
  * generation has moved on and the translation is stale from the start. */
-static bool watch(struct translation *t)
+static void watch(struct translation *t)
 {
-    uint64_t clears = t->bt->clears, page = ALIGN_DOWN(t->block->gpa, MEM_PAGE_SIZE);
-
     for (unsigned n = 0; n < t->parts; n++) {
         const struct part *p = &t->part[n];
         unsigned last = p->first + p->count - 1u;
 
-        interp_watch_code(&t->bt->c, page + p->start, (uint64_t)p->end - p->start);
+        interp_watch_code(&t->bt->c, gpa_of(t, p->start), (uint64_t)p->end - p->start);
         watch_peeked(t, p->end);
         if (is_direct(t, &t->insn[last]))
             watch_peeked(t, target_offset(t, last));
-        if (t->bt->clears != clears)
-            return false;
     }
-    return true;
 }
 
 /* For tests: FREE without some of its members at random; two are left, unless there were fewer. */
@@ -328,12 +355,15 @@ bool region_find(struct translation *t)
 {
     memset(t->index, 0, sizeof(t->index));
     t->registers = 1u << X86_RAX | 1u << X86_RCX | 1u << X86_RDX | 1u << X86_RSP;
-    t->wide = (t->block->mode & MODE_SIZE) == MODE_64;
-    t->page = mem_page(t->bt->c.mem, t->block->gpa >> MEM_PAGE_SHIFT);
+    t->wide = in_64(&t->bt->c);
+    t->page = mem_page(t->bt->c.mem, t->gpa >> MEM_PAGE_SHIFT);
     take_all(t);
     /* From the announcement on, writes are noticed; what was written before it shows in the bytes.
      */
-    if (!t->count || !cut(t) || !watch(t) || !unchanged(t))
+    if (!t->count || !cut(t))
+        return false;
+    watch(t);
+    if (!unchanged(t))
         return false;
     find_liveness(t);
     for (unsigned i = 0; i < t->count; i++)

@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-#define ENTRY_ALIGN 32
+#define ENTRY_ALIGN 16
 
 /* What the instruction wants of the flags before it: those it reads, and where it writes only some,
  * the others that are wanted after it. */
@@ -588,38 +588,101 @@ static void emit_part(struct translation *t, struct part *p)
         if (insn->info->class == X86_CLASS_BRANCH)
             return;
     }
+    if (t->e.full)
+        return;
     t->i--;
     emit_goto(t, p->end, t->flow[t->i].live_after);
 }
 
-const void *bt_translate(struct bt *bt, const struct block *b, bool *full)
+/* Where the next code will be: behind the length of its check. */
+static void begin(struct translation *t)
 {
-    static const unsigned room = 96 * KiB; /* more than a region can need */
-    struct translation *t = &bt->work;
+    struct bt *bt = t->bt;
+
+    bt->used = (uint32_t)ALIGN_UP(bt->used + sizeof(uint32_t), ENTRY_ALIGN);
+    t->e = (struct emitter){.at = bt->write + bt->used, .end = bt->write + bt->switches.code_size};
+}
+
+/* Keeps what was emitted. Returns it as it will be run; NULL if it has met the end. */
+static const void *finish(struct translation *t)
+{
+    struct bt *bt = t->bt;
+    const void *code = bt->run + bt->used;
+
+    if (t->e.full) {
+        /* What does not fit into an empty cache never will. */
+        bt->full = bt->used > ALIGN_UP(bt->first + sizeof(uint32_t), ENTRY_ALIGN);
+        return NULL;
+    }
+    bt->used = (uint32_t)(t->e.at - bt->write);
+    return code;
+}
+
+static const void *emit_region(struct translation *t)
+{
     const void *code;
 
-    *full = bt->switches.code_size - bt->used < room + ENTRY_ALIGN ||
-            BT_SITES - bt->site_count < COLDS + REGION_MAX;
-    if (*full)
-        return NULL;
-    memset(t, 0, offsetof(struct translation, index));
-    t->bt = bt;
-    t->block = b;
-    if (!region_find(t))
-        return NULL;
+    begin(t);
     t->now = &t->part[0];
-    /* In front of the code is the length of its check, which links skip. */
-    bt->used += ENTRY_ALIGN;
-    t->e = (struct emitter){.at = bt->write + bt->used, .end = bt->write + bt->used + room};
-    emit_entry(t);
+    emit_entry(t, t->part[0].start, t->part[0].live);
     for (unsigned n = 0; n < t->parts; n++)
         emit_part(t, &t->part[n]);
     emit_cold(t);
-    if (t->e.full)
+    code = finish(t);
+    for (unsigned n = 0; code && n < t->parts; n++)
+        bt_entry_add(t, &t->part[n], n ? NULL : code);
+    return code;
+}
+
+const void *bt_translate(struct bt *bt, uint64_t gpa, uint32_t generation)
+{
+    struct translation *t = &bt->work;
+    const void *code;
+
+    bt->full = bt->switches.code_size - bt->used < ENTRY_ALIGN * 2 ||
+               BT_SITES - bt->site_count < COLDS + REGION_MAX ||
+               BT_ENTRIES - bt->entry_count < PARTS_MAX;
+    if (bt->full)
         return NULL;
-    code = bt->run + bt->used;
-    bt->translations++;
-    bt->translated_instructions += t->count;
-    bt->used = (uint32_t)ALIGN_UP(t->e.at - bt->write, ENTRY_ALIGN);
+    memset(t, 0, offsetof(struct translation, index));
+    t->bt = bt;
+    t->gpa = gpa;
+    t->generation = generation;
+    if (!region_find(t))
+        return NULL;
+    code = emit_region(t);
+    if (code) {
+        bt->translations++;
+        bt->translated_instructions += t->count;
+    }
+    return code;
+}
+
+const void *bt_entrance(struct bt *bt, struct bt_entry *entry)
+{
+    struct translation *t = &bt->work;
+    const void *code;
+
+    if (entry->entrance)
+        return bt->run + entry->entrance;
+    bt->full = bt->switches.code_size - bt->used < ENTRY_ALIGN * 2;
+    if (bt->full)
+        return NULL;
+    memset(t, 0, offsetof(struct translation, index));
+    t->bt = bt;
+    t->gpa = entry->key & BT_KEY_GPA;
+    t->generation = entry->generation;
+    t->s0 = entry->s0;
+    t->s1 = entry->s1;
+    t->vectors = entry->vectors;
+    t->ymm = entry->ymm;
+    t->x87 = entry->x87;
+    begin(t);
+    emit_entry(t, t->gpa & (MEM_PAGE_SIZE - 1), entry->live);
+    emit_jmp_to(&t->e, bt->write + entry->inside);
+    emit_cold(t);
+    code = finish(t);
+    if (code)
+        entry->entrance = (uint32_t)((const uint8_t *)code - bt->run);
     return code;
 }

@@ -50,8 +50,10 @@ void flags_leave(struct translation *t, uint32_t live);
 /* The guest's flags must be in RFLAGS. May use s0. */
 void flags_need(struct translation *t);
 
-/* From outside: is the code still what was translated? Then into the region's own state. */
-void emit_entry(struct translation *t);
+/* From outside to the part at OFFSET: is the code still what was translated? Then into the region's
+ * own state, with the flags that are LIVE. In front of it is the length of the check, which links
+ * skip. */
+void emit_entry(struct translation *t, unsigned offset, uint32_t live);
 /* Out of the region to the address in s0. */
 void emit_exit_indirect(struct translation *t);
 /* Out of the region to TARGET, counted from the page's start; it may lie outside the page. */

@@ -17,7 +17,7 @@ struct accelerator {
     void (*prepare)(struct vcpu *c);
     /* It is about to do other things. */
     void (*finish)(struct vcpu *c);
-    /* Decoded blocks are about to be forgotten, and with them whatever is tied to them. */
+    /* All decoded blocks are gone. */
     void (*forget)(struct vcpu *c);
     /* Where code is mapped has changed for the page at LINEAR (INVLPG). LARGE: for any page, or
      * which address space an identifier stands for (mmu.clears). */
@@ -37,10 +37,12 @@ void interp_execute_one(struct vcpu *c);
 /* Translates an access in the present context and enters it into the software TLB. Returns whether
  * it can now be made directly; raises what the access raises. */
 bool interp_fill(struct vcpu *c, uint64_t linear, unsigned size, bool write);
+/* The guest physical address of the instruction at X86_RIP. Raises what fetching it raises. */
+uint64_t interp_code_gpa(struct vcpu *c);
+/* Whether the code at GPA has been executed here in the present mode, and has not changed since. */
+bool interp_has_run(const struct vcpu *c, uint64_t gpa);
 /* From now on writes to [GPA, GPA + SIZE), which lies in one page of RAM, move the page's
- * generation on. May let other vCPUs run, and so have everything forgotten. */
+ * generation on. May let other vCPUs run, and so have everything decoded forgotten. */
 void interp_watch_code(struct vcpu *c, uint64_t gpa, uint64_t size);
-/* Forgets all decoded blocks (and has the accelerator forget). */
-void interp_forget(struct vcpu *c, enum forget_cause cause);
 
 #endif

@@ -148,12 +148,6 @@ void block_renew_thunks(struct vcpu *c)
     safepoint_resume(&e->safepoint, true);
 }
 
-void interp_forget(struct vcpu *c, enum forget_cause cause)
-{
-    drop_all(c, cause);
-    c->block = NULL;
-}
-
 /* --- Writes to decoded code ------------------------------------------------------------------- */
 
 static uint64_t line_mask(uint64_t offset, uint64_t size)
@@ -218,6 +212,8 @@ static void mark_code(struct vcpu *c, uint64_t gpn, uint64_t lines)
     uint64_t before = atomic_load(&page->lines);
     const void *host;
 
+    if ((before & lines) == lines)
+        return;
     while (before)
         if (atomic_compare_exchange_weak(&page->lines, &before, before | lines))
             return;
@@ -465,6 +461,15 @@ static struct block *find_by_gpa(struct vcpu *c, uint64_t rip, uint64_t linear, 
     return b;
 }
 
+bool interp_has_run(const struct vcpu *c, uint64_t gpa)
+{
+    const struct block *b = c->blocks->hash[hash_of(gpa, c->mode)];
+
+    while (b && (b->gpa != gpa || b->mode != c->mode || !is_valid(b)))
+        b = b->hash_next;
+    return b;
+}
+
 static struct jump_entry *jump_slot(struct block_cache *cache, uint64_t linear)
 {
     uint64_t page = linear >> MEM_PAGE_SHIFT;
@@ -541,4 +546,9 @@ struct block *block_find(struct vcpu *c)
         return straddling_block(c, rip, linear, gpa);
     *entry = (struct jump_entry){linear, key, b};
     return b;
+}
+
+uint64_t interp_code_gpa(struct vcpu *c)
+{
+    return fetch_gpa(c, code_linear(c, c->x.reg[X86_RIP]));
 }

@@ -79,12 +79,11 @@ struct block {
     struct code_page *page;
     uint64_t gpa;
     struct block *hash_next;
-    struct block *link[2];          /* successors within the page, once known */
-    const void *code[MMU_CONTEXTS]; /* an accelerator's */
-    uint32_t heat;                  /* executions that an accelerator has seen */
-    uint32_t generation;            /* of the page when decoded */
-    uint16_t count;                 /* instructions */
-    uint16_t uops;                  /* and one to go on with, where no branch ends the block */
+    struct block *link[2]; /* successors within the page, once known */
+    uint32_t heat;         /* executions that an accelerator has seen */
+    uint32_t generation;   /* of the page when decoded */
+    uint16_t count;        /* instructions */
+    uint16_t uops;         /* and one to go on with, where no branch ends the block */
     uint16_t bytes;
     uint8_t mode;
     bool cached; /* in the cache proper: its bytes lie in one page of RAM */
