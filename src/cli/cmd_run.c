@@ -5,10 +5,12 @@
 #include "cli/console.h"
 #include "cli/guest.h"
 #include "cli/stats.h"
+#include "cli/trace.h"
 
 #include "con/session.h"
 #include "ctl/doppel.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +26,8 @@ enum {
     OPT_ENV,
     OPT_STATS,
     OPT_JSON,
+    OPT_TRACE,
+    OPT_TRACE_LINES,
     OPT_VERBOSE,
     OPT_NO_REBOOT,
     OPT_DEBUG_EXIT,
@@ -41,6 +45,9 @@ static const struct option_spec specs[] = {
     [OPT_ENV] = {"env", "NAME=VALUE", "set a variable for the command or shell"},
     [OPT_STATS] = {"stats", NULL, "at the end, and on SIGUSR1, show what was executed"},
     [OPT_JSON] = {"json", NULL, "with --stats: as one JSON object"},
+    [OPT_TRACE] = {"trace", "exits[=FILE]",
+                   "show what process, kernel and monitor do, step by step"},
+    [OPT_TRACE_LINES] = {"trace-lines", "N", "end the trace after N lines (100000); 0: never"},
     [OPT_VERBOSE] = {"verbose", NULL, "show the kernel's messages"},
     [OPT_NO_REBOOT] = {"no-reboot", NULL, "a guest that resets itself ends the VM"},
     [OPT_DEBUG_EXIT] = {"debug-exit", NULL, "port 0xf4: writing V ends the VM, status 2 V + 1"},
@@ -59,6 +66,9 @@ struct run {
     unsigned env_count;
     char **command; /* up to a NULL; NULL: none, that is, a shell */
     bool stats, json, verbose;
+    bool traced;
+    const char *trace_path; /* NULL: standard error */
+    unsigned trace_lines;
 
     struct guest_files files;
     struct guest_kernel kernel;
@@ -66,6 +76,7 @@ struct run {
     char *command_line;
     void *archive;
     FILE *debug;
+    struct trace *trace;
     struct console *console;
     struct progress progress;
 };
@@ -137,6 +148,27 @@ static bool set_engine(struct run *run, const char *value)
     return true;
 }
 
+static bool set_trace(struct run *run, const char *value)
+{
+    size_t length = strcspn(value, "=");
+
+    if (length != strlen("exits") || strncmp(value, "exits", length) != 0) {
+        complain("--trace: unknown trace '%s' (known: exits, exits=FILE)", value);
+        return false;
+    }
+    run->traced = true;
+    run->trace_path = value[length] ? value + length + 1 : NULL;
+    return true;
+}
+
+static bool set_trace_lines(struct run *run, const char *value)
+{
+    if (parse_unsigned(value, 0, UINT_MAX, &run->trace_lines))
+        return true;
+    complain("--trace-lines: '%s' is not a number", value);
+    return false;
+}
+
 static bool set_option(struct run *run, int option, const char *value)
 {
     switch (option) {
@@ -153,6 +185,8 @@ static bool set_option(struct run *run, int option, const char *value)
     case OPT_ENV: return set_env(run, value);
     case OPT_STATS: run->stats = run->config.measure = true; break;
     case OPT_JSON: run->json = true; break;
+    case OPT_TRACE: return set_trace(run, value);
+    case OPT_TRACE_LINES: return set_trace_lines(run, value);
     case OPT_VERBOSE: run->verbose = true; break;
     case OPT_NO_REBOOT: run->config.no_reboot = true; break;
     case OPT_DEBUG_EXIT: run->config.debug_exit = true; break;
@@ -312,6 +346,17 @@ static bool open_debug_console(struct run *run)
     return true;
 }
 
+static bool open_trace(struct run *run)
+{
+    if (!run->traced)
+        return true;
+    run->trace = trace_create(run->trace_path, run->trace_lines);
+    if (!run->trace)
+        return false;
+    trace_plug(run->trace, &run->config);
+    return true;
+}
+
 /* --- Running it ---------------------------------------------------------------------------- */
 
 static void show_progress(void *opaque, const char *what, int percent)
@@ -400,6 +445,14 @@ static void print_stats(void *opaque, struct doppel_vm *vm)
     stats_print(&stats, console_boot_ms(run->console), run->json);
 }
 
+/* The trace of a session is about its command or shell, else about the whole run. */
+static void begin_trace(void *opaque, struct doppel_vm *vm)
+{
+    struct run *run = opaque;
+
+    trace_begin(run->trace, vm);
+}
+
 static int run_vm(struct run *run)
 {
     struct doppel_error err = {0};
@@ -408,6 +461,8 @@ static int run_vm(struct run *run)
     char what[160];
     int status = STATUS_ERROR;
 
+    if (vm && !run->session)
+        trace_begin(run->trace, vm);
     if (vm && doppel_start(vm, &err)) {
         doppel_destroy(vm);
         vm = NULL;
@@ -422,6 +477,7 @@ static int run_vm(struct run *run)
     progress_tick(&run->progress, what, -1);
     how = console_run(run->console, vm);
     console_restore(run->console);
+    trace_end(run->trace, vm);
     status = explain(run, how);
     if (run->stats)
         print_stats(run, vm);
@@ -434,7 +490,7 @@ static int prepare_and_run(struct run *run)
     struct console_config console = {0};
 
     if (!choose_guest(run) || !make_command_line(run) || !make_session(run) ||
-        !open_debug_console(run))
+        !open_debug_console(run) || !open_trace(run))
         return STATUS_ERROR;
     console.session = run->session;
     console.session_input = !run->command;
@@ -442,6 +498,7 @@ static int prepare_and_run(struct run *run)
     console.raw = isatty(STDIN_FILENO) && (!run->command || isatty(STDOUT_FILENO));
     console.crlf = console.raw && isatty(STDOUT_FILENO);
     console.progress = &run->progress;
+    console.on_session = begin_trace;
     console.on_usr1 = run->stats ? print_stats : NULL;
     console.opaque = run;
     progress_begin(&run->progress, "preparing the guest");
@@ -456,7 +513,7 @@ static int prepare_and_run(struct run *run)
 
 int cmd_run(char **argv)
 {
-    struct run run = {0};
+    struct run run = {.trace_lines = 100000};
     int status;
 
     doppel_config_init(&run.config);
@@ -468,6 +525,8 @@ int cmd_run(char **argv)
         complain("--debug-console: cannot write %s: %m", run.debug_path);
         status = STATUS_ERROR;
     }
+    if (!trace_destroy(run.trace) && status == 0)
+        status = STATUS_ERROR;
     free(run.archive);
     free(run.command_line);
     return status;

@@ -62,6 +62,7 @@ struct console {
     size_t tail_size;
 
     int64_t start_ms, boot_ms;
+    bool session_begun;
 
     /* A console without a session. */
     int64_t last_output_ms, last_typed_ms, button_ms;
@@ -148,9 +149,15 @@ static void transmit(struct console *c, unsigned port, const void *data, size_t 
     }
 }
 
+/* The first that goes to the guest is that it shall begin. */
 static void session_send(void *opaque, const uint8_t *data, size_t size)
 {
-    transmit(opaque, 1, data, size);
+    struct console *c = opaque;
+
+    if (!c->session_begun && c->config.on_session)
+        c->config.on_session(c->config.opaque, c->vm);
+    c->session_begun = true;
+    transmit(c, 1, data, size);
 }
 
 static void session_output(void *opaque, int fd, const uint8_t *data, size_t size)

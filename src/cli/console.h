@@ -20,6 +20,8 @@ struct console_config {
     bool crlf;          /* in a session lines end in CR LF, for a terminal in raw mode */
     bool raw;           /* standard input is a terminal to be lent to the guest */
     struct progress *progress;
+    /* The session begins: its command is told to start when this returns. May be NULL. */
+    void (*on_session)(void *opaque, struct doppel_vm *vm);
     void (*on_usr1)(void *opaque, struct doppel_vm *vm); /* SIGUSR1 came; NULL: it ends us */
     void *opaque;
 };

@@ -15,6 +15,7 @@
 #include "x86/insn.h"
 
 struct engine;
+struct tracer;
 struct vcpu;
 
 /* What all of a VM's vCPUs share; must outlive the engine. */
@@ -25,6 +26,7 @@ struct machine {
     struct x86_model model;
     unsigned cpus;
     bool measure; /* count instructions and where time goes; translated code runs slower then */
+    const struct tracer *tracer; /* trace.h; or NULL */
 };
 
 /* Why run() returned. */

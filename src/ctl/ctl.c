@@ -4,6 +4,7 @@
 #include "ctl/doppel.h"
 
 #include "ctl/host.h"
+#include "ctl/trace.h"
 
 #include "base/error.h"
 #include "base/util.h"
@@ -16,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/sysinfo.h>
@@ -32,6 +34,10 @@ struct doppel_vm {
     struct vm *vm;
     enum doppel_engine engine;
     bool measured;
+    struct tracer tracer;
+    void (*step)(void *opaque, const struct doppel_step *step);
+    void *step_opaque;
+    _Atomic uint64_t trace_start; /* CLOCK_MONOTONIC, in ns */
     /* What the boot image refers to. */
     struct blob kernel, initrd;
     char *kernel_name, *initrd_name, *command_line;
@@ -208,6 +214,7 @@ static bool create_vm(struct doppel_vm *d, const struct doppel_config *config, s
         .image = d->image,
         .no_reboot = config->no_reboot,
         .measure = config->measure,
+        .tracer = config->trace ? &d->tracer : NULL,
         .debug_exit = config->debug_exit,
         .debug_console = config->debug_console,
         .debug_output = config->debug_output,
@@ -220,6 +227,28 @@ static bool create_vm(struct doppel_vm *d, const struct doppel_config *config, s
                                              .opaque = config->serial[i].opaque};
     d->vm = vm_create(d->engine == DOPPEL_ENGINE_BT ? &bt_engine : &interp_engine, &vm, err);
     return d->vm != NULL;
+}
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+static void on_trace(void *opaque, const struct trace_event *event)
+{
+    struct doppel_vm *d = opaque;
+    char text[TRACE_TEXT];
+    struct doppel_step step = {
+        .ns = now_ns() - atomic_load_explicit(&d->trace_start, memory_order_relaxed),
+        .cpu = event->cpu,
+        .actor = trace_describe(event, text),
+        .text = text,
+    };
+
+    d->step(d->step_opaque, &step);
 }
 
 /* Hands the library's own kind of error to the caller. */
@@ -244,6 +273,10 @@ struct doppel_vm *doppel_create(const struct doppel_config *config, struct doppe
     }
     d->engine = config->engine == DOPPEL_ENGINE_AUTO ? host_engine() : config->engine;
     d->measured = config->measure;
+    d->tracer.event = on_trace;
+    d->tracer.opaque = d;
+    d->step = config->trace;
+    d->step_opaque = config->trace_opaque;
     if (check_config(config, &err) < 0 || read_files(d, config, &err) < 0 ||
         !prepare_boot(d, config, &err) || !create_vm(d, config, &err)) {
         give_error(error, &err);
@@ -404,6 +437,16 @@ void doppel_stats(struct doppel_vm *d, struct doppel_stats *stats)
         .measured = d->measured,
     };
     stats_engine(stats, &inner.engine);
+}
+
+void doppel_trace(struct doppel_vm *d, bool on)
+{
+    uint64_t never = 0;
+
+    if (!d->step)
+        return;
+    atomic_compare_exchange_strong(&d->trace_start, &never, now_ns());
+    atomic_store(&d->tracer.on, on);
 }
 
 const char *doppel_version(void)

@@ -39,6 +39,15 @@ struct doppel_serial {
     void *opaque;
 };
 
+/* A step of a guest's, or of the monitor for it: for doppel_trace. */
+enum doppel_actor { DOPPEL_PROCESS, DOPPEL_KERNEL, DOPPEL_MONITOR };
+struct doppel_step {
+    uint64_t ns; /* since the trace began */
+    unsigned cpu;
+    enum doppel_actor actor;
+    const char *text; /* one line */
+};
+
 struct doppel_config {
     enum doppel_engine engine;
     unsigned cpus;            /* 1..DOPPEL_MAX_CPUS */
@@ -57,6 +66,10 @@ struct doppel_config {
     void *debug_opaque;
     bool no_reboot; /* a guest reset ends the VM */
     bool measure;   /* for doppel_stats: count instructions and time; the guest runs slower then */
+    /* Given what the guest and the monitor do while doppel_trace wants it, step by step, on the
+     * vCPU's thread; NULL: no trace is possible. A VM that can be traced is a little slower. */
+    void (*trace)(void *opaque, const struct doppel_step *step);
+    void *trace_opaque;
     void (*progress)(void *opaque, const char *what, int percent); /* while creating; may be NULL */
     void *progress_opaque;
 };
@@ -117,6 +130,9 @@ void doppel_stop(struct doppel_vm *vm);
 /* Presses the power button (ACPI), which a guest may heed. */
 void doppel_power_button(struct doppel_vm *vm);
 void doppel_stats(struct doppel_vm *vm, struct doppel_stats *stats);
+/* Whether config.trace is told of steps from now on; not at first. Also from config.trace itself.
+ */
+void doppel_trace(struct doppel_vm *vm, bool on);
 /* Stops VM if it still runs and frees it. */
 void doppel_destroy(struct doppel_vm *vm);
 

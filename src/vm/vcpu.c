@@ -5,6 +5,7 @@
 #include "vm/vm_private.h"
 
 #include "base/util.h"
+#include "cpu/trace.h"
 #include "x86/dump.h"
 
 #include <errno.h>
@@ -153,10 +154,17 @@ static uint64_t now_ns(void)
 
 static void halt(struct vm_cpu *cpu)
 {
+    const struct tracer *tracer = cpu->vm->machine.tracer;
     uint64_t start = now_ns();
 
     sleep_until(cpu, UINT32_MAX);
-    cpu->halted_ns += now_ns() - start;
+    start = now_ns() - start;
+    cpu->halted_ns += start;
+    if (trace_on(tracer))
+        tracer->event(tracer->opaque, &(struct trace_event){.kind = TRACE_MONITOR,
+                                                            .cause = CAUSE_HALT,
+                                                            .cpu = cpu->port.id,
+                                                            .ns = start});
 }
 
 static void run_once(struct vm_cpu *cpu)

@@ -103,6 +103,7 @@ static bool create_machine(struct vm *vm, const struct vm_config *config, struct
     clock_pause(m->clock); /* until vm_start */
     m->cpus = config->cpus;
     m->measure = config->measure;
+    m->tracer = config->tracer;
     x86_model_default(&m->model, config->cpus, clock_tsc_hz(m->clock));
     return true;
 }

@@ -42,7 +42,8 @@ struct vm_config {
      * starts at the reset vector. */
     const struct boot_image *image;
     bool no_reboot;
-    bool measure; /* see struct machine */
+    bool measure;                /* see struct machine */
+    const struct tracer *tracer; /* the same; must outlive the VM */
     struct uart_backend serial[BOARD_SERIAL_PORTS];
     bool debug_exit, debug_console;
     void (*debug_output)(void *opaque, const void *data, size_t size);

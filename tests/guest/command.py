@@ -8,7 +8,7 @@ import subprocess
 import time
 
 from vm import (BOOT_TIMEOUT, DOPPEL, check, check_complaint, check_run, environment, guest, main,
-                run)
+                run, scratch)
 
 
 def status_and_statistics():
@@ -65,6 +65,67 @@ def statistics_as_text():
                     text[text.index("  interpreted "):], re.M), text)
 
 
+TRACE_COLUMNS = {17: "process", 61: "kernel", 105: "monitor"}
+
+
+def traced(*args):
+    """Runs doppel with a trace. Returns its lines: who, what; those about interrupts left out."""
+    with scratch() as path:
+        done = run("run", "--trace", "exits=" + path("trace"), *args)
+        check(done.returncode == 0, f"status {done.returncode}: {done.stderr!r}")
+        with open(path("trace"), encoding="ascii") as file:
+            lines = file.read().splitlines()
+    check(lines[0].split() == "# time/us cpu process guest's kernel monitor".split(), lines[0])
+    steps, last = [], 0.0
+    for line in lines[1:]:
+        if line.startswith("#"):
+            continue
+        match = re.fullmatch(r" *(\d+\.\d+) +\d+ +(\S.*)", line)
+        check(match and match.start(2) in TRACE_COLUMNS, line)
+        check(float(match.group(1)) >= last, f"back in time: {line}")
+        last = float(match.group(1))
+        steps.append((TRACE_COLUMNS[match.start(2)], match.group(2)))
+    return steps, len(lines)
+
+
+def follows(steps, at, expected):
+    """Whether after step AT those EXPECTED come, (who, how it begins), with others in between."""
+    for who, what in steps[at + 1:]:
+        if expected and (who, what[:len(expected[0][1])]) == expected[0]:
+            expected = expected[1:]
+        elif who == "process":
+            return False  # it had to wait for the last one expected
+        if not expected:
+            return True
+    return False
+
+
+def trace():
+    """A system call and a page fault pass from process to monitor to kernel and back, in that
+    order, under each engine."""
+    guest("vmlinuz-6.1"), guest("initrd.img")
+    for engine in "interp", "bt":
+        steps, _ = traced("--engine", engine, "--", "sh", "-c", "echo traced >/dev/null")
+        calls = [i for i, (who, what) in enumerate(steps)
+                 if who == "process" and what.startswith("syscall 1 write(1, ")]
+        check(any(follows(steps, i, [("monitor", "goes to the kernel's entry ("),
+                                     ("kernel", "entry at ffffffff"),
+                                     ("kernel", "sysret, rax = 7"),
+                                     ("process", "goes on at ")]) for i in calls),
+              f"{engine}: no write in order: {[steps[i:i + 20] for i in calls]}")
+        faults = [i for i, (who, what) in enumerate(steps)
+                  if who == "process" and what.startswith("page fault writing ")]
+        check(any(follows(steps, i, [("monitor", "delivers #PF, error "),
+                                     ("kernel", "entry at ffffffff"), ("kernel", "iretq"),
+                                     ("process", "goes on at ")]) for i in faults),
+              f"{engine}: no page fault in order: {[steps[i:i + 20] for i in faults[:3]]}")
+        check(steps[calls[0]:] and not any("execve" in what for _, what in steps[calls[-1]:]),
+              "the trace goes on after the command")
+    check(any(what.startswith("translates ") for _, what in steps), "nothing was translated")
+    steps, lines = traced("--trace-lines", "50", "--", "sh", "-c", "exit 0")
+    check(len(steps) == 50 and lines == 52, f"{len(steps)} steps in {lines} lines")
+
+
 def streams():
     """Binary input and output pass unchanged and apart, in any amount; arguments and variables
     arrive as they were given."""
@@ -96,4 +157,4 @@ def panic():
     check_complaint(run("run", "--append", "rdinit=/nonesuch", "--", "true"), "panicked", "root fs")
 
 
-main(status_and_statistics, statistics_on_signal, statistics_as_text, streams, failures, power, panic)
+main(status_and_statistics, statistics_on_signal, statistics_as_text, trace, streams, failures, power, panic)

@@ -288,6 +288,79 @@ static void test_stop_and_stats(void **unused)
     doppel_destroy(vm);
 }
 
+struct steps {
+    struct doppel_vm *vm;
+    unsigned count, end_after;
+    char text[8][64];
+    enum doppel_actor actor[8];
+};
+
+static void note_step(void *opaque, const struct doppel_step *step)
+{
+    struct steps *s = opaque;
+
+    if (s->count < 8) {
+        snprintf(s->text[s->count], sizeof(s->text[0]), "%s", step->text);
+        s->actor[s->count] = step->actor;
+    }
+    if (++s->count == s->end_after)
+        doppel_trace(s->vm, false);
+}
+
+/* What a machine tells of three instructions that need the monitor. */
+static void trace(enum doppel_engine engine, struct steps *steps, bool on)
+{
+    /* mov $7, %eax; cpuid; mov $5, %al; out %al, $0x80; out %al, $0xf4 */
+    struct doppel_config config = config_of(
+        write_kernel("steps", CODE(0xB8, 7, 0, 0, 0, 0x0F, 0xA2, 0xB0, 5, 0xE6, 0x80, 0xE6, 0xF4)));
+    struct doppel_end end;
+
+    config.engine = engine;
+    config.trace = note_step;
+    config.trace_opaque = steps;
+    steps->vm = doppel_create(&config, NULL);
+    assert_non_null(steps->vm);
+    if (on)
+        doppel_trace(steps->vm, true);
+    assert_int_equal(doppel_start(steps->vm, NULL), 0);
+    assert_int_equal(doppel_wait(steps->vm, WAIT_MS, &end), 0);
+    assert_int_equal(end.status, 11);
+    doppel_destroy(steps->vm);
+}
+
+static void test_trace(void **unused)
+{
+    static const char *const said[] = {
+        "fills the TLB for executing 100020 (",
+        "cpuid 7",
+        "emulates it (",
+        "out to port 80",
+        "emulates it (",
+        "out to port f4",
+    };
+    enum doppel_engine engines[] = {DOPPEL_ENGINE_INTERP, DOPPEL_ENGINE_BT};
+    struct doppel_host host;
+
+    doppel_probe(&host);
+    for (unsigned i = 0; i < 1u + (host.chosen == DOPPEL_ENGINE_BT); i++) {
+        struct steps steps = {0};
+
+        trace(engines[i], &steps, true);
+        assert_true(steps.count >= 6);
+        for (unsigned k = 0; k < 6; k++) {
+            assert_int_equal(strncmp(steps.text[k], said[k], strlen(said[k])), 0);
+            assert_int_equal(steps.actor[k],
+                             k == 1 || k == 3 || k == 5 ? DOPPEL_KERNEL : DOPPEL_MONITOR);
+        }
+        steps = (struct steps){.end_after = 3};
+        trace(engines[i], &steps, true);
+        assert_int_equal(steps.count, 3);
+        steps = (struct steps){0};
+        trace(engines[i], &steps, false);
+        assert_int_equal(steps.count, 0);
+    }
+}
+
 /* Two machines at once, with output and end of their own. */
 static void test_two(void **unused)
 {
@@ -345,12 +418,19 @@ static int remove_dir(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),       cmocka_unit_test(test_numbers),
-        cmocka_unit_test(test_files),          cmocka_unit_test(test_initrd),
-        cmocka_unit_test(test_debug_exit),     cmocka_unit_test(test_poweroff_and_serial),
-        cmocka_unit_test(test_input),          cmocka_unit_test(test_crash),
-        cmocka_unit_test(test_reset),          cmocka_unit_test(test_reboot),
-        cmocka_unit_test(test_stop_and_stats), cmocka_unit_test(test_two),
+        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_files),
+        cmocka_unit_test(test_initrd),
+        cmocka_unit_test(test_debug_exit),
+        cmocka_unit_test(test_poweroff_and_serial),
+        cmocka_unit_test(test_input),
+        cmocka_unit_test(test_crash),
+        cmocka_unit_test(test_reset),
+        cmocka_unit_test(test_reboot),
+        cmocka_unit_test(test_stop_and_stats),
+        cmocka_unit_test(test_trace),
+        cmocka_unit_test(test_two),
         cmocka_unit_test(test_probe),
     };
 

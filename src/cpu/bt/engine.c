@@ -162,18 +162,22 @@ static const void *translated(struct bt *bt, uint64_t gpa)
 /* Translates B in the present context when it is due; NULL: not now. */
 static const void *translate(struct bt *bt, struct block *b)
 {
-    uint64_t start, drops = bt->drops;
+    uint64_t start, drops = bt->drops, instructions = bt->translated_instructions;
+    uint32_t used = bt->used;
+    unsigned before;
     const void *code;
 
     if (!b->cached || ++b->heat < bt->switches.heat || b->heat >= BT_NEVER)
         return NULL;
     b->heat = 0; /* for another context */
     bt->c.exits[CAUSE_TRANSLATION]++;
-    meter_switch(bt->c.meter, CAUSE_TRANSLATION);
+    before = meter_enter(bt->c.meter, CAUSE_TRANSLATION, 0, 0, 0);
     start = now_ns();
     code = bt_translate(bt, b->gpa, b->generation);
     bt->translate_ns += now_ns() - start;
-    meter_restore(bt->c.meter);
+    meter_detail(bt->c.meter, CAUSE_TRANSLATION, bt->translated_instructions - instructions,
+                 bt->used - used);
+    meter_leave(bt->c.meter, before);
     if (!code && !bt->full && bt->drops == drops)
         b->heat = BT_NEVER;
     return code;

@@ -68,9 +68,12 @@ static void span_translate(struct vcpu *c, const struct uop *op, uint64_t linear
     unsigned before;
 
     c->exits[CAUSE_TLB_MISS]++;
-    before = meter_switch(c->meter, CAUSE_TLB_MISS);
-    if (mmu_walk(c->mem, &c->x, linear, access, context, &page, &error) != 0)
+    before = meter_enter(c->meter, CAUSE_TLB_MISS, 0, linear, access);
+    if (mmu_walk(c->mem, &c->x, linear, access, context, &page, &error) != 0) {
+        meter_detail(c->meter, CAUSE_TLB_MISS, linear, access | TRACE_FAULT);
+        meter_leave(c->meter, before);
         raise_page_fault(c, op, linear, error);
+    }
     gpn = page.gpa >> MEM_PAGE_SHIFT;
     host = mem_page(c->mem, gpn);
     span->gpa = page.gpa;
@@ -82,7 +85,7 @@ static void span_translate(struct vcpu *c, const struct uop *op, uint64_t linear
         span->in_place = false;
     if (span->in_place)
         mmu_fill(&c->mmu, context, access, linear, host, &page);
-    meter_switch(c->meter, before);
+    meter_leave(c->meter, before);
 }
 
 /* Translates all of an operand before any of it is touched. Returns the number of spans. */
@@ -114,7 +117,7 @@ static unsigned operand_spans(struct vcpu *c, const struct uop *op, uint64_t lin
 
 static uint64_t mmio_read(struct vcpu *c, uint64_t gpa, unsigned size)
 {
-    unsigned before = meter_switch(c->meter, CAUSE_MMIO);
+    unsigned before = meter_enter(c->meter, CAUSE_MMIO, c->x.reg[X86_RIP], gpa, size);
     uint64_t value;
 
     c->exits[CAUSE_MMIO]++;
@@ -122,13 +125,13 @@ static uint64_t mmio_read(struct vcpu *c, uint64_t gpa, unsigned size)
         value = c->port->apic_ops->mmio_read(c->port->apic, gpa & (MEM_PAGE_SIZE - 1), size);
     else
         value = bus_read(c->bus, BUS_MMIO, gpa, size);
-    meter_switch(c->meter, before);
+    meter_leave(c->meter, before);
     return value;
 }
 
 static void mmio_write(struct vcpu *c, uint64_t gpa, unsigned size, uint64_t value)
 {
-    unsigned before = meter_switch(c->meter, CAUSE_MMIO);
+    unsigned before = meter_enter(c->meter, CAUSE_MMIO, c->x.reg[X86_RIP], gpa, size | TRACE_WRITE);
 
     c->exits[CAUSE_MMIO]++;
     if ((gpa ^ c->apic_page) < MEM_PAGE_SIZE) {
@@ -137,7 +140,7 @@ static void mmio_write(struct vcpu *c, uint64_t gpa, unsigned size, uint64_t val
     } else {
         bus_write(c->bus, BUS_MMIO, gpa, size, value);
     }
-    meter_switch(c->meter, before);
+    meter_leave(c->meter, before);
 }
 
 /* The widest power of two that LEFT bytes at GPA can be accessed by. */

@@ -259,12 +259,15 @@ static uint64_t fetch_gpa(struct vcpu *c, uint64_t linear)
     if (mmu_hit(entry, linear, 1))
         return linear + entry->addend;
     c->exits[CAUSE_TLB_MISS]++;
-    before = meter_switch(c->meter, CAUSE_TLB_MISS);
-    if (mmu_walk(c->mem, &c->x, linear, MMU_EXEC, context, &page, &error) != 0)
+    before = meter_enter(c->meter, CAUSE_TLB_MISS, 0, linear, MMU_EXEC);
+    if (mmu_walk(c->mem, &c->x, linear, MMU_EXEC, context, &page, &error) != 0) {
+        meter_detail(c->meter, CAUSE_TLB_MISS, linear, MMU_EXEC | TRACE_FAULT);
+        meter_leave(c->meter, before);
         raise_page_fault(c, NULL, linear, error);
+    }
     mmu_fill(&c->mmu, context, MMU_EXEC, linear,
              (void *)(uintptr_t)ALIGN_DOWN(page.gpa, MEM_PAGE_SIZE), &page);
-    meter_switch(c->meter, before);
+    meter_leave(c->meter, before);
     return page.gpa;
 }
 

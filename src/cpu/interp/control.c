@@ -120,7 +120,7 @@ static void write_cr4(struct vcpu *c, const struct uop *op, uint64_t value)
 
 void write_cr(struct vcpu *c, const struct uop *op, unsigned n, uint64_t value)
 {
-    unsigned before = meter_switch(c->meter, CAUSE_CONTROL_REGISTER);
+    unsigned before = meter_enter(c->meter, CAUSE_CONTROL_REGISTER, rip_of(c, op), n, value);
 
     c->exits[CAUSE_CONTROL_REGISTER]++;
     switch (n) {
@@ -136,7 +136,7 @@ void write_cr(struct vcpu *c, const struct uop *op, unsigned n, uint64_t value)
         break;
     default: raise_fault(c, op, X86_UD);
     }
-    meter_switch(c->meter, before);
+    meter_leave(c->meter, before);
 }
 
 const struct uop *op_mov_to_cr(struct vcpu *c, const struct uop *op)
@@ -253,9 +253,9 @@ const struct uop *op_invlpg(struct vcpu *c, const struct uop *op)
     if (!in_64(c))
         linear = (uint32_t)linear;
     c->exits[CAUSE_TLB_FLUSH]++;
-    before = meter_switch(c->meter, CAUSE_TLB_FLUSH);
+    before = meter_enter(c->meter, CAUSE_TLB_FLUSH, rip_of(c, op), linear, 0);
     flush_page(c, linear, c->x.cr3 & 0xFFF);
-    meter_switch(c->meter, before);
+    meter_leave(c->meter, before);
     return end_block(c, op);
 }
 
@@ -273,7 +273,7 @@ const struct uop *op_invpcid(struct vcpu *c, const struct uop *op)
         (type == 0 && !is_canonical(linear)))
         raise_error(c, op, X86_GP, 0);
     c->exits[CAUSE_TLB_FLUSH]++;
-    before = meter_switch(c->meter, CAUSE_TLB_FLUSH);
+    before = meter_enter(c->meter, CAUSE_TLB_FLUSH, rip_of(c, op), type ? 0 : linear, 0);
     if (type == 0) {
         flush_page(c, linear, (unsigned)pcid);
     } else if (type == 1) {
@@ -282,7 +282,7 @@ const struct uop *op_invpcid(struct vcpu *c, const struct uop *op)
     } else {
         flush_translations(c);
     }
-    meter_switch(c->meter, before);
+    meter_leave(c->meter, before);
     return end_block(c, op);
 }
 

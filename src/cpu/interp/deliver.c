@@ -228,8 +228,20 @@ static void deliver_protected(struct vcpu *c, const struct event *event)
     update_context(c);
 }
 
+static unsigned enter_delivery(struct vcpu *c, const struct event *event)
+{
+    uint64_t rip = event->software && c->in_software ? c->software_start : c->x.reg[X86_RIP];
+
+    if (event->vector == X86_PF && !event->software)
+        return meter_enter(c->meter, CAUSE_PAGE_FAULT, rip, c->x.cr2, event->error);
+    return meter_enter(c->meter, event->external ? CAUSE_INTERRUPT : CAUSE_EXCEPTION, rip,
+                       (unsigned)event->vector, event->software ? TRACE_SOFTWARE : 0);
+}
+
 void deliver(struct vcpu *c, const struct event *event)
 {
+    unsigned before = enter_delivery(c, event);
+
     /* What software asked for is benign, whatever its vector (SDM volume 3, table 6-4). */
     c->delivering = event->software || event->external ? X86_NMI : event->vector;
     c->external = event->software ? 0 : 1;
@@ -245,4 +257,6 @@ void deliver(struct vcpu *c, const struct event *event)
     c->external = 0;
     c->delivering = -1;
     update_stepping(c);
+    meter_leave(c->meter, before);
+    meter_transfer(c->meter, TRACE_ENTRY, c->x.reg[X86_RIP], 0);
 }

@@ -141,6 +141,23 @@ static void interp_vcpu_destroy(struct vcpu *c)
     vcpu_free(c->engine, c);
 }
 
+static bool create_meter(struct vcpu *c)
+{
+    const struct machine *m = &c->engine->machine;
+
+    if (!m->measure && !m->tracer)
+        return true;
+    c->meter = calloc(1, sizeof(*c->meter));
+    if (!c->meter)
+        return false;
+    c->meter->base = c->engine->accelerator ? (unsigned)CAUSE_LOOKUP : (unsigned)METER_GUEST;
+    c->meter->tracer = m->tracer;
+    c->meter->x = &c->x;
+    c->meter->cpu = c->port->id;
+    c->meter->tick_ns = 1e9 / (double)clock_tsc_hz(m->clock);
+    return true;
+}
+
 static struct vcpu *interp_vcpu_create(struct engine *engine, struct cpu_port *port,
                                        struct error *err)
 {
@@ -157,14 +174,11 @@ static struct vcpu *interp_vcpu_create(struct engine *engine, struct cpu_port *p
     c->mem = e->machine.mem;
     c->bus = e->machine.bus;
     c->blocks = block_cache_create(e->arena_size, err);
-    c->meter = e->machine.measure ? calloc(1, sizeof(*c->meter)) : NULL;
-    if (!c->blocks || (e->machine.measure && !c->meter)) {
+    if (!c->blocks || !create_meter(c)) {
         error_set(err, ENOMEM, "out of memory for vCPU %u", port->id);
         vcpu_free(e, c);
         return NULL;
     }
-    if (c->meter)
-        c->meter->base = e->accelerator ? (unsigned)CAUSE_LOOKUP : (unsigned)METER_GUEST;
     mmu_init(&c->mmu);
     x86_cpu_reset(&c->x);
     state_changed(c);
@@ -204,7 +218,7 @@ static void interp_gpn_changed(struct engine *engine, uint64_t gpn)
 static void meter_stats(const struct vcpu *c, struct engine_stats *stats)
 {
     const struct meter *m = c->meter;
-    double ns = 1e9 / (double)clock_tsc_hz(c->engine->machine.clock);
+    double ns = m->tick_ns;
 
     for (unsigned i = 0; i < CAUSE_COUNT; i++)
         stats->exit_ns[i] = (uint64_t)((double)m->ticks[i] * ns);

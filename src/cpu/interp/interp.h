@@ -278,6 +278,12 @@ static inline uint64_t next_rip(const struct vcpu *c, const struct uop *op)
     return c->x.reg[X86_RIP] + op->off + op->len;
 }
 
+/* The address of OP itself, or of what X86_RIP names already. */
+static inline uint64_t rip_of(const struct vcpu *c, const struct uop *op)
+{
+    return c->x.reg[X86_RIP] + (op && c->block ? op->off : 0);
+}
+
 /* Ends the block after OP, going on with the next instruction. */
 const struct uop *end_block(struct vcpu *c, const struct uop *op);
 

@@ -30,26 +30,26 @@ void check_port(struct vcpu *c, const struct uop *op, unsigned port, unsigned si
 
 uint64_t port_in(struct vcpu *c, const struct uop *op, unsigned port, unsigned size)
 {
-    unsigned before = meter_switch(c->meter, CAUSE_PORT);
+    unsigned before = meter_enter(c->meter, CAUSE_PORT, rip_of(c, op), port, size);
     uint64_t value;
 
     c->exits[CAUSE_PORT]++;
     if (unlikely(c->stepping))
         debug_port_access(c, port, size);
     value = bus_read(c->bus, BUS_PORT, port, size);
-    meter_switch(c->meter, before);
+    meter_leave(c->meter, before);
     return value;
 }
 
 void port_out(struct vcpu *c, const struct uop *op, unsigned port, unsigned size, uint64_t value)
 {
-    unsigned before = meter_switch(c->meter, CAUSE_PORT);
+    unsigned before = meter_enter(c->meter, CAUSE_PORT, rip_of(c, op), port, size | TRACE_WRITE);
 
     c->exits[CAUSE_PORT]++;
     if (unlikely(c->stepping))
         debug_port_access(c, port, size);
     bus_write(c->bus, BUS_PORT, port, size, value);
-    meter_switch(c->meter, before);
+    meter_leave(c->meter, before);
 }
 
 /* aux: the port is DX. */

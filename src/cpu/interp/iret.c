@@ -80,6 +80,7 @@ static const struct uop *iret_done(struct vcpu *c, uint64_t rip)
 {
     c->keep_rf = true;
     update_stepping(c);
+    meter_transfer(c->meter, TRACE_RESUME, rip, 0);
     return far_go(c, rip);
 }
 
@@ -150,6 +151,7 @@ const struct uop *op_iret(struct vcpu *c, const struct uop *op)
     uint16_t cs, ss = 0;
     unsigned level;
 
+    meter_transfer(c->meter, TRACE_RETURN, rip_of(c, op), op->mnemonic);
     c->x.nmi_blocked = false; /* even if this faults (SDM volume 3, 6.7.1) */
     if (in_real(c) || in_v86(c))
         return iret_real(c, op);
@@ -241,6 +243,14 @@ static const struct uop *fast_enter(struct vcpu *c, struct x86_seg cs, struct x8
     return far_go(c, rip);
 }
 
+static const struct uop *fast_leave(struct vcpu *c, struct x86_seg cs, struct x86_seg ss,
+                                    uint64_t rip)
+{
+    fast_enter(c, cs, ss, rip);
+    meter_transfer(c->meter, TRACE_RESUME, rip, 0);
+    return NULL;
+}
+
 const struct uop *op_syscall(struct vcpu *c, const struct uop *op)
 {
     uint16_t selector = (uint16_t)(c->x.star >> 32 & 0xFFFC);
@@ -249,13 +259,14 @@ const struct uop *op_syscall(struct vcpu *c, const struct uop *op)
     if (!(c->x.efer & X86_EFER_SCE) || !in_64(c))
         raise_fault(c, op, X86_UD);
     c->exits[CAUSE_SYSCALL]++;
-    before = meter_switch(c->meter, CAUSE_SYSCALL);
+    before = meter_enter(c->meter, CAUSE_SYSCALL, rip_of(c, op), c->x.reg[X86_RAX], true);
     c->x.reg[X86_RCX] = next_rip(c, op);
     c->x.reg[X86_R11] = flags_get(c);
     flags_set(c, (flags_get(c) & ~(c->x.sfmask | X86_FLAG_RF)) | X86_FLAG_ONE);
     fast_enter(c, flat_code(selector, 0, true), flat_stack((uint16_t)(selector + 8), 0),
                c->x.lstar);
-    meter_switch(c->meter, before);
+    meter_leave(c->meter, before);
+    meter_transfer(c->meter, TRACE_ENTRY, c->x.reg[X86_RIP], 0);
     return NULL;
 }
 
@@ -269,9 +280,10 @@ const struct uop *op_sysret(struct vcpu *c, const struct uop *op)
         raise_fault(c, op, X86_UD);
     if (cpl(c) != 0 || (to_64 && !is_canonical(rip)))
         raise_error(c, op, X86_GP, 0);
+    meter_transfer(c->meter, TRACE_RETURN, rip_of(c, op), ZYDIS_MNEMONIC_SYSRET);
     flags_set(c, (c->x.reg[X86_R11] & 0x3C7FD7 & ~(uint64_t)(X86_FLAG_RF | X86_FLAG_VM)) |
                      X86_FLAG_ONE);
-    return fast_enter(c, flat_code((uint16_t)((base + (to_64 ? 16 : 0)) | 3), 3, to_64),
+    return fast_leave(c, flat_code((uint16_t)((base + (to_64 ? 16 : 0)) | 3), 3, to_64),
                       flat_stack((uint16_t)((base + 8) | 3), 3), rip);
 }
 
@@ -284,12 +296,13 @@ const struct uop *op_sysenter(struct vcpu *c, const struct uop *op)
     if (in_real(c) || !selector)
         raise_error(c, op, X86_GP, 0);
     c->exits[CAUSE_SYSCALL]++;
-    before = meter_switch(c->meter, CAUSE_SYSCALL);
+    before = meter_enter(c->meter, CAUSE_SYSCALL, rip_of(c, op), c->x.reg[X86_RAX], long_mode);
     flags_set(c, flags_get(c) & ~(uint64_t)(X86_FLAG_VM | X86_FLAG_IF | X86_FLAG_RF));
     c->x.reg[X86_RSP] = long_mode ? c->x.sysenter_esp : (uint32_t)c->x.sysenter_esp;
     fast_enter(c, flat_code(selector, 0, long_mode), flat_stack((uint16_t)(selector + 8), 0),
                long_mode ? c->x.sysenter_eip : (uint32_t)c->x.sysenter_eip);
-    meter_switch(c->meter, before);
+    meter_leave(c->meter, before);
+    meter_transfer(c->meter, TRACE_ENTRY, c->x.reg[X86_RIP], 0);
     return NULL;
 }
 
@@ -303,8 +316,9 @@ const struct uop *op_sysexit(struct vcpu *c, const struct uop *op)
         raise_error(c, op, X86_GP, 0);
     if (to_64 && (!is_canonical(rip) || !is_canonical(rsp)))
         raise_error(c, op, X86_GP, 0);
+    meter_transfer(c->meter, TRACE_RETURN, rip_of(c, op), ZYDIS_MNEMONIC_SYSEXIT);
     c->x.reg[X86_RSP] = to_64 ? rsp : (uint32_t)rsp;
-    return fast_enter(c, flat_code((uint16_t)((selector + (to_64 ? 32 : 16)) | 3), 3, to_64),
+    return fast_leave(c, flat_code((uint16_t)((selector + (to_64 ? 32 : 16)) | 3), 3, to_64),
                       flat_stack((uint16_t)((selector + (to_64 ? 40 : 24)) | 3), 3),
                       to_64 ? rip : (uint32_t)rip);
 }

@@ -124,7 +124,7 @@ static bool deliver_fault(struct vcpu *c)
 {
     struct event event = c->fault;
 
-    meter_switch(c->meter, event.vector == X86_PF ? CAUSE_PAGE_FAULT : CAUSE_EXCEPTION);
+    meter_restore(c->meter);
     if (c->holds_stop) {
         c->holds_stop = false;
         safepoint_resume(&c->engine->safepoint, true);
@@ -154,7 +154,6 @@ static bool deliver_fault(struct vcpu *c)
     if (in_real(c))
         event.has_error = false;
     deliver(c, &event);
-    meter_restore(c->meter);
     return true;
 }
 
@@ -162,13 +161,11 @@ static void deliver_interrupt(struct vcpu *c, int vector)
 {
     struct event event = {.vector = vector, .external = true};
 
-    meter_switch(c->meter, CAUSE_INTERRUPT);
     c->exits[CAUSE_INTERRUPT]++;
     c->block = NULL;
     c->x.activity = X86_RUNNING;
     c->pauses = 0;
     deliver(c, &event);
-    meter_restore(c->meter);
 }
 
 /* Looks at requests and interrupts. Returns an exit, or -1 to go on with guest code. */
@@ -262,6 +259,7 @@ static void execute_metered(struct vcpu *c, struct block *b)
     uint64_t start = __rdtsc();
 
     count->count++; /* even if it raises */
+    meter_detail(c->meter, CAUSE_INSTRUCTION, b->op[0].mnemonic, 0);
     execute(c, b);
     count->ticks += __rdtsc() - start;
 }
@@ -269,9 +267,10 @@ static void execute_metered(struct vcpu *c, struct block *b)
 void interp_execute_one(struct vcpu *c)
 {
     struct block *b;
+    unsigned before;
 
     c->exits[CAUSE_INSTRUCTION]++;
-    meter_switch(c->meter, CAUSE_INSTRUCTION);
+    before = meter_enter(c->meter, CAUSE_INSTRUCTION, c->x.reg[X86_RIP], 0, 0);
     c->single = true;
     c->block = NULL;
     b = block_find(c);
@@ -282,7 +281,7 @@ void interp_execute_one(struct vcpu *c)
     check_spaces(c);
     c->single = false;
     c->block = NULL;
-    meter_restore(c->meter);
+    meter_leave(c->meter, before);
 }
 
 /* One instruction, with everything that may happen around it. */

@@ -22,6 +22,7 @@ const struct uop *op_hlt(struct vcpu *c, const struct uop *op)
 {
     require_cpl0(c, op);
     c->exits[CAUSE_HALT]++;
+    meter_switch(c->meter, meter_enter(c->meter, CAUSE_HALT, rip_of(c, op), 0, 0));
     c->x.activity = X86_HALTED;
     return end_block(c, op);
 }
@@ -59,7 +60,8 @@ static bool apic_enabled(const struct vcpu *c)
 
 const struct uop *op_cpuid(struct vcpu *c, const struct uop *op)
 {
-    unsigned before = meter_switch(c->meter, CAUSE_CPUID);
+    unsigned before =
+        meter_enter(c->meter, CAUSE_CPUID, rip_of(c, op), (uint32_t)c->x.reg[X86_RAX], 0);
     struct x86_cpuid_regs r = x86_cpuid(&c->engine->machine.model, &c->x, c->port->id,
                                         (uint32_t)c->x.reg[X86_RAX], (uint32_t)c->x.reg[X86_RCX]);
 
@@ -70,7 +72,7 @@ const struct uop *op_cpuid(struct vcpu *c, const struct uop *op)
     c->x.reg[X86_RBX] = r.ebx;
     c->x.reg[X86_RCX] = r.ecx;
     c->x.reg[X86_RDX] = r.edx;
-    meter_switch(c->meter, before);
+    meter_leave(c->meter, before);
     return end_block(c, op); /* it serializes: code changed by others is fetched anew */
 }
 
@@ -121,12 +123,12 @@ const struct uop *op_rdmsr(struct vcpu *c, const struct uop *op)
 
     require_cpl0(c, op);
     c->exits[CAUSE_MSR]++;
-    before = meter_switch(c->meter, CAUSE_MSR);
+    before = meter_enter(c->meter, CAUSE_MSR, rip_of(c, op), (uint32_t)c->x.reg[X86_RCX], 0);
     if (msr_read(c, (uint32_t)c->x.reg[X86_RCX], &value) != 0)
         raise_error(c, op, X86_GP, 0);
     c->x.reg[X86_RAX] = (uint32_t)value;
     c->x.reg[X86_RDX] = value >> 32;
-    meter_switch(c->meter, before);
+    meter_leave(c->meter, before);
     return op + 1;
 }
 
@@ -137,10 +139,11 @@ const struct uop *op_wrmsr(struct vcpu *c, const struct uop *op)
 
     require_cpl0(c, op);
     c->exits[CAUSE_MSR]++;
-    before = meter_switch(c->meter, CAUSE_MSR);
+    before =
+        meter_enter(c->meter, CAUSE_MSR, rip_of(c, op), (uint32_t)c->x.reg[X86_RCX], TRACE_WRITE);
     if (msr_write(c, (uint32_t)c->x.reg[X86_RCX], value) != 0)
         raise_error(c, op, X86_GP, 0);
-    meter_switch(c->meter, before);
+    meter_leave(c->meter, before);
     return end_block(c, op);
 }
 

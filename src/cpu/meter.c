@@ -1,0 +1,64 @@
+/*
+ * Telling the tracer what a vCPU does.
+ */
+#include "cpu/meter.h"
+
+static void tell(struct meter *m, struct trace_event *event)
+{
+    uint64_t start = __rdtsc();
+
+    event->cpu = m->cpu;
+    event->x = m->x;
+    event->level = x86_cpl(m->x);
+    m->told++;
+    m->tracer->event(m->tracer->opaque, event);
+    m->telling += __rdtsc() - start;
+}
+
+/* What the guest does not know of: it only takes time. */
+static bool is_hidden(unsigned cause)
+{
+    return cause == CAUSE_TLB_MISS || cause == CAUSE_LOOKUP || cause == CAUSE_INSTRUCTION ||
+           cause == CAUSE_BLOCK || cause == CAUSE_TRANSLATION;
+}
+
+unsigned meter_enter_traced(struct meter *m, enum exit_cause cause, uint64_t rip, uint64_t a,
+                            uint64_t b)
+{
+    unsigned before = meter_switch(m, cause);
+
+    if (!is_hidden(cause))
+        tell(m, &(struct trace_event){
+                    .kind = TRACE_GUEST, .cause = cause, .rip = rip, .a = a, .b = b});
+    m->entered[cause].start = __rdtsc();
+    m->entered[cause].a = a;
+    m->entered[cause].b = b;
+    m->entered[cause].told = m->told;
+    m->entered[cause].telling = m->telling;
+    return before;
+}
+
+void meter_leave_traced(struct meter *m, unsigned before)
+{
+    unsigned cause = meter_switch(m, before);
+    uint64_t ticks;
+
+    if (cause >= CAUSE_COUNT || !m->entered[cause].start) /* or begun before the trace was */
+        return;
+    ticks = __rdtsc() - m->entered[cause].start - (m->telling - m->entered[cause].telling);
+    m->entered[cause].start = 0;
+    /* An instruction whose work has a cause of its own is not told twice. */
+    if (cause == CAUSE_INSTRUCTION && m->entered[cause].told != m->told)
+        return;
+    tell(m, &(struct trace_event){.kind = TRACE_MONITOR,
+                                  .cause = cause,
+                                  .rip = m->x->reg[X86_RIP],
+                                  .a = m->entered[cause].a,
+                                  .b = m->entered[cause].b,
+                                  .ns = (uint64_t)((double)ticks * m->tick_ns)});
+}
+
+void meter_transfer_traced(struct meter *m, enum trace_kind kind, uint64_t rip, uint64_t a)
+{
+    tell(m, &(struct trace_event){.kind = kind, .rip = rip, .a = a});
+}
