@@ -8,9 +8,27 @@ static bool is_whole_register(const struct translation *t, ZydisRegister r)
     return ZydisRegisterGetClass(r) == (t->wide ? ZYDIS_REGCLASS_GPR64 : ZYDIS_REGCLASS_GPR32);
 }
 
-bool address_of(const struct translation *t, const struct x86_insn *insn, unsigned i,
-                struct address *a)
+int memory_operand(const struct translation *t, const struct x86_insn *insn)
 {
+    int found = -1;
+
+    for (unsigned i = 0; i < insn->z.operand_count; i++) {
+        const ZydisDecodedOperand *op = &insn->op[i];
+
+        if (op->type != ZYDIS_OPERAND_TYPE_MEMORY)
+            continue;
+        if (found >= 0 || op->mem.type != ZYDIS_MEMOP_TYPE_MEM ||
+            (op->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM &&
+             (t->wide || op->encoding != ZYDIS_OPERAND_ENCODING_DISP16_32_64)))
+            return -2;
+        found = (int)i;
+    }
+    return found;
+}
+
+bool address_of(const struct translation *t, unsigned n, unsigned i, struct address *a)
+{
+    const struct x86_insn *insn = &t->insn[n];
     const ZydisDecodedOperandMem *m = &insn->op[i].mem;
     int64_t disp = m->disp.has_displacement ? m->disp.value : 0;
 
@@ -21,7 +39,7 @@ bool address_of(const struct translation *t, const struct x86_insn *insn, unsign
     *a = (struct address){.base = X86_NONE, .index = X86_NONE, .segment = X86_DS};
     if (m->base == ZYDIS_REGISTER_RIP) {
         a->rip = true;
-        disp += t->offset[t->i] + insn->z.length;
+        disp += t->offset[n] + insn->z.length;
     } else if (m->base != ZYDIS_REGISTER_NONE) {
         a->base = (uint8_t)ZydisRegisterGetId(m->base);
     }
@@ -107,35 +125,69 @@ static void emit_check_segment(struct translation *t, const struct address *a, u
     cold_add_one(t, emit_jcc(&t->e, CC_AE));
 }
 
-struct operand emit_check(struct translation *t, const struct address *a, unsigned size, bool write,
-                          unsigned align)
+/* TEST of REG's lowest byte: is it a multiple of ALIGN? */
+static void emit_align_check(struct translation *t, const struct address *a, unsigned align)
+{
+    emit_address(t, a, t->s0);
+    emit_byte(&t->e, t->s0 & 8 ? 0x41 : 0x40);
+    emit_byte(&t->e, 0xF6);
+    emit_byte(&t->e, (uint8_t)(0xC0 | (t->s0 & 7)));
+    emit_byte(&t->e, (uint8_t)(align - 1));
+    cold_add_one(t, emit_jcc(&t->e, CC_NE));
+}
+
+/* Where translated code keeps what K has found. */
+static struct operand addend_of(const struct translation *t, const struct known *k)
+{
+    return vcpu_at((int32_t)offsetof(struct bt, addend) + (int32_t)(k - t->known) * 8);
+}
+
+/* s1 = the addend for A and for what is done later with the same registers. */
+static void emit_search(struct translation *t, const struct address *a, unsigned size, bool write)
 {
     int32_t entries = (int32_t)offsetof(struct mmu_table, entry[write ? MMU_WRITE : MMU_READ]);
+    const struct known *k = group_start(t, a, size, write);
     const uint8_t *retry = t->e.at;
+    struct address low = *a;
 
-    if (!t->wide && a->segment != X86_DS)
-        emit_check_segment(t, a, size);
-    emit_address(t, a, t->s0);
-    if (align > 1) {
-        emit_byte(&t->e, t->s0 & 8 ? 0x41 : 0x40); /* test s0b, align - 1 */
-        emit_byte(&t->e, 0xF6);
-        emit_byte(&t->e, (uint8_t)(0xC0 | (t->s0 & 7)));
-        emit_byte(&t->e, (uint8_t)(align - 1));
-        cold_add_one(t, emit_jcc(&t->e, CC_NE));
-    }
+    low.disp = (int32_t)k->low;
+    emit_address(t, &low, t->s0);
     emit_rorx32(&t->e, t->s1, t->s0, MEM_PAGE_SHIFT - 4);
     emit_alu_imm(&t->e, false, ALU_N_AND, t->s1, (MMU_TLB_SIZE - 1) << 4);
     emit_mem(&t->e, true, OP_ADD_LOAD, t->s0, table_at_index(t->s1, entries));
-    emit_alu_imm(&t->e, true, ALU_N_CMP, t->s0, MEM_PAGE_SIZE - (int32_t)size);
-    cold_add_fill(t, emit_jcc(&t->e, CC_A), a, size, write, retry);
+    emit_alu_imm(&t->e, true, ALU_N_CMP, t->s0, MEM_PAGE_SIZE - (int32_t)(k->high - k->low));
+    cold_add_fill(t, emit_jcc(&t->e, CC_A), a, size, k, retry);
     emit_mem(&t->e, true, OP_LOAD, t->s1, table_at_index(t->s1, entries + 8));
+    if (t->wide && a->segment != X86_DS)
+        emit_mem(&t->e, true, OP_ADD_LOAD, t->s1, segment_base(a));
+    if (k->saved)
+        emit_mem(&t->e, true, OP_STORE, t->s1, addend_of(t, k));
+}
 
+struct operand emit_check(struct translation *t, const struct address *a, unsigned size, bool write,
+                          unsigned align)
+{
+    const struct known *k;
+
+    if (!t->keeps_s1)
+        t->held = NULL;
+    k = group_find(t, a, size, write);
+    if (!k || align > 1)
+        flags_clobber(t, live_before(&t->flow[t->i]));
+    if (!t->wide && a->segment != X86_DS)
+        emit_check_segment(t, a, size);
+    if (align > 1)
+        emit_align_check(t, a, align);
+    if (!k) {
+        emit_search(t, a, size, write);
+    } else if (k != t->held) {
+        emit_mem(&t->e, true, OP_LOAD, t->s1, addend_of(t, k));
+        t->held = k;
+    }
     if (!t->wide) {
         emit_address_32(t, a, t->s0);
         return at_index(t->s0, t->s1, 0);
     }
-    if (a->segment != X86_DS)
-        emit_mem(&t->e, true, OP_ADD_LOAD, t->s1, segment_base(a));
     if (!a->rip && a->index == X86_NONE)
         return a->base == X86_NONE ? at(t->s1, a->disp) : at_index(a->base, t->s1, a->disp);
     emit_address_base(t, a);

@@ -38,10 +38,11 @@
 #define SCRATCH1 X86_R11
 
 enum bt_exit {
-    BT_NEXT, /* X86_RIP is set: look for its block */
-    BT_LINK, /* the same for a branch within the page: offset says where, link can be patched */
-    BT_ONE,  /* interpret one instruction, at offset */
-    BT_FILL, /* the access at site needs its page entered into the software TLB */
+    BT_NEXT,   /* X86_RIP is set: look for its block */
+    BT_LINK,   /* the same for a branch within the page: offset says where, link can be patched */
+    BT_ONE,    /* interpret one instruction, at offset */
+    BT_FILL,   /* the access at site needs its page entered into the software TLB */
+    BT_NARROW, /* like BT_LINK, to code whose checks are for one access each */
 };
 
 /* A place in translated code that can be left in the middle. */
@@ -61,6 +62,7 @@ struct flow {
     uint32_t flags_may;  /* written perhaps */
     uint32_t live_after; /* read by someone later */
     uint16_t registers;  /* general-purpose, named or not; also in addresses */
+    uint16_t written;    /* of these */
 };
 
 /* A memory operand of the guest's. */
@@ -71,12 +73,22 @@ struct address {
     int32_t disp;
 };
 
+/* A page that has been looked up: addresses from LOW up to HIGH, counted from the value that the
+ * registers have now. Its addend, with the segment's base, is in vcpu.addend or still in s1. */
+struct known {
+    struct address a;
+    int64_t low, high; /* LOW = HIGH: nothing */
+    bool write, saved;
+};
+#define KNOWN_MAX 4
+
 /* A run of instructions that is entered at its first one only; from within the region or, through
  * an entrance of its own, from outside. */
 struct part {
     uint16_t first, count; /* instructions of the region */
     uint16_t start, end;   /* offsets in the page */
     uint32_t live;         /* flags live at its start; they are in RFLAGS then */
+    bool inherits;         /* what is known: only the part before leads here, by going on */
     const uint8_t *code;   /* where it was emitted, or NULL */
 };
 
@@ -92,8 +104,9 @@ struct cold {
     uint8_t size;
     bool write;
     const uint8_t *retry;
-    uint8_t left;   /* instructions of the part not executed, this one included */
-    int64_t target; /* COLD_BRANCH: from the page's start; COLD_PART: the part */
+    uint8_t left;      /* instructions of the part not executed, this one included */
+    int64_t target;    /* COLD_BRANCH: from the page's start; COLD_PART: the part */
+    int64_t low, high; /* COLD_FILL: what was asked for */
 };
 
 enum flags_place { FLAGS_MEMORY, FLAGS_HOST, FLAGS_BOTH };
@@ -113,7 +126,12 @@ struct translation {
     uint16_t vectors, vectors_written; /* vector registers held in the host's */
     bool ymm;                          /* with their upper halves */
     bool zeroes_upper;
-    bool x87; /* the x87 registers are the host's, too */
+    bool x87;    /* the x87 registers are the host's, too */
+    bool narrow; /* no check is for more than one access */
+    struct known known[KNOWN_MAX];
+    const struct known *held; /* HELD: its addend is in s1 */
+    unsigned next_known;
+    bool keeps_s1; /* the present instruction uses s1 for nothing but its checks */
     enum flags_place flags;
     unsigned count, i; /* instructions, and the present one */
     unsigned parts;
@@ -121,6 +139,7 @@ struct translation {
     unsigned colds;
     uint16_t index[MEM_PAGE_SIZE]; /* 1 + instruction at an offset; or AHEAD | flags live there */
     uint16_t leader[REGION_MAX];   /* 1 + part that the instruction starts */
+    bool joined[REGION_MAX];       /* by more ways than one, or from outside */
     struct part part[PARTS_MAX];
     struct flow flow[REGION_MAX];
     uint16_t offset[REGION_MAX]; /* in the page */
@@ -163,6 +182,7 @@ struct bt {
         uint64_t rsi, rdi, rcx; /* the guest's, behind the present run */
     } string;
     uint64_t tsc_offset; /* guest TSC = host TSC + this + IA32_TSC_ADJUST */
+    uint64_t addend[KNOWN_MAX];
     uint64_t host_rsp, host_fs;
     uint32_t offset; /* in the page, of where to go on */
     uint32_t site;   /* BT_FILL, BT_ONE: index; BT_LINK: the branch to patch; or BT_NO_SITE */
@@ -180,12 +200,13 @@ struct bt {
     uint32_t entry_count;
     /* Made once: how to get in and the ways out. */
     int (*enter)(struct bt *bt, const void *code);
-    uint32_t leave[4], lookup, first;
+    uint32_t leave[5], lookup, first;
 
     uint64_t unmaps;    /* how often where code is mapped has changed */
     uint64_t drops;     /* how often decoded blocks have gone */
     uint64_t link_page; /* where to link from: the page, and the branch; 0: nowhere */
     uint32_t link_site;
+    bool narrow;      /* what is to be found next: code with narrow checks */
     uint64_t signals; /* the thread's mask outside */
     stack_t outer_stack;
     uint8_t signal_stack[64 * KiB];
@@ -235,7 +256,8 @@ void bt_entry_add(struct translation *t, const struct part *p, const uint8_t *en
 #define BT_KEY_GPA ((1ULL << 60) - 1)
 static inline uint64_t bt_key(const struct bt *bt, uint64_t gpa)
 {
-    return gpa | (uint64_t)(bt->c.context == MMU_USER) << 60 | (uint64_t)in_64(&bt->c) << 61;
+    return gpa | (uint64_t)(bt->c.context == MMU_USER) << 60 | (uint64_t)in_64(&bt->c) << 61 |
+           (uint64_t)bt->narrow << 62;
 }
 
 static inline const _Atomic uint32_t *bt_generation(const struct bt *bt, uint64_t gpa)

@@ -110,7 +110,7 @@ void bt_emit_common(struct bt *bt)
 
     memcpy(&bt->enter, &enter, sizeof(enter)); /* C has no cast from object to function pointers */
     emit_enter(&e);
-    for (unsigned why = BT_NEXT; why <= BT_FILL; why++) {
+    for (unsigned why = BT_NEXT; why <= BT_NARROW; why++) {
         bt->leave[why] = (uint32_t)(e.at - bt->write);
         emit_leave(&e, why);
     }

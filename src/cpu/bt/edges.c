@@ -225,6 +225,7 @@ void emit_one(struct translation *t)
     emit_validate(t, next);
     emit_recount(t, (int32_t)left - 1);
     emit_prologue(t);
+    group_forget(t);
     t->flags = FLAGS_MEMORY;
 }
 
@@ -274,13 +275,15 @@ static struct cold *cold_new(struct translation *t, uint8_t *jump, enum cold_kin
 }
 
 void cold_add_fill(struct translation *t, uint8_t *jump, const struct address *a, unsigned size,
-                   bool write, const uint8_t *retry)
+                   const struct known *k, const uint8_t *retry)
 {
     struct cold *c = cold_new(t, jump, COLD_FILL);
 
     c->address = *a;
     c->size = (uint8_t)size;
-    c->write = write;
+    c->write = k->write;
+    c->low = k->low;
+    c->high = k->high;
     c->retry = retry;
     c->left = (uint8_t)instructions_left(t);
 }
@@ -295,12 +298,35 @@ void cold_add_target(struct translation *t, uint8_t *jump, enum cold_kind kind, 
     cold_new(t, jump, kind)->target = target;
 }
 
+/* A check for several accesses has failed: if that is because they do not lie in one page, on with
+ * code that checks each by itself. */
+static void emit_cold_narrow(struct translation *t, const struct cold *c)
+{
+    struct address low = c->address;
+    uint8_t *within, *link;
+
+    low.disp = (int32_t)c->low;
+    emit_address(t, &low, t->s0);
+    emit_mem(&t->e, true, OP_LEA, t->s1, at(t->s0, (int32_t)(c->high - c->low) - 1));
+    emit_reg(&t->e, true, OP_XOR_LOAD, t->s1, t->s0);
+    emit_shift_imm(&t->e, true, 5, t->s1, MEM_PAGE_SHIFT); /* shr */
+    within = emit_jcc(&t->e, CC_E);
+    emit_epilogue(t);
+    emit_recount(t, -(int32_t)c->left);
+    link = emit_jmp(&t->e);
+    emit_leave_at(t, BT_NARROW, t->offset[c->index], (uint32_t)(link - t->bt->write));
+    if (!t->e.full)
+        emit_patch(within, t->e.at);
+}
+
 static void emit_cold_fill(struct translation *t, const struct cold *c)
 {
     struct bt *bt = t->bt;
     uint32_t site = bt->site_count;
     const uint8_t *retry = c->retry;
 
+    if (c->high - c->low > c->size)
+        emit_cold_narrow(t, c);
     emit_address(t, &c->address, t->s0);
     emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(address));
     emit_epilogue(t);

@@ -244,6 +244,7 @@ static const void *go(struct bt *bt, const void *code)
     meter_restore(bt->c.meter);
     switch (why) {
     case BT_NEXT: bt->link_site = 0; return NULL;
+    case BT_NARROW: bt->narrow = true; __attribute__((fallthrough));
     case BT_LINK:
         *rip = bt->page + bt->offset;
         bt->link_page = bt->page;
@@ -272,11 +273,12 @@ static const void *find_code(struct bt *bt)
     struct vcpu *c = &bt->c;
     uint64_t rip = c->x.reg[X86_RIP];
     const void *code;
+    bool narrow = bt->narrow;
 
     c->exits[CAUSE_LOOKUP]++;
     set_space(bt);
     /* A link goes past the check of the code's age, so it must not be to what the table knows. */
-    code = bt->link_site ? NULL : known_code(bt, rip);
+    code = bt->link_site || narrow ? NULL : known_code(bt, rip);
     if (!code) {
         code = translated(bt, interp_code_gpa(c));
         if (!code) {
@@ -286,13 +288,16 @@ static const void *find_code(struct bt *bt)
             code = translate(bt, b);
             if (!code) {
                 bt->link_site = 0;
+                bt->narrow = false;
                 if (bt->drops == drops) /* B is still there */
                     interp_execute(c, b);
                 return NULL;
             }
         }
+        bt->narrow = false;
         set_space(bt); /* finding may have changed its identifier */
-        remember(bt, rip, code);
+        if (!narrow)
+            remember(bt, rip, code);
     }
     note_history(c);
     link_branch(bt, rip, code);
@@ -306,6 +311,7 @@ static void bt_run(struct vcpu *c)
     struct bt *bt = bt_of(c);
 
     bt->link_site = 0; /* an interrupt may have come since */
+    bt->narrow = false;
     if (bt->full) {
         bt->full = false;
         bt_clear(bt, FORGET_CODE_FULL);

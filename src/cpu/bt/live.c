@@ -25,15 +25,19 @@ static bool writes_for_sure(const struct x86_insn *insn)
     }
 }
 
-static void note_register(struct flow *flow, ZydisRegister r)
+static void note_register(struct flow *flow, ZydisRegister r, bool write)
 {
+    uint16_t bit;
+
     switch (ZydisRegisterGetClass(r)) {
     case ZYDIS_REGCLASS_GPR8:
     case ZYDIS_REGCLASS_GPR16:
     case ZYDIS_REGCLASS_GPR32:
     case ZYDIS_REGCLASS_GPR64:
         r = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, r);
-        flow->registers |= (uint16_t)(1u << (r - ZYDIS_REGISTER_RAX));
+        bit = (uint16_t)(1u << (r - ZYDIS_REGISTER_RAX));
+        flow->registers |= bit;
+        flow->written |= write ? bit : 0;
         break;
     default: break;
     }
@@ -48,10 +52,10 @@ void flow_of(const struct x86_insn *insn, struct flow *flow)
         const ZydisDecodedOperand *op = &insn->op[i];
 
         if (op->type == ZYDIS_OPERAND_TYPE_REGISTER) {
-            note_register(flow, op->reg.value);
+            note_register(flow, op->reg.value, op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE);
         } else if (op->type == ZYDIS_OPERAND_TYPE_MEMORY) {
-            note_register(flow, op->mem.base);
-            note_register(flow, op->mem.index);
+            note_register(flow, op->mem.base, false);
+            note_register(flow, op->mem.index, false);
         }
     }
     if (!flags)

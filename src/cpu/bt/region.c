@@ -166,37 +166,41 @@ static int instruction_at(const struct translation *t, int64_t offset)
     return t->index[offset] - 1;
 }
 
-static void mark_leader(struct translation *t, int64_t offset)
+static void mark_leader(struct translation *t, int64_t offset, bool joined)
 {
     int i = instruction_at(t, offset);
 
-    if (i >= 0)
+    if (i >= 0) {
         t->leader[i] = 1;
+        t->joined[i] |= joined;
+    }
 }
 
 /* Cuts the instructions into parts, in the order they were found. */
 static bool cut(struct translation *t)
 {
     memset(t->leader, 0, sizeof(t->leader));
+    memset(t->joined, 0, sizeof(t->joined));
     for (unsigned i = 0; i < t->count; i++) {
         if (is_direct(t, &t->insn[i]))
-            mark_leader(t, target_offset(t, i));
+            mark_leader(t, target_offset(t, i), true);
         if (t->insn[i].info->class == X86_CLASS_BRANCH)
-            mark_leader(t, next_offset(t, i));
+            mark_leader(t, next_offset(t, i), !is_conditional(t, &t->insn[i]));
         if (i + 1 == t->count || t->offset[i + 1] != next_offset(t, i)) {
-            mark_leader(t, next_offset(t, i));
+            mark_leader(t, next_offset(t, i), true);
             if (i + 1 < t->count)
-                t->leader[i + 1] = 1;
+                t->leader[i + 1] = t->joined[i + 1] = true;
         }
     }
-    t->leader[0] = 1;
+    t->leader[0] = t->joined[0] = true;
     for (unsigned i = 0; i < t->count; i++) {
         struct part *p = &t->part[t->parts];
 
         if (t->leader[i]) {
             if (t->parts == PARTS_MAX)
                 return false;
-            *p = (struct part){.first = (uint16_t)i, .start = t->offset[i]};
+            *p = (struct part){
+                .first = (uint16_t)i, .start = t->offset[i], .inherits = !t->joined[i]};
             t->leader[i] = (uint16_t)++t->parts;
         }
         p = &t->part[t->parts - 1];

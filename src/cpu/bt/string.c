@@ -170,6 +170,8 @@ bool translate_string(struct translation *t, const struct x86_insn *insn)
     struct form f;
 
     form_of(insn, &f);
+    if (f.repeats)
+        group_forget(t); /* the registers are others when it comes back to the check */
     flags_clobber(t, live_before(&t->flow[t->i]));
     emit_test_mem_imm(&t->e, VCPU(c.x.rflags), X86_FLAG_DF);
     cold_add_one(t, emit_jcc(&t->e, CC_NE));

@@ -11,6 +11,7 @@ struct bt_switches {
     unsigned region_max;   /* instructions that are translated together, up to REGION_MAX */
     uint32_t code_size;    /* bytes of translations; at least 128 KiB */
     uint64_t scratch_seed; /* not 0: any registers at all are traded for the scratch registers */
+    bool narrow;           /* each access has a check of its own */
     bool forgetful;        /* the software TLB holds no more than what was filled in last */
 };
 

@@ -22,25 +22,6 @@ bool copy_as_is(struct translation *t, const struct x86_insn *insn)
 
 /* --- Copies with another memory operand ------------------------------------------------------ */
 
-/* The one memory operand in ModRM, or -1; -2 for operands that cannot be re-encoded. */
-static int memory_operand(const struct translation *t, const struct x86_insn *insn)
-{
-    int found = -1;
-
-    for (unsigned i = 0; i < insn->z.operand_count; i++) {
-        const ZydisDecodedOperand *op = &insn->op[i];
-
-        if (op->type != ZYDIS_OPERAND_TYPE_MEMORY)
-            continue;
-        if (found >= 0 || op->mem.type != ZYDIS_MEMOP_TYPE_MEM ||
-            (op->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM &&
-             (t->wide || op->encoding != ZYDIS_OPERAND_ENCODING_DISP16_32_64)))
-            return -2;
-        found = (int)i;
-    }
-    return found;
-}
-
 /* Whether a misaligned operand raises #GP (SDM volume 2, 2.4: types 1, 2 and 4). */
 static bool must_align(const struct x86_insn *insn, unsigned size)
 {
@@ -74,6 +55,7 @@ static bool translate_copy(struct translation *t, const struct x86_insn *insn)
     int memory = memory_operand(t, insn);
     struct operand place = {0};
 
+    t->keeps_s1 = true;
     if (memory == -2)
         return false;
     if (memory >= 0) {
@@ -81,9 +63,8 @@ static bool translate_copy(struct translation *t, const struct x86_insn *insn)
         unsigned size = op->size / 8;
         struct address a;
 
-        if (size > 64 || !address_of(t, insn, (unsigned)memory, &a))
+        if (size > 64 || !address_of(t, t->i, (unsigned)memory, &a))
             return false;
-        flags_clobber(t, live_before(f));
         place = emit_check(t, &a, size, op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE,
                            must_align(insn, size) ? size : 1);
         /* Loading the flags takes s0 for a moment; an address in it is made again. */
@@ -105,7 +86,8 @@ static bool translate_lea(struct translation *t, const struct x86_insn *insn)
 {
     struct address a;
 
-    if (!address_of(t, insn, 1, &a))
+    t->keeps_s1 = true;
+    if (!address_of(t, t->i, 1, &a))
         return false;
     if (!t->wide) /* a bare displacement has another encoding */
         return emit_insn(&t->e, insn, true, (struct operand){a.base, a.index, a.scale, 0, a.disp});
@@ -136,7 +118,7 @@ static bool translate_divide(struct translation *t, const struct x86_insn *insn,
         struct operand place;
         struct address a;
 
-        if (memory_operand(t, insn) != 0 || !address_of(t, insn, 0, &a))
+        if (memory_operand(t, insn) != 0 || !address_of(t, t->i, 0, &a))
             return false;
         place = emit_check(t, &a, size / 8, false, 1);
         emit_mem(&t->e, wide, OP_LOAD, t->s0, place);
@@ -210,12 +192,6 @@ static bool is_x87_control(const struct x86_insn *insn)
 static const struct address top_address = {X86_RSP, X86_NONE, 0, X86_DS, false, 0};
 static const struct address frame_address = {X86_RBP, X86_NONE, 0, X86_DS, false, 0};
 
-/* Bytes that are pushed and popped. */
-static unsigned slot_size(const struct translation *t)
-{
-    return t->wide ? 8 : 4;
-}
-
 static void emit_move_sp(struct translation *t, int32_t delta)
 {
     emit_mem(&t->e, t->wide, OP_LEA, X86_RSP, at(X86_RSP, delta));
@@ -253,6 +229,7 @@ static struct operand emit_check_push(struct translation *t)
     place = emit_check(t, &a, size, true, 1);
     if (place.base != t->s0)
         return place;
+    t->held = NULL;
     emit_mem(&t->e, true, OP_LEA, t->s1, place);
     return at(t->s1, 0);
 }
@@ -283,7 +260,7 @@ static bool translate_push(struct translation *t, const struct x86_insn *insn)
     if (insn->z.operand_width == 16)
         return false;
     if (insn->op[0].type == ZYDIS_OPERAND_TYPE_MEMORY) {
-        if (!is_addressed(insn, 0) || !address_of(t, insn, 0, &a))
+        if (!is_addressed(insn, 0) || !address_of(t, t->i, 0, &a))
             return false;
         emit_load_slot(t, &a, t->s0);
         emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(target));
@@ -321,11 +298,15 @@ static void translate_pushf(struct translation *t)
 
 static bool translate_stack(struct translation *t, const struct x86_insn *insn)
 {
-    flags_clobber(t, live_before(&t->flow[t->i]));
+    t->keeps_s1 = true;
     switch (insn->z.mnemonic) {
     case ZYDIS_MNEMONIC_PUSH: return translate_push(t, insn);
     case ZYDIS_MNEMONIC_PUSHFD:
-    case ZYDIS_MNEMONIC_PUSHFQ: translate_pushf(t); return true;
+    case ZYDIS_MNEMONIC_PUSHFQ:
+        t->keeps_s1 = false;
+        flags_clobber(t, live_before(&t->flow[t->i]));
+        translate_pushf(t);
+        return true;
     case ZYDIS_MNEMONIC_POP:
         if (!is_word_register(t, insn, 0))
             return false;
@@ -387,7 +368,7 @@ static bool translate_indirect(struct translation *t, const struct x86_insn *ins
         struct address a;
 
         if (!is_addressed(insn, 0) || insn->op[0].size != slot_size(t) * 8 ||
-            !address_of(t, insn, 0, &a))
+            !address_of(t, t->i, 0, &a))
             return false;
         emit_load_slot(t, &a, t->s0);
         emit_canonical(t, t->s0);
@@ -405,6 +386,7 @@ static void translate_return(struct translation *t, const struct x86_insn *insn)
 {
     int32_t more = insn->z.operand_count_visible ? (int32_t)insn->op[0].imm.value.u : 0;
 
+    t->keeps_s1 = true;
     flags_clobber(t, X86_FLAGS_STATUS);
     emit_load_slot(t, &top_address, t->s0);
     emit_canonical(t, t->s0);
@@ -420,6 +402,7 @@ static void translate_condition(struct translation *t, const struct x86_insn *in
     uint32_t live = t->flow[t->i].live_after;
     struct part *p = region_part(t, target);
 
+    t->keeps_s1 = true;
     flags_need(t);
     if (!p) {
         flags_leave(t, live);
@@ -457,6 +440,7 @@ static bool translate_branch(struct translation *t, const struct x86_insn *insn)
     case ZYDIS_MNEMONIC_CALL:
         if (!direct)
             return translate_indirect(t, insn, true);
+        t->keeps_s1 = true;
         flags_clobber(t, live);
         emit_push_return(t, insn);
         emit_exit_direct(t, target);
@@ -565,6 +549,8 @@ static void emit_part(struct translation *t, struct part *p)
     t->now = p;
     t->i = p->first;
     p->code = t->e.at;
+    if (!p->inherits)
+        group_forget(t);
     t->flags = p->live ? FLAGS_HOST : FLAGS_MEMORY;
     emit_count(t, p);
     for (; t->i < (unsigned)p->first + p->count && !t->e.full; t->i++) {
@@ -573,6 +559,7 @@ static void emit_part(struct translation *t, struct part *p)
         uint8_t *start = t->e.at;
         unsigned colds = t->colds;
 
+        t->keeps_s1 = false;
         if (!translate_insn(t, insn)) {
             t->e.at = start; /* whatever it began */
             t->colds = colds;
@@ -585,6 +572,10 @@ static void emit_part(struct translation *t, struct part *p)
             emit_exit_one(t, t->i, instructions_left(t));
             return;
         }
+        if (group_breaks(t, t->i))
+            group_forget(t);
+        else
+            group_after(t, t->keeps_s1);
         if (insn->info->class == X86_CLASS_BRANCH)
             return;
     }
@@ -630,7 +621,8 @@ static const void *emit_region(struct translation *t)
     emit_cold(t);
     code = finish(t);
     for (unsigned n = 0; code && n < t->parts; n++)
-        bt_entry_add(t, &t->part[n], n ? NULL : code);
+        if (!t->part[n].inherits)
+            bt_entry_add(t, &t->part[n], n ? NULL : code);
     return code;
 }
 
@@ -648,6 +640,7 @@ const void *bt_translate(struct bt *bt, uint64_t gpa, uint32_t generation)
     t->bt = bt;
     t->gpa = gpa;
     t->generation = generation;
+    t->narrow = bt->narrow || bt->switches.narrow;
     if (!region_find(t))
         return NULL;
     code = emit_region(t);

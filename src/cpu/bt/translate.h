@@ -6,6 +6,12 @@
 
 #include "cpu/bt/bt.h"
 
+/* Bytes that are pushed and popped. */
+static inline unsigned slot_size(const struct translation *t)
+{
+    return t->wide ? 8 : 4;
+}
+
 #define VCPU(field) vcpu_at((int32_t)offsetof(struct bt, field))
 #define REGISTER(n) vcpu_at((int32_t)(offsetof(struct bt, c.x.reg) + (n)*8))
 
@@ -27,19 +33,36 @@ bool translate_string(struct translation *t, const struct x86_insn *insn);
 
 /* --- access.c -------------------------------------------------------------------------------- */
 
-/* Describes INSN's memory operand I. False: an address that is left to others. */
-bool address_of(const struct translation *t, const struct x86_insn *insn, unsigned i,
-                struct address *a);
+/* The one memory operand in ModRM, or -1; -2 for operands that cannot be re-encoded. */
+int memory_operand(const struct translation *t, const struct x86_insn *insn);
+/* Describes memory operand I of instruction N. False: an address that is left to others. */
+bool address_of(const struct translation *t, unsigned n, unsigned i, struct address *a);
 /* REG = the virtual address. Clobbers flags if it has a segment base. */
 void emit_address(struct translation *t, const struct address *a, unsigned reg);
-/* Looks the address up in the software TLB; what follows can use the operand returned. Clobbers
- * flags, s0 and s1; s1, and s0 if it is the operand's base, stay in use. ALIGN: what the address
- * must be a multiple of. */
+/* Looks the address up in the software TLB, unless an earlier check has seen to it; what follows
+ * can use the operand returned. Clobbers s0 and s1, and saves live flags from being clobbered; s1,
+ * and s0 if it is the operand's base, stay in use. ALIGN: what the address must be a multiple of.
+ */
 struct operand emit_check(struct translation *t, const struct address *a, unsigned size, bool write,
                           unsigned align);
 
 /* Makes s0 again after emit_check, when it is the operand's base and something has used it. */
 void emit_address_base(struct translation *t, const struct address *a);
+
+/* --- group.c --------------------------------------------------------------------------------- */
+
+/* What covers an access, or NULL. */
+const struct known *group_find(const struct translation *t, const struct address *a, unsigned size,
+                               bool write);
+/* What the check of an access is to cover, which others will share; its addend will be in s1. */
+struct known *group_start(struct translation *t, const struct address *a, unsigned size,
+                          bool write);
+/* Instruction I is translated. KEPT: s1 is as its last check left it. */
+void group_after(struct translation *t, bool kept);
+/* Mappings or tables may be others from here on, or control comes from elsewhere. */
+void group_forget(struct translation *t);
+/* Whether that will happen at instruction N. */
+bool group_breaks(const struct translation *t, unsigned n);
 
 /* --- edges.c --------------------------------------------------------------------------------- */
 
@@ -69,7 +92,7 @@ void emit_goto(struct translation *t, int64_t target, uint32_t live);
 unsigned instructions_left(const struct translation *t);
 /* A jump to be taken rarely, to code emitted behind the region. */
 void cold_add_fill(struct translation *t, uint8_t *jump, const struct address *a, unsigned size,
-                   bool write, const uint8_t *retry);
+                   const struct known *k, const uint8_t *retry);
 void cold_add_one(struct translation *t, uint8_t *jump);
 void cold_add_target(struct translation *t, uint8_t *jump, enum cold_kind kind, int64_t target);
 void emit_cold(struct translation *t);

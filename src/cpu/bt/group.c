@@ -1,0 +1,240 @@
+/*
+ * Checks that several accesses share. Accesses by the same base register mostly lie close together:
+ * the first one has the software TLB asked for all that follow in its straight run of code, as long
+ * as the register changes by constants only, and the others go without.
+ *
+ * What a check has found out stays true until control leaves the run: mappings change by
+ * instructions that are not translated (or that call group_forget), and other vCPUs' doings wait
+ * for a safe point, of which there is none on the way.
+ */
+#include "cpu/bt/translate.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define GROUP_SPAN 256 /* bytes that a check covers at most; more would too often cross pages */
+#define GROUP_LOOK 40  /* instructions */
+
+struct access {
+    struct address a;
+    unsigned size;
+    bool write;
+};
+
+static struct access slot_access(const struct translation *t, unsigned base, bool push)
+{
+    unsigned size = slot_size(t);
+
+    return (struct access){
+        {(uint8_t)base, X86_NONE, 0, X86_DS, false, push ? -(int32_t)size : 0}, size, push};
+}
+
+/* The accesses to memory of instruction N: up to two. What is overlooked costs a check later on. */
+static unsigned accesses_of(const struct translation *t, unsigned n, struct access list[2])
+{
+    const struct x86_insn *insn = &t->insn[n];
+    int memory = memory_operand(t, insn);
+    unsigned count = 0;
+
+    if (memory >= 0 && address_of(t, n, (unsigned)memory, &list[0].a)) {
+        list[0].size = insn->op[memory].size / 8;
+        list[0].write = insn->op[memory].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+        count = insn->z.mnemonic != ZYDIS_MNEMONIC_LEA && insn->z.mnemonic != ZYDIS_MNEMONIC_NOP;
+    }
+    switch (insn->z.mnemonic) {
+    case ZYDIS_MNEMONIC_PUSH:
+    case ZYDIS_MNEMONIC_PUSHFD:
+    case ZYDIS_MNEMONIC_PUSHFQ:
+    case ZYDIS_MNEMONIC_CALL: list[count++] = slot_access(t, X86_RSP, true); break;
+    case ZYDIS_MNEMONIC_POP:
+    case ZYDIS_MNEMONIC_RET: list[count++] = slot_access(t, X86_RSP, false); break;
+    case ZYDIS_MNEMONIC_LEAVE: list[count++] = slot_access(t, X86_RBP, false); break;
+    default: break;
+    }
+    return count;
+}
+
+/* By what constant INSN changes REG; false if it is not by a constant. */
+static bool constant_change(const struct translation *t, const struct x86_insn *insn, unsigned reg,
+                            int32_t *change)
+{
+    const ZydisDecodedOperand *op = insn->op;
+    ZydisRegister whole =
+        (ZydisRegister)((t->wide ? ZYDIS_REGISTER_RAX : ZYDIS_REGISTER_EAX) + reg);
+    bool to_reg = op[0].type == ZYDIS_OPERAND_TYPE_REGISTER && op[0].reg.value == whole;
+    int32_t slot = (int32_t)slot_size(t);
+    int64_t amount = op[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? op[1].imm.value.s : INT64_MAX;
+
+    switch (insn->z.mnemonic) {
+    case ZYDIS_MNEMONIC_PUSH:
+    case ZYDIS_MNEMONIC_PUSHFD:
+    case ZYDIS_MNEMONIC_PUSHFQ:
+        *change = -slot;
+        return reg == X86_RSP && insn->z.operand_width == slot * 8;
+    case ZYDIS_MNEMONIC_POP:
+        *change = slot;
+        return reg == X86_RSP && !to_reg && insn->z.operand_width == slot * 8;
+    case ZYDIS_MNEMONIC_ADD: break;
+    case ZYDIS_MNEMONIC_SUB: amount = -amount; break;
+    case ZYDIS_MNEMONIC_INC: amount = 1; break;
+    case ZYDIS_MNEMONIC_DEC: amount = -1; break;
+    case ZYDIS_MNEMONIC_LEA:
+        if (op[1].mem.base != op[0].reg.value || op[1].mem.index != ZYDIS_REGISTER_NONE)
+            return false;
+        amount = op[1].mem.disp.value;
+        break;
+    default: return false;
+    }
+    *change = (int32_t)amount;
+    return to_reg && amount >= -GROUP_SPAN && amount <= GROUP_SPAN;
+}
+
+static bool uses(const struct address *a, unsigned reg)
+{
+    return !a->rip && (a->base == reg || a->index == reg);
+}
+
+/* A segment whose limit counts: each access is checked. */
+static bool is_limited(const struct translation *t, const struct address *a)
+{
+    return !t->wide && a->segment != X86_DS;
+}
+
+static bool same_registers(const struct address *a, const struct address *b)
+{
+    return a->base == b->base && a->index == b->index && a->scale == b->scale &&
+           a->segment == b->segment && a->rip == b->rip;
+}
+
+/* How far the address A moves when instruction N has been executed; false if nobody knows. */
+static bool moves(const struct translation *t, unsigned n, const struct address *a, int32_t *by)
+{
+    uint16_t written = t->flow[n].written;
+    int32_t change;
+
+    *by = 0;
+    for (unsigned reg = 0; reg < X86_GPRS; reg++) {
+        if (!(written >> reg & 1) || !uses(a, reg))
+            continue;
+        if (a->index == reg || !constant_change(t, &t->insn[n], reg, &change))
+            return false;
+        *by += change;
+    }
+    return true;
+}
+
+/* --- What is known ---------------------------------------------------------------------------- */
+
+void group_forget(struct translation *t)
+{
+    memset(t->known, 0, sizeof(t->known));
+    t->held = NULL;
+}
+
+const struct known *group_find(const struct translation *t, const struct address *a, unsigned size,
+                               bool write)
+{
+    for (unsigned i = 0; i < KNOWN_MAX && !is_limited(t, a); i++) {
+        const struct known *k = &t->known[i];
+
+        if (k->high > k->low && k->write >= write && (k->saved || k == t->held) &&
+            same_registers(&k->a, a) && k->low <= a->disp && a->disp + (int64_t)size <= k->high)
+            return k;
+    }
+    return NULL;
+}
+
+void group_after(struct translation *t, bool kept)
+{
+    if (!kept)
+        t->held = NULL;
+    for (unsigned i = 0; i < KNOWN_MAX; i++) {
+        struct known *k = &t->known[i];
+        int32_t by;
+
+        if (k->high <= k->low)
+            continue;
+        if (moves(t, t->i, &k->a, &by)) {
+            k->low -= by;
+            k->high -= by;
+        } else {
+            k->high = k->low;
+        }
+    }
+}
+
+/* --- Planning --------------------------------------------------------------------------------- */
+
+/* Where the run of straight code from the present instruction on ends. */
+bool group_breaks(const struct translation *t, unsigned n)
+{
+    enum x86_class class = t->insn[n].info->class;
+
+    return class == X86_CLASS_SYSTEM || class == X86_CLASS_FAR || region_is_foreign(t, &t->insn[n]);
+}
+
+static unsigned run_end(const struct translation *t)
+{
+    const struct part *p = t->now, *end = t->part + t->parts;
+
+    while (p + 1 < end && p[1].inherits)
+        p++;
+    return MIN((unsigned)p->first + p->count, t->i + GROUP_LOOK);
+}
+
+/* Takes one more access into K's range if that stays small. MOVED: how far the register is from
+ * where it was. */
+static bool extend(struct known *k, const struct access *access, int32_t moved)
+{
+    int64_t low = access->a.disp + moved, high = low + access->size;
+
+    low = MIN(low, k->low);
+    high = MAX(high, k->high);
+    if (high - low > GROUP_SPAN)
+        return false;
+    k->low = low;
+    k->high = high;
+    return true;
+}
+
+/* Looks ahead for accesses that a check for K can serve, too. */
+static void plan(const struct translation *t, struct known *k)
+{
+    unsigned end = run_end(t), others = 0;
+    int32_t moved = 0, by;
+
+    if (abs(k->a.disp) > INT32_MAX / 2)
+        return;
+    for (unsigned n = t->i; n < end; n++) {
+        struct access list[2];
+        unsigned count = n > t->i ? accesses_of(t, n, list) : 0;
+
+        if (n > t->i && group_breaks(t, n))
+            return;
+        for (unsigned i = 0; i < count; i++) {
+            if (!same_registers(&list[i].a, &k->a) || abs(list[i].a.disp) > INT32_MAX / 2) {
+                others++;
+                continue;
+            }
+            if (list[i].write && !k->write)
+                return; /* that one's check will do better */
+            if (!extend(k, &list[i], moved))
+                return;
+            k->saved |= others > 0 || !t->wide; /* there, s1 rarely lasts */
+        }
+        if (!moves(t, n, &k->a, &by) || abs(moved + by) > 4 * GROUP_SPAN)
+            return;
+        moved += by;
+    }
+}
+
+struct known *group_start(struct translation *t, const struct address *a, unsigned size, bool write)
+{
+    struct known *k = &t->known[t->next_known++ % KNOWN_MAX];
+
+    *k = (struct known){*a, a->disp, a->disp + (int64_t)size, write, false};
+    if (!t->narrow && !is_limited(t, a))
+        plan(t, k);
+    t->held = k;
+    return k;
+}
