@@ -25,5 +25,5 @@ const char *const exit_cause_name[CAUSE_COUNT] = {
 const char *const forget_cause_name[FORGET_COUNT] = {
     [FORGET_WRITTEN] = "code-written",    [FORGET_MAPPING] = "mapping-changed",
     [FORGET_BLOCKS_FULL] = "blocks-full", [FORGET_CODE_FULL] = "translations-full",
-    [FORGET_THUNKS_FULL] = "thunks-full", [FORGET_REGISTERS] = "registers-changed",
+    [FORGET_THUNKS_FULL] = "thunks-full",
 };

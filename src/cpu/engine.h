@@ -66,7 +66,6 @@ enum forget_cause {
     FORGET_BLOCKS_FULL, /* all, because there is no room for another decoded block */
     FORGET_CODE_FULL,   /* ... for another translation */
     FORGET_THUNKS_FULL, /* ... for another thunk */
-    FORGET_REGISTERS,   /* all, because other register files may be used */
     FORGET_COUNT
 };
 extern const char *const forget_cause_name[FORGET_COUNT];

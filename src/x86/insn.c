@@ -288,3 +288,33 @@ int x86_decode(enum x86_code_size size, bool real, const uint8_t *bytes, unsigne
     memcpy(insn->bytes, copy, insn->z.length);
     return insn->z.length;
 }
+
+bool x86_uses_vectors(const struct x86_insn *insn)
+{
+    for (unsigned i = 0; i < insn->z.operand_count; i++) {
+        ZydisRegisterClass class;
+
+        if (insn->op[i].type != ZYDIS_OPERAND_TYPE_REGISTER)
+            continue;
+        class = ZydisRegisterGetClass(insn->op[i].reg.value);
+        if (class == ZYDIS_REGCLASS_XMM || class == ZYDIS_REGCLASS_YMM)
+            return true;
+    }
+    switch (insn->z.mnemonic) {
+    case ZYDIS_MNEMONIC_VZEROUPPER:
+    case ZYDIS_MNEMONIC_VZEROALL:
+    case ZYDIS_MNEMONIC_CVTPD2PI: /* these and the following, from memory */
+    case ZYDIS_MNEMONIC_CVTPS2PI:
+    case ZYDIS_MNEMONIC_CVTTPD2PI:
+    case ZYDIS_MNEMONIC_CVTTPS2PI:
+    case ZYDIS_MNEMONIC_CVTSD2SI:
+    case ZYDIS_MNEMONIC_CVTSS2SI:
+    case ZYDIS_MNEMONIC_CVTTSD2SI:
+    case ZYDIS_MNEMONIC_CVTTSS2SI:
+    case ZYDIS_MNEMONIC_VCVTSD2SI:
+    case ZYDIS_MNEMONIC_VCVTSS2SI:
+    case ZYDIS_MNEMONIC_VCVTTSD2SI:
+    case ZYDIS_MNEMONIC_VCVTTSS2SI: return true;
+    default: return false;
+    }
+}

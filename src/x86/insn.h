@@ -123,4 +123,7 @@ struct x86_insn {
 int x86_decode(enum x86_code_size size, bool real, const uint8_t *bytes, unsigned available,
                struct x86_insn *insn);
 
+/* Whether INSN belongs to the vector registers, named or not. */
+bool x86_uses_vectors(const struct x86_insn *insn);
+
 #endif

@@ -287,37 +287,42 @@ static void odds(void)
     equal(count[0x72], 5, "the same vector twice is one interrupt");
 }
 
+/* Uses all kinds of registers for a while. */
+static u64 compute(void)
+{
+    u64 sum = 1, rounds = 1000000;
+    asm volatile("fninit; fld1; pxor %%xmm0, %%xmm0\n"
+                 "1: imul $0x5DEECE65, %0, %0\n"
+                 "add %1, %0; rol $7, %0; adc %0, %0\n"
+                 "movq %0, %%xmm1; paddq %%xmm1, %%xmm0\n"
+                 "push %0; fildq (%%rsp); faddp; pop %0\n"
+                 "dec %1; jnz 1b\n"
+                 "movq %%xmm0, %%rax; xor %%rax, %0\n"
+                 "sub $8, %%rsp; fstpl (%%rsp); pop %%rax; xor %%rax, %0"
+                 : "+r"(sum), "+r"(rounds)
+                 :
+                 : "rax", "memory", "cc");
+    return sum;
+}
+
 /* Interrupts at a high rate must not disturb what they interrupt. */
 static void storm(void)
 {
     write_cr4(read_cr4() | CR4_OSFXSR);
-    u64 sums[2];
+    u64 undisturbed = compute();
+    bool same = true;
     watch(0x73);
-    for (unsigned pass = 0; pass < 2; pass++) {
-        if (pass) {
-            apic_write(APIC_LVT_TIMER, 0x73 | LVT_PERIODIC);
-            apic_write(APIC_TIMER_DIVIDE, 0xB);
-            apic_write(APIC_TIMER_INITIAL, 20000);
-            asm volatile("sti");
-        }
-        u64 sum = 1, rounds = 1000000;
-        asm volatile("fninit; fld1; pxor %%xmm0, %%xmm0\n"
-                     "1: imul $0x5DEECE65, %0, %0\n"
-                     "add %1, %0; rol $7, %0; adc %0, %0\n"
-                     "movq %0, %%xmm1; paddq %%xmm1, %%xmm0\n"
-                     "push %0; fildq (%%rsp); faddp; pop %0\n"
-                     "dec %1; jnz 1b\n"
-                     "movq %%xmm0, %%rax; xor %%rax, %0\n"
-                     "sub $8, %%rsp; fstpl (%%rsp); pop %%rax; xor %%rax, %0"
-                     : "+r"(sum), "+r"(rounds)
-                     :
-                     : "rax", "memory", "cc");
-        sums[pass] = sum;
-        asm volatile("cli");
-    }
+    apic_write(APIC_LVT_TIMER, 0x73 | LVT_PERIODIC);
+    apic_write(APIC_TIMER_DIVIDE, 0xB);
+    apic_write(APIC_TIMER_INITIAL, 20000);
+    asm volatile("sti");
+    /* A busy host's timers are late. */
+    for (unsigned i = 0; i < 100 && count[0x73] <= 5; i++)
+        same &= compute() == undisturbed;
+    asm volatile("cli");
     apic_write(APIC_TIMER_INITIAL, 0);
     apic_write(APIC_LVT_TIMER, LVT_MASKED);
-    equal(sums[1], sums[0], "a computation under interrupts gives the same");
+    check(same, "a computation under interrupts gives the same");
     check(count[0x73] > 5, "%u interrupts", count[0x73]);
 }
 

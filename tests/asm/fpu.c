@@ -57,6 +57,12 @@ static void switches(void)
     runs(asm volatile("movaps %xmm0, %xmm1"), "SSE with CR4.OSFXSR");
     write_cr0(cr0 | CR0_TS);
     faults(NM, 0, asm volatile(AT "movaps %xmm0, %xmm1"), "SSE with CR0.TS");
+    faults(NM, 0,
+           asm volatile(AT "cvttsd2si (%0), %%eax"
+                        :
+                        : "r"(area)
+                        : "eax"),
+           "a conversion from memory with CR0.TS");
     faults(NM, 0, asm volatile(AT "fxsave (%0)" : : "r"(area) : "memory"), "FXSAVE with CR0.TS");
     faults(NM, 0, asm volatile(AT "movq %mm0, %mm1"), "MMX with CR0.TS");
     faults(NM, 0, asm volatile(AT "fld1"), "x87 with CR0.TS");
@@ -123,6 +129,115 @@ static void xcr0(void)
     faults(GP, 0, (void)xgetbv(2), "XGETBV of XCR2");
 }
 
+/* --- Registers that an engine may keep where the guest does not see them -----------------------
+ */
+
+static volatile unsigned lent;
+
+/* As systems do that load the registers when they are first used. */
+static void lend(struct frame *f)
+{
+    lent++;
+    asm volatile("clts");
+}
+
+/* A loop with vectors and x87 whose registers are taken away in each round, after a use of both. */
+static void lazy(void)
+{
+    u64 sum = 0, rounds = 1000, x87 = 0;
+    lent = 0;
+    rt_handler[NM] = lend;
+    asm volatile("fninit; fldz; pxor %%xmm0, %%xmm0\n"
+                 "1: movq %q2, %%xmm1; paddq %%xmm1, %%xmm0\n"
+                 "fld1; faddp\n"
+                 "mov %%cr0, %%rax; or $8, %%rax; mov %%rax, %%cr0\n"
+                 "test $1, %b2; jz 2f\n"
+                 "fld1; faddp; jmp 3f\n"
+                 "2: paddq %%xmm1, %%xmm0\n"
+                 "3: dec %2; jnz 1b\n"
+                 "clts; fistpq %1; movq %%xmm0, %0"
+                 : "=r"(sum), "=m"(x87), "+r"(rounds)
+                 :
+                 : "rax", "memory", "cc");
+    rt_handler[NM] = 0;
+    equal(lent, 1000, "#NM once for each time that CR0.TS was set");
+    /* 1 to 1000, the even ones twice. */
+    equal(sum, 500500 + 250500, "the sum in a vector register");
+    equal(x87, 1500, "the sum in an x87 register");
+}
+
+/* An exception is unmasked in the middle of a loop whose instructions then raise it. That of the
+ * x87 is pending by then. */
+static void unmasked(void)
+{
+    static const u32 masked = 0x1F80, open = 0x1D80; /* division by zero */
+    static const u16 x87_masked = 0x37F, x87_open = 0x37B;
+    static volatile u64 rounds;
+    for (unsigned i = 0; i < 3; i++) {
+        faults(XM, 0,
+               asm volatile("ldmxcsr %1; pcmpeqd %%xmm1, %%xmm1; psrld $25, %%xmm1\n"
+                            "cvtdq2ps %%xmm1, %%xmm1; xorps %%xmm0, %%xmm0; mov $200, %%ecx\n"
+                            "1: mov %%rcx, %0; movaps %%xmm1, %%xmm2\n"
+                            "cmp $100, %%ecx; jne 2f; ldmxcsr %2\n"
+                            "2: movl $3f, rt_at\n"
+                            "3: divps %%xmm0, %%xmm2; dec %%ecx; jnz 1b"
+                            : "=m"(rounds)
+                            : "m"(masked), "m"(open)
+                            : "rcx", "memory", "cc"),
+               "an SSE exception that is unmasked in a loop");
+        equal(rounds, 100, "in the round that unmasks it");
+        asm volatile("ldmxcsr %0" : : "m"(masked));
+        faults(MF, 0,
+               asm volatile("fninit; fldcw %1; mov $200, %%ecx\n"
+                            "1: mov %%rcx, %0; fld1; fldz\n"
+                            "cmp $100, %%ecx; jne 2f; fldcw %2\n"
+                            "2: movl $3f, rt_at\n"
+                            "3: fdivrp; fstp %%st; dec %%ecx; jnz 1b"
+                            : "=m"(rounds)
+                            : "m"(x87_masked), "m"(x87_open)
+                            : "rcx", "memory", "cc"),
+               "an x87 exception that is unmasked in a loop");
+        equal(rounds, 100, "in the round that unmasks it");
+        asm volatile("fnclex; fninit");
+    }
+    static volatile u32 mxcsr;
+    asm volatile("ldmxcsr %1; divps %%xmm0, %%xmm1; fld1; fldz; fdivrp; fstp %%st; stmxcsr %0"
+                 : "=m"(mxcsr)
+                 : "m"(masked)
+                 : "memory");
+    check(mxcsr & 4, "a masked one leaves its flag");
+}
+
+/* Vectors, their upper halves, x87 and MMX in turn, with an instruction in each round that no
+ * engine can leave to the processor, and pages that are touched for the first time. */
+static void mixed(void)
+{
+    static u8 pages[64 * 4096] __attribute__((aligned(4096)));
+    u8 *page = pages;
+    static volatile u64 high, low, x87;
+    asm volatile("vpxor %%xmm0, %%xmm0, %%xmm0; vpcmpeqd %%ymm1, %%ymm1, %%ymm1; fninit; fldz\n"
+                 "mov $64, %%ecx\n"
+                 "1: vpsubq %%ymm1, %%ymm0, %%ymm0; fld1; faddp\n"
+                 "vmovdqu %%ymm0, (%3); mov %%cr0, %%rax; paddq %%xmm1, %%xmm0\n"
+                 "test $7, %%cl; jnz 2f\n"
+                 "fistpq 64(%3); movq 64(%3), %%mm3; movq2dq %%mm3, %%xmm3\n"
+                 "emms; movdqu %%xmm3, 64(%3); fildq 64(%3)\n"
+                 "2: vpsubq %%ymm1, %%ymm0, %%ymm0; vmovdqu %%ymm0, %%ymm8; mov %%cr0, %%rax\n"
+                 "vzeroupper; vmovdqa %%ymm8, %%ymm9; vmovdqu (%3), %%ymm2\n"
+                 "vextracti128 $1, %%ymm9, %%xmm9; vptest %%ymm9, %%ymm9; jnz 3f\n"
+                 "vpcmpeqd %%ymm1, %%ymm1, %%ymm1; vextracti128 $1, %%ymm2, %%xmm2\n"
+                 "vpsubq %%xmm1, %%xmm2, %%xmm2; vinserti128 $1, %%xmm2, %%ymm0, %%ymm0\n"
+                 "add $4096, %3; dec %%ecx; jnz 1b\n"
+                 "3: vmovq %%xmm0, %0; vextracti128 $1, %%ymm0, %%xmm0; vmovq %%xmm0, %1\n"
+                 "fistpq %2; vzeroall"
+                 : "=m"(low), "=m"(high), "=m"(x87), "+r"(page)
+                 :
+                 : "rax", "rcx", "memory", "cc");
+    equal(low, 64, "lower halves");
+    equal(high, 128, "upper halves");
+    equal(x87, 64, "x87 registers");
+}
+
 static void xsave_images(void)
 {
     if (!has(F_AVX)) {
@@ -174,6 +289,7 @@ static void xsave_images(void)
     faults(NM, 0, xsave(7), "XSAVE with CR0.TS");
     faults(NM, 0, asm volatile(AT "vmovaps %ymm0, %ymm1"), "AVX with CR0.TS");
     write_cr0(read_cr0() & ~CR0_TS);
+    mixed();
     write_cr4(read_cr4() & ~CR4_OSXSAVE);
     faults(UD, 0, asm volatile(AT "vmovaps %ymm0, %ymm1"), "AVX without CR4.OSXSAVE");
 }
@@ -182,6 +298,9 @@ void test(void)
 {
     switches();
     fxsave();
+    lazy();
+    write_cr4(read_cr4() | CR4_OSXMMEXCPT);
+    unmasked();
     if (has(F_XSAVE)) {
         xcr0();
         xsave_images();

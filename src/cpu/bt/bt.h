@@ -12,6 +12,12 @@
  * At a region's boundaries the status flags are in vcpu.cc as far as anyone may read them. Within
  * it they are in RFLAGS and are saved around what clobbers them, if they are live.
  *
+ * Vector registers, MXCSR and the x87's registers stay in memory until a region that uses them is
+ * entered: it finds them absent and leaves with BT_LOAD. From then on they are in the host's, until
+ * control goes to C again. They are loaded only when their instructions can raise nothing but page
+ * faults and the like: neither #NM nor #UD, and all floating-point exceptions masked. So what
+ * changes that must never be translated without a check that it stays so.
+ *
  * What is not translated leaves the code with X86_RIP at the instruction (BT_ONE): the interpreter
  * executes that one and translated code goes on. A memory access that misses the software TLB
  * leaves with BT_FILL before anything of the instruction has happened, so state is precise there
@@ -42,8 +48,13 @@ enum bt_exit {
     BT_LINK,   /* the same for a branch within the page: offset says where, link can be patched */
     BT_ONE,    /* interpret one instruction, at offset */
     BT_FILL,   /* the access at site needs its page entered into the software TLB */
+    BT_LOAD,   /* the region entered at site needs register files */
     BT_NARROW, /* like BT_LINK, to code whose checks are for one access each */
+    BT_EXITS
 };
+
+/* Register files that are loaded when they are needed. */
+enum { BT_SSE = 1, BT_AVX = 2, BT_X87 = 4, BT_FILES = 7 };
 
 /* A place in translated code that can be left in the middle. */
 struct bt_site {
@@ -52,7 +63,8 @@ struct bt_site {
     uint16_t next;   /* BT_ONE: of the one behind it, where retry goes on */
     uint8_t size;
     bool write;
-    uint8_t left; /* instructions of the block not executed, this one included */
+    uint8_t left;  /* instructions of the block not executed, this one included */
+    uint8_t files; /* that the code from retry on needs */
 };
 
 /* What an instruction reads and writes. */
@@ -94,7 +106,7 @@ struct part {
 
 /* Code that is jumped to rarely and stands behind the region, or a jump to a part that has no
  * code yet. */
-enum cold_kind { COLD_FILL, COLD_ONE, COLD_BRANCH, COLD_STALE, COLD_PART };
+enum cold_kind { COLD_FILL, COLD_ONE, COLD_BRANCH, COLD_STALE, COLD_PART, COLD_LOAD };
 #define COLDS (REGION_MAX * 8)
 struct cold {
     uint8_t *jump; /* the displacement of the jump to it */
@@ -117,17 +129,14 @@ enum flags_place { FLAGS_MEMORY, FLAGS_HOST, FLAGS_BOTH };
 struct translation {
     struct bt *bt;
     struct emitter e;
-    uint64_t gpa;                      /* of the first instruction */
-    uint32_t generation;               /* of its page */
-    const uint8_t *page;               /* the guest's */
-    bool wide;                         /* 64-bit code; else 32-bit code */
-    unsigned s0, s1;                   /* the scratch registers */
-    uint16_t registers;                /* that the region names */
-    uint16_t vectors, vectors_written; /* vector registers held in the host's */
-    bool ymm;                          /* with their upper halves */
-    bool zeroes_upper;
-    bool x87;    /* the x87 registers are the host's, too */
-    bool narrow; /* no check is for more than one access */
+    uint64_t gpa;        /* of the first instruction */
+    uint32_t generation; /* of its page */
+    const uint8_t *page; /* the guest's */
+    bool wide;           /* 64-bit code; else 32-bit code */
+    unsigned s0, s1;     /* the scratch registers */
+    uint16_t registers;  /* that the region names */
+    uint8_t files;       /* that it needs */
+    bool narrow;         /* no check is for more than one access */
     struct known known[KNOWN_MAX];
     const struct known *held; /* HELD: its addend is in s1 */
     unsigned next_known;
@@ -156,12 +165,9 @@ struct bt_entry {
     uint32_t entrance;   /* offset of the code that enters from outside; 0: not made */
     uint32_t inside;     /* offset of the part's own code */
     uint16_t live;       /* flags that the part wants in RFLAGS */
-    uint16_t vectors;    /* from here on: as in struct translation */
+    uint8_t files;       /* from here on: as in struct translation */
     uint8_t s0, s1;
-    bool ymm, x87;
 };
-
-enum { BT_VECTORS = 1, BT_X87 = 2 };
 
 struct bt_jump {
     uint64_t tag; /* RIP ^ bt.jump_key */
@@ -186,7 +192,9 @@ struct bt {
     uint64_t host_rsp, host_fs;
     uint32_t offset; /* in the page, of where to go on */
     uint32_t site;   /* BT_FILL, BT_ONE: index; BT_LINK: the branch to patch; or BT_NO_SITE */
+    uint32_t exit;   /* enum bt_exit */
     uint32_t host_mxcsr;
+    uint8_t absent; /* of BT_FILES: not in the host's registers while translated code runs */
 
     struct bt_jump jump[BT_JUMPS];
 
@@ -199,8 +207,8 @@ struct bt {
     uint32_t *entry_hash;     /* which entry; 0: none */
     uint32_t entry_count;
     /* Made once: how to get in and the ways out. */
-    int (*enter)(struct bt *bt, const void *code);
-    uint32_t leave[5], lookup, first;
+    void (*enter)(struct bt *bt, const void *code);
+    uint32_t leave[BT_EXITS], lookup, first;
 
     uint64_t unmaps;    /* how often where code is mapped has changed */
     uint64_t drops;     /* how often decoded blocks have gone */
@@ -212,8 +220,7 @@ struct bt {
     uint8_t signal_stack[64 * KiB];
     struct bt_switches switches;
     uint64_t scratch_seed;
-    bool full;      /* no room for another translation: forget all */
-    unsigned files; /* BT_VECTORS, BT_X87: what translations may use */
+    bool full; /* no room for another translation: forget all */
 
     uint64_t translations, translated_instructions, links, fills, clears;
     uint64_t retranslations;
@@ -274,7 +281,7 @@ static inline bool cuts_target(const struct translation *t, const struct x86_ins
     return !t->wide && insn->z.operand_width == 16;
 }
 
-/* Whether INSN is one that translation never takes, or not now. */
+/* Whether INSN is one that translation never takes. */
 bool region_is_foreign(const struct translation *t, const struct x86_insn *insn);
 /* The part that starts at OFFSET, or NULL. */
 struct part *region_part(struct translation *t, int64_t offset);

@@ -37,41 +37,122 @@ static bool is_scratch(unsigned reg)
     return reg == SCRATCH0 || reg == SCRATCH1;
 }
 
-/* int enter(bt in RDI, code in RSI) */
+/* A vector register's lower half. */
+static void emit_low_half(struct emitter *e, bool load, unsigned n)
+{
+    emit_mem(e, false, load ? OP_MOVUPS_LOAD : OP_MOVUPS_STORE, n,
+             vcpu_at((int32_t)(offsetof(struct bt, c.x.xsave) + X86_XSAVE_XMM + n * 16)));
+}
+
+/* Its upper half: VINSERTF128 or VEXTRACTF128, 1. */
+static void emit_high_half(struct emitter *e, bool load, unsigned n)
+{
+    const uint8_t vex[] = {IN_VCPU, 0xC4, (uint8_t)((n & 8 ? 0 : 0x80) | 0x63),
+                           (uint8_t)((load ? ~n & 15 : 15) << 3 | 5), load ? 0x18 : 0x19};
+    const uint8_t modrm_sib[] = {(uint8_t)((n & 7) << 3 | 4), 0x25};
+
+    emit_bytes(e, vex, sizeof(vex));
+    emit_bytes(e, modrm_sib, sizeof(modrm_sib));
+    emit_u32(e, (uint32_t)(offsetof(struct bt, c.x.xsave) + X86_XSAVE_YMMH + n * 16));
+    emit_byte(e, 1);
+}
+
+/* The addresses of the last x87 instruction and its operand would be the host's; nothing needs
+ * the guest's. MXCSR_MASK is the model's. The host's own code wants the x87 stack empty. */
+static void emit_save_x87(struct emitter *e)
+{
+    enum { FIP = 8, FDP = 16 };
+    static const uint8_t fninit[] = {0xDB, 0xE3};
+    int32_t area = (int32_t)offsetof(struct bt, c.x.xsave);
+
+    emit_mem(e, true, OP_GROUP_FILES, FXSAVE, vcpu_at(area));
+    emit_store_imm(e, true, vcpu_at(area + FIP), 0);
+    emit_store_imm(e, true, vcpu_at(area + FDP), 0);
+    emit_store_imm(e, false, vcpu_at(area + X86_XSAVE_MXCSR + 4), X86_MXCSR_MASK);
+    emit_bytes(e, fninit, sizeof(fninit));
+}
+
+/* Loads or saves the register files that are not absent. FXRSTOR and FXSAVE are about the lower
+ * halves and MXCSR, too, whoever they belong to. */
+static void emit_move_files(struct emitter *e, bool load)
+{
+    static const uint8_t vzeroupper[] = {0xC5, 0xF8, 0x77};
+    uint8_t *no_x87, *all, *no_avx;
+
+    if (load)
+        emit_mem(e, false, OP_GROUP_FILES, STMXCSR, VCPU(host_mxcsr));
+    emit_test_mem8(e, VCPU(absent), BT_X87);
+    no_x87 = emit_jcc(e, CC_NE);
+    if (load)
+        emit_mem(e, true, OP_GROUP_FILES, FXRSTOR, VCPU(c.x.xsave));
+    else
+        emit_save_x87(e);
+    all = emit_jmp(e);
+    emit_patch(no_x87, e->at);
+    emit_mem(e, false, OP_GROUP_FILES, load ? LDMXCSR : STMXCSR, GUEST_MXCSR);
+    for (unsigned n = 0; n < 16; n++)
+        emit_low_half(e, load, n);
+    emit_patch(all, e->at);
+    emit_test_mem8(e, VCPU(absent), BT_AVX);
+    no_avx = emit_jcc(e, CC_NE);
+    for (unsigned n = 0; n < 16; n++)
+        emit_high_half(e, load, n);
+    if (!load)
+        emit_bytes(e, vzeroupper, sizeof(vzeroupper));
+    emit_patch(no_avx, e->at);
+    if (!load)
+        emit_mem(e, false, OP_GROUP_FILES, LDMXCSR, VCPU(host_mxcsr));
+}
+
+/* The same, but out of line: most often there is nothing to do. Returns the branch to it. */
+static uint8_t *emit_unless_absent(struct emitter *e)
+{
+    emit_cmp_mem8(e, VCPU(absent), BT_FILES);
+    return emit_jcc(e, CC_NE);
+}
+
+static void emit_files_aside(struct emitter *e, uint8_t *branch, bool load)
+{
+    emit_patch(branch, e->at);
+    emit_move_files(e, load);
+    emit_jmp_to(e, branch + 4);
+}
+
+/* void enter(bt in RDI, code in RSI) */
 static void emit_enter(struct emitter *e)
 {
+    uint8_t *files;
+
     for (unsigned i = 0; i < sizeof(callee_saved); i++)
         emit_push(e, callee_saved[i]);
     emit_mem(e, true, OP_STORE, X86_RSP, VCPU(host_rsp));
-    emit_mem(e, false, OP_GROUP_MXCSR, 3, VCPU(host_mxcsr));
-    emit_mem(e, false, OP_GROUP_MXCSR, 2, GUEST_MXCSR);
     emit_mem(e, true, OP_STORE, X86_RSI, VCPU(address));
     emit_mem(e, true, OP_LOAD, SCRATCH0, VCPU(c.tlb));
     emit_write_fs(e, SCRATCH0);
+    files = emit_unless_absent(e);
     for (unsigned n = 0; n < X86_GPRS; n++)
         if (!is_scratch(n))
             emit_mem(e, true, OP_LOAD, n, REGISTER(n));
     emit_jmp_mem(e, VCPU(address));
+    emit_files_aside(e, files, true);
 }
 
-static void emit_leave(struct emitter *e, enum bt_exit why)
+/* What all ways out have in common. */
+static void emit_leave(struct emitter *e)
 {
-    static const uint8_t vzeroupper[] = {0xC5, 0xF8, 0x77};
+    uint8_t *files;
 
     for (unsigned n = 0; n < X86_GPRS; n++)
         if (!is_scratch(n))
             emit_mem(e, true, OP_STORE, n, REGISTER(n));
+    files = emit_unless_absent(e);
     emit_mem(e, true, OP_LOAD, X86_RSP, VCPU(host_rsp));
     emit_mem(e, true, OP_LOAD, SCRATCH0, VCPU(host_fs));
     emit_write_fs(e, SCRATCH0);
-    emit_mem(e, false, OP_GROUP_MXCSR, 3, GUEST_MXCSR);
-    emit_mem(e, false, OP_GROUP_MXCSR, 2, VCPU(host_mxcsr));
-    emit_bytes(e, vzeroupper, sizeof(vzeroupper));
-    emit_byte(e, 0xB8); /* mov eax, why */
-    emit_u32(e, why);
     for (unsigned i = sizeof(callee_saved); i-- > 0;)
         emit_pop(e, callee_saved[i]);
     emit_byte(e, 0xC3);
+    emit_files_aside(e, files, false);
 }
 
 /* On with the code for the virtual address in SCRATCH0, if it has been found before and no request
@@ -107,12 +188,16 @@ void bt_emit_common(struct bt *bt)
 {
     struct emitter e = {.at = bt->write, .end = bt->write + bt->switches.code_size};
     const void *enter = bt->run;
+    const uint8_t *leave;
 
     memcpy(&bt->enter, &enter, sizeof(enter)); /* C has no cast from object to function pointers */
     emit_enter(&e);
-    for (unsigned why = BT_NEXT; why <= BT_NARROW; why++) {
+    leave = e.at;
+    emit_leave(&e);
+    for (unsigned why = 0; why < BT_EXITS; why++) {
         bt->leave[why] = (uint32_t)(e.at - bt->write);
-        emit_leave(&e, why);
+        emit_store_imm(&e, false, VCPU(exit), (int32_t)why);
+        emit_jmp_to(&e, leave);
     }
     bt->lookup = (uint32_t)(e.at - bt->write);
     emit_lookup(bt, &e);

@@ -51,36 +51,6 @@ void flags_need(struct translation *t)
 
 /* --- Registers ------------------------------------------------------------------------------- */
 
-static void emit_vector(struct translation *t, bool load, unsigned n)
-{
-    int32_t low = (int32_t)offsetof(struct bt, c.x.xsave) + X86_XSAVE_XMM + (int32_t)n * 16;
-    int32_t high = (int32_t)offsetof(struct bt, c.x.xsave) + X86_XSAVE_YMMH + (int32_t)n * 16;
-    uint8_t r = n & 8 ? 0 : 0x80, sib[2] = {(uint8_t)((n & 7) << 3 | 4), 0x25};
-    uint8_t vvvv = load ? (uint8_t)((~n & 15) << 3) : 0x78;
-
-    if (!t->ymm) {
-        emit_mem(&t->e, false, load ? OP_MOVUPS_LOAD : OP_MOVUPS_STORE, n, vcpu_at(low));
-        return;
-    }
-    /* vmovups xmm, then vinsertf128 or vextractf128 1, all on GS:[disp32]. */
-    emit_bytes(&t->e, (uint8_t[]){0x65, 0xC4, r | 0x61, 0x78, load ? 0x10 : 0x11}, 5);
-    emit_bytes(&t->e, sib, 2);
-    emit_u32(&t->e, (uint32_t)low);
-    emit_bytes(&t->e, (uint8_t[]){0x65, 0xC4, r | 0x63, vvvv | 5, load ? 0x18 : 0x19}, 5);
-    emit_bytes(&t->e, sib, 2);
-    emit_u32(&t->e, (uint32_t)high);
-    emit_byte(&t->e, 1);
-}
-
-static void emit_vectors(struct translation *t, bool load)
-{
-    uint16_t set = load ? t->vectors : t->vectors_written;
-
-    for (unsigned n = 0; n < 16; n++)
-        if (set >> n & 1)
-            emit_vector(t, load, n);
-}
-
 static void emit_prologue(struct translation *t)
 {
     if (t->s0 != SCRATCH0) {
@@ -89,34 +59,10 @@ static void emit_prologue(struct translation *t)
         emit_mem(&t->e, true, OP_LOAD, SCRATCH0, REGISTER(SCRATCH0));
         emit_mem(&t->e, true, OP_LOAD, SCRATCH1, REGISTER(SCRATCH1));
     }
-    if (t->x87) {
-        /* fxrstor64 loads MXCSR, too: keep what code before this has left there. */
-        emit_mem(&t->e, false, OP_GROUP_MXCSR, 3,
-                 vcpu_at((int32_t)offsetof(struct bt, c.x.xsave) + X86_XSAVE_MXCSR));
-        emit_mem(&t->e, true, OP_GROUP_MXCSR, 1, VCPU(c.x.xsave));
-    }
-    emit_vectors(t, true);
-}
-
-/* The addresses of the last x87 instruction and its operand would be the host's; nothing needs
- * the guest's. MXCSR_MASK is the model's. The host's own code wants the x87 stack empty. */
-static void emit_leave_x87(struct translation *t)
-{
-    enum { FIP = 8, FDP = 16 };
-    int32_t area = (int32_t)offsetof(struct bt, c.x.xsave);
-
-    emit_mem(&t->e, true, OP_GROUP_MXCSR, 0, vcpu_at(area)); /* fxsave64 */
-    emit_store_imm(&t->e, true, vcpu_at(area + FIP), 0);
-    emit_store_imm(&t->e, true, vcpu_at(area + FDP), 0);
-    emit_store_imm(&t->e, false, vcpu_at(area + X86_XSAVE_MXCSR + 4), X86_MXCSR_MASK);
-    emit_bytes(&t->e, (uint8_t[]){0xDB, 0xE3}, 2); /* fninit */
 }
 
 static void emit_epilogue(struct translation *t)
 {
-    if (t->x87)
-        emit_leave_x87(t);
-    emit_vectors(t, false);
     if (t->s0 != SCRATCH0) {
         emit_mem(&t->e, true, OP_STORE, SCRATCH0, REGISTER(SCRATCH0));
         emit_mem(&t->e, true, OP_STORE, SCRATCH1, REGISTER(SCRATCH1));
@@ -133,6 +79,18 @@ static void emit_validate(struct translation *t, unsigned offset)
     cold_add_target(t, emit_jcc(&t->e, CC_NE), COLD_STALE, offset);
 }
 
+/* Are the register files that the region needs in the host's registers? */
+static void emit_files(struct translation *t, unsigned offset)
+{
+    const uint8_t *retry = t->e.at;
+
+    if (!t->files)
+        return;
+    emit_test_mem8(&t->e, VCPU(absent), t->files);
+    cold_add_target(t, emit_jcc(&t->e, CC_NE), COLD_LOAD, offset);
+    t->cold[t->colds - 1].retry = retry;
+}
+
 void emit_entry(struct translation *t, unsigned offset, uint32_t live)
 {
     uint8_t *start = t->e.at;
@@ -141,6 +99,7 @@ void emit_entry(struct translation *t, unsigned offset, uint32_t live)
     emit_validate(t, offset);
     length = (uint32_t)(t->e.at - start);
     memcpy(start - sizeof(length), &length, sizeof(length));
+    emit_files(t, offset);
     emit_prologue(t);
     t->flags = FLAGS_MEMORY;
     if (live)
@@ -221,6 +180,7 @@ void emit_one(struct translation *t)
         .retry = (uint32_t)(t->e.at - t->bt->write),
         .offset = t->offset[t->i],
         .next = next,
+        .files = t->files,
     };
     emit_validate(t, next);
     emit_recount(t, (int32_t)left - 1);
@@ -332,7 +292,7 @@ static void emit_cold_fill(struct translation *t, const struct cold *c)
     emit_epilogue(t);
     emit_store_imm(&t->e, false, VCPU(site), (int32_t)site);
     emit_jmp_to(&t->e, bt->write + bt->leave[BT_FILL]);
-    if (t->s0 != SCRATCH0 || t->vectors || t->x87) { /* back in, by way of the prologue */
+    if (t->s0 != SCRATCH0) { /* back in, by way of the prologue */
         retry = t->e.at;
         emit_prologue(t);
         emit_jmp_to(&t->e, c->retry);
@@ -343,7 +303,18 @@ static void emit_cold_fill(struct translation *t, const struct cold *c)
         .size = c->size,
         .write = c->write,
         .left = c->left,
+        .files = t->files,
     };
+}
+
+static void emit_cold_load(struct translation *t, const struct cold *c)
+{
+    struct bt *bt = t->bt;
+    uint32_t site = bt->site_count++;
+
+    emit_leave_at(t, BT_LOAD, (unsigned)c->target, site);
+    bt->sites[site] =
+        (struct bt_site){.retry = (uint32_t)(c->retry - bt->write), .files = t->files};
 }
 
 void emit_cold(struct translation *t)
@@ -361,6 +332,7 @@ void emit_cold(struct translation *t)
         case COLD_ONE: emit_exit_one(t, c->index, c->left); break;
         case COLD_BRANCH: emit_exit_direct(t, c->target); break;
         case COLD_STALE: emit_leave_at(t, BT_LINK, (unsigned)c->target, BT_NO_SITE); break;
+        case COLD_LOAD: emit_cold_load(t, c); break;
         case COLD_PART: break;
         }
     }

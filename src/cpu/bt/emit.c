@@ -126,6 +126,18 @@ void emit_test_mem_imm(struct emitter *e, struct operand m, uint32_t imm)
     emit_u32(e, imm);
 }
 
+void emit_test_mem8(struct emitter *e, struct operand m, uint8_t imm)
+{
+    emit_mem(e, false, 0xF6, 0, m);
+    emit_byte(e, imm);
+}
+
+void emit_cmp_mem8(struct emitter *e, struct operand m, uint8_t imm)
+{
+    emit_mem(e, false, 0x80, ALU_N_CMP, m);
+    emit_byte(e, imm);
+}
+
 void emit_store_imm(struct emitter *e, bool wide, struct operand m, int32_t imm)
 {
     emit_mem(e, wide, 0xC7, 0, m);

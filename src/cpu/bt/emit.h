@@ -66,8 +66,10 @@ enum {
     OP_LOAD_ZX16 = 0x0FB7,
     OP_MOVUPS_LOAD = 0x0F10,
     OP_MOVUPS_STORE = 0x0F11,
-    OP_GROUP_MXCSR = 0x0FAE,
+    OP_GROUP_FILES = 0x0FAE,
 };
+/* Members of OP_GROUP_FILES. */
+enum { FXSAVE, FXRSTOR, LDMXCSR, STMXCSR };
 #define X86_LENGTH_MAX 15
 /* Conditions of Jcc. */
 enum { CC_B = 2, CC_AE = 3, CC_E = 4, CC_NE = 5, CC_BE = 6, CC_A = 7 };
@@ -87,6 +89,9 @@ enum { ALU_N_ADD = 0, ALU_N_OR = 1, ALU_N_AND = 4, ALU_N_SUB = 5, ALU_N_CMP = 7 
 void emit_alu_mem_imm(struct emitter *e, bool wide, unsigned n, struct operand m, int32_t imm);
 /* TEST of 32 bits of memory. */
 void emit_test_mem_imm(struct emitter *e, struct operand m, uint32_t imm);
+/* TEST and CMP of a byte. */
+void emit_test_mem8(struct emitter *e, struct operand m, uint8_t imm);
+void emit_cmp_mem8(struct emitter *e, struct operand m, uint8_t imm);
 void emit_store_imm(struct emitter *e, bool wide, struct operand m, int32_t imm);
 void emit_load_imm(struct emitter *e, unsigned reg, uint64_t imm);
 /* REG = RM rotated right by COUNT, 32 bits; no flags. */

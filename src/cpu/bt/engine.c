@@ -27,6 +27,7 @@ static int bt_create(struct vcpu *c, struct error *err)
     bt->switches = *(const struct bt_switches *)c->engine->accelerator_options;
     bt->scratch_seed = bt->switches.scratch_seed;
     bt->requests = &c->port->requests;
+    bt->absent = BT_FILES;
     bt_clear_jumps(bt);
     if (bt_entries_create(bt, err) == 0 && bt_code_create(bt, err) == 0)
         return 0;
@@ -82,31 +83,49 @@ static void bt_finish(struct vcpu *c)
     syscall(SYS_rt_sigprocmask, SIG_SETMASK, &bt->signals, NULL, sizeof(bt->signals));
 }
 
-/* Whether translated code may run now. What it takes for granted about the register files is
- * checked here; when that changes, all translations go. */
-static bool can_run(struct bt *bt)
+/* Whether translated code may run now. */
+static bool can_run(const struct bt *bt)
 {
     const struct vcpu *c = &bt->c;
+
+    /* CPL 1 and 2 have a supervisor's context, but not its privileges. */
+    return (in_64(c) || c->mode == (MODE_32 | MODE_FLAT)) && !c->watching && !c->check_alignment &&
+           (c->context == MMU_USER || cpl(c) == 0);
+}
+
+/* The register files that translated code may use now. An unmasked or pending exception would be
+ * the host's. */
+static unsigned usable_files(const struct vcpu *c)
+{
     unsigned files = 0;
     uint16_t control, status;
     uint32_t mxcsr;
 
-    /* CPL 1 and 2 have a supervisor's context, but not its privileges. */
-    if (!(in_64(c) || c->mode == (MODE_32 | MODE_FLAT)) || c->watching || c->check_alignment ||
-        (c->context != MMU_USER && cpl(c) != 0))
-        return false;
     memcpy(&control, c->x.xsave, 2);
     memcpy(&status, c->x.xsave + 2, 2);
     memcpy(&mxcsr, c->x.xsave + X86_XSAVE_MXCSR, 4);
-    /* An unmasked or pending exception would be the host's. */
-    if (!(c->fp_trap & (FP_SSE | FP_AVX)) && (mxcsr & 0x1F80) == 0x1F80)
-        files |= BT_VECTORS;
+    if ((mxcsr & 0x1F80) == 0x1F80) {
+        files |= c->fp_trap & FP_SSE ? 0 : BT_SSE;
+        files |= c->fp_trap & FP_AVX ? 0 : BT_AVX;
+    }
     if (!(c->fp_trap & (FP_X87 | FP_MMX)) && (control & 0x3F) == 0x3F && !(status & 0x80))
         files |= BT_X87;
-    if (files != bt->files) {
-        bt->files = files;
-        bt_clear(bt, FORGET_REGISTERS);
-    }
+    return files;
+}
+
+/* Has FILES, or all vectors if any, loaded on the way in; all of them must be usable. */
+static bool want_files(struct bt *bt, unsigned files)
+{
+    unsigned usable;
+
+    if (!files)
+        return true;
+    usable = usable_files(&bt->c);
+    if (files & ~usable)
+        return false;
+    if (files & (BT_SSE | BT_AVX))
+        files |= usable & (BT_SSE | BT_AVX);
+    bt->absent = (uint8_t)(BT_FILES & ~files);
     return true;
 }
 
@@ -201,7 +220,7 @@ static const void *run_one(struct bt *bt, uint32_t index)
     interp_execute_one(&bt->c);
     if (!code || clears != bt->clears || bt->c.x.reg[X86_RIP] != next || is_due(&bt->c) ||
         present_key(bt) != bt->jump_key || unmaps != bt->unmaps || !can_run(bt) ||
-        clears != bt->clears)
+        !want_files(bt, site->files))
         return NULL;
     return code;
 }
@@ -212,8 +231,9 @@ static void note_history(struct vcpu *c)
     c->history[c->history_at++ % HISTORY] = c->x.reg[X86_RIP];
 }
 
-/* After BT_FILL: enters the page and goes back, or has the interpreter do the instruction. */
-static const void *fill(struct bt *bt)
+/* After BT_FILL: enters the page and goes back, or has the interpreter do the instruction. HAD:
+ * register files that were loaded, as they may be again. */
+static const void *fill(struct bt *bt, unsigned had)
 {
     const struct bt_site site = bt->sites[bt->site];
     struct vcpu *c = &bt->c;
@@ -228,21 +248,38 @@ static const void *fill(struct bt *bt)
     if (interp_fill(c, bt->address, site.size, site.write)) {
         c->instructions += site.left;
         meter_restore(c->meter);
+        want_files(bt, site.files | (had & BT_SSE));
         return bt->run + site.retry;
     }
     return run_one(bt, BT_NO_SITE);
+}
+
+/* After BT_LOAD: goes back with the register files that the region needs besides what it had, or
+ * has the interpreter execute a block. */
+static const void *load(struct bt *bt, unsigned had)
+{
+    const struct bt_site *site = &bt->sites[bt->site];
+
+    bt->c.x.reg[X86_RIP] = bt->page + bt->offset;
+    if (want_files(bt, site->files | had) || want_files(bt, site->files))
+        return bt->run + site->retry;
+    bt->link_site = 0;
+    interp_execute(&bt->c, block_next(&bt->c));
+    return NULL;
 }
 
 /* Runs CODE until it is left. Returns where to go on in translated code, or NULL. */
 static const void *go(struct bt *bt, const void *code)
 {
     uint64_t *rip = &bt->c.x.reg[X86_RIP];
-    int why;
+    unsigned had;
 
     meter_switch(bt->c.meter, METER_GUEST);
-    why = bt->enter(bt, code);
+    bt->enter(bt, code);
     meter_restore(bt->c.meter);
-    switch (why) {
+    had = BT_FILES & ~(unsigned)bt->absent;
+    bt->absent = BT_FILES;
+    switch ((enum bt_exit)bt->exit) {
     case BT_NEXT: bt->link_site = 0; return NULL;
     case BT_NARROW: bt->narrow = true; __attribute__((fallthrough));
     case BT_LINK:
@@ -255,7 +292,8 @@ static const void *go(struct bt *bt, const void *code)
         }
         return NULL;
     case BT_ONE: *rip = bt->page + bt->offset; return run_one(bt, bt->site);
-    default: return fill(bt);
+    case BT_LOAD: return load(bt, had);
+    default: return fill(bt, had);
     }
 }
 

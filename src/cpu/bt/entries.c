@@ -73,11 +73,9 @@ void bt_entry_add(struct translation *t, const struct part *p, const uint8_t *en
         .entrance = entrance ? (uint32_t)(entrance - bt->run) : 0,
         .inside = (uint32_t)(p->code - bt->write),
         .live = (uint16_t)p->live,
-        .vectors = t->vectors,
+        .files = t->files,
         .s0 = (uint8_t)t->s0,
         .s1 = (uint8_t)t->s1,
-        .ymm = t->ymm,
-        .x87 = t->x87,
     };
     *slot_of(bt, entry->key) = bt->entry_count++;
 }

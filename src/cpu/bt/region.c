@@ -43,38 +43,8 @@ static int64_t target_offset(const struct translation *t, unsigned i)
     return (int64_t)next_offset(t, i) + t->insn[i].op[0].imm.value.s;
 }
 
-static bool uses_vectors(const struct x86_insn *insn)
-{
-    for (unsigned i = 0; i < insn->z.operand_count; i++) {
-        ZydisRegisterClass class;
-
-        if (insn->op[i].type != ZYDIS_OPERAND_TYPE_REGISTER)
-            continue;
-        class = ZydisRegisterGetClass(insn->op[i].reg.value);
-        if (class == ZYDIS_REGCLASS_XMM || class == ZYDIS_REGCLASS_YMM)
-            return true;
-    }
-    switch (insn->z.meta.isa_ext) { /* some have only memory and general-purpose operands */
-    case ZYDIS_ISA_EXT_SSE:
-    case ZYDIS_ISA_EXT_SSE2:
-    case ZYDIS_ISA_EXT_SSE3:
-    case ZYDIS_ISA_EXT_SSE4:
-    case ZYDIS_ISA_EXT_AVX: return true;
-    default: return false;
-    }
-}
-
-/* What translation never takes, or not now. */
 bool region_is_foreign(const struct translation *t, const struct x86_insn *insn)
 {
-    if (insn->info->class == X86_CLASS_X87 && !(t->bt->files & BT_X87))
-        return true;
-    /* Conversions between MMX and floating point mind MXCSR. */
-    if (insn->info->class == X86_CLASS_X87 && insn->z.meta.isa_ext != ZYDIS_ISA_EXT_X87 &&
-        insn->z.meta.isa_ext != ZYDIS_ISA_EXT_MMX && !(t->bt->files & BT_VECTORS))
-        return true;
-    if (!(t->bt->files & BT_VECTORS) && uses_vectors(insn))
-        return true;
     switch ((enum x86_class)insn->info->class) {
     case X86_CLASS_INTEGER:
     case X86_CLASS_NATIVE:
@@ -275,27 +245,14 @@ static void find_liveness(struct translation *t)
     } while (changed);
 }
 
-static void note_vectors(struct translation *t, const struct x86_insn *insn)
+/* The register files that INSN belongs to. */
+static unsigned files_of(const struct x86_insn *insn)
 {
-    for (unsigned i = 0; i < insn->z.operand_count; i++) {
-        const ZydisDecodedOperand *op = &insn->op[i];
-        ZydisRegisterClass class;
-        uint16_t bit;
+    unsigned files = insn->info->class == X86_CLASS_X87 ? BT_X87 : 0;
 
-        if (op->type != ZYDIS_OPERAND_TYPE_REGISTER)
-            continue;
-        class = ZydisRegisterGetClass(op->reg.value);
-        if (class != ZYDIS_REGCLASS_XMM && class != ZYDIS_REGCLASS_YMM)
-            continue;
-        bit = (uint16_t)(1u << ZydisRegisterGetId(op->reg.value));
-        t->vectors |= bit;
-        if (op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
-            t->vectors_written |= bit;
-        t->ymm |= insn->z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
-    }
-    if (insn->z.mnemonic == ZYDIS_MNEMONIC_VZEROUPPER)
-        t->ymm = t->zeroes_upper = true;
-    t->x87 |= insn->info->class == X86_CLASS_X87;
+    if (x86_uses_vectors(insn))
+        files |= insn->z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX ? BT_AVX : BT_SSE;
+    return files;
 }
 
 /* What is live depends on the code that control goes to, too; see live_at. */
@@ -372,9 +329,7 @@ bool region_find(struct translation *t)
     find_liveness(t);
     for (unsigned i = 0; i < t->count; i++)
         if (!region_is_foreign(t, &t->insn[i]))
-            note_vectors(t, &t->insn[i]);
-    if (t->zeroes_upper)
-        t->vectors_written = t->vectors;
+            t->files |= (uint8_t)files_of(&t->insn[i]);
     choose_scratch(t);
     return true;
 }

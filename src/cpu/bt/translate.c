@@ -143,36 +143,6 @@ static bool translate_divide(struct translation *t, const struct x86_insn *insn,
     return true;
 }
 
-/* VZEROUPPER: of all registers, those that this region holds and those in memory. 32-bit code's
- * leaves the upper eight alone, which the host's would not. */
-static bool translate_vzeroupper(struct translation *t, const struct x86_insn *insn)
-{
-    int32_t high = (int32_t)offsetof(struct bt, c.x.xsave) + X86_XSAVE_YMMH;
-    unsigned zero = 0;
-
-    if (!t->wide)
-        return false;
-
-    while (zero < 16 && (t->vectors >> zero & 1))
-        zero++;
-    if (zero == 16 || t->x87) /* with the x87's image all are held */
-        return false;
-    copy_as_is(t, insn);
-    /* vxorps of the free register, then 8 stores of 32 bytes. */
-    emit_bytes(&t->e,
-               (uint8_t[]){0xC4, zero & 8 ? 0x41 : 0xE1, (uint8_t)((~zero & 15) << 3), 0x57,
-                           (uint8_t)(0xC0 | (zero & 7) << 3 | (zero & 7))},
-               5);
-    for (int i = 0; i < 8; i++) {
-        emit_bytes(&t->e,
-                   (uint8_t[]){0x65, 0xC4, (uint8_t)((zero & 8 ? 0 : 0x80) | 0x61), 0x7C, 0x11,
-                               (uint8_t)((zero & 7) << 3 | 4), 0x25},
-                   7);
-        emit_u32(&t->e, (uint32_t)(high + i * 32));
-    }
-    return true;
-}
-
 /* Instructions that may unmask x87 exceptions, or show where the last instruction was. */
 static bool is_x87_control(const struct x86_insn *insn)
 {
@@ -502,8 +472,9 @@ static bool translate_integer(struct translation *t, const struct x86_insn *insn
 static bool translate_native(struct translation *t, const struct x86_insn *insn)
 {
     switch (insn->z.mnemonic) {
-    case ZYDIS_MNEMONIC_VZEROUPPER: return translate_vzeroupper(t, insn);
-    case ZYDIS_MNEMONIC_VZEROALL:
+    case ZYDIS_MNEMONIC_VZEROUPPER:
+    case ZYDIS_MNEMONIC_VZEROALL: /* 32-bit code's leave the upper eight alone */
+        return t->wide && copy_as_is(t, insn);
     case ZYDIS_MNEMONIC_VMASKMOVPS: /* what is masked out must not be touched */
     case ZYDIS_MNEMONIC_VMASKMOVPD:
     case ZYDIS_MNEMONIC_VPMASKMOVD:
@@ -658,7 +629,7 @@ const void *bt_entrance(struct bt *bt, struct bt_entry *entry)
 
     if (entry->entrance)
         return bt->run + entry->entrance;
-    bt->full = bt->switches.code_size - bt->used < ENTRY_ALIGN * 2;
+    bt->full = bt->switches.code_size - bt->used < ENTRY_ALIGN * 2 || bt->site_count == BT_SITES;
     if (bt->full)
         return NULL;
     memset(t, 0, offsetof(struct translation, index));
@@ -667,9 +638,7 @@ const void *bt_entrance(struct bt *bt, struct bt_entry *entry)
     t->generation = entry->generation;
     t->s0 = entry->s0;
     t->s1 = entry->s1;
-    t->vectors = entry->vectors;
-    t->ymm = entry->ymm;
-    t->x87 = entry->x87;
+    t->files = entry->files;
     begin(t);
     emit_entry(t, t->gpa & (MEM_PAGE_SIZE - 1), entry->live);
     emit_jmp_to(&t->e, bt->write + entry->inside);

@@ -560,22 +560,14 @@ static unsigned register_files(const struct x86_insn *insn)
     if (insn->info->class == X86_CLASS_X87 && insn->z.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT &&
         !vex)
         return insn->z.mnemonic == ZYDIS_MNEMONIC_FWAIT ? FP_WAIT : FP_X87;
-    switch (insn->z.meta.isa_ext) {
-    case ZYDIS_ISA_EXT_MMX: return FP_MMX;
-    case ZYDIS_ISA_EXT_AVX:
-    case ZYDIS_ISA_EXT_AVX2: files = FP_AVX; break;
-    default: break;
-    }
-    for (unsigned i = 0; i < insn->z.operand_count; i++) {
-        if (!is_register(insn, i))
-            continue;
-        switch (ZydisRegisterGetClass(insn->op[i].reg.value)) {
-        case ZYDIS_REGCLASS_XMM:
-        case ZYDIS_REGCLASS_YMM: files |= vex ? FP_AVX : FP_SSE; break;
-        case ZYDIS_REGCLASS_MMX: files |= FP_MMX; break;
-        default: break;
-        }
-    }
+    if (insn->z.meta.isa_ext == ZYDIS_ISA_EXT_MMX)
+        return FP_MMX;
+    if (x86_uses_vectors(insn))
+        files = vex ? FP_AVX : FP_SSE;
+    for (unsigned i = 0; i < insn->z.operand_count; i++)
+        if (is_register(insn, i) &&
+            ZydisRegisterGetClass(insn->op[i].reg.value) == ZYDIS_REGCLASS_MMX)
+            files |= FP_MMX;
     return files;
 }
 
