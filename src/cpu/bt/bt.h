@@ -288,7 +288,7 @@ struct part *region_part(struct translation *t, int64_t offset);
 
 /* system.c, string.c: whether translation takes INSN, of these classes. */
 bool system_is_inlined(const struct translation *t, const struct x86_insn *insn);
-bool string_is_inlined(const struct x86_insn *insn);
+bool string_is_inlined(const struct translation *t, const struct x86_insn *insn);
 
 /* code.c */
 int bt_code_create(struct bt *bt, struct error *err);

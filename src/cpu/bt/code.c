@@ -251,9 +251,12 @@ void bt_clear_jumps(struct bt *bt)
 void bt_clear_jumps_of(struct bt *bt, uint64_t linear)
 {
     /* See bt_jump_index: the page's lowest bits stand above the eight that the offset decides. */
-    unsigned first = bt_jump_index(ALIGN_DOWN(linear, MEM_PAGE_SIZE)) & ~255u;
+    struct bt_jump *first = &bt->jump[bt_jump_index(ALIGN_DOWN(linear, MEM_PAGE_SIZE)) & ~255u];
 
-    memset(&bt->jump[first], 0xFF, 256 * sizeof(bt->jump[0]));
+    /* Other pages' entries stay: many of those that are unmapped have never held code. */
+    for (struct bt_jump *j = first; j < first + 256; j++)
+        if (!((j->tag ^ linear) << 16 >> (16 + MEM_PAGE_SHIFT)))
+            j->tag = UINT64_MAX;
 }
 
 void bt_clear(struct bt *bt, enum forget_cause cause)

@@ -6,6 +6,7 @@
  * that one look into the software TLB for each serves the run, and an overlap in the guest is the
  * same overlap in the host. After a run RCX, RSI and RDI are the guest's again: there requests are
  * looked at, and there the next page may fault. Elements across pages, and DF, are left to others.
+ * In 32-bit code the three are 32 bits wide.
  */
 #include "cpu/bt/translate.h"
 
@@ -19,13 +20,14 @@ struct form {
     bool repeats;
 };
 
-static bool form_of(const struct x86_insn *insn, struct form *f)
+static bool form_of(const struct translation *t, const struct x86_insn *insn, struct form *f)
 {
     *f = (struct form){.size = insn->op[0].size / 8u};
     /* Either prefix repeats MOVS and STOS; the attributes have only the one that is usual. */
     for (unsigned i = 0; i < insn->z.raw.prefix_count; i++)
         f->repeats |= insn->bytes[i] == 0xF2 || insn->bytes[i] == 0xF3;
-    if (insn->z.address_width != 64 || (insn->z.attributes & ZYDIS_ATTRIB_HAS_SEGMENT))
+    if (insn->z.address_width != (t->wide ? 64 : 32) ||
+        (insn->z.attributes & ZYDIS_ATTRIB_HAS_SEGMENT))
         return false;
     switch (insn->z.mnemonic) {
     case ZYDIS_MNEMONIC_MOVSB:
@@ -52,11 +54,11 @@ static bool form_of(const struct x86_insn *insn, struct form *f)
     }
 }
 
-bool string_is_inlined(const struct x86_insn *insn)
+bool string_is_inlined(const struct translation *t, const struct x86_insn *insn)
 {
     struct form f;
 
-    return form_of(insn, &f);
+    return form_of(t, insn, &f);
 }
 
 /* REG's offset in its page, into INTO; 32 bits. */
@@ -82,8 +84,8 @@ static void emit_run_length(struct translation *t, const struct form *f)
     emit_reg(&t->e, false, 0xF7, 3, t->s1); /* neg */
     if (shift)
         emit_shift_imm(&t->e, false, 5, t->s1, shift); /* shr */
-    emit_reg(&t->e, true, OP_CMP_LOAD, t->s1, X86_RCX);
-    emit_reg(&t->e, true, OP_CMOV + CC_A, t->s1, X86_RCX);
+    emit_reg(&t->e, t->wide, OP_CMP_LOAD, t->s1, X86_RCX);
+    emit_reg(&t->e, t->wide, OP_CMOV + CC_A, t->s1, X86_RCX);
 }
 
 /* Makes sure of SIZE bytes at both operands. Leaves the host's addresses in string.from and s0. */
@@ -104,7 +106,7 @@ static void emit_behind(struct translation *t, const struct form *f, unsigned re
     struct operand end = at_index(reg, t->s1, 0);
 
     end.scale = (uint8_t)__builtin_ctz(f->size);
-    emit_mem(&t->e, true, OP_LEA, reg, end);
+    emit_mem(&t->e, t->wide, OP_LEA, reg, end);
     emit_mem(&t->e, true, OP_STORE, reg, place);
 }
 
@@ -113,12 +115,12 @@ static void translate_repeated(struct translation *t, const struct x86_insn *ins
 {
     uint8_t *none, *done, *start = t->e.at;
 
-    emit_reg(&t->e, true, OP_TEST, X86_RCX, X86_RCX);
+    emit_reg(&t->e, t->wide, OP_TEST, X86_RCX, X86_RCX);
     none = emit_jcc(&t->e, CC_E);
     emit_operands(t, f, f->size); /* not where one lies across pages */
     emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(string.to));
     emit_run_length(t, f);
-    emit_reg(&t->e, true, OP_SUB_LOAD, X86_RCX, t->s1);
+    emit_reg(&t->e, t->wide, OP_SUB_LOAD, X86_RCX, t->s1);
     emit_mem(&t->e, true, OP_STORE, X86_RCX, VCPU(string.rcx));
     emit_reg(&t->e, true, OP_LOAD, X86_RCX, t->s1);
     emit_behind(t, f, X86_RDI, VCPU(string.rdi));
@@ -158,9 +160,9 @@ static void translate_single(struct translation *t, const struct x86_insn *insn,
     }
     copy_as_is(t, insn);
     if (f->to)
-        emit_mem(&t->e, true, OP_LEA, X86_RDI, at(t->s1, (int32_t)f->size));
+        emit_mem(&t->e, t->wide, OP_LEA, X86_RDI, at(t->s1, (int32_t)f->size));
     if (f->from)
-        emit_mem(&t->e, true, OP_LEA, X86_RSI, at(t->s0, (int32_t)f->size));
+        emit_mem(&t->e, t->wide, OP_LEA, X86_RSI, at(t->s0, (int32_t)f->size));
     if (!f->writes && f->to)
         t->flags = FLAGS_HOST;
 }
@@ -169,7 +171,7 @@ bool translate_string(struct translation *t, const struct x86_insn *insn)
 {
     struct form f;
 
-    form_of(insn, &f);
+    form_of(t, insn, &f);
     if (f.repeats)
         group_forget(t); /* the registers are others when it comes back to the check */
     flags_clobber(t, live_before(&t->flow[t->i]));
