@@ -301,6 +301,10 @@ bool x86_uses_vectors(const struct x86_insn *insn)
             return true;
     }
     switch (insn->z.mnemonic) {
+    case ZYDIS_MNEMONIC_LDMXCSR:
+    case ZYDIS_MNEMONIC_STMXCSR:
+    case ZYDIS_MNEMONIC_VLDMXCSR:
+    case ZYDIS_MNEMONIC_VSTMXCSR:
     case ZYDIS_MNEMONIC_VZEROUPPER:
     case ZYDIS_MNEMONIC_VZEROALL:
     case ZYDIS_MNEMONIC_CVTPD2PI: /* these and the following, from memory */

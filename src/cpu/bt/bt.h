@@ -56,6 +56,10 @@ enum bt_exit {
 /* Register files that are loaded when they are needed. */
 enum { BT_SSE = 1, BT_AVX = 2, BT_X87 = 4, BT_FILES = 7 };
 
+/* All exceptions masked. */
+#define MXCSR_MASKS 0x1F80u
+#define FCW_MASKS   0x3Fu
+
 /* A place in translated code that can be left in the middle. */
 struct bt_site {
     uint32_t retry;  /* offset in the code of the access's check */

@@ -67,9 +67,12 @@ enum {
     OP_MOVUPS_LOAD = 0x0F10,
     OP_MOVUPS_STORE = 0x0F11,
     OP_GROUP_FILES = 0x0FAE,
+    OP_GROUP_X87 = 0xD9,
 };
 /* Members of OP_GROUP_FILES. */
 enum { FXSAVE, FXRSTOR, LDMXCSR, STMXCSR };
+/* Member of OP_GROUP_X87. */
+enum { FLDCW = 5 };
 #define X86_LENGTH_MAX 15
 /* Conditions of Jcc. */
 enum { CC_B = 2, CC_AE = 3, CC_E = 4, CC_NE = 5, CC_BE = 6, CC_A = 7 };

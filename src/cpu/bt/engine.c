@@ -104,11 +104,11 @@ static unsigned usable_files(const struct vcpu *c)
     memcpy(&control, c->x.xsave, 2);
     memcpy(&status, c->x.xsave + 2, 2);
     memcpy(&mxcsr, c->x.xsave + X86_XSAVE_MXCSR, 4);
-    if ((mxcsr & 0x1F80) == 0x1F80) {
+    if ((mxcsr & MXCSR_MASKS) == MXCSR_MASKS) {
         files |= c->fp_trap & FP_SSE ? 0 : BT_SSE;
         files |= c->fp_trap & FP_AVX ? 0 : BT_AVX;
     }
-    if (!(c->fp_trap & (FP_X87 | FP_MMX)) && (control & 0x3F) == 0x3F && !(status & 0x80))
+    if (!(c->fp_trap & (FP_X87 | FP_MMX)) && (control & FCW_MASKS) == FCW_MASKS && !(status & 0x80))
         files |= BT_X87;
     return files;
 }

@@ -51,6 +51,7 @@ bool region_is_foreign(const struct translation *t, const struct x86_insn *insn)
     case X86_CLASS_STACK:
     case X86_CLASS_X87:
     case X86_CLASS_BRANCH: return false;
+    case X86_CLASS_XSTATE: return !x86_uses_vectors(insn); /* but for MXCSR */
     case X86_CLASS_STRING: return !string_is_inlined(t, insn);
     case X86_CLASS_SYSTEM: return !system_is_inlined(t, insn);
     default: return true;

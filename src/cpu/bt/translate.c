@@ -143,11 +143,49 @@ static bool translate_divide(struct translation *t, const struct x86_insn *insn,
     return true;
 }
 
+/* --- Floating-point control ------------------------------------------------------------------- */
+
+/* LDMXCSR and FLDCW, as long as they leave all exceptions masked: the operand's bits CHECKED must
+ * be MASKS. It is read once, because others may be writing to it. */
+static bool translate_load_control(struct translation *t, const struct x86_insn *insn,
+                                   uint32_t checked, uint32_t masks)
+{
+    int memory = memory_operand(t, insn);
+    bool mxcsr = insn->op[0].size == 32;
+    struct operand place;
+    struct address a;
+
+    if (memory < 0 || !address_of(t, t->i, (unsigned)memory, &a))
+        return false;
+    flags_clobber(t, live_before(&t->flow[t->i]));
+    place = emit_check(t, &a, insn->op[memory].size / 8, false, 1);
+    emit_mem(&t->e, false, mxcsr ? OP_LOAD : OP_LOAD_ZX16, t->s0, place);
+    emit_mem(&t->e, false, OP_STORE, t->s0, VCPU(target));
+    emit_alu_imm(&t->e, false, ALU_N_AND, t->s0, (int32_t)checked);
+    emit_alu_imm(&t->e, false, ALU_N_CMP, t->s0, (int32_t)masks);
+    cold_add_one(t, emit_jcc(&t->e, CC_NE));
+    if (mxcsr)
+        emit_mem(&t->e, false, OP_GROUP_FILES, LDMXCSR, VCPU(target));
+    else
+        emit_mem(&t->e, false, OP_GROUP_X87, FLDCW, VCPU(target));
+    return true;
+}
+
+static bool translate_mxcsr(struct translation *t, const struct x86_insn *insn)
+{
+    switch (insn->z.mnemonic) {
+    case ZYDIS_MNEMONIC_LDMXCSR:
+    case ZYDIS_MNEMONIC_VLDMXCSR:
+        return translate_load_control(t, insn, ~(uint32_t)X86_MXCSR_MASK | MXCSR_MASKS,
+                                      MXCSR_MASKS);
+    default: return translate_copy(t, insn);
+    }
+}
+
 /* Instructions that may unmask x87 exceptions, or show where the last instruction was. */
 static bool is_x87_control(const struct x86_insn *insn)
 {
     switch (insn->z.mnemonic) {
-    case ZYDIS_MNEMONIC_FLDCW:
     case ZYDIS_MNEMONIC_FLDENV:
     case ZYDIS_MNEMONIC_FRSTOR:
     case ZYDIS_MNEMONIC_FNSTENV:
@@ -492,7 +530,11 @@ static bool translate_insn(struct translation *t, const struct x86_insn *insn)
     switch ((enum x86_class)insn->info->class) {
     case X86_CLASS_INTEGER: return translate_integer(t, insn);
     case X86_CLASS_NATIVE: return translate_native(t, insn);
-    case X86_CLASS_X87: return !is_x87_control(insn) && translate_copy(t, insn);
+    case X86_CLASS_X87:
+        if (insn->z.mnemonic == ZYDIS_MNEMONIC_FLDCW)
+            return translate_load_control(t, insn, FCW_MASKS, FCW_MASKS);
+        return !is_x87_control(insn) && translate_copy(t, insn);
+    case X86_CLASS_XSTATE: return translate_mxcsr(t, insn);
     case X86_CLASS_STACK: return translate_stack(t, insn);
     case X86_CLASS_BRANCH: return translate_branch(t, insn);
     case X86_CLASS_STRING: return translate_string(t, insn);
