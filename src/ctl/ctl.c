@@ -1,34 +1,23 @@
 /*
- * The public library: checks what it is given, reads the files, and hands a machine to vm/.
+ * The public library: checks what it is given and hands a machine to vm/.
  */
 #include "ctl/doppel.h"
 
+#include "ctl/files.h"
 #include "ctl/host.h"
 #include "ctl/trace.h"
 
 #include "base/error.h"
 #include "base/util.h"
-#include "vm/acpi.h"
-#include "vm/boot/boot.h"
 #include "vm/vm.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <sys/random.h>
-#include <sys/stat.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
-
-#define FILE_LIMIT (2 * GiB)
-
-struct blob {
-    uint8_t *data;
-    size_t size;
-};
 
 struct doppel_vm {
     struct vm *vm;
@@ -38,10 +27,7 @@ struct doppel_vm {
     void (*step)(void *opaque, const struct doppel_step *step);
     void *step_opaque;
     _Atomic uint64_t trace_start; /* CLOCK_MONOTONIC, in ns */
-    /* What the boot image refers to. */
-    struct blob kernel, initrd;
-    char *kernel_name, *initrd_name, *command_line;
-    struct boot_image *image;
+    struct boot_files *files;
 };
 
 _Static_assert(sizeof(((struct doppel_end *)0)->report) == VM_REPORT_SIZE, "reports are copied");
@@ -49,69 +35,6 @@ _Static_assert(DOPPEL_MAX_CPUS == VM_MAX_CPUS, "one limit");
 _Static_assert(DOPPEL_SERIAL_PORTS == BOARD_SERIAL_PORTS, "every serial port can be plugged in");
 _Static_assert(ARRAY_SIZE(((struct doppel_stats *)0)->exits) >= CAUSE_COUNT, "all causes fit");
 _Static_assert(ARRAY_SIZE(((struct doppel_stats *)0)->forgotten) >= FORGET_COUNT, "all fit");
-
-/* ---- Files ---- */
-
-/* Reads all of FD, whose size is about HINT, after what BLOB holds. */
-static int read_all(int fd, size_t hint, const char *path, struct blob *blob, struct error *err)
-{
-    size_t capacity = blob->size + hint + 1; /* so that the end shows without growing */
-    uint8_t *data = realloc(blob->data, capacity);
-
-    while (data) {
-        blob->data = data;
-        if (blob->size == capacity) {
-            capacity *= 2;
-            data = realloc(blob->data, capacity);
-            continue;
-        }
-        ssize_t n = read(fd, data + blob->size, capacity - blob->size);
-        if (n == 0)
-            return 0;
-        if (n < 0 && errno != EINTR)
-            return error_set(err, errno, "%s: cannot read: %s", path, strerror(errno));
-        blob->size += n > 0 ? (size_t)n : 0;
-        if (blob->size > FILE_LIMIT)
-            return error_set(err, EFBIG, "%s: larger than 2 GiB", path);
-    }
-    return error_set(err, ENOMEM, "%s: no memory to read it into", path);
-}
-
-static int read_file(const char *path, const char *what, struct blob *blob, struct error *err)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC), ret;
-    struct stat st;
-
-    if (fd < 0)
-        return error_set(err, errno, "%s: cannot open the %s: %s", path, what, strerror(errno));
-    if (fstat(fd, &st) < 0)
-        ret = error_set(err, errno, "%s: %s", path, strerror(errno));
-    else if (S_ISDIR(st.st_mode))
-        ret = error_set(err, EISDIR, "%s: is a directory, not the %s", path, what);
-    else if ((uint64_t)st.st_size > FILE_LIMIT)
-        ret = error_set(err, EFBIG, "%s: larger than 2 GiB, so hardly the %s", path, what);
-    else
-        ret = read_all(fd, (size_t)st.st_size, path, blob, err);
-    close(fd);
-    if (ret == 0 && blob->size == 0)
-        ret = error_set(err, EINVAL, "%s: the %s is empty", path, what);
-    return ret;
-}
-
-/* Archives that follow one another start on multiples of four bytes. */
-static int append_archive(struct blob *blob, const void *data, size_t size, struct error *err)
-{
-    size_t start = ALIGN_UP(blob->size, 4);
-    uint8_t *grown = realloc(blob->data, start + size);
-
-    if (!grown)
-        return error_set(err, ENOMEM, "no memory for the initrd");
-    memset(grown + blob->size, 0, start - blob->size);
-    memcpy(grown + start, data, size);
-    blob->data = grown;
-    blob->size = start + size;
-    return 0;
-}
 
 /* ---- Configuration ---- */
 
@@ -157,61 +80,13 @@ static int check_config(const struct doppel_config *config, struct error *err)
 
 /* ---- Creation ---- */
 
-static uint64_t random_seed(void)
-{
-    uint64_t seed = 0;
-
-    /* Without randomness the kernel is loaded where it was linked: it still boots. */
-    if (getrandom(&seed, sizeof(seed), GRND_NONBLOCK) != sizeof(seed))
-        return 0;
-    return seed | 1;
-}
-
-static int read_files(struct doppel_vm *d, const struct doppel_config *config, struct error *err)
-{
-    int ret = read_file(config->kernel, "kernel", &d->kernel, err);
-
-    if (ret == 0 && config->initrd)
-        ret = read_file(config->initrd, "initrd", &d->initrd, err);
-    if (ret == 0 && config->initrd_extra_size)
-        ret = append_archive(&d->initrd, config->initrd_extra, config->initrd_extra_size, err);
-    if (ret < 0)
-        return ret;
-    d->kernel_name = strdup(config->kernel);
-    d->initrd_name = strdup(config->initrd ? config->initrd : "initrd");
-    d->command_line = strdup(config->command_line ? config->command_line : "");
-    if (!d->kernel_name || !d->initrd_name || !d->command_line)
-        return error_set(err, ENOMEM, "no memory for the configuration");
-    return 0;
-}
-
-static bool prepare_boot(struct doppel_vm *d, const struct doppel_config *config, struct error *err)
-{
-    struct boot_source source = {
-        .kernel = d->kernel.data,
-        .kernel_size = d->kernel.size,
-        .kernel_name = d->kernel_name,
-        .initrd = d->initrd.size ? d->initrd.data : NULL,
-        .initrd_size = d->initrd.size,
-        .initrd_name = d->initrd_name,
-        .command_line = d->command_line,
-        .rsdp = ACPI_RSDP_ADDRESS,
-        .kaslr_seed = config->no_kaslr ? 0 : random_seed(),
-        .no_host_decompress = config->no_host_decompress,
-        .progress = config->progress,
-        .progress_opaque = config->progress_opaque,
-    };
-
-    d->image = boot_prepare(&source, err);
-    return d->image != NULL;
-}
-
 static bool create_vm(struct doppel_vm *d, const struct doppel_config *config, struct error *err)
 {
     struct vm_config vm = {
         .cpus = config->cpus,
         .memory = config->memory,
-        .image = d->image,
+        .load = boot_files_load,
+        .load_opaque = d->files,
         .no_reboot = config->no_reboot,
         .measure = config->measure,
         .tracer = config->trace ? &d->tracer : NULL,
@@ -226,6 +101,7 @@ static bool create_vm(struct doppel_vm *d, const struct doppel_config *config, s
                                              .input_ready = config->serial[i].input_ready,
                                              .opaque = config->serial[i].opaque};
     d->vm = vm_create(d->engine == DOPPEL_ENGINE_BT ? &bt_engine : &interp_engine, &vm, err);
+    boot_files_quiet(d->files);
     return d->vm != NULL;
 }
 
@@ -277,8 +153,8 @@ struct doppel_vm *doppel_create(const struct doppel_config *config, struct doppe
     d->tracer.opaque = d;
     d->step = config->trace;
     d->step_opaque = config->trace_opaque;
-    if (check_config(config, &err) < 0 || read_files(d, config, &err) < 0 ||
-        !prepare_boot(d, config, &err) || !create_vm(d, config, &err)) {
+    if (check_config(config, &err) < 0 || !(d->files = boot_files_open(config, &err)) ||
+        !create_vm(d, config, &err)) {
         give_error(error, &err);
         doppel_destroy(d);
         return NULL;
@@ -291,12 +167,7 @@ void doppel_destroy(struct doppel_vm *d)
     if (!d)
         return;
     vm_destroy(d->vm);
-    boot_free(d->image);
-    free(d->kernel.data);
-    free(d->initrd.data);
-    free(d->kernel_name);
-    free(d->initrd_name);
-    free(d->command_line);
+    boot_files_close(d->files);
     free(d);
 }
 

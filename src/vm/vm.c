@@ -72,8 +72,8 @@ int vm_boot(struct vm *vm, struct error *err)
 
         x86_cpu_reset(&state);
         state.physical_bits = vm->machine.model.physical_bits;
-        if (i == 0 && vm->image) {
-            ret = boot_load(vm->image, mem, &state, err);
+        if (i == 0 && vm->load) {
+            ret = vm->load(vm->load_opaque, mem, &state, err);
             if (ret < 0)
                 return ret;
         }
@@ -165,7 +165,8 @@ struct vm *vm_create(const struct engine_ops *engine, const struct vm_config *co
         vm->ports[i] = &vm->cpu[i].port;
         vm_cpu_init(vm, i);
     }
-    vm->image = config->image;
+    vm->load = config->load;
+    vm->load_opaque = config->load_opaque;
     vm->no_reboot = config->no_reboot;
     if (!create_machine(vm, config, err) || !create_board(vm, config, err) ||
         !create_processors(vm, err) || vm_boot(vm, err) < 0) {

@@ -9,7 +9,6 @@
 #include "base/error.h"
 #include "cpu/engine.h"
 #include "vm/board.h"
-#include "vm/boot/boot.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -38,9 +37,10 @@ struct vm_end {
 struct vm_config {
     unsigned cpus;
     uint64_t memory;
-    /* What to boot; must outlive the VM. NULL: nothing is loaded, and the bootstrap processor
-     * starts at the reset vector. */
-    const struct boot_image *image;
+    /* Puts what is booted into zeroed memory and sets the bootstrap processor to where it begins;
+     * at power-on and at each reset. NULL: nothing is loaded, and it starts at the reset vector. */
+    int (*load)(void *opaque, struct mem *mem, struct x86_cpu *cpu, struct error *err);
+    void *load_opaque;
     bool no_reboot;
     bool measure;                /* see struct machine */
     const struct tracer *tracer; /* the same; must outlive the VM */

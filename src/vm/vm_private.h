@@ -32,7 +32,8 @@ struct vm {
     struct board *board;
     const struct engine_ops *ops;
     struct engine *engine;
-    const struct boot_image *image;
+    int (*load)(void *opaque, struct mem *mem, struct x86_cpu *cpu, struct error *err);
+    void *load_opaque;
     bool no_reboot;
     unsigned cpus;
     struct vm_cpu cpu[VM_MAX_CPUS];

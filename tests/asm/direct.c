@@ -56,6 +56,11 @@ static int run(struct vm *vm)
     return end.outcome == VM_DEBUG_EXIT ? end.status : STATUS_ERROR + (int)end.outcome;
 }
 
+static int load(void *image, struct mem *mem, struct x86_cpu *cpu, struct error *err)
+{
+    return boot_load(image, mem, cpu, err);
+}
+
 int main(int argc, char **argv)
 {
     static uint8_t kernel[KERNEL_LIMIT];
@@ -69,6 +74,7 @@ int main(int argc, char **argv)
         .debug_exit = true,
         .debug_console = true,
         .debug_output = print,
+        .load = load,
     };
     struct error err = {0};
     struct boot_image *image;
@@ -82,7 +88,7 @@ int main(int argc, char **argv)
     source.kernel_name = argv[2];
     source.kernel_size = read_kernel(argv[2], kernel);
     image = boot_prepare(&source, &err);
-    config.image = image;
+    config.load_opaque = image;
     vm = image ? vm_create(engine, &config, &err) : NULL;
     if (vm)
         status = run(vm);

@@ -29,6 +29,15 @@ def status_and_statistics():
         check(stats["exits"][cause] > 0 and stats["exit_ns"][cause] > 0, cause)
 
 
+def memory():
+    """The monitor takes little memory beside the guest's, for one CPU and for two."""
+    guest("vmlinuz-6.1"), guest("initrd.img")
+    for args in (), ("--cpus", "2"), ("--engine", "interp"):
+        stats = json.loads(run("run", "--stats", "--json", *args, "--", "true").stderr)
+        beside = stats["resident"] - stats["guest_resident"]
+        check(beside <= 48 << 20, f"{args}: {beside >> 20} MiB")
+
+
 def statistics_on_signal():
     """SIGUSR1 asks for the statistics so far; the guest goes on."""
     guest("vmlinuz-6.1"), guest("initrd.img")
@@ -157,4 +166,4 @@ def panic():
     check_complaint(run("run", "--append", "rdinit=/nonesuch", "--", "true"), "panicked", "root fs")
 
 
-main(status_and_statistics, statistics_on_signal, statistics_as_text, trace, streams, failures, power, panic)
+main(status_and_statistics, memory, statistics_on_signal, statistics_as_text, trace, streams, failures, power, panic)

@@ -244,18 +244,78 @@ static void test_reset(void **unused)
     assert_int_equal(run(&config)->outcome, DOPPEL_RESET);
 }
 
-/* Reboots once: the first time the scratch byte in the CMOS RAM is 0. */
+/* Reboots once, the first time the scratch byte in the CMOS RAM is 0:
+ * mov $0x7F,%al; out %al,$0x70; in $0x71,%al; test %al,%al; jnz 2f;
+ * inc %al; out %al,$0x71; mov $6,%al; mov $0xCF9,%dx; out %al,%dx; 1: hlt; jmp 1b;
+ * 2: mov $0xF4,%dx; out %al,%dx; hlt */
+#define REBOOTS_ONCE                                                                               \
+    CODE(0xB0, 0x7F, 0xE6, 0x70, 0xE4, 0x71, 0x84, 0xC0, 0x75, 0x0E, 0xFE, 0xC0, 0xE6, 0x71, 0xB0, \
+         0x06, 0x66, 0xBA, 0xF9, 0x0C, 0xEE, 0xF4, 0xEB, 0xFD, 0x66, 0xBA, 0xF4, 0x00, 0xEE, 0xF4)
+
 static void test_reboot(void **unused)
 {
-    /* mov $0x7F,%al; out %al,$0x70; in $0x71,%al; test %al,%al; jnz 2f;
-     * inc %al; out %al,$0x71; mov $6,%al; mov $0xCF9,%dx; out %al,%dx; 1: hlt; jmp 1b;
-     * 2: mov $0xF4,%dx; out %al,%dx; hlt */
-    struct doppel_config config = config_of(
-        write_kernel("reboot", CODE(0xB0, 0x7F, 0xE6, 0x70, 0xE4, 0x71, 0x84, 0xC0, 0x75, 0x0E,
-                                    0xFE, 0xC0, 0xE6, 0x71, 0xB0, 0x06, 0x66, 0xBA, 0xF9, 0x0C,
-                                    0xEE, 0xF4, 0xEB, 0xFD, 0x66, 0xBA, 0xF4, 0x00, 0xEE, 0xF4)));
+    struct doppel_config config = config_of(write_kernel("reboot", REBOOTS_ONCE));
     const struct doppel_end *end = run(&config);
 
+    assert_int_equal(end->outcome, DOPPEL_DEBUG_EXIT);
+    assert_int_equal(end->status, 3);
+}
+
+/* Runs what PATH was when the machine was created, after CHANGE has been done to it. */
+static const struct doppel_end *run_changed(const char *path, void (*change)(const char *path))
+{
+    static struct doppel_end end;
+    struct doppel_config config = config_of(path);
+    struct doppel_vm *vm = doppel_create(&config, NULL);
+
+    assert_non_null(vm);
+    change(path);
+    assert_int_equal(doppel_start(vm, NULL), 0);
+    assert_int_equal(doppel_wait(vm, WAIT_MS, &end), 0);
+    doppel_destroy(vm);
+    return &end;
+}
+
+static void remove_it(const char *path)
+{
+    assert_int_equal(unlink(path), 0);
+}
+
+static void empty_it(const char *path)
+{
+    assert_int_equal(truncate(path, 0), 0);
+}
+
+static void leave_it(const char *path)
+{
+}
+
+/* A reset reads the files again, as they are in the meantime; a removed one is still there, and
+ * what came out of a pipe has been kept. */
+static void test_reboot_files(void **unused)
+{
+    const char *path = write_kernel("removed", REBOOTS_ONCE);
+    const struct doppel_end *end = run_changed(path, remove_it);
+    char copy[64];
+    int pipe_fd[2];
+    size_t size;
+    char kernel[512];
+    FILE *file;
+
+    assert_int_equal(end->outcome, DOPPEL_DEBUG_EXIT);
+    end = run_changed(write_kernel("emptied", REBOOTS_ONCE), empty_it);
+    assert_int_equal(end->outcome, DOPPEL_CRASHED);
+    assert_non_null(strstr(end->report, "the kernel is empty"));
+
+    file = fopen(write_kernel("piped", REBOOTS_ONCE), "rb");
+    size = fread(kernel, 1, sizeof(kernel), file);
+    fclose(file);
+    assert_int_equal(pipe(pipe_fd), 0);
+    assert_int_equal(write(pipe_fd[1], kernel, size), (ssize_t)size);
+    close(pipe_fd[1]);
+    snprintf(copy, sizeof(copy), "/proc/self/fd/%d", pipe_fd[0]);
+    end = run_changed(copy, leave_it);
+    close(pipe_fd[0]);
     assert_int_equal(end->outcome, DOPPEL_DEBUG_EXIT);
     assert_int_equal(end->status, 3);
 }
@@ -418,19 +478,13 @@ static int remove_dir(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_numbers),
-        cmocka_unit_test(test_files),
-        cmocka_unit_test(test_initrd),
-        cmocka_unit_test(test_debug_exit),
-        cmocka_unit_test(test_poweroff_and_serial),
-        cmocka_unit_test(test_input),
-        cmocka_unit_test(test_crash),
-        cmocka_unit_test(test_reset),
-        cmocka_unit_test(test_reboot),
-        cmocka_unit_test(test_stop_and_stats),
-        cmocka_unit_test(test_trace),
-        cmocka_unit_test(test_two),
+        cmocka_unit_test(test_defaults),     cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_files),        cmocka_unit_test(test_initrd),
+        cmocka_unit_test(test_debug_exit),   cmocka_unit_test(test_poweroff_and_serial),
+        cmocka_unit_test(test_input),        cmocka_unit_test(test_crash),
+        cmocka_unit_test(test_reset),        cmocka_unit_test(test_reboot),
+        cmocka_unit_test(test_reboot_files), cmocka_unit_test(test_stop_and_stats),
+        cmocka_unit_test(test_trace),        cmocka_unit_test(test_two),
         cmocka_unit_test(test_probe),
     };
 

@@ -13,7 +13,11 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define ARENA_SIZE (32 * MiB)
+/* Bytes for the decoded blocks of a vCPU. Where hot ones are translated, the others have room in
+ * less: a boot and a compiler run as fast with 8 MiB as with 32; with 4 MiB a compiler takes half
+ * as long again. */
+#define ARENA_SIZE             (32 * MiB)
+#define ARENA_SIZE_ACCELERATED (8 * MiB)
 
 /* The contract's opaque types are ours here. */
 static struct interp *interp_of(struct engine *engine)
@@ -308,6 +312,7 @@ struct engine *interp_create_accelerated(const struct machine *machine,
 
     if (engine) {
         interp_of(engine)->accelerator = accelerator;
+        interp_of(engine)->arena_size = ARENA_SIZE_ACCELERATED;
         interp_of(engine)->accelerator_options = options;
     }
     return engine;
