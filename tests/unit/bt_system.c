@@ -58,6 +58,14 @@ static uint8_t get(uint64_t gpa)
     return value;
 }
 
+static uint64_t get64(uint64_t gpa)
+{
+    uint64_t value = 0;
+
+    assert_int_equal(mem_read(rig->machine.mem, gpa, &value, 8), 0);
+    return value;
+}
+
 /* The vector whose handler halted, or -1 where the code itself did. */
 static int vector_of(const struct x86_cpu *cpu)
 {
@@ -332,14 +340,359 @@ static void test_time_stamp_disable(void **unused)
     }
 }
 
+/* --- RFLAGS --- */
+
+/* An interrupt waits while IF is 0. POPF takes it at once, STI and POPF of IF 0 do not. */
+static void test_waiting_interrupt(void **unused)
+{
+    static const struct {
+        uint8_t code[6];
+        uint64_t flags, taken_at;
+    } cases[] = {{{0x53, 0x9D, 0x90, 0x90, 0x90, 0xF4}, X86_FLAG_IF | X86_FLAG_CF, 2},
+                 {{0x53, 0x9D, 0x90, 0xFB, 0x90, 0x90}, X86_FLAG_CF, 5},
+                 {{0xFB, 0x53, 0x9D, 0x90, 0x90, 0xF4}, X86_FLAG_IF | X86_FLAG_CF, 2}};
+
+    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++)
+        for (unsigned early = 0; early < 2; early++) {
+            struct x86_cpu cpu;
+
+            prepare();
+            put(CODE, cases[i].code, sizeof(cases[i].code)); /* push rbx; popf or sti first */
+            PUT(CODE + 6, 0xF4);
+            rig->cpu[0].apic.vector = 0x40;
+            rig_state_64(rig, &cpu, CODE);
+            if (early)
+                cpu_port_request(&rig->cpu[0].port, CPU_REQ_INTR);
+            cpu.reg[X86_RBX] = cases[i].flags | X86_FLAG_ONE;
+            assert_int_equal(run(&cpu), EXIT_HALT);
+            assert_int_equal(vector_of(&cpu), 0x40);
+            assert_int_equal(get64(cpu.reg[X86_RSP]), CODE + cases[i].taken_at);
+            assert_true(get64(cpu.reg[X86_RSP] + 16) & X86_FLAG_IF);
+        }
+}
+
+/* POPF of each flag, at both levels: what changes, and what follows from it. */
+static void test_popf(void **unused)
+{
+    static const uint64_t bits[] = {
+        0,           X86_FLAG_CF, X86_FLAG_PF, X86_FLAG_AF,   X86_FLAG_ZF, X86_FLAG_SF,
+        X86_FLAG_OF, X86_FLAG_DF, X86_FLAG_ID, X86_FLAG_IOPL, X86_FLAG_NT, X86_FLAG_AC,
+        X86_FLAG_IF, X86_FLAG_TF, X86_FLAG_RF, X86_FLAG_VM,   1ULL << 40};
+    const uint64_t never = X86_FLAG_RF | X86_FLAG_VM | 1ULL << 40;
+
+    for (unsigned level = 0; level < 4; level += 3)
+        for (unsigned i = 0; i < ARRAY_SIZE(bits); i++)
+            for (unsigned before = 0; before < 2; before++) {
+                uint64_t fixed = level ? X86_FLAG_IF | X86_FLAG_IOPL : 0, expected;
+                struct x86_cpu cpu;
+                int vector;
+
+                prepare();
+                rig->cpu[0].apic.vector = -1;
+                PUT(CODE, 0x53, 0x9D, 0x9C, 0x58, 0xF4); /* push rbx; popf; pushf; pop rax; hlt */
+                rig_state_64(rig, &cpu, CODE);
+                if (level)
+                    user(&cpu);
+                cpu.rflags |= before ? X86_FLAGS_STATUS : 0;
+                cpu.reg[X86_RBX] = bits[i] | X86_FLAG_ONE;
+                expected = (bits[i] & ~never & ~fixed) | (cpu.rflags & fixed) | X86_FLAG_ONE;
+                assert_int_equal(run(&cpu), EXIT_HALT);
+                vector = vector_of(&cpu);
+                if (bits[i] == X86_FLAG_TF) {
+                    assert_int_equal(vector, X86_DB);
+                    assert_int_equal(get64(cpu.reg[X86_RSP]), CODE + 3); /* after PUSHF */
+                    continue;
+                }
+                assert_int_equal(vector, level ? X86_GP : -1);
+                assert_int_equal(cpu.reg[X86_RAX], expected);
+            }
+}
+
+/* --- System calls --- */
+
+#define KERNEL (CODE + 0x1000)
+
+static void system_call_state(struct x86_cpu *cpu)
+{
+    prepare();
+    rig_state_64(rig, cpu, CODE);
+    user(cpu);
+    cpu->efer |= X86_EFER_SCE;
+    cpu->star = (uint64_t)RIG_CODE64 << 32 | (uint64_t)(RIG_USER_CODE64 - 19) << 48;
+    cpu->lstar = KERNEL;
+    cpu->sfmask = X86_FLAG_IF | X86_FLAG_CF | X86_FLAG_DF | X86_FLAG_AC;
+    cpu->rflags |= X86_FLAG_IF | X86_FLAG_DF | X86_FLAG_ID;
+}
+
+/* There and back, many times: segments, flags and addresses on both sides. */
+static void test_system_call(void **unused)
+{
+    struct x86_cpu cpu;
+
+    system_call_state(&cpu);
+    PUT(CODE, 0x83, 0xF8, 0x64, 0xF9, 0x0F, 0x05); /* 1: cmp eax, 100; stc; syscall */
+    PUT(CODE + 6, 0x83, 0xD2, 0, 0x83, 0xF8, 0x64, 0x72, 0xF2, 0xF4); /* adc edx, 0; cmp; jb; hlt */
+    /* inc rax; setc bl; mov rsi, cs; mov rdi, ss; mov r8, rcx; mov r9, r11; pushf; pop rbp;
+     * mov r15, cr3; sysretq */
+    PUT(KERNEL, 0x48, 0xFF, 0xC0, 0x0F, 0x92, 0xC3, 0x8C, 0xCE, 0x8C, 0xD7, 0x49, 0x89, 0xC8);
+    PUT(KERNEL + 13, 0x4D, 0x89, 0xD9, 0x9C, 0x5D, 0x41, 0x0F, 0x20, 0xDF, 0x48, 0x0F, 0x07);
+    assert_int_equal(run(&cpu), EXIT_HALT);
+    assert_int_equal(vector_of(&cpu), X86_GP); /* of the HLT at level 3 */
+    assert_int_equal(get64(cpu.reg[X86_RSP] + 8), CODE + 14);
+    assert_int_equal(get64(cpu.reg[X86_RSP] + 16), RIG_USER_CODE64);
+    assert_int_equal(get64(cpu.reg[X86_RSP] + 40), RIG_USER_DATA);
+    assert_int_equal(cpu.reg[X86_RAX], 100);
+    assert_int_equal(cpu.reg[X86_RDX], 100); /* SYSRET brought CF back */
+    assert_int_equal(cpu.reg[X86_RBX], 0);
+    assert_int_equal(cpu.reg[X86_RSI], RIG_CODE64);
+    assert_int_equal(cpu.reg[X86_RDI], RIG_DATA);
+    assert_int_equal(cpu.reg[X86_R8], CODE + 6);
+    assert_int_equal(cpu.reg[X86_R9] & ~(uint64_t)X86_FLAGS_STATUS,
+                     X86_FLAG_IF | X86_FLAG_DF | X86_FLAG_ID | X86_FLAG_ONE);
+    assert_true(cpu.reg[X86_R9] & X86_FLAG_CF);
+    assert_int_equal(cpu.reg[X86_RBP] & ~(uint64_t)X86_FLAGS_STATUS, X86_FLAG_ID | X86_FLAG_ONE);
+    assert_int_equal(cpu.reg[X86_R15], cpu.cr3);
+}
+
+/* What stops SYSCALL and SYSRET, and what SYSRET brings about. */
+static void test_system_call_ends(void **unused)
+{
+    enum { DISABLED, FAR_AWAY, STEPPED, INTERRUPTED, NEITHER, CASES };
+
+    for (unsigned i = 0; i < CASES * 2; i++) {
+        struct x86_cpu cpu;
+        int vector;
+
+        system_call_state(&cpu);
+        PUT(CODE, 0x90, 0x0F, 0x05, 0x90, 0x90, 0xF4); /* nop; syscall; nop; nop; hlt */
+        /* or r11, rbx; mov rcx, rdx if that is not 0; sysretq */
+        PUT(KERNEL, 0x49, 0x09, 0xDB, 0x48, 0x85, 0xD2, 0x48, 0x0F, 0x45, 0xCA, 0x48, 0x0F, 0x07);
+        rig->cpu[0].apic.vector = -1;
+        switch (i % CASES) {
+        case DISABLED: cpu.efer &= ~(uint64_t)X86_EFER_SCE; break;
+        case FAR_AWAY: cpu.reg[X86_RDX] = 0x0000800000000000; break;
+        case STEPPED: cpu.reg[X86_RBX] = X86_FLAG_TF; break;
+        case INTERRUPTED:
+            cpu.rflags &= ~(uint64_t)X86_FLAG_IF;
+            cpu.reg[X86_RBX] = X86_FLAG_IF;
+            rig->cpu[0].apic.vector = 0x41;
+            cpu_port_request(&rig->cpu[0].port, CPU_REQ_INTR);
+            break;
+        default: break;
+        }
+        assert_int_equal(run(&cpu), EXIT_HALT);
+        vector = vector_of(&cpu);
+        switch (i % CASES) {
+        case DISABLED:
+            assert_int_equal(vector, X86_UD);
+            assert_int_equal(get64(cpu.reg[X86_RSP]), CODE + 1);
+            break;
+        case FAR_AWAY:
+            assert_int_equal(vector, X86_GP);
+            assert_int_equal(get64(cpu.reg[X86_RSP] + 8), KERNEL + 10);
+            assert_int_equal(get64(cpu.reg[X86_RSP] + 16), RIG_CODE64);
+            break;
+        case STEPPED:
+            assert_int_equal(vector, X86_DB);
+            assert_int_equal(get64(cpu.reg[X86_RSP]), CODE + 3);
+            assert_int_equal(get64(cpu.reg[X86_RSP] + 8), RIG_USER_CODE64);
+            break;
+        case INTERRUPTED:
+            assert_int_equal(vector, 0x41);
+            assert_int_equal(get64(cpu.reg[X86_RSP]), CODE + 3);
+            break;
+        default:
+            assert_int_equal(vector, X86_GP);
+            assert_int_equal(get64(cpu.reg[X86_RSP] + 8), CODE + 5);
+        }
+    }
+}
+
+/* SMAP on and off, AC masked and not: what the kernel may touch. */
+static void test_system_call_context(void **unused)
+{
+    for (unsigned i = 0; i < 4; i++) {
+        bool smap = i & 1, ac = i & 2;
+        struct x86_cpu cpu;
+
+        system_call_state(&cpu);
+        for (uint64_t page = 0; page < RIG_RAM; page += MEM_PAGE_SIZE)
+            if (page != DATA && page != CODE && page != CODE - MEM_PAGE_SIZE)
+                rig_map(rig, page, page, 3);
+        PUT(RIG_IDT64 + X86_PF * 16 + 4, 1); /* IST 1: the stack is the user's */
+        rig_put64(rig, RIG_TSS64 + 0x24, RIG_STACK);
+        PUT(CODE, 0x0F, 0x05, 0x90, 0xF4);               /* syscall; nop; hlt */
+        PUT(KERNEL, 0x48, 0x8B, 0x03, 0x48, 0x0F, 0x07); /* mov rax, [rbx]; sysretq */
+        cpu.cr4 |= smap ? X86_CR4_SMAP : 0;
+        cpu.rflags |= ac ? X86_FLAG_AC : 0;
+        cpu.sfmask &= ~(uint64_t)X86_FLAG_AC;
+        cpu.reg[X86_RBX] = DATA;
+        cpu.reg[X86_RSP] = CODE;
+        assert_int_equal(run(&cpu), EXIT_HALT);
+        assert_int_equal(vector_of(&cpu), smap && !ac ? X86_PF : X86_GP);
+    }
+}
+
+/* --- The others --- */
+
+/* Bits far from the operand: each instruction, both widths, both directions, with and without LOCK;
+ * then on a page that is not there. */
+static void test_bit_strings(void **unused)
+{
+    static const int64_t bits[] = {0, 31, 64, 200, -1, -500, 0x1000 * 8, -0x1000 * 8 + 3, 0x7FFF};
+
+    for (unsigned op = 0; op < 4; op++) /* BT, BTS, BTR, BTC */
+        for (unsigned form = 0; form < 4; form++)
+            for (unsigned i = 0; i < ARRAY_SIZE(bits); i++) {
+                bool wide = form & 1, lock = form & 2 && op;
+                uint64_t at = HIGH + 0x1010 + (uint64_t)(bits[i] >> 3);
+                uint8_t mask = (uint8_t)(1u << (bits[i] & 7)), was, is;
+                struct x86_cpu cpu;
+
+                prepare();
+                was = high(at - HIGH);
+                /* lock; bt... [rbx + rsi * 2 + 16], rax; setc dl; hlt */
+                PUT(CODE, lock ? 0xF0 : 0x90, wide ? 0x48 : 0x40, 0x0F, 0xA3 + 8 * op, 0x44, 0x73,
+                    0x10, 0x0F, 0x92, 0xC2, 0xF4);
+                rig_state_64(rig, &cpu, CODE);
+                cpu.reg[X86_RBX] = HIGH + 0x0800;
+                cpu.reg[X86_RSI] = 0x0400;
+                cpu.reg[X86_RAX] = (uint64_t)bits[i];
+                if (!wide)
+                    cpu.reg[X86_RAX] = (uint32_t)bits[i] | 0x1234567800000000;
+                assert_int_equal(run(&cpu), EXIT_HALT);
+                assert_int_equal(vector_of(&cpu), -1);
+                assert_int_equal(cpu.reg[X86_RDX], !!(was & mask));
+                is = high(at - HIGH);
+                assert_int_equal(is, op == 0   ? was
+                                     : op == 1 ? was | mask
+                                     : op == 2 ? was & ~mask
+                                               : was ^ mask);
+                assert_int_equal(high(at - HIGH + 1),
+                                 (uint8_t)(high(at - HIGH) - is + high(at - HIGH + 1)));
+            }
+    for (unsigned i = 0; i < 2; i++) {
+        struct x86_cpu cpu;
+
+        prepare();
+        rig_map(rig, HIGH + 0x2000, DATA, i ? 1 : 0); /* read-only, or not there */
+        PUT(CODE, 0x48, 0x0F, 0xAB, 0x03, 0xF4);      /* bts [rbx], rax; hlt */
+        rig_state_64(rig, &cpu, CODE);
+        cpu.cr0 |= X86_CR0_WP;
+        cpu.reg[X86_RBX] = HIGH + 0x1008;
+        cpu.reg[X86_RAX] = 0x1000 * 8 + 5;
+        assert_int_equal(run(&cpu), EXIT_HALT);
+        assert_int_equal(vector_of(&cpu), X86_PF);
+        assert_int_equal(cpu.cr2, HIGH + 0x2008);
+        assert_int_equal(get64(cpu.reg[X86_RSP]), i ? 3 : 2);
+        assert_int_equal(get64(cpu.reg[X86_RSP] + 8), CODE);
+    }
+}
+
+static void test_bases(void **unused)
+{
+    for (unsigned i = 0; i < 4; i++) {
+        struct x86_cpu cpu;
+
+        prepare();
+        /* wrfsbase rbx; wrgsbase ecx; mov rax, fs:[0]; rdgsbase rdx; rdfsbase esi; hlt */
+        PUT(CODE, 0xF3, 0x48, 0x0F, 0xAE, 0xD3, 0xF3, 0x0F, 0xAE, 0xD9, 0x64, 0x48, 0x8B, 0x04,
+            0x25, 0, 0, 0, 0, 0xF3, 0x48, 0x0F, 0xAE, 0xCA, 0xF3, 0x0F, 0xAE, 0xC6, 0xF4);
+        rig_put64(rig, DATA, 0x1122334455667788);
+        rig_state_64(rig, &cpu, CODE);
+        if (i & 2)
+            user(&cpu);
+        cpu.cr4 |= X86_CR4_FSGSBASE;
+        if (i == 1)
+            cpu.cr4 &= ~(uint64_t)X86_CR4_FSGSBASE;
+        cpu.reg[X86_RBX] = i == 3 ? 0x0000800000000000 : HIGH + 0x1000;
+        cpu.reg[X86_RCX] = 0xFFFFFFFF87654321;
+        assert_int_equal(run(&cpu), EXIT_HALT);
+        assert_int_equal(vector_of(&cpu), i == 1 ? X86_UD : i ? X86_GP : -1);
+        if (i & 1) {
+            assert_int_equal(get64(cpu.reg[X86_RSP] + (i == 3 ? 8 : 0)), CODE);
+            continue;
+        }
+        assert_int_equal(cpu.reg[X86_RAX], 0x1122334455667788);
+        assert_int_equal(cpu.reg[X86_RDX], 0x87654321);
+        assert_int_equal(cpu.reg[X86_RSI], (uint32_t)(HIGH + 0x1000));
+        assert_int_equal(cpu.seg[X86_FS].base, HIGH + 0x1000);
+    }
+}
+
+/* Out of CR0, CR2, CR3, CR4 and segments, from both levels. */
+static void test_registers(void **unused)
+{
+    for (unsigned level = 0; level < 4; level += 3) {
+        struct x86_cpu cpu;
+
+        prepare();
+        /* mov eax, ss; mov rbx, cr0; mov rcx, cr2; mov rdx, cr3; mov rsi, cr4; mov di, ds; hlt */
+        PUT(CODE, 0x8C, 0xD0, 0x0F, 0x20, 0xC3, 0x0F, 0x20, 0xD1, 0x0F, 0x20, 0xDA, 0x0F, 0x20,
+            0xE6, 0x66, 0x8C, 0xDF, 0xF4);
+        rig_state_64(rig, &cpu, CODE);
+        if (level)
+            user(&cpu);
+        cpu.cr2 = 0x123456789ABC;
+        cpu.reg[X86_RAX] = cpu.reg[X86_RBX] = cpu.reg[X86_RDI] = ~0ULL;
+        assert_int_equal(run(&cpu), EXIT_HALT);
+        assert_int_equal(cpu.reg[X86_RAX], level ? RIG_USER_DATA : RIG_DATA);
+        if (level) {
+            assert_int_equal(vector_of(&cpu), X86_GP);
+            assert_int_equal(get64(cpu.reg[X86_RSP] + 8), CODE + 2);
+            continue;
+        }
+        assert_int_equal(cpu.reg[X86_RBX], cpu.cr0);
+        assert_int_equal(cpu.reg[X86_RCX], 0x123456789ABC);
+        assert_int_equal(cpu.reg[X86_RDX], cpu.cr3);
+        assert_int_equal(cpu.reg[X86_RSI], cpu.cr4);
+        assert_int_equal(cpu.reg[X86_RDI], 0xFFFFFFFFFFFF0000 | cpu.seg[X86_DS].selector);
+    }
+}
+
+/* LOOP and JRCXZ, ahead and back, with flags that live across them. */
+static void test_counted_branches(void **unused)
+{
+    for (uint64_t count = 0; count < 4; count++) {
+        struct x86_cpu cpu;
+
+        prepare();
+        /* stc; jrcxz 2f; 1: adc eax, 0; inc ebx; stc; loop 1b; adc edx, 0; 2: sbb esi, esi; hlt */
+        PUT(CODE, 0xF9, 0xE3, 0x0B, 0x83, 0xD0, 0, 0xFF, 0xC3, 0xF9, 0xE2, 0xF8, 0x83, 0xD2, 0,
+            0x19, 0xF6, 0xF4);
+        rig_state_64(rig, &cpu, CODE);
+        cpu.reg[X86_RCX] = count;
+        assert_int_equal(run(&cpu), EXIT_HALT);
+        assert_int_equal(vector_of(&cpu), -1);
+        assert_int_equal(cpu.reg[X86_RCX], 0);
+        assert_int_equal(cpu.reg[X86_RAX], count);
+        assert_int_equal(cpu.reg[X86_RBX], count);
+        assert_int_equal(cpu.reg[X86_RDX], count ? 1 : 0);
+        assert_int_equal((uint32_t)cpu.reg[X86_RSI], count ? 0 : 0xFFFFFFFF);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_across_pages),          cmocka_unit_test(test_overlap_by_alias),
-        cmocka_unit_test(test_fault_in_the_middle),   cmocka_unit_test(test_direction),
-        cmocka_unit_test(test_overwrites_itself),     cmocka_unit_test(test_single),
-        cmocka_unit_test(test_request_in_the_middle), cmocka_unit_test(test_time_stamps),
+        cmocka_unit_test(test_across_pages),
+        cmocka_unit_test(test_overlap_by_alias),
+        cmocka_unit_test(test_fault_in_the_middle),
+        cmocka_unit_test(test_direction),
+        cmocka_unit_test(test_overwrites_itself),
+        cmocka_unit_test(test_single),
+        cmocka_unit_test(test_request_in_the_middle),
+        cmocka_unit_test(test_time_stamps),
         cmocka_unit_test(test_time_stamp_disable),
+        cmocka_unit_test(test_waiting_interrupt),
+        cmocka_unit_test(test_popf),
+        cmocka_unit_test(test_system_call),
+        cmocka_unit_test(test_system_call_ends),
+        cmocka_unit_test(test_system_call_context),
+        cmocka_unit_test(test_bit_strings),
+        cmocka_unit_test(test_bases),
+        cmocka_unit_test(test_registers),
+        cmocka_unit_test(test_counted_branches),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -86,6 +86,10 @@ void emit_address(struct translation *t, const struct address *a, unsigned reg)
         emit_address_32(t, a, reg);
         return;
     }
+    if (a->made) {
+        emit_mem(&t->e, true, OP_LOAD, reg, VCPU(target));
+        return;
+    }
     if (a->rip) {
         emit_mem(&t->e, true, OP_LOAD, reg, VCPU(page));
         emit_mem(&t->e, true, OP_LEA, reg, at(reg, a->disp));
@@ -101,6 +105,8 @@ void emit_address_base(struct translation *t, const struct address *a)
 {
     if (!t->wide)
         emit_address_32(t, a, t->s0);
+    else if (a->made)
+        emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(target));
     else if (a->rip)
         emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(page));
     else
@@ -188,7 +194,7 @@ struct operand emit_check(struct translation *t, const struct address *a, unsign
         emit_address_32(t, a, t->s0);
         return at_index(t->s0, t->s1, 0);
     }
-    if (!a->rip && a->index == X86_NONE)
+    if (!a->rip && !a->made && a->index == X86_NONE)
         return a->base == X86_NONE ? at(t->s1, a->disp) : at_index(a->base, t->s1, a->disp);
     emit_address_base(t, a);
     return at_index(t->s0, t->s1, a->disp);

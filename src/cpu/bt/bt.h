@@ -86,6 +86,7 @@ struct address {
     uint8_t base, index, scale; /* X86_NONE for no base or index; scale as a shift */
     uint8_t segment;            /* X86_FS, X86_GS, or X86_DS for those without a base */
     bool rip;                   /* no base: disp is from the page's start */
+    bool made;                  /* nor anything else: the linear address is in vcpu.target */
     int32_t disp;
 };
 
@@ -183,10 +184,10 @@ struct bt {
     struct vcpu c; /* first: GS and the interpreter point at it */
 
     uint64_t page;                    /* of the code that runs, a virtual address */
-    uint64_t jump_key;                /* context, code size and address space, in bits 63:48 */
+    uint64_t jump_key;                /* level, code size and address space, in bits 63:48 */
     const _Atomic uint32_t *requests; /* the port's */
     uint64_t address; /* BT_FILL: the access's; or where to go while registers are traded */
-    uint64_t target;  /* of a branch, kept while the return address is pushed */
+    uint64_t target;  /* of a branch, kept while the return address is pushed; see address.made */
     struct {
         uint64_t from, to;      /* the operands, in the host */
         uint64_t rsi, rdi, rcx; /* the guest's, behind the present run */
@@ -242,6 +243,9 @@ static inline struct bt *bt_of(struct vcpu *c)
 {
     return (struct bt *)c;
 }
+
+/* In jump_key: the level is a user's. */
+#define BT_KEY_USER (1ULL << 61)
 
 /* live.c: what INSN by itself does; and what is live at OFFSET of PAGE, which holds code of this
  * size, by a look at the next PEEK_BYTES there. */

@@ -120,6 +120,12 @@ void emit_alu_mem_imm(struct emitter *e, bool wide, unsigned n, struct operand m
         emit_u32(e, (uint32_t)imm);
 }
 
+void emit_test_imm(struct emitter *e, unsigned reg, uint32_t imm)
+{
+    emit_reg(e, false, 0xF7, 0, reg);
+    emit_u32(e, imm);
+}
+
 void emit_test_mem_imm(struct emitter *e, struct operand m, uint32_t imm)
 {
     emit_mem(e, false, 0xF7, 0, m);

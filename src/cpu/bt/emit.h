@@ -55,9 +55,11 @@ static inline struct operand table_at_index(unsigned base, int32_t disp)
 enum {
     OP_ADD_LOAD = 0x03,
     OP_OR_LOAD = 0x0B,
+    OP_AND_LOAD = 0x23,
     OP_SUB_LOAD = 0x2B,
     OP_XOR_LOAD = 0x33,
     OP_CMP_LOAD = 0x3B,
+    OP_MOVSXD = 0x63,
     OP_TEST = 0x85,
     OP_STORE = 0x89,
     OP_LOAD = 0x8B,
@@ -88,9 +90,10 @@ void emit_mem(struct emitter *e, bool wide, unsigned opcode, unsigned reg, struc
 void emit_reg(struct emitter *e, bool wide, unsigned opcode, unsigned reg, unsigned rm);
 /* Group instructions with an immediate: opcode 81h /N. */
 void emit_alu_imm(struct emitter *e, bool wide, unsigned n, unsigned reg, int32_t imm);
-enum { ALU_N_ADD = 0, ALU_N_OR = 1, ALU_N_AND = 4, ALU_N_SUB = 5, ALU_N_CMP = 7 };
+enum { ALU_N_ADD = 0, ALU_N_OR = 1, ALU_N_AND = 4, ALU_N_SUB = 5, ALU_N_XOR = 6, ALU_N_CMP = 7 };
 void emit_alu_mem_imm(struct emitter *e, bool wide, unsigned n, struct operand m, int32_t imm);
-/* TEST of 32 bits of memory. */
+/* TEST of 32 bits of memory, and of a register. */
+void emit_test_imm(struct emitter *e, unsigned reg, uint32_t imm);
 void emit_test_mem_imm(struct emitter *e, struct operand m, uint32_t imm);
 /* TEST and CMP of a byte. */
 void emit_test_mem8(struct emitter *e, struct operand m, uint8_t imm);

@@ -129,12 +129,11 @@ static bool want_files(struct bt *bt, unsigned files)
     return true;
 }
 
-/* Address space, context and code size, as they stand in jump_key. */
+/* Address space, level and code size, as they stand in jump_key. */
 static uint64_t present_key(const struct bt *bt)
 {
-    return ((uint64_t)bt->c.mmu.space | (uint64_t)bt->c.context << 12 |
-            (uint64_t)!in_64(&bt->c) << 14)
-           << 48;
+    return ((uint64_t)bt->c.mmu.space | (uint64_t)!in_64(&bt->c) << 14) << 48 |
+           (bt->c.context == MMU_USER ? BT_KEY_USER : 0);
 }
 
 /* Takes over the present address space. */

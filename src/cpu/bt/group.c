@@ -26,7 +26,7 @@ static struct access slot_access(const struct translation *t, unsigned base, boo
     unsigned size = slot_size(t);
 
     return (struct access){
-        {(uint8_t)base, X86_NONE, 0, X86_DS, false, push ? -(int32_t)size : 0}, size, push};
+        {(uint8_t)base, X86_NONE, 0, X86_DS, false, false, push ? -(int32_t)size : 0}, size, push};
 }
 
 /* The accesses to memory of instruction N: up to two. What is overlooked costs a check later on. */
@@ -94,16 +94,17 @@ static bool uses(const struct address *a, unsigned reg)
     return !a->rip && (a->base == reg || a->index == reg);
 }
 
-/* A segment whose limit counts: each access is checked. */
+/* A segment whose limit counts, or an address out of registers and what not: each access is
+ * checked. */
 static bool is_limited(const struct translation *t, const struct address *a)
 {
-    return !t->wide && a->segment != X86_DS;
+    return a->made || (!t->wide && a->segment != X86_DS);
 }
 
 static bool same_registers(const struct address *a, const struct address *b)
 {
     return a->base == b->base && a->index == b->index && a->scale == b->scale &&
-           a->segment == b->segment && a->rip == b->rip;
+           a->segment == b->segment && a->rip == b->rip && a->made == b->made;
 }
 
 /* How far the address A moves when instruction N has been executed; false if nobody knows. */

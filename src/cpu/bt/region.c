@@ -53,7 +53,8 @@ bool region_is_foreign(const struct translation *t, const struct x86_insn *insn)
     case X86_CLASS_BRANCH: return false;
     case X86_CLASS_XSTATE: return !x86_uses_vectors(insn); /* but for MXCSR */
     case X86_CLASS_STRING: return !string_is_inlined(t, insn);
-    case X86_CLASS_SYSTEM: return !system_is_inlined(t, insn);
+    case X86_CLASS_SYSTEM:
+    case X86_CLASS_FAR: return !system_is_inlined(t, insn);
     default: return true;
     }
 }
@@ -92,7 +93,7 @@ static bool take(struct translation *t, unsigned offset)
     flow_of(insn, flow);
     if (!leaves_scratch(t->registers | flow->registers))
         return false;
-    if (region_is_foreign(t, insn))
+    if (region_is_foreign(t, insn) || insn->info->class == X86_CLASS_FAR)
         flow->flags_in = X86_FLAGS_STATUS;
     t->registers |= flow->registers;
     t->offset[t->count++] = (uint16_t)offset;

@@ -10,8 +10,8 @@
  */
 #include "cpu/bt/translate.h"
 
-static const struct address source = {X86_RSI, X86_NONE, 0, X86_DS, false, 0};
-static const struct address destination = {X86_RDI, X86_NONE, 0, X86_DS, false, 0};
+static const struct address source = {X86_RSI, X86_NONE, 0, X86_DS, false, false, 0};
+static const struct address destination = {X86_RDI, X86_NONE, 0, X86_DS, false, false, 0};
 
 /* What an instruction does. */
 struct form {

@@ -3,23 +3,300 @@
  */
 #include "cpu/bt/translate.h"
 
-/* Runs at level 0; elsewhere it is left to the interpreter, which raises what there is to raise. */
-static bool is_supervisors(const struct x86_insn *insn)
+static ZydisRegisterClass class_of(const struct x86_insn *insn, unsigned i)
 {
+    return insn->op[i].type == ZYDIS_OPERAND_TYPE_REGISTER
+               ? ZydisRegisterGetClass(insn->op[i].reg.value)
+               : ZYDIS_REGCLASS_INVALID;
+}
+
+/* CR8 is the local APIC's, and there are no others. */
+static bool reads_control_register(const struct x86_insn *insn)
+{
+    return class_of(insn, 1) == ZYDIS_REGCLASS_CONTROL && (1u << register_of(insn, 1) & 0x1D);
+}
+
+/* What runs at level 0 is inlined there; elsewhere the interpreter raises what there is to raise.
+ */
+bool system_is_inlined(const struct translation *t, const struct x86_insn *insn)
+{
+    bool user = t->bt->c.context == MMU_USER;
+
     switch (insn->z.mnemonic) {
+    case ZYDIS_MNEMONIC_RDTSC:
+    case ZYDIS_MNEMONIC_RDTSCP: return true;
     case ZYDIS_MNEMONIC_CLI:
     case ZYDIS_MNEMONIC_STI:
-    case ZYDIS_MNEMONIC_SWAPGS: return true;
+    case ZYDIS_MNEMONIC_STAC:
+    case ZYDIS_MNEMONIC_CLAC: return !user;
+    case ZYDIS_MNEMONIC_SWAPGS: return !user && t->wide;
+    case ZYDIS_MNEMONIC_RDFSBASE:
+    case ZYDIS_MNEMONIC_RDGSBASE:
+    case ZYDIS_MNEMONIC_WRFSBASE:
+    case ZYDIS_MNEMONIC_WRGSBASE: return t->wide;
+    case ZYDIS_MNEMONIC_MOV:
+        return class_of(insn, 0) == ZYDIS_REGCLASS_GPR32 ||
+                       class_of(insn, 0) == ZYDIS_REGCLASS_GPR64
+                   ? class_of(insn, 1) == ZYDIS_REGCLASS_SEGMENT ||
+                         (!user && reads_control_register(insn))
+                   : false;
+    case ZYDIS_MNEMONIC_SYSCALL: return user && t->wide;
+    case ZYDIS_MNEMONIC_SYSRET: return !user && t->wide && insn->z.operand_width == 64;
     default: return false;
     }
 }
 
-bool system_is_inlined(const struct translation *t, const struct x86_insn *insn)
+/* --- RFLAGS ---------------------------------------------------------------------------------- */
+
+void emit_flags_image(struct translation *t)
 {
-    switch (insn->z.mnemonic) {
-    case ZYDIS_MNEMONIC_RDTSC:
-    case ZYDIS_MNEMONIC_RDTSCP: return true;
-    default: return is_supervisors(insn) && t->bt->c.context != MMU_USER;
+    emit_mem(&t->e, false, OP_LOAD_ZX16, t->s0, VCPU(c.cc));
+    emit_reg(&t->e, false, OP_LOAD, t->s1, t->s0);
+    emit_shift_imm(&t->e, false, 5, t->s0, 8); /* shr */
+    emit_alu_imm(&t->e, false, ALU_N_AND, t->s0, 0xD5);
+    emit_alu_imm(&t->e, false, ALU_N_AND, t->s1, 1);
+    emit_shift_imm(&t->e, false, 4, t->s1, 11); /* shl */
+    emit_reg(&t->e, false, OP_OR_LOAD, t->s0, t->s1);
+    emit_mem(&t->e, false, OP_LOAD, t->s1, VCPU(c.x.rflags));
+    emit_alu_imm(&t->e, false, ALU_N_AND, t->s1,
+                 ~(int32_t)(X86_FLAGS_STATUS | X86_FLAG_RF | X86_FLAG_VM));
+    emit_reg(&t->e, false, OP_OR_LOAD, t->s0, t->s1);
+}
+
+/* RFLAGS = s0, of which nothing depends but what looks there. */
+static void emit_set_flags(struct translation *t)
+{
+    emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(c.x.rflags));
+    emit_reg(&t->e, false, OP_LOAD, t->s1, t->s0);
+    emit_shift_imm(&t->e, false, 4, t->s1, 8); /* shl */
+    emit_alu_imm(&t->e, false, ALU_N_AND, t->s1, 0xD500);
+    emit_shift_imm(&t->e, false, 5, t->s0, 11); /* shr */
+    emit_alu_imm(&t->e, false, ALU_N_AND, t->s0, 1);
+    emit_reg(&t->e, false, OP_OR_LOAD, t->s1, t->s0);
+    emit_byte(&t->e, 0x66);
+    emit_mem(&t->e, false, OP_STORE, t->s1, VCPU(c.cc));
+}
+
+/* To others if s0, RFLAGS to be, has IF set and an interrupt may be waiting for that. */
+static void emit_check_masked(struct translation *t)
+{
+    emit_reg(&t->e, false, OP_LOAD, t->s1, t->s0);
+    emit_shift_imm(&t->e, false, 5, t->s1, 9); /* shr */
+    emit_mem(&t->e, false, OP_AND_LOAD, t->s1, VCPU(c.interrupt_masked));
+    cold_add_one(t, emit_jcc(&t->e, CC_NE));
+}
+
+/* POPFQ and POPFD, where no flag changes that more depends on than what reads it; of IF that is a
+ * waiting interrupt, and whether it may be changed. */
+void translate_popf(struct translation *t)
+{
+    uint32_t may = X86_FLAGS_STATUS | (t->bt->c.context == MMU_USER ? 0 : X86_FLAG_IF);
+
+    emit_load_slot(t, &top_address, t->s0);
+    emit_mem(&t->e, t->wide, OP_LOAD, t->s1, VCPU(c.x.rflags));
+    emit_reg(&t->e, t->wide, OP_XOR_LOAD, t->s1, t->s0);
+    emit_alu_imm(&t->e, t->wide, ALU_N_AND, t->s1, (int32_t)~may);
+    cold_add_one(t, emit_jcc(&t->e, CC_NE));
+    emit_check_masked(t);
+    emit_set_flags(t);
+    emit_move_sp(t, (int32_t)slot_size(t));
+}
+
+/* CLD and STD: the host's DF stays 0; string instructions look at the guest's. */
+void translate_direction(struct translation *t, const struct x86_insn *insn)
+{
+    flags_clobber(t, live_before(&t->flow[t->i]));
+    if (insn->z.mnemonic == ZYDIS_MNEMONIC_STD)
+        emit_alu_mem_imm(&t->e, true, ALU_N_OR, VCPU(c.x.rflags), X86_FLAG_DF);
+    else
+        emit_alu_mem_imm(&t->e, true, ALU_N_AND, VCPU(c.x.rflags), ~(int32_t)X86_FLAG_DF);
+}
+
+/* --- Context ---------------------------------------------------------------------------------- */
+
+/* The present context, with its table, is the one that s0 has the number of. */
+static void emit_set_context(struct translation *t)
+{
+    struct operand table = VCPU(c.mmu.table);
+
+    table.index = (uint8_t)t->s0;
+    table.scale = 3;
+    emit_mem(&t->e, false, OP_STORE, t->s0, VCPU(c.context));
+    emit_mem(&t->e, true, OP_LOAD, t->s0, table);
+    emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(c.tlb));
+    emit_write_fs(&t->e, t->s0);
+}
+
+/* The supervisor's context that follows from CR4.SMAP and RFLAGS.AC (see mmu_context). */
+static void emit_supervisor(struct translation *t)
+{
+    _Static_assert(MMU_SUPER == 0 && MMU_SUPER_AC == 1, "without SMAP or with AC, 1");
+
+    emit_mem(&t->e, false, OP_LOAD, t->s0, VCPU(c.x.cr4));
+    emit_reg(&t->e, false, 0xF7, 2, t->s0); /* not */
+    emit_shift_imm(&t->e, false, 5, t->s0, (unsigned)__builtin_ctz(X86_CR4_SMAP));
+    emit_mem(&t->e, false, OP_LOAD, t->s1, VCPU(c.x.rflags));
+    emit_shift_imm(&t->e, false, 5, t->s1, (unsigned)__builtin_ctz(X86_FLAG_AC));
+    emit_reg(&t->e, false, OP_OR_LOAD, t->s0, t->s1);
+    emit_alu_imm(&t->e, false, ALU_N_AND, t->s0, 1);
+    emit_set_context(t);
+}
+
+static void translate_ac(struct translation *t, bool set)
+{
+    if (set)
+        emit_alu_mem_imm(&t->e, true, ALU_N_OR, VCPU(c.x.rflags), X86_FLAG_AC);
+    else
+        emit_alu_mem_imm(&t->e, true, ALU_N_AND, VCPU(c.x.rflags), ~(int32_t)X86_FLAG_AC);
+    emit_supervisor(t);
+}
+
+/* --- System calls ----------------------------------------------------------------------------- */
+
+/* Segment N becomes a flat one with SELECTOR, which s0 holds, and ATTR. Clobbers s0. */
+static void emit_flat_segment(struct translation *t, unsigned n, unsigned attr)
+{
+    int32_t seg = (int32_t)(offsetof(struct bt, c.x.seg) + n * sizeof(struct x86_seg));
+
+    _Static_assert(offsetof(struct x86_seg, selector) == offsetof(struct x86_seg, attr) + 2,
+                   "the two are stored as one");
+    emit_shift_imm(&t->e, false, 4, t->s0, 16); /* shl */
+    emit_alu_imm(&t->e, false, ALU_N_OR, t->s0,
+                 (int32_t)(attr | X86_ATTR_G | X86_ATTR_P | X86_ATTR_S | X86_ATTR_WRITE |
+                           X86_ATTR_ACCESSED));
+    emit_mem(&t->e, false, OP_STORE, t->s0, vcpu_at(seg + (int32_t)offsetof(struct x86_seg, attr)));
+    emit_store_imm(&t->e, false, vcpu_at(seg + (int32_t)offsetof(struct x86_seg, limit)), -1);
+    emit_store_imm(&t->e, true, vcpu_at(seg + (int32_t)offsetof(struct x86_seg, base)), 0);
+}
+
+/* CS and SS as SYSCALL and SYSRET load them (SDM volume 2): from the 16 bits of STAR at FIELD, CS
+ * with CS_MORE and SS with 8 added to the selector; LEVEL is the new CPL and its RPL. */
+static void emit_flat_segments(struct translation *t, unsigned field, unsigned cs_more,
+                               unsigned level)
+{
+    unsigned dpl = level << X86_ATTR_DPL_SHIFT;
+    struct operand star = VCPU(c.x.star);
+
+    star.disp += (int32_t)field;
+    for (unsigned ss = 0; ss < 2; ss++) {
+        emit_mem(&t->e, false, OP_LOAD_ZX16, t->s0, star);
+        emit_alu_imm(&t->e, false, ALU_N_ADD, t->s0, ss ? 8 : (int32_t)cs_more);
+        if (level)
+            emit_alu_imm(&t->e, false, ALU_N_OR, t->s0, (int32_t)level);
+        else
+            emit_alu_imm(&t->e, false, ALU_N_AND, t->s0, 0xFFFC);
+        emit_flat_segment(t, ss ? X86_SS : X86_CS,
+                          dpl | (ss ? X86_ATTR_DB : X86_ATTR_CODE | X86_ATTR_L));
+    }
+}
+
+/* From one level to the other; what is in s0 survives. */
+static void emit_other_level(struct translation *t)
+{
+    emit_alu_mem_imm(&t->e, false, ALU_N_XOR, vcpu_at(offsetof(struct bt, jump_key) + 4),
+                     (int32_t)(BT_KEY_USER >> 32));
+}
+
+static void emit_need_sce(struct translation *t)
+{
+    flags_clobber(t, X86_FLAGS_STATUS);
+    emit_test_mem_imm(&t->e, VCPU(c.x.efer), X86_EFER_SCE);
+    cold_add_one(t, emit_jcc(&t->e, CC_E));
+}
+
+/* From level 3. TF is 0 where translated code runs; IF at most goes off. */
+static void translate_syscall(struct translation *t, const struct x86_insn *insn)
+{
+    emit_need_sce(t);
+    if (t->bt->c.engine->machine.measure)
+        emit_alu_mem_imm(&t->e, true, ALU_N_ADD, VCPU(c.exits[CAUSE_SYSCALL]), 1);
+    emit_flags_image(t);
+    emit_reg(&t->e, true, OP_LOAD, X86_R11, t->s0);
+    emit_mem(&t->e, true, OP_LOAD, X86_RCX, VCPU(page));
+    emit_mem(&t->e, true, OP_LEA, X86_RCX, at(X86_RCX, t->offset[t->i] + insn->z.length));
+    emit_mem(&t->e, true, OP_LOAD, t->s1, VCPU(c.x.sfmask));
+    emit_reg(&t->e, true, 0xF7, 2, t->s1); /* not */
+    emit_reg(&t->e, true, OP_AND_LOAD, t->s0, t->s1);
+    emit_alu_imm(&t->e, true, ALU_N_OR, t->s0, X86_FLAG_ONE);
+    emit_set_flags(t);
+    emit_flat_segments(t, 4, 0, 0);
+    emit_supervisor(t);
+    emit_other_level(t);
+    emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(c.x.lstar)); /* canonical, as WRMSR sees to it */
+    emit_exit_indirect(t);
+}
+
+/* To 64-bit code. Flags that take more than being stored are a matter for others. */
+static void translate_sysret(struct translation *t)
+{
+    emit_need_sce(t);
+    emit_canonical(t, X86_RCX);
+    emit_reg(&t->e, true, OP_LOAD, t->s0, X86_R11);
+    emit_test_imm(&t->e, t->s0, X86_FLAG_TF | X86_FLAG_RF | X86_FLAG_VM | X86_FLAG_AC);
+    cold_add_one(t, emit_jcc(&t->e, CC_NE));
+    emit_check_masked(t);
+    emit_alu_imm(&t->e, false, ALU_N_AND, t->s0, 0x3C7FD7);
+    emit_alu_imm(&t->e, false, ALU_N_OR, t->s0, X86_FLAG_ONE);
+    emit_set_flags(t);
+    emit_flat_segments(t, 6, 16, 3);
+    emit_load_imm(&t->e, t->s0, MMU_USER);
+    emit_set_context(t);
+    emit_other_level(t);
+    emit_reg(&t->e, true, OP_LOAD, t->s0, X86_RCX);
+    emit_exit_indirect(t);
+}
+
+bool translate_far(struct translation *t, const struct x86_insn *insn)
+{
+    if (insn->z.mnemonic == ZYDIS_MNEMONIC_SYSCALL)
+        translate_syscall(t, insn);
+    else
+        translate_sysret(t);
+    return true;
+}
+
+/* --- The others ------------------------------------------------------------------------------- */
+
+/* RDFSBASE, RDGSBASE, WRFSBASE, WRGSBASE. */
+static void translate_base(struct translation *t, const struct x86_insn *insn)
+{
+    ZydisMnemonic m = insn->z.mnemonic;
+    bool wide = insn->op[0].size == 64;
+    unsigned reg = register_of(insn, 0);
+    unsigned n = m == ZYDIS_MNEMONIC_RDFSBASE || m == ZYDIS_MNEMONIC_WRFSBASE ? X86_FS : X86_GS;
+    int32_t base = (int32_t)(offsetof(struct bt, c.x.seg) + n * sizeof(struct x86_seg) +
+                             offsetof(struct x86_seg, base));
+
+    emit_test_mem_imm(&t->e, VCPU(c.x.cr4), X86_CR4_FSGSBASE);
+    cold_add_one(t, emit_jcc(&t->e, CC_E));
+    if (m == ZYDIS_MNEMONIC_RDFSBASE || m == ZYDIS_MNEMONIC_RDGSBASE) {
+        emit_mem(&t->e, wide, OP_LOAD, reg, vcpu_at(base));
+        return;
+    }
+    if (wide)
+        emit_canonical(t, reg);
+    emit_reg(&t->e, wide, OP_LOAD, t->s0, reg);
+    emit_mem(&t->e, true, OP_STORE, t->s0, vcpu_at(base));
+    emit_mem(&t->e, true, OP_STORE, t->s0,
+             vcpu_at((int32_t)(offsetof(struct bt, c.base) + n * sizeof(uint64_t))));
+}
+
+/* Out of segment and control registers. */
+static void translate_move(struct translation *t, const struct x86_insn *insn)
+{
+    unsigned to = register_of(insn, 0), from = register_of(insn, 1);
+
+    if (class_of(insn, 1) == ZYDIS_REGCLASS_SEGMENT) {
+        emit_mem(&t->e, false, OP_LOAD_ZX16, to,
+                 vcpu_at((int32_t)(offsetof(struct bt, c.x.seg) + from * sizeof(struct x86_seg) +
+                                   offsetof(struct x86_seg, selector))));
+        return;
+    }
+    switch (from) {
+    case 0: emit_mem(&t->e, t->wide, OP_LOAD, to, VCPU(c.x.cr0)); break;
+    case 2: emit_mem(&t->e, t->wide, OP_LOAD, to, VCPU(c.x.cr2)); break;
+    case 3: emit_mem(&t->e, t->wide, OP_LOAD, to, VCPU(c.x.cr3)); break;
+    default: emit_mem(&t->e, t->wide, OP_LOAD, to, VCPU(c.x.cr4)); break;
     }
 }
 
@@ -71,9 +348,12 @@ bool translate_system(struct translation *t, const struct x86_insn *insn)
         emit_alu_mem_imm(&t->e, true, ALU_N_AND, VCPU(c.x.rflags), ~(int32_t)X86_FLAG_IF);
         return true;
     case ZYDIS_MNEMONIC_STI: return translate_sti(t);
+    case ZYDIS_MNEMONIC_STAC: translate_ac(t, true); return true;
+    case ZYDIS_MNEMONIC_CLAC: translate_ac(t, false); return true;
     case ZYDIS_MNEMONIC_SWAPGS: translate_swapgs(t); return true;
     case ZYDIS_MNEMONIC_RDTSC:
     case ZYDIS_MNEMONIC_RDTSCP: translate_rdtsc(t, insn); return true;
-    default: return false;
+    case ZYDIS_MNEMONIC_MOV: translate_move(t, insn); return true;
+    default: translate_base(t, insn); return true;
     }
 }

@@ -182,6 +182,39 @@ static bool translate_mxcsr(struct translation *t, const struct x86_insn *insn)
     }
 }
 
+/* BT and its kin with a bit that a register names, which may lie far from the operand: the host's
+ * own finds its place as the guest's does, from where the operand would be if the place's page were
+ * all there is. */
+static bool translate_bit_string(struct translation *t, const struct x86_insn *insn)
+{
+    const struct flow *f = &t->flow[t->i];
+    const struct address place = {X86_NONE, X86_NONE, 0, X86_DS, false, true, 0};
+    unsigned bits = insn->op[0].size, shift = (unsigned)__builtin_ctz(bits);
+    unsigned bit = register_of(insn, 1);
+    struct address a;
+
+    if (!t->wide || bits == 16 || memory_operand(t, insn) != 0 || !address_of(t, t->i, 0, &a))
+        return false;
+    flags_clobber(t, live_before(f));
+    emit_address(t, &a, t->s0);
+    emit_reg(&t->e, true, bits == 64 ? OP_LOAD : OP_MOVSXD, t->s1, bit);
+    emit_shift_imm(&t->e, true, 7, t->s1, shift); /* sar */
+    emit_mem(&t->e, true, OP_LEA, t->s0,
+             (struct operand){(uint8_t)t->s0, (uint8_t)t->s1, (uint8_t)(shift - 3), 0, 0});
+    emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(target));
+    emit_mem(&t->e, true, OP_LEA, t->s1,
+             emit_check(t, &place, bits / 8, insn->z.mnemonic != ZYDIS_MNEMONIC_BT, 1));
+    emit_mem(&t->e, true, OP_SUB_LOAD, t->s1, VCPU(target));
+    emit_address(t, &a, t->s0);
+    emit_reg(&t->e, true, OP_ADD_LOAD, t->s1, t->s0);
+    if (flags_input(f))
+        flags_need(t);
+    if (!emit_insn(&t->e, insn, true, at(t->s1, 0)))
+        return false;
+    t->flags = FLAGS_HOST;
+    return true;
+}
+
 /* Instructions that may unmask x87 exceptions, or show where the last instruction was. */
 static bool is_x87_control(const struct x86_insn *insn)
 {
@@ -197,15 +230,15 @@ static bool is_x87_control(const struct x86_insn *insn)
 
 /* --- Stack ----------------------------------------------------------------------------------- */
 
-static const struct address top_address = {X86_RSP, X86_NONE, 0, X86_DS, false, 0};
-static const struct address frame_address = {X86_RBP, X86_NONE, 0, X86_DS, false, 0};
+const struct address top_address = {X86_RSP, X86_NONE, 0, X86_DS, false, false, 0};
+static const struct address frame_address = {X86_RBP, X86_NONE, 0, X86_DS, false, false, 0};
 
-static void emit_move_sp(struct translation *t, int32_t delta)
+void emit_move_sp(struct translation *t, int32_t delta)
 {
     emit_mem(&t->e, t->wide, OP_LEA, X86_RSP, at(X86_RSP, delta));
 }
 
-static unsigned register_of(const struct x86_insn *insn, unsigned i)
+unsigned register_of(const struct x86_insn *insn, unsigned i)
 {
     return (unsigned)ZydisRegisterGetId(insn->op[i].reg.value);
 }
@@ -242,8 +275,7 @@ static struct operand emit_check_push(struct translation *t)
     return at(t->s1, 0);
 }
 
-/* REG = what stands at A on the stack. */
-static void emit_load_slot(struct translation *t, const struct address *a, unsigned reg)
+void emit_load_slot(struct translation *t, const struct address *a, unsigned reg)
 {
     struct operand place = emit_check(t, a, slot_size(t), false, 1);
 
@@ -286,20 +318,9 @@ static bool translate_push(struct translation *t, const struct x86_insn *insn)
     return true;
 }
 
-/* PUSHFQ and PUSHFD: RFLAGS is put together from what is in memory (see flags_get). */
 static void translate_pushf(struct translation *t)
 {
-    emit_mem(&t->e, false, OP_LOAD_ZX16, t->s0, VCPU(c.cc));
-    emit_reg(&t->e, false, OP_LOAD, t->s1, t->s0);
-    emit_shift_imm(&t->e, false, 5, t->s0, 8); /* shr */
-    emit_alu_imm(&t->e, false, ALU_N_AND, t->s0, 0xD5);
-    emit_alu_imm(&t->e, false, ALU_N_AND, t->s1, 1);
-    emit_shift_imm(&t->e, false, 4, t->s1, 11); /* shl */
-    emit_reg(&t->e, false, OP_OR_LOAD, t->s0, t->s1);
-    emit_mem(&t->e, false, OP_LOAD, t->s1, VCPU(c.x.rflags));
-    emit_alu_imm(&t->e, false, ALU_N_AND, t->s1,
-                 ~(int32_t)(X86_FLAGS_STATUS | X86_FLAG_RF | X86_FLAG_VM));
-    emit_reg(&t->e, false, OP_OR_LOAD, t->s0, t->s1);
+    emit_flags_image(t);
     emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(target));
     emit_push_target(t);
 }
@@ -314,6 +335,12 @@ static bool translate_stack(struct translation *t, const struct x86_insn *insn)
         t->keeps_s1 = false;
         flags_clobber(t, live_before(&t->flow[t->i]));
         translate_pushf(t);
+        return true;
+    case ZYDIS_MNEMONIC_POPFD:
+    case ZYDIS_MNEMONIC_POPFQ:
+        t->keeps_s1 = false;
+        flags_clobber(t, live_before(&t->flow[t->i]));
+        translate_popf(t);
         return true;
     case ZYDIS_MNEMONIC_POP:
         if (!is_word_register(t, insn, 0))
@@ -335,9 +362,7 @@ static bool translate_stack(struct translation *t, const struct x86_insn *insn)
 
 /* --- Branches -------------------------------------------------------------------------------- */
 
-/* A target that is not canonical faults at the branch. What gets past this cannot be mistaken for
- * another address space's in the jump table either. */
-static void emit_canonical(struct translation *t, unsigned target)
+void emit_canonical(struct translation *t, unsigned target)
 {
     if (!t->wide)
         return;
@@ -402,23 +427,42 @@ static void translate_return(struct translation *t, const struct x86_insn *insn)
     emit_exit_indirect(t);
 }
 
-/* Jcc. A jump ahead within the region is one; a jump back is a jump around the way back, which
- * looks for requests. */
+/* A jump to be made if INSN's condition holds, or if it does NOT. */
+static uint8_t *emit_conditional(struct translation *t, const struct x86_insn *insn, bool not )
+{
+    /* jrcxz over a jump that jumps over the jump to be made; or over that one itself. */
+    static const uint8_t if_zero[] = {0xE3, 2, 0xEB, 5}, if_not_zero[] = {0xE3, 5};
+
+    switch (insn->z.mnemonic) {
+    case ZYDIS_MNEMONIC_LOOP:
+    case ZYDIS_MNEMONIC_JRCXZ:
+        if ((insn->z.mnemonic == ZYDIS_MNEMONIC_JRCXZ) != not )
+            emit_bytes(&t->e, if_zero, sizeof(if_zero));
+        else
+            emit_bytes(&t->e, if_not_zero, sizeof(if_not_zero));
+        return emit_jmp(&t->e);
+    default: return emit_jcc(&t->e, (insn->z.opcode & 15u) ^ not );
+    }
+}
+
+/* Jcc, LOOP and JRCXZ. A jump ahead within the region is one; a jump back is a jump around the way
+ * back, which looks for requests. */
 static void translate_condition(struct translation *t, const struct x86_insn *insn, int64_t target)
 {
-    unsigned condition = insn->z.opcode & 15;
     uint32_t live = t->flow[t->i].live_after;
     struct part *p = region_part(t, target);
 
     t->keeps_s1 = true;
     flags_need(t);
+    if (insn->z.mnemonic == ZYDIS_MNEMONIC_LOOP)
+        emit_mem(&t->e, true, OP_LEA, X86_RCX, at(X86_RCX, -1));
     if (!p) {
         flags_leave(t, live);
-        cold_add_target(t, emit_jcc(&t->e, condition), COLD_BRANCH, target);
+        cold_add_target(t, emit_conditional(t, insn, false), COLD_BRANCH, target);
     } else if (!p->code) {
-        cold_add_target(t, emit_jcc(&t->e, condition), COLD_PART, p - t->part);
+        cold_add_target(t, emit_conditional(t, insn, false), COLD_PART, p - t->part);
     } else {
-        uint8_t *around = emit_jcc(&t->e, condition ^ 1);
+        uint8_t *around = emit_conditional(t, insn, true);
         enum flags_place flags = t->flags;
 
         emit_goto(t, target, live);
@@ -455,11 +499,15 @@ static bool translate_branch(struct translation *t, const struct x86_insn *insn)
         return true;
     case ZYDIS_MNEMONIC_RET: translate_return(t, insn); return true;
     case ZYDIS_MNEMONIC_LOOP:
+    case ZYDIS_MNEMONIC_JRCXZ:
+        if (!t->wide || insn->z.address_width != 64)
+            return false;
+        translate_condition(t, insn, target);
+        return true;
     case ZYDIS_MNEMONIC_LOOPE:
     case ZYDIS_MNEMONIC_LOOPNE:
     case ZYDIS_MNEMONIC_JCXZ:
-    case ZYDIS_MNEMONIC_JECXZ:
-    case ZYDIS_MNEMONIC_JRCXZ: return false;
+    case ZYDIS_MNEMONIC_JECXZ: return false;
     default: translate_condition(t, insn, target); return true;
     }
 }
@@ -470,15 +518,18 @@ static bool translate_integer(struct translation *t, const struct x86_insn *insn
 {
     switch (insn->z.mnemonic) {
     case ZYDIS_MNEMONIC_LEA: return translate_lea(t, insn);
+    case ZYDIS_MNEMONIC_CLD:
+    case ZYDIS_MNEMONIC_STD: translate_direction(t, insn); return true;
     case ZYDIS_MNEMONIC_DIV: return translate_divide(t, insn, false);
     case ZYDIS_MNEMONIC_IDIV: return translate_divide(t, insn, true);
     case ZYDIS_MNEMONIC_BT:
     case ZYDIS_MNEMONIC_BTS:
     case ZYDIS_MNEMONIC_BTR:
-    case ZYDIS_MNEMONIC_BTC: /* with a register, the bit may lie outside the operand */
-        return !(insn->op[0].type == ZYDIS_OPERAND_TYPE_MEMORY &&
-                 insn->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER) &&
-               translate_copy(t, insn);
+    case ZYDIS_MNEMONIC_BTC:
+        if (insn->op[0].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+            insn->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER)
+            return translate_bit_string(t, insn);
+        return translate_copy(t, insn);
     case ZYDIS_MNEMONIC_NOP:
     case ZYDIS_MNEMONIC_PREFETCH:
     case ZYDIS_MNEMONIC_PREFETCHW:
@@ -488,8 +539,6 @@ static bool translate_integer(struct translation *t, const struct x86_insn *insn
     case ZYDIS_MNEMONIC_PREFETCHT1:
     case ZYDIS_MNEMONIC_PREFETCHT2: return true;
     case ZYDIS_MNEMONIC_PAUSE: /* the interpreter gives the core away */
-    case ZYDIS_MNEMONIC_CLD:   /* the host's DF stays 0 */
-    case ZYDIS_MNEMONIC_STD:
     case ZYDIS_MNEMONIC_CLFLUSH:
     case ZYDIS_MNEMONIC_CLFLUSHOPT:
     case ZYDIS_MNEMONIC_CLWB:
@@ -539,6 +588,7 @@ static bool translate_insn(struct translation *t, const struct x86_insn *insn)
     case X86_CLASS_BRANCH: return translate_branch(t, insn);
     case X86_CLASS_STRING: return translate_string(t, insn);
     case X86_CLASS_SYSTEM: return translate_system(t, insn);
+    case X86_CLASS_FAR: return translate_far(t, insn);
     default: return false;
     }
 }
@@ -589,7 +639,7 @@ static void emit_part(struct translation *t, struct part *p)
             group_forget(t);
         else
             group_after(t, t->keeps_s1);
-        if (insn->info->class == X86_CLASS_BRANCH)
+        if (insn->info->class == X86_CLASS_BRANCH || insn->info->class == X86_CLASS_FAR)
             return;
     }
     if (t->e.full)

@@ -24,10 +24,24 @@ static inline uint32_t live_before(const struct flow *f)
 /* --- translate.c ----------------------------------------------------------------------------- */
 
 bool copy_as_is(struct translation *t, const struct x86_insn *insn);
+/* The general-purpose register that operand I is. */
+unsigned register_of(const struct x86_insn *insn, unsigned i);
+/* The top of the stack; REG = what stands at A, a slot of the stack; RSP += DELTA. */
+extern const struct address top_address;
+void emit_load_slot(struct translation *t, const struct address *a, unsigned reg);
+void emit_move_sp(struct translation *t, int32_t delta);
+/* A target that is not canonical faults at the branch. What gets past this cannot be mistaken for
+ * another address space's in the jump table either. Clobbers s1. */
+void emit_canonical(struct translation *t, unsigned target);
 
 /* --- system.c, string.c ----------------------------------------------------------------------- */
 
+/* s0 = RFLAGS as PUSHF shows it; the status flags are in memory. */
+void emit_flags_image(struct translation *t);
+void translate_popf(struct translation *t);
+void translate_direction(struct translation *t, const struct x86_insn *insn);
 /* False, as with all of these functions: leave it to the interpreter. */
+bool translate_far(struct translation *t, const struct x86_insn *insn);
 bool translate_system(struct translation *t, const struct x86_insn *insn);
 bool translate_string(struct translation *t, const struct x86_insn *insn);
 
