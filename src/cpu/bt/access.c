@@ -103,9 +103,7 @@ void emit_address(struct translation *t, const struct address *a, unsigned reg)
 
 void emit_address_base(struct translation *t, const struct address *a)
 {
-    if (!t->wide)
-        emit_address_32(t, a, t->s0);
-    else if (a->made)
+    if (a->made)
         emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(target));
     else if (a->rip)
         emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(page));
@@ -148,7 +146,8 @@ static struct operand addend_of(const struct translation *t, const struct known 
     return vcpu_at((int32_t)offsetof(struct bt, addend) + (int32_t)(k - t->known) * 8);
 }
 
-/* s1 = the addend for A and for what is done later with the same registers. */
+/* s1 = the addend for A and for what is done later with the same registers. In 32-bit code a sum of
+ * registers may wrap between two accesses, so there s1 is the host's address of the first byte. */
 static void emit_search(struct translation *t, const struct address *a, unsigned size, bool write)
 {
     int32_t entries = (int32_t)offsetof(struct mmu_table, entry[write ? MMU_WRITE : MMU_READ]);
@@ -164,8 +163,12 @@ static void emit_search(struct translation *t, const struct address *a, unsigned
     emit_alu_imm(&t->e, true, ALU_N_CMP, t->s0, MEM_PAGE_SIZE - (int32_t)(k->high - k->low));
     cold_add_fill(t, emit_jcc(&t->e, CC_A), a, size, k, retry);
     emit_mem(&t->e, true, OP_LOAD, t->s1, table_at_index(t->s1, entries + 8));
-    if (t->wide && a->segment != X86_DS)
+    if (!t->wide) {
+        emit_address(t, &low, t->s0);
+        emit_reg(&t->e, true, OP_ADD_LOAD, t->s1, t->s0);
+    } else if (a->segment != X86_DS) {
         emit_mem(&t->e, true, OP_ADD_LOAD, t->s1, segment_base(a));
+    }
     if (k->saved)
         emit_mem(&t->e, true, OP_STORE, t->s1, addend_of(t, k));
 }
@@ -190,10 +193,8 @@ struct operand emit_check(struct translation *t, const struct address *a, unsign
         emit_mem(&t->e, true, OP_LOAD, t->s1, addend_of(t, k));
         t->held = k;
     }
-    if (!t->wide) {
-        emit_address_32(t, a, t->s0);
-        return at_index(t->s0, t->s1, 0);
-    }
+    if (!t->wide)
+        return at(t->s1, (int32_t)(a->disp - t->held->low));
     if (!a->rip && !a->made && a->index == X86_NONE)
         return a->base == X86_NONE ? at(t->s1, a->disp) : at_index(a->base, t->s1, a->disp);
     emit_address_base(t, a);

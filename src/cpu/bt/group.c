@@ -221,7 +221,7 @@ static void plan(const struct translation *t, struct known *k)
                 return; /* that one's check will do better */
             if (!extend(k, &list[i], moved))
                 return;
-            k->saved |= others > 0 || !t->wide; /* there, s1 rarely lasts */
+            k->saved |= others > 0;
         }
         if (!moves(t, n, &k->a, &by) || abs(moved + by) > 4 * GROUP_SPAN)
             return;

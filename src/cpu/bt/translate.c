@@ -259,20 +259,14 @@ static bool is_addressed(const struct x86_insn *insn, unsigned i)
            insn->op[i].mem.type == ZYDIS_MEMOP_TYPE_MEM;
 }
 
-/* Where a push goes; s0 is free then. */
+/* Where a push goes. */
 static struct operand emit_check_push(struct translation *t)
 {
     unsigned size = slot_size(t);
     struct address a = top_address;
-    struct operand place;
 
     a.disp = -(int32_t)size;
-    place = emit_check(t, &a, size, true, 1);
-    if (place.base != t->s0)
-        return place;
-    t->held = NULL;
-    emit_mem(&t->e, true, OP_LEA, t->s1, place);
-    return at(t->s1, 0);
+    return emit_check(t, &a, size, true, 1);
 }
 
 void emit_load_slot(struct translation *t, const struct address *a, unsigned reg)
