@@ -172,6 +172,50 @@ static void fetch(void)
     second_page(PT_P | PT_W);
 }
 
+/* Runs the code at EDGE - 4 often, by the kernel or a user; whether it returned VALUE each time. */
+static bool often(bool by_user, u32 value)
+{
+    word (*code)(word) = (word(*)(word))(EDGE - 4);
+    bool all = true;
+
+    for (unsigned i = 0; i < 300; i++)
+        all &= (by_user ? user(code, 0)->f.ax : code(0)) == value;
+    return all;
+}
+
+/* An instruction across the edge in code that is hot, while what is behind the edge changes. */
+static void fetch_often(bool by_user)
+{
+    static const u8 code[] = {0x90, 0x90, 0xB8, 1, 2, 3, 4, 0xC3}; /* nop; nop; mov eax, imm; ret */
+    const char *who = by_user ? "a user" : "the kernel";
+    u64 bits = PT_P | PT_W | (by_user ? PT_U : 0);
+    u8 *third = alloc_pages(1, PAGE);
+
+    memcpy(first + PAGE - 4, code, 4);
+    memcpy(second, code + 4, 4);
+    memcpy(third, code + 4, 4);
+    first_page(bits);
+    second_page(bits);
+    check(often(by_user, 0x04030201), "an instruction of %s's across the edge, often", who);
+    second[0] = 0x12;
+    check(often(by_user, 0x04031201), "the same for %s when its second page is written", who);
+    first[PAGE - 1] = 0x11;
+    check(often(by_user, 0x04031211), "the same for %s when its first page is written", who);
+    entry_write(&space, EDGE, 1, (word)third | bits);
+    invlpg((void *)EDGE);
+    check(often(by_user, 0x04030211), "the same for %s when its second page is another one", who);
+    second[1] = 0x14;
+    check(often(by_user, 0x04030211), "the same for %s when the one that was is written", who);
+    second_page(bits);
+    check(often(by_user, 0x04141211), "the same for %s when the first is back", who);
+    second_page(0);
+    rt_page_faulted(by_user ? user((word(*)(word))(EDGE - 4), 0) : TRAP(often(false, 0)), EDGE,
+                    (has(F_NX) ? PFE_I : 0) | (by_user ? PFE_U : 0),
+                    "the same for %s when the second page is missing", who);
+    first_page(PT_P | PT_W);
+    second_page(PT_P | PT_W);
+}
+
 /* TEXT uses the non-canonical address HOLE + OFFSET, in %0, through the stack segment. */
 #define stack_faults(text, offset, name)                                                           \
     do {                                                                                           \
@@ -314,6 +358,8 @@ void test(void)
     crossing();
     always_write();
     fetch();
+    fetch_often(false);
+    fetch_often(true);
     canonical();
     alignment();
     implicit();

@@ -154,6 +154,11 @@ struct translation {
     uint16_t index[MEM_PAGE_SIZE]; /* 1 + instruction at an offset; or AHEAD | flags live there */
     uint16_t leader[REGION_MAX];   /* 1 + part that the instruction starts */
     bool joined[REGION_MAX];       /* by more ways than one, or from outside */
+    struct {
+        unsigned insn; /* 1 + the one instruction that ends in the next page; 0: none */
+        uint64_t gpa;  /* of that page */
+        uint32_t generation;
+    } beyond;
     struct part part[PARTS_MAX];
     struct flow flow[REGION_MAX];
     uint16_t offset[REGION_MAX]; /* in the page */

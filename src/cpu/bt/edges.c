@@ -79,6 +79,29 @@ static void emit_validate(struct translation *t, unsigned offset)
     cold_add_target(t, emit_jcc(&t->e, CC_NE), COLD_STALE, offset);
 }
 
+void emit_check_beyond(struct translation *t)
+{
+    int32_t entries = (int32_t)offsetof(struct mmu_table, entry[MMU_EXEC]);
+
+    flags_clobber(t, live_before(&t->flow[t->i]));
+    t->held = NULL;
+    emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(page));
+    emit_mem(&t->e, true, OP_LEA, t->s0, at(t->s0, MEM_PAGE_SIZE));
+    emit_rorx32(&t->e, t->s1, t->s0, MEM_PAGE_SHIFT - 4);
+    emit_alu_imm(&t->e, false, ALU_N_AND, t->s1, (MMU_TLB_SIZE - 1) << 4);
+    emit_mem(&t->e, true, OP_ADD_LOAD, t->s0, table_at_index(t->s1, entries)); /* 0: this page */
+    cold_add_one(t, emit_jcc(&t->e, CC_NE));
+    /* An entry for code leads to the guest physical address. */
+    emit_mem(&t->e, true, OP_LOAD, t->s0, table_at_index(t->s1, entries + 8));
+    emit_mem(&t->e, true, OP_ADD_LOAD, t->s0, VCPU(page));
+    emit_load_imm(&t->e, t->s1, t->beyond.gpa - MEM_PAGE_SIZE);
+    emit_reg(&t->e, true, OP_CMP_LOAD, t->s0, t->s1);
+    cold_add_one(t, emit_jcc(&t->e, CC_NE));
+    emit_load_imm(&t->e, t->s0, (uintptr_t)bt_generation(t->bt, t->beyond.gpa));
+    emit_alu_mem_imm(&t->e, false, ALU_N_CMP, at(t->s0, 0), (int32_t)t->beyond.generation);
+    cold_add_one(t, emit_jcc(&t->e, CC_NE));
+}
+
 /* Are the register files that the region needs in the host's registers? */
 static void emit_files(struct translation *t, unsigned offset)
 {

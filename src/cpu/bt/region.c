@@ -72,10 +72,38 @@ static uint64_t gpa_of(const struct translation *t, unsigned offset)
 }
 
 /* Whether the interpreter has executed the code behind a branch. Where it translates what it has
- * not executed before, that says nothing. */
+ * not executed before, that says nothing; nor does it of an instruction across two pages. */
 static bool has_run(const struct translation *t, unsigned offset)
 {
-    return t->bt->switches.heat < 2 || interp_has_run(&t->bt->c, gpa_of(t, offset));
+    return t->bt->switches.heat < 2 || offset > MEM_PAGE_SIZE - X86_LENGTH_MAX ||
+           interp_has_run(&t->bt->c, gpa_of(t, offset));
+}
+
+/* Decodes an instruction that begins at OFFSET and ends in the next virtual page, where that is
+ * mapped now. Returns 0 if nobody knows. */
+static int decode_across(struct translation *t, unsigned offset, struct x86_insn *insn)
+{
+    struct vcpu *c = &t->bt->c;
+    uint64_t next = ALIGN_DOWN(c->x.reg[X86_RIP], MEM_PAGE_SIZE) + MEM_PAGE_SIZE, gpa;
+    unsigned first = MEM_PAGE_SIZE - offset;
+    uint8_t bytes[X86_LENGTH_MAX];
+    const uint8_t *page;
+    int length;
+
+    if (t->beyond.insn || !interp_code_peek(c, next, &gpa))
+        return 0;
+    page = mem_page(c->mem, gpa >> MEM_PAGE_SHIFT);
+    if (!page)
+        return 0;
+    interp_watch_code(c, gpa, X86_LENGTH_MAX);
+    t->beyond.gpa = gpa;
+    t->beyond.generation = atomic_load(bt_generation(t->bt, gpa));
+    memcpy(bytes, t->page + offset, first);
+    memcpy(bytes + first, page, sizeof(bytes) - first);
+    length = x86_decode(code_size(t), false, bytes, sizeof(bytes), insn);
+    if (length > 0)
+        t->beyond.insn = t->count + 1;
+    return length;
 }
 
 /* Takes in the instruction at OFFSET. */
@@ -88,6 +116,8 @@ static bool take(struct translation *t, unsigned offset)
     if (t->count == t->bt->switches.region_max)
         return false;
     length = x86_decode(code_size(t), false, t->page + offset, MEM_PAGE_SIZE - offset, insn);
+    if (length == 0)
+        length = decode_across(t, offset, insn);
     if (length <= 0 || !t->bt->c.engine->machine.model.feature[insn->feature])
         return false;
     flow_of(insn, flow);
@@ -308,15 +338,20 @@ static void choose_scratch(struct translation *t)
 /* Whether the bytes are still those that were decoded. */
 static bool unchanged(const struct translation *t)
 {
-    for (unsigned i = 0; i < t->count; i++)
-        if (memcmp(t->page + t->offset[i], t->insn[i].bytes, t->insn[i].z.length) != 0)
+    for (unsigned i = 0; i < t->count; i++) {
+        unsigned length = t->insn[i].z.length, here = MIN(length, MEM_PAGE_SIZE - t->offset[i]);
+
+        /* What is beyond has been read after the announcement. */
+        if (memcmp(t->page + t->offset[i], t->insn[i].bytes, here) != 0)
             return false;
+    }
     return true;
 }
 
 bool region_find(struct translation *t)
 {
     memset(t->index, 0, sizeof(t->index));
+    t->beyond.insn = 0;
     t->registers = 1u << X86_RAX | 1u << X86_RCX | 1u << X86_RDX | 1u << X86_RSP;
     t->wide = in_64(&t->bt->c);
     t->page = mem_page(t->bt->c.mem, t->gpa >> MEM_PAGE_SHIFT);

@@ -617,6 +617,8 @@ static void emit_part(struct translation *t, struct part *p)
         unsigned colds = t->colds;
 
         t->keeps_s1 = false;
+        if (t->beyond.insn == t->i + 1)
+            emit_check_beyond(t);
         if (!translate_insn(t, insn)) {
             t->e.at = start; /* whatever it began */
             t->colds = colds;

@@ -109,6 +109,9 @@ void cold_add_fill(struct translation *t, uint8_t *jump, const struct address *a
                    const struct known *k, const uint8_t *retry);
 void cold_add_one(struct translation *t, uint8_t *jump);
 void cold_add_target(struct translation *t, uint8_t *jump, enum cold_kind kind, int64_t target);
+/* In front of an instruction that ends in the next page: is that still mapped where it was, and
+ * unchanged? If not, the instruction is left to others. */
+void emit_check_beyond(struct translation *t);
 void emit_cold(struct translation *t);
 
 #endif

@@ -39,6 +39,8 @@ void interp_execute_one(struct vcpu *c);
 bool interp_fill(struct vcpu *c, uint64_t linear, unsigned size, bool write);
 /* The guest physical address of the instruction at X86_RIP. Raises what fetching it raises. */
 uint64_t interp_code_gpa(struct vcpu *c);
+/* Where code at LINEAR is, if the software TLB knows. */
+bool interp_code_peek(const struct vcpu *c, uint64_t linear, uint64_t *gpa);
 /* Whether the code at GPA has been executed here in the present mode, and has not changed since. */
 bool interp_has_run(const struct vcpu *c, uint64_t gpa);
 /* From now on writes to [GPA, GPA + SIZE), which lies in one page of RAM, move the page's

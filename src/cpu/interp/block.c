@@ -247,9 +247,14 @@ static uint64_t code_linear(struct vcpu *c, uint64_t rip)
     return (uint32_t)(c->x.seg[X86_CS].base + rip);
 }
 
+static enum mmu_context fetch_context(const struct vcpu *c)
+{
+    return cpl(c) == 3 ? MMU_USER : MMU_SUPER;
+}
+
 static uint64_t fetch_gpa(struct vcpu *c, uint64_t linear)
 {
-    enum mmu_context context = cpl(c) == 3 ? MMU_USER : MMU_SUPER;
+    enum mmu_context context = fetch_context(c);
     const struct mmu_entry *entry = mmu_entry(c->mmu.table[context], MMU_EXEC, linear);
     struct mmu_page page;
     unsigned before;
@@ -549,6 +554,14 @@ struct block *block_find(struct vcpu *c)
         return straddling_block(c, rip, linear, gpa);
     *entry = (struct jump_entry){linear, key, b};
     return b;
+}
+
+bool interp_code_peek(const struct vcpu *c, uint64_t linear, uint64_t *gpa)
+{
+    const struct mmu_entry *entry = mmu_entry(c->mmu.table[fetch_context(c)], MMU_EXEC, linear);
+
+    *gpa = linear + entry->addend;
+    return mmu_hit(entry, linear, 1);
 }
 
 uint64_t interp_code_gpa(struct vcpu *c)
