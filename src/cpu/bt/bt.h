@@ -190,6 +190,7 @@ struct bt {
 
     uint64_t page;                    /* of the code that runs, a virtual address */
     uint64_t jump_key;                /* level, code size and address space, in bits 63:48 */
+    uint64_t level_key[2];            /* what it is for a supervisor, and for a user */
     const _Atomic uint32_t *requests; /* the port's */
     uint64_t address; /* BT_FILL: the access's; or where to go while registers are traded */
     uint64_t target;  /* of a branch, kept while the return address is pushed; see address.made */
@@ -248,9 +249,6 @@ static inline struct bt *bt_of(struct vcpu *c)
 {
     return (struct bt *)c;
 }
-
-/* In jump_key: the level is a user's. */
-#define BT_KEY_USER (1ULL << 61)
 
 /* live.c: what INSN by itself does; and what is live at OFFSET of PAGE, which holds code of this
  * size, by a look at the next PEEK_BYTES there. */

@@ -129,17 +129,23 @@ static bool want_files(struct bt *bt, unsigned files)
     return true;
 }
 
-/* Address space, level and code size, as they stand in jump_key. */
-static uint64_t present_key(const struct bt *bt)
+/* What jump_key is at a level: address space, level and code size. */
+static uint64_t key_of(const struct bt *bt, bool user)
 {
-    return ((uint64_t)bt->c.mmu.space | (uint64_t)!in_64(&bt->c) << 14) << 48 |
-           (bt->c.context == MMU_USER ? BT_KEY_USER : 0);
+    return ((uint64_t)bt->c.mmu.space | (uint64_t)user << 12 | (uint64_t)!in_64(&bt->c) << 14)
+           << 48;
 }
 
-/* Takes over the present address space. */
-static void set_space(struct bt *bt)
+/* Takes over the present address space; of both levels, because translated code goes from one to
+ * the other. Returns whether it is another one for the code under way. */
+static bool set_space(struct bt *bt)
 {
-    bt->jump_key = present_key(bt);
+    uint64_t before = bt->jump_key;
+
+    for (unsigned user = 0; user < 2; user++)
+        bt->level_key[user] = key_of(bt, user);
+    bt->jump_key = bt->level_key[bt->c.context == MMU_USER];
+    return bt->jump_key != before;
 }
 
 static void remember(struct bt *bt, uint64_t rip, const void *code)
@@ -217,9 +223,8 @@ static const void *run_one(struct bt *bt, uint32_t index)
 
     bt->link_site = 0;
     interp_execute_one(&bt->c);
-    if (!code || clears != bt->clears || bt->c.x.reg[X86_RIP] != next || is_due(&bt->c) ||
-        present_key(bt) != bt->jump_key || unmaps != bt->unmaps || !can_run(bt) ||
-        !want_files(bt, site->files))
+    if (set_space(bt) || !code || clears != bt->clears || bt->c.x.reg[X86_RIP] != next ||
+        is_due(&bt->c) || unmaps != bt->unmaps || !can_run(bt) || !want_files(bt, site->files))
         return NULL;
     return code;
 }

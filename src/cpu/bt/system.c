@@ -190,11 +190,12 @@ static void emit_flat_segments(struct translation *t, unsigned field, unsigned c
     }
 }
 
-/* From one level to the other; what is in s0 survives. */
-static void emit_other_level(struct translation *t)
+/* On at the other level, at the address in s0. */
+static void emit_go_to_level(struct translation *t, bool user)
 {
-    emit_alu_mem_imm(&t->e, false, ALU_N_XOR, vcpu_at(offsetof(struct bt, jump_key) + 4),
-                     (int32_t)(BT_KEY_USER >> 32));
+    emit_mem(&t->e, true, OP_LOAD, t->s1, VCPU(level_key[user]));
+    emit_mem(&t->e, true, OP_STORE, t->s1, VCPU(jump_key));
+    emit_exit_indirect(t);
 }
 
 static void emit_need_sce(struct translation *t)
@@ -221,9 +222,8 @@ static void translate_syscall(struct translation *t, const struct x86_insn *insn
     emit_set_flags(t);
     emit_flat_segments(t, 4, 0, 0);
     emit_supervisor(t);
-    emit_other_level(t);
     emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(c.x.lstar)); /* canonical, as WRMSR sees to it */
-    emit_exit_indirect(t);
+    emit_go_to_level(t, false);
 }
 
 /* To 64-bit code. Flags that take more than being stored are a matter for others. */
@@ -241,9 +241,8 @@ static void translate_sysret(struct translation *t)
     emit_flat_segments(t, 6, 16, 3);
     emit_load_imm(&t->e, t->s0, MMU_USER);
     emit_set_context(t);
-    emit_other_level(t);
     emit_reg(&t->e, true, OP_LOAD, t->s0, X86_RCX);
-    emit_exit_indirect(t);
+    emit_go_to_level(t, true);
 }
 
 bool translate_far(struct translation *t, const struct x86_insn *insn)
