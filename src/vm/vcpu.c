@@ -9,13 +9,29 @@
 #include "x86/dump.h"
 
 #include <errno.h>
+#include <linux/futex.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 /* ---- Sleeping and waking ---- */
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+static void futex(_Atomic uint32_t *word, int operation, uint32_t value)
+{
+    syscall(SYS_futex, word, operation | FUTEX_PRIVATE_FLAG, value, NULL, NULL, 0);
+}
 
 static void wake(void *opaque)
 {
@@ -23,21 +39,34 @@ static void wake(void *opaque)
 
     /* The request is already in port.requests. Either the sleeper sees it after it has announced
      * its sleep, or this sees the announcement. */
-    if (!atomic_load(&cpu->sleeping))
-        return;
-    pthread_mutex_lock(&cpu->lock);
-    pthread_cond_signal(&cpu->woken);
-    pthread_mutex_unlock(&cpu->lock);
+    if (atomic_load(&cpu->sleeping))
+        futex(&cpu->port.requests, FUTEX_WAKE, 1);
 }
 
 static void sleep_until(struct vm_cpu *cpu, uint32_t requests)
 {
-    pthread_mutex_lock(&cpu->lock);
+    uint32_t seen;
+
     atomic_store(&cpu->sleeping, true);
-    while (!(atomic_load(&cpu->port.requests) & requests))
-        pthread_cond_wait(&cpu->woken, &cpu->lock);
+    while (!((seen = atomic_load(&cpu->port.requests)) & requests))
+        futex(&cpu->port.requests, FUTEX_WAIT, seen);
     atomic_store(&cpu->sleeping, false);
-    pthread_mutex_unlock(&cpu->lock);
+}
+
+/* Until something happens to a vCPU that has halted. */
+static void halt(struct vm_cpu *cpu)
+{
+    const struct tracer *tracer = cpu->vm->machine.tracer;
+    uint64_t start = now_ns(), spent;
+
+    sleep_until(cpu, UINT32_MAX);
+    spent = now_ns() - start;
+    cpu->halted_ns += spent;
+    if (trace_on(tracer))
+        tracer->event(tracer->opaque, &(struct trace_event){.kind = TRACE_MONITOR,
+                                                            .cause = CAUSE_HALT,
+                                                            .cpu = cpu->port.id,
+                                                            .ns = spent});
 }
 
 void vm_kick_all(struct vm *vm)
@@ -144,29 +173,6 @@ static void report_crash(struct vm_cpu *cpu)
     free(report);
 }
 
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
-
-static void halt(struct vm_cpu *cpu)
-{
-    const struct tracer *tracer = cpu->vm->machine.tracer;
-    uint64_t start = now_ns();
-
-    sleep_until(cpu, UINT32_MAX);
-    start = now_ns() - start;
-    cpu->halted_ns += start;
-    if (trace_on(tracer))
-        tracer->event(tracer->opaque, &(struct trace_event){.kind = TRACE_MONITOR,
-                                                            .cause = CAUSE_HALT,
-                                                            .cpu = cpu->port.id,
-                                                            .ns = start});
-}
-
 static void run_once(struct vm_cpu *cpu)
 {
     const uint32_t outside = CPU_REQ_INIT | CPU_REQ_SIPI | CPU_REQ_KICK;
@@ -219,16 +225,12 @@ void vm_cpu_init(struct vm *vm, unsigned id)
     cpu->port.id = id;
     cpu->port.wake = wake;
     cpu->port.wake_opaque = cpu;
-    pthread_mutex_init(&cpu->lock, NULL);
-    pthread_cond_init(&cpu->woken, NULL);
 }
 
 void vm_cpu_free(struct vm_cpu *cpu)
 {
     if (cpu->vcpu)
         cpu->vm->ops->vcpu_destroy(cpu->vcpu);
-    pthread_cond_destroy(&cpu->woken);
-    pthread_mutex_destroy(&cpu->lock);
 }
 
 int vm_cpu_start(struct vm_cpu *cpu, struct error *err)

@@ -19,11 +19,9 @@ struct vm_cpu {
     bool started;
     bool wait_sipi; /* only on the vCPU's thread, or while it is parked */
 
-    /* How the thread sleeps in HLT. */
-    pthread_mutex_t lock;
-    pthread_cond_t woken;
+    /* How the thread waits in HLT. */
     _Atomic bool sleeping;
-    uint64_t halted_ns; /* slept while the guest had halted it */
+    uint64_t halted_ns; /* all that it has waited */
 };
 
 struct vm {
