@@ -2,11 +2,13 @@
  * The guest of the lockstep test: programs as compilers make them, one after another, with a HLT at
  * every point where the two machines are compared. Everything is deterministic.
  *
- * It is linked at 10000h and runs in 64-bit mode with 4 KiB pages mapped one to one (interp_rig.h).
+ * It is linked at 10000h and runs with 4 KiB pages mapped one to one (interp_rig.h): in 64-bit
+ * mode, or built for it in 32-bit mode with PAE. FS has an address within HEAP for its base.
  */
 typedef unsigned char u8;
 typedef unsigned int u32;
-typedef unsigned long u64;
+typedef unsigned long long u64;
+typedef unsigned long word; /* as wide as a register */
 
 #define TABLE    ((volatile u64 *)0x4000) /* of the first 2 MiB; see interp_rig.c */
 #define HEAP     ((u8 *)0x80000)
@@ -14,8 +16,19 @@ typedef unsigned long u64;
 #define PAGE     4096
 #define PTE_P    1
 
+/* Descriptor tables as interp_rig.h has them. */
+#ifdef __x86_64__
+#define IDT  0x9000UL
+#define CODE 0x08UL
+#define IRET "iretq"
+#else
+#define IDT  0xA000UL
+#define CODE 0x18UL
+#define IRET "iret"
+#endif
+
 /* Both machines stop here; RAX says where, 0: at the end. */
-static void compare(u64 where)
+static void compare(word where)
 {
     __asm__ volatile("cli; hlt; sti" : : "a"(where) : "memory");
 }
@@ -29,10 +42,10 @@ static u32 random_next(void)
     return random_state ^= random_state << 5;
 }
 
-void *memset(void *to, int value, u64 size);
-void *memcpy(void *to, const void *from, u64 size);
+void *memset(void *to, int value, word size);
+void *memcpy(void *to, const void *from, word size);
 
-void *memset(void *to, int value, u64 size)
+void *memset(void *to, int value, word size)
 {
     void *at = to;
 
@@ -40,7 +53,7 @@ void *memset(void *to, int value, u64 size)
     return to;
 }
 
-void *memcpy(void *to, const void *from, u64 size)
+void *memcpy(void *to, const void *from, word size)
 {
     u8 *d = to;
     const u8 *s = from;
@@ -84,16 +97,16 @@ static void sort(u32 *a, long from, long to, int (*before)(const u32 *, const u3
     }
 }
 
-static u64 ackermann(u64 m, u64 n)
+static word ackermann(word m, word n)
 {
     return !m ? n + 1 : !n ? ackermann(m - 1, 1) : ackermann(m - 1, ackermann(m, n - 1));
 }
 
-static u64 crc(const u8 *bytes, u64 size)
+static u64 crc(const u8 *bytes, word size)
 {
-    u64 value = ~0UL;
+    u64 value = ~0ULL;
 
-    for (u64 i = 0; i < size; i++) {
+    for (word i = 0; i < size; i++) {
         value ^= bytes[i];
         for (int bit = 0; bit < 8; bit++)
             value = value >> 1 ^ (value & 1 ? 0xC96C5795D7870F42 : 0);
@@ -101,18 +114,46 @@ static u64 crc(const u8 *bytes, u64 size)
     return value;
 }
 
+/* The upper half of a product. */
+static word high(word a, word b)
+{
+#ifdef __x86_64__
+    return (word)((unsigned __int128)a * b >> 64);
+#else
+    return (word)((u64)a * b >> 32);
+#endif
+}
+
 static u64 divide_all(void)
 {
     u64 sum = 0;
 
     for (int i = 0; i < 2000; i++) {
-        u64 a = (u64)random_next() << 32 | random_next(), b = random_next() >> random_next() % 31;
+        word a = (word)((u64)random_next() << 32 | random_next());
+        word b = random_next() >> random_next() % 31;
         long c = (long)a, d = (int)random_next() >> random_next() % 31;
 
         sum += b ? a / b ^ a % b : 1;
         sum = sum << 7 | sum >> 57;
-        sum -= d && d != -1 ? (u64)(c / d ^ c % d) : 3;
-        sum += (u64)((unsigned __int128)a * b >> 64);
+        sum -= d && d != -1 ? (word)(c / d ^ c % d) : 3;
+        sum += high(a, b);
+    }
+    return sum;
+}
+
+/* By FS, on both sides of its base. */
+static word relative(void)
+{
+    word sum = 0;
+
+    for (long i = -200; i < 200; i++) {
+        word value;
+
+        __asm__ volatile("add %%fs:(%2), %1; mov %1, %%fs:-4(%2,%2); mov %%fs:64, %0"
+                         : "=&r"(value), "+r"(sum)
+                         : "r"(i * (long)sizeof(word))
+                         : "memory");
+        sum += value;
     }
     return sum;
 }
@@ -191,14 +232,18 @@ static void multiply(float *restrict c, const float *restrict a, const float *re
 
 /* --- Code that is written here --- */
 
-/* mov eax, imm; add rax, rdi; ret, again and again in the same place. */
-static u64 generated(void)
+/* mov eax, imm; add of the argument; ret, again and again in the same place. */
+static word generated(void)
 {
     u8 *code = HEAP + 0x100;
-    u64 sum = 0;
+    word sum = 0;
 
     for (u32 i = 0; i < 300; i++) {
+#ifdef __x86_64__
         const u8 bytes[] = {0xB8, (u8)i, (u8)(i >> 8), 0, 0, 0x48, 0x01, 0xF8, 0xC3};
+#else
+        const u8 bytes[] = {0xB8, (u8)i, (u8)(i >> 8), 0, 0, 0x03, 0x44, 0x24, 0x04, 0xC3};
+#endif
 
         if (i % 3 == 0) {
             code = HEAP + 0x100 + i % 7 * 0x233; /* some lie across two pages */
@@ -207,7 +252,7 @@ static u64 generated(void)
             code[1] = (u8)(i * 5);
         }
         for (int n = 0; n < 3; n++)
-            sum = ((u64(*)(u64))code)(sum);
+            sum = ((word(*)(word))code)(sum);
     }
     return sum;
 }
@@ -215,39 +260,40 @@ static u64 generated(void)
 /* --- Pages that come when they are touched --- */
 
 struct frame {
-    u64 ip, cs, flags, sp, ss;
+    word ip, cs, flags, sp, ss; /* the last two in 64-bit mode */
 };
 
 static volatile u64 faults;
 
 __attribute__((interrupt, target("general-regs-only"))) static void on_fault(struct frame *frame,
-                                                                             u64 error)
+                                                                             word error)
 {
-    u64 address;
+    word address;
 
     __asm__ volatile("mov %%cr2, %0" : "=r"(address));
     TABLE[address / PAGE] |= PTE_P;
-    faults += 1 + (error << 32);
+    faults += 1 + ((u64)error << 32);
 }
 
 /* Interrupts must leave no trace. */
 __attribute__((naked)) static void on_interrupt(void)
 {
-    __asm__("iretq");
+    __asm__(IRET);
 }
 
-static void set_handler(unsigned vector, u64 at)
+static void set_handler(unsigned vector, word at)
 {
-    volatile u64 *gate = (volatile u64 *)0x9000 + vector * 2;
+    volatile u64 *gate = (volatile u64 *)(IDT + vector * 2 * sizeof(word));
 
-    gate[0] = (at & 0xFFFF) | 8 << 16 | 0x8E00UL << 32 | (at >> 16 & 0xFFFF) << 48;
-    gate[1] = at >> 32;
+    gate[0] = (at & 0xFFFF) | CODE << 16 | 0x8E00ULL << 32 | (u64)(at >> 16 & 0xFFFF) << 48;
+    if (sizeof(word) == 8)
+        gate[1] = (u64)at >> 32;
 }
 
 static void hide_heap(void)
 {
     for (u8 *page = HEAP; page < HEAP_END; page += PAGE) {
-        TABLE[(u64)page / PAGE] &= ~(u64)PTE_P;
+        TABLE[(word)page / PAGE] &= ~(u64)PTE_P;
         __asm__ volatile("invlpg %0" : : "m"(*page) : "memory");
     }
 }
@@ -257,7 +303,7 @@ static u64 touch(void)
     u64 sum = 0;
 
     for (int i = 0; i < 3000; i++) {
-        u64 at = random_next() % (u64)(HEAP_END - HEAP - 16);
+        word at = random_next() % (word)(HEAP_END - HEAP - 16);
 
         *(u64 *)(HEAP + at) += at; /* across pages at times */
         sum ^= *(u64 *)(HEAP + (at ^ 0x1008)) + (u64)i;
@@ -271,11 +317,11 @@ __attribute__((section(".start"))) void start(void)
     u32 *numbers = (u32 *)HEAP;
     float *matrix = (float *)HEAP;
 
-    set_handler(14, (u64)on_fault);
-    set_handler(0x20, (u64)on_interrupt);
+    set_handler(14, (word)on_fault);
+    set_handler(0x20, (word)on_interrupt);
     __asm__ volatile("int $0x20" : : : "memory"); /* so that what it takes has been accessed */
     compare(1);
-    for (u64 round = 1; round <= 4; round++) {
+    for (u32 round = 1; round <= 4; round++) {
         for (int i = 0; i < 4000; i++)
             numbers[i] = random_next();
         sort(numbers, 0, 3999, round & 1 ? less : greater);
@@ -299,6 +345,8 @@ __attribute__((section(".start"))) void start(void)
         hide_heap();
         *(u64 *)HEAP += touch() + faults;
         compare(round << 8 | 8);
+        *(word *)HEAP += relative();
+        compare(round << 8 | 9);
         memset(HEAP, (int)round, 60000);
     }
     compare(0);

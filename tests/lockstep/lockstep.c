@@ -1,9 +1,9 @@
 /*
  * Two machines side by side, one interpreted and one translated, execute the same guest (guest.c).
  * At each of its HLTs all registers and all memory must be the same. With --interrupt the second is
- * interrupted again and again.
+ * interrupted again and again. With --32 the guest is 32-bit code.
  *
- *     lockstep GUEST.bin ENGINE [--interrupt]
+ *     lockstep GUEST.bin ENGINE [--32] [--interrupt]
  */
 #include "lockstep.h"
 
@@ -16,10 +16,12 @@
 #include <string.h>
 #include <time.h>
 
-#define STACK_TOP  0x78000ULL
-#define STACK_SIZE 0x8000ULL /* below it */
-#define POINTS_MIN 34        /* that the guest has */
-#define VECTOR     0x20
+#define STACK_TOP      0x78000ULL
+#define STACK_SIZE     0x8000ULL /* below it */
+#define POINTS_MIN     38        /* that the guest has */
+#define TRANSLATED_MIN 500
+#define FS_BASE        0x90000ULL
+#define VECTOR         0x20
 
 const struct engine_ops *lockstep_engine;
 
@@ -29,7 +31,21 @@ struct side {
     struct x86_cpu cpu;
 };
 
-static bool load(struct side *side, const char *path)
+/* 32-bit code with PAE, by the same page tables but the first level. */
+static void start_32(struct side *side)
+{
+    struct x86_cpu *cpu = &side->cpu;
+    uint64_t directory = 0;
+
+    rig_state_32(side->rig, cpu, RIG_FREE);
+    mem_read(side->rig->machine.mem, RIG_TABLES + MEM_PAGE_SIZE, &directory, sizeof(directory));
+    cpu->cr0 |= X86_CR0_PG;
+    cpu->cr3 = RIG_TABLES + MEM_PAGE_SIZE;
+    cpu->cr4 |= X86_CR4_PAE;
+    cpu->pdpte[0] = directory & ~6ULL; /* no rights in this level */
+}
+
+static bool load(struct side *side, const char *path, bool wide)
 {
     static uint8_t guest[0x40000];
     FILE *f = fopen(path, "rb");
@@ -39,7 +55,11 @@ static bool load(struct side *side, const char *path)
         return false;
     size = fread(guest, 1, sizeof(guest), f);
     fclose(f);
-    rig_state_64(side->rig, &side->cpu, RIG_FREE);
+    if (wide)
+        rig_state_64(side->rig, &side->cpu, RIG_FREE);
+    else
+        start_32(side);
+    side->cpu.seg[X86_FS].base = FS_BASE;
     side->cpu.reg[X86_RSP] = STACK_TOP - 8; /* as after a CALL */
     memcpy(side->cpu.xsave, &(uint16_t){0x37F}, 2);
     side->cpu.xsave[4] = 0; /* all x87 registers are empty */
@@ -125,6 +145,16 @@ static bool run(struct side *a, struct side *b)
     return points >= POINTS_MIN;
 }
 
+/* Whether S has executed more than a little by translation. */
+static bool was_translated(const struct side *s)
+{
+    struct engine_stats stats;
+
+    s->ops->stats(s->rig->cpu[0].vcpu, &stats);
+    printf("%" PRIu64 " instructions translated\n", stats.translated_instructions);
+    return stats.translated_instructions >= TRANSLATED_MIN;
+}
+
 /* What interrupts a machine. */
 struct interrupter {
     pthread_t thread;
@@ -165,19 +195,22 @@ int main(int argc, char **argv)
 {
     struct engine_ops space;
     struct side side[2] = {{.ops = &interp_engine}};
-    bool interrupted = argc > 3 && !strcmp(argv[3], "--interrupt"), good = false;
+    bool narrow = argc > 3 && !strcmp(argv[3], "--32"), good = false;
+    bool interrupted = argc > 3 + narrow && !strcmp(argv[3 + narrow], "--interrupt");
 
     side[1].ops = argc > 2 ? variant_find(argv[2], &space) : NULL;
-    if (!side[1].ops || argc != 3 + interrupted) {
-        fprintf(stderr, "usage: lockstep GUEST.bin ENGINE [--interrupt]\n");
+    if (!side[1].ops || argc != 3 + narrow + interrupted) {
+        fprintf(stderr, "usage: lockstep GUEST.bin ENGINE [--32] [--interrupt]\n");
         return 2;
     }
     for (unsigned i = 0; i < 2; i++) {
         lockstep_engine = side[i].ops;
         side[i].rig = rig_create(1, 0);
     }
-    if (side[0].rig && side[1].rig && load(&side[0], argv[1]) && load(&side[1], argv[1]))
-        good = (interrupted ? run_interrupted : run)(&side[0], &side[1]);
+    if (side[0].rig && side[1].rig && load(&side[0], argv[1], !narrow) &&
+        load(&side[1], argv[1], !narrow))
+        good =
+            (interrupted ? run_interrupted : run)(&side[0], &side[1]) && was_translated(&side[1]);
     for (unsigned i = 0; i < 2; i++) {
         lockstep_engine = side[i].ops;
         if (side[i].rig)
