@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 
 NINJA = test -f $(BUILD)/build.ninja || meson setup $(BUILD) && ninja -C $(BUILD)
 
-.PHONY: all run guest test bench lint install clean
+.PHONY: all run guest test lockstep bench lint install clean
 
 all:
 	@scripts/setup build
@@ -25,6 +25,13 @@ test:
 	@guests/make 6.1 6.12 686 686-pae memtest gnumach initrd initrd-i386
 	@$(NINJA)
 	@scripts/run-tests
+
+lockstep:
+	@scripts/setup build guest test
+	@$(NINJA)
+	@bench/make-image
+	@guests/make 6.12 686 686-pae initrd-i386
+	@tests/lockstep/boot.py $(BUILD)/tests/lockstep/lockstep-boot $(LOCKSTEPFLAGS)
 
 bench:
 	@scripts/setup build guest bench

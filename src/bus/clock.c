@@ -187,6 +187,11 @@ uint64_t clock_tsc_offset(const struct clock *clock)
     return view.paused ? view.tsc - __rdtsc() : view.tsc;
 }
 
+bool clock_tsc_is_hosts(const struct clock *clock)
+{
+    return true;
+}
+
 uint64_t clock_tsc_to_ns(const struct clock *clock, uint64_t tsc)
 {
     /* In this order, an interruption between the two makes the result too early, not too late:

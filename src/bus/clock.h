@@ -31,6 +31,8 @@ void clock_resume(struct clock *clock);
 uint64_t clock_tsc_hz(const struct clock *clock);     /* of the host's TSC, and so the guest's */
 uint64_t clock_tsc(const struct clock *clock);        /* the guest's TSC now, without TSC_ADJUST */
 uint64_t clock_tsc_offset(const struct clock *clock); /* guest TSC = host TSC + this */
+/* False for clocks of tests whose TSC has nothing to do with the host's. */
+bool clock_tsc_is_hosts(const struct clock *clock);
 /* When the guest's TSC will read (or read) TSC, in guest ns, saturating. */
 uint64_t clock_tsc_to_ns(const struct clock *clock, uint64_t tsc);
 

@@ -79,6 +79,12 @@ uint64_t clock_tsc_offset(const struct clock *clock)
     return 0;
 }
 
+bool clock_tsc_is_hosts(const struct clock *clock)
+{
+    (void)clock;
+    return false;
+}
+
 uint64_t clock_tsc_to_ns(const struct clock *clock, uint64_t tsc)
 {
     (void)clock;

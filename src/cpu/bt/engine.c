@@ -60,6 +60,13 @@ static void bt_unmapped(struct vcpu *c, uint64_t linear, bool large)
 static const uint64_t blocked_signals =
     ~(SIGNAL(SIGSEGV) | SIGNAL(SIGBUS) | SIGNAL(SIGILL) | SIGNAL(SIGFPE) | SIGNAL(SIGTRAP));
 
+/* What translated code asks in place of requests while instructions are limited: the upper half of
+ * their number. */
+static const _Atomic uint32_t *limit_reached(const struct vcpu *c)
+{
+    return (const _Atomic uint32_t *)((const char *)&c->instructions + 4);
+}
+
 /* On the vCPU's thread, before it runs: GS leads to the vCPU, no signal may come while RSP is the
  * guest's, and a fault, which would be a bug, must not have its frame put there either. The clock
  * stands still only while no vCPU runs. */
@@ -72,6 +79,7 @@ static void bt_prepare(struct vcpu *c)
     sigaltstack(&stack, &bt->outer_stack);
     syscall(SYS_arch_prctl, ARCH_SET_GS, c);
     syscall(SYS_arch_prctl, ARCH_GET_FS, &bt->host_fs);
+    bt->requests = c->limited ? limit_reached(c) : &c->port->requests;
     bt->tsc_offset = clock_tsc_offset(c->engine->machine.clock);
 }
 
@@ -211,7 +219,8 @@ static const void *translate(struct bt *bt, struct block *b)
 static bool is_due(const struct vcpu *c)
 {
     return atomic_load_explicit(&c->port->requests, memory_order_relaxed) || c->check_interrupt ||
-           c->stepping || c->x.activity != X86_RUNNING;
+           c->stepping || c->x.activity != X86_RUNNING ||
+           (c->limited && atomic_load_explicit(limit_reached(c), memory_order_relaxed));
 }
 
 /* Interprets the instruction at X86_RIP. Returns where to go on in the code behind it, or NULL. */

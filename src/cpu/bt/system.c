@@ -24,7 +24,7 @@ bool system_is_inlined(const struct translation *t, const struct x86_insn *insn)
 
     switch (insn->z.mnemonic) {
     case ZYDIS_MNEMONIC_RDTSC:
-    case ZYDIS_MNEMONIC_RDTSCP: return true;
+    case ZYDIS_MNEMONIC_RDTSCP: return clock_tsc_is_hosts(t->bt->c.engine->machine.clock);
     case ZYDIS_MNEMONIC_CLI:
     case ZYDIS_MNEMONIC_STI:
     case ZYDIS_MNEMONIC_STAC:

@@ -155,6 +155,7 @@ struct vcpu {
     const struct mmu_table *tlb;  /* of the current context */
     struct block *block;
     uint64_t instructions;
+    bool limited; /* run until there are more than 32 bits of them; see interp_run_for */
 
     struct interp *engine;
     struct mem *mem;

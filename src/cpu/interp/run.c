@@ -363,6 +363,46 @@ int interp_turn(struct vcpu *c)
     return exit;
 }
 
+/* Turns until an exit or the limit. */
+static int run_limited(struct vcpu *c)
+{
+    const uint64_t end = 1ULL << 32;
+    int exit = -1;
+
+    if (setjmp(c->fault_exit) && !deliver_fault(c))
+        return EXIT_SHUTDOWN;
+    do {
+        if (!c->engine->accelerator && end - c->instructions < BLOCK_MAX) {
+            c->single = true;
+            c->block = NULL;
+        }
+        exit = turn(c);
+    } while (exit < 0 && c->instructions < end);
+    return exit;
+}
+
+int interp_run_for(struct vcpu *c, uint64_t limit, uint64_t *count)
+{
+    const struct accelerator *accelerator = c->engine->accelerator;
+    uint64_t before = c->instructions;
+    int exit;
+
+    c->block = NULL;
+    c->limited = true;
+    c->instructions = (1ULL << 32) - limit;
+    if (accelerator)
+        accelerator->prepare(c);
+    safepoint_enter(&c->engine->safepoint);
+    exit = run_limited(c);
+    if (accelerator)
+        accelerator->finish(c);
+    safepoint_leave(&c->engine->safepoint);
+    c->single = c->limited = false;
+    *count = c->instructions - ((1ULL << 32) - limit);
+    c->instructions = before + *count;
+    return exit;
+}
+
 static uint64_t now_ns(void)
 {
     struct timespec t;

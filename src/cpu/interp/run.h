@@ -12,4 +12,10 @@ enum engine_exit interp_run(struct vcpu *c);
  * delivery of what it raised. Returns an exit, or -1. */
 int interp_turn(struct vcpu *c);
 
+/* For tests that keep machines in step: as interp_run, but ends once LIMIT (32 bits) instructions
+ * have been executed, or a few more: translated code ends where it looks for requests, so the
+ * machine must be one that is measured; the interpreter ends with the very one. Returns an exit, or
+ * -1; *COUNT is how many were executed. */
+int interp_run_for(struct vcpu *c, uint64_t limit, uint64_t *count);
+
 #endif

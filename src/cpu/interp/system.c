@@ -78,7 +78,11 @@ const struct uop *op_cpuid(struct vcpu *c, const struct uop *op)
 
 uint64_t guest_tsc(const struct vcpu *c)
 {
-    return __rdtsc() + clock_tsc_offset(c->engine->machine.clock) + c->x.tsc_adjust;
+    const struct clock *clock = c->engine->machine.clock;
+
+    if (unlikely(!clock_tsc_is_hosts(clock)))
+        return clock_tsc(clock) + c->x.tsc_adjust;
+    return __rdtsc() + clock_tsc_offset(clock) + c->x.tsc_adjust;
 }
 
 static void read_tsc(struct vcpu *c, const struct uop *op)

@@ -1,0 +1,586 @@
+/*
+ * Boots one kernel on two machines, interpreted and translated, and keeps them in step: whenever
+ * the translated one stops, the interpreted one is brought to the very same instruction, and all
+ * registers must be the same there; now and then all memory, too.
+ *
+ * Time is what makes this possible. Both have a clock that stands still while they run and is moved
+ * by the number of instructions between two stops, so timers fire at the same instruction on both
+ * and interrupts are delivered at arbitrary places. Nothing else comes from outside but what is
+ * typed, once the guest has written a prompt.
+ *
+ * On a difference everything is done again, and from the last stop that was good on the two are
+ * compared at every edge of a region, so that the report names the instructions that it came from.
+ *
+ *     lockstep-boot [--engine NAME] [--slice INSTRUCTIONS] [--memory MiB] [--append STRING]
+ *                   [--prompt STRING] [--type LINE]... KERNEL INITRD
+ */
+#include "../unit/fake_clock.h"
+#include "../variants.h"
+
+#include "base/util.h"
+#include "cpu/interp/run.h"
+#include "vm/acpi.h"
+#include "vm/boot/boot.h"
+#include "vm/vm_private.h"
+
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#define LINES_MAX     64
+#define OUTPUT_MAX    (1 * MiB)
+#define SLICE         50000    /* instructions between two stops */
+#define MEMORY_EVERY  40000000 /* between two looks at all memory */
+#define DIFFERENT_MAX 16       /* differences that are listed */
+#define STATUS_USAGE  2
+
+struct options {
+    const char *kernel, *initrd, *append, *prompt;
+    const char *line[LINES_MAX];
+    unsigned lines;
+    uint64_t slice, memory;
+    /* From these instructions on, look at all memory whenever registers are looked at, and look at
+     * every edge of a region. */
+    uint64_t memory_from, edges_from;
+};
+
+enum verdict { SAME, UNFINISHED, REGISTERS_DIFFER, MEMORY_DIFFERS };
+
+/* One of the two machines. */
+struct side {
+    const struct engine_ops *ops;
+    struct vm *vm;
+    struct vcpu *cpu;
+    char *output; /* OUTPUT_MAX bytes; what is beyond them is dropped */
+    size_t written;
+};
+
+enum { INTERPRETED, TRANSLATED, SIDES };
+
+struct pair {
+    const struct options *options;
+    struct side side[SIDES];
+    uint64_t instructions; /* executed by each */
+    uint64_t good;         /* of them, up to the last stop that was compared */
+    uint64_t good_memory;  /* and up to the last with all memory */
+    uint64_t stops, flags_repaired, words_repaired;
+    size_t shown, prompted; /* of the output */
+    unsigned typed;         /* lines */
+    enum verdict verdict;
+    bool over;
+};
+
+/* The C library's, for the boot loader, which hands the guest a random seed: always the same. */
+ssize_t getrandom(void *buffer, size_t size, unsigned flags)
+{
+    memset(buffer, 0x5A, size);
+    return (ssize_t)size;
+}
+
+/* --- Machines -------------------------------------------------------------------------------- */
+
+/* What the two engines have in common, but for the numbers that the processor makes up. */
+static struct engine *create(const struct engine_ops *ops, const struct machine *machine,
+                             struct error *err)
+{
+    struct machine m = *machine;
+
+    m.model.feature[X86_FEAT_RDRAND] = m.model.feature[X86_FEAT_RDSEED] = false;
+    m.measure = ops != &interp_engine; /* translated code counts instructions */
+    return ops->create(&m, err);
+}
+
+static const struct engine_ops *translated_ops;
+
+static struct engine *create_interpreted(const struct machine *machine, struct error *err)
+{
+    return create(&interp_engine, machine, err);
+}
+
+static struct engine *create_translated(const struct machine *machine, struct error *err)
+{
+    return create(translated_ops, machine, err);
+}
+
+static void on_output(void *opaque, const void *data, size_t size)
+{
+    struct side *side = opaque;
+
+    size = MIN(size, OUTPUT_MAX - side->written);
+    memcpy(side->output + side->written, data, size);
+    side->written += size;
+}
+
+static int load(void *image, struct mem *mem, struct x86_cpu *cpu, struct error *err)
+{
+    return boot_load(image, mem, cpu, err);
+}
+
+static bool side_create(struct side *side, const struct engine_ops *ops, struct boot_image *image,
+                        const struct options *options)
+{
+    struct vm_config config = {
+        .cpus = 1,
+        .memory = options->memory,
+        .load = load,
+        .load_opaque = image,
+        .serial[0] = {.output = on_output, .opaque = side},
+    };
+    struct error err = {0};
+
+    side->ops = ops;
+    side->written = 0;
+    side->vm = vm_create(ops, &config, &err);
+    if (!side->vm) {
+        fprintf(stderr, "lockstep: %s\n", err.text);
+        return false;
+    }
+    side->cpu = side->vm->cpu[0].vcpu;
+    clock_resume(side->vm->machine.clock);
+    return true;
+}
+
+/* --- Comparing ------------------------------------------------------------------------------- */
+
+static bool same_value(const char *what, unsigned i, uint64_t a, uint64_t b)
+{
+    if (a != b)
+        printf("  %s %u: interpreted %" PRIx64 ", translated %" PRIx64 "\n", what, i, a, b);
+    return a == b;
+}
+
+/* Says where A and B differ; something in them does. */
+static void show_registers(const struct x86_cpu *a, const struct x86_cpu *b)
+{
+    static const char *const name[] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp",
+                                       "rsi", "rdi", "r8",  "r9",  "r10", "r11",
+                                       "r12", "r13", "r14", "r15", "",    "rip"};
+
+    for (unsigned i = 0; i <= X86_RIP; i++)
+        same_value(name[i], i, a->reg[i], b->reg[i]);
+    same_value("rflags", 0, a->rflags, b->rflags);
+    same_value("cr2", 0, a->cr2, b->cr2);
+    same_value("cr3", 0, a->cr3, b->cr3);
+    for (unsigned i = 0; i < X86_SEGMENTS; i++)
+        same_value("segment base", i, a->seg[i].base, b->seg[i].base);
+    for (unsigned i = 0; i < X86_XSAVE_SIZE; i++)
+        same_value("xsave byte", i, a->xsave[i], b->xsave[i]);
+    for (size_t i = 0; i < sizeof(*a) / 8; i++)
+        same_value("word of the state", (unsigned)i, ((const uint64_t *)a)[i],
+                   ((const uint64_t *)b)[i]);
+}
+
+/* Where the last x87 instruction was is not kept (see tests/diff). */
+static void forget_x87_pointers(struct x86_cpu *cpu)
+{
+    enum { FOP = 6, FIP = 8, FDP_END = 24 };
+
+    memset(cpu->xsave + FOP, 0, 2);
+    memset(cpu->xsave + FIP, 0, FDP_END - FIP);
+}
+
+/* Whether A and B are RFLAGS as exceptions save them, in code where nobody will read the status
+ * flags that they differ in: the only difference that there may be. Faults save RF, too, and
+ * Linux hands some of the bits to signal handlers. */
+static bool is_saved_flags(uint64_t a, uint64_t b)
+{
+    const uint64_t all = 0x3FFFFF, always = X86_FLAG_ONE | X86_FLAG_IF;
+
+    return !((a ^ b) & ~(uint64_t)X86_FLAGS_STATUS) && !(a & ~all) &&
+           ((a & X86_FLAG_RF) || (a & always) == always);
+}
+
+/* Status flags that nobody will read may differ at a stop, and where they have been saved. From
+ * here on they are the same. */
+static void repair_flags(struct pair *p, struct x86_cpu *a, struct x86_cpu *b)
+{
+    struct vcpu *translated = p->side[TRANSLATED].cpu;
+
+    if ((a->rflags ^ b->rflags) & X86_FLAGS_STATUS) {
+        b->rflags = (b->rflags & ~(uint64_t)X86_FLAGS_STATUS) | (a->rflags & X86_FLAGS_STATUS);
+        translated->cc = p->side[INTERPRETED].cpu->cc;
+        p->flags_repaired++;
+    }
+    for (unsigned i = 0; i < X86_GPRS; i++) {
+        if (a->reg[i] == b->reg[i] || !is_saved_flags(a->reg[i], b->reg[i]))
+            continue;
+        translated->x.reg[i] = b->reg[i] = a->reg[i];
+        p->words_repaired++;
+    }
+}
+
+static bool same_registers(struct pair *p)
+{
+    struct x86_cpu state[SIDES];
+
+    memset(state, 0, sizeof(state));
+    for (unsigned i = 0; i < SIDES; i++) {
+        p->side[i].ops->state_out(p->side[i].cpu, &state[i]);
+        forget_x87_pointers(&state[i]);
+    }
+    repair_flags(p, &state[0], &state[1]);
+    if (memcmp(&state[0], &state[1], sizeof(state[0])) == 0)
+        return true;
+    printf("lockstep: registers differ:\n");
+    show_registers(&state[0], &state[1]);
+    return false;
+}
+
+static bool same_page(struct pair *p, uint64_t gpn, unsigned *different)
+{
+    const uint64_t *a = mem_page(p->side[0].vm->machine.mem, gpn);
+    uint64_t *b = mem_page(p->side[1].vm->machine.mem, gpn);
+
+    if (!a || !b || memcmp(a, b, MEM_PAGE_SIZE) == 0)
+        return true;
+    for (unsigned i = 0; i < MEM_PAGE_SIZE / 8; i++) {
+        if (a[i] == b[i])
+            continue;
+        if (is_saved_flags(a[i], b[i])) {
+            b[i] = a[i];
+            p->words_repaired++;
+            continue;
+        }
+        if (++*different <= DIFFERENT_MAX)
+            same_value("memory, page", (unsigned)gpn, a[i], b[i]);
+    }
+    return !*different;
+}
+
+static bool same_memory(struct pair *p)
+{
+    unsigned different = 0;
+    bool same = true;
+
+    for (uint64_t gpn = 0; gpn < p->options->memory >> MEM_PAGE_SHIFT; gpn++)
+        same &= same_page(p, gpn, &different);
+    if (!same)
+        printf("lockstep: %u words of memory differ\n", different);
+    return same;
+}
+
+static bool same_output(const struct pair *p)
+{
+    const struct side *a = &p->side[0], *b = &p->side[1];
+
+    if (a->written == b->written && memcmp(a->output, b->output, a->written) == 0)
+        return true;
+    printf("lockstep: the guests' output differs\n");
+    return false;
+}
+
+/* --- Running --------------------------------------------------------------------------------- */
+
+/* One stop further, if both go the same way. *EXIT as interp_run_for. */
+static bool advance(struct pair *p, uint64_t limit, int *exit, uint64_t *count)
+{
+    struct side *leader = &p->side[TRANSLATED], *follower = &p->side[INTERPRETED];
+    uint64_t followed = 0, more = 0;
+    int same_exit = -1;
+
+    *exit = interp_run_for(leader->cpu, limit, count);
+    if (*count)
+        same_exit = interp_run_for(follower->cpu, *count, &followed);
+    if (*exit >= 0 && same_exit < 0) /* has yet to look why it should stop */
+        same_exit = interp_run_for(follower->cpu, 0, &more);
+    if (*count == followed + more && *exit == same_exit)
+        return true;
+    printf("lockstep: translated, %" PRIu64 " instructions and exit %d; interpreted, %" PRIu64
+           " and %d\n",
+           *count, *exit, followed + more, same_exit);
+    (void)same_registers(p);
+    return false;
+}
+
+static void pass(struct pair *p, uint64_t ns)
+{
+    for (unsigned i = 0; i < SIDES; i++)
+        fake_clock_advance(p->side[i].vm->machine.clock, ns);
+}
+
+/* Both have halted: what comes next, unless it has come already? */
+static bool wait(struct pair *p)
+{
+    const struct vm *vm = p->side[0].vm;
+    uint64_t next = fake_clock_next(vm->machine.clock);
+
+    if (atomic_load(&vm->cpu[0].port.requests))
+        return true;
+    if (next == UINT64_MAX) {
+        printf("lockstep: the guest sleeps for ever\n");
+        p->over = true;
+        return false;
+    }
+    pass(p, next - clock_now(vm->machine.clock));
+    return true;
+}
+
+/* Reset, power-off or the like, which both have asked for. */
+static bool handle_kick(struct pair *p)
+{
+    struct error err = {0};
+
+    for (unsigned i = 0; i < SIDES; i++) {
+        struct vm *vm = p->side[i].vm;
+
+        atomic_fetch_and(&vm->cpu[0].port.requests, ~(uint32_t)CPU_REQ_KICK);
+        p->over |= vm->ending;
+        if (vm->reset_wanted && vm_boot(vm, &err) != 0) {
+            printf("lockstep: %s\n", err.text);
+            return false;
+        }
+        vm->reset_wanted = false;
+    }
+    return true;
+}
+
+/* Types the next line when the guest has asked for it. */
+static void type(struct pair *p)
+{
+    const struct options *o = p->options;
+    const struct side *side = &p->side[0];
+
+    if (p->typed == o->lines || !memmem(side->output + p->prompted, side->written - p->prompted,
+                                        o->prompt, strlen(o->prompt)))
+        return;
+    for (unsigned i = 0; i < SIDES; i++) {
+        vm_serial_input(p->side[i].vm, 0, o->line[p->typed], strlen(o->line[p->typed]));
+        vm_serial_input(p->side[i].vm, 0, "\n", 1);
+    }
+    p->prompted = side->written;
+    p->typed++;
+}
+
+static void show_output(struct pair *p)
+{
+    const struct side *side = &p->side[0];
+
+    fwrite(side->output + p->shown, 1, side->written - p->shown, stdout);
+    fflush(stdout);
+    p->shown = side->written;
+}
+
+static bool compare(struct pair *p)
+{
+    const struct options *o = p->options;
+
+    p->stops++;
+    if (!same_registers(p) || !same_output(p)) {
+        p->verdict = REGISTERS_DIFFER;
+        return false;
+    }
+    if (p->over || p->instructions >= MIN(o->memory_from, p->good_memory + MEMORY_EVERY)) {
+        if (!same_memory(p)) {
+            p->verdict = MEMORY_DIFFERS;
+            return false;
+        }
+        p->good_memory = p->instructions;
+    }
+    p->good = p->instructions;
+    return true;
+}
+
+/* To the next stop at which time passes; *EXIT as interp_run_for. Within it there are stops only
+ * when looking closely. */
+static bool slice(struct pair *p, int *exit)
+{
+    uint64_t end = p->instructions + p->options->slice, start = p->instructions;
+
+    *exit = -1;
+    while (*exit < 0 && p->instructions < end) {
+        bool every = p->instructions >= p->options->edges_from;
+        uint64_t limit = every ? 1 : end - p->instructions, count;
+
+        if (!advance(p, limit, exit, &count)) {
+            p->verdict = REGISTERS_DIFFER;
+            return false;
+        }
+        p->instructions += count;
+        if (*exit == EXIT_SHUTDOWN)
+            p->over = true;
+        if (*exit == EXIT_KICK && !handle_kick(p))
+            return false;
+        if (!compare(p))
+            return false;
+    }
+    pass(p, p->instructions - start);
+    return true;
+}
+
+static void run(struct pair *p)
+{
+    int exit;
+
+    while (!p->over) {
+        if (!slice(p, &exit))
+            return;
+        show_output(p);
+        type(p);
+        if (exit == EXIT_HALT && !wait(p))
+            return;
+    }
+    printf("lockstep: %" PRIu64 " instructions, the same at all of %" PRIu64
+           " stops (dead flags differed at %" PRIu64 ", and %" PRIu64 " words of memory)\n",
+           p->instructions, p->stops, p->flags_repaired, p->words_repaired);
+    p->verdict = p->typed == p->options->lines ? SAME : UNFINISHED;
+}
+
+static void show_history(struct pair *p)
+{
+    static char text[16384];
+
+    for (unsigned i = 0; i < SIDES; i++) {
+        text[0] = 0;
+        p->side[i].ops->history(p->side[i].cpu, text, sizeof(text));
+        printf("%s, the last:\n%s", p->side[i].ops->name, text);
+    }
+}
+
+/* Runs the guest to its end, which is to be after all was typed. *GOOD and *GOOD_MEMORY: for how
+ * many instructions all was the same. */
+static enum verdict run_pair(const struct engine_ops ops[SIDES], struct boot_image *image,
+                             const struct options *options, uint64_t *good, uint64_t *good_memory)
+{
+    struct pair p = {.options = options, .verdict = UNFINISHED};
+    bool ready = true;
+
+    for (unsigned i = 0; i < SIDES; i++) {
+        p.side[i].output = malloc(OUTPUT_MAX);
+        ready = ready && p.side[i].output && side_create(&p.side[i], &ops[i], image, options);
+    }
+    if (ready)
+        run(&p);
+    if (p.verdict > UNFINISHED) {
+        show_output(&p);
+        printf("lockstep: the last good stop was after %" PRIu64 " instructions\n", p.good);
+        show_history(&p);
+    }
+    *good = p.good;
+    *good_memory = p.good_memory;
+    for (unsigned i = 0; i < SIDES; i++) {
+        vm_destroy(p.side[i].vm);
+        free(p.side[i].output);
+    }
+    return p.verdict;
+}
+
+/* The same with closer and closer looks, until a difference has been found between two edges. */
+static bool run_closely(const struct engine_ops ops[SIDES], struct boot_image *image,
+                        struct options *options)
+{
+    uint64_t good, good_memory;
+    enum verdict verdict = run_pair(ops, image, options, &good, &good_memory);
+    bool same = verdict == SAME;
+
+    if (verdict == MEMORY_DIFFERS) {
+        printf("lockstep: again, with a look at all memory at each stop from there on\n");
+        options->memory_from = good_memory;
+        verdict = run_pair(ops, image, options, &good, &good_memory);
+    }
+    if (verdict > UNFINISHED) {
+        printf("lockstep: again, with a stop at each edge from there on\n");
+        options->edges_from = good;
+        verdict = run_pair(ops, image, options, &good, &good_memory);
+    }
+    if (!same && verdict == SAME)
+        printf("lockstep: this time without a difference\n");
+    return same;
+}
+
+/* --- The program ----------------------------------------------------------------------------- */
+
+static uint8_t *read_file(const char *path, size_t *size)
+{
+    FILE *f = fopen(path, "rb");
+    uint8_t *bytes = NULL;
+    long length;
+
+    if (f && fseek(f, 0, SEEK_END) == 0 && (length = ftell(f)) > 0) {
+        rewind(f);
+        bytes = malloc((size_t)length);
+        *size = bytes ? fread(bytes, 1, (size_t)length, f) : 0;
+    }
+    if (f)
+        fclose(f);
+    if (!bytes)
+        fprintf(stderr, "lockstep: cannot read %s\n", path);
+    return bytes;
+}
+
+static bool parse(int argc, char **argv, struct options *o, const char **engine)
+{
+    static const struct option known[] = {{"engine", required_argument, NULL, 'e'},
+                                          {"slice", required_argument, NULL, 's'},
+                                          {"memory", required_argument, NULL, 'm'},
+                                          {"append", required_argument, NULL, 'a'},
+                                          {"prompt", required_argument, NULL, 'p'},
+                                          {"type", required_argument, NULL, 't'},
+                                          {0}};
+    int option;
+
+    while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {
+        switch (option) {
+        case 'e': *engine = optarg; break;
+        case 's': o->slice = strtoull(optarg, NULL, 0); break;
+        case 'm': o->memory = strtoull(optarg, NULL, 0) * MiB; break;
+        case 'a': o->append = optarg; break;
+        case 'p': o->prompt = optarg; break;
+        case 't':
+            if (o->lines == LINES_MAX)
+                return false;
+            o->line[o->lines++] = optarg;
+            break;
+        default: return false;
+        }
+    }
+    if (argc - optind != 2 || !o->slice || o->slice >> 31)
+        return false;
+    o->kernel = argv[optind];
+    o->initrd = argv[optind + 1];
+    return true;
+}
+
+int main(int argc, char **argv)
+{
+    struct options options = {.append = "console=ttyS0",
+                              .prompt = "# ",
+                              .slice = SLICE,
+                              .memory = 128 * MiB,
+                              .memory_from = UINT64_MAX,
+                              .edges_from = UINT64_MAX};
+    struct boot_source source = {.rsdp = ACPI_RSDP_ADDRESS};
+    struct engine_ops space, ops[SIDES];
+    const char *engine = bt_engine.name;
+    struct error err = {0};
+    struct boot_image *image;
+    bool same;
+
+    if (!parse(argc, argv, &options, &engine) || !(translated_ops = variant_find(engine, &space))) {
+        fprintf(stderr, "usage: lockstep-boot [OPTION]... KERNEL INITRD; see boot.c\n");
+        return STATUS_USAGE;
+    }
+    ops[INTERPRETED] = interp_engine;
+    ops[INTERPRETED].create = create_interpreted;
+    ops[TRANSLATED] = *translated_ops;
+    ops[TRANSLATED].create = create_translated;
+    source.kernel_name = options.kernel;
+    source.initrd_name = options.initrd;
+    source.command_line = options.append;
+    source.kernel = read_file(options.kernel, &source.kernel_size);
+    source.initrd = read_file(options.initrd, &source.initrd_size);
+    if (!source.kernel || !source.initrd)
+        return STATUS_USAGE;
+    image = boot_prepare(&source, &err);
+    if (!image) {
+        fprintf(stderr, "lockstep: %s\n", err.text);
+        return STATUS_USAGE;
+    }
+    same = run_closely(ops, image, &options);
+    boot_free(image);
+    free((void *)(uintptr_t)source.kernel);
+    free((void *)(uintptr_t)source.initrd);
+    return !same;
+}
