@@ -133,6 +133,7 @@ enum flags_place { FLAGS_MEMORY, FLAGS_HOST, FLAGS_BOTH };
 #define PARTS_MAX  REGION_MAX
 struct translation {
     struct bt *bt;
+    struct bt_cache *cache;
     struct emitter e;
     uint64_t gpa;        /* of the first instruction */
     uint32_t generation; /* of its page */
@@ -184,6 +185,28 @@ struct bt_jump {
     const void *code;
 };
 
+#define BT_SITES       (BT_CODE_SIZE / 64)
+#define BT_ENTRY_BITS  18
+#define BT_ENTRY_SLOTS (1u << BT_ENTRY_BITS)
+#define BT_ENTRIES     (BT_ENTRY_SLOTS / 4 * 3)
+
+/* What is translated; all vCPUs of a machine have it in common. */
+struct bt_cache {
+    struct bt_switches switches;
+    _Atomic bool busy;    /* someone changes it: all below but the hash and entrances */
+    uint8_t *write, *run; /* the same memory, to write and to execute */
+    uint32_t used;
+    struct bt_site *sites;
+    uint32_t site_count;
+    struct bt_entry *entries;     /* the first one is none */
+    _Atomic uint32_t *entry_hash; /* which entry; 0: none */
+    uint32_t entry_count;
+    /* Made once: how to get in and the ways out. */
+    void (*enter)(struct bt *bt, const void *code);
+    uint32_t leave[BT_EXITS], lookup, first;
+    struct translation work;
+};
+
 /* The translator's part of a vCPU; translated code reaches it by GS. */
 struct bt {
     struct vcpu c; /* first: GS and the interpreter point at it */
@@ -209,18 +232,8 @@ struct bt {
 
     struct bt_jump jump[BT_JUMPS];
 
-    uint8_t *write, *run; /* the same memory, to write and to execute */
-    uint32_t used;
-    struct bt_site *sites;
-    struct translation work;
-    uint32_t site_count;
-    struct bt_entry *entries; /* the first one is none */
-    uint32_t *entry_hash;     /* which entry; 0: none */
-    uint32_t entry_count;
-    /* Made once: how to get in and the ways out. */
-    void (*enter)(struct bt *bt, const void *code);
-    uint32_t leave[BT_EXITS], lookup, first;
-
+    struct bt_cache *cache;
+    uint64_t losses;    /* how often code has gone, or may not be run any more */
     uint64_t unmaps;    /* how often where code is mapped has changed */
     uint64_t drops;     /* how often decoded blocks have gone */
     uint64_t link_page; /* where to link from: the page, and the branch; 0: nowhere */
@@ -229,21 +242,15 @@ struct bt {
     uint64_t signals; /* the thread's mask outside */
     stack_t outer_stack;
     uint8_t signal_stack[64 * KiB];
-    struct bt_switches switches;
     uint64_t scratch_seed;
     bool full; /* no room for another translation: forget all */
 
-    uint64_t translations, translated_instructions, links, fills, clears;
+    uint64_t translations, translated_instructions, links, fills, evictions;
     uint64_t retranslations;
     uint64_t translate_ns;
 };
 
 #define BT_NO_SITE UINT32_MAX
-#define BT_SITES   (BT_CODE_SIZE / 64)
-
-#define BT_ENTRY_BITS  18
-#define BT_ENTRY_SLOTS (1u << BT_ENTRY_BITS)
-#define BT_ENTRIES     (BT_ENTRY_SLOTS / 4 * 3)
 
 static inline struct bt *bt_of(struct vcpu *c)
 {
@@ -261,13 +268,19 @@ static inline enum x86_code_size code_size(const struct translation *t)
     return t->wide ? X86_CODE64 : X86_CODE32;
 }
 
-/* entries.c: where translated code can be entered. */
-int bt_entries_create(struct bt *bt, struct error *err);
-void bt_entries_destroy(struct bt *bt);
-void bt_entries_clear(struct bt *bt);
-/* What is translated of the code at GPA in the present context, and still valid; or NULL. */
+/* cache.c */
+struct bt_cache *bt_cache_create(const struct bt_switches *switches, struct error *err);
+void bt_cache_destroy(struct bt_cache *cache);
+/* For the exclusive right to add to the cache. False: another vCPU has it, and may keep it while it
+ * waits for this one to reach a safe point, so do something else. */
+bool bt_cache_try(struct bt_cache *cache);
+void bt_cache_release(struct bt_cache *cache);
+/* Forgets all translations. With the exclusive right, at a safe point. */
+void bt_cache_clear(struct bt_cache *cache);
+/* What is translated of the code at GPA in the present context, and still valid; or NULL. It stays
+ * where it is until the next safe point. */
 struct bt_entry *bt_entry_find(const struct bt *bt, uint64_t gpa);
-/* Announces a part that has been translated. CODE: its entrance, if it has one already. */
+/* Announces a part that has been translated. ENTRANCE: if it has one already. */
 void bt_entry_add(struct translation *t, const struct part *p, const uint8_t *entrance);
 
 /* What the translation of a guest physical address depends on. */
@@ -301,13 +314,8 @@ struct part *region_part(struct translation *t, int64_t offset);
 bool system_is_inlined(const struct translation *t, const struct x86_insn *insn);
 bool string_is_inlined(const struct translation *t, const struct x86_insn *insn);
 
-/* code.c */
-int bt_code_create(struct bt *bt, struct error *err);
-void bt_code_destroy(struct bt *bt);
-/* Emits the ways in and out; once, at the start of the code. */
-void bt_emit_common(struct bt *bt);
-/* Forgets all translations. */
-void bt_clear(struct bt *bt, enum forget_cause cause);
+/* code.c: emits the ways in and out; once, at the start of the code. */
+void bt_emit_common(struct bt_cache *cache);
 void bt_clear_jumps(struct bt *bt);
 void bt_clear_jumps_of(struct bt *bt, uint64_t linear); /* the page's */
 
@@ -318,9 +326,10 @@ static inline unsigned bt_jump_index(uint64_t rip)
 }
 
 /* translate.c: translates the code at GPA, decoded when its page had this GENERATION, for the
- * present context. NULL if it cannot be or, with bt.full, if there is no room. */
+ * present context. NULL if it cannot be or, with bt.full, if there is no room. With the exclusive
+ * right; may let other vCPUs run. */
 const void *bt_translate(struct bt *bt, uint64_t gpa, uint32_t generation);
-/* The code that enters at ENTRY from outside; NULL, with bt.full, if there is no room for it. */
-const void *bt_entrance(struct bt *bt, struct bt_entry *entry);
+/* Makes the code that enters at ENTRY from outside; the same holds. */
+const void *bt_entrance_add(struct bt *bt, struct bt_entry *entry);
 
 #endif

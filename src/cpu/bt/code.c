@@ -1,16 +1,11 @@
 /*
- * The memory of translated code: one memfd mapped twice, written through one mapping and run
- * through the other; and the code that is made once: the way in, the ways out, and the search for
- * the target of an indirect branch.
+ * The code that is made once: the way in, the ways out, and the search for the target of an
+ * indirect branch.
  */
 #include "cpu/bt/bt.h"
 
-#include <errno.h>
 #include <stddef.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #define VCPU(field) vcpu_at((int32_t)offsetof(struct bt, field))
 #define REGISTER(n) vcpu_at((int32_t)(offsetof(struct bt, c.x.reg) + (n)*8))
@@ -157,7 +152,7 @@ static void emit_leave(struct emitter *e)
 
 /* On with the code for the virtual address in SCRATCH0, if it has been found before and no request
  * waits. The index mixes page and offset; the entry's size is 16. */
-static void emit_lookup(struct bt *bt, struct emitter *e)
+static void emit_lookup(struct bt_cache *cache, struct emitter *e)
 {
     const int32_t table = (int32_t)offsetof(struct bt, jump);
     uint8_t *request, *miss;
@@ -181,65 +176,28 @@ static void emit_lookup(struct bt *bt, struct emitter *e)
     emit_mem(e, true, OP_XOR_LOAD, SCRATCH0, VCPU(jump_key));
     emit_patch(request, e->at);
     emit_mem(e, true, OP_STORE, SCRATCH0, REGISTER(X86_RIP));
-    emit_jmp_to(e, bt->write + bt->leave[BT_NEXT]);
+    emit_jmp_to(e, cache->write + cache->leave[BT_NEXT]);
 }
 
-void bt_emit_common(struct bt *bt)
+void bt_emit_common(struct bt_cache *cache)
 {
-    struct emitter e = {.at = bt->write, .end = bt->write + bt->switches.code_size};
-    const void *enter = bt->run;
+    struct emitter e = {.at = cache->write, .end = cache->write + cache->switches.code_size};
+    const void *enter = cache->run;
     const uint8_t *leave;
 
-    memcpy(&bt->enter, &enter, sizeof(enter)); /* C has no cast from object to function pointers */
+    memcpy(&cache->enter, &enter,
+           sizeof(enter)); /* C has no cast from object to function pointers */
     emit_enter(&e);
     leave = e.at;
     emit_leave(&e);
     for (unsigned why = 0; why < BT_EXITS; why++) {
-        bt->leave[why] = (uint32_t)(e.at - bt->write);
+        cache->leave[why] = (uint32_t)(e.at - cache->write);
         emit_store_imm(&e, false, VCPU(exit), (int32_t)why);
         emit_jmp_to(&e, leave);
     }
-    bt->lookup = (uint32_t)(e.at - bt->write);
-    emit_lookup(bt, &e);
-    bt->first = bt->used = (uint32_t)ALIGN_UP(e.at - bt->write, 64);
-}
-
-int bt_code_create(struct bt *bt, struct error *err)
-{
-    int fd = memfd_create("doppel-translations", MFD_CLOEXEC);
-    void *write = MAP_FAILED, *run = MAP_FAILED, *sites;
-
-    if (fd >= 0 && ftruncate(fd, bt->switches.code_size) == 0) {
-        write = mmap(NULL, bt->switches.code_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-        run = mmap(NULL, bt->switches.code_size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
-    }
-    sites = mmap(NULL, BT_SITES * sizeof(*bt->sites), PROT_READ | PROT_WRITE,
-                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    bt->write = write == MAP_FAILED ? NULL : write;
-    bt->run = run == MAP_FAILED ? NULL : run;
-    bt->sites = sites == MAP_FAILED ? NULL : sites;
-    if (fd >= 0)
-        close(fd);
-    if (!bt->write || !bt->run || !bt->sites) {
-        int code = errno;
-
-        bt_code_destroy(bt);
-        return error_set(err, code, "cannot map memory for translated code: %s", strerror(code));
-    }
-    bt_emit_common(bt);
-    return 0;
-}
-
-void bt_code_destroy(struct bt *bt)
-{
-    if (bt->write)
-        munmap(bt->write, bt->switches.code_size);
-    if (bt->run)
-        munmap(bt->run, bt->switches.code_size);
-    if (bt->sites)
-        munmap(bt->sites, BT_SITES * sizeof(*bt->sites));
-    bt->write = bt->run = NULL;
-    bt->sites = NULL;
+    cache->lookup = (uint32_t)(e.at - cache->write);
+    emit_lookup(cache, &e);
+    cache->first = cache->used = (uint32_t)ALIGN_UP(e.at - cache->write, 64);
 }
 
 void bt_clear_jumps(struct bt *bt)
@@ -257,15 +215,4 @@ void bt_clear_jumps_of(struct bt *bt, uint64_t linear)
     for (struct bt_jump *j = first; j < first + 256; j++)
         if (!((j->tag ^ linear) << 16 >> (16 + MEM_PAGE_SHIFT)))
             j->tag = UINT64_MAX;
-}
-
-void bt_clear(struct bt *bt, enum forget_cause cause)
-{
-    bt->c.forgets[cause]++;
-    bt->clears++;
-    bt->link_site = 0;
-    bt->used = bt->first;
-    bt->site_count = 0;
-    bt_entries_clear(bt);
-    bt_clear_jumps(bt);
 }

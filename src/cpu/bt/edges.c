@@ -135,7 +135,7 @@ static void emit_leave_at(struct translation *t, enum bt_exit why, unsigned offs
 {
     emit_store_imm(&t->e, false, VCPU(offset), (int32_t)offset);
     emit_store_imm(&t->e, false, VCPU(site), (int32_t)site);
-    emit_jmp_to(&t->e, t->bt->write + t->bt->leave[why]);
+    emit_jmp_to(&t->e, t->cache->write + t->cache->leave[why]);
 }
 
 void emit_exit_indirect(struct translation *t)
@@ -148,7 +148,7 @@ void emit_exit_indirect(struct translation *t)
     } else {
         emit_epilogue(t);
     }
-    emit_jmp_to(&t->e, t->bt->write + t->bt->lookup);
+    emit_jmp_to(&t->e, t->cache->write + t->cache->lookup);
 }
 
 void emit_exit_direct(struct translation *t, int64_t target)
@@ -167,8 +167,8 @@ void emit_exit_direct(struct translation *t, int64_t target)
     emit_alu_mem_imm(&t->e, false, ALU_N_CMP, at(SCRATCH0, 0), 0);
     request = emit_jcc(&t->e, CC_NE);
     /* At first to what follows; patched once the target has code. */
-    link = emit_jmp(&t->e);
-    emit_leave_at(t, BT_LINK, (unsigned)target, (uint32_t)(link - t->bt->write));
+    link = emit_jmp_aligned(&t->e);
+    emit_leave_at(t, BT_LINK, (unsigned)target, (uint32_t)(link - t->cache->write));
     if (t->e.full)
         return;
     emit_patch(request, t->e.at);
@@ -193,14 +193,14 @@ void emit_one(struct translation *t)
 {
     unsigned left = instructions_left(t);
     uint16_t next = (uint16_t)(t->offset[t->i] + t->insn[t->i].z.length);
-    uint32_t site = t->bt->site_count++;
+    uint32_t site = t->cache->site_count++;
 
     flags_leave(t, X86_FLAGS_STATUS);
     emit_epilogue(t);
     emit_recount(t, -(int32_t)left);
     emit_leave_at(t, BT_ONE, t->offset[t->i], site);
-    t->bt->sites[site] = (struct bt_site){
-        .retry = (uint32_t)(t->e.at - t->bt->write),
+    t->cache->sites[site] = (struct bt_site){
+        .retry = (uint32_t)(t->e.at - t->cache->write),
         .offset = t->offset[t->i],
         .next = next,
         .files = t->files,
@@ -296,16 +296,16 @@ static void emit_cold_narrow(struct translation *t, const struct cold *c)
     within = emit_jcc(&t->e, CC_E);
     emit_epilogue(t);
     emit_recount(t, -(int32_t)c->left);
-    link = emit_jmp(&t->e);
-    emit_leave_at(t, BT_NARROW, t->offset[c->index], (uint32_t)(link - t->bt->write));
+    link = emit_jmp_aligned(&t->e);
+    emit_leave_at(t, BT_NARROW, t->offset[c->index], (uint32_t)(link - t->cache->write));
     if (!t->e.full)
         emit_patch(within, t->e.at);
 }
 
 static void emit_cold_fill(struct translation *t, const struct cold *c)
 {
-    struct bt *bt = t->bt;
-    uint32_t site = bt->site_count;
+    struct bt_cache *cache = t->cache;
+    uint32_t site = cache->site_count;
     const uint8_t *retry = c->retry;
 
     if (c->high - c->low > c->size)
@@ -314,14 +314,14 @@ static void emit_cold_fill(struct translation *t, const struct cold *c)
     emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(address));
     emit_epilogue(t);
     emit_store_imm(&t->e, false, VCPU(site), (int32_t)site);
-    emit_jmp_to(&t->e, bt->write + bt->leave[BT_FILL]);
+    emit_jmp_to(&t->e, cache->write + cache->leave[BT_FILL]);
     if (t->s0 != SCRATCH0) { /* back in, by way of the prologue */
         retry = t->e.at;
         emit_prologue(t);
         emit_jmp_to(&t->e, c->retry);
     }
-    bt->sites[bt->site_count++] = (struct bt_site){
-        .retry = (uint32_t)(retry - bt->write),
+    cache->sites[cache->site_count++] = (struct bt_site){
+        .retry = (uint32_t)(retry - cache->write),
         .offset = t->offset[c->index],
         .size = c->size,
         .write = c->write,
@@ -332,12 +332,12 @@ static void emit_cold_fill(struct translation *t, const struct cold *c)
 
 static void emit_cold_load(struct translation *t, const struct cold *c)
 {
-    struct bt *bt = t->bt;
-    uint32_t site = bt->site_count++;
+    struct bt_cache *cache = t->cache;
+    uint32_t site = cache->site_count++;
 
     emit_leave_at(t, BT_LOAD, (unsigned)c->target, site);
-    bt->sites[site] =
-        (struct bt_site){.retry = (uint32_t)(c->retry - bt->write), .files = t->files};
+    cache->sites[site] =
+        (struct bt_site){.retry = (uint32_t)(c->retry - cache->write), .files = t->files};
 }
 
 void emit_cold(struct translation *t)

@@ -3,6 +3,7 @@
  */
 #include "cpu/bt/emit.h"
 
+#include <stdatomic.h>
 #include <string.h>
 
 #define REX_W 8
@@ -200,11 +201,30 @@ uint8_t *emit_jcc(struct emitter *e, unsigned condition)
     return site;
 }
 
+uint8_t *emit_jmp_aligned(struct emitter *e)
+{
+    static const uint8_t nop[] = {0x90, 0x90, 0x90};
+
+    emit_bytes(e, nop, (unsigned)(-((uintptr_t)e->at + 1) & 3));
+    return emit_jmp(e);
+}
+
 void emit_patch(uint8_t *site, const uint8_t *target)
 {
     int32_t distance = (int32_t)(target - (site + 4));
 
     memcpy(site, &distance, 4);
+}
+
+/* The manual has no promise about code that another processor changes while it is executed but for
+ * processors that serialize in between (SDM volume 3, 9.1.3). It warns of a mixture of old and new
+ * bytes and of bytes fetched long ago. An aligned doubleword lies in one cache line, is stored at
+ * once (9.1.1) and is fetched whole: no mixture; and the opcode in front of it does not change. The
+ * old bytes do no harm: they take the way to the dispatcher. */
+void emit_patch_running(uint8_t *site, const uint8_t *target)
+{
+    atomic_store_explicit((_Atomic int32_t *)(void *)site, (int32_t)(target - (site + 4)),
+                          memory_order_release);
 }
 
 void emit_jmp_to(struct emitter *e, const uint8_t *target)

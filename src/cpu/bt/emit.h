@@ -109,10 +109,14 @@ void emit_shift_imm(struct emitter *e, bool wide, unsigned n, unsigned reg, unsi
 /* Branches with 32-bit displacements; return where the displacement is, for emit_patch. */
 uint8_t *emit_jmp(struct emitter *e);
 uint8_t *emit_jcc(struct emitter *e, unsigned condition);
+/* A jump that emit_patch_running may change. */
+uint8_t *emit_jmp_aligned(struct emitter *e);
 void emit_jmp_to(struct emitter *e, const uint8_t *target);
 void emit_jmp_mem(struct emitter *e, struct operand m);
 /* Makes the branch whose displacement is at SITE go to TARGET. */
 void emit_patch(uint8_t *site, const uint8_t *target);
+/* The same while others may be executing it: they go where it went before or to TARGET. */
+void emit_patch_running(uint8_t *site, const uint8_t *target);
 
 /* A guest instruction of 64- or 32-bit code as it stands, but for what 64-bit code encodes in
  * another way; REPLACE: with its memory operand replaced by M. False where the encoding does not

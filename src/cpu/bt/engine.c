@@ -20,25 +20,26 @@ const struct bt_switches bt_usual = {
     .code_size = BT_CODE_SIZE,
 };
 
-static int bt_create(struct vcpu *c, struct error *err)
+static void bt_create(struct vcpu *c)
 {
     struct bt *bt = bt_of(c);
 
-    bt->switches = *(const struct bt_switches *)c->engine->accelerator_options;
-    bt->scratch_seed = bt->switches.scratch_seed;
+    bt->cache = c->engine->accelerator_shared;
+    bt->scratch_seed = bt->cache->switches.scratch_seed;
     bt->requests = &c->port->requests;
     bt->absent = BT_FILES;
     bt_clear_jumps(bt);
-    if (bt_entries_create(bt, err) == 0 && bt_code_create(bt, err) == 0)
-        return 0;
-    bt_entries_destroy(bt);
-    return -1;
 }
 
-static void bt_destroy(struct vcpu *c)
+static int bt_start(struct interp *e, struct error *err)
 {
-    bt_code_destroy(bt_of(c));
-    bt_entries_destroy(bt_of(c));
+    e->accelerator_shared = bt_cache_create(e->accelerator_options, err);
+    return e->accelerator_shared ? 0 : -1;
+}
+
+static void bt_stop(struct interp *e)
+{
+    bt_cache_destroy(e->accelerator_shared);
 }
 
 static void bt_forget(struct vcpu *c)
@@ -89,6 +90,37 @@ static void bt_finish(struct vcpu *c)
 
     sigaltstack(&bt->outer_stack, NULL);
     syscall(SYS_rt_sigprocmask, SIG_SETMASK, &bt->signals, NULL, sizeof(bt->signals));
+}
+
+/* Whatever the vCPU knows of translated code must not be used any more. */
+static void lose_code(struct bt *bt)
+{
+    bt->losses++;
+    bt->link_site = 0;
+    bt_clear_jumps(bt);
+}
+
+/* Makes room in the cache: all vCPUs stop, and all translations are forgotten. */
+static void evict(struct bt *bt)
+{
+    struct interp *e = bt->c.engine;
+
+    if (!bt_cache_try(bt->cache))
+        return; /* and try again later */
+    safepoint_stop(&e->safepoint, true);
+    if (bt->full) { /* no other vCPU was faster */
+        bt_cache_clear(bt->cache);
+        for (unsigned i = 0; i < e->machine.cpus; i++) {
+            if (!e->vcpu[i])
+                continue;
+            lose_code(bt_of(e->vcpu[i]));
+            bt_of(e->vcpu[i])->full = false;
+        }
+        bt->evictions++;
+        bt->c.forgets[FORGET_CODE_FULL]++;
+    }
+    safepoint_resume(&e->safepoint, true);
+    bt_cache_release(bt->cache);
 }
 
 /* Whether translated code may run now. */
@@ -165,11 +197,11 @@ static void remember(struct bt *bt, uint64_t rip, const void *code)
 static void link_branch(struct bt *bt, uint64_t rip, const void *code)
 {
     if (bt->link_site && bt->link_page == ALIGN_DOWN(rip, MEM_PAGE_SIZE)) {
-        const uint8_t *target = bt->write + ((const uint8_t *)code - bt->run);
+        const uint8_t *target = bt->cache->write + ((const uint8_t *)code - bt->cache->run);
         uint32_t check;
 
         memcpy(&check, target - sizeof(check), sizeof(check));
-        emit_patch(bt->write + bt->link_site, target + check);
+        emit_patch_running(bt->cache->write + bt->link_site, target + check);
         bt->links++;
     }
     bt->link_site = 0;
@@ -187,29 +219,38 @@ static uint64_t now_ns(void)
 static const void *translated(struct bt *bt, uint64_t gpa)
 {
     struct bt_entry *entry = bt_entry_find(bt, gpa);
+    const void *code = NULL;
+    uint32_t entrance;
 
-    return entry ? bt_entrance(bt, entry) : NULL;
+    if (!entry)
+        return NULL;
+    entrance = atomic_load_explicit(&entry->entrance, memory_order_acquire);
+    if (entrance)
+        return bt->cache->run + entrance;
+    if (bt_cache_try(bt->cache)) {
+        code = bt_entrance_add(bt, entry);
+        bt_cache_release(bt->cache);
+    }
+    return code;
 }
 
 /* Translates B in the present context when it is due; NULL: not now. */
 static const void *translate(struct bt *bt, struct block *b)
 {
-    uint64_t start, drops = bt->drops, instructions = bt->translated_instructions;
-    uint32_t used = bt->used;
-    unsigned before;
+    uint64_t start, drops = bt->drops;
     const void *code;
 
-    if (!b->cached || ++b->heat < bt->switches.heat || b->heat >= BT_NEVER)
+    if (!b->cached || ++b->heat < bt->cache->switches.heat || b->heat >= BT_NEVER ||
+        !bt_cache_try(bt->cache))
         return NULL;
     b->heat = 0; /* for another context */
     bt->c.exits[CAUSE_TRANSLATION]++;
-    before = meter_enter(bt->c.meter, CAUSE_TRANSLATION, 0, 0, 0);
+    meter_switch(bt->c.meter, CAUSE_TRANSLATION);
     start = now_ns();
     code = bt_translate(bt, b->gpa, b->generation);
     bt->translate_ns += now_ns() - start;
-    meter_detail(bt->c.meter, CAUSE_TRANSLATION, bt->translated_instructions - instructions,
-                 bt->used - used);
-    meter_leave(bt->c.meter, before);
+    meter_restore(bt->c.meter);
+    bt_cache_release(bt->cache);
     if (!code && !bt->full && bt->drops == drops)
         b->heat = BT_NEVER;
     return code;
@@ -226,13 +267,13 @@ static bool is_due(const struct vcpu *c)
 /* Interprets the instruction at X86_RIP. Returns where to go on in the code behind it, or NULL. */
 static const void *run_one(struct bt *bt, uint32_t index)
 {
-    const struct bt_site *site = &bt->sites[index];
-    const void *code = index == BT_NO_SITE ? NULL : bt->run + site->retry;
-    uint64_t clears = bt->clears, unmaps = bt->unmaps, next = code ? bt->page + site->next : 0;
+    const struct bt_site *site = index == BT_NO_SITE ? NULL : &bt->cache->sites[index];
+    const void *code = site ? bt->cache->run + site->retry : NULL;
+    uint64_t losses = bt->losses, unmaps = bt->unmaps, next = code ? bt->page + site->next : 0;
 
     bt->link_site = 0;
     interp_execute_one(&bt->c);
-    if (set_space(bt) || !code || clears != bt->clears || bt->c.x.reg[X86_RIP] != next ||
+    if (set_space(bt) || !code || losses != bt->losses || bt->c.x.reg[X86_RIP] != next ||
         is_due(&bt->c) || unmaps != bt->unmaps || !can_run(bt) || !want_files(bt, site->files))
         return NULL;
     return code;
@@ -248,12 +289,12 @@ static void note_history(struct vcpu *c)
  * register files that were loaded, as they may be again. */
 static const void *fill(struct bt *bt, unsigned had)
 {
-    const struct bt_site site = bt->sites[bt->site];
+    const struct bt_site site = bt->cache->sites[bt->site];
     struct vcpu *c = &bt->c;
 
     bt->fills++;
     meter_switch(c->meter, CAUSE_TLB_MISS);
-    if (bt->switches.forgetful)
+    if (bt->cache->switches.forgetful)
         mmu_table_clear(c->mmu.table[c->context]);
     c->x.reg[X86_RIP] = bt->page + site.offset;
     c->instructions -= site.left; /* in case this raises */
@@ -262,7 +303,7 @@ static const void *fill(struct bt *bt, unsigned had)
         c->instructions += site.left;
         meter_restore(c->meter);
         want_files(bt, site.files | (had & BT_SSE));
-        return bt->run + site.retry;
+        return bt->cache->run + site.retry;
     }
     return run_one(bt, BT_NO_SITE);
 }
@@ -271,11 +312,11 @@ static const void *fill(struct bt *bt, unsigned had)
  * has the interpreter execute a block. */
 static const void *load(struct bt *bt, unsigned had)
 {
-    const struct bt_site *site = &bt->sites[bt->site];
+    const struct bt_site *site = &bt->cache->sites[bt->site];
 
     bt->c.x.reg[X86_RIP] = bt->page + bt->offset;
     if (want_files(bt, site->files | had) || want_files(bt, site->files))
-        return bt->run + site->retry;
+        return bt->cache->run + site->retry;
     bt->link_site = 0;
     interp_execute(&bt->c, block_next(&bt->c));
     return NULL;
@@ -288,7 +329,7 @@ static const void *go(struct bt *bt, const void *code)
     unsigned had;
 
     meter_switch(bt->c.meter, METER_GUEST);
-    bt->enter(bt, code);
+    bt->cache->enter(bt, code);
     meter_restore(bt->c.meter);
     had = BT_FILES & ~(unsigned)bt->absent;
     bt->absent = BT_FILES;
@@ -363,10 +404,8 @@ static void bt_run(struct vcpu *c)
 
     bt->link_site = 0; /* an interrupt may have come since */
     bt->narrow = false;
-    if (bt->full) {
-        bt->full = false;
-        bt_clear(bt, FORGET_CODE_FULL);
-    }
+    if (bt->full)
+        evict(bt);
     do {
         const void *code;
 
@@ -395,13 +434,14 @@ static void bt_stats(const struct vcpu *c, struct engine_stats *stats)
     stats->links = bt->links;
     stats->tlb_fills = bt->fills;
     stats->retranslations = bt->retranslations;
-    stats->evictions = bt->clears;
+    stats->evictions = bt->evictions;
 }
 
 static const struct accelerator translator = {
     .vcpu_size = sizeof(struct bt),
+    .start = bt_start,
+    .stop = bt_stop,
     .create = bt_create,
-    .destroy = bt_destroy,
     .prepare = bt_prepare,
     .finish = bt_finish,
     .run = bt_run,

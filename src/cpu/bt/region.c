@@ -75,7 +75,7 @@ static uint64_t gpa_of(const struct translation *t, unsigned offset)
  * not executed before, that says nothing; nor does it of an instruction across two pages. */
 static bool has_run(const struct translation *t, unsigned offset)
 {
-    return t->bt->switches.heat < 2 || offset > MEM_PAGE_SIZE - X86_LENGTH_MAX ||
+    return t->cache->switches.heat < 2 || offset > MEM_PAGE_SIZE - X86_LENGTH_MAX ||
            interp_has_run(&t->bt->c, gpa_of(t, offset));
 }
 
@@ -113,7 +113,7 @@ static bool take(struct translation *t, unsigned offset)
     struct flow *flow = &t->flow[t->count];
     int length;
 
-    if (t->count == t->bt->switches.region_max)
+    if (t->count == t->cache->switches.region_max)
         return false;
     length = x86_decode(code_size(t), false, t->page + offset, MEM_PAGE_SIZE - offset, insn);
     if (length == 0)
@@ -326,10 +326,10 @@ static void choose_scratch(struct translation *t)
 
     t->s0 = SCRATCH0;
     t->s1 = SCRATCH1;
-    if (t->bt->switches.scratch_seed)
+    if (t->cache->switches.scratch_seed)
         free = forget_some(t->bt, free);
-    if (t->bt->switches.scratch_seed ? __builtin_popcount(free) < 2
-                                     : !(t->registers & scratch_registers))
+    if (t->cache->switches.scratch_seed ? __builtin_popcount(free) < 2
+                                        : !(t->registers & scratch_registers))
         return;
     t->s0 = 31u - (unsigned)__builtin_clz(free);
     t->s1 = 31u - (unsigned)__builtin_clz(free & ~(1u << t->s0));

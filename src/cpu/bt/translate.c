@@ -647,24 +647,25 @@ static void emit_part(struct translation *t, struct part *p)
 /* Where the next code will be: behind the length of its check. */
 static void begin(struct translation *t)
 {
-    struct bt *bt = t->bt;
+    struct bt_cache *cache = t->cache;
 
-    bt->used = (uint32_t)ALIGN_UP(bt->used + sizeof(uint32_t), ENTRY_ALIGN);
-    t->e = (struct emitter){.at = bt->write + bt->used, .end = bt->write + bt->switches.code_size};
+    cache->used = (uint32_t)ALIGN_UP(cache->used + sizeof(uint32_t), ENTRY_ALIGN);
+    t->e = (struct emitter){.at = cache->write + cache->used,
+                            .end = cache->write + cache->switches.code_size};
 }
 
 /* Keeps what was emitted. Returns it as it will be run; NULL if it has met the end. */
 static const void *finish(struct translation *t)
 {
-    struct bt *bt = t->bt;
-    const void *code = bt->run + bt->used;
+    struct bt_cache *cache = t->cache;
+    const void *code = cache->run + cache->used;
 
     if (t->e.full) {
         /* What does not fit into an empty cache never will. */
-        bt->full = bt->used > ALIGN_UP(bt->first + sizeof(uint32_t), ENTRY_ALIGN);
+        t->bt->full = cache->used > ALIGN_UP(cache->first + sizeof(uint32_t), ENTRY_ALIGN);
         return NULL;
     }
-    bt->used = (uint32_t)(t->e.at - bt->write);
+    cache->used = (uint32_t)(t->e.at - cache->write);
     return code;
 }
 
@@ -685,22 +686,32 @@ static const void *emit_region(struct translation *t)
     return code;
 }
 
-const void *bt_translate(struct bt *bt, uint64_t gpa, uint32_t generation)
+/* A translation of what is at GPA. NULL, with bt.full, if there may be no room for it. */
+static struct translation *start(struct bt *bt, uint64_t gpa, uint32_t generation)
 {
-    struct translation *t = &bt->work;
-    const void *code;
+    struct bt_cache *cache = bt->cache;
+    struct translation *t = &cache->work;
 
-    bt->full = bt->switches.code_size - bt->used < ENTRY_ALIGN * 2 ||
-               BT_SITES - bt->site_count < COLDS + REGION_MAX ||
-               BT_ENTRIES - bt->entry_count < PARTS_MAX;
+    bt->full = cache->switches.code_size - cache->used < ENTRY_ALIGN * 2 ||
+               BT_SITES - cache->site_count < COLDS + REGION_MAX ||
+               BT_ENTRIES - cache->entry_count < PARTS_MAX;
     if (bt->full)
         return NULL;
     memset(t, 0, offsetof(struct translation, index));
     t->bt = bt;
+    t->cache = cache;
     t->gpa = gpa;
     t->generation = generation;
-    t->narrow = bt->narrow || bt->switches.narrow;
-    if (!region_find(t))
+    t->narrow = bt->narrow || cache->switches.narrow;
+    return t;
+}
+
+const void *bt_translate(struct bt *bt, uint64_t gpa, uint32_t generation)
+{
+    struct translation *t = start(bt, gpa, generation);
+    const void *code;
+
+    if (!t || !region_find(t))
         return NULL;
     code = emit_region(t);
     if (code) {
@@ -710,29 +721,23 @@ const void *bt_translate(struct bt *bt, uint64_t gpa, uint32_t generation)
     return code;
 }
 
-const void *bt_entrance(struct bt *bt, struct bt_entry *entry)
+const void *bt_entrance_add(struct bt *bt, struct bt_entry *entry)
 {
-    struct translation *t = &bt->work;
+    struct translation *t = start(bt, entry->key & BT_KEY_GPA, entry->generation);
     const void *code;
 
-    if (entry->entrance)
-        return bt->run + entry->entrance;
-    bt->full = bt->switches.code_size - bt->used < ENTRY_ALIGN * 2 || bt->site_count == BT_SITES;
-    if (bt->full)
+    if (!t)
         return NULL;
-    memset(t, 0, offsetof(struct translation, index));
-    t->bt = bt;
-    t->gpa = entry->key & BT_KEY_GPA;
-    t->generation = entry->generation;
     t->s0 = entry->s0;
     t->s1 = entry->s1;
     t->files = entry->files;
     begin(t);
     emit_entry(t, t->gpa & (MEM_PAGE_SIZE - 1), entry->live);
-    emit_jmp_to(&t->e, bt->write + entry->inside);
+    emit_jmp_to(&t->e, t->cache->write + entry->inside);
     emit_cold(t);
     code = finish(t);
     if (code)
-        entry->entrance = (uint32_t)((const uint8_t *)code - bt->run);
+        atomic_store_explicit(&entry->entrance, (uint32_t)((const uint8_t *)code - t->cache->run),
+                              memory_order_release);
     return code;
 }

@@ -9,8 +9,10 @@
 
 struct accelerator {
     size_t vcpu_size; /* of a struct whose first member is struct vcpu */
-    int (*create)(struct vcpu *c, struct error *err);
-    void (*destroy)(struct vcpu *c);
+    /* For the engine: makes and destroys accelerator_shared. */
+    int (*start)(struct interp *e, struct error *err);
+    void (*stop)(struct interp *e);
+    void (*create)(struct vcpu *c);
     /* Executes some guest code from X86_RIP on; called when no event is due. It may raise. */
     void (*run)(struct vcpu *c);
     /* The vCPU's thread is about to run. */

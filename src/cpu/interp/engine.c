@@ -37,6 +37,8 @@ static void interp_destroy(struct engine *engine)
     if (!e)
         return;
     mem_set_listener(e->machine.mem, NULL);
+    if (e->accelerator)
+        e->accelerator->stop(e);
     thunk_cache_destroy(e->thunks);
     if (e->code)
         munmap(e->code, e->code_pages * sizeof(*e->code));
@@ -140,8 +142,6 @@ static void interp_vcpu_destroy(struct vcpu *c)
         return;
     c->engine->vcpu[c->port->id] = NULL;
     c->engine->safepoint.port[c->port->id] = NULL;
-    if (c->engine->accelerator)
-        c->engine->accelerator->destroy(c);
     vcpu_free(c->engine, c);
 }
 
@@ -186,10 +186,8 @@ static struct vcpu *interp_vcpu_create(struct engine *engine, struct cpu_port *p
     mmu_init(&c->mmu);
     x86_cpu_reset(&c->x);
     state_changed(c);
-    if (e->accelerator && e->accelerator->create(c, err) != 0) {
-        vcpu_free(e, c);
-        return NULL;
-    }
+    if (e->accelerator)
+        e->accelerator->create(c);
     e->vcpu[port->id] = c;
     e->safepoint.port[port->id] = port;
     return c;
@@ -309,12 +307,17 @@ struct engine *interp_create_accelerated(const struct machine *machine,
                                          struct error *err)
 {
     struct engine *engine = interp_create(machine, err);
+    struct interp *e = interp_of(engine);
 
-    if (engine) {
-        interp_of(engine)->accelerator = accelerator;
-        interp_of(engine)->arena_size = ARENA_SIZE_ACCELERATED;
-        interp_of(engine)->accelerator_options = options;
+    if (!engine)
+        return NULL;
+    e->arena_size = ARENA_SIZE_ACCELERATED;
+    e->accelerator_options = options;
+    if (accelerator->start(e, err) != 0) {
+        interp_destroy(engine);
+        return NULL;
     }
+    e->accelerator = accelerator;
     return engine;
 }
 

@@ -108,6 +108,7 @@ struct accelerator; /* accelerate.h */
 struct interp {
     const struct accelerator *accelerator; /* or NULL */
     const void *accelerator_options;
+    void *accelerator_shared; /* what it has for all vCPUs */
     struct machine machine;
     struct thunk_cache *thunks;
     struct safepoint safepoint;
