@@ -20,7 +20,7 @@ static bool reads_control_register(const struct x86_insn *insn)
  */
 bool system_is_inlined(const struct translation *t, const struct x86_insn *insn)
 {
-    bool user = t->bt->c.context == MMU_USER;
+    bool user = t->bt->c.context == MMU_USER, traced = t->bt->c.engine->machine.tracer;
 
     switch (insn->z.mnemonic) {
     case ZYDIS_MNEMONIC_RDTSC:
@@ -40,8 +40,9 @@ bool system_is_inlined(const struct translation *t, const struct x86_insn *insn)
                    ? class_of(insn, 1) == ZYDIS_REGCLASS_SEGMENT ||
                          (!user && reads_control_register(insn))
                    : false;
-    case ZYDIS_MNEMONIC_SYSCALL: return user && t->wide;
-    case ZYDIS_MNEMONIC_SYSRET: return !user && t->wide && insn->z.operand_width == 64;
+    case ZYDIS_MNEMONIC_SYSCALL: return user && t->wide && !traced;
+    case ZYDIS_MNEMONIC_SYSRET:
+        return !user && t->wide && insn->z.operand_width == 64 && !traced;
     default: return false;
     }
 }

@@ -250,11 +250,25 @@ static enum mmu_context system_context(const struct vcpu *c)
     return c->x.cr4 & X86_CR4_SMAP ? MMU_SUPER : MMU_SUPER_AC;
 }
 
+/* Alignment is not checked, so only data breakpoints stand in the way of the software TLB. */
+static void *fast_system(const struct vcpu *c, enum mmu_access access, uint64_t linear,
+                         unsigned size)
+{
+    const struct mmu_entry *e = mmu_entry(c->mmu.table[system_context(c)], access, linear);
+
+    return mmu_hit(e, linear, size) && !c->watching ? (void *)(linear + e->addend) : NULL;
+}
+
 uint64_t load_system(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size)
 {
+    const void *host = fast_system(c, MMU_READ, linear, size);
     bool check = c->check_alignment;
     uint64_t value = 0;
 
+    if (host) {
+        host_load((uint8_t *)&value, host, size);
+        return value;
+    }
     c->check_alignment = false;
     guest_read(c, op, linear, &value, size, system_context(c));
     c->check_alignment = check;
@@ -264,8 +278,13 @@ uint64_t load_system(struct vcpu *c, const struct uop *op, uint64_t linear, unsi
 void store_system(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size,
                   uint64_t value)
 {
+    void *host = fast_system(c, MMU_WRITE, linear, size);
     bool check = c->check_alignment;
 
+    if (host) {
+        host_store(host, (const uint8_t *)&value, size);
+        return;
+    }
     c->check_alignment = false;
     guest_write(c, op, linear, &value, size, system_context(c));
     c->check_alignment = check;
