@@ -86,7 +86,7 @@ void emit_check_beyond(struct translation *t)
     flags_clobber(t, live_before(&t->flow[t->i]));
     t->held = NULL;
     emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(page));
-    emit_mem(&t->e, true, OP_LEA, t->s0, at(t->s0, MEM_PAGE_SIZE));
+    emit_mem(&t->e, t->wide, OP_LEA, t->s0, at(t->s0, MEM_PAGE_SIZE));
     emit_rorx32(&t->e, t->s1, t->s0, MEM_PAGE_SHIFT - 4);
     emit_alu_imm(&t->e, false, ALU_N_AND, t->s1, (MMU_TLB_SIZE - 1) << 4);
     emit_mem(&t->e, true, OP_ADD_LOAD, t->s0, table_at_index(t->s1, entries)); /* 0: this page */

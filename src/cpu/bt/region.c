@@ -90,6 +90,8 @@ static int decode_across(struct translation *t, unsigned offset, struct x86_insn
     const uint8_t *page;
     int length;
 
+    if (!t->wide)
+        next = (uint32_t)next;
     if (t->beyond.insn || !interp_code_peek(c, next, &gpa))
         return 0;
     page = mem_page(c->mem, gpa >> MEM_PAGE_SHIFT);
