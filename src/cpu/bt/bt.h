@@ -97,7 +97,7 @@ struct known {
     int64_t low, high; /* LOW = HIGH: nothing */
     bool write, saved;
 };
-#define KNOWN_MAX 4
+#define KNOWN_MAX 8
 
 /* A run of instructions that is entered at its first one only; from within the region or, through
  * an entrance of its own, from outside. */
