@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 
 NINJA = test -f $(BUILD)/build.ninja || meson setup $(BUILD) && ninja -C $(BUILD)
 
-.PHONY: all run guest test lockstep bench lint install clean
+.PHONY: all run guest test lockstep soak bench lint install clean
 
 all:
 	@scripts/setup build
@@ -32,6 +32,13 @@ lockstep:
 	@bench/make-image
 	@guests/make 6.12 686 686-pae initrd-i386
 	@tests/lockstep/boot.py $(BUILD)/tests/lockstep/lockstep-boot $(LOCKSTEPFLAGS)
+
+soak:
+	@scripts/setup build guest
+	@$(NINJA) doppel
+	@bench/make-image stress
+	@guests/make 6.12 686-pae initrd-i386
+	@tests/guest/soak.py $(BUILD)/doppel $(MINUTES)
 
 bench:
 	@scripts/setup build guest bench
