@@ -294,6 +294,7 @@ static void clear(struct mmu *mmu)
         space_clear(&mmu->spaces[i]);
     mmu->large_filter = mmu->huge_filter = 0;
     mmu->private = mmu->global_low = false;
+    mmu->clears++;
 }
 
 /* An address space gets a new identifier, which no one has remembered anything under. */
@@ -302,7 +303,6 @@ static void renew(struct mmu *mmu, struct mmu_space *space, uint64_t cr3)
     if (mmu->next_space == SPACE_LIMIT) {
         clear(mmu);
         mmu->next_space = 1;
-        mmu->clears++;
     }
     space->cr3 = cr3;
     space->id = mmu->next_space++;

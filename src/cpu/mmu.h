@@ -51,7 +51,7 @@ struct mmu {
     struct mmu_space spaces[MMU_PCIDS];
     uint16_t space;      /* the current address space's identifier; no other has had it since */
     uint16_t next_space; /* CLEARS last changed; the next one */
-    uint32_t clears;     /* how often identifiers began anew */
+    uint32_t clears;     /* how often all went, that of global pages and identifiers, too */
     unsigned next_slot;
     bool private;    /* SUPER has entries that are not of global pages */
     bool global_low; /* there are entries of global pages in the lower half */

@@ -129,6 +129,49 @@ static void test_invlpg_here(void **unused)
     }
 }
 
+/* A function whose first instruction lies across two pages, called often; then another page stands
+ * behind the first one, or either is written to. */
+static void test_across_pages(void **unused)
+{
+    const uint64_t v = 0x40000000, p = CODE + 0x1000, q = CODE + 0x2000, r = CODE + 0x3000;
+    const struct {
+        uint64_t rdi, r8, result;
+    } changes[] = {
+        {0, r | PTE, 0x30201},    /* the second page is R; where that says so, see below */
+        {q, 0xC3000605, 0x60501}, /* mov eax, ...; ret */
+        {p + 0xFF8, 0x07B8ULL << 48, 0x40307},
+        {p + 0xFF8, 0x01EBULL << 48, 0x40301}, /* jmp to add al, 0, without MOV */
+    };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(changes) * 2; i++) {
+        const unsigned n = i % ARRAY_SIZE(changes);
+        struct x86_cpu cpu;
+
+        rig_clear(rig);
+        rig_map(rig, v, p, PTE);
+        rig_map(rig, v + 0x1000, q, PTE);
+        /* mov ebx, 40; 1: call rdx; add r9, rax; dec ebx; jnz 1b; mov [rdi], r8; invlpg [rsi] */
+        PUT(CODE, 0xBB, 40, 0, 0, 0, 0xFF, 0xD2, 0x49, 0x01, 0xC1, 0xFF, 0xCB, 0x75, 0xF7, 0x4C,
+            0x89, 0x07, 0x0F, 0x01, 0x3E);
+        /* mov ebx, 40; 1: call rdx; add r10, rax; dec ebx; jnz 1b; hlt */
+        PUT(CODE + 20, 0xBB, 40, 0, 0, 0, 0xFF, 0xD2, 0x49, 0x01, 0xC2, 0xFF, 0xCB, 0x75, 0xF7,
+            0xF4);
+        PUT(p + 0xFFE, 0xB8, 0x01); /* mov eax, 0x40301; ret */
+        PUT(q, 0x03, 0x04, 0x00, 0xC3);
+        PUT(r, 0x02, 0x03, 0x00, 0xC3);
+        rig_state_64(rig, &cpu, CODE);
+        cpu.reg[X86_RDX] = v + 0xFFE;
+        cpu.reg[X86_RSI] = n ? DATA : v + 0x1000;
+        cpu.reg[X86_RDI] = n ? changes[n].rdi : rig->next_table - MEM_PAGE_SIZE + 8;
+        cpu.reg[X86_R8] = changes[n].r8;
+        cpu.reg[X86_R9] = cpu.reg[X86_R10] = 0;
+        assert_int_equal(run(&cpu), EXIT_HALT);
+        assert_false(in_handler(&cpu));
+        assert_int_equal(cpu.reg[X86_R9], 40 * 0x40301);
+        assert_int_equal(cpu.reg[X86_R10], 40 * changes[n].result);
+    }
+}
+
 static void *run_first(void *unused)
 {
     return (void *)(intptr_t)RIG_ENGINE.run(rig->cpu[0].vcpu);
@@ -542,6 +585,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_link_to_stale),
         cmocka_unit_test(test_invlpg_here),
+        cmocka_unit_test(test_across_pages),
         cmocka_unit_test(test_loop_is_changed),
         cmocka_unit_test(test_longest),
         cmocka_unit_test(test_sticky_flags),

@@ -169,11 +169,14 @@ static bool want_files(struct bt *bt, unsigned files)
     return true;
 }
 
-/* What jump_key is at a level: address space, level and code size. */
+/* What jump_key is at a level: address space, level and code size. As long as all that supervisors
+ * have run or touched is mapped globally, their code is the same in every address space. */
 static uint64_t key_of(const struct bt *bt, bool user)
 {
-    return ((uint64_t)bt->c.mmu.space | (uint64_t)user << 12 | (uint64_t)!in_64(&bt->c) << 14)
-           << 48;
+    const struct vcpu *c = &bt->c;
+    uint64_t space = user || c->mmu.private ? c->mmu.space : 0;
+
+    return (space | (uint64_t)user << 12 | (uint64_t)!in_64(c) << 14) << 48;
 }
 
 /* Takes over the present address space; of both levels, because translated code goes from one to

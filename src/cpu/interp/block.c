@@ -502,11 +502,14 @@ void block_flush_page(struct vcpu *c, uint64_t linear, bool large)
         memset(group, 0, sizeof(*group) << JUMP_GROUP_BITS);
 }
 
-/* Mode, privilege and address space: all that the meaning of a linear address depends on. */
+/* Mode, privilege and address space: all that the meaning of a linear address depends on. What is
+ * mapped globally means the same in all of them. */
 static uint64_t jump_key(const struct vcpu *c, unsigned mode)
 {
-    return 1u | mode << 1 | (uint64_t)(cpl(c) == 3) << 15 | (uint64_t)c->mmu.space << 16 |
-           (uint64_t)c->mmu.clears << 28;
+    bool user = cpl(c) == 3;
+    uint64_t space = user || c->mmu.private ? c->mmu.space : 0;
+
+    return 1u | mode << 1 | (uint64_t)user << 15 | space << 16 | (uint64_t)c->mmu.clears << 28;
 }
 
 /* A link holds for every address that the page is mapped at if it leads to the same distance in
