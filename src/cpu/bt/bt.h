@@ -33,11 +33,12 @@
 #include <signal.h>
 
 /* Heat of a block that cannot be translated. */
-#define BT_NEVER     0x80000000u
-#define BT_JUMP_BITS 14
-#define BT_JUMPS     (1u << BT_JUMP_BITS)
-#define BT_CODE_SIZE (48 * MiB)
-#define BT_HEAT      32 /* executions by the interpreter before a block is translated */
+#define BT_NEVER      0x80000000u
+#define BT_JUMP_BITS  15
+#define BT_JUMPS      (1u << BT_JUMP_BITS)
+#define BT_JUMP_GROUP (MEM_PAGE_SIZE / 4) /* entries that the addresses of one page fall to */
+#define BT_CODE_SIZE  (48 * MiB)
+#define BT_HEAT       12 /* executions by the interpreter before a block is translated */
 
 /* Between blocks these are free. */
 #define SCRATCH0 X86_R10
@@ -231,6 +232,7 @@ struct bt {
     uint8_t absent; /* of BT_FILES: not in the host's registers while translated code runs */
 
     struct bt_jump jump[BT_JUMPS];
+    uint64_t jump_pages[64]; /* which pages it may have addresses of; hashed */
 
     struct bt_cache *cache;
     uint64_t losses;    /* how often code has gone, or may not be run any more */
@@ -319,10 +321,17 @@ void bt_emit_common(struct bt_cache *cache);
 void bt_clear_jumps(struct bt *bt);
 void bt_clear_jumps_of(struct bt *bt, uint64_t linear); /* the page's */
 
-/* Where the jump table has RIP. The code that looks there (code.c) does the same. */
+/* Where the jump table has RIP: page and offset mixed, so that one page has a group of entries and
+ * some others have the same in another order. The code that looks there (code.c) does the same. */
 static inline unsigned bt_jump_index(uint64_t rip)
 {
-    return (unsigned)((rip >> 4) ^ (rip & 0xFF)) & (BT_JUMPS - 1);
+    return (unsigned)((rip ^ ((uint32_t)rip >> 15 | rip << 17)) >> 2) & (BT_JUMPS - 1);
+}
+
+/* The word of jump_pages that has bit 17:12 of LINEAR for its page. */
+static inline uint64_t *bt_jump_page(struct bt *bt, uint64_t linear)
+{
+    return &bt->jump_pages[(linear >> 18 ^ linear >> 24) % ARRAY_SIZE(bt->jump_pages)];
 }
 
 /* translate.c: translates the code at GPA, decoded when its page had this GENERATION, for the

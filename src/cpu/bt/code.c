@@ -151,7 +151,7 @@ static void emit_leave(struct emitter *e)
 }
 
 /* On with the code for the virtual address in SCRATCH0, if it has been found before and no request
- * waits. The index mixes page and offset; the entry's size is 16. */
+ * waits. See bt_jump_index; the entry's size is 16. */
 static void emit_lookup(struct bt_cache *cache, struct emitter *e)
 {
     const int32_t table = (int32_t)offsetof(struct bt, jump);
@@ -160,11 +160,10 @@ static void emit_lookup(struct bt_cache *cache, struct emitter *e)
     emit_mem(e, true, OP_LOAD, SCRATCH1, VCPU(requests));
     emit_alu_mem_imm(e, false, ALU_N_CMP, at(SCRATCH1, 0), 0);
     request = emit_jcc(e, CC_NE);
-    emit_reg(e, false, OP_LOAD, SCRATCH1, SCRATCH0);
-    emit_shift_imm(e, false, 5, SCRATCH1, 4);        /* shr */
-    emit_bytes(e, (uint8_t[]){0x45, 0x30, 0xD3}, 3); /* xor r11b, r10b */
-    emit_alu_imm(e, false, ALU_N_AND, SCRATCH1, BT_JUMPS - 1);
-    emit_shift_imm(e, false, 4, SCRATCH1, 4); /* shl */
+    emit_rorx32(e, SCRATCH1, SCRATCH0, 15);
+    emit_reg(e, false, OP_XOR_LOAD, SCRATCH1, SCRATCH0);
+    emit_alu_imm(e, false, ALU_N_AND, SCRATCH1, (BT_JUMPS - 1) << 2);
+    emit_shift_imm(e, false, 4, SCRATCH1, 2); /* shl */
     emit_mem(e, true, OP_XOR_LOAD, SCRATCH0, VCPU(jump_key));
     emit_mem(e, true, OP_CMP_LOAD, SCRATCH0, vcpu_at_index(SCRATCH1, table));
     miss = emit_jcc(e, CC_NE);
@@ -204,15 +203,17 @@ void bt_clear_jumps(struct bt *bt)
 {
     /* No tag is all ones: bits 63:48 of a key are not, against any canonical address. */
     memset(bt->jump, 0xFF, sizeof(bt->jump));
+    memset(bt->jump_pages, 0, sizeof(bt->jump_pages));
 }
 
 void bt_clear_jumps_of(struct bt *bt, uint64_t linear)
 {
-    /* See bt_jump_index: the page's lowest bits stand above the eight that the offset decides. */
-    struct bt_jump *first = &bt->jump[bt_jump_index(ALIGN_DOWN(linear, MEM_PAGE_SIZE)) & ~255u];
+    struct bt_jump *first = &bt->jump[bt_jump_index(linear) & ~(BT_JUMP_GROUP - 1)];
 
-    /* Other pages' entries stay: many of those that are unmapped have never held code. */
-    for (struct bt_jump *j = first; j < first + 256; j++)
+    /* Most pages that are unmapped have never held code. */
+    if (!(*bt_jump_page(bt, linear) >> (linear >> MEM_PAGE_SHIFT & 63) & 1))
+        return;
+    for (struct bt_jump *j = first; j < first + BT_JUMP_GROUP; j++)
         if (!((j->tag ^ linear) << 16 >> (16 + MEM_PAGE_SHIFT)))
             j->tag = UINT64_MAX;
 }

@@ -194,6 +194,7 @@ static bool set_space(struct bt *bt)
 static void remember(struct bt *bt, uint64_t rip, const void *code)
 {
     bt->jump[bt_jump_index(rip)] = (struct bt_jump){rip ^ bt->jump_key, code};
+    *bt_jump_page(bt, rip) |= 1ULL << (rip >> MEM_PAGE_SHIFT & 63);
 }
 
 /* Makes the branch that was left by go straight to CODE from now on, past its check. */
