@@ -18,11 +18,12 @@
  * access by way of the cold path; and all of it. */
 static const struct bt_switches
     one = {.heat = 1, .region_max = 1, .code_size = CODE},
-    tiny = {.heat = 1, .region_max = REGIONS, .code_size = TINY},
+    tiny = {.heat = 1, .region_max = REGIONS, .inline_after = 2, .code_size = TINY},
     scratch = {.heat = 1, .region_max = REGIONS, .code_size = CODE, .scratch_seed = SCRATCH_SEED},
     cold = {.heat = 1, .region_max = REGIONS, .code_size = CODE, .forgetful = true},
     all = {.heat = 2,
            .region_max = 3,
+           .inline_after = 1,
            .code_size = TINY,
            .scratch_seed = SCRATCH_SEED,
            .forgetful = true};

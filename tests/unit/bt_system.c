@@ -6,6 +6,7 @@
 #include "test.h"
 
 #include "base/util.h"
+#include "cpu/bt/switches.h"
 #include "interp_rig.h"
 
 #include <pthread.h>
@@ -24,6 +25,34 @@ static int setup(void **state)
 {
     rig = rig_create(1, 0);
     return rig ? 0 : -1;
+}
+
+/* The translator with big handlers inlined only after so many exits. */
+static int setup_late(unsigned exits)
+{
+    static struct bt_switches late = {.heat = 1, .region_max = 48, .code_size = 4 * MiB};
+    struct cpu_port *port;
+
+    late.inline_after = exits;
+    rig = rig_create(1, 0);
+    if (!rig)
+        return -1;
+    port = &rig->cpu[0].port;
+    RIG_ENGINE.vcpu_destroy(rig->cpu[0].vcpu);
+    RIG_ENGINE.destroy(rig->engine);
+    rig->engine = bt_create_with(&rig->machine, &late, NULL);
+    rig->cpu[0].vcpu = bt_engine.vcpu_create(rig->engine, port, NULL);
+    return rig->cpu[0].vcpu ? 0 : -1;
+}
+
+static int setup_at_first_exit(void **state)
+{
+    return setup_late(1);
+}
+
+static int setup_at_fifth_exit(void **state)
+{
+    return setup_late(5);
 }
 
 static int teardown(void **state)
@@ -672,6 +701,36 @@ static void test_counted_branches(void **unused)
     }
 }
 
+/* --- What is inlined where it is frequent --- */
+
+/* Three such instructions in a loop: each is translated again once, and nothing shows of it. */
+static void test_inlined_when_frequent(void **unused)
+{
+    struct engine_stats stats;
+    struct x86_cpu cpu;
+
+    prepare();
+    /* 1: mov rdi, rbx; mov ecx, 100; stc; rep stosb; adc rdx, 0; bts [rbx], rsi; adc r8, 0;
+     * push 3; popf; adc r9, 0; inc rsi; dec rbp; jnz 1b; hlt */
+    PUT(CODE, 0x48, 0x89, 0xDF, 0xB9, 100, 0, 0, 0, 0xF9, 0xF3, 0xAA, 0x48, 0x83, 0xD2, 0);
+    PUT(CODE + 15, 0x48, 0x0F, 0xAB, 0x33, 0x49, 0x83, 0xD0, 0, 0x6A, 3, 0x9D, 0x49, 0x83, 0xD1, 0,
+        0x48, 0xFF, 0xC6, 0x48, 0xFF, 0xCD, 0x75, 0xDA, 0xF4);
+    for (unsigned round = 0; round < 2; round++) {
+        rig_state_64(rig, &cpu, CODE);
+        cpu.reg[X86_RBX] = HIGH + 0x0FF0;
+        cpu.reg[X86_RSI] = 790; /* a few bits in what is filled, and behind it */
+        cpu.reg[X86_RBP] = 64;
+        assert_int_equal(run(&cpu), EXIT_HALT);
+        assert_int_equal(cpu.reg[X86_RIP], CODE + 39);
+        assert_int_equal(cpu.reg[X86_RDX], 64);
+        assert_int_equal(cpu.reg[X86_R9], 64);
+        assert_int_equal(high(0x0FF0 + 99), 0);
+        assert_int_equal(high(0x0FF0 + 101), 0xFF);
+        bt_engine.stats(rig->cpu[0].vcpu, &stats);
+        assert_int_equal(stats.retranslations, 3);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -695,5 +754,9 @@ int main(void)
         cmocka_unit_test(test_counted_branches),
     };
 
-    return cmocka_run_group_tests(tests, setup, teardown);
+    const struct CMUnitTest late[] = {cmocka_unit_test(test_inlined_when_frequent)};
+
+    return cmocka_run_group_tests(tests, setup, teardown) +
+           cmocka_run_group_tests(tests, setup_at_first_exit, teardown) +
+           cmocka_run_group_tests(late, setup_at_fifth_exit, teardown);
 }

@@ -39,6 +39,7 @@
 #define BT_JUMP_GROUP (MEM_PAGE_SIZE / 4) /* entries that the addresses of one page fall to */
 #define BT_CODE_SIZE  (48 * MiB)
 #define BT_HEAT       12 /* executions by the interpreter before a block is translated */
+#define BT_INLINE     16 /* exits of a site before its handler is inlined, which costs as much */
 
 /* Between blocks these are free. */
 #define SCRATCH0 X86_R10
@@ -70,6 +71,8 @@ struct bt_site {
     bool write;
     uint8_t left;  /* instructions of the block not executed, this one included */
     uint8_t files; /* that the code from retry on needs */
+    /* BT_ONE: the jump to patch once the handler is inlined, 0: it is not to be; exits so far. */
+    _Atomic uint32_t link, exits;
 };
 
 /* What an instruction reads and writes. */
@@ -144,6 +147,7 @@ struct translation {
     uint16_t registers;  /* that the region names */
     uint8_t files;       /* that it needs */
     bool narrow;         /* no check is for more than one access */
+    bool again;          /* the first instruction's handler is inlined now */
     struct known known[KNOWN_MAX];
     const struct known *held; /* HELD: its addend is in s1 */
     unsigned next_known;
@@ -315,6 +319,7 @@ struct part *region_part(struct translation *t, int64_t offset);
 /* system.c, string.c: whether translation takes INSN, of these classes. */
 bool system_is_inlined(const struct translation *t, const struct x86_insn *insn);
 bool string_is_inlined(const struct translation *t, const struct x86_insn *insn);
+bool string_repeats(const struct x86_insn *insn);
 
 /* code.c: emits the ways in and out; once, at the start of the code. */
 void bt_emit_common(struct bt_cache *cache);
@@ -338,6 +343,8 @@ static inline uint64_t *bt_jump_page(struct bt *bt, uint64_t linear)
  * present context. NULL if it cannot be or, with bt.full, if there is no room. With the exclusive
  * right; may let other vCPUs run. */
 const void *bt_translate(struct bt *bt, uint64_t gpa, uint32_t generation);
+/* The same, anew from a site on that exits often. */
+const void *bt_translate_again(struct bt *bt, uint64_t gpa, uint32_t generation);
 /* Makes the code that enters at ENTRY from outside; the same holds. */
 const void *bt_entrance_add(struct bt *bt, struct bt_entry *entry);
 

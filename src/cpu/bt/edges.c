@@ -189,21 +189,25 @@ void emit_exit_one(struct translation *t, unsigned i, unsigned left)
     emit_leave_at(t, BT_ONE, t->offset[i], BT_NO_SITE);
 }
 
-void emit_one(struct translation *t)
+void emit_one(struct translation *t, bool unless)
 {
     unsigned left = instructions_left(t);
     uint16_t next = (uint16_t)(t->offset[t->i] + t->insn[t->i].z.length);
     uint32_t site = t->cache->site_count++;
+    uint8_t *link = NULL;
 
     flags_leave(t, X86_FLAGS_STATUS);
     emit_epilogue(t);
     emit_recount(t, -(int32_t)left);
+    if (unless)
+        link = emit_jmp_aligned(&t->e); /* at first to what follows */
     emit_leave_at(t, BT_ONE, t->offset[t->i], site);
     t->cache->sites[site] = (struct bt_site){
         .retry = (uint32_t)(t->e.at - t->cache->write),
         .offset = t->offset[t->i],
         .next = next,
         .files = t->files,
+        .link = link ? (uint32_t)(link - t->cache->write) : 0,
     };
     emit_validate(t, next);
     emit_recount(t, (int32_t)left - 1);

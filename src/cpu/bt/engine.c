@@ -16,6 +16,7 @@
 
 const struct bt_switches bt_usual = {
     .heat = BT_HEAT,
+    .inline_after = BT_INLINE,
     .region_max = REGION_MAX,
     .code_size = BT_CODE_SIZE,
 };
@@ -268,13 +269,47 @@ static bool is_due(const struct vcpu *c)
            (c->limited && atomic_load_explicit(limit_reached(c), memory_order_relaxed));
 }
 
+/* At SITE, which exits: when it has done so often, the code from there on with the handler inlined,
+ * to which the exit goes from now on; else NULL. */
+static const void *inline_handler(struct bt *bt, struct bt_site *site)
+{
+    const void *code = NULL;
+    uint64_t gpa, start;
+
+    if (!site->link || ++site->exits < bt->cache->switches.inline_after)
+        return NULL;
+    gpa = interp_code_gpa(&bt->c);
+    if (!bt_cache_try(bt->cache))
+        return NULL;
+    if (site->link) { /* no other vCPU was faster */
+        meter_switch(bt->c.meter, CAUSE_TRANSLATION);
+        start = now_ns();
+        code = bt_translate_again(bt, gpa, atomic_load(bt_generation(bt, gpa)));
+        bt->translate_ns += now_ns() - start;
+        meter_restore(bt->c.meter);
+        bt->link_page = bt->page;
+        bt->link_site = site->link;
+        site->link = 0;
+    }
+    if (code)
+        link_branch(bt, bt->c.x.reg[X86_RIP], code);
+    bt_cache_release(bt->cache);
+    return code;
+}
+
 /* Interprets the instruction at X86_RIP. Returns where to go on in the code behind it, or NULL. */
 static const void *run_one(struct bt *bt, uint32_t index)
 {
-    const struct bt_site *site = index == BT_NO_SITE ? NULL : &bt->cache->sites[index];
+    struct bt_site *site = index == BT_NO_SITE ? NULL : &bt->cache->sites[index];
     const void *code = site ? bt->cache->run + site->retry : NULL;
     uint64_t losses = bt->losses, unmaps = bt->unmaps, next = code ? bt->page + site->next : 0;
 
+    if (site) {
+        const void *inlined = inline_handler(bt, site);
+
+        if (inlined)
+            return inlined;
+    }
     bt->link_site = 0;
     interp_execute_one(&bt->c);
     if (set_space(bt) || !code || losses != bt->losses || bt->c.x.reg[X86_RIP] != next ||

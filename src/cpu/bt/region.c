@@ -133,14 +133,20 @@ static bool take(struct translation *t, unsigned offset)
     return true;
 }
 
+/* Whether the code at OFFSET is translated already, other than to be replaced. */
+static bool ends_at(const struct translation *t, unsigned offset)
+{
+    return !(t->again && t->count == 0) && bt_entry_find(t->bt, gpa_of(t, offset));
+}
+
 /* Follows the code at OFFSET until it ends or meets what is there already. */
 static void take_run(struct translation *t, int64_t offset)
 {
-    bool branch = true;
+    bool branch = !t->again || t->count;
 
     while (offset >= 0 && offset < (int64_t)MEM_PAGE_SIZE && !t->index[offset] &&
-           !(branch && !has_run(t, (unsigned)offset)) &&
-           !bt_entry_find(t->bt, gpa_of(t, (unsigned)offset)) && take(t, (unsigned)offset)) {
+           !(branch && !has_run(t, (unsigned)offset)) && !ends_at(t, (unsigned)offset) &&
+           take(t, (unsigned)offset)) {
         unsigned i = t->count - 1;
 
         if (ends_run(t, &t->insn[i]))

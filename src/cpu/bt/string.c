@@ -20,12 +20,19 @@ struct form {
     bool repeats;
 };
 
+/* Either prefix repeats MOVS and STOS; the attributes have only the one that is usual. */
+bool string_repeats(const struct x86_insn *insn)
+{
+    bool repeats = false;
+
+    for (unsigned i = 0; i < insn->z.raw.prefix_count; i++)
+        repeats |= insn->bytes[i] == 0xF2 || insn->bytes[i] == 0xF3;
+    return repeats;
+}
+
 static bool form_of(const struct translation *t, const struct x86_insn *insn, struct form *f)
 {
-    *f = (struct form){.size = insn->op[0].size / 8u};
-    /* Either prefix repeats MOVS and STOS; the attributes have only the one that is usual. */
-    for (unsigned i = 0; i < insn->z.raw.prefix_count; i++)
-        f->repeats |= insn->bytes[i] == 0xF2 || insn->bytes[i] == 0xF3;
+    *f = (struct form){.size = insn->op[0].size / 8u, .repeats = string_repeats(insn)};
     if (insn->z.address_width != (t->wide ? 64 : 32) ||
         (insn->z.attributes & ZYDIS_ATTRIB_HAS_SEGMENT))
         return false;

@@ -9,6 +9,7 @@
 struct bt_switches {
     unsigned heat;         /* executions by the interpreter before a block is translated */
     unsigned region_max;   /* instructions that are translated together, up to REGION_MAX */
+    unsigned inline_after; /* exits of a site before its handler is inlined; 0: at once */
     uint32_t code_size;    /* bytes of translations; at least 128 KiB */
     uint64_t scratch_seed; /* not 0: any registers at all are traded for the scratch registers */
     bool narrow;           /* each access has a check of its own */

@@ -182,6 +182,13 @@ static bool translate_mxcsr(struct translation *t, const struct x86_insn *insn)
     }
 }
 
+/* Of BT and its kin: whether a register names a bit in memory. */
+static bool is_bit_string(const struct x86_insn *insn)
+{
+    return insn->op[0].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+           insn->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER;
+}
+
 /* BT and its kin with a bit that a register names, which may lie far from the operand: the host's
  * own finds its place as the guest's does, from where the operand would be if the place's page were
  * all there is. */
@@ -520,8 +527,7 @@ static bool translate_integer(struct translation *t, const struct x86_insn *insn
     case ZYDIS_MNEMONIC_BTS:
     case ZYDIS_MNEMONIC_BTR:
     case ZYDIS_MNEMONIC_BTC:
-        if (insn->op[0].type == ZYDIS_OPERAND_TYPE_MEMORY &&
-            insn->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER)
+        if (is_bit_string(insn))
             return translate_bit_string(t, insn);
         return translate_copy(t, insn);
     case ZYDIS_MNEMONIC_NOP:
@@ -566,9 +572,30 @@ static bool translate_native(struct translation *t, const struct x86_insn *insn)
     }
 }
 
+/* Whether INSN's handler is big, so that it is inlined only where it proves to be frequent. */
+static bool has_big_handler(const struct x86_insn *insn)
+{
+    switch (insn->z.mnemonic) {
+    case ZYDIS_MNEMONIC_BT:
+    case ZYDIS_MNEMONIC_BTS:
+    case ZYDIS_MNEMONIC_BTR:
+    case ZYDIS_MNEMONIC_BTC: return is_bit_string(insn);
+    case ZYDIS_MNEMONIC_POPFD:
+    case ZYDIS_MNEMONIC_POPFQ: return true;
+    default: return insn->info->class == X86_CLASS_STRING && string_repeats(insn);
+    }
+}
+
+/* Whether the present instruction's handler waits for it to be frequent. */
+static bool is_deferred(const struct translation *t)
+{
+    return t->cache->switches.inline_after && has_big_handler(&t->insn[t->i]) &&
+           !(t->again && t->i == 0);
+}
+
 static bool translate_insn(struct translation *t, const struct x86_insn *insn)
 {
-    if (region_is_foreign(t, insn))
+    if (region_is_foreign(t, insn) || is_deferred(t))
         return false;
     switch ((enum x86_class)insn->info->class) {
     case X86_CLASS_INTEGER: return translate_integer(t, insn);
@@ -624,7 +651,7 @@ static void emit_part(struct translation *t, struct part *p)
             t->colds = colds;
             t->flags = flags;
             if (insn->info->class != X86_CLASS_FAR && insn->info->class != X86_CLASS_BRANCH) {
-                emit_one(t);
+                emit_one(t, is_deferred(t) && !region_is_foreign(t, insn));
                 continue;
             }
             flags_leave(t, X86_FLAGS_STATUS);
@@ -706,19 +733,33 @@ static struct translation *start(struct bt *bt, uint64_t gpa, uint32_t generatio
     return t;
 }
 
-const void *bt_translate(struct bt *bt, uint64_t gpa, uint32_t generation)
+static const void *translate(struct bt *bt, uint64_t gpa, uint32_t generation, bool again)
 {
     struct translation *t = start(bt, gpa, generation);
     const void *code;
 
-    if (!t || !region_find(t))
+    if (!t)
+        return NULL;
+    t->again = again;
+    if (!region_find(t))
         return NULL;
     code = emit_region(t);
     if (code) {
         bt->translations++;
+        bt->retranslations += again;
         bt->translated_instructions += t->count;
     }
     return code;
+}
+
+const void *bt_translate(struct bt *bt, uint64_t gpa, uint32_t generation)
+{
+    return translate(bt, gpa, generation, false);
+}
+
+const void *bt_translate_again(struct bt *bt, uint64_t gpa, uint32_t generation)
+{
+    return translate(bt, gpa, generation, true);
 }
 
 const void *bt_entrance_add(struct bt *bt, struct bt_entry *entry)

@@ -97,8 +97,9 @@ void emit_exit_indirect(struct translation *t);
 void emit_exit_direct(struct translation *t, int64_t target);
 /* Leaves instruction I to others; LEFT instructions of its part have not been executed. */
 void emit_exit_one(struct translation *t, unsigned i, unsigned left);
-/* Leaves the present instruction to others and goes on behind it. */
-void emit_one(struct translation *t);
+/* Leaves the present instruction to others and goes on behind it. UNLESS it proves to be frequent:
+ * then on with code that has its handler inlined. */
+void emit_one(struct translation *t, bool unless);
 /* On to TARGET, in the region or not; LIVE: flags wanted there if not. */
 void emit_goto(struct translation *t, int64_t target, uint32_t live);
 
