@@ -64,6 +64,7 @@ struct pair {
     const struct options *options;
     struct side side[SIDES];
     uint64_t instructions; /* executed by each */
+    uint64_t slice_end;    /* at how many time passes next */
     uint64_t good;         /* of them, up to the last stop that was compared */
     uint64_t good_memory;  /* and up to the last with all memory */
     uint64_t stops, flags_repaired, words_repaired;
@@ -193,21 +194,26 @@ static bool is_saved_flags(uint64_t a, uint64_t b)
            ((a & X86_FLAG_RF) || (a & always) == always);
 }
 
-/* Status flags that nobody will read may differ at a stop, and where they have been saved. From
- * here on they are the same. */
+/* Status flags that nobody will read may differ at a stop, and where they have been saved. Where
+ * time passes they become the same, for an interrupt may save them; not at other stops, where that
+ * would repair what is to be found. */
 static void repair_flags(struct pair *p, struct x86_cpu *a, struct x86_cpu *b)
 {
     struct vcpu *translated = p->side[TRANSLATED].cpu;
+    bool lasting = p->instructions >= p->slice_end;
 
     if ((a->rflags ^ b->rflags) & X86_FLAGS_STATUS) {
         b->rflags = (b->rflags & ~(uint64_t)X86_FLAGS_STATUS) | (a->rflags & X86_FLAGS_STATUS);
-        translated->cc = p->side[INTERPRETED].cpu->cc;
+        if (lasting)
+            translated->cc = p->side[INTERPRETED].cpu->cc;
         p->flags_repaired++;
     }
     for (unsigned i = 0; i < X86_GPRS; i++) {
         if (a->reg[i] == b->reg[i] || !is_saved_flags(a->reg[i], b->reg[i]))
             continue;
-        translated->x.reg[i] = b->reg[i] = a->reg[i];
+        b->reg[i] = a->reg[i];
+        if (lasting)
+            translated->x.reg[i] = a->reg[i];
         p->words_repaired++;
     }
 }
@@ -387,18 +393,21 @@ static bool compare(struct pair *p)
  * when looking closely. */
 static bool slice(struct pair *p, int *exit)
 {
-    uint64_t end = p->instructions + p->options->slice, start = p->instructions;
+    uint64_t start = p->instructions;
 
+    p->slice_end = start + p->options->slice;
     *exit = -1;
-    while (*exit < 0 && p->instructions < end) {
+    while (*exit < 0 && p->instructions < p->slice_end) {
         bool every = p->instructions >= p->options->edges_from;
-        uint64_t limit = every ? 1 : end - p->instructions, count;
+        uint64_t limit = every ? 1 : p->slice_end - p->instructions, count;
 
         if (!advance(p, limit, exit, &count)) {
             p->verdict = REGISTERS_DIFFER;
             return false;
         }
         p->instructions += count;
+        if (*exit >= 0)
+            p->slice_end = p->instructions;
         if (*exit == EXIT_SHUTDOWN)
             p->over = true;
         if (*exit == EXIT_KICK && !handle_kick(p))

@@ -81,7 +81,7 @@ def main():
     parser.add_argument("--slice", default="50000")
     parser.add_argument("--ms", default="4")
     parser.add_argument("run", nargs="*")
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     known = runs(args.ms)
     options = ["--engine", args.engine, "--slice", args.slice]
     failed = [name for name in args.run or known if not run(args.program, options, name, known[name])]
