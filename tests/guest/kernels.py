@@ -1,6 +1,8 @@
 #!/usr/bin/python3
 """Other kernels, and other amounts of memory, than the default guest's."""
+import hashlib
 import re
+import tempfile
 
 from vm import check, check_run, guest, main, run, terminal
 
@@ -59,6 +61,31 @@ def i386_pae():
     boots("vmlinuz-686-pae", rb"6\.1\.\S+-686-pae i686\n")
 
 
+def archive(*files):
+    """A cpio archive (newc) of executables: pairs of name and contents."""
+    out = b""
+    for number, (name, data) in enumerate((*files, ("TRAILER!!!", b"")), 1):
+        fields = (number, 0o100755, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0)
+        out += b"070701" + b"".join(b"%08X" % field for field in fields) + name.encode() + b"\0"
+        out += b"\0" * (-len(out) % 4) + data
+        out += b"\0" * (-len(out) % 4)
+    return out
+
+
+def compat():
+    """32-bit programs under a 64-bit kernel."""
+    with open(guest("initrd.img"), "rb") as initrd, open(guest("busybox-i386"), "rb") as busybox, \
+         tempfile.NamedTemporaryFile() as both:
+        image = initrd.read()
+        both.write(image + b"\0" * (-len(image) % 4) + archive(("bin/busybox32", busybox.read())))
+        both.flush()
+        script = ("uname -m; head -c 1000000 /dev/zero | busybox32 sha256sum; "
+                  "busybox32 awk 'BEGIN { while (i < 5000) s += ++i / 4; print s }'")
+        done = run("run", "--initrd", both.name, "--", "sh", "-c", script)
+    check_run(done, 0, stdout=b"x86_64\n%s  -\n3125625\n" %
+              hashlib.sha256(bytes(1000000)).hexdigest().encode(), stderr=b"")
+
+
 def plain_console():
     """An initramfs given by name: no session, the shell is on the console."""
     done = run("run", "--kernel", guest("vmlinuz-6.1"), "--initrd", guest("initrd.img"), "--append",
@@ -96,5 +123,5 @@ def gnumach():
 
 
 if __name__ == "__main__":
-    main(debian_6_1_small, debian_6_1_large, debian_6_12, debian_6_12_smp, i386, i386_pae,
+    main(debian_6_1_small, debian_6_1_large, debian_6_12, debian_6_12_smp, i386, i386_pae, compat,
          plain_console, memtest_64, memtest_32, gnumach)
