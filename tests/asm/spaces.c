@@ -176,9 +176,19 @@ FORM(loop, 0,
          8, 24,
          "addq (%rdi), %rax") "mov %rdi, %rsi\nadd $8, %rsi\nxchg %rsi, %rdi\ndec %ecx\njnz 1b\n");
 
-static const struct form *const forms[] = {&read1,   &read4,   &read8,  &write2, &write8, &add4,
-                                           &read16,  &write16, &reads,  &mixed,  &far,    &moved,
-                                           &indexed, &stack,   &string, &loop};
+/* Through segments whose bases are SEGMENT_BASE: a sum that wraps, and a run. */
+#define SEGMENT_BASE 0xFFFF800000001000ul
+#define FROM_SEGMENT "mov $0x7FFFFFFFF000, %rcx\nadd %rdi, %rcx\n"
+FORM(segment1, 0, FROM_SEGMENT R(1, 0, "movzbl %gs:(%rcx), %eax"));
+FORM(segment8, 0, FROM_SEGMENT W(8, 5, "movq %r9, %fs:5(%rcx)"));
+FORM(segments, 0,
+     FROM_SEGMENT R(8, 0, "addq %gs:(%rcx), %rax") W(8, 8, "movq %r9, %gs:8(%rcx)")
+         R(8, 16, "addq 16(%rdi), %rax") R(2, -7, "movzwl %gs:-7(%rcx), %edx") SUM
+     "mov %r9, %rdx\n" X(4, 12, "lock xaddl %edx, %fs:12(%rcx)") SUM);
+
+static const struct form *const forms[] = {
+    &read1, &read4, &read8,   &write2, &write8, &add4, &read16,   &write16,  &reads,   &mixed,
+    &far,   &moved, &indexed, &stack,  &string, &loop, &segment1, &segment8, &segments};
 
 /* What a form meets: the trap, and the sum if there is none. */
 struct outcome {
@@ -557,6 +567,8 @@ void test(void)
             entry_write(&space[s], slot_address(slot), 1, 0);
         table_of[s] = entry_read(&space[s], LARGE_BASE, 2);
     }
+    wrmsr(MSR_FS_BASE, SEGMENT_BASE);
+    wrmsr(MSR_GS_BASE, SEGMENT_BASE);
     space_enter(&space[0]);
     setting(FEW, false, false, "no PGE, no PCID");
     setting(FEW, true, false, "global pages");
@@ -570,4 +582,6 @@ void test(void)
     write_cr3(space[0].root);
     write_cr4(read_cr4() & ~(CR4_PGE | CR4_PCIDE | CR4_SMAP));
     space_leave();
+    wrmsr(MSR_FS_BASE, 0);
+    wrmsr(MSR_GS_BASE, 0);
 }
