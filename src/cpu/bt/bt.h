@@ -33,13 +33,10 @@
 #include <signal.h>
 
 /* Heat of a block that cannot be translated. */
-#define BT_NEVER      0x80000000u
-#define BT_JUMP_BITS  15
-#define BT_JUMPS      (1u << BT_JUMP_BITS)
-#define BT_JUMP_GROUP (MEM_PAGE_SIZE / 4) /* entries that the addresses of one page fall to */
-#define BT_CODE_SIZE  (48 * MiB)
-#define BT_HEAT       12 /* executions by the interpreter before a block is translated */
-#define BT_INLINE     16 /* exits of a site before its handler is inlined, which costs as much */
+#define BT_NEVER     0x80000000u
+#define BT_CODE_SIZE (48 * MiB)
+#define BT_HEAT      12 /* executions by the interpreter before a block is translated */
+#define BT_INLINE    16 /* exits of a site before its handler is inlined, which costs as much */
 
 /* Between blocks these are free. */
 #define SCRATCH0 X86_R10
@@ -47,6 +44,7 @@
 
 enum bt_exit {
     BT_NEXT,   /* X86_RIP is set: look for its block */
+    BT_BRANCH, /* the same after a RET or JMP whose target may be none */
     BT_LINK,   /* the same for a branch within the page: offset says where, link can be patched */
     BT_ONE,    /* interpret one instruction, at offset */
     BT_FILL,   /* the access at site needs its page entered into the software TLB */
@@ -186,9 +184,13 @@ struct bt_entry {
 };
 
 struct bt_jump {
-    uint64_t tag; /* RIP ^ bt.jump_key */
-    const void *code;
+    uint64_t rip;
+    uint32_t key;  /* bt.jump_key when it was entered; 0: empty */
+    uint32_t code; /* offset in the cache */
 };
+#define BT_JUMP_PLACES 16384u
+#define BT_JUMP_WAYS   2u
+#define BT_JUMP_GRAIN  8u /* bytes of code that have a place in common */
 
 #define BT_SITES       (BT_CODE_SIZE / 64)
 #define BT_ENTRY_BITS  18
@@ -208,7 +210,8 @@ struct bt_cache {
     uint32_t entry_count;
     /* Made once: how to get in and the ways out. */
     void (*enter)(struct bt *bt, const void *code);
-    uint32_t leave[BT_EXITS], lookup, first;
+    uint32_t leave[BT_EXITS], first;
+    uint32_t lookup, lookup_branch; /* on at the address in SCRATCH0; see emit_lookup */
     struct translation work;
 };
 
@@ -217,7 +220,7 @@ struct bt {
     struct vcpu c; /* first: GS and the interpreter point at it */
 
     uint64_t page;                    /* of the code that runs, a virtual address */
-    uint64_t jump_key;                /* level, code size and address space, in bits 63:48 */
+    uint64_t jump_key;                /* level, code size and address space; not 0 */
     uint64_t level_key[2];            /* what it is for a supervisor, and for a user */
     const _Atomic uint32_t *requests; /* the port's */
     uint64_t address; /* BT_FILL: the access's; or where to go while registers are traded */
@@ -235,7 +238,9 @@ struct bt {
     uint32_t host_mxcsr;
     uint8_t absent; /* of BT_FILES: not in the host's registers while translated code runs */
 
-    struct bt_jump jump[BT_JUMPS];
+    const uint8_t *run; /* the cache's */
+    uint32_t branch;    /* the last RET or JMP: offset in the page, and << 12 what it has popped */
+    struct bt_jump jump[BT_JUMP_PLACES][BT_JUMP_WAYS];
     uint64_t jump_pages[64]; /* which pages it may have addresses of; hashed */
 
     struct bt_cache *cache;
@@ -323,21 +328,14 @@ bool string_repeats(const struct x86_insn *insn);
 
 /* code.c: emits the ways in and out; once, at the start of the code. */
 void bt_emit_common(struct bt_cache *cache);
-void bt_clear_jumps(struct bt *bt);
-void bt_clear_jumps_of(struct bt *bt, uint64_t linear); /* the page's */
 
-/* Where the jump table has RIP: page and offset mixed, so that one page has a group of entries and
- * some others have the same in another order. The code that looks there (code.c) does the same. */
-static inline unsigned bt_jump_index(uint64_t rip)
-{
-    return (unsigned)((rip ^ ((uint32_t)rip >> 15 | rip << 17)) >> 2) & (BT_JUMPS - 1);
-}
-
-/* The word of jump_pages that has bit 17:12 of LINEAR for its page. */
-static inline uint64_t *bt_jump_page(struct bt *bt, uint64_t linear)
-{
-    return &bt->jump_pages[(linear >> 18 ^ linear >> 24) % ARRAY_SIZE(bt->jump_pages)];
-}
+/* jumps.c: the code at RIP in the present context, if the table knows it, or NULL; enters it;
+ * forgets it, all, and all of a page. */
+const void *bt_jump_find(struct bt *bt, uint64_t rip);
+void bt_jump_add(struct bt *bt, uint64_t rip, const void *code);
+void bt_jump_forget(struct bt *bt, uint64_t rip);
+void bt_jumps_clear(struct bt *bt);
+void bt_jumps_clear_page(struct bt *bt, uint64_t linear);
 
 /* translate.c: translates the code at GPA, decoded when its page had this GENERATION, for the
  * present context. NULL if it cannot be or, with bt.full, if there is no room. With the exclusive

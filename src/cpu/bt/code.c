@@ -150,32 +150,47 @@ static void emit_leave(struct emitter *e)
     emit_files_aside(e, files, false);
 }
 
-/* On with the code for the virtual address in SCRATCH0, if it has been found before and no request
- * waits. See bt_jump_index; the entry's size is 16. */
-static void emit_lookup(struct bt_cache *cache, struct emitter *e)
+/* On with the code for the virtual address in SCRATCH0, if the jump table has it and no request
+ * waits; WHY: how to leave otherwise. */
+static void emit_lookup(struct bt_cache *cache, struct emitter *e, enum bt_exit why)
 {
-    const int32_t table = (int32_t)offsetof(struct bt, jump);
-    uint8_t *request, *miss;
+    enum { SIZE = sizeof(struct bt_jump), PLACE = SIZE * BT_JUMP_WAYS };
+    const int32_t rip = (int32_t)offsetof(struct bt, jump);
+    const int32_t key = rip + (int32_t)offsetof(struct bt_jump, key);
+    const int32_t code = rip + (int32_t)offsetof(struct bt_jump, code);
+    uint8_t *request, *second, *hit, *miss, *other_key;
 
+    _Static_assert(BT_JUMP_GRAIN * 4 == PLACE && BT_JUMP_WAYS == 2,
+                   "four times an address makes an index");
     emit_mem(e, true, OP_LOAD, SCRATCH1, VCPU(requests));
     emit_alu_mem_imm(e, false, ALU_N_CMP, at(SCRATCH1, 0), 0);
     request = emit_jcc(e, CC_NE);
-    emit_rorx32(e, SCRATCH1, SCRATCH0, 15);
-    emit_reg(e, false, OP_XOR_LOAD, SCRATCH1, SCRATCH0);
-    emit_alu_imm(e, false, ALU_N_AND, SCRATCH1, (BT_JUMPS - 1) << 2);
-    emit_shift_imm(e, false, 4, SCRATCH1, 2); /* shl */
-    emit_mem(e, true, OP_XOR_LOAD, SCRATCH0, VCPU(jump_key));
-    emit_mem(e, true, OP_CMP_LOAD, SCRATCH0, vcpu_at_index(SCRATCH1, table));
-    miss = emit_jcc(e, CC_NE);
-    emit_mem(e, true, OP_XOR_LOAD, SCRATCH0, VCPU(jump_key));
+    emit_mem(e, false, OP_LEA, SCRATCH1, (struct operand){X86_NONE, SCRATCH0, 2, 0, 0});
+    emit_alu_imm(e, false, ALU_N_AND, SCRATCH1, (BT_JUMP_PLACES - 1) * PLACE);
+    emit_mem(e, true, OP_CMP_LOAD, SCRATCH0, vcpu_at_index(SCRATCH1, rip));
+    second = emit_jcc(e, CC_NE);
+    hit = e->at;
     emit_alu_imm(e, true, ALU_N_AND, SCRATCH0, -(int32_t)MEM_PAGE_SIZE);
     emit_mem(e, true, OP_STORE, SCRATCH0, VCPU(page));
-    emit_jmp_mem(e, vcpu_at_index(SCRATCH1, table + (int32_t)offsetof(struct bt_jump, code)));
+    emit_mem(e, false, OP_LOAD, SCRATCH0, VCPU(jump_key));
+    emit_mem(e, false, OP_CMP_LOAD, SCRATCH0, vcpu_at_index(SCRATCH1, key));
+    other_key = emit_jcc(e, CC_NE);
+    emit_mem(e, false, OP_LOAD, SCRATCH0, vcpu_at_index(SCRATCH1, code));
+    emit_mem(e, true, OP_ADD_LOAD, SCRATCH0, VCPU(run));
+    emit_bytes(e, (uint8_t[]){0x41, 0xFF, 0xE2}, 3); /* jmp r10 */
+
+    emit_patch(other_key, e->at);
+    emit_mem(e, true, OP_LOAD, SCRATCH0, vcpu_at_index(SCRATCH1, rip));
+    emit_patch(second, e->at);
+    emit_bytes(e, (uint8_t[]){0x41, 0xF6, 0xC3, SIZE}, 4); /* test r11b: was it the second? */
+    miss = emit_jcc(e, CC_NE);
+    emit_alu_imm(e, false, ALU_N_ADD, SCRATCH1, SIZE);
+    emit_mem(e, true, OP_CMP_LOAD, SCRATCH0, vcpu_at_index(SCRATCH1, rip));
+    emit_patch(emit_jcc(e, CC_E), hit);
     emit_patch(miss, e->at);
-    emit_mem(e, true, OP_XOR_LOAD, SCRATCH0, VCPU(jump_key));
     emit_patch(request, e->at);
     emit_mem(e, true, OP_STORE, SCRATCH0, REGISTER(X86_RIP));
-    emit_jmp_to(e, cache->write + cache->leave[BT_NEXT]);
+    emit_jmp_to(e, cache->write + cache->leave[why]);
 }
 
 void bt_emit_common(struct bt_cache *cache)
@@ -195,25 +210,8 @@ void bt_emit_common(struct bt_cache *cache)
         emit_jmp_to(&e, leave);
     }
     cache->lookup = (uint32_t)(e.at - cache->write);
-    emit_lookup(cache, &e);
+    emit_lookup(cache, &e, BT_NEXT);
+    cache->lookup_branch = (uint32_t)(e.at - cache->write);
+    emit_lookup(cache, &e, BT_BRANCH);
     cache->first = cache->used = (uint32_t)ALIGN_UP(e.at - cache->write, 64);
-}
-
-void bt_clear_jumps(struct bt *bt)
-{
-    /* No tag is all ones: bits 63:48 of a key are not, against any canonical address. */
-    memset(bt->jump, 0xFF, sizeof(bt->jump));
-    memset(bt->jump_pages, 0, sizeof(bt->jump_pages));
-}
-
-void bt_clear_jumps_of(struct bt *bt, uint64_t linear)
-{
-    struct bt_jump *first = &bt->jump[bt_jump_index(linear) & ~(BT_JUMP_GROUP - 1)];
-
-    /* Most pages that are unmapped have never held code. */
-    if (!(*bt_jump_page(bt, linear) >> (linear >> MEM_PAGE_SHIFT & 63) & 1))
-        return;
-    for (struct bt_jump *j = first; j < first + BT_JUMP_GROUP; j++)
-        if (!((j->tag ^ linear) << 16 >> (16 + MEM_PAGE_SHIFT)))
-            j->tag = UINT64_MAX;
 }

@@ -138,7 +138,7 @@ static void emit_leave_at(struct translation *t, enum bt_exit why, unsigned offs
     emit_jmp_to(&t->e, t->cache->write + t->cache->leave[why]);
 }
 
-void emit_exit_indirect(struct translation *t)
+static void emit_exit_to(struct translation *t, uint32_t lookup)
 {
     if (t->s0 != SCRATCH0) {
         /* SCRATCH0 is in use as a guest register until the epilogue. */
@@ -148,7 +148,19 @@ void emit_exit_indirect(struct translation *t)
     } else {
         emit_epilogue(t);
     }
-    emit_jmp_to(&t->e, t->cache->write + t->cache->lookup);
+    emit_jmp_to(&t->e, t->cache->write + lookup);
+}
+
+void emit_exit_indirect(struct translation *t)
+{
+    emit_exit_to(t, t->cache->lookup);
+}
+
+void emit_exit_branch(struct translation *t, unsigned popped)
+{
+    emit_store_imm(&t->e, false, VCPU(branch),
+                   (int32_t)(popped << MEM_PAGE_SHIFT | t->offset[t->i]));
+    emit_exit_to(t, t->cache->lookup_branch);
 }
 
 void emit_exit_direct(struct translation *t, int64_t target)

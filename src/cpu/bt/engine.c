@@ -26,10 +26,11 @@ static void bt_create(struct vcpu *c)
     struct bt *bt = bt_of(c);
 
     bt->cache = c->engine->accelerator_shared;
+    bt->run = bt->cache->run;
     bt->scratch_seed = bt->cache->switches.scratch_seed;
     bt->requests = &c->port->requests;
     bt->absent = BT_FILES;
-    bt_clear_jumps(bt);
+    bt_jumps_clear(bt);
 }
 
 static int bt_start(struct interp *e, struct error *err)
@@ -52,9 +53,9 @@ static void bt_unmapped(struct vcpu *c, uint64_t linear, bool large)
 {
     bt_of(c)->unmaps++;
     if (large)
-        bt_clear_jumps(bt_of(c));
+        bt_jumps_clear(bt_of(c));
     else
-        bt_clear_jumps_of(bt_of(c), linear);
+        bt_jumps_clear_page(bt_of(c), linear);
 }
 
 /* The kernel's own signal sets: the C library's leave out signals that it uses itself. */
@@ -98,7 +99,7 @@ static void lose_code(struct bt *bt)
 {
     bt->losses++;
     bt->link_site = 0;
-    bt_clear_jumps(bt);
+    bt_jumps_clear(bt);
 }
 
 /* Makes room in the cache: all vCPUs stop, and all translations are forgotten. */
@@ -177,7 +178,7 @@ static uint64_t key_of(const struct bt *bt, bool user)
     const struct vcpu *c = &bt->c;
     uint64_t space = user || c->mmu.private ? c->mmu.space : 0;
 
-    return (space | (uint64_t)user << 12 | (uint64_t)!in_64(c) << 14) << 48;
+    return 1u << 15 | (uint64_t)!in_64(c) << 14 | (uint64_t)user << 12 | space;
 }
 
 /* Takes over the present address space; of both levels, because translated code goes from one to
@@ -190,12 +191,6 @@ static bool set_space(struct bt *bt)
         bt->level_key[user] = key_of(bt, user);
     bt->jump_key = bt->level_key[bt->c.context == MMU_USER];
     return bt->jump_key != before;
-}
-
-static void remember(struct bt *bt, uint64_t rip, const void *code)
-{
-    bt->jump[bt_jump_index(rip)] = (struct bt_jump){rip ^ bt->jump_key, code};
-    *bt_jump_page(bt, rip) |= 1ULL << (rip >> MEM_PAGE_SHIFT & 63);
 }
 
 /* Makes the branch that was left by go straight to CODE from now on, past its check. */
@@ -373,6 +368,14 @@ static const void *go(struct bt *bt, const void *code)
     had = BT_FILES & ~(unsigned)bt->absent;
     bt->absent = BT_FILES;
     switch ((enum bt_exit)bt->exit) {
+    case BT_BRANCH:
+        if (in_64(&bt->c) && !is_canonical(*rip)) { /* back to the branch: it faults */
+            *rip = bt->page + bt->branch % MEM_PAGE_SIZE;
+            bt->c.x.reg[X86_RSP] -= bt->branch / MEM_PAGE_SIZE;
+            bt->c.instructions--;
+            return run_one(bt, BT_NO_SITE);
+        }
+        __attribute__((fallthrough));
     case BT_NEXT: bt->link_site = 0; return NULL;
     case BT_NARROW: bt->narrow = true; __attribute__((fallthrough));
     case BT_LINK:
@@ -381,21 +384,13 @@ static const void *go(struct bt *bt, const void *code)
         bt->link_site = bt->site;
         if (bt->site == BT_NO_SITE) { /* the code is stale */
             bt->link_site = 0;
-            bt->jump[bt_jump_index(*rip)].tag = UINT64_MAX;
+            bt_jump_forget(bt, *rip);
         }
         return NULL;
     case BT_ONE: *rip = bt->page + bt->offset; return run_one(bt, bt->site);
     case BT_LOAD: return load(bt, had);
     default: return fill(bt, had);
     }
-}
-
-/* The code at X86_RIP that the jump table knows, or NULL. */
-static const void *known_code(const struct bt *bt, uint64_t rip)
-{
-    const struct bt_jump *entry = &bt->jump[bt_jump_index(rip)];
-
-    return entry->tag == (rip ^ bt->jump_key) ? entry->code : NULL;
 }
 
 /* The code at X86_RIP, or NULL when the interpreter has executed something instead. */
@@ -409,7 +404,7 @@ static const void *find_code(struct bt *bt)
     c->exits[CAUSE_LOOKUP]++;
     set_space(bt);
     /* A link goes past the check of the code's age, so it must not be to what the table knows. */
-    code = bt->link_site || narrow ? NULL : known_code(bt, rip);
+    code = bt->link_site || narrow ? NULL : bt_jump_find(bt, rip);
     if (!code) {
         code = translated(bt, interp_code_gpa(c));
         if (!code) {
@@ -428,7 +423,7 @@ static const void *find_code(struct bt *bt)
         bt->narrow = false;
         set_space(bt); /* finding may have changed its identifier */
         if (!narrow)
-            remember(bt, rip, code);
+            bt_jump_add(bt, rip, code);
     }
     note_history(c);
     link_branch(bt, rip, code);

@@ -13,7 +13,7 @@
 #include <string.h>
 
 #define GROUP_SPAN 256 /* bytes that a check covers at most; more would too often cross pages */
-#define GROUP_LOOK 96 /* instructions */
+#define GROUP_LOOK 96  /* instructions */
 
 struct access {
     struct address a;

@@ -41,8 +41,7 @@ bool system_is_inlined(const struct translation *t, const struct x86_insn *insn)
                          (!user && reads_control_register(insn))
                    : false;
     case ZYDIS_MNEMONIC_SYSCALL: return user && t->wide && !traced;
-    case ZYDIS_MNEMONIC_SYSRET:
-        return !user && t->wide && insn->z.operand_width == 64 && !traced;
+    case ZYDIS_MNEMONIC_SYSRET: return !user && t->wide && insn->z.operand_width == 64 && !traced;
     default: return false;
     }
 }

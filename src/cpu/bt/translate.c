@@ -394,9 +394,10 @@ static bool translate_indirect(struct translation *t, const struct x86_insn *ins
 
         if (target == X86_RSP)
             return false;
-        emit_canonical(t, target);
-        if (call)
+        if (call) {
+            emit_canonical(t, target);
             emit_push_return(t, insn);
+        }
         emit_reg(&t->e, t->wide, OP_LOAD, t->s0, target);
     } else {
         struct address a;
@@ -405,14 +406,17 @@ static bool translate_indirect(struct translation *t, const struct x86_insn *ins
             !address_of(t, t->i, 0, &a))
             return false;
         emit_load_slot(t, &a, t->s0);
-        emit_canonical(t, t->s0);
         if (call) {
+            emit_canonical(t, t->s0);
             emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(target));
             emit_push_return(t, insn);
             emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(target));
         }
     }
-    emit_exit_indirect(t);
+    if (call)
+        emit_exit_indirect(t);
+    else
+        emit_exit_branch(t, 0);
     return true;
 }
 
@@ -423,9 +427,8 @@ static void translate_return(struct translation *t, const struct x86_insn *insn)
     t->keeps_s1 = true;
     flags_clobber(t, X86_FLAGS_STATUS);
     emit_load_slot(t, &top_address, t->s0);
-    emit_canonical(t, t->s0);
     emit_move_sp(t, (int32_t)slot_size(t) + more);
-    emit_exit_indirect(t);
+    emit_exit_branch(t, slot_size(t) + (unsigned)more);
 }
 
 /* A jump to be made if INSN's condition holds, or if it does NOT. */

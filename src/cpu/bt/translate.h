@@ -93,6 +93,8 @@ void flags_need(struct translation *t);
 void emit_entry(struct translation *t, unsigned offset, uint32_t live);
 /* Out of the region to the address in s0. */
 void emit_exit_indirect(struct translation *t);
+/* The same for a RET that has POPPED bytes, or a JMP; the address need not be canonical. */
+void emit_exit_branch(struct translation *t, unsigned popped);
 /* Out of the region to TARGET, counted from the page's start; it may lie outside the page. */
 void emit_exit_direct(struct translation *t, int64_t target);
 /* Leaves instruction I to others; LEFT instructions of its part have not been executed. */
