@@ -46,6 +46,9 @@ static void print_text(const struct doppel_stats *stats, long long boot_ms)
     fprintf(stderr, format, "process", stats->resident / 1024, "KiB resident");
     for (unsigned i = 0; i < stats->work_kinds; i++)
         fprintf(stderr, format, stats->work[i].name, stats->work[i].count, "");
+    if (stats->tlb_hit_rate > 0)
+        fprintf(stderr, "  %-24s %14.3f %% of translated code's searches\n", "software TLB hits",
+                stats->tlb_hit_rate * 100);
     print_counts("exits", stats->exits, stats->exit_causes, stats->measured);
     if (stats->measured)
         fprintf(stderr, "  %-24s %14s %12.3f ms\n", "guest's own code", "",
@@ -88,6 +91,8 @@ static void print_json(const struct doppel_stats *stats, long long boot_ms)
     json_number(&json, "guest_resident", stats->guest_resident);
     json_number(&json, "resident", stats->resident);
     json_counts(&json, "work", stats->work, stats->work_kinds);
+    if (stats->tlb_hit_rate > 0)
+        json_real(&json, "tlb_hit_rate", stats->tlb_hit_rate);
     json_counts(&json, "exits", stats->exits, stats->exit_causes);
     json_times(&json, "exit_ns", stats->exits, stats->exit_causes);
     json_number(&json, "guest_ns", stats->guest_ns);

@@ -89,6 +89,7 @@ struct engine_stats {
     uint64_t translations, translated_instructions, translate_ns, links, evictions;
     uint64_t retranslations; /* of what left too often: with more of it inlined */
     uint64_t tlb_fills;      /* misses met by translated code */
+    uint64_t tlb_checks;     /* its searches, if measured; one may serve several accesses */
     /* Instructions of CAUSE_INSTRUCTION, by ZydisMnemonic, with all that they took; if measured. */
     struct engine_count interpreted[ENGINE_MNEMONICS];
 };

@@ -251,6 +251,7 @@ static void stats_work(struct doppel_stats *stats, const struct engine_stats *en
         {"retranslations", engine->retranslations, 0},
         {"evictions", engine->evictions, 0},
         {"tlb-fills", engine->tlb_fills, 0},
+        {"tlb-checks", engine->tlb_checks, 0},
     };
 
     stats->work_kinds = engine->translations ? ARRAY_SIZE(all) : 2;
@@ -291,6 +292,8 @@ static void stats_engine(struct doppel_stats *stats, const struct engine_stats *
     stats->forget_causes = FORGET_COUNT;
     for (unsigned i = 0; i < FORGET_COUNT; i++)
         stats->forgotten[i] = (struct doppel_count){forget_cause_name[i], engine->forgets[i], 0};
+    if (engine->tlb_checks)
+        stats->tlb_hit_rate = 1 - (double)engine->tlb_fills / (double)engine->tlb_checks;
     stats_work(stats, engine);
     stats_interpreted(stats, engine);
 }

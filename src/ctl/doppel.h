@@ -105,7 +105,8 @@ struct doppel_stats {
     uint64_t guest_resident; /* bytes of guest RAM resident on the host */
     uint64_t resident;       /* bytes of the whole process */
     bool measured;
-    uint64_t guest_ns;             /* of run_ns, in the guest's code; if measured */
+    uint64_t guest_ns;   /* of run_ns, in the guest's code; if measured */
+    double tlb_hit_rate; /* of translated code's searches of the software TLB; 0: not known */
     struct doppel_count exits[32]; /* by cause; halted time is not in run_ns */
     unsigned exit_causes;
     struct doppel_count forgotten[16]; /* why decoded or translated code was forgotten */

@@ -70,6 +70,8 @@ def statistics_as_text():
     check(re.search(r"^ +syscall +\d+ +\d+\.\d+ ms +\d+\.\d+ us$", text, re.M), text)
     check(re.search(r"^ +guest's own code +\d+\.\d+ ms$", text, re.M), text)
     check(re.search(r"^ +code-written +\d+$", text, re.M), text)
+    rate = re.search(r"^ +software TLB hits +(\d+\.\d+) % of", text, re.M)
+    check(rate and 90 < float(rate.group(1)) < 100, text)
     check(re.search(r"^ +[a-z0-9]+ +\d+ +\d+\.\d+ ms +\d+\.\d+ us$",
                     text[text.index("  interpreted "):], re.M), text)
 

@@ -152,9 +152,12 @@ static void emit_search(struct translation *t, const struct address *a, unsigned
 {
     int32_t entries = (int32_t)offsetof(struct mmu_table, entry[write ? MMU_WRITE : MMU_READ]);
     const struct known *k = group_start(t, a, size, write);
-    const uint8_t *retry = t->e.at;
+    const uint8_t *retry;
     struct address low = *a;
 
+    if (t->bt->c.engine->machine.measure)
+        emit_alu_mem_imm(&t->e, true, ALU_N_ADD, VCPU(checks), 1);
+    retry = t->e.at;
     low.disp = (int32_t)k->low;
     emit_address(t, &low, t->s0);
     emit_rorx32(&t->e, t->s1, t->s0, MEM_PAGE_SHIFT - 4);

@@ -258,6 +258,7 @@ struct bt {
 
     uint64_t translations, translated_instructions, links, fills, evictions;
     uint64_t retranslations;
+    uint64_t checks; /* of the software TLB by translated code, if the machine is measured */
     uint64_t translate_ns;
 };
 

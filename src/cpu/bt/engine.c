@@ -467,6 +467,7 @@ static void bt_stats(const struct vcpu *c, struct engine_stats *stats)
     stats->translate_ns = bt->translate_ns;
     stats->links = bt->links;
     stats->tlb_fills = bt->fills;
+    stats->tlb_checks = bt->checks;
     stats->retranslations = bt->retranslations;
     stats->evictions = bt->evictions;
 }
