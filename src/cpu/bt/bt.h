@@ -174,12 +174,12 @@ struct translation {
 
 /* Where translated code can be entered, by the start of a part. */
 struct bt_entry {
-    uint64_t key;        /* bt_key */
-    uint32_t generation; /* of the page, when translated */
-    uint32_t entrance;   /* offset of the code that enters from outside; 0: not made */
-    uint32_t inside;     /* offset of the part's own code */
-    uint16_t live;       /* flags that the part wants in RFLAGS */
-    uint8_t files;       /* from here on: as in struct translation */
+    uint64_t key;              /* bt_key */
+    uint32_t generation;       /* of the page, when translated */
+    _Atomic uint32_t entrance; /* offset of the code that enters from outside; 0: not made */
+    uint32_t inside;           /* offset of the part's own code */
+    uint16_t live;             /* flags that the part wants in RFLAGS */
+    uint8_t files;             /* from here on: as in struct translation */
     uint8_t s0, s1;
 };
 

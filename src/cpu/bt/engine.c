@@ -234,22 +234,35 @@ static const void *translated(struct bt *bt, uint64_t gpa)
     return code;
 }
 
+/* What TRANSLATE makes of the code at GPA; and how long it took. */
+static const void *timed(struct bt *bt,
+                         const void *(*translate)(struct bt *bt, uint64_t gpa, uint32_t generation),
+                         uint64_t gpa, uint32_t generation)
+{
+    unsigned before = meter_enter(bt->c.meter, CAUSE_TRANSLATION, 0, 0, 0);
+    uint64_t start = now_ns(), instructions = bt->translated_instructions;
+    uint32_t used = bt->cache->used;
+    const void *code = translate(bt, gpa, generation);
+
+    bt->c.exits[CAUSE_TRANSLATION]++;
+    bt->translate_ns += now_ns() - start;
+    meter_detail(bt->c.meter, CAUSE_TRANSLATION, bt->translated_instructions - instructions,
+                 bt->cache->used - used);
+    meter_leave(bt->c.meter, before);
+    return code;
+}
+
 /* Translates B in the present context when it is due; NULL: not now. */
 static const void *translate(struct bt *bt, struct block *b)
 {
-    uint64_t start, drops = bt->drops;
+    uint64_t drops = bt->drops;
     const void *code;
 
     if (!b->cached || ++b->heat < bt->cache->switches.heat || b->heat >= BT_NEVER ||
         !bt_cache_try(bt->cache))
         return NULL;
     b->heat = 0; /* for another context */
-    bt->c.exits[CAUSE_TRANSLATION]++;
-    meter_switch(bt->c.meter, CAUSE_TRANSLATION);
-    start = now_ns();
-    code = bt_translate(bt, b->gpa, b->generation);
-    bt->translate_ns += now_ns() - start;
-    meter_restore(bt->c.meter);
+    code = timed(bt, bt_translate, b->gpa, b->generation);
     bt_cache_release(bt->cache);
     if (!code && !bt->full && bt->drops == drops)
         b->heat = BT_NEVER;
@@ -269,7 +282,7 @@ static bool is_due(const struct vcpu *c)
 static const void *inline_handler(struct bt *bt, struct bt_site *site)
 {
     const void *code = NULL;
-    uint64_t gpa, start;
+    uint64_t gpa;
 
     if (!site->link || ++site->exits < bt->cache->switches.inline_after)
         return NULL;
@@ -277,11 +290,7 @@ static const void *inline_handler(struct bt *bt, struct bt_site *site)
     if (!bt_cache_try(bt->cache))
         return NULL;
     if (site->link) { /* no other vCPU was faster */
-        meter_switch(bt->c.meter, CAUSE_TRANSLATION);
-        start = now_ns();
-        code = bt_translate_again(bt, gpa, atomic_load(bt_generation(bt, gpa)));
-        bt->translate_ns += now_ns() - start;
-        meter_restore(bt->c.meter);
+        code = timed(bt, bt_translate_again, gpa, atomic_load(bt_generation(bt, gpa)));
         bt->link_page = bt->page;
         bt->link_site = site->link;
         site->link = 0;
