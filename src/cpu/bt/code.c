@@ -67,15 +67,39 @@ static void emit_save_x87(struct emitter *e)
     emit_bytes(e, fninit, sizeof(fninit));
 }
 
+static const uint8_t vzeroupper[] = {0xC5, 0xF8, 0x77};
+
+/* EAX = whether any upper half is to be loaded: not where AVX is absent, nor where all are 0. The
+ * processor knows that they are until one is loaded; after that, instructions that write only lower
+ * halves depend on the whole of what was there before. Leaves the upper halves 0. */
+static void emit_has_high_halves(struct emitter *e)
+{
+    const uint32_t high = (uint32_t)(offsetof(struct bt, c.x.xsave) + X86_XSAVE_YMMH);
+    uint8_t *absent;
+
+    emit_bytes(e, (uint8_t[]){0x31, 0xC0}, 2); /* xor eax, eax */
+    emit_test_mem8(e, VCPU(absent), BT_AVX);
+    absent = emit_jcc(e, CC_NE);
+    for (unsigned i = 0; i < 8; i++) { /* vmovups ymm0, and vorps ymm0, ymm0 */
+        emit_bytes(e, (uint8_t[]){IN_VCPU, 0xC5, 0xFC, i ? 0x56 : 0x10, 0x04, 0x25}, 6);
+        emit_u32(e, high + 32 * i);
+    }
+    emit_bytes(e, (uint8_t[]){0xC4, 0xE2, 0x7D, 0x17, 0xC0}, 5); /* vptest ymm0, ymm0 */
+    emit_bytes(e, (uint8_t[]){0x0F, 0x95, 0xC0}, 3);             /* setnz al */
+    emit_bytes(e, vzeroupper, sizeof(vzeroupper));
+    emit_patch(absent, e->at);
+}
+
 /* Loads or saves the register files that are not absent. FXRSTOR and FXSAVE are about the lower
  * halves and MXCSR, too, whoever they belong to. */
 static void emit_move_files(struct emitter *e, bool load)
 {
-    static const uint8_t vzeroupper[] = {0xC5, 0xF8, 0x77};
     uint8_t *no_x87, *all, *no_avx;
 
-    if (load)
+    if (load) {
         emit_mem(e, false, OP_GROUP_FILES, STMXCSR, VCPU(host_mxcsr));
+        emit_has_high_halves(e);
+    }
     emit_test_mem8(e, VCPU(absent), BT_X87);
     no_x87 = emit_jcc(e, CC_NE);
     if (load)
@@ -88,7 +112,10 @@ static void emit_move_files(struct emitter *e, bool load)
     for (unsigned n = 0; n < 16; n++)
         emit_low_half(e, load, n);
     emit_patch(all, e->at);
-    emit_test_mem8(e, VCPU(absent), BT_AVX);
+    if (load)
+        emit_bytes(e, (uint8_t[]){0x3C, 0x01}, 2); /* cmp al, 1 */
+    else
+        emit_test_mem8(e, VCPU(absent), BT_AVX);
     no_avx = emit_jcc(e, CC_NE);
     for (unsigned n = 0; n < 16; n++)
         emit_high_half(e, load, n);
