@@ -237,12 +237,12 @@ static bool same_registers(struct pair *p)
 
 static bool same_page(struct pair *p, uint64_t gpn, unsigned *different)
 {
-    const uint64_t *a = mem_page(p->side[0].vm->machine.mem, gpn);
-    uint64_t *b = mem_page(p->side[1].vm->machine.mem, gpn);
+    const uint32_t *a = mem_page(p->side[0].vm->machine.mem, gpn);
+    uint32_t *b = mem_page(p->side[1].vm->machine.mem, gpn);
 
     if (!a || !b || memcmp(a, b, MEM_PAGE_SIZE) == 0)
         return true;
-    for (unsigned i = 0; i < MEM_PAGE_SIZE / 8; i++) {
+    for (unsigned i = 0; i < MEM_PAGE_SIZE / 4; i++) {
         if (a[i] == b[i])
             continue;
         if (is_saved_flags(a[i], b[i])) {

@@ -33,7 +33,7 @@ SHELL = [
 
 def kernel(name, initrd="initrd.img"):
     """A Debian kernel to the default guest's shell."""
-    return [os.path.join(GUESTS, name), os.path.join(GUESTS, initrd)], "# ", SHELL, QUIET
+    return [os.path.join(GUESTS, name), os.path.join(GUESTS, initrd)], "# ", SHELL, QUIET, "128"
 
 
 def bench(milliseconds):
@@ -45,7 +45,18 @@ def bench(milliseconds):
     lines = [f"ops {name} {OPERATIONS[name]}" if name in OPERATIONS else f"test {name} {milliseconds}"
              for name in names] + ["quit"]
     return ([os.path.join(GUESTS, "vmlinuz-6.1"), os.path.join(BENCH, "small.img")], "@@ready", lines,
-            QUIET + " rdinit=/bench/bench")
+            QUIET + " rdinit=/bench/bench", "128")
+
+
+def programs():
+    """The benchmark's real programs, on their files."""
+    sys.path.insert(0, os.path.join(ROOT, "bench"))
+    from run import PROGRAMS  # pylint: disable=import-outside-toplevel
+
+    lines = ["\t".join([f"exec {stdin.replace('@', '/data/')}", "hide", *words])
+             for _, _, stdin, words in PROGRAMS]
+    return ([os.path.join(GUESTS, "vmlinuz-6.1"), os.path.join(BENCH, "large.img")], "@@ready",
+            lines + ["quit"], QUIET + " rdinit=/bench/bench", "512")
 
 
 def runs(milliseconds):
@@ -55,16 +66,17 @@ def runs(milliseconds):
         "686": kernel("vmlinuz-686", "initrd-i386.img"),
         "686-pae": kernel("vmlinuz-686-pae", "initrd-i386.img"),
         "bench": bench(milliseconds),
+        "programs": programs(),
     }
 
 
 def run(program, options, name, what):
-    files, prompt, lines, append = what
+    files, prompt, lines, append, memory = what
     for file in files:
         if not os.path.exists(file):
             print(f"skipped: {file} is missing (guests/make, bench/make-image)")
             sys.exit(77)
-    command = [program, "--append", append, "--prompt", prompt, *options]
+    command = [program, "--append", append, "--prompt", prompt, "--memory", memory, *options]
     for line in lines:
         command += ["--type", line]
     print(f"# {name}", flush=True)
