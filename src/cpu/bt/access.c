@@ -105,8 +105,6 @@ void emit_address_base(struct translation *t, const struct address *a)
 {
     if (a->made)
         emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(target));
-    else if (a->rip)
-        emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(page));
     else
         emit_mem(&t->e, true, OP_LEA, t->s0, (struct operand){a->base, a->index, a->scale, 0, 0});
 }
@@ -147,7 +145,8 @@ static struct operand addend_of(const struct translation *t, const struct known 
 }
 
 /* s1 = the addend for A and for what is done later with the same registers. In 32-bit code a sum of
- * registers may wrap between two accesses, so there s1 is the host's address of the first byte. */
+ * registers may wrap between two accesses, so there s1 is the host's address of the first byte;
+ * relative to RIP, it is that of the page's start. */
 static void emit_search(struct translation *t, const struct address *a, unsigned size, bool write)
 {
     int32_t entries = (int32_t)offsetof(struct mmu_table, entry[write ? MMU_WRITE : MMU_READ]);
@@ -172,6 +171,8 @@ static void emit_search(struct translation *t, const struct address *a, unsigned
     } else if (a->segment != X86_DS) {
         emit_mem(&t->e, true, OP_ADD_LOAD, t->s1, segment_base(a));
     }
+    if (a->rip)
+        emit_mem(&t->e, true, OP_ADD_LOAD, t->s1, VCPU(page));
     if (k->saved)
         emit_mem(&t->e, true, OP_STORE, t->s1, addend_of(t, k));
 }
@@ -198,7 +199,9 @@ struct operand emit_check(struct translation *t, const struct address *a, unsign
     }
     if (!t->wide)
         return at(t->s1, (int32_t)(a->disp - t->held->low));
-    if (!a->rip && !a->made && a->index == X86_NONE)
+    if (a->rip)
+        return at(t->s1, a->disp);
+    if (!a->made && a->index == X86_NONE)
         return a->base == X86_NONE ? at(t->s1, a->disp) : at_index(a->base, t->s1, a->disp);
     emit_address_base(t, a);
     return at_index(t->s0, t->s1, a->disp);
