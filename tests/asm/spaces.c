@@ -16,6 +16,7 @@
 #define FEW    3
 #define STEPS  10000 /* of the walk, in each setting */
 #define LARGE  (512 * PAGE)
+#define MAPPED (16ul << 20) /* what space_init maps */
 
 static struct space space[SPACES];
 static u64 seed = 1;
@@ -509,6 +510,17 @@ static bool walk(void)
     return true;
 }
 
+/* The runtime's own pages are the same in all spaces: they may be global, or not. */
+static void map_kernel(bool as_global)
+{
+    for (unsigned s = 0; s < SPACES; s++)
+        for (word va = 0; va < MAPPED; va += PAGE) {
+            u64 entry = entry_read(&space[s], va, 1) & ~PT_G;
+
+            entry_write(&space[s], va, 1, entry | (as_global ? PT_G : 0));
+        }
+}
+
 /* The walk starts anew, with control bits that it does not change itself. */
 static void start(unsigned count, bool with_pge, bool with_pcid)
 {
@@ -537,6 +549,14 @@ static void setting(unsigned count, bool with_pge, bool with_pcid, const char *n
     start(count, with_pge, with_pcid);
     if (!walk())
         return;
+    if (pge) {
+        map_kernel(true);
+        flush_global();
+        if (!walk())
+            return;
+        map_kernel(false);
+        flush_global();
+    }
     check(same_memory(), "%s: every access as the tables say, and nothing else written", name);
 }
 

@@ -555,7 +555,7 @@ struct block *block_find(struct vcpu *c)
     b = find_by_gpa(c, rip, linear, gpa, mode);
     if (!b)
         return straddling_block(c, rip, linear, gpa);
-    *entry = (struct jump_entry){linear, key, b};
+    *entry = (struct jump_entry){linear, jump_key(c, mode), b}; /* fetching may have changed it */
     return b;
 }
 
