@@ -127,6 +127,33 @@ static void test_change_of_size(void **unused)
     assert_int_equal(cpu.reg[X86_RSP], RIG_STACK);
 }
 
+/* The registers that 32-bit code does not have, which hold other things meanwhile. */
+static void test_upper_registers(void **unused)
+{
+    struct x86_cpu cpu;
+
+    rig_clear(rig);
+    /* push CODE32's address; retfq */
+    PUT(CODE, 0x6A, RIG_CODE32, 0x68, 0, 0x10, 1, 0, 0x48, 0xCB);
+    /* inc [eax]; inc [ebx]; inc [ecx]; inc [edx]; inc [esi]; inc [edi]; inc [ebp]; push; hlt */
+    PUT(CODE32, 0xFF, 0x00, 0xFF, 0x03, 0xFF, 0x01, 0xFF, 0x02, 0xFF, 0x06, 0xFF, 0x07);
+    PUT(CODE32 + 12, 0xFF, 0x45, 0x00, 0x50, 0xF4);
+    for (unsigned rounds = 0; rounds < 3; rounds++) {
+        rig_state_64(rig, &cpu, CODE);
+        for (unsigned i = 0; i < X86_GPRS; i++)
+            if (i != X86_RSP)
+                cpu.reg[i] = DATA + i * 0x1000;
+        run(&cpu);
+        assert_int_equal(vector_of(&cpu), -1);
+        for (unsigned i = 0; i < X86_GPRS; i++) {
+            if (i == X86_RSP)
+                continue;
+            assert_int_equal(cpu.reg[i], DATA + i * 0x1000);
+            assert_int_equal(get32(DATA + i * 0x1000), i < X86_R8 ? rounds + 1 : 0);
+        }
+    }
+}
+
 /* --- Addresses that wrap --- */
 
 /* Compatibility mode: the last page of 4 GiB, and what an address that is not cut would lead to,
@@ -420,12 +447,19 @@ static void test_code_segment(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_is_translated),  cmocka_unit_test(test_both_sizes),
-        cmocka_unit_test(test_change_of_size), cmocka_unit_test(test_wrapped_operands),
-        cmocka_unit_test(test_wrapped_stack),  cmocka_unit_test(test_wrapped_base),
-        cmocka_unit_test(test_across),         cmocka_unit_test(test_wrapped_code),
-        cmocka_unit_test(test_cut_branch),     cmocka_unit_test(test_fs),
-        cmocka_unit_test(test_not_flat),       cmocka_unit_test(test_small_stack),
+        cmocka_unit_test(test_is_translated),
+        cmocka_unit_test(test_both_sizes),
+        cmocka_unit_test(test_change_of_size),
+        cmocka_unit_test(test_upper_registers),
+        cmocka_unit_test(test_wrapped_operands),
+        cmocka_unit_test(test_wrapped_stack),
+        cmocka_unit_test(test_wrapped_base),
+        cmocka_unit_test(test_across),
+        cmocka_unit_test(test_wrapped_code),
+        cmocka_unit_test(test_cut_branch),
+        cmocka_unit_test(test_fs),
+        cmocka_unit_test(test_not_flat),
+        cmocka_unit_test(test_small_stack),
         cmocka_unit_test(test_code_segment),
     };
 

@@ -144,10 +144,17 @@ static struct operand addend_of(const struct translation *t, const struct known 
     return vcpu_at((int32_t)offsetof(struct bt, addend) + (int32_t)(k - t->known) * 8);
 }
 
-/* s1 = the addend for A and for what is done later with the same registers. In 32-bit code a sum of
- * registers may wrap between two accesses, so there s1 is the host's address of the first byte;
- * relative to RIP, it is that of the page's start. */
-static void emit_search(struct translation *t, const struct address *a, unsigned size, bool write)
+/* The register that holds what K has found in 32-bit code. */
+static unsigned known_register(const struct translation *t, const struct known *k)
+{
+    return known_registers[k - t->known];
+}
+
+/* Finds out where A is in the host, and what is accessed later with the same registers: s1 is the
+ * addend (relative to RIP, the page's address), or in 32-bit code a register of its own the
+ * address. */
+static const struct known *emit_search(struct translation *t, const struct address *a,
+                                       unsigned size, bool write)
 {
     int32_t entries = (int32_t)offsetof(struct mmu_table, entry[write ? MMU_WRITE : MMU_READ]);
     const struct known *k = group_start(t, a, size, write);
@@ -161,20 +168,24 @@ static void emit_search(struct translation *t, const struct address *a, unsigned
     emit_address(t, &low, t->s0);
     emit_rorx32(&t->e, t->s1, t->s0, MEM_PAGE_SHIFT - 4);
     emit_alu_imm(&t->e, false, ALU_N_AND, t->s1, (MMU_TLB_SIZE - 1) << 4);
+    if (!t->wide) {
+        emit_reg(&t->e, true, OP_LOAD, known_register(t, k), t->s0);
+        emit_mem(&t->e, true, OP_ADD_LOAD, known_register(t, k),
+                 table_at_index(t->s1, entries + 8));
+    }
     emit_mem(&t->e, true, OP_ADD_LOAD, t->s0, table_at_index(t->s1, entries));
     emit_alu_imm(&t->e, true, ALU_N_CMP, t->s0, MEM_PAGE_SIZE - (int32_t)(k->high - k->low));
     cold_add_fill(t, emit_jcc(&t->e, CC_A), a, size, k, retry);
+    if (!t->wide)
+        return k;
     emit_mem(&t->e, true, OP_LOAD, t->s1, table_at_index(t->s1, entries + 8));
-    if (!t->wide) {
-        emit_address(t, &low, t->s0);
-        emit_reg(&t->e, true, OP_ADD_LOAD, t->s1, t->s0);
-    } else if (a->segment != X86_DS) {
+    if (a->segment != X86_DS)
         emit_mem(&t->e, true, OP_ADD_LOAD, t->s1, segment_base(a));
-    }
     if (a->rip)
         emit_mem(&t->e, true, OP_ADD_LOAD, t->s1, VCPU(page));
     if (k->saved)
         emit_mem(&t->e, true, OP_STORE, t->s1, addend_of(t, k));
+    return k;
 }
 
 struct operand emit_check(struct translation *t, const struct address *a, unsigned size, bool write,
@@ -192,13 +203,13 @@ struct operand emit_check(struct translation *t, const struct address *a, unsign
     if (align > 1)
         emit_align_check(t, a, align);
     if (!k) {
-        emit_search(t, a, size, write);
-    } else if (k != t->held) {
+        k = emit_search(t, a, size, write);
+    } else if (t->wide && k != t->held) {
         emit_mem(&t->e, true, OP_LOAD, t->s1, addend_of(t, k));
         t->held = k;
     }
     if (!t->wide)
-        return at(t->s1, (int32_t)(a->disp - t->held->low));
+        return at(known_register(t, k), (int32_t)(a->disp - k->low));
     if (a->rip)
         return at(t->s1, a->disp);
     if (!a->made && a->index == X86_NONE)

@@ -93,13 +93,20 @@ struct address {
 };
 
 /* A page that has been looked up: addresses from LOW up to HIGH, counted from the value that the
- * registers have now. Its addend, with the segment's base, is in vcpu.addend or still in s1. */
+ * registers have now. Its addend, with the segment's base, is in vcpu.addend or still in s1. In
+ * 32-bit code, where sums of registers may wrap between two accesses, it is the host's address of
+ * LOW, in a register. */
 struct known {
     struct address a;
     int64_t low, high; /* LOW = HIGH: nothing */
     bool write, saved;
 };
 #define KNOWN_MAX 8
+
+/* Registers that 32-bit code has no use for. While it runs, the guest's are in the vCPU. */
+#define KNOWN_REGISTERS 6
+static const uint8_t known_registers[KNOWN_REGISTERS] = {X86_R8,  X86_R9,  X86_R12,
+                                                         X86_R13, X86_R14, X86_R15};
 
 /* A run of instructions that is entered at its first one only; from within the region or, through
  * an entrance of its own, from outside. */
@@ -183,6 +190,7 @@ struct bt_entry {
     uint8_t s0, s1;
 };
 
+#define BT_KEY_NARROW (1u << 14) /* in jump_key: 32-bit code runs */
 struct bt_jump {
     uint64_t rip;
     uint32_t key;  /* bt.jump_key when it was entered; 0: empty */
@@ -229,8 +237,8 @@ struct bt {
         uint64_t from, to;      /* the operands, in the host */
         uint64_t rsi, rdi, rcx; /* the guest's, behind the present run */
     } string;
-    uint64_t tsc_offset; /* guest TSC = host TSC + this + IA32_TSC_ADJUST */
-    uint64_t addend[KNOWN_MAX];
+    uint64_t tsc_offset;        /* guest TSC = host TSC + this + IA32_TSC_ADJUST */
+    uint64_t addend[KNOWN_MAX]; /* or, out of 32-bit code, its known_registers */
     uint64_t host_rsp, host_fs;
     uint32_t offset; /* in the page, of where to go on */
     uint32_t site;   /* BT_FILL, BT_ONE: index; BT_LINK: the branch to patch; or BT_NO_SITE */

@@ -32,6 +32,27 @@ static bool is_scratch(unsigned reg)
     return reg == SCRATCH0 || reg == SCRATCH1;
 }
 
+/* Loads or stores all registers but the scratch registers; while 32-bit code runs, the upper ones
+ * are not the guest's. */
+static void emit_registers(struct emitter *e, unsigned opcode)
+{
+    uint8_t *narrow, *all;
+
+    for (unsigned n = 0; n < X86_R8; n++)
+        emit_mem(e, true, opcode, n, REGISTER(n));
+    emit_test_mem8(e, vcpu_at((int32_t)offsetof(struct bt, jump_key) + 1), BT_KEY_NARROW >> 8);
+    narrow = emit_jcc(e, CC_NE);
+    for (unsigned n = X86_R8; n < X86_GPRS; n++)
+        if (!is_scratch(n))
+            emit_mem(e, true, opcode, n, REGISTER(n));
+    all = emit_jmp(e);
+    emit_patch(narrow, e->at);
+    for (unsigned i = 0; i < KNOWN_REGISTERS; i++)
+        emit_mem(e, true, opcode, known_registers[i],
+                 vcpu_at((int32_t)(offsetof(struct bt, addend) + i * 8)));
+    emit_patch(all, e->at);
+}
+
 /* A vector register's lower half. */
 static void emit_low_half(struct emitter *e, bool load, unsigned n)
 {
@@ -152,9 +173,7 @@ static void emit_enter(struct emitter *e)
     emit_mem(e, true, OP_LOAD, SCRATCH0, VCPU(c.tlb));
     emit_write_fs(e, SCRATCH0);
     files = emit_unless_absent(e);
-    for (unsigned n = 0; n < X86_GPRS; n++)
-        if (!is_scratch(n))
-            emit_mem(e, true, OP_LOAD, n, REGISTER(n));
+    emit_registers(e, OP_LOAD);
     emit_jmp_mem(e, VCPU(address));
     emit_files_aside(e, files, true);
 }
@@ -164,9 +183,7 @@ static void emit_leave(struct emitter *e)
 {
     uint8_t *files;
 
-    for (unsigned n = 0; n < X86_GPRS; n++)
-        if (!is_scratch(n))
-            emit_mem(e, true, OP_STORE, n, REGISTER(n));
+    emit_registers(e, OP_STORE);
     files = emit_unless_absent(e);
     emit_mem(e, true, OP_LOAD, X86_RSP, VCPU(host_rsp));
     emit_mem(e, true, OP_LOAD, SCRATCH0, VCPU(host_fs));

@@ -178,7 +178,7 @@ static uint64_t key_of(const struct bt *bt, bool user)
     const struct vcpu *c = &bt->c;
     uint64_t space = user || c->mmu.private ? c->mmu.space : 0;
 
-    return 1u << 15 | (uint64_t)!in_64(c) << 14 | (uint64_t)user << 12 | space;
+    return 1u << 15 | (in_64(c) ? 0 : BT_KEY_NARROW) | (uint64_t)user << 12 | space;
 }
 
 /* Takes over the present address space; of both levels, because translated code goes from one to

@@ -138,7 +138,7 @@ const struct known *group_find(const struct translation *t, const struct address
     for (unsigned i = 0; i < KNOWN_MAX && !is_limited(t, a); i++) {
         const struct known *k = &t->known[i];
 
-        if (k->high > k->low && k->write >= write && (k->saved || k == t->held) &&
+        if (k->high > k->low && k->write >= write && (!t->wide || k->saved || k == t->held) &&
             same_registers(&k->a, a) && k->low <= a->disp && a->disp + (int64_t)size <= k->high)
             return k;
     }
@@ -231,7 +231,7 @@ static void plan(const struct translation *t, struct known *k)
 
 struct known *group_start(struct translation *t, const struct address *a, unsigned size, bool write)
 {
-    struct known *k = &t->known[t->next_known++ % KNOWN_MAX];
+    struct known *k = &t->known[t->next_known++ % (t->wide ? KNOWN_MAX : KNOWN_REGISTERS)];
 
     *k = (struct known){*a, a->disp, a->disp + (int64_t)size, write, false};
     if (!t->narrow && !is_limited(t, a))

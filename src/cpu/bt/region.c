@@ -334,6 +334,8 @@ static void choose_scratch(struct translation *t)
 
     t->s0 = SCRATCH0;
     t->s1 = SCRATCH1;
+    if (!t->wide) /* it has no use for these, and the others are taken, see known_registers */
+        return;
     if (t->cache->switches.scratch_seed)
         free = forget_some(t->bt, free);
     if (t->cache->switches.scratch_seed ? __builtin_popcount(free) < 2
