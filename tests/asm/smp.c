@@ -289,6 +289,57 @@ static void cross_modification(void)
     check(results[0] && results[1], "and ran both");
 }
 
+/* Both run the same functions, each for the first time at about the same time, and each changes
+ * half of them, which it must see at once; the other may see the change later, but nothing else,
+ * and never an older one again. */
+#define FUNCTIONS 2048u
+#define SPACING   32u
+static u8 *functions;
+static u32 changes[FUNCTIONS];
+static volatile unsigned wrong[2];
+
+static void run_functions(u32 self)
+{
+    /* mov $0, %eax; test %edi, %edi; jz 1f; add %edi, %eax; 1: ret */
+    static const u8 body[] = {0xB8, 0, 0, 0, 0, 0x85, 0xFF, 0x74, 0x02, 0x01, 0xF8, 0xC3};
+    static u32 seen[2][FUNCTIONS];
+    for (u32 k = self; k < FUNCTIONS; k += 2)
+        memcpy(functions + k * SPACING + 3, body, sizeof(body)); /* so that 0 is aligned */
+    for (u32 round = 0; round < 40; round++) {
+        for (u32 k = 0; k < FUNCTIONS; k++) {
+            u8 *at = functions + k * SPACING + 3;
+            if (*(volatile u8 *)(at + sizeof(body) - 1) != 0xC3)
+                continue; /* the other is not yet there */
+            bool own = k % 2 == self;
+            if (own && k % 64 / 2 == round % 32)
+                *(volatile u32 *)(at + 1) = ++changes[k];
+            u32 add = round & 1, result = ((u32(*)(u32))at)(add)-add;
+            u32 latest = *(volatile u32 *)(at + 1);
+            wrong[self] += own ? result != latest : result < seen[self][k] || result > latest;
+            seen[self][k] = result;
+        }
+    }
+}
+
+static void run_functions_there(void)
+{
+    run_functions(1);
+}
+
+static void shared_code(void)
+{
+    functions = alloc_pages(FUNCTIONS * SPACING / PAGE, PAGE);
+    job = run_functions_there;
+    job_done = false;
+    go = true;
+    run_functions(0);
+    while (!job_done)
+        cpu_pause();
+    tcg_differs("a change may race with translation");
+    equal(wrong[0], 0, "what both run and change");
+    equal(wrong[1], 0, "is right for the other, too");
+}
+
 /* One takes a page away and tells the other by an interrupt, as kernels do. */
 static struct space space;
 static volatile u32 shot;
@@ -364,5 +415,6 @@ void test(void)
     atomics();
     ordering();
     cross_modification();
+    shared_code();
     shootdown(other);
 }

@@ -172,6 +172,49 @@ static void test_across_pages(void **unused)
     }
 }
 
+/* Translations made so far. */
+static uint64_t translations(void)
+{
+    struct engine_stats stats;
+
+    RIG_ENGINE.stats(rig->cpu[0].vcpu, &stats);
+    return stats.translations;
+}
+
+/* What stands in the middle of a region is entered from outside, by its first instruction: with the
+ * flags that it wants, with registers that are traded there, and not when the code has changed. */
+static void test_enter_in_the_middle(void **unused)
+{
+    /* cmp edi, esi; jmp 1f; ud2; 1: lea r10, [r10+r11]; jc 2f; mov eax, 1; hlt; 2: mov eax, 2; hlt
+     */
+    static const uint8_t code[] = {0x39, 0xF7, 0xEB, 0x02, 0x0F, 0x0B, 0x4F, 0x8D,
+                                   0x14, 0x1A, 0x72, 0x06, 0xB8, 1,    0,    0,
+                                   0,    0xF4, 0xB8, 2,    0,    0,    0,    0xF4};
+    uint64_t before = 0;
+
+    rig_clear(rig);
+    put(CODE, code, sizeof(code));
+    for (unsigned i = 0; i < 8; i++) {
+        bool middle = i % 4 >= 2, carry = i & 1;
+        struct x86_cpu cpu;
+
+        if (i == 4)
+            PUT(CODE + 19, 3); /* mov eax, 3 */
+        rig_state_64(rig, &cpu, CODE + (middle ? 6 : 0));
+        cpu.reg[X86_RDI] = carry && !middle ? 1 : 2;
+        cpu.reg[X86_RSI] = 2;
+        cpu.reg[X86_R10] = 100;
+        cpu.reg[X86_R11] = 1 + i;
+        cpu.rflags |= carry && middle ? X86_FLAG_CF : 0;
+        assert_int_equal(run(&cpu), EXIT_HALT);
+        assert_int_equal(cpu.reg[X86_RAX], !carry ? 1 : i < 4 ? 2 : 3);
+        assert_int_equal(cpu.reg[X86_R10], 101 + i);
+        if (middle)
+            assert_int_equal(translations(), before);
+        before = translations();
+    }
+}
+
 static void *run_first(void *unused)
 {
     return (void *)(intptr_t)RIG_ENGINE.run(rig->cpu[0].vcpu);
@@ -586,6 +629,7 @@ int main(void)
         cmocka_unit_test(test_link_to_stale),
         cmocka_unit_test(test_invlpg_here),
         cmocka_unit_test(test_across_pages),
+        cmocka_unit_test(test_enter_in_the_middle),
         cmocka_unit_test(test_loop_is_changed),
         cmocka_unit_test(test_longest),
         cmocka_unit_test(test_sticky_flags),
