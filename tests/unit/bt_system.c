@@ -562,6 +562,112 @@ static void test_system_call_context(void **unused)
     }
 }
 
+/* --- IRETQ --- */
+
+/* To level 3, with what makes it more than usual. */
+static void test_iret(void **unused)
+{
+    enum {
+        USUAL,
+        FAR_AWAY,
+        OTHER_STACK,
+        NOT_PRESENT,
+        SHORT_TABLE,
+        NESTED,
+        STEPPED,
+        INTERRUPTED,
+        OLD_DATA,
+        ACROSS,
+        NO_FRAME,
+        CASES
+    };
+
+    for (unsigned i = 0; i < CASES * 2; i++) {
+        uint64_t frame = i % CASES == ACROSS ? HIGH + 0x0FF0 : HIGH + 0x1100;
+        uint64_t flags = X86_FLAG_ONE | X86_FLAG_CF | X86_FLAG_ID | X86_FLAG_DF, at = CODE + 0x800;
+        uint64_t words[] = {at, RIG_USER_CODE64 | 0xABCD0000, flags, 0x1234567890, RIG_USER_DATA};
+        uint64_t resumes = i < CASES ? 0 : X86_FLAG_RF; /* as after a fault */
+        struct x86_cpu cpu;
+        int vector;
+
+        system_call_state(&cpu); /* for STAR */
+        rig_state_64(rig, &cpu, CODE);
+        cpu.star = (uint64_t)(RIG_USER_CODE64 - 19) << 48;
+        cpu.seg[X86_ES] = cpu.seg[X86_DS] = cpu.seg[X86_FS] = cpu.seg[X86_GS] =
+            (struct x86_seg){.attr = X86_ATTR_UNUSABLE};
+        PUT(CODE, 0x90, 0x48, 0xCF);           /* nop; iretq */
+        PUT(at, 0x9C, 0x58, 0x8C, 0xD9, 0xF4); /* pushf, which faults, for RSP */
+        for (unsigned v = X86_NP; v <= X86_PF; v++)
+            PUT(RIG_IDT64 + v * 16 + 4, 1); /* IST 1 */
+        rig_put64(rig, RIG_TSS64 + 0x24, RIG_STACK);
+        cpu.reg[X86_RSP] = frame;
+        rig->cpu[0].apic.vector = -1;
+        switch (i % CASES) {
+        case FAR_AWAY: words[0] = 0x0000800000000000; break;
+        case OTHER_STACK: words[4] = RIG_DATA; break;
+        case NOT_PRESENT: PUT(RIG_GDT + (RIG_USER_CODE64 & ~7) + 5, 0x7B); break;
+        case SHORT_TABLE: cpu.gdtr.limit = (RIG_USER_CODE64 & ~7) + 6; break;
+        case NESTED: cpu.rflags |= X86_FLAG_NT; break;
+        case STEPPED:
+            words[2] |= X86_FLAG_TF;
+            PUT(at, 0x90);
+            break;
+        case INTERRUPTED:
+            words[2] |= X86_FLAG_IF;
+            rig->cpu[0].apic.vector = 0x42;
+            cpu_port_request(&rig->cpu[0].port, CPU_REQ_INTR);
+            break;
+        case OLD_DATA:
+            cpu.seg[X86_DS] = rig_segment(RIG_DATA);
+            PUT(at, 0x8C, 0xD9, 0xF4); /* mov ecx, ds; hlt */
+            cpu.reg[X86_RCX] = 7;
+            break;
+        case NO_FRAME: cpu.reg[X86_RSP] = HIGH + 0x2FF0; break;
+        default: break;
+        }
+        words[2] |= resumes;
+        for (unsigned n = 0; n < ARRAY_SIZE(words); n++)
+            for (unsigned byte = 0; byte < 8; byte++) {
+                static const uint64_t page[] = {DATA + 0x1000, DATA, DATA + 0x2000};
+                uint64_t offset = frame - HIGH + n * 8 + byte;
+
+                PUT(page[offset >> 12] + (offset & 0xFFF), (uint8_t)(words[n] >> byte * 8));
+            }
+        assert_int_equal(run(&cpu), EXIT_HALT);
+        vector = vector_of(&cpu);
+        switch (i % CASES) {
+        case USUAL:
+        case ACROSS:
+            assert_int_equal(vector, X86_PF);
+            assert_int_equal(cpu.cr2, 0x1234567890 - 8);
+            assert_int_equal(get64(cpu.reg[X86_RSP] + 8), at);
+            assert_int_equal(get64(cpu.reg[X86_RSP] + 16), RIG_USER_CODE64);
+            assert_int_equal(get64(cpu.reg[X86_RSP] + 24), flags | X86_FLAG_RF);
+            assert_int_equal(get64(cpu.reg[X86_RSP] + 32), 0x1234567890);
+            assert_int_equal(get64(cpu.reg[X86_RSP] + 40), RIG_USER_DATA);
+            break;
+        case STEPPED:
+            assert_int_equal(vector, X86_DB);
+            assert_int_equal(get64(cpu.reg[X86_RSP]), at + 1);
+            break;
+        case INTERRUPTED:
+            assert_int_equal(vector, 0x42);
+            assert_int_equal(get64(cpu.reg[X86_RSP]), at);
+            break;
+        case OLD_DATA:
+            assert_int_equal(vector, X86_GP);
+            assert_int_equal(cpu.reg[X86_RCX], 0);
+            break;
+        default:
+            assert_int_equal(vector, i % CASES == NO_FRAME      ? X86_PF
+                                     : i % CASES == NOT_PRESENT ? X86_NP
+                                                                : X86_GP);
+            assert_int_equal(get64(cpu.reg[X86_RSP] + 8), CODE + 1);
+            assert_int_equal(get64(cpu.reg[X86_RSP] + 16), RIG_CODE64);
+        }
+    }
+}
+
 /* --- The others --- */
 
 /* Bits far from the operand: each instruction, both widths, both directions, with and without LOCK;
@@ -656,19 +762,23 @@ static void test_registers(void **unused)
         struct x86_cpu cpu;
 
         prepare();
-        /* mov eax, ss; mov rbx, cr0; mov rcx, cr2; mov rdx, cr3; mov rsi, cr4; mov di, ds; hlt */
-        PUT(CODE, 0x8C, 0xD0, 0x0F, 0x20, 0xC3, 0x0F, 0x20, 0xD1, 0x0F, 0x20, 0xDA, 0x0F, 0x20,
-            0xE6, 0x66, 0x8C, 0xDF, 0xF4);
+        /* mov [r8], ss; mov eax, ss; mov rbx, cr0; mov rcx, cr2; mov rdx, cr3; mov rsi, cr4;
+         * mov di, ds; hlt */
+        PUT(CODE, 0x41, 0x8C, 0x10, 0x8C, 0xD0, 0x0F, 0x20, 0xC3, 0x0F, 0x20, 0xD1, 0x0F, 0x20,
+            0xDA, 0x0F, 0x20, 0xE6, 0x66, 0x8C, 0xDF, 0xF4);
         rig_state_64(rig, &cpu, CODE);
         if (level)
             user(&cpu);
         cpu.cr2 = 0x123456789ABC;
+        cpu.reg[X86_R8] = HIGH + 0x0FFF; /* across pages */
         cpu.reg[X86_RAX] = cpu.reg[X86_RBX] = cpu.reg[X86_RDI] = ~0ULL;
         assert_int_equal(run(&cpu), EXIT_HALT);
         assert_int_equal(cpu.reg[X86_RAX], level ? RIG_USER_DATA : RIG_DATA);
+        assert_int_equal(high(0x0FFF), cpu.reg[X86_RAX]);
+        assert_int_equal(high(0x1000), 0);
         if (level) {
             assert_int_equal(vector_of(&cpu), X86_GP);
-            assert_int_equal(get64(cpu.reg[X86_RSP] + 8), CODE + 2);
+            assert_int_equal(get64(cpu.reg[X86_RSP] + 8), CODE + 5);
             continue;
         }
         assert_int_equal(cpu.reg[X86_RBX], cpu.cr0);
@@ -748,6 +858,7 @@ int main(void)
         cmocka_unit_test(test_system_call),
         cmocka_unit_test(test_system_call_ends),
         cmocka_unit_test(test_system_call_context),
+        cmocka_unit_test(test_iret),
         cmocka_unit_test(test_bit_strings),
         cmocka_unit_test(test_bases),
         cmocka_unit_test(test_registers),

@@ -237,6 +237,7 @@ struct bt {
         uint64_t from, to;      /* the operands, in the host */
         uint64_t rsi, rdi, rcx; /* the guest's, behind the present run */
     } string;
+    uint64_t frame;             /* IRETQ's, in the host */
     uint64_t tsc_offset;        /* guest TSC = host TSC + this + IA32_TSC_ADJUST */
     uint64_t addend[KNOWN_MAX]; /* or, out of 32-bit code, its known_registers */
     uint64_t host_rsp, host_fs;

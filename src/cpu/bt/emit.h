@@ -77,7 +77,7 @@ enum { FXSAVE, FXRSTOR, LDMXCSR, STMXCSR };
 enum { FLDCW = 5 };
 #define X86_LENGTH_MAX 15
 /* Conditions of Jcc. */
-enum { CC_B = 2, CC_AE = 3, CC_E = 4, CC_NE = 5, CC_BE = 6, CC_A = 7 };
+enum { CC_B = 2, CC_AE = 3, CC_E = 4, CC_NE = 5, CC_BE = 6, CC_A = 7, CC_G = 15 };
 
 void emit_byte(struct emitter *e, uint8_t byte);
 void emit_u32(struct emitter *e, uint32_t value);
@@ -99,6 +99,7 @@ void emit_test_mem_imm(struct emitter *e, struct operand m, uint32_t imm);
 void emit_test_mem8(struct emitter *e, struct operand m, uint8_t imm);
 void emit_cmp_mem8(struct emitter *e, struct operand m, uint8_t imm);
 void emit_store_imm(struct emitter *e, bool wide, struct operand m, int32_t imm);
+void emit_store8_imm(struct emitter *e, struct operand m, uint8_t imm);
 void emit_load_imm(struct emitter *e, unsigned reg, uint64_t imm);
 /* REG = RM rotated right by COUNT, 32 bits; no flags. */
 void emit_rorx32(struct emitter *e, unsigned reg, unsigned rm, unsigned count);

@@ -35,13 +35,12 @@ bool system_is_inlined(const struct translation *t, const struct x86_insn *insn)
     case ZYDIS_MNEMONIC_WRFSBASE:
     case ZYDIS_MNEMONIC_WRGSBASE: return t->wide;
     case ZYDIS_MNEMONIC_MOV:
-        return class_of(insn, 0) == ZYDIS_REGCLASS_GPR32 ||
-                       class_of(insn, 0) == ZYDIS_REGCLASS_GPR64
-                   ? class_of(insn, 1) == ZYDIS_REGCLASS_SEGMENT ||
-                         (!user && reads_control_register(insn))
-                   : false;
+        if (class_of(insn, 1) == ZYDIS_REGCLASS_SEGMENT)
+            return class_of(insn, 0) != ZYDIS_REGCLASS_GPR16;
+        return !user && reads_control_register(insn);
     case ZYDIS_MNEMONIC_SYSCALL: return user && t->wide && !traced;
-    case ZYDIS_MNEMONIC_SYSRET: return !user && t->wide && insn->z.operand_width == 64 && !traced;
+    case ZYDIS_MNEMONIC_SYSRET:
+    case ZYDIS_MNEMONIC_IRETQ: return !user && t->wide && insn->z.operand_width == 64 && !traced;
     default: return false;
     }
 }
@@ -245,13 +244,125 @@ static void translate_sysret(struct translation *t)
     emit_go_to_level(t, true);
 }
 
+/* --- IRETQ ------------------------------------------------------------------------------------ */
+
+/* The frame, from RSP on. */
+enum { FRAME_RIP = 0, FRAME_CS = 8, FRAME_FLAGS = 16, FRAME_RSP = 24, FRAME_SS = 32, FRAME = 40 };
+
+/* Descriptors of flat segments for level 3, accessed already: 64-bit code and data. */
+#define FLAT_CODE 0x00AFFB000000FFFFULL
+#define FLAT_DATA 0x00CFF3000000FFFFULL
+
+static void emit_one_unless_equal(struct translation *t)
+{
+    cold_add_one(t, emit_jcc(&t->e, CC_NE));
+}
+
+/* The frame's CS and SS must be the selectors that SYSRET loads, in the GDT; s1 is the frame. */
+static void emit_check_selectors(struct translation *t)
+{
+    struct operand star = VCPU(c.x.star);
+
+    star.disp += 6;
+    emit_mem(&t->e, false, OP_LOAD_ZX16, t->s0, star);
+    emit_alu_imm(&t->e, false, ALU_N_ADD, t->s0, 16);
+    emit_alu_imm(&t->e, false, ALU_N_OR, t->s0, 3);
+    emit_byte(&t->e, 0x66);
+    emit_mem(&t->e, false, OP_CMP_LOAD, t->s0, at(t->s1, FRAME_CS));
+    emit_one_unless_equal(t);
+    emit_alu_imm(&t->e, false, ALU_N_SUB, t->s0, 8);
+    emit_byte(&t->e, 0x66);
+    emit_mem(&t->e, false, OP_CMP_LOAD, t->s0, at(t->s1, FRAME_SS));
+    emit_one_unless_equal(t);
+    emit_test_imm(&t->e, t->s0, 4); /* the LDT's? */
+    emit_one_unless_equal(t);
+}
+
+/* Their descriptors, which stand side by side, must be those of the flat segments. Clobbers s0 and
+ * s1. */
+static void emit_check_descriptors(struct translation *t)
+{
+    const struct address both = {X86_NONE, X86_NONE, 0, X86_DS, false, true, 0};
+    struct operand star = VCPU(c.x.star);
+
+    star.disp += 6;
+    emit_mem(&t->e, false, OP_LOAD_ZX16, t->s0, star);
+    emit_alu_imm(&t->e, false, ALU_N_AND, t->s0, 0xFFF8);
+    emit_mem(&t->e, false, OP_LOAD_ZX16, t->s1, VCPU(c.x.gdtr.limit));
+    emit_alu_imm(&t->e, false, ALU_N_SUB, t->s1, 23);
+    emit_reg(&t->e, false, OP_CMP_LOAD, t->s0, t->s1);
+    cold_add_one(t, emit_jcc(&t->e, CC_G));
+    emit_alu_imm(&t->e, false, ALU_N_ADD, t->s0, 8);
+    emit_mem(&t->e, true, OP_ADD_LOAD, t->s0, VCPU(c.x.gdtr.base));
+    emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(target));
+    emit_mem(&t->e, true, OP_LEA, t->s0, emit_check(t, &both, 16, false, 1));
+    emit_load_imm(&t->e, t->s1, FLAT_DATA);
+    emit_mem(&t->e, true, OP_CMP_LOAD, t->s1, at(t->s0, 0));
+    emit_one_unless_equal(t);
+    emit_load_imm(&t->e, t->s1, FLAT_CODE);
+    emit_mem(&t->e, true, OP_CMP_LOAD, t->s1, at(t->s0, 8));
+    emit_one_unless_equal(t);
+}
+
+/* The other segments must be null already, so that none is to be taken from level 3. */
+static void emit_check_null(struct translation *t)
+{
+    static const uint8_t data[] = {X86_ES, X86_DS, X86_FS, X86_GS};
+
+    emit_load_imm(&t->e, t->s0, X86_ATTR_UNUSABLE);
+    for (unsigned i = 0; i < sizeof(data); i++)
+        emit_mem(&t->e, false, OP_AND_LOAD, t->s0,
+                 vcpu_at((int32_t)(offsetof(struct bt, c.x.seg) + data[i] * sizeof(struct x86_seg) +
+                                   offsetof(struct x86_seg, attr))));
+    cold_add_one(t, emit_jcc(&t->e, CC_E));
+}
+
+/* To 64-bit code of level 3, as kernels do it; all else is left to others. RF, which every fault
+ * has saved, is for instruction breakpoints, and with one armed no translated code runs: it goes.
+ */
+static void translate_iret(struct translation *t)
+{
+    const uint32_t kept =
+        X86_FLAGS_STATUS | X86_FLAG_IF | X86_FLAG_DF | X86_FLAG_IOPL | X86_FLAG_NT | X86_FLAG_ID;
+
+    flags_clobber(t, X86_FLAGS_STATUS);
+    emit_test_mem_imm(&t->e, VCPU(c.x.rflags), X86_FLAG_NT | X86_FLAG_AC);
+    emit_one_unless_equal(t);
+    emit_check_null(t);
+    emit_mem(&t->e, true, OP_LEA, t->s1, emit_check(t, &top_address, FRAME, false, 1));
+    emit_mem(&t->e, true, OP_STORE, t->s1, VCPU(frame));
+    emit_check_selectors(t);
+    emit_check_descriptors(t);
+    emit_mem(&t->e, true, OP_LOAD, t->s1, VCPU(frame));
+    emit_mem(&t->e, true, OP_LOAD, t->s0, at(t->s1, FRAME_RIP));
+    emit_canonical(t, t->s0);
+    emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(target));
+    emit_mem(&t->e, true, OP_LOAD, t->s1, VCPU(frame));
+    emit_mem(&t->e, true, OP_LOAD, t->s0, at(t->s1, FRAME_FLAGS));
+    emit_test_imm(&t->e, t->s0,
+                  X86_FLAG_TF | X86_FLAG_VM | X86_FLAG_AC | X86_FLAG_VIF | X86_FLAG_VIP);
+    emit_one_unless_equal(t);
+    emit_check_masked(t);
+    emit_mem(&t->e, true, OP_LOAD, t->s1, VCPU(frame));
+    emit_mem(&t->e, true, OP_LOAD, X86_RSP, at(t->s1, FRAME_RSP));
+    emit_alu_imm(&t->e, false, ALU_N_AND, t->s0, (int32_t)kept);
+    emit_alu_imm(&t->e, false, ALU_N_OR, t->s0, X86_FLAG_ONE);
+    emit_set_flags(t);
+    emit_store8_imm(&t->e, VCPU(c.x.nmi_blocked), 0);
+    emit_flat_segments(t, 6, 16, 3);
+    emit_load_imm(&t->e, t->s0, MMU_USER);
+    emit_set_context(t);
+    emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(target));
+    emit_go_to_level(t, true);
+}
+
 bool translate_far(struct translation *t, const struct x86_insn *insn)
 {
-    if (insn->z.mnemonic == ZYDIS_MNEMONIC_SYSCALL)
-        translate_syscall(t, insn);
-    else
-        translate_sysret(t);
-    return true;
+    switch (insn->z.mnemonic) {
+    case ZYDIS_MNEMONIC_SYSCALL: translate_syscall(t, insn); return true;
+    case ZYDIS_MNEMONIC_SYSRET: translate_sysret(t); return true;
+    default: translate_iret(t); return true;
+    }
 }
 
 /* --- The others ------------------------------------------------------------------------------- */
@@ -280,22 +391,41 @@ static void translate_base(struct translation *t, const struct x86_insn *insn)
              vcpu_at((int32_t)(offsetof(struct bt, c.base) + n * sizeof(uint64_t))));
 }
 
-/* Out of segment and control registers. */
-static void translate_move(struct translation *t, const struct x86_insn *insn)
+/* A segment's selector to a register or, as a word, to memory. */
+static bool translate_selector(struct translation *t, const struct x86_insn *insn)
 {
-    unsigned to = register_of(insn, 0), from = register_of(insn, 1);
+    unsigned from = register_of(insn, 1);
+    struct operand selector =
+        vcpu_at((int32_t)(offsetof(struct bt, c.x.seg) + from * sizeof(struct x86_seg) +
+                          offsetof(struct x86_seg, selector)));
+    struct address a;
 
-    if (class_of(insn, 1) == ZYDIS_REGCLASS_SEGMENT) {
-        emit_mem(&t->e, false, OP_LOAD_ZX16, to,
-                 vcpu_at((int32_t)(offsetof(struct bt, c.x.seg) + from * sizeof(struct x86_seg) +
-                                   offsetof(struct x86_seg, selector))));
-        return;
+    if (insn->op[0].type == ZYDIS_OPERAND_TYPE_REGISTER) {
+        emit_mem(&t->e, false, OP_LOAD_ZX16, register_of(insn, 0), selector);
+        return true;
     }
-    switch (from) {
-    case 0: emit_mem(&t->e, t->wide, OP_LOAD, to, VCPU(c.x.cr0)); break;
-    case 2: emit_mem(&t->e, t->wide, OP_LOAD, to, VCPU(c.x.cr2)); break;
-    case 3: emit_mem(&t->e, t->wide, OP_LOAD, to, VCPU(c.x.cr3)); break;
-    default: emit_mem(&t->e, t->wide, OP_LOAD, to, VCPU(c.x.cr4)); break;
+    if (!address_of(t, t->i, 0, &a))
+        return false;
+    emit_mem(&t->e, true, OP_LEA, t->s1, emit_check(t, &a, 2, true, 1));
+    emit_mem(&t->e, false, OP_LOAD_ZX16, t->s0, selector);
+    emit_byte(&t->e, 0x66);
+    emit_mem(&t->e, false, OP_STORE, t->s0, at(t->s1, 0));
+    return true;
+}
+
+/* Out of segment and control registers. */
+static bool translate_move(struct translation *t, const struct x86_insn *insn)
+{
+    unsigned to;
+
+    if (class_of(insn, 1) == ZYDIS_REGCLASS_SEGMENT)
+        return translate_selector(t, insn);
+    to = register_of(insn, 0);
+    switch (register_of(insn, 1)) {
+    case 0: emit_mem(&t->e, t->wide, OP_LOAD, to, VCPU(c.x.cr0)); return true;
+    case 2: emit_mem(&t->e, t->wide, OP_LOAD, to, VCPU(c.x.cr2)); return true;
+    case 3: emit_mem(&t->e, t->wide, OP_LOAD, to, VCPU(c.x.cr3)); return true;
+    default: emit_mem(&t->e, t->wide, OP_LOAD, to, VCPU(c.x.cr4)); return true;
     }
 }
 
@@ -352,7 +482,7 @@ bool translate_system(struct translation *t, const struct x86_insn *insn)
     case ZYDIS_MNEMONIC_SWAPGS: translate_swapgs(t); return true;
     case ZYDIS_MNEMONIC_RDTSC:
     case ZYDIS_MNEMONIC_RDTSCP: translate_rdtsc(t, insn); return true;
-    case ZYDIS_MNEMONIC_MOV: translate_move(t, insn); return true;
+    case ZYDIS_MNEMONIC_MOV: return translate_move(t, insn);
     default: translate_base(t, insn); return true;
     }
 }
