@@ -250,6 +250,31 @@ static void test_wrapped_base(void **unused)
     assert_int_equal(cpu.reg[X86_RDX], 0x14141414);
 }
 
+/* Bits far from their operand. */
+static void test_wrapped_bits(void **unused)
+{
+    static const struct {
+        uint32_t ebx, esi, linear;
+    } cases[] = {
+        {0xFFFFFFF0, 256, 0x10}, {0x10, (uint32_t)-256, 0xFFFFFFF0}, {0x30, (uint32_t)-256, 0x10}};
+
+    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+        uint64_t gpa = cases[i].linear == 0x10 ? 0x10 : DATA + 0xFF0;
+        struct x86_cpu cpu;
+
+        prepare_wrap(&cpu);
+        put32(gpa, 1);
+        /* btr [ebx], esi; sbb eax, eax; inc esi; bts [ebx], esi; hlt */
+        PUT(CODE32, 0x0F, 0xB3, 0x33, 0x19, 0xC0, 0x46, 0x0F, 0xAB, 0x33, 0xF4);
+        cpu.reg[X86_RBX] = cases[i].ebx;
+        cpu.reg[X86_RSI] = cases[i].esi;
+        run(&cpu);
+        assert_int_equal(vector_of(&cpu), -1);
+        assert_int_equal(cpu.reg[X86_RAX], 0xFFFFFFFF);
+        assert_int_equal(get32(gpa), 2);
+    }
+}
+
 /* An operand across 4 GiB is beyond the limit. */
 static void test_across(void **unused)
 {
@@ -447,19 +472,13 @@ static void test_code_segment(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_is_translated),
-        cmocka_unit_test(test_both_sizes),
-        cmocka_unit_test(test_change_of_size),
-        cmocka_unit_test(test_upper_registers),
-        cmocka_unit_test(test_wrapped_operands),
-        cmocka_unit_test(test_wrapped_stack),
-        cmocka_unit_test(test_wrapped_base),
-        cmocka_unit_test(test_across),
-        cmocka_unit_test(test_wrapped_code),
-        cmocka_unit_test(test_cut_branch),
-        cmocka_unit_test(test_fs),
-        cmocka_unit_test(test_not_flat),
-        cmocka_unit_test(test_small_stack),
+        cmocka_unit_test(test_is_translated),    cmocka_unit_test(test_both_sizes),
+        cmocka_unit_test(test_change_of_size),   cmocka_unit_test(test_upper_registers),
+        cmocka_unit_test(test_wrapped_operands), cmocka_unit_test(test_wrapped_stack),
+        cmocka_unit_test(test_wrapped_base),     cmocka_unit_test(test_wrapped_bits),
+        cmocka_unit_test(test_across),           cmocka_unit_test(test_wrapped_code),
+        cmocka_unit_test(test_cut_branch),       cmocka_unit_test(test_fs),
+        cmocka_unit_test(test_not_flat),         cmocka_unit_test(test_small_stack),
         cmocka_unit_test(test_code_segment),
     };
 

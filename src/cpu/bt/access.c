@@ -82,12 +82,12 @@ static void emit_address_32(struct translation *t, const struct address *a, unsi
 
 void emit_address(struct translation *t, const struct address *a, unsigned reg)
 {
-    if (!t->wide) {
-        emit_address_32(t, a, reg);
-        return;
-    }
     if (a->made) {
         emit_mem(&t->e, true, OP_LOAD, reg, VCPU(target));
+        return;
+    }
+    if (!t->wide) {
+        emit_address_32(t, a, reg);
         return;
     }
     if (a->rip) {

@@ -189,6 +189,16 @@ static bool is_bit_string(const struct x86_insn *insn)
            insn->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER;
 }
 
+/* TO = how many bytes from an operand of BITS bits the one lies that has the bit that BIT names. */
+static void emit_bit_place(struct translation *t, unsigned to, unsigned bit, unsigned bits)
+{
+    unsigned shift = (unsigned)__builtin_ctz(bits);
+
+    emit_reg(&t->e, true, bits == 64 ? OP_LOAD : OP_MOVSXD, to, bit);
+    emit_shift_imm(&t->e, true, 7, to, shift);     /* sar */
+    emit_shift_imm(&t->e, true, 4, to, shift - 3); /* shl */
+}
+
 /* BT and its kin with a bit that a register names, which may lie far from the operand: the host's
  * own finds its place as the guest's does, from where the operand would be if the place's page were
  * all there is. */
@@ -196,24 +206,21 @@ static bool translate_bit_string(struct translation *t, const struct x86_insn *i
 {
     const struct flow *f = &t->flow[t->i];
     const struct address place = {X86_NONE, X86_NONE, 0, X86_DS, false, true, 0};
-    unsigned bits = insn->op[0].size, shift = (unsigned)__builtin_ctz(bits);
-    unsigned bit = register_of(insn, 1);
+    unsigned bits = insn->op[0].size, bit = register_of(insn, 1);
     struct address a;
 
-    if (!t->wide || bits == 16 || memory_operand(t, insn) != 0 || !address_of(t, t->i, 0, &a))
+    if (bits == 16 || memory_operand(t, insn) != 0 || !address_of(t, t->i, 0, &a) ||
+        (!t->wide && a.segment != X86_DS))
         return false;
     flags_clobber(t, live_before(f));
     emit_address(t, &a, t->s0);
-    emit_reg(&t->e, true, bits == 64 ? OP_LOAD : OP_MOVSXD, t->s1, bit);
-    emit_shift_imm(&t->e, true, 7, t->s1, shift); /* sar */
-    emit_mem(&t->e, true, OP_LEA, t->s0,
-             (struct operand){(uint8_t)t->s0, (uint8_t)t->s1, (uint8_t)(shift - 3), 0, 0});
+    emit_bit_place(t, t->s1, bit, bits);
+    emit_mem(&t->e, t->wide, OP_LEA, t->s0, at_index(t->s0, t->s1, 0));
     emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(target));
     emit_mem(&t->e, true, OP_LEA, t->s1,
              emit_check(t, &place, bits / 8, insn->z.mnemonic != ZYDIS_MNEMONIC_BT, 1));
-    emit_mem(&t->e, true, OP_SUB_LOAD, t->s1, VCPU(target));
-    emit_address(t, &a, t->s0);
-    emit_reg(&t->e, true, OP_ADD_LOAD, t->s1, t->s0);
+    emit_bit_place(t, t->s0, bit, bits);
+    emit_reg(&t->e, true, OP_SUB_LOAD, t->s1, t->s0);
     if (flags_input(f))
         flags_need(t);
     if (!emit_insn(&t->e, insn, true, at(t->s1, 0)))
@@ -293,6 +300,27 @@ static void emit_push_target(struct translation *t)
     emit_move_sp(t, -(int32_t)slot_size(t));
 }
 
+static bool is_segment_register(const struct x86_insn *insn, unsigned i)
+{
+    return insn->op[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+           ZydisRegisterGetClass(insn->op[i].reg.value) == ZYDIS_REGCLASS_SEGMENT;
+}
+
+/* Of a slot of 32 bits, processors write 16. */
+static void translate_push_segment(struct translation *t, const struct x86_insn *insn)
+{
+    struct operand place = emit_check_push(t);
+
+    emit_mem(&t->e, false, OP_LOAD_ZX16, t->s0,
+             vcpu_at((int32_t)(offsetof(struct bt, c.x.seg) +
+                               register_of(insn, 0) * sizeof(struct x86_seg) +
+                               offsetof(struct x86_seg, selector))));
+    if (!t->wide)
+        emit_byte(&t->e, 0x66);
+    emit_mem(&t->e, t->wide, OP_STORE, t->s0, place);
+    emit_move_sp(t, -(int32_t)slot_size(t));
+}
+
 static bool translate_push(struct translation *t, const struct x86_insn *insn)
 {
     struct operand place;
@@ -306,6 +334,10 @@ static bool translate_push(struct translation *t, const struct x86_insn *insn)
         emit_load_slot(t, &a, t->s0);
         emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(target));
         emit_push_target(t);
+        return true;
+    }
+    if (is_segment_register(insn, 0)) {
+        translate_push_segment(t, insn);
         return true;
     }
     if (!is_word_register(t, insn, 0) && insn->op[0].type != ZYDIS_OPERAND_TYPE_IMMEDIATE)
@@ -439,8 +471,11 @@ static uint8_t *emit_conditional(struct translation *t, const struct x86_insn *i
 
     switch (insn->z.mnemonic) {
     case ZYDIS_MNEMONIC_LOOP:
+    case ZYDIS_MNEMONIC_JECXZ:
     case ZYDIS_MNEMONIC_JRCXZ:
-        if ((insn->z.mnemonic == ZYDIS_MNEMONIC_JRCXZ) != not )
+        if (!t->wide) /* jecxz */
+            emit_byte(&t->e, 0x67);
+        if ((insn->z.mnemonic != ZYDIS_MNEMONIC_LOOP) != not )
             emit_bytes(&t->e, if_zero, sizeof(if_zero));
         else
             emit_bytes(&t->e, if_not_zero, sizeof(if_not_zero));
@@ -449,8 +484,8 @@ static uint8_t *emit_conditional(struct translation *t, const struct x86_insn *i
     }
 }
 
-/* Jcc, LOOP and JRCXZ. A jump ahead within the region is one; a jump back is a jump around the way
- * back, which looks for requests. */
+/* Jcc, LOOP, JECXZ and JRCXZ. A jump ahead within the region is one; a jump back is a jump around
+ * the way back, which looks for requests. */
 static void translate_condition(struct translation *t, const struct x86_insn *insn, int64_t target)
 {
     uint32_t live = t->flow[t->i].live_after;
@@ -459,7 +494,7 @@ static void translate_condition(struct translation *t, const struct x86_insn *in
     t->keeps_s1 = true;
     flags_need(t);
     if (insn->z.mnemonic == ZYDIS_MNEMONIC_LOOP)
-        emit_mem(&t->e, true, OP_LEA, X86_RCX, at(X86_RCX, -1));
+        emit_mem(&t->e, t->wide, OP_LEA, X86_RCX, at(X86_RCX, -1));
     if (!p) {
         flags_leave(t, live);
         cold_add_target(t, emit_conditional(t, insn, false), COLD_BRANCH, target);
@@ -503,15 +538,15 @@ static bool translate_branch(struct translation *t, const struct x86_insn *insn)
         return true;
     case ZYDIS_MNEMONIC_RET: translate_return(t, insn); return true;
     case ZYDIS_MNEMONIC_LOOP:
+    case ZYDIS_MNEMONIC_JECXZ:
     case ZYDIS_MNEMONIC_JRCXZ:
-        if (!t->wide || insn->z.address_width != 64)
+        if (insn->z.address_width != (t->wide ? 64 : 32))
             return false;
         translate_condition(t, insn, target);
         return true;
     case ZYDIS_MNEMONIC_LOOPE:
     case ZYDIS_MNEMONIC_LOOPNE:
-    case ZYDIS_MNEMONIC_JCXZ:
-    case ZYDIS_MNEMONIC_JECXZ: return false;
+    case ZYDIS_MNEMONIC_JCXZ: return false;
     default: translate_condition(t, insn, target); return true;
     }
 }
