@@ -191,6 +191,25 @@ struct bt_entry {
 };
 
 #define BT_KEY_NARROW (1u << 14) /* in jump_key: 32-bit code runs */
+
+/* Stands in front of code that is entered from outside: how far it is to where links lead, past
+ * the check of its age, and to where those lead that come with the same registers traded; and what
+ * those must have. */
+struct bt_front {
+    uint8_t checked, traded;
+    uint8_t s0, s1;
+    uint8_t files;
+};
+
+/* Stands behind a branch that is linked and has traded registers: how far in front of it another is
+ * that has not yet done so. */
+struct bt_behind {
+    uint8_t untraded;
+    uint8_t s0, s1;
+    uint8_t files;
+};
+#define BT_BEHIND 1u /* in bt.site: there is one; sites are multiples of 4 */
+
 struct bt_jump {
     uint64_t rip;
     uint32_t key;  /* bt.jump_key when it was entered; 0: empty */

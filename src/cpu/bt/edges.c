@@ -116,14 +116,15 @@ static void emit_files(struct translation *t, unsigned offset)
 
 void emit_entry(struct translation *t, unsigned offset, uint32_t live)
 {
+    struct bt_front front = {.s0 = (uint8_t)t->s0, .s1 = (uint8_t)t->s1, .files = t->files};
     uint8_t *start = t->e.at;
-    uint32_t length;
 
     emit_validate(t, offset);
-    length = (uint32_t)(t->e.at - start);
-    memcpy(start - sizeof(length), &length, sizeof(length));
+    front.checked = (uint8_t)(t->e.at - start);
     emit_files(t, offset);
     emit_prologue(t);
+    front.traded = (uint8_t)(t->e.at - start);
+    memcpy(start - sizeof(front), &front, sizeof(front));
     t->flags = FLAGS_MEMORY;
     if (live)
         flags_load(t);
@@ -140,13 +141,12 @@ static void emit_leave_at(struct translation *t, enum bt_exit why, unsigned offs
 
 static void emit_exit_to(struct translation *t, uint32_t lookup)
 {
-    if (t->s0 != SCRATCH0) {
-        /* SCRATCH0 is in use as a guest register until the epilogue. */
-        emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(address));
-        emit_epilogue(t);
-        emit_mem(&t->e, true, OP_LOAD, SCRATCH0, VCPU(address));
-    } else {
-        emit_epilogue(t);
+    if (t->s0 != SCRATCH0) { /* as emit_epilogue does, with the address in between */
+        emit_mem(&t->e, true, OP_STORE, SCRATCH0, REGISTER(SCRATCH0));
+        emit_mem(&t->e, true, OP_STORE, SCRATCH1, REGISTER(SCRATCH1));
+        emit_reg(&t->e, true, OP_LOAD, SCRATCH0, t->s0);
+        emit_mem(&t->e, true, OP_LOAD, t->s0, REGISTER(t->s0));
+        emit_mem(&t->e, true, OP_LOAD, t->s1, REGISTER(t->s1));
     }
     emit_jmp_to(&t->e, t->cache->write + lookup);
 }
@@ -163,6 +163,22 @@ void emit_exit_branch(struct translation *t, unsigned popped)
     emit_exit_to(t, t->cache->lookup_branch);
 }
 
+/* Between two branches that may be linked, the second of which stands behind the trade. */
+static uint8_t *emit_untraded(struct translation *t)
+{
+    uint8_t *untraded = emit_jmp_aligned(&t->e); /* at first to what follows */
+    struct bt_behind behind = {.s0 = (uint8_t)t->s0, .s1 = (uint8_t)t->s1, .files = t->files};
+    uint8_t *link;
+
+    emit_epilogue(t);
+    link = emit_jmp_aligned(&t->e);
+    behind.untraded = (uint8_t)(link - untraded);
+    emit_bytes(&t->e, &behind, sizeof(behind));
+    if (!t->e.full)
+        emit_patch(link, t->e.at);
+    return link + BT_BEHIND;
+}
+
 void emit_exit_direct(struct translation *t, int64_t target)
 {
     uint8_t *request, *link;
@@ -173,17 +189,17 @@ void emit_exit_direct(struct translation *t, int64_t target)
         emit_exit_indirect(t);
         return;
     }
-    emit_epilogue(t);
     /* Regions that are linked in a circle must notice requests, too. */
-    emit_mem(&t->e, true, OP_LOAD, SCRATCH0, VCPU(requests));
-    emit_alu_mem_imm(&t->e, false, ALU_N_CMP, at(SCRATCH0, 0), 0);
+    emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(requests));
+    emit_alu_mem_imm(&t->e, false, ALU_N_CMP, at(t->s0, 0), 0);
     request = emit_jcc(&t->e, CC_NE);
     /* At first to what follows; patched once the target has code. */
-    link = emit_jmp_aligned(&t->e);
+    link = t->s0 == SCRATCH0 ? emit_jmp_aligned(&t->e) : emit_untraded(t);
     emit_leave_at(t, BT_LINK, (unsigned)target, (uint32_t)(link - t->cache->write));
     if (t->e.full)
         return;
     emit_patch(request, t->e.at);
+    emit_epilogue(t);
     emit_leave_at(t, BT_LINK, (unsigned)target, 0);
 }
 

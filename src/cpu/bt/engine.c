@@ -193,15 +193,30 @@ static bool set_space(struct bt *bt)
     return bt->jump_key != before;
 }
 
-/* Makes the branch that was left by go straight to CODE from now on, past its check. */
+/* Whether the code behind FRONT can be entered with the registers that are traded in front of
+ * BEHIND, and all register files it needs loaded. */
+static bool suits(const struct bt_front *front, const struct bt_behind *behind)
+{
+    return front->s0 == behind->s0 && front->s1 == behind->s1 &&
+           !(front->files & ~(unsigned)behind->files);
+}
+
+/* Makes the branch that was left by go straight to CODE from now on, past its check and, if it can,
+ * past the trade of registers on both sides. */
 static void link_branch(struct bt *bt, uint64_t rip, const void *code)
 {
     if (bt->link_site && bt->link_page == ALIGN_DOWN(rip, MEM_PAGE_SIZE)) {
         const uint8_t *target = bt->cache->write + ((const uint8_t *)code - bt->cache->run);
-        uint32_t check;
+        uint8_t *branch = bt->cache->write + (bt->link_site & ~BT_BEHIND);
+        struct bt_behind behind;
+        struct bt_front front;
 
-        memcpy(&check, target - sizeof(check), sizeof(check));
-        emit_patch_running(bt->cache->write + bt->link_site, target + check);
+        memcpy(&front, target - sizeof(front), sizeof(front));
+        memcpy(&behind, branch + 4, sizeof(behind));
+        if ((bt->link_site & BT_BEHIND) && suits(&front, &behind))
+            emit_patch_running(branch - behind.untraded, target + front.traded);
+        else
+            emit_patch_running(branch, target + front.checked);
         bt->links++;
     }
     bt->link_site = 0;

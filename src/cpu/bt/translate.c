@@ -522,6 +522,8 @@ static bool translate_branch(struct translation *t, const struct x86_insn *insn)
         return false;
     if (direct)
         target = (int64_t)t->offset[t->i] + insn->z.length + insn->op[0].imm.value.s;
+    if (target != (int32_t)target)
+        return false;
     switch (insn->z.mnemonic) {
     case ZYDIS_MNEMONIC_JMP:
         if (!direct)
@@ -714,7 +716,7 @@ static void begin(struct translation *t)
 {
     struct bt_cache *cache = t->cache;
 
-    cache->used = (uint32_t)ALIGN_UP(cache->used + sizeof(uint32_t), ENTRY_ALIGN);
+    cache->used = (uint32_t)ALIGN_UP(cache->used + sizeof(struct bt_front), ENTRY_ALIGN);
     t->e = (struct emitter){.at = cache->write + cache->used,
                             .end = cache->write + cache->switches.code_size};
 }
@@ -727,7 +729,7 @@ static const void *finish(struct translation *t)
 
     if (t->e.full) {
         /* What does not fit into an empty cache never will. */
-        t->bt->full = cache->used > ALIGN_UP(cache->first + sizeof(uint32_t), ENTRY_ALIGN);
+        t->bt->full = cache->used > ALIGN_UP(cache->first + sizeof(struct bt_front), ENTRY_ALIGN);
         return NULL;
     }
     cache->used = (uint32_t)(t->e.at - cache->write);
