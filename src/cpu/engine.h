@@ -86,7 +86,8 @@ struct engine_stats {
     uint64_t forgets[FORGET_COUNT];
     uint64_t blocks_decoded, blocks_invalidated; /* decoded-instruction cache */
     /* Binary translation. */
-    uint64_t translations, translated_instructions, translate_ns, links, evictions;
+    uint64_t translations, translated_instructions, links, evictions;
+    uint64_t translate_ns;   /* of the processor, not of the clock on the wall; if measured */
     uint64_t retranslations; /* of what left too often: with more of it inlined */
     uint64_t tlb_fills;      /* misses met by translated code */
     uint64_t tlb_checks;     /* its searches, if measured; one may serve several accesses */
