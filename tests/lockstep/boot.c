@@ -202,6 +202,10 @@ static void repair_flags(struct pair *p, struct x86_cpu *a, struct x86_cpu *b)
     struct vcpu *translated = p->side[TRANSLATED].cpu;
     bool lasting = p->instructions >= p->slice_end;
 
+    /* What IRET loads into RF is gone with the next instruction, and without breakpoints, with
+     * which nothing is translated, it is nothing to anyone. */
+    b->rflags |= a->rflags & X86_FLAG_RF;
+
     if ((a->rflags ^ b->rflags) & X86_FLAGS_STATUS) {
         b->rflags = (b->rflags & ~(uint64_t)X86_FLAGS_STATUS) | (a->rflags & X86_FLAGS_STATUS);
         if (lasting)

@@ -220,6 +220,7 @@ static inline const struct uop *repeat(struct vcpu *c, const struct uop *op, ste
                 c->x.reg[X86_RIP] = (uint32_t)c->x.reg[X86_RIP];
             c->link = 2;
             c->repeating = true;
+            c->instructions--; /* it counts when it is done */
             return NULL;
         }
     }
