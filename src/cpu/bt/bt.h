@@ -34,7 +34,7 @@
 
 /* Heat of a block that cannot be translated. */
 #define BT_NEVER     0x80000000u
-#define BT_CODE_SIZE (48 * MiB)
+#define BT_CODE_SIZE (96 * MiB)
 #define BT_HEAT      12 /* executions by the interpreter before a block is translated */
 #define BT_INLINE    16 /* exits of a site before its handler is inlined, which costs as much */
 
@@ -220,7 +220,7 @@ struct bt_jump {
 #define BT_JUMP_GRAIN  8u /* bytes of code that have a place in common */
 
 #define BT_SITES       (BT_CODE_SIZE / 64)
-#define BT_ENTRY_BITS  18
+#define BT_ENTRY_BITS  19
 #define BT_ENTRY_SLOTS (1u << BT_ENTRY_BITS)
 #define BT_ENTRIES     (BT_ENTRY_SLOTS / 4 * 3)
 

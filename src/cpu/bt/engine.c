@@ -280,7 +280,7 @@ static const void *translate(struct bt *bt, struct block *b)
     if (!b->cached || ++b->heat < bt->cache->switches.heat || b->heat >= BT_NEVER ||
         !bt_cache_try(bt->cache))
         return NULL;
-    b->heat = 0; /* for another context */
+    b->heat--; /* if it comes here again, it is for another context or has been evicted */
     code = timed(bt, bt_translate, b->gpa, b->generation);
     bt_cache_release(bt->cache);
     if (!code && !bt->full && bt->drops == drops)
