@@ -271,13 +271,22 @@ static const void *timed(struct bt *bt,
     return code;
 }
 
+/* How often B must run before translating it pays. Code of a page that is written over and over may
+ * not last long. */
+static unsigned heat_wanted(const struct bt *bt, const struct block *b)
+{
+    unsigned heat = bt->cache->switches.heat;
+
+    return heat < BT_HEAT ? heat : heat << MIN(interp_rewrites(b->page) / 4, 4);
+}
+
 /* Translates B in the present context when it is due; NULL: not now. */
 static const void *translate(struct bt *bt, struct block *b)
 {
     uint64_t drops = bt->drops;
     const void *code;
 
-    if (!b->cached || ++b->heat < bt->cache->switches.heat || b->heat >= BT_NEVER ||
+    if (!b->cached || ++b->heat < heat_wanted(bt, b) || b->heat >= BT_NEVER ||
         !bt_cache_try(bt->cache))
         return NULL;
     b->heat--; /* if it comes here again, it is for another context or has been evicted */

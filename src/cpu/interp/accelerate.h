@@ -41,6 +41,8 @@ void interp_execute_one(struct vcpu *c);
 bool interp_fill(struct vcpu *c, uint64_t linear, unsigned size, bool write);
 /* The guest physical address of the instruction at X86_RIP. Raises what fetching it raises. */
 uint64_t interp_code_gpa(struct vcpu *c);
+/* How often decoded code of PAGE has been written to lately. */
+unsigned interp_rewrites(const struct code_page *page);
 /* Where code at LINEAR is, if the software TLB knows. */
 bool interp_code_peek(const struct vcpu *c, uint64_t linear, uint64_t *gpa);
 /* Whether the code at GPA has been executed here in the present mode, and has not changed since. */

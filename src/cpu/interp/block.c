@@ -167,6 +167,29 @@ static void hurry_others(struct interp *e, const struct vcpu *self)
             cpu_port_request(e->vcpu[i]->port, CPU_REQ_ENGINE);
 }
 
+/* code_page.rewrites has a count in its lower half, which is halved each period, and in its upper
+ * half the period in which it was right. */
+#define REWRITES_PERIOD 32 /* bits of the TSC: about a second */
+
+unsigned interp_rewrites(const struct code_page *page)
+{
+    uint32_t rewrites = atomic_load_explicit(&page->rewrites, memory_order_relaxed);
+    uint16_t periods = (uint16_t)((__builtin_ia32_rdtsc() >> REWRITES_PERIOD) - (rewrites >> 16));
+
+    return (rewrites & 0xFFFF) >> MIN(periods, 16);
+}
+
+/* Returns how many there were before. A count lost to another processor does not matter. */
+static unsigned count_rewrite(struct code_page *page)
+{
+    uint32_t period = (uint32_t)(__builtin_ia32_rdtsc() >> REWRITES_PERIOD);
+    unsigned before = interp_rewrites(page);
+
+    atomic_store_explicit(&page->rewrites, period << 16 | MIN(before + 1, 0xFFFF),
+                          memory_order_relaxed);
+    return before;
+}
+
 bool code_written(struct interp *e, const struct vcpu *self, uint64_t gpa, uint64_t size)
 {
     bool changed = false;
@@ -182,7 +205,7 @@ bool code_written(struct interp *e, const struct vcpu *self, uint64_t gpa, uint6
             /* A page that is written often stays marked, so that it need not be taken from
              * everybody's software TLB each time its code is decoded again; not for ever, because
              * it may hold data by now. */
-            if (atomic_fetch_add(&e->code[gpn].rewrites, 1) % REWRITES_KEPT == 0)
+            if (count_rewrite(&e->code[gpn]) % REWRITES_KEPT == 0)
                 atomic_store(&e->code[gpn].lines, 0);
             atomic_fetch_add(&e->code[gpn].generation, 1);
             changed = true;

@@ -63,7 +63,7 @@ struct uop {
 struct code_page {
     _Atomic uint64_t lines;
     _Atomic uint32_t generation;
-    _Atomic uint32_t rewrites;
+    _Atomic uint32_t rewrites; /* how often lately; see block.c */
 };
 
 /* The mode in which code was decoded. */
