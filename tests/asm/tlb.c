@@ -8,6 +8,7 @@
 
 #define BASE 0x40000000ul
 #define BIG  0x50000000ul
+#define HUGE 0x8000000000ul
 
 static struct space space;
 static u8 *page[2]; /* each filled with its number + 1 */
@@ -90,6 +91,34 @@ static void upper(void)
     entry_write(&space, BIG, 2, base | PT_P | PT_W | PT_PS);
     invlpg((void *)(BIG + offset));
     equal(seen(BIG + offset), 2, "INVLPG after it was joined");
+}
+
+/* The same with a page of 1 GiB, at the start of memory. */
+static void huge(u64 bits)
+{
+    const word va = HUGE + (word)page[0];
+    if (!has(F_1G)) {
+        skip("no 1G pages", "a 1G page split and joined");
+        return;
+    }
+    entry_write(&space, HUGE, 3, bits | PT_P | PT_W | PT_PS);
+    equal(seen(va), 1, "through a 1G page");
+    *(volatile u8 *)(va + 9) = 77;
+    equal(page[0][9], 77, "and written");
+    map(&space, va, (word)page[1], 1, bits | PT_P | PT_W); /* in new tables */
+    invlpg((void *)(HUGE + 0x12345678));
+    equal(seen(va), 2, "INVLPG anywhere in a 1G page that was split");
+    page_faults(va + PAGE, 0, (void)seen(va + PAGE), "where the rest is gone");
+    entry_write(&space, HUGE, 3, bits | PT_P | PT_W | PT_PS);
+    invlpg((void *)va);
+    equal(seen(va), 1, "INVLPG after it was joined");
+    entry_write(&space, HUGE, 3, bits | PT_P | PT_PS);
+    invlpg((void *)(HUGE + 0x23456789));
+    page_faults(va, PFE_P | PFE_W, *(volatile u8 *)va = 1, "a 1G page that has become read-only");
+    entry_write(&space, HUGE, 3, 0);
+    invlpg((void *)HUGE);
+    page_faults(va, 0, (void)seen(va), "a 1G page taken away");
+    page[0][9] = 1;
 }
 
 static void clear_flags(u64 bits)
@@ -263,6 +292,10 @@ void test(void)
     space_enter(&space);
     single();
     upper();
+    huge(0);
+    write_cr4(read_cr4() | CR4_PGE);
+    huge(PT_G);
+    write_cr4(read_cr4() & ~CR4_PGE);
     accessed_dirty();
     pcids();
     controls();

@@ -6,9 +6,10 @@
 #include "rt/paging.h"
 #include "rt/rt.h"
 
-#define BASE  0x40000000ul /* two pages that are not neighbours in memory */
-#define TOP   (-PAGE)      /* the last page there is */
-#define TURNS 300ul
+#define BASE    0x40000000ul /* two pages that are not neighbours in memory */
+#define TOP     (-PAGE)      /* the last page there is */
+#define NOTHING 0xD0000000   /* an address without RAM, in the device hole of a PC with 64 MiB */
+#define TURNS   300ul
 
 static struct space space[2];
 static u8 *page[4];
@@ -303,6 +304,37 @@ static void wrap(void)
     equal(sum, TURNS * (expected + 3 * value_in(2)), "addresses beyond the last are the first");
 }
 
+/* A run of accesses that begins in RAM and ends where nothing is, which reads as ones and swallows
+ * what is written. */
+static void end_of_memory(void)
+{
+    const word edge = BASE + PAGE;
+    word sum = 0, count = TURNS;
+    u32 *last = (u32 *)(page[0] + PAGE - 4), before = *last;
+    map(&space[0], edge, NOTHING, 1, PT_P | PT_W);
+    invlpg((void *)edge);
+    asm volatile("1: add -12(%[va]), %[sum]\n"
+                 "add -4(%[va]), %[sum]\n"
+                 "add 4(%[va]), %[sum]\n"
+                 "mov %[count], -4(%[va])\n"
+                 "mov %[count], 16(%[va])\n"
+                 "dec %[count]\n"
+                 "jnz 1b\n"
+                 : [sum] "+r"(sum), [count] "+r"(count)
+                 : [va] "r"(edge)
+                 : "memory", "cc");
+    word first = *(word *)(page[0] + PAGE - 12), lasts = before;
+    for (word n = TURNS; n > 1; n--)
+        lasts += (u32)n;
+    /* Of the second read the lower half is in RAM, the upper one all ones; the third is -1. */
+    tcg_differs("nothing reads as 0");
+    equal(sum, TURNS * (first + (0xFFFFFFFFul << 32) - 1) + lasts, "from RAM into nothing");
+    equal(*last, 1, "what was written last is there");
+    *last = before;
+    map(&space[0], edge, (word)page[3], 1, PT_P | PT_W);
+    invlpg((void *)edge);
+}
+
 /* --- What is not executed -------------------------------------------------------------------- */
 
 /* Accesses that a branch goes past, by the register of those before it. */
@@ -359,6 +391,7 @@ void test(void)
     moved();
     segments();
     wrap();
+    end_of_memory();
     not_taken();
     space_leave();
 }
