@@ -197,6 +197,7 @@ static u64 pattern(unsigned n)
  * nothing is. */
 static void use_page(void)
 {
+    invlpg((void *)BASE);
     while (!stop) {
         u64 a = ~0ull, b = ~0ull, c = ~0ull;
 
@@ -239,6 +240,7 @@ static void changing(void)
     unsigned guards = 0;
 
     page_faults_seen = foreign = 0;
+    entry_write(&space, BASE, 1, entries[0]); /* not what earlier checks have left */
     start(use_page);
     for (u32 i = 0; i < CHANGES; i++) {
         entry_write(&space, BASE, 1, entries[(i * 5 + i / 7) % (sizeof(entries) / 8)]);
