@@ -27,7 +27,7 @@ test:
 	@scripts/run-tests
 
 lockstep:
-	@scripts/setup build guest test
+	@scripts/setup build guest
 	@$(NINJA)
 	@bench/make-image
 	@guests/make 6.12 686 686-pae initrd-i386
