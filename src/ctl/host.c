@@ -109,7 +109,8 @@ void doppel_probe(struct doppel_host *host)
     snprintf(host->reason, sizeof(host->reason), "%s",
              host->chosen == DOPPEL_ENGINE_BT
                  ? "translated guest code runs several times faster than interpreted"
-                 : "translated code needs BMI2 and AVX, which this processor lacks; the "
+                 : "translated code needs BMI2, AVX and FSGSBASE (Linux 5.9), not all of which "
+                   "this host has; the "
                    "interpreter works on every x86-64 host");
 }
 
