@@ -4,6 +4,8 @@
  */
 #include "compare.h"
 
+#include "cpu/bt/bt.h"
+
 #include "base/util.h"
 
 #include <inttypes.h>
@@ -130,6 +132,25 @@ static void compare_memory(struct report *r, const struct diff_result *native,
     }
 }
 
+/* The translator relies on the decoder for which registers an instruction writes: the processor
+ * must have changed no others. */
+static void check_written(struct report *r, const struct diff_case *c,
+                          const struct diff_result *native)
+{
+    uint64_t width = c->code_size == X86_CODE64 ? UINT64_MAX : UINT32_MAX;
+    struct flow flow;
+    uint16_t changed = 0;
+
+    if (!c->single || c->code_size == X86_CODE16 || c->insn.info->class == X86_CLASS_BRANCH ||
+        c->insn.info->class == X86_CLASS_FAR)
+        return;
+    flow_of(&c->insn, &flow);
+    for (unsigned i = 0; i < (width == UINT64_MAX ? 16u : 8u); i++)
+        if ((c->in.gpr[i] ^ native->out.gpr[i]) & width)
+            changed |= (uint16_t)(1u << i);
+    check(r, "written", -1, changed, changed & flow.written);
+}
+
 static unsigned compare_into(struct report *r, const struct diff_case *c,
                              const struct diff_result *native, const struct diff_result *engine)
 {
@@ -157,6 +178,7 @@ static unsigned compare_into(struct report *r, const struct diff_case *c,
     check(r, "gs_base", -1, n->gs_base, e->gs_base);
     compare_xsave(r, n->xsave, e->xsave, &mask);
     compare_memory(r, native, engine, &mask);
+    check_written(r, c, native);
     return r->count;
 }
 

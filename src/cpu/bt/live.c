@@ -58,6 +58,8 @@ void flow_of(const struct x86_insn *insn, struct flow *flow)
             note_register(flow, op->mem.index, false);
         }
     }
+    if (insn->info->class == X86_CLASS_STRING) /* the decoder does not say it of all */
+        flow->written |= 1u << X86_RSI | 1u << X86_RDI | 1u << X86_RCX;
     if (!flags)
         return;
     flow->flags_in = flags->tested & X86_FLAGS_STATUS;
