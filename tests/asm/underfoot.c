@@ -188,13 +188,15 @@ static void rights(void)
 /* --- The address ----------------------------------------------------------------------------- */
 
 /* An access by BASE_REGISTER, which SETUP leaves at BASE (it is in R8, and BASE + PAGE in R9) and
- * CHANGE sets to BASE + PAGE; R15 has the stack. */
+ * CHANGE sets to BASE + PAGE; R15 has the stack. Between the two there is one by another register,
+ * so that what is known of the first has to be kept. */
+#define OTHER "cmp %%r12, 64(%%r8)\n"
 #define MOVED(name, base_register, setup, first, change, second)                                   \
     do {                                                                                           \
         word sum = 0, count = TURNS;                                                               \
         asm volatile("mov %[va], %%r8\nlea 4096(%%r8), %%r9\nmov %%rsp, %%r15\n"                   \
                      "mov %%rbp, %%r14\nxor %%r12d, %%r12d\nmov %[count], %%r13\n"                 \
-                     "1: " setup "add " first "(%%" base_register "), %%r12\n" change              \
+                     "1: " setup "add " first "(%%" base_register "), %%r12\n" OTHER change        \
                      "add " second "(%%" base_register "), %%r12\n"                                \
                      "dec %%r13\njnz 1b\n"                                                         \
                      "mov %%r15, %%rsp\nmov %%r14, %%rbp\nmov %%r12, %[sum]\n"                     \
@@ -234,6 +236,18 @@ static void moved(void)
     MOVED("LODS", "rsi", "mov %%r8, %%rsi\nmov $512, %%ecx\n", "", "rep lodsq\n", "");
     MOVED("SCAS", "rdi", "mov %%r8, %%rdi\nmov $512, %%ecx\nmov $1, %%eax\n", "", "repne scasq\n",
           "");
+    /* One element each, the last of a page. What is written is what was there. */
+    MOVED("one LODS", "rsi", "lea 4088(%%r8), %%rsi\n", "", "lodsq\n", "");
+    MOVED("one SCAS", "rdi", "lea 4088(%%r8), %%rdi\n", "", "scasq\n", "");
+    MOVED("one CMPS, RSI", "rsi", "lea 4088(%%r8), %%rsi\nmov %%r8, %%rdi\n", "", "cmpsq\n", "");
+    MOVED("one CMPS, RDI", "rdi", "lea 4088(%%r8), %%rdi\nmov %%r8, %%rsi\n", "", "cmpsq\n", "");
+    MOVED("one MOVS, RSI", "rsi", "lea 4088(%%r8), %%rsi\nmov %%r8, %%rdi\n", "", "movsq\n", "");
+    MOVED("one MOVS, RDI", "rdi", "lea 4088(%%r8), %%rdi\nmov %%r8, %%rsi\n", "", "movsq\n", "");
+    MOVED("one STOS", "rdi", "lea 4088(%%r8), %%rdi\nmov (%%rdi), %%rax\n", "", "stosq\n", "");
+    MOVED("a repeated STOS", "rdi", "lea 4088(%%r8), %%rdi\nmov (%%rdi), %%rax\nmov $1, %%ecx\n",
+          "", "rep stosq\n", "");
+    MOVED("a repeated MOVS", "rsi", "lea 4088(%%r8), %%rsi\nmov %%r8, %%rdi\nmov $1, %%ecx\n", "",
+          "rep movsq\n", "");
     MOVED("MUL", "rdx", "mov %%r8, %%rdx\n", "",
           "mov %%r9, %%rax\nshl $16, %%rax\nmov $1, %%ecx\nshl $48, %%rcx\nmul %%rcx\n", "");
     MOVED("CMPXCHG", "rax", "mov %%r8, %%rax\n", "", "cmpxchg %%r8, second_page\n", "");
