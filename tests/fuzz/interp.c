@@ -148,6 +148,12 @@ static void build_tables(void)
     }
 }
 
+static void stop(void)
+{
+    rig_destroy(rig);
+    free(image);
+}
+
 static void start(void)
 {
     static const uint8_t gates[] = {0x85, 0x8F, 0x86, 0xEE, 0xEF}; /* from vector 80h on */
@@ -172,6 +178,7 @@ static void start(void)
     image = malloc(RIG_RAM);
     if (!image)
         abort();
+    atexit(stop);
     mem_read(mem, 0, image, MEM_VGA_START);
     mem_read(mem, MEM_VGA_END, image + MEM_VGA_END, RIG_RAM - MEM_VGA_END);
 }
