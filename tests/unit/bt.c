@@ -413,6 +413,26 @@ static void test_wild_operands(void **unused)
     }
 }
 
+/* The lowest displacement there is, from a base that moves down: one check for both accesses would
+ * ask for a page 4 GiB away, which is mapped. */
+static void test_lowest_displacement(void **unused)
+{
+    struct x86_cpu cpu;
+
+    rig_clear(rig);
+    rig_map(rig, DATA + (1ULL << 32), DATA + 0x1000, PTE);
+    rig_put64(rig, DATA, 3);
+    rig_put64(rig, DATA + 8, 5);
+    /* mov rax, [rbx - 0x80000000]; sub rbx, 8; add rax, [rbx - 0x80000000]; hlt */
+    PUT(CODE, 0x48, 0x8B, 0x83, 0, 0, 0, 0x80, 0x48, 0x83, 0xEB, 8, 0x48, 0x03, 0x83, 0, 0, 0, 0x80,
+        0xF4);
+    rig_state_64(rig, &cpu, CODE);
+    cpu.reg[X86_RBX] = DATA + 8 + 0x80000000;
+    assert_int_equal(run(&cpu), EXIT_HALT);
+    assert_false(in_handler(&cpu));
+    assert_int_equal(cpu.reg[X86_RAX], 8);
+}
+
 /* Branches to anywhere, by register, from memory, and by RET. */
 static void test_wild_targets(void **unused)
 {
@@ -635,6 +655,7 @@ int main(void)
         cmocka_unit_test(test_sticky_flags),
         cmocka_unit_test(test_level_1),
         cmocka_unit_test(test_wild_operands),
+        cmocka_unit_test(test_lowest_displacement),
         cmocka_unit_test(test_wild_targets),
         cmocka_unit_test(test_levels_apart),
         cmocka_unit_test(test_after_the_kernel),

@@ -183,11 +183,17 @@ static unsigned run_end(const struct translation *t)
     return MIN((unsigned)p->first + p->count, t->i + GROUP_LOOK);
 }
 
+/* Whether the sum of A's displacement and a move may need more than 32 bits. */
+static bool is_far(const struct address *a)
+{
+    return a->disp > INT32_MAX / 2 || a->disp < INT32_MIN / 2;
+}
+
 /* Takes one more access into K's range if that stays small. MOVED: how far the register is from
  * where it was. */
 static bool extend(struct known *k, const struct access *access, int32_t moved)
 {
-    int64_t low = access->a.disp + moved, high = low + access->size;
+    int64_t low = (int64_t)access->a.disp + moved, high = low + access->size;
 
     low = MIN(low, k->low);
     high = MAX(high, k->high);
@@ -204,7 +210,7 @@ static void plan(const struct translation *t, struct known *k)
     unsigned end = run_end(t), others = 0;
     int32_t moved = 0, by;
 
-    if (abs(k->a.disp) > INT32_MAX / 2)
+    if (is_far(&k->a))
         return;
     for (unsigned n = t->i; n < end; n++) {
         struct access list[2];
@@ -213,7 +219,7 @@ static void plan(const struct translation *t, struct known *k)
         if (n > t->i && group_breaks(t, n))
             return;
         for (unsigned i = 0; i < count; i++) {
-            if (!same_registers(&list[i].a, &k->a) || abs(list[i].a.disp) > INT32_MAX / 2) {
+            if (!same_registers(&list[i].a, &k->a) || is_far(&list[i].a)) {
                 others++;
                 continue;
             }
