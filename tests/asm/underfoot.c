@@ -376,6 +376,44 @@ static void not_taken(void)
     }
 }
 
+/* --- Code ------------------------------------------------------------------------------------ */
+
+/* Copies a byte, with the instruction that a translator may want to look at again. */
+static void call_copy(void)
+{
+    static u8 from = 1, to;
+    word di = (word)&to, si = (word)&from, cx = 1;
+    asm volatile("call *%[code]"
+                 : "+D"(di), "+S"(si), "+c"(cx)
+                 : [code] "r"(BASE), "a"(page[3])
+                 : "memory", "cc");
+}
+
+/* The entry for code that runs often leads to nothing, and the processor is not told: it may go by
+ * what it remembers or fetch from nowhere, but not come to grief. Code elsewhere has it forget some
+ * of what it remembers. */
+static void code_to_nothing(void)
+{
+    static const u8 copy[] = {0xF3, 0xA4, 0xC3}, ret = 0xC3; /* rep movsb; ret */
+    const word elsewhere = BASE + 0x1000000;
+    static volatile unsigned calls;
+    memcpy(page[0], copy, sizeof(copy));
+    memcpy(page[1], &ret, 1);
+    *pte = entry_for(0, 0);
+    map(&space[0], elsewhere, (word)page[1], 1, PT_P | PT_W);
+    write_cr3(read_cr3());
+    for (calls = 0; calls < 20; calls++)
+        call_copy();
+    asm volatile("call *%0" : : "r"(elsewhere) : "memory", "cc");
+    *pte = NOTHING | PT_P | PT_W;
+    for (; calls < TURNS; calls++)
+        (void)TRAP(call_copy());
+    equal(calls, TURNS, "code whose page leads to nothing at once");
+    *pte = entry_for(0, 0);
+    invlpg((void *)BASE);
+    runs(call_copy(), "the code when it is back");
+}
+
 void test(void)
 {
     for (unsigned n = 0; n < 4; n++) {
@@ -407,5 +445,6 @@ void test(void)
     wrap();
     end_of_memory();
     not_taken();
+    code_to_nothing();
     space_leave();
 }

@@ -62,6 +62,7 @@ enum { BT_SSE = 1, BT_AVX = 2, BT_X87 = 4, BT_FILES = 7 };
 
 /* A place in translated code that can be left in the middle. */
 struct bt_site {
+    uint64_t gpa;    /* BT_ONE: of the instruction */
     uint32_t retry;  /* offset in the code of the access's check */
     uint16_t offset; /* of the instruction in its page */
     uint16_t next;   /* BT_ONE: of the one behind it, where retry goes on */

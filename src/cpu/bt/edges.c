@@ -231,6 +231,7 @@ void emit_one(struct translation *t, bool unless)
         link = emit_jmp_aligned(&t->e); /* at first to what follows */
     emit_leave_at(t, BT_ONE, t->offset[t->i], site);
     t->cache->sites[site] = (struct bt_site){
+        .gpa = ALIGN_DOWN(t->gpa, MEM_PAGE_SIZE) + t->offset[t->i],
         .retry = (uint32_t)(t->e.at - t->cache->write),
         .offset = t->offset[t->i],
         .next = next,

@@ -306,19 +306,16 @@ static bool is_due(const struct vcpu *c)
 }
 
 /* At SITE, which exits: when it has done so often, the code from there on with the handler inlined,
- * to which the exit goes from now on; else NULL. */
+ * to which the exit goes from now on; else NULL. That code is of the page that the exit is of,
+ * whatever the page tables say by now. */
 static const void *inline_handler(struct bt *bt, struct bt_site *site)
 {
     const void *code = NULL;
-    uint64_t gpa;
 
-    if (!site->link || ++site->exits < bt->cache->switches.inline_after)
-        return NULL;
-    gpa = interp_code_gpa(&bt->c);
-    if (!bt_cache_try(bt->cache))
+    if (!site->link || ++site->exits < bt->cache->switches.inline_after || !bt_cache_try(bt->cache))
         return NULL;
     if (site->link) { /* no other vCPU was faster */
-        code = timed(bt, bt_translate_again, gpa, atomic_load(bt_generation(bt, gpa)));
+        code = timed(bt, bt_translate_again, site->gpa, atomic_load(bt_generation(bt, site->gpa)));
         bt->link_page = bt->page;
         bt->link_site = site->link;
         site->link = 0;

@@ -97,9 +97,11 @@ static int decode_across(struct translation *t, unsigned offset, struct x86_insn
     page = mem_page(c->mem, gpa >> MEM_PAGE_SHIFT);
     if (!page)
         return 0;
-    interp_watch_code(c, gpa, X86_LENGTH_MAX);
+    /* Whoever ends the watch for a page that is written often moves the generation on after that:
+     * read later, it could be the last one for good. */
     t->beyond.gpa = gpa;
     t->beyond.generation = atomic_load(bt_generation(t->bt, gpa));
+    interp_watch_code(c, gpa, X86_LENGTH_MAX);
     memcpy(bytes, t->page + offset, first);
     memcpy(bytes + first, page, sizeof(bytes) - first);
     length = x86_decode(code_size(t), false, bytes, sizeof(bytes), insn);
