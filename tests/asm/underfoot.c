@@ -378,40 +378,46 @@ static void not_taken(void)
 
 /* --- Code ------------------------------------------------------------------------------------ */
 
-/* Copies a byte, with the instruction that a translator may want to look at again. */
-static void call_copy(void)
+static u8 copy_from = 1, copy_to;
+
+/* Calls CODE, which is to copy a byte, with the instruction that a translator may want to look at
+ * again. */
+static void call_copy(word code)
 {
-    static u8 from = 1, to;
-    word di = (word)&to, si = (word)&from, cx = 1;
+    word di = (word)&copy_to, si = (word)&copy_from, cx = 1;
     asm volatile("call *%[code]"
                  : "+D"(di), "+S"(si), "+c"(cx)
-                 : [code] "r"(BASE), "a"(page[3])
+                 : [code] "r"(code), "a"(page[3])
                  : "memory", "cc");
 }
 
-/* The entry for code that runs often leads to nothing, and the processor is not told: it may go by
- * what it remembers or fetch from nowhere, but not come to grief. Code elsewhere has it forget some
- * of what it remembers. */
-static void code_to_nothing(void)
+/* The entry for code that runs often comes to be AWAY, and the processor is not told: it may go by
+ * what it remembers or by what is there, but not come to grief, and has to be right again once it
+ * is told. Code elsewhere has it forget some of what it remembers. */
+static void code_moves(unsigned offset, u64 away, const char *name)
 {
-    static const u8 copy[] = {0xF3, 0xA4, 0xC3}, ret = 0xC3; /* rep movsb; ret */
-    const word elsewhere = BASE + 0x1000000;
+    static const u8 copy[] = {0xF3, 0xA4, 0xC3}; /* rep movsb; ret */
+    static const u8 fill[] = {0xF3, 0xAA, 0xC3}; /* rep stosb; ret */
+    const word code = BASE + offset, elsewhere = BASE + 0x1000000;
     static volatile unsigned calls;
-    memcpy(page[0], copy, sizeof(copy));
-    memcpy(page[1], &ret, 1);
+    memcpy(page[0] + offset, copy, sizeof(copy));
+    memcpy(page[1] + offset, fill, sizeof(fill));
+    page[2][0] = fill[2];
     *pte = entry_for(0, 0);
-    map(&space[0], elsewhere, (word)page[1], 1, PT_P | PT_W);
+    map(&space[0], elsewhere, (word)page[2], 1, PT_P | PT_W);
     write_cr3(read_cr3());
     for (calls = 0; calls < 20; calls++)
-        call_copy();
+        call_copy(code);
     asm volatile("call *%0" : : "r"(elsewhere) : "memory", "cc");
-    *pte = NOTHING | PT_P | PT_W;
+    *pte = away;
     for (; calls < TURNS; calls++)
-        (void)TRAP(call_copy());
-    equal(calls, TURNS, "code whose page leads to nothing at once");
+        (void)TRAP(call_copy(code));
+    equal(calls, TURNS, "code whose page is %s at once", name);
     *pte = entry_for(0, 0);
     invlpg((void *)BASE);
-    runs(call_copy(), "the code when it is back");
+    copy_to = 0;
+    runs(call_copy(code), "the code when it is back");
+    equal(copy_to, copy_from, "does what it did");
 }
 
 void test(void)
@@ -445,6 +451,7 @@ void test(void)
     wrap();
     end_of_memory();
     not_taken();
-    code_to_nothing();
+    code_moves(0, NOTHING | PT_P | PT_W, "nothing");
+    code_moves(64, entry_for(1, 0), "another");
     space_leave();
 }

@@ -292,7 +292,8 @@ static const void *translate(struct bt *bt, struct block *b)
     b->heat--; /* if it comes here again, it is for another context or has been evicted */
     code = timed(bt, bt_translate, b->gpa, b->generation);
     bt_cache_release(bt->cache);
-    if (!code && !bt->full && bt->drops == drops)
+    if (!code && !bt->full && bt->drops == drops &&
+        !bt_entry_find(bt, b->gpa)) /* unless another vCPU was faster */
         b->heat = BT_NEVER;
     return code;
 }
