@@ -380,43 +380,45 @@ static void not_taken(void)
 
 static u8 copy_from = 1, copy_to;
 
-/* Calls CODE, which is to copy a byte, with the instruction that a translator may want to look at
- * again. */
-static void call_copy(word code)
+/* Copies a byte; by an instruction that a translator may want to look at again, and behind a branch
+ * that is not taken at first. The others store AL, which is 0. */
+static const u8 rep_movsb[7] = {0xF3, 0xA4, 0xC3}, rep_stosb[7] = {0xF3, 0xAA, 0xC3};
+static const u8 jz_movsb[] = {0x84, 0xC0, 0x74, 0x01, 0xC3, 0xA4, 0xC3}; /* test al, al; jz */
+static const u8 jz_stosb[] = {0x84, 0xC0, 0x74, 0x01, 0xC3, 0xAA, 0xC3};
+
+static void call_copy(word code, word ax)
 {
     word di = (word)&copy_to, si = (word)&copy_from, cx = 1;
     asm volatile("call *%[code]"
                  : "+D"(di), "+S"(si), "+c"(cx)
-                 : [code] "r"(code), "a"(page[3])
+                 : [code] "r"(code), "a"(ax)
                  : "memory", "cc");
 }
 
 /* The entry for code that runs often comes to be AWAY, and the processor is not told: it may go by
  * what it remembers or by what is there, but not come to grief, and has to be right again once it
  * is told. Code elsewhere has it forget some of what it remembers. */
-static void code_moves(unsigned offset, u64 away, const char *name)
+static void code_moves(unsigned offset, u64 away, const u8 *copy, const u8 *store, const char *name)
 {
-    static const u8 copy[] = {0xF3, 0xA4, 0xC3}; /* rep movsb; ret */
-    static const u8 fill[] = {0xF3, 0xAA, 0xC3}; /* rep stosb; ret */
     const word code = BASE + offset, elsewhere = BASE + 0x1000000;
     static volatile unsigned calls;
-    memcpy(page[0] + offset, copy, sizeof(copy));
-    memcpy(page[1] + offset, fill, sizeof(fill));
-    page[2][0] = fill[2];
+    memcpy(page[0] + offset, copy, sizeof(jz_movsb));
+    memcpy(page[1] + offset, store, sizeof(jz_stosb));
+    page[2][0] = 0xC3; /* ret */
     *pte = entry_for(0, 0);
     map(&space[0], elsewhere, (word)page[2], 1, PT_P | PT_W);
     write_cr3(read_cr3());
     for (calls = 0; calls < 20; calls++)
-        call_copy(code);
+        call_copy(code, 1);
     asm volatile("call *%0" : : "r"(elsewhere) : "memory", "cc");
     *pte = away;
     for (; calls < TURNS; calls++)
-        (void)TRAP(call_copy(code));
+        (void)TRAP(call_copy(code, 0));
     equal(calls, TURNS, "code whose page is %s at once", name);
     *pte = entry_for(0, 0);
     invlpg((void *)BASE);
     copy_to = 0;
-    runs(call_copy(code), "the code when it is back");
+    runs(call_copy(code, 0), "the code when it is back");
     equal(copy_to, copy_from, "does what it did");
 }
 
@@ -451,7 +453,9 @@ void test(void)
     wrap();
     end_of_memory();
     not_taken();
-    code_moves(0, NOTHING | PT_P | PT_W, "nothing");
-    code_moves(64, entry_for(1, 0), "another");
+    code_moves(0, NOTHING | PT_P | PT_W, rep_movsb, rep_stosb, "nothing");
+    code_moves(64, entry_for(1, 0), rep_movsb, rep_stosb, "another");
+    code_moves(128, NOTHING | PT_P | PT_W, jz_movsb, jz_stosb, "nothing beyond a branch");
+    code_moves(192, entry_for(1, 0), jz_movsb, jz_stosb, "another beyond a branch");
     space_leave();
 }

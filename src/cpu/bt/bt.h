@@ -194,22 +194,23 @@ struct bt_entry {
 #define BT_KEY_NARROW (1u << 14) /* in jump_key: 32-bit code runs */
 
 /* Stands in front of code that is entered from outside: how far it is to where links lead, past
- * the check of its age, and to where those lead that come with the same registers traded; and what
- * those must have. */
+ * the check of its age, and to where those lead that come with the same registers traded; what
+ * those must have; and the page whose code it is, which is the only one to link from. */
 struct bt_front {
+    uint32_t page; /* guest physical, cut to 32 bits */
     uint8_t checked, traded;
     uint8_t s0, s1;
     uint8_t files;
 };
 
-/* Stands behind a branch that is linked and has traded registers: how far in front of it another is
- * that has not yet done so. */
+/* Stands behind a branch that may be linked: the page whose code it is; and, if it has traded
+ * registers, how far in front of it another is that has not yet done so, or 0. */
 struct bt_behind {
+    uint32_t page;
     uint8_t untraded;
     uint8_t s0, s1;
     uint8_t files;
 };
-#define BT_BEHIND 1u /* in bt.site: there is one; sites are multiples of 4 */
 
 struct bt_jump {
     uint64_t rip;

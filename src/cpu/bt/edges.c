@@ -114,9 +114,15 @@ static void emit_files(struct translation *t, unsigned offset)
     t->cold[t->colds - 1].retry = retry;
 }
 
+static uint32_t page_of(const struct translation *t)
+{
+    return (uint32_t)(t->gpa >> MEM_PAGE_SHIFT);
+}
+
 void emit_entry(struct translation *t, unsigned offset, uint32_t live)
 {
-    struct bt_front front = {.s0 = (uint8_t)t->s0, .s1 = (uint8_t)t->s1, .files = t->files};
+    struct bt_front front = {
+        .page = page_of(t), .s0 = (uint8_t)t->s0, .s1 = (uint8_t)t->s1, .files = t->files};
     uint8_t *start = t->e.at;
 
     emit_validate(t, offset);
@@ -163,20 +169,32 @@ void emit_exit_branch(struct translation *t, unsigned popped)
     emit_exit_to(t, t->cache->lookup_branch);
 }
 
+/* A branch that may be linked, at first to what follows. UNTRADED: another one before registers
+ * were traded, or NULL. */
+static uint8_t *emit_link(struct translation *t, const uint8_t *untraded)
+{
+    uint8_t *link = emit_jmp_aligned(&t->e);
+    const struct bt_behind behind = {
+        .page = page_of(t),
+        .untraded = untraded ? (uint8_t)(link - untraded) : 0,
+        .s0 = (uint8_t)t->s0,
+        .s1 = (uint8_t)t->s1,
+        .files = t->files,
+    };
+
+    emit_bytes(&t->e, &behind, sizeof(behind));
+    if (!t->e.full)
+        emit_patch(link, t->e.at);
+    return link;
+}
+
 /* Between two branches that may be linked, the second of which stands behind the trade. */
 static uint8_t *emit_untraded(struct translation *t)
 {
     uint8_t *untraded = emit_jmp_aligned(&t->e); /* at first to what follows */
-    struct bt_behind behind = {.s0 = (uint8_t)t->s0, .s1 = (uint8_t)t->s1, .files = t->files};
-    uint8_t *link;
 
     emit_epilogue(t);
-    link = emit_jmp_aligned(&t->e);
-    behind.untraded = (uint8_t)(link - untraded);
-    emit_bytes(&t->e, &behind, sizeof(behind));
-    if (!t->e.full)
-        emit_patch(link, t->e.at);
-    return link + BT_BEHIND;
+    return emit_link(t, untraded);
 }
 
 void emit_exit_direct(struct translation *t, int64_t target)
@@ -194,7 +212,7 @@ void emit_exit_direct(struct translation *t, int64_t target)
     emit_alu_mem_imm(&t->e, false, ALU_N_CMP, at(t->s0, 0), 0);
     request = emit_jcc(&t->e, CC_NE);
     /* At first to what follows; patched once the target has code. */
-    link = t->s0 == SCRATCH0 ? emit_jmp_aligned(&t->e) : emit_untraded(t);
+    link = t->s0 == SCRATCH0 ? emit_link(t, NULL) : emit_untraded(t);
     emit_leave_at(t, BT_LINK, (unsigned)target, (uint32_t)(link - t->cache->write));
     if (t->e.full)
         return;
@@ -228,7 +246,7 @@ void emit_one(struct translation *t, bool unless)
     emit_epilogue(t);
     emit_recount(t, -(int32_t)left);
     if (unless)
-        link = emit_jmp_aligned(&t->e); /* at first to what follows */
+        link = emit_link(t, NULL);
     emit_leave_at(t, BT_ONE, t->offset[t->i], site);
     t->cache->sites[site] = (struct bt_site){
         .gpa = ALIGN_DOWN(t->gpa, MEM_PAGE_SIZE) + t->offset[t->i],
@@ -329,7 +347,7 @@ static void emit_cold_narrow(struct translation *t, const struct cold *c)
     within = emit_jcc(&t->e, CC_E);
     emit_epilogue(t);
     emit_recount(t, -(int32_t)c->left);
-    link = emit_jmp_aligned(&t->e);
+    link = emit_link(t, NULL);
     emit_leave_at(t, BT_NARROW, t->offset[c->index], (uint32_t)(link - t->cache->write));
     if (!t->e.full)
         emit_patch(within, t->e.at);

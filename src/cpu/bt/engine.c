@@ -202,22 +202,25 @@ static bool suits(const struct bt_front *front, const struct bt_behind *behind)
 }
 
 /* Makes the branch that was left by go straight to CODE from now on, past its check and, if it can,
- * past the trade of registers on both sides. */
+ * past the trade of registers on both sides. Not if the page tables have changed without notice
+ * since its code was entered, and lead to another page. */
 static void link_branch(struct bt *bt, uint64_t rip, const void *code)
 {
     if (bt->link_site && bt->link_page == ALIGN_DOWN(rip, MEM_PAGE_SIZE)) {
         const uint8_t *target = bt->cache->write + ((const uint8_t *)code - bt->cache->run);
-        uint8_t *branch = bt->cache->write + (bt->link_site & ~BT_BEHIND);
+        uint8_t *branch = bt->cache->write + bt->link_site;
         struct bt_behind behind;
         struct bt_front front;
 
         memcpy(&front, target - sizeof(front), sizeof(front));
         memcpy(&behind, branch + 4, sizeof(behind));
-        if ((bt->link_site & BT_BEHIND) && suits(&front, &behind))
-            emit_patch_running(branch - behind.untraded, target + front.traded);
-        else
-            emit_patch_running(branch, target + front.checked);
-        bt->links++;
+        if (front.page == behind.page) {
+            if (behind.untraded && suits(&front, &behind))
+                emit_patch_running(branch - behind.untraded, target + front.traded);
+            else
+                emit_patch_running(branch, target + front.checked);
+            bt->links++;
+        }
     }
     bt->link_site = 0;
 }
