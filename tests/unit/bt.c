@@ -3,10 +3,9 @@
  * branches to anywhere, state that only its own registers hold. The interpreter must agree, so the
  * same tests run there.
  */
-#include "test.h"
+#include "interp_test.h"
 
 #include "base/util.h"
-#include "interp_rig.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -18,7 +17,6 @@
 #define DATA 0x40000ULL
 #define PTE  7u /* present, writable, user */
 
-static struct rig *rig;
 static struct sigaction on_fpe; /* the engine's handler; cmocka puts its own there in each test */
 
 static int setup(void **state)
@@ -27,30 +25,6 @@ static int setup(void **state)
     sigaction(SIGFPE, NULL, &on_fpe);
     return rig ? 0 : -1;
 }
-
-static int teardown(void **state)
-{
-    rig_destroy(rig);
-    return 0;
-}
-
-static enum engine_exit run(struct x86_cpu *cpu)
-{
-    enum engine_exit exit;
-
-    RIG_ENGINE.state_in(rig->cpu[0].vcpu, cpu);
-    exit = RIG_ENGINE.run(rig->cpu[0].vcpu);
-    RIG_ENGINE.state_out(rig->cpu[0].vcpu, cpu);
-    return exit;
-}
-
-static void put(uint64_t gpa, const void *bytes, size_t size)
-{
-    assert_int_equal(mem_write(rig->machine.mem, gpa, bytes, size), 0);
-}
-
-#define PUT(gpa, ...)                                                                              \
-    put(gpa, (const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}))
 
 static uint64_t get64(uint64_t gpa)
 {
@@ -646,22 +620,14 @@ static void test_last_instruction(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_link_to_stale),
-        cmocka_unit_test(test_invlpg_here),
-        cmocka_unit_test(test_across_pages),
-        cmocka_unit_test(test_enter_in_the_middle),
-        cmocka_unit_test(test_loop_is_changed),
-        cmocka_unit_test(test_longest),
-        cmocka_unit_test(test_sticky_flags),
-        cmocka_unit_test(test_level_1),
-        cmocka_unit_test(test_wild_operands),
-        cmocka_unit_test(test_lowest_displacement),
-        cmocka_unit_test(test_wild_targets),
-        cmocka_unit_test(test_levels_apart),
-        cmocka_unit_test(test_after_the_kernel),
-        cmocka_unit_test(test_smap),
-        cmocka_unit_test(test_two_machines),
-        cmocka_unit_test(test_scribbled_code),
+        cmocka_unit_test(test_link_to_stale),    cmocka_unit_test(test_invlpg_here),
+        cmocka_unit_test(test_across_pages),     cmocka_unit_test(test_enter_in_the_middle),
+        cmocka_unit_test(test_loop_is_changed),  cmocka_unit_test(test_longest),
+        cmocka_unit_test(test_sticky_flags),     cmocka_unit_test(test_level_1),
+        cmocka_unit_test(test_wild_operands),    cmocka_unit_test(test_lowest_displacement),
+        cmocka_unit_test(test_wild_targets),     cmocka_unit_test(test_levels_apart),
+        cmocka_unit_test(test_after_the_kernel), cmocka_unit_test(test_smap),
+        cmocka_unit_test(test_two_machines),     cmocka_unit_test(test_scribbled_code),
         cmocka_unit_test(test_last_instruction),
     };
 

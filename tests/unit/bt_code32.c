@@ -4,10 +4,9 @@
  * branches that are cut, bytes that mean another thing in 64-bit code. The interpreter must agree,
  * so the same tests run there.
  */
-#include "test.h"
+#include "interp_test.h"
 
 #include "base/util.h"
-#include "interp_rig.h"
 
 #include <string.h>
 
@@ -23,34 +22,16 @@
 enum { OFFSET_4G = GDT_OWN, OFFSET_PAGE = GDT_OWN + 8, READ_ONLY = GDT_OWN + 16 };
 #define BASE 0x40800u
 
-static struct rig *rig;
-
 static int setup(void **state)
 {
     rig = rig_create(1, 0);
     return rig ? 0 : -1;
 }
 
-static int teardown(void **state)
+static void run_to_halt(struct x86_cpu *cpu)
 {
-    rig_destroy(rig);
-    return 0;
+    assert_int_equal(run(cpu), EXIT_HALT);
 }
-
-static void run(struct x86_cpu *cpu)
-{
-    RIG_ENGINE.state_in(rig->cpu[0].vcpu, cpu);
-    assert_int_equal(RIG_ENGINE.run(rig->cpu[0].vcpu), EXIT_HALT);
-    RIG_ENGINE.state_out(rig->cpu[0].vcpu, cpu);
-}
-
-static void put(uint64_t gpa, const void *bytes, size_t size)
-{
-    assert_int_equal(mem_write(rig->machine.mem, gpa, bytes, size), 0);
-}
-
-#define PUT(gpa, ...)                                                                              \
-    put(gpa, (const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}))
 
 static uint32_t get32(uint64_t gpa)
 {
@@ -84,7 +65,7 @@ static void test_is_translated(void **unused)
     PUT(CODE, 0xB9, 100, 0, 0, 0, 0x40, 0x50, 0x5B, 0x89, 0x1D, 0, 0, 4, 0, 0x49, 0x75, 0xF4, 0xF4);
     rig_state_32(rig, &cpu, CODE);
     cpu.reg[X86_RAX] = 7;
-    run(&cpu);
+    run_to_halt(&cpu);
     assert_int_equal(cpu.reg[X86_RBX], 107);
     assert_int_equal(get32(DATA), 107);
     RIG_ENGINE.stats(rig->cpu[0].vcpu, &stats);
@@ -102,7 +83,7 @@ static void test_both_sizes(void **unused)
     for (unsigned i = 0; i < 6; i++) {
         (i & 1 ? rig_state_32 : rig_state_64)(rig, &cpu, CODE);
         cpu.reg[X86_RAX] = 5;
-        run(&cpu);
+        run_to_halt(&cpu);
         assert_int_equal(cpu.reg[X86_RAX], i & 1 ? 5 : 6);
     }
 }
@@ -121,7 +102,7 @@ static void test_change_of_size(void **unused)
     rig_state_64(rig, &cpu, CODE);
     cpu.reg[X86_RAX] = 5;
     cpu.reg[X86_RBX] = both;
-    run(&cpu);
+    run_to_halt(&cpu);
     assert_int_equal(vector_of(&cpu), -1);
     assert_int_equal(cpu.reg[X86_RAX], 7);
     assert_int_equal(cpu.reg[X86_RSP], RIG_STACK);
@@ -143,7 +124,7 @@ static void test_upper_registers(void **unused)
         for (unsigned i = 0; i < X86_GPRS; i++)
             if (i != X86_RSP)
                 cpu.reg[i] = DATA + i * 0x1000;
-        run(&cpu);
+        run_to_halt(&cpu);
         assert_int_equal(vector_of(&cpu), -1);
         for (unsigned i = 0; i < X86_GPRS; i++) {
             if (i == X86_RSP)
@@ -210,7 +191,7 @@ static void test_wrapped_operands(void **unused)
         cpu.seg[X86_FS].base = BASE;
         if (i + 1 == ARRAY_SIZE(cases))
             cpu.reg[X86_RSP] = 0x10;
-        run(&cpu);
+        run_to_halt(&cpu);
         assert_int_equal(vector_of(&cpu), -1);
         assert_int_equal(cpu.reg[X86_RAX], cases[i].linear == 0x10 ? 0x10101010 : 0xF0F0F0F0);
     }
@@ -224,7 +205,7 @@ static void test_wrapped_stack(void **unused)
     prepare_wrap(&cpu);
     /* xor esp, esp; push 5; call 1f; hlt; 1: mov eax, [esp]; ret */
     PUT(CODE32, 0x31, 0xE4, 0x6A, 5, 0xE8, 1, 0, 0, 0, 0xF4, 0x8B, 0x04, 0x24, 0xC3);
-    run(&cpu);
+    run_to_halt(&cpu);
     assert_int_equal(vector_of(&cpu), -1);
     assert_int_equal(cpu.reg[X86_RIP], CODE32 + 10);
     assert_int_equal(cpu.reg[X86_RAX], CODE32 + 9);
@@ -244,7 +225,7 @@ static void test_wrapped_base(void **unused)
     /* mov eax, [ebx + 8]; sub ebx, 16; mov edx, [ebx + 28]; hlt */
     PUT(CODE32, 0x8B, 0x43, 8, 0x83, 0xEB, 16, 0x8B, 0x53, 28, 0xF4);
     cpu.reg[X86_RBX] = 8;
-    run(&cpu);
+    run_to_halt(&cpu);
     assert_int_equal(vector_of(&cpu), -1);
     assert_int_equal(cpu.reg[X86_RAX], 0x10101010);
     assert_int_equal(cpu.reg[X86_RDX], 0x14141414);
@@ -268,7 +249,7 @@ static void test_wrapped_bits(void **unused)
         PUT(CODE32, 0x0F, 0xB3, 0x33, 0x19, 0xC0, 0x46, 0x0F, 0xAB, 0x33, 0xF4);
         cpu.reg[X86_RBX] = cases[i].ebx;
         cpu.reg[X86_RSI] = cases[i].esi;
-        run(&cpu);
+        run_to_halt(&cpu);
         assert_int_equal(vector_of(&cpu), -1);
         assert_int_equal(cpu.reg[X86_RAX], 0xFFFFFFFF);
         assert_int_equal(get32(gpa), 2);
@@ -285,7 +266,7 @@ static void test_across(void **unused)
         PUT(CODE32, segment ? 0x64 : 0x3E, 0x8B, 0x03, 0xF4); /* mov eax, fs:[ebx] or ds:[ebx] */
         cpu.reg[X86_RBX] = 0xFFFFFFFE;
         cpu.seg[X86_FS].base = BASE;
-        run(&cpu);
+        run_to_halt(&cpu);
         assert_int_equal(vector_of(&cpu), X86_GP);
     }
 }
@@ -313,7 +294,7 @@ static void test_wrapped_code(void **unused)
             PUT(DATA + 0xFFD, 0xB8, 1, 0);
             PUT(0, 0, 0, 0xF4);
         }
-        run(&cpu);
+        run_to_halt(&cpu);
         assert_int_equal(vector_of(&cpu), -1);
         assert_int_equal(cpu.reg[X86_RAX], 1);
         assert_int_equal(cpu.reg[X86_RBX], 2);
@@ -335,7 +316,7 @@ static void test_cut_branch(void **unused)
         mem_fill(rig->machine.mem, 0, 0xF4, 16);
         rig_state_32(rig, &cpu, CODE);
         cpu.rflags |= X86_FLAG_ZF;
-        run(&cpu);
+        run_to_halt(&cpu);
         assert_true(cpu.reg[X86_RIP] < 16);
     }
 }
@@ -400,7 +381,7 @@ static void test_fs(void **unused)
             cpu.reg[X86_RDX] = cases[i].selector;
             cpu.reg[X86_RDI] = cases[i].edi;
             cpu.reg[X86_RAX] = 0;
-            run(&cpu);
+            run_to_halt(&cpu);
             assert_int_equal(vector_of(&cpu), cases[i].vector);
             assert_int_equal(cpu.reg[X86_RAX], cases[i].eax);
         }
@@ -423,7 +404,7 @@ static void test_not_flat(void **unused)
         cpu.reg[X86_RDX] = i & 1 ? OFFSET_4G : RIG_DATA;
         cpu.reg[X86_RCX] = i & 2 ? OFFSET_4G : RIG_DATA;
         cpu.reg[X86_RDI] = 0x800;
-        run(&cpu);
+        run_to_halt(&cpu);
         assert_int_equal(vector_of(&cpu), -1);
         assert_int_equal(cpu.reg[X86_RAX], i & 1 ? 0x11111111 : 0x33333333);
         assert_int_equal(cpu.reg[X86_RBX], i & 2 ? 0x11111111 : 0x33333333);
@@ -443,7 +424,7 @@ static void test_small_stack(void **unused)
             cpu.seg[X86_SS].attr &= (uint16_t)~X86_ATTR_DB;
         cpu.reg[X86_RSP] = 0x50010;
         cpu.reg[X86_RAX] = 0xABCD;
-        run(&cpu);
+        run_to_halt(&cpu);
         assert_int_equal(cpu.reg[X86_RSP], 0x5000C);
         assert_int_equal(cpu.reg[X86_RBX], 0xABCD);
         assert_int_equal(get32(small ? 0xC : 0x5000C), 0xABCD);
@@ -462,7 +443,7 @@ static void test_code_segment(void **unused)
         PUT(CODE, 0x2E, write ? 0x89 : 0x8B, 0x03, 0xF4); /* mov eax, cs:[ebx]; or the reverse */
         rig_state_32(rig, &cpu, CODE);
         cpu.reg[X86_RBX] = DATA;
-        run(&cpu);
+        run_to_halt(&cpu);
         assert_int_equal(vector_of(&cpu), write ? X86_GP : -1);
         if (!write)
             assert_int_equal(cpu.reg[X86_RAX], 0x12345678);

@@ -3,11 +3,10 @@
  * way off it, and what the state is where one ends in the middle. The interpreter must agree, so
  * the same tests run there.
  */
-#include "test.h"
+#include "interp_test.h"
 
 #include "base/util.h"
 #include "cpu/bt/switches.h"
-#include "interp_rig.h"
 
 #include <pthread.h>
 #include <string.h>
@@ -18,8 +17,6 @@
 #define DATA 0x40000ULL /* physical; three pages, mapped at HIGH in another order */
 #define HIGH 0x40000000ULL
 #define PTE  7u /* present, writable, user */
-
-static struct rig *rig;
 
 static int setup(void **state)
 {
@@ -54,30 +51,6 @@ static int setup_at_fifth_exit(void **state)
 {
     return setup_late(5);
 }
-
-static int teardown(void **state)
-{
-    rig_destroy(rig);
-    return 0;
-}
-
-static enum engine_exit run(struct x86_cpu *cpu)
-{
-    enum engine_exit exit;
-
-    RIG_ENGINE.state_in(rig->cpu[0].vcpu, cpu);
-    exit = RIG_ENGINE.run(rig->cpu[0].vcpu);
-    RIG_ENGINE.state_out(rig->cpu[0].vcpu, cpu);
-    return exit;
-}
-
-static void put(uint64_t gpa, const void *bytes, size_t size)
-{
-    assert_int_equal(mem_write(rig->machine.mem, gpa, bytes, size), 0);
-}
-
-#define PUT(gpa, ...)                                                                              \
-    put(gpa, (const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}))
 
 static uint8_t get(uint64_t gpa)
 {

@@ -2,11 +2,10 @@
  * The interpreter where guests of their own cannot easily look: its caches of decoded code, thunks
  * and address spaces, the engine's functions, and corners of exception delivery.
  */
-#include "test.h"
+#include "interp_test.h"
 
 #include "base/util.h"
 #include "cpu/interp/interp.h"
-#include "interp_rig.h"
 
 #include <pthread.h>
 #include <string.h>
@@ -14,8 +13,6 @@
 
 #define CODE RIG_FREE
 #define PTE  7u /* present, writable, user */
-
-static struct rig *rig;
 
 /* And not the translator in front of it. */
 static bool is_interp(void)
@@ -28,32 +25,6 @@ static int setup(void **state)
     rig = rig_create(1, 0);
     return rig ? 0 : -1;
 }
-
-static int teardown(void **state)
-{
-    rig_destroy(rig);
-    return 0;
-}
-
-/* Runs vCPU 0 from CPU until an exit; CPU becomes the state then. */
-static enum engine_exit run(struct x86_cpu *cpu)
-{
-    enum engine_exit exit;
-
-    RIG_ENGINE.state_in(rig->cpu[0].vcpu, cpu);
-    exit = RIG_ENGINE.run(rig->cpu[0].vcpu);
-    RIG_ENGINE.state_out(rig->cpu[0].vcpu, cpu);
-    return exit;
-}
-
-static void put(uint64_t gpa, const void *bytes, size_t size)
-{
-    assert_int_equal(mem_write(rig->machine.mem, gpa, bytes, size), 0);
-}
-
-/* Puts BYTES... at GPA. */
-#define PUT(gpa, ...)                                                                              \
-    put(gpa, (const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}))
 
 static uint64_t get(uint64_t gpa, unsigned size)
 {
