@@ -14,11 +14,11 @@
 #define TINY         (160u * KiB)
 #define SCRATCH_SEED 1
 
-/* Regions of one instruction; a cache that is full all the time; registers traded at random; every
- * access by way of the cold path; and all of it. */
+/* Regions of one instruction; a cache that is full all the time, and a check for each access;
+ * registers traded at random; every access by way of the cold path; and nearly all of it. */
 static const struct bt_switches
     one = {.heat = 1, .region_max = 1, .code_size = CODE},
-    tiny = {.heat = 1, .region_max = REGIONS, .inline_after = 2, .code_size = TINY},
+    tiny = {.heat = 1, .region_max = REGIONS, .inline_after = 2, .code_size = TINY, .narrow = true},
     scratch = {.heat = 1, .region_max = REGIONS, .code_size = CODE, .scratch_seed = SCRATCH_SEED},
     cold = {.heat = 1, .region_max = REGIONS, .code_size = CODE, .forgetful = true},
     all = {.heat = 2,
