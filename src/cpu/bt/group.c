@@ -166,7 +166,6 @@ void group_after(struct translation *t, bool kept)
 
 /* --- Planning --------------------------------------------------------------------------------- */
 
-/* Where the run of straight code from the present instruction on ends. */
 bool group_breaks(const struct translation *t, unsigned n)
 {
     enum x86_class class = t->insn[n].info->class;
@@ -174,6 +173,7 @@ bool group_breaks(const struct translation *t, unsigned n)
     return class == X86_CLASS_SYSTEM || class == X86_CLASS_FAR || region_is_foreign(t, &t->insn[n]);
 }
 
+/* Where the run of straight code from the present instruction on ends. */
 static unsigned run_end(const struct translation *t)
 {
     const struct part *p = t->now, *end = t->part + t->parts;

@@ -174,8 +174,11 @@ static void hurry_others(struct interp *e, const struct vcpu *self)
 unsigned interp_rewrites(const struct code_page *page)
 {
     uint32_t rewrites = atomic_load_explicit(&page->rewrites, memory_order_relaxed);
-    uint16_t periods = (uint16_t)((__builtin_ia32_rdtsc() >> REWRITES_PERIOD) - (rewrites >> 16));
+    uint16_t periods;
 
+    if (!rewrites) /* as most: this is asked often */
+        return 0;
+    periods = (uint16_t)((__builtin_ia32_rdtsc() >> REWRITES_PERIOD) - (rewrites >> 16));
     return (rewrites & 0xFFFF) >> MIN(periods, 16);
 }
 
