@@ -14,12 +14,15 @@
 
 /* Requests that make a vCPU leave guest code at the next instruction boundary. */
 enum cpu_request {
-    CPU_REQ_INTR = 1u << 0,  /* ask apic_ops.pending; made again when its answer changes */
-    CPU_REQ_NMI = 1u << 1,   /* deliver one NMI */
-    CPU_REQ_INIT = 1u << 2,  /* INIT signal (handled outside the engine) */
-    CPU_REQ_SIPI = 1u << 3,  /* start-up IPI, vector in sipi_vector (outside the engine) */
-    CPU_REQ_KICK = 1u << 4,  /* just return from run() */
-    CPU_REQ_ENGINE = 1u << 5 /* the engine's own business (safe points) */
+    CPU_REQ_INTR = 1u << 0,   /* ask apic_ops.pending; made again when its answer changes */
+    CPU_REQ_NMI = 1u << 1,    /* deliver one NMI */
+    CPU_REQ_INIT = 1u << 2,   /* INIT signal (handled outside the engine) */
+    CPU_REQ_SIPI = 1u << 3,   /* start-up IPI, vector in sipi_vector (outside the engine) */
+    CPU_REQ_KICK = 1u << 4,   /* just return from run() */
+    CPU_REQ_ENGINE = 1u << 5, /* the engine's own business (safe points) */
+    /* A second NMI came before the vCPU has taken the first. A third is lost: a processor keeps one
+     * in service and one pending (SDM volume 3, 6.7.1). Set by cpu_port_request only. */
+    CPU_REQ_NMI_AGAIN = 1u << 6,
 };
 
 /* What an engine asks of the local APIC; APIC is cpu_port.apic. Only on the vCPU's thread. */
@@ -60,7 +63,10 @@ struct cpu_port {
 
 static inline void cpu_port_request(struct cpu_port *port, uint32_t bits)
 {
-    atomic_fetch_or(&port->requests, bits);
+    uint32_t before = atomic_fetch_or(&port->requests, bits);
+
+    if (before & bits & CPU_REQ_NMI)
+        atomic_fetch_or(&port->requests, CPU_REQ_NMI_AGAIN);
     if (port->wake)
         port->wake(port->wake_opaque);
 }

@@ -38,6 +38,8 @@ static void reset_common(struct x86_cpu *cpu)
     cpu->activity = X86_RUNNING;
     cpu->interrupt_shadow = false;
     cpu->nmi_blocked = false;
+    cpu->nmis_pending = 0;
+    cpu->exception = (struct x86_exception){0};
 }
 
 void x86_cpu_reset(struct x86_cpu *cpu)

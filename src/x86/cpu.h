@@ -144,6 +144,13 @@ struct x86_dtr { /* GDTR, IDTR */
 #define X86_XCR0_AVX     4u
 #define X86_XCR0_ALL     7u
 
+/* An exception on its way to its handler. */
+struct x86_exception {
+    uint32_t error;
+    uint16_t vector;
+    bool has_error, pending;
+};
+
 enum x86_activity { X86_RUNNING, X86_HALTED, X86_WAIT_SIPI, X86_SHUTDOWN };
 
 struct x86_cpu {
@@ -169,6 +176,10 @@ struct x86_cpu {
     enum x86_activity activity;
     bool interrupt_shadow; /* the last instruction was STI, MOV SS or POP SS */
     bool nmi_blocked;      /* an NMI handler runs */
+    uint8_t nmis_pending;  /* at most 2; at most 1 while one is in service */
+    /* Raised and not yet delivered. It comes before all else that the processor does. (In VMX, the
+     * IDT-vectoring information says the same: SDM volume 3, 27.2.4.) */
+    struct x86_exception exception;
 
     _Alignas(64) uint8_t xsave[X86_XSAVE_SIZE];
 };

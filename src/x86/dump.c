@@ -92,8 +92,13 @@ size_t x86_dump(const struct x86_cpu *cpu, char *buf, size_t size)
     if (size == 0)
         return 0;
     buf[0] = '\0';
-    put(&t, "%s, %s mode, CPL %u%s%s\n", activity[cpu->activity & 3], mode_name(cpu), x86_cpl(cpu),
-        cpu->interrupt_shadow ? ", interrupt shadow" : "", cpu->nmi_blocked ? ", in NMI" : "");
+    put(&t, "%s, %s mode, CPL %u%s%s%s", activity[cpu->activity & 3], mode_name(cpu), x86_cpl(cpu),
+        cpu->interrupt_shadow ? ", interrupt shadow" : "", cpu->nmi_blocked ? ", in NMI" : "",
+        cpu->nmis_pending ? ", NMI pending" : "");
+    if (cpu->exception.pending)
+        put(&t, ", exception %u (%" PRIx32 ") not yet delivered", cpu->exception.vector,
+            cpu->exception.error);
+    put(&t, "\n");
     put(&t, "RIP %016" PRIx64 " ", cpu->reg[X86_RIP]);
     put_flags(&t, cpu->rflags);
     for (unsigned i = 0; i < X86_GPRS; i++)

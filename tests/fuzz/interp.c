@@ -15,7 +15,9 @@
 #include <string.h>
 
 #define SNIPPET 16 /* bytes of code; after each the guest starts again with all registers new */
-#define TURNS   16 /* for each */
+#define TURNS   24 /* for each */
+
+#define REQ_MEANINGLESS (1u << 31) /* a request that nobody takes, so that it stays */
 
 #define CODE      0x10F80ULL /* runs on into the next page */
 #define DATA      0x20000ULL
@@ -291,8 +293,9 @@ static void run(struct x86_cpu *cpu, unsigned vector)
     for (unsigned i = 0; i < TURNS && exit < 0; i++) {
         if (i == 3 && vector)
             c->apic.vector = (int)vector;
-        /* A request that is masked at first; strings look for one now and then. */
-        atomic_store(&c->port.requests, CPU_REQ_NMI | (i == 3 ? CPU_REQ_INTR : 0));
+        /* An NMI that is masked at first; and what ends loops and repeated strings. */
+        atomic_store(&c->port.requests,
+                     CPU_REQ_NMI | REQ_MEANINGLESS | (i == 3 ? CPU_REQ_INTR : 0));
         exit = interp_turn(c->vcpu);
     }
     c->apic.vector = -1;

@@ -345,6 +345,14 @@ static bool aim(const struct x86_insn *insn, struct state *s, uint8_t *code)
     return true;
 }
 
+/* F3 90 with REX.B: the manuals leave open whether the F3 makes a PAUSE of it. On AMD's processors
+ * it is XCHG of R8 and RAX (APM volume 3, PAUSE); Intel's recent ones pause. */
+static bool may_pause(const struct x86_insn *insn)
+{
+    return insn->z.mnemonic == ZYDIS_MNEMONIC_XCHG && insn->z.opcode == 0x90 &&
+           memchr(insn->bytes, 0xF3, insn->z.length);
+}
+
 /* Runs what stands at CODE both ways. False when it is no thunk on this host. */
 static bool check_code(const uint8_t code[15])
 {
@@ -355,7 +363,8 @@ static bool check_code(const uint8_t code[15])
     thunk_fn *fn;
 
     if (x86_decode(X86_CODE64, false, code, 15, &insn) <= 0 || !t.model.feature[insn.feature] ||
-        insn.z.mnemonic == ZYDIS_MNEMONIC_RDRAND || insn.z.mnemonic == ZYDIS_MNEMONIC_RDSEED)
+        insn.z.mnemonic == ZYDIS_MNEMONIC_RDRAND || insn.z.mnemonic == ZYDIS_MNEMONIC_RDSEED ||
+        may_pause(&insn))
         return false;
     fn = thunk_get(t.cache, &insn);
     if (!fn && thunk_cache_full(t.cache)) {

@@ -151,12 +151,6 @@ void emit_store_imm(struct emitter *e, bool wide, struct operand m, int32_t imm)
     emit_u32(e, (uint32_t)imm);
 }
 
-void emit_store8_imm(struct emitter *e, struct operand m, uint8_t imm)
-{
-    emit_mem(e, false, 0xC6, 0, m);
-    emit_byte(e, imm);
-}
-
 void emit_load_imm(struct emitter *e, unsigned reg, uint64_t imm)
 {
     emit_byte(e, (uint8_t)(0x48 | (reg & 8 ? REX_B : 0)));

@@ -99,7 +99,6 @@ void emit_test_mem_imm(struct emitter *e, struct operand m, uint32_t imm);
 void emit_test_mem8(struct emitter *e, struct operand m, uint8_t imm);
 void emit_cmp_mem8(struct emitter *e, struct operand m, uint8_t imm);
 void emit_store_imm(struct emitter *e, bool wide, struct operand m, int32_t imm);
-void emit_store8_imm(struct emitter *e, struct operand m, uint8_t imm);
 void emit_load_imm(struct emitter *e, unsigned reg, uint64_t imm);
 /* REG = RM rotated right by COUNT, 32 bits; no flags. */
 void emit_rorx32(struct emitter *e, unsigned reg, unsigned rm, unsigned count);

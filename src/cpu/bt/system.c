@@ -317,7 +317,8 @@ static void emit_check_null(struct translation *t)
     cold_add_one(t, emit_jcc(&t->e, CC_E));
 }
 
-/* To 64-bit code of level 3, as kernels do it; all else is left to others. RF, which every fault
+/* To 64-bit code of level 3, as kernels do it, but not out of an NMI's handler, which another NMI
+ * may be waiting for; all else is left to others. RF, which every fault
  * has saved, is for instruction breakpoints, and with one armed no translated code runs: it goes.
  */
 static void translate_iret(struct translation *t)
@@ -327,6 +328,8 @@ static void translate_iret(struct translation *t)
 
     flags_clobber(t, X86_FLAGS_STATUS);
     emit_test_mem_imm(&t->e, VCPU(c.x.rflags), X86_FLAG_NT | X86_FLAG_AC);
+    emit_one_unless_equal(t);
+    emit_cmp_mem8(&t->e, VCPU(c.x.nmi_blocked), 0);
     emit_one_unless_equal(t);
     emit_check_null(t);
     emit_mem(&t->e, true, OP_LEA, t->s1, emit_check(t, &top_address, FRAME, false, 1));
@@ -348,7 +351,6 @@ static void translate_iret(struct translation *t)
     emit_alu_imm(&t->e, false, ALU_N_AND, t->s0, (int32_t)kept);
     emit_alu_imm(&t->e, false, ALU_N_OR, t->s0, X86_FLAG_ONE);
     emit_set_flags(t);
-    emit_store8_imm(&t->e, VCPU(c.x.nmi_blocked), 0);
     emit_flat_segments(t, 6, 16, 3);
     emit_load_imm(&t->e, t->s0, MMU_USER);
     emit_set_context(t);

@@ -48,6 +48,19 @@ static bool must_align(const struct x86_insn *insn, unsigned size)
     }
 }
 
+/* Whether the processor locks the access to a memory operand: XCHG does so without a prefix. */
+static bool is_locked(const struct x86_insn *insn)
+{
+    return (insn->z.attributes & ZYDIS_ATTRIB_HAS_LOCK) || insn->z.mnemonic == ZYDIS_MNEMONIC_XCHG;
+}
+
+/* The alignment of an operand in memory that the copy of an instruction relies on. A locked access
+ * to two cache lines would stall the host; the interpreter makes those (access.h). */
+static unsigned alignment_wanted(const struct x86_insn *insn, unsigned size)
+{
+    return must_align(insn, size) || is_locked(insn) ? size : 1;
+}
+
 /* Copies an instruction, its memory operand checked and replaced. False: leave it to others. */
 static bool translate_copy(struct translation *t, const struct x86_insn *insn)
 {
@@ -66,7 +79,7 @@ static bool translate_copy(struct translation *t, const struct x86_insn *insn)
         if (size > 64 || !address_of(t, t->i, (unsigned)memory, &a))
             return false;
         place = emit_check(t, &a, size, op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE,
-                           must_align(insn, size) ? size : 1);
+                           alignment_wanted(insn, size));
         /* Loading the flags takes s0 for a moment; an address in it is made again. */
         if (flags_input(f) && place.base == t->s0) {
             flags_need(t);
@@ -218,7 +231,8 @@ static bool translate_bit_string(struct translation *t, const struct x86_insn *i
     emit_mem(&t->e, t->wide, OP_LEA, t->s0, at_index(t->s0, t->s1, 0));
     emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(target));
     emit_mem(&t->e, true, OP_LEA, t->s1,
-             emit_check(t, &place, bits / 8, insn->z.mnemonic != ZYDIS_MNEMONIC_BT, 1));
+             emit_check(t, &place, bits / 8, insn->z.mnemonic != ZYDIS_MNEMONIC_BT,
+                        alignment_wanted(insn, bits / 8)));
     emit_bit_place(t, t->s0, bit, bits);
     emit_reg(&t->e, true, OP_SUB_LOAD, t->s1, t->s0);
     if (flags_input(f))

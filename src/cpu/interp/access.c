@@ -50,14 +50,6 @@ uint64_t ea_slow(struct vcpu *c, const struct uop *op, uint64_t offset, unsigned
     return seg_linear(c, op, op->seg, offset, size, access);
 }
 
-/* A piece of an operand that lies within one page. */
-struct span {
-    uint8_t *host; /* NULL: not RAM */
-    uint64_t gpa;
-    unsigned size;
-    bool in_place; /* host may be used for longer than this access: it is in the software TLB */
-};
-
 static void span_translate(struct vcpu *c, const struct uop *op, uint64_t linear,
                            enum mmu_access access, enum mmu_context context, struct span *span)
 {
@@ -99,7 +91,7 @@ static unsigned operand_spans(struct vcpu *c, const struct uop *op, uint64_t lin
         raise_segment(c, op, op ? op->seg : X86_DS);
     if (op && op->ea == EA_FLAT && !(linear >> 32) && last >> 32) /* ea_linear has not checked it */
         raise_segment(c, op, op->seg);
-    if (c->check_alignment && size <= 8 && (linear & (size - 1)))
+    if (c->check_alignment && context == MMU_USER && size <= 8 && (linear & (size - 1)))
         raise_error(c, op, X86_AC, 0);
     span[0].size = MIN(size, first);
     span_translate(c, op, linear, access, context, &span[0]);
@@ -262,16 +254,13 @@ static void *fast_system(const struct vcpu *c, enum mmu_access access, uint64_t 
 uint64_t load_system(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size)
 {
     const void *host = fast_system(c, MMU_READ, linear, size);
-    bool check = c->check_alignment;
     uint64_t value = 0;
 
     if (host) {
         host_load((uint8_t *)&value, host, size);
         return value;
     }
-    c->check_alignment = false;
     guest_read(c, op, linear, &value, size, system_context(c));
-    c->check_alignment = check;
     return value;
 }
 
@@ -279,15 +268,12 @@ void store_system(struct vcpu *c, const struct uop *op, uint64_t linear, unsigne
                   uint64_t value)
 {
     void *host = fast_system(c, MMU_WRITE, linear, size);
-    bool check = c->check_alignment;
 
     if (host) {
         host_store(host, (const uint8_t *)&value, size);
         return;
     }
-    c->check_alignment = false;
     guest_write(c, op, linear, &value, size, system_context(c));
-    c->check_alignment = check;
 }
 
 void probe_write(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size)
@@ -349,21 +335,36 @@ void commit_ptr_slow(struct vcpu *c, const struct uop *op)
     guest_write(c, op, c->bounce_va, bounce_at(c, c->bounce_va), size, c->context);
 }
 
+void vcpu_stop_others(struct vcpu *c)
+{
+    safepoint_stop(&c->engine->safepoint, true);
+    c->holds_stop = true;
+}
+
+void vcpu_resume_others(struct vcpu *c)
+{
+    c->holds_stop = false;
+    safepoint_resume(&c->engine->safepoint, true);
+}
+
 void *locked_ptr_slow(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size)
 {
     struct span span[2];
     unsigned spans = operand_spans(c, op, linear, size, MMU_WRITE, c->context, span);
 
-    if (spans == 1 && span[0].in_place)
+    if (spans == 1 && span[0].in_place && !splits_line(linear, size))
         return span[0].host;
-    safepoint_stop(&c->engine->safepoint, true);
-    c->holds_stop = true;
-    return write_ptr_slow(c, op, linear, size, true);
+    vcpu_stop_others(c);
+    spans = operand_spans(c, op, linear, size, MMU_WRITE, c->context, c->locked);
+    for (unsigned i = 0, at = 0; i < spans; at += c->locked[i++].size)
+        span_read(c, &c->locked[i], c->bounce + at);
+    c->locked_spans = spans;
+    return c->bounce;
 }
 
-void commit_locked_slow(struct vcpu *c, const struct uop *op)
+void commit_locked_slow(struct vcpu *c)
 {
-    commit_ptr_slow(c, op);
-    c->holds_stop = false;
-    safepoint_resume(&c->engine->safepoint, true);
+    for (unsigned i = 0, at = 0; i < c->locked_spans; at += c->locked[i++].size)
+        span_write(c, &c->locked[i], c->bounce + at);
+    vcpu_resume_others(c);
 }

@@ -160,22 +160,38 @@ static inline void commit_ptr(struct vcpu *c, const struct uop *op)
         commit_ptr_slow(c, op);
 }
 
-/* For LOCKed operations: the operand in place; where that cannot be (it crosses a page, is
- * MMIO or decoded code), stops the other vCPUs until commit_locked and gives the bounce buffer. */
+/* Brings the other vCPUs to a safe point, where they stay until vcpu_resume_others. The vCPU may
+ * have let them run first, so that mappings and code may have changed. A fault that is raised in
+ * between resumes them. */
+void vcpu_stop_others(struct vcpu *c);
+void vcpu_resume_others(struct vcpu *c);
+
+/* Whether an operand lies in two cache lines. The host must never execute a locked instruction on
+ * one: such a split lock stalls all of its processors, and its kernel may slow down or kill the
+ * process (split_lock_detect). */
+#define CACHE_LINE 64
+static inline bool splits_line(uint64_t linear, unsigned size)
+{
+    return (linear & (CACHE_LINE - 1)) + size > CACHE_LINE;
+}
+
+/* For LOCKed operations: the operand in place. Where that cannot be (it crosses a cache line, is
+ * MMIO or decoded code), stops the other vCPUs and gives a copy of the operand, which lies in one
+ * cache line. commit_locked writes the copy back and resumes them; it raises nothing. */
 void *locked_ptr_slow(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size);
-void commit_locked_slow(struct vcpu *c, const struct uop *op);
+void commit_locked_slow(struct vcpu *c);
 
 static inline void *locked_ptr(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size)
 {
-    void *host = fast_write(c, linear, size);
+    void *host = splits_line(linear, size) ? NULL : fast_write(c, linear, size);
 
     return likely(host) ? host : locked_ptr_slow(c, op, linear, size);
 }
 
-static inline void commit_locked(struct vcpu *c, const struct uop *op)
+static inline void commit_locked(struct vcpu *c)
 {
-    if (unlikely(c->bounce_size))
-        commit_locked_slow(c, op);
+    if (unlikely(c->holds_stop))
+        commit_locked_slow(c);
 }
 
 #endif

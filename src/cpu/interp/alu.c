@@ -73,7 +73,7 @@
         void *p = locked_ptr(c, op, ea_linear(c, op, B / 8, MMU_WRITE), B / 8);                    \
         uint32_t flags;                                                                            \
         COMPUTE_LOCKED(INSN, PREPARE, memory##B);                                                  \
-        commit_locked(c, op);                                                                      \
+        commit_locked(c);                                                                          \
         return op + 1;                                                                             \
     }                                                                                              \
     static const struct uop *NAME##B##_lock_mr(struct vcpu *c, const struct uop *op)               \

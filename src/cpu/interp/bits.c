@@ -7,33 +7,34 @@
 #include "cpu/interp/handlers.h"
 
 /* The guest's atomics may be misaligned, which the compilers' own do not allow. */
-#define LOCKED(B, SUFFIX)                                                                          \
-    __attribute__((unused)) static inline bool replace##B(memory##B *p, uint##B##_t *old,          \
-                                                          uint##B##_t desired)                     \
-    {                                                                                              \
-        bool equal;                                                                                \
-        __asm__ volatile("lock cmpxchg" SUFFIX " %[b], %[m]"                                       \
-                         : [m] "+m"(*p), "+a"(*old), "=@ccz"(equal)                                \
-                         : [b] "q"(desired)                                                        \
-                         : "memory");                                                              \
-        return equal;                                                                              \
-    }                                                                                              \
+#define EXCHANGE(B, SUFFIX)                                                                        \
     static inline uint##B##_t exchange##B(memory##B *p, uint##B##_t a)                             \
     {                                                                                              \
         __asm__ volatile("xchg" SUFFIX " %[a], %[m]" : [m] "+m"(*p), [a] "+q"(a) : : "memory");    \
         return a;                                                                                  \
     }
 
-LOCKED(8, "b")
-LOCKED(16, "w")
-LOCKED(32, "l")
-LOCKED(64, "q")
+EXCHANGE(8, "b")
+EXCHANGE(16, "w")
+EXCHANGE(32, "l")
+EXCHANGE(64, "q")
+
+static inline bool replace64(memory64 *p, uint64_t *old, uint64_t desired)
+{
+    bool equal;
+
+    __asm__ volatile("lock cmpxchgq %[b], %[m]"
+                     : [m] "+m"(*p), "+a"(*old), "=@ccz"(equal)
+                     : [b] "r"(desired)
+                     : "memory");
+    return equal;
+}
 
 /* --- BT, BTS, BTR, BTC ------------------------------------------------------------------------ */
 
 /* Only CF is defined; the host's instruction decides about the others. BIT is within the
  * operand. Memory forms take a pointer and are locked where aux says so. */
-#define BIT_TEST(NAME, B, INSN, WRITES)                                                            \
+#define BIT_TEST(NAME, B, INSN, LOCK, WRITES)                                                      \
     static inline uint##B##_t NAME##B(struct vcpu *c, uint##B##_t a, uint##B##_t bit)              \
     {                                                                                              \
         uint32_t flags = c->cc;                                                                    \
@@ -59,11 +60,13 @@ LOCKED(64, "q")
             NAME##B(c, load##B(c, op, linear), bit);                                               \
         } else if (op->aux) {                                                                      \
             memory##B *p = locked_ptr(c, op, linear, B / 8);                                       \
-            uint##B##_t old = *p;                                                                  \
-            uint16_t cc = c->cc;                                                                   \
-            while (!replace##B(p, &old, NAME##B(c, old, bit)))                                     \
-                c->cc = cc;                                                                        \
-            commit_locked(c, op);                                                                  \
+            uint32_t flags = c->cc;                                                                \
+            __asm__ volatile("sahf\n\t" LOCK INSN " %[b], %[m]" FLAGS_OUT                          \
+                             : [m] "+m"(*p), "+&a"(flags)                                          \
+                             : [b] "r"(bit)                                                        \
+                             : "cc", "memory");                                                    \
+            c->cc = (uint16_t)((flags & ~CC_OF) | (c->cc & CC_OF));                                \
+            commit_locked(c);                                                                      \
         } else {                                                                                   \
             volatile memory##B *p = rmw_ptr(c, op, linear, B / 8);                                 \
             *p = NAME##B(c, *p, bit);                                                              \
@@ -87,15 +90,15 @@ LOCKED(64, "q")
         return NAME##B##_at(c, op, linear, offset & (B - 1));                                      \
     }
 
-#define BIT_TEST_SIZES(NAME, INSN, WRITES)                                                         \
-    BIT_TEST(NAME, 16, INSN "w", WRITES)                                                           \
-    BIT_TEST(NAME, 32, INSN "l", WRITES)                                                           \
-    BIT_TEST(NAME, 64, INSN "q", WRITES)
+#define BIT_TEST_SIZES(NAME, INSN, LOCK, WRITES)                                                   \
+    BIT_TEST(NAME, 16, INSN "w", LOCK, WRITES)                                                     \
+    BIT_TEST(NAME, 32, INSN "l", LOCK, WRITES)                                                     \
+    BIT_TEST(NAME, 64, INSN "q", LOCK, WRITES)
 
-BIT_TEST_SIZES(bt, "bt", false)
-BIT_TEST_SIZES(bts, "bts", true)
-BIT_TEST_SIZES(btr, "btr", true)
-BIT_TEST_SIZES(btc, "btc", true)
+BIT_TEST_SIZES(bt, "bt", "", false)
+BIT_TEST_SIZES(bts, "bts", "lock ", true)
+BIT_TEST_SIZES(btr, "btr", "lock ", true)
+BIT_TEST_SIZES(btc, "btc", "lock ", true)
 
 #define BIT_FORMS(NAME, B)                                                                         \
     {                                                                                              \
@@ -140,7 +143,7 @@ uop_fn *const bit_handlers[BIT_TESTS][SIZES][3] = {
                          : [m] "+m"(*p), [b] "+q"(b), "=&a"(flags)                                 \
                          :                                                                         \
                          : "cc", "memory");                                                        \
-        commit_locked(c, op);                                                                      \
+        commit_locked(c);                                                                          \
         c->cc = (uint16_t)flags;                                                                   \
         set_reg(c, op->src, B / 8, b);                                                             \
         return op + 1;                                                                             \
@@ -170,7 +173,7 @@ uop_fn *const bit_handlers[BIT_TESTS][SIZES][3] = {
     {                                                                                              \
         memory##B *p = locked_ptr(c, op, ea_linear(c, op, B / 8, MMU_WRITE), B / 8);               \
         uint##B##_t old = cmpxchg##B(c, p, REG##B(c, 0), REG##B(c, op->src));                      \
-        commit_locked(c, op);                                                                      \
+        commit_locked(c);                                                                          \
         if (!(c->cc & CC_ZF))                                                                      \
             set_reg(c, 0, B / 8, old);                                                             \
         return op + 1;                                                                             \
@@ -186,7 +189,7 @@ uop_fn *const bit_handlers[BIT_TESTS][SIZES][3] = {
     {                                                                                              \
         memory##B *p = locked_ptr(c, op, ea_linear(c, op, B / 8, MMU_WRITE), B / 8);               \
         uint##B##_t old = exchange##B(p, REG##B(c, op->src));                                      \
-        commit_locked(c, op);                                                                      \
+        commit_locked(c);                                                                          \
         set_reg(c, op->src, B / 8, old);                                                           \
         return op + 1;                                                                             \
     }
@@ -207,7 +210,7 @@ const struct uop *op_cmpxchg8b(struct vcpu *c, const struct uop *op)
     uint64_t desired = REG64(c, X86_RCX * 8) << 32 | REG32(c, X86_RBX * 8);
     bool equal = replace64(p, &expected, desired);
 
-    commit_locked(c, op);
+    commit_locked(c);
     c->cc = (uint16_t)(equal ? c->cc | CC_ZF : c->cc & ~CC_ZF);
     if (!equal) {
         c->x.reg[X86_RAX] = (uint32_t)expected;
@@ -230,7 +233,7 @@ const struct uop *op_cmpxchg16b(struct vcpu *c, const struct uop *op)
                      : [m] "+m"(*p), "+a"(rax), "+d"(rdx), "=@ccz"(equal)
                      : "b"(c->x.reg[X86_RBX]), "c"(c->x.reg[X86_RCX])
                      : "memory");
-    commit_locked(c, op);
+    commit_locked(c);
     c->cc = (uint16_t)(equal ? c->cc | CC_ZF : c->cc & ~CC_ZF);
     c->x.reg[X86_RAX] = rax;
     c->x.reg[X86_RDX] = rdx;

@@ -129,6 +129,14 @@ struct event { /* an exception or interrupt about to be delivered */
 
 struct block_cache; /* block.c */
 
+/* A piece of an operand in memory that lies within one page. */
+struct span {
+    uint8_t *host; /* NULL: not RAM */
+    uint64_t gpa;
+    unsigned size;
+    bool in_place; /* host may be used for longer than this access: it is in the software TLB */
+};
+
 struct vcpu {
     struct x86_cpu x; /* status flags of x.rflags are stale; see cc */
 
@@ -143,7 +151,7 @@ struct vcpu {
     bool single;    /* the next block is to be one instruction long */
     uint32_t interrupt_masked;    /* one may have been waiting when IF was last found 0 */
     bool keep_rf;                 /* the instruction under way loads RF (IRET, task switch) */
-    bool holds_stop;              /* this vCPU has stopped the others (a split locked access) */
+    bool holds_stop;              /* a locked access has stopped the other vCPUs; see locked_ptr */
     bool check_interrupt;         /* an interrupt may be waiting for IF, a shadow or the TPR */
     uint8_t fp_trap;              /* FP_TRAP_*: why a floating-point instruction faults */
     uint8_t link;                 /* which of block->link leads on; 2: none */
@@ -177,6 +185,9 @@ struct vcpu {
      * written back by commit_ptr. */
     uint64_t bounce_va;
     unsigned bounce_size; /* 0: the operand was used in place */
+    /* Where the operand of a locked access lies while holds_stop. */
+    struct span locked[2];
+    unsigned locked_spans;
 
     uint64_t history[HISTORY]; /* RIP at the start of the last blocks */
     unsigned history_at;

@@ -153,6 +153,8 @@ const struct uop *op_iret(struct vcpu *c, const struct uop *op)
 
     meter_transfer(c->meter, TRACE_RETURN, rip_of(c, op), op->mnemonic);
     c->x.nmi_blocked = false; /* even if this faults (SDM volume 3, 6.7.1) */
+    if (c->x.nmis_pending)
+        c->check_interrupt = true;
     if (in_real(c) || in_v86(c))
         return iret_real(c, op);
     if (c->x.rflags & X86_FLAG_NT) {

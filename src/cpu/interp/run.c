@@ -118,17 +118,15 @@ void flags_set(struct vcpu *c, uint64_t rflags)
 
 /* --- Events ----------------------------------------------------------------------------------- */
 
-/* What raise_* left behind: combines it with what was under delivery, and delivers. Returns false
- * on a triple fault. */
-static bool deliver_fault(struct vcpu *c)
+/* What raise_* left behind: combines it with what was under delivery into the exception that is
+ * pending from now on. Returns false on a triple fault. */
+static bool take_fault(struct vcpu *c)
 {
     struct event event = c->fault;
 
     meter_restore(c->meter);
-    if (c->holds_stop) {
-        c->holds_stop = false;
-        safepoint_resume(&c->engine->safepoint, true);
-    }
+    if (c->holds_stop)
+        vcpu_resume_others(c);
     c->bounce_size = 0;
     c->single = false;
     c->block = NULL;
@@ -141,9 +139,9 @@ static bool deliver_fault(struct vcpu *c)
     if (c->delivering >= 0) {
         int combined = x86_vector_combine(c->delivering, event.vector);
 
+        c->delivering = -1;
         if (combined < 0) {
             c->x.activity = X86_SHUTDOWN;
-            c->delivering = -1;
             return false;
         }
         if (combined != event.vector)
@@ -151,10 +149,46 @@ static bool deliver_fault(struct vcpu *c)
     }
     if (event.vector != X86_PF)
         c->exits[CAUSE_EXCEPTION]++;
-    if (in_real(c))
-        event.has_error = false;
-    deliver(c, &event);
+    c->x.exception = (struct x86_exception){
+        .pending = true,
+        .vector = (uint16_t)event.vector,
+        .has_error = event.has_error && !in_real(c),
+        .error = event.error,
+    };
     return true;
+}
+
+/* Looks at what others want of the vCPU's thread, which may come between any two events of the
+ * guest's. Returns EXIT_KICK, or -1 to go on. */
+static int attend_monitor(struct vcpu *c)
+{
+    uint32_t seen = atomic_load(&c->port->requests);
+
+    if (seen & CPU_REQ_ENGINE) {
+        atomic_fetch_and(&c->port->requests, ~(uint32_t)CPU_REQ_ENGINE);
+        safepoint_poll(&c->engine->safepoint);
+    }
+    return seen & (CPU_REQ_KICK | CPU_REQ_INIT | CPU_REQ_SIPI) ? EXIT_KICK : -1;
+}
+
+/* Delivers the exception that is pending, if there is one. The delivery may raise the next one (as
+ * that of #AC on a misaligned user stack does, for ever), so the vCPU looks at requests before
+ * each. Returns an exit, or -1 to go on. */
+static int deliver_pending(struct vcpu *c)
+{
+    const struct x86_exception pending = c->x.exception;
+    const struct event event = {
+        .vector = pending.vector, .error = pending.error, .has_error = pending.has_error};
+    int exit;
+
+    if (!pending.pending)
+        return -1;
+    exit = attend_monitor(c);
+    if (exit >= 0)
+        return exit;
+    c->x.exception = (struct x86_exception){0};
+    deliver(c, &event);
+    return -1;
 }
 
 static void deliver_interrupt(struct vcpu *c, int vector)
@@ -168,55 +202,69 @@ static void deliver_interrupt(struct vcpu *c, int vector)
     deliver(c, &event);
 }
 
-/* Looks at requests and interrupts. Returns an exit, or -1 to go on with guest code. */
-static int attend(struct vcpu *c)
+/* Takes the NMIs that have been requested. One can be in service, and one pending (SDM volume 3,
+ * 6.7.1). */
+static void take_nmis(struct vcpu *c)
 {
-    _Atomic uint32_t *requests = &c->port->requests;
-    uint32_t seen = atomic_load(requests);
+    const uint32_t bits = CPU_REQ_NMI | CPU_REQ_NMI_AGAIN;
+    uint32_t taken = atomic_fetch_and(&c->port->requests, ~bits) & bits;
+    unsigned count = c->x.nmis_pending + (unsigned)__builtin_popcount(taken);
 
-    if (seen & CPU_REQ_ENGINE) {
-        atomic_fetch_and(requests, ~(uint32_t)CPU_REQ_ENGINE);
-        safepoint_poll(&c->engine->safepoint);
-    }
-    if (seen & (CPU_REQ_KICK | CPU_REQ_INIT | CPU_REQ_SIPI))
-        return EXIT_KICK;
-    if (c->x.activity == X86_SHUTDOWN)
-        return EXIT_SHUTDOWN;
-    if (c->x.activity == X86_WAIT_SIPI)
-        return EXIT_HALT;
-    if ((seen & CPU_REQ_NMI) && !c->x.nmi_blocked && !c->x.interrupt_shadow) {
-        atomic_fetch_and(requests, ~(uint32_t)CPU_REQ_NMI);
+    c->x.nmis_pending = (uint8_t)MIN(count, c->x.nmi_blocked ? 1u : 2u);
+}
+
+/* Delivers an NMI or an interrupt if one is pending and not masked. */
+static void attend_interrupts(struct vcpu *c)
+{
+    const struct apic_ops *apic = c->port->apic_ops;
+    int vector = -1;
+
+    if (c->x.interrupt_shadow)
+        return;
+    if (c->x.nmis_pending && !c->x.nmi_blocked) {
+        c->x.nmis_pending--;
         c->x.nmi_blocked = true; /* even if the delivery faults */
         deliver_interrupt(c, X86_NMI);
     }
+    if (!c->check_interrupt)
+        return;
+    /* When IF is set, flags_set and STI ask again. */
+    if ((c->x.rflags & X86_FLAG_IF) && apic->pending(c->port->apic) >= 0)
+        vector = apic->ack(c->port->apic);
+    c->interrupt_masked = !(c->x.rflags & X86_FLAG_IF);
+    if (vector < 0)
+        c->check_interrupt = false;
+    else
+        deliver_interrupt(c, vector);
+}
+
+/* Looks at requests and interrupts. Returns an exit, or -1 to go on with guest code. */
+static int attend(struct vcpu *c)
+{
+    uint32_t seen = atomic_load(&c->port->requests);
+    int exit = attend_monitor(c);
+
+    if (exit >= 0)
+        return exit;
+    if (c->x.activity == X86_SHUTDOWN)
+        return EXIT_SHUTDOWN;
+    if (seen & (CPU_REQ_NMI | CPU_REQ_NMI_AGAIN))
+        take_nmis(c);
     if (seen & CPU_REQ_INTR) {
-        atomic_fetch_and(requests, ~(uint32_t)CPU_REQ_INTR);
+        atomic_fetch_and(&c->port->requests, ~(uint32_t)CPU_REQ_INTR);
         c->check_interrupt = true;
     }
-    if (c->check_interrupt && !c->x.interrupt_shadow) {
-        const struct apic_ops *apic = c->port->apic_ops;
-        int vector = -1;
-
-        /* When IF is set, flags_set and STI ask again. */
-        if ((c->x.rflags & X86_FLAG_IF) && apic->pending(c->port->apic) >= 0)
-            vector = apic->ack(c->port->apic);
-        c->interrupt_masked = !(c->x.rflags & X86_FLAG_IF);
-        if (vector < 0)
-            c->check_interrupt = false;
-        else
-            deliver_interrupt(c, vector);
-    }
+    if (c->x.activity == X86_WAIT_SIPI)
+        return EXIT_HALT;
+    attend_interrupts(c);
     return c->x.activity == X86_HALTED ? EXIT_HALT : -1;
 }
 
 static bool needs_attention(const struct vcpu *c)
 {
-    /* A masked NMI stays in requests; it is no reason to look every time. */
     uint32_t seen = atomic_load_explicit(&c->port->requests, memory_order_relaxed);
 
-    return unlikely(seen | c->check_interrupt | (c->x.activity != X86_RUNNING)) &&
-           (c->check_interrupt || c->x.activity != X86_RUNNING || (seen & ~(uint32_t)CPU_REQ_NMI) ||
-            !c->x.nmi_blocked);
+    return seen | c->check_interrupt | (c->x.activity != X86_RUNNING);
 }
 
 /* --- Running ---------------------------------------------------------------------------------- */
@@ -337,11 +385,11 @@ static enum engine_exit run_inside(struct vcpu *c)
 {
     int exit;
 
-    if (setjmp(c->fault_exit) && !deliver_fault(c))
+    if (setjmp(c->fault_exit) && !take_fault(c))
         return EXIT_SHUTDOWN;
-    do
+    exit = deliver_pending(c);
+    while (exit < 0)
         exit = turn(c);
-    while (exit < 0);
     return (enum engine_exit)exit;
 }
 
@@ -354,9 +402,9 @@ int interp_turn(struct vcpu *c)
         accelerator->prepare(c);
     safepoint_enter(&c->engine->safepoint);
     if (setjmp(c->fault_exit) == 0)
-        exit = turn(c);
+        exit = c->x.exception.pending ? deliver_pending(c) : turn(c);
     else
-        exit = deliver_fault(c) ? -1 : EXIT_SHUTDOWN;
+        exit = take_fault(c) ? -1 : EXIT_SHUTDOWN;
     if (accelerator)
         accelerator->finish(c);
     safepoint_leave(&c->engine->safepoint);
@@ -367,10 +415,13 @@ int interp_turn(struct vcpu *c)
 static int run_limited(struct vcpu *c)
 {
     const uint64_t end = 1ULL << 32;
-    int exit = -1;
+    int exit;
 
-    if (setjmp(c->fault_exit) && !deliver_fault(c))
+    if (setjmp(c->fault_exit) && !take_fault(c))
         return EXIT_SHUTDOWN;
+    exit = deliver_pending(c);
+    if (exit >= 0)
+        return exit;
     do {
         if (!c->engine->accelerator && end - c->instructions < BLOCK_MAX) {
             c->single = true;

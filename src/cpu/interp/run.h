@@ -9,7 +9,7 @@
 enum engine_exit interp_run(struct vcpu *c);
 
 /* For tests that bound what a guest does: one turn of the loop, which is at most one block, or the
- * delivery of what it raised. Returns an exit, or -1. */
+ * delivery of what the turn before raised. Returns an exit, or -1. */
 int interp_turn(struct vcpu *c);
 
 /* For tests that keep machines in step: as interp_run, but ends once LIMIT (32 bits) instructions

@@ -9,9 +9,6 @@
 
 #include <string.h>
 
-/* Iterations before requests are looked at again. */
-#define BATCH 4096
-
 static uint64_t address_mask(const struct uop *op)
 {
     return op->asize == 8 ? ~0ULL : op->asize == 4 ? 0xFFFFFFFF : 0xFFFF;
@@ -193,7 +190,7 @@ static bool interrupted(const struct vcpu *c)
 static inline const struct uop *repeat(struct vcpu *c, const struct uop *op, step_fn *one,
                                        bool compares)
 {
-    uint64_t mask = address_mask(op), left, done = 0;
+    uint64_t mask = address_mask(op), left;
 
     if (op->aux == STRING_ONCE) {
         one(c, op, 1);
@@ -206,14 +203,13 @@ static inline const struct uop *repeat(struct vcpu *c, const struct uop *op, ste
         if (left == 0)
             return op + 1;
         did = one(c, op, c->stepping ? 1 : left);
-        done += did;
         left -= did;
         set_reg(c, X86_RCX * 8, op->asize, left);
         if (left == 0)
             return op + 1;
         if (compares && !(c->cc & CC_ZF) == (op->aux == STRING_REP))
             return op + 1;
-        if (c->stepping || (done >= BATCH && interrupted(c)) || c->trap_pending) {
+        if (unlikely(interrupted(c))) {
             /* Comes back to this instruction; RF keeps its breakpoint from firing again. */
             c->x.reg[X86_RIP] += op->off;
             if (!in_64(c))

@@ -30,7 +30,7 @@
                          : [cc] "m"(c->cc)                                                         \
                          : "cc", "memory");                                                        \
         c->cc = (uint16_t)flags;                                                                   \
-        commit_locked(c, op);                                                                      \
+        commit_locked(c);                                                                          \
         return op + 1;                                                                             \
     }
 
@@ -61,7 +61,7 @@
                          : [m] "+m"(*p)                                                            \
                          : [ones] "q"((uint##B##_t) - 1)                                           \
                          : "cc", "memory");                                                        \
-        commit_locked(c, op);                                                                      \
+        commit_locked(c);                                                                          \
         return op + 1;                                                                             \
     }
 
