@@ -99,9 +99,10 @@ def main():
             continue
         seen.add(source)
         words = shlex.split(command["command"])
+        compiler = words[:2] if os.path.basename(words[0]) == "ccache" else words[:1]
         flags = [word for word in words if word.startswith(("-I", "-D"))]
         problems += violations(src, source,
-                               included([words[0], *flags], source, command["directory"]))
+                               included([*compiler, *flags], source, command["directory"]))
         checked += 1
     for problem in problems:
         print(problem)
