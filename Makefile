@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 
 NINJA = test -f $(BUILD)/build.ninja || meson setup $(BUILD) && ninja -C $(BUILD)
 
-.PHONY: all run guest test lockstep soak bench lint install clean
+.PHONY: all run guest test lockstep soak selftests bpf bench lint install clean
 
 all:
 	@scripts/setup build
@@ -39,6 +39,19 @@ soak:
 	@bench/make-image stress
 	@guests/make 6.12 686-pae initrd-i386
 	@tests/guest/soak.py $(BUILD)/doppel $(MINUTES)
+
+selftests:
+	@scripts/setup build guest test
+	@$(NINJA) doppel
+	@guests/make 6.1 6.12 686-pae
+	@tests/guest/make-selftests
+	@tests/guest/selftests.py $(BUILD)/doppel $(RUNS)
+
+bpf:
+	@scripts/setup build guest
+	@$(NINJA) doppel
+	@tests/guest/make-selftests bpf
+	@tests/guest/bpf.py $(BUILD)/doppel $(ROUNDS)
 
 bench:
 	@scripts/setup build guest bench

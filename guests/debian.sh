@@ -1,6 +1,6 @@
-# Fetches packages from Debian without root and whatever the host's apt is set up for. To be sourced
-# by scripts that set $cache, where package lists are kept, and $work, a directory for what comes;
-# and that have a function fail, which ends them with a message.
+# Fetches packages from Debian without root and whatever the host's apt is set up for, and packs what
+# guests boot. To be sourced by scripts that set $cache, where package lists are kept, and $work, a
+# directory for what comes; and that have a function fail, which ends them with a message.
 # shellcheck shell=bash
 
 # On a terminal apt shows how far it is.
@@ -48,4 +48,25 @@ unpack() {
     rm -rf "$work"/*.deb "$work/unpacked"
     (cd "$work" && apt-get "${apt_options[@]}" download "$1") || fail "cannot download Debian package '$1'"
     dpkg-deb -x "$work"/*.deb "$work/unpacked"
+}
+
+# The package that a package which only depends on the newest version stands for.
+newest() {
+    apt-cache show --no-all-versions "$1" | sed -n 's/^Depends: \([^ ,]*\).*/\1/p'
+}
+
+# newer TARGET FILE...: whether one of the files is newer than the target, or the target missing.
+newer() {
+    local target=$1 file
+    shift
+    for file in "$@"; do
+        [ -e "$target" ] && [ ! "$file" -nt "$target" ] || return 0
+    done
+    return 1
+}
+
+# pack DIRECTORY: writes it as an initramfs. Not compressed, because the guest would spend longer on
+# unpacking it than the host does on reading it. Archives one after the other are one initramfs.
+pack() {
+    (cd "$1" && find . -print0 | sort -z | cpio --quiet -0 -o -H newc -R 0:0 --reproducible)
 }
