@@ -14,7 +14,11 @@
 struct mask {
     bool skip;                                 /* nothing is */
     bool narrow;                               /* but for the lower halves of eight registers */
+    bool which_fault;                          /* of those that an operand can raise */
+    bool mmx;                                  /* x87 registers by number, no TOP and tags */
+    bool fs_base, gs_base;                     /* are not */
     uint16_t null_rpl;                         /* bits of null selectors */
+    uint32_t mxcsr;                            /* bits */
     uint64_t flags, error, cr2, gpr[X86_GPRS]; /* bits */
     uint32_t vector_registers;                 /* a bit for each */
     bool x87_pointers;                         /* FOP, FIP, FDP */
@@ -24,10 +28,10 @@ struct mask {
     } range[MASK_RANGES];
 };
 
-/* mask.c: by name, each with the manual's reference. TRANSLATOR: what translates guest code is
- * compared. */
-void mask_find(const struct diff_case *c, const struct diff_result *native, bool translator,
-               struct mask *mask);
+/* mask.c: by name, each with the manual's reference. Of ENGINE counts where it ended, and whether
+ * it translates. */
+void mask_find(const struct diff_case *c, const struct diff_result *native,
+               const struct diff_result *engine, struct mask *mask);
 /* Lists the names and references. */
 void mask_list(FILE *out);
 

@@ -43,8 +43,9 @@ const char *forms_excluded(ZydisMnemonic mnemonic)
     return NULL;
 }
 
-/* Opcodes that AMD's processors, of which the host may be one, have as something else. So are near
- * branches with prefix 66 in 64-bit code, but the prefix makes no form of its own. */
+/* Opcodes that AMD's processors, of which the host may be one, have as something else; so are near
+ * branches with prefix 66 in 64-bit code, but the prefix makes no form of its own. And what has no
+ * defined result. */
 static const struct {
     uint16_t mnemonic;
     uint8_t opcode, operand_width; /* 0: any */
@@ -56,6 +57,8 @@ static const struct {
     {ZYDIS_MNEMONIC_LSS, 0, 64, "AMD: m16:32 (SDM volume 2, LSS: m16:64; APM volume 3)"},
     {ZYDIS_MNEMONIC_LFS, 0, 64, "AMD: m16:32 (SDM volume 2, LFS: m16:64; APM volume 3)"},
     {ZYDIS_MNEMONIC_LGS, 0, 64, "AMD: m16:32 (SDM volume 2, LGS: m16:64; APM volume 3)"},
+    {ZYDIS_MNEMONIC_MOVSXD, 0, 16, "AMD: m32 (SDM volume 2, MOVSXD: m16; APM volume 3)"},
+    {ZYDIS_MNEMONIC_BSWAP, 0, 16, "SDM volume 2, BSWAP: of 16 bits, the result is undefined"},
 };
 
 static bool differs_by_vendor(const struct x86_insn *insn)

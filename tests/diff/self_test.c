@@ -46,7 +46,7 @@ static bool spoil_flags(struct rng *rng, const struct diff_case *c, struct diff_
                                     X86_FLAG_SF, X86_FLAG_OF, X86_FLAG_DF};
     struct mask mask;
 
-    mask_find(c, r, r->translated, &mask);
+    mask_find(c, r, r, &mask);
     for (unsigned i = (unsigned)rng_below(rng, ARRAY_SIZE(flag)); i < ARRAY_SIZE(flag); i++)
         if (!(mask.flags & flag[i])) {
             r->out.rflags ^= flag[i];
@@ -60,7 +60,7 @@ static bool spoil_gpr(struct rng *rng, const struct diff_case *c, struct diff_re
     struct mask mask;
     bool half;
 
-    mask_find(c, r, r->translated, &mask);
+    mask_find(c, r, r, &mask);
     half = mask.narrow;
     r->out.gpr[rng_below(rng, half ? 8 : 16)] ^= 1ULL << rng_below(rng, half ? 32 : 64);
     return true;
@@ -135,8 +135,9 @@ static bool compares_all(const struct diff_case *c, const struct diff_result *r)
     struct mask mask;
     uint64_t bits;
 
-    mask_find(c, r, r->translated, &mask);
-    bits = mask.error | mask.cr2 | mask.vector_registers | mask.ranges;
+    mask_find(c, r, r, &mask);
+    bits = mask.error | mask.cr2 | mask.vector_registers | mask.ranges | mask.mxcsr |
+           mask.which_fault | mask.mmx | mask.fs_base | mask.gs_base;
     for (unsigned i = 0; i < X86_GPRS; i++)
         bits |= mask.gpr[i];
     return !mask.skip && !bits;

@@ -280,6 +280,17 @@ static uint64_t address_of(const struct plan *p, const struct x86_insn *insn,
     return address + segment_base(p, mem->segment);
 }
 
+/* A far pointer to TARGET. Whether more than 32 bits of an offset in 32-bit code are looked at is
+ * for each vendor to say: AMD's processors raise #GP, Intel's drop them (SDM volume 2, RET). */
+static void poke_far(struct plan *p, uint64_t address, uint64_t target, unsigned operand,
+                     unsigned selector_size)
+{
+    uint16_t selector = code_selector(p);
+
+    poke64(p, address, selector == DIFF_CS64 ? target : (uint32_t)target, operand);
+    poke64(p, address + operand, selector, selector_size);
+}
+
 /* Registers are what near branches, far ones and loads of segment registers make of them. */
 static void steer_control(struct plan *p, const struct x86_insn *insn)
 {
@@ -293,8 +304,7 @@ static void steer_control(struct plan *p, const struct x86_insn *insn)
             /* Which check comes first when more than one fails differs. */
             if (insn->z.raw.imm[0].size)
                 patch(p, insn->z.raw.imm[0].offset, 16, rng_below(p->rng, 256));
-            poke64(p, rsp, target, operand);
-            poke64(p, rsp + operand, code_selector(p), operand);
+            poke_far(p, rsp, target, operand, operand);
         } else {
             poke64(p, rsp, target, width);
         }
@@ -302,8 +312,7 @@ static void steer_control(struct plan *p, const struct x86_insn *insn)
     case ZYDIS_MNEMONIC_IRET:
     case ZYDIS_MNEMONIC_IRETD:
     case ZYDIS_MNEMONIC_IRETQ:
-        poke64(p, rsp, target, operand);
-        poke64(p, rsp + operand, code_selector(p), operand);
+        poke_far(p, rsp, target, operand, operand);
         poke64(p, rsp + 2 * operand, (rng_next(p->rng) & (X86_FLAGS_STATUS | X86_FLAG_DF)) | 2,
                operand);
         poke64(p, rsp + 3 * operand, stack_target(p), operand);
@@ -324,8 +333,7 @@ static void steer_control(struct plan *p, const struct x86_insn *insn)
         uint64_t address = address_of(p, insn, op);
 
         if (insn->info->class == X86_CLASS_FAR) {
-            poke64(p, address, target, operand);
-            poke64(p, address + operand, code_selector(p), 2);
+            poke_far(p, address, target, operand, 2);
         } else {
             poke64(p, address, target, width);
         }
@@ -424,12 +432,30 @@ static void steer_exchange(struct plan *p, const struct x86_insn *insn)
     }
 }
 
+/* Whether COUNT elements from RDI on, upwards or downwards, come near the instruction itself, in
+ * either window. Whether one that is overwritten while it repeats goes on is not said (SDM volume
+ * 3, 9.1.3). */
+static bool reaches_itself(const struct plan *p, const struct x86_insn *insn, uint64_t count)
+{
+    const uint64_t mask = (1u << 20) - 1; /* the windows are aligned by more */
+    uint64_t reach = (uint32_t)count * (insn->z.operand_width / 8u) + 64;
+    uint64_t code = p->address, to = plan_get(p, X86_RDI);
+
+    if (!is64(p)) {
+        code += diff_segment_base(p->c, X86_CS);
+        to += diff_segment_base(p->c, X86_ES);
+    }
+    return ((to - code) & mask) < reach || ((code - to) & mask) < reach;
+}
+
 static void steer_string(struct plan *p, const struct x86_insn *insn)
 {
     if (insn->z.attributes &
         (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE)) {
         uint64_t count = rng_below(p->rng, rng_percent(p->rng, 90) ? 40 : 1500);
 
+        if (reaches_itself(p, insn, count))
+            count = 1;
         /* Only the counter's part that the address size selects counts. */
         if (insn->z.address_width == 32 && is64(p) && rng_percent(p->rng, 50))
             count |= rng_next(p->rng) << 32;
@@ -528,7 +554,7 @@ bool steer(struct plan *p, const struct x86_insn *insn)
             p->c->in.rflags &= ~(uint64_t)(X86_FLAG_AC | X86_FLAG_TF);
         /* Whether vectors are checked is for each vendor to say (SDM volume 2, 2.4; APM volume 2,
          * 8.2.17). */
-        if (op->size > 64)
+        if (op->size > 64 || insn->z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX)
             p->c->in.rflags &= ~(uint64_t)X86_FLAG_AC;
         if (gpr_of(op->mem.base) == X86_RSP)
             continue;

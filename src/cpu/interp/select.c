@@ -646,8 +646,8 @@ static bool select_masked(const struct x86_insn *insn, unsigned mode, struct uop
     }
 }
 
-/* Whether a misaligned memory operand is #GP (SDM volume 2, 2.4.1, 2.4.2, 2.4.4). For the SHA
- * instructions the host's processor answers: AMD's do not mind. */
+/* Whether a misaligned memory operand is #GP (SDM volume 2, 2.4.1, 2.4.2, 2.4.4). Hosts whose SHA
+ * instructions do not mind, as some of AMD's, make no difference to the guest. */
 static bool needs_alignment(const struct x86_insn *insn, unsigned i)
 {
     if (insn->op[i].size != 128 && insn->op[i].size != 256)
@@ -660,13 +660,6 @@ static bool needs_alignment(const struct x86_insn *insn, unsigned i)
     case ZYDIS_MNEMONIC_VMOVNTPD:
     case ZYDIS_MNEMONIC_VMOVNTDQ:
     case ZYDIS_MNEMONIC_VMOVNTDQA: return true;
-    case ZYDIS_MNEMONIC_SHA1MSG1:
-    case ZYDIS_MNEMONIC_SHA1MSG2:
-    case ZYDIS_MNEMONIC_SHA1NEXTE:
-    case ZYDIS_MNEMONIC_SHA1RNDS4:
-    case ZYDIS_MNEMONIC_SHA256MSG1:
-    case ZYDIS_MNEMONIC_SHA256MSG2:
-    case ZYDIS_MNEMONIC_SHA256RNDS2:
     case ZYDIS_MNEMONIC_MOVUPS:
     case ZYDIS_MNEMONIC_MOVUPD:
     case ZYDIS_MNEMONIC_MOVDQU:
