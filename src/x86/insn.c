@@ -206,8 +206,13 @@ static bool exists(enum x86_code_size size, bool real, const ZydisDecodedInstruc
     return !real || exists_in_real_mode(z);
 }
 
+static bool has(const bool *feature, enum x86_feature f)
+{
+    return !feature || feature[f];
+}
+
 /* Costs about 15 cycles of the 250 that decoding takes, so nothing needs to keep a decoder. */
-static void decoder_init(ZydisDecoder *decoder, enum x86_code_size size)
+static void decoder_init(ZydisDecoder *decoder, const bool *feature, enum x86_code_size size)
 {
     switch (size) {
     case X86_CODE16:
@@ -224,6 +229,12 @@ static void decoder_init(ZydisDecoder *decoder, enum x86_code_size size)
     ZydisDecoderEnableMode(decoder, ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
     ZydisDecoderEnableMode(decoder, ZYDIS_DECODER_MODE_CET, ZYAN_FALSE);
     ZydisDecoderEnableMode(decoder, ZYDIS_DECODER_MODE_CLDEMOTE, ZYAN_FALSE);
+    /* And these are the older instructions without F3: WBINVD, BSF, BSR. */
+    ZydisDecoderEnableMode(decoder, ZYDIS_DECODER_MODE_WBNOINVD, ZYAN_FALSE);
+    if (!has(feature, X86_FEAT_BMI1))
+        ZydisDecoderEnableMode(decoder, ZYDIS_DECODER_MODE_TZCNT, ZYAN_FALSE);
+    if (!has(feature, X86_FEAT_LZCNT))
+        ZydisDecoderEnableMode(decoder, ZYDIS_DECODER_MODE_LZCNT, ZYAN_FALSE);
 }
 
 /* F3 90 is PAUSE, but with REX.B before the opcode it stays an XCHG of R8 with RAX, which Zydis
@@ -257,8 +268,35 @@ static void correct_base(struct x86_insn *insn)
     }
 }
 
+/* BSF and BSR with an F3 that means nothing: what is made of the bytes may run on a processor to
+ * which it means TZCNT or LZCNT, so a prefix that means nothing there stands in its place. */
+static void drop_repeat_prefix(struct x86_insn *insn)
+{
+    if (insn->z.mnemonic != ZYDIS_MNEMONIC_BSF && insn->z.mnemonic != ZYDIS_MNEMONIC_BSR)
+        return;
+    for (unsigned i = 0; i < insn->z.raw.prefix_count; i++) {
+        if (insn->bytes[i] != 0xF3)
+            continue;
+        insn->bytes[i] = insn->z.raw.prefixes[i].value = 0x3E;
+        insn->z.raw.prefixes[i].type = ZYDIS_PREFIX_TYPE_IGNORED;
+    }
+}
+
+/* Opcodes that Intel's 64-bit processors take for NOPs without the feature (SDM volume 2, table
+ * A-3: 0F 0D). */
+static bool is_nop_without(const struct x86_insn *insn)
+{
+    return insn->feature == X86_FEAT_PREFETCHW;
+}
+
 int x86_decode(enum x86_code_size size, bool real, const uint8_t *bytes, unsigned available,
                struct x86_insn *insn)
+{
+    return x86_decode_for(NULL, size, real, bytes, available, insn);
+}
+
+int x86_decode_for(const bool *feature, enum x86_code_size size, bool real, const uint8_t *bytes,
+                   unsigned available, struct x86_insn *insn)
 {
     uint8_t copy[sizeof(insn->bytes)] = {0};
     ZydisDecoder decoder;
@@ -268,7 +306,7 @@ int x86_decode(enum x86_code_size size, bool real, const uint8_t *bytes, unsigne
      * must be what was decoded. */
     available = MIN(available, sizeof(copy));
     memcpy(copy, bytes, available);
-    decoder_init(&decoder, size);
+    decoder_init(&decoder, feature, size);
     status = ZydisDecoderDecodeFull(&decoder, copy, available, &insn->z, insn->op);
     if (ZYAN_SUCCESS(status) && insn->z.mnemonic == ZYDIS_MNEMONIC_PAUSE && insn->z.raw.rex.B)
         status = decode_xchg(&decoder, copy, insn);
@@ -282,10 +320,17 @@ int x86_decode(enum x86_code_size size, bool real, const uint8_t *bytes, unsigne
     if (insn->info->class == X86_CLASS_NONE)
         return -1;
     insn->feature = form_feature(insn);
+    if (!has(feature, insn->feature)) {
+        if (!is_nop_without(insn))
+            return -1;
+        insn->feature = X86_FEAT_BASE;
+    }
     correct_flags(&insn->z);
     correct_base(insn);
     memset(insn->bytes, 0, sizeof(insn->bytes));
     memcpy(insn->bytes, copy, insn->z.length);
+    if (!has(feature, X86_FEAT_BMI1) || !has(feature, X86_FEAT_LZCNT))
+        drop_repeat_prefix(insn);
     return insn->z.length;
 }
 

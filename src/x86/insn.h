@@ -123,6 +123,11 @@ struct x86_insn {
 int x86_decode(enum x86_code_size size, bool real, const uint8_t *bytes, unsigned available,
                struct x86_insn *insn);
 
+/* The same for a processor with FEATURE, by enum x86_feature: -1 for what it lacks, too, unless the
+ * opcode means something else there, as TZCNT's does. NULL: all features. */
+int x86_decode_for(const bool *feature, enum x86_code_size size, bool real, const uint8_t *bytes,
+                   unsigned available, struct x86_insn *insn);
+
 /* Whether INSN belongs to the vector registers, named or not. */
 bool x86_uses_vectors(const struct x86_insn *insn);
 

@@ -156,6 +156,16 @@ static bool has_lock(const struct ending *e)
     return false;
 }
 
+/* Of the slot that a segment register is popped from, processors read two bytes or all. */
+static void mask_popped_segment(const struct ending *e, struct mask *mask)
+{
+    uint64_t rsp = diff_stack_linear(e->c, e->state->gpr[X86_RSP]);
+
+    if (is_class(e, X86_CLASS_SYSTEM) || is_class(e, X86_CLASS_STACK))
+        mask->skip |= e->insn->z.mnemonic == ZYDIS_MNEMONIC_POP && e->insn->info->sensitive &&
+                      (rsp & 4095) + e->insn->z.operand_width / 8u > 4096;
+}
+
 /* Some processors read the operand of what may not be locked before they refuse it. */
 static void mask_lock(const struct ending *e, struct mask *mask)
 {
@@ -332,6 +342,9 @@ const struct rule mask_fault_rules[] = {
      mask_simd_store},
     {"x87-store", "SDM volume 1, 8.5: whether what an exception keeps from storing can fault",
      mask_x87_store},
+    {"popped-segment",
+     "SDM volume 2, POP: how much of a segment register's slot is read is not said",
+     mask_popped_segment},
     {"lock", "SDM volume 2, LOCK: #UD, but before or after the operand is read", mask_lock},
     {"image-fault-address",
      "SDM volume 3, 9.1.1; volume 2, VMASKMOV: operands are accessed in parts, in any order",

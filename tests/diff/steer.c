@@ -456,8 +456,9 @@ static void steer_string(struct plan *p, const struct x86_insn *insn)
 
         if (reaches_itself(p, insn, count))
             count = 1;
-        /* Only the counter's part that the address size selects counts. */
-        if (insn->z.address_width == 32 && is64(p) && rng_percent(p->rng, 50))
+        /* Only the counter's part that the address size selects counts. What becomes of the rest if
+         * there is nothing to do is not said (SDM volume 2, REP). */
+        if (count && insn->z.address_width == 32 && is64(p) && rng_percent(p->rng, 50))
             count |= rng_next(p->rng) << 32;
         plan_set(p, X86_RCX, count);
     }

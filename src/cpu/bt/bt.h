@@ -300,10 +300,11 @@ static inline struct bt *bt_of(struct vcpu *c)
 }
 
 /* live.c: what INSN by itself does; and what is live at OFFSET of PAGE, which holds code of this
- * size, by a look at the next PEEK_BYTES there. */
+ * size for a processor with FEATURE, by a look at the next PEEK_BYTES there. */
 #define PEEK_BYTES 32
 void flow_of(const struct x86_insn *insn, struct flow *flow);
-uint32_t flow_peek(const uint8_t *page, unsigned offset, enum x86_code_size size);
+uint32_t flow_peek(const bool *feature, const uint8_t *page, unsigned offset,
+                   enum x86_code_size size);
 
 static inline enum x86_code_size code_size(const struct translation *t)
 {

@@ -74,7 +74,8 @@ void flow_of(const struct x86_insn *insn, struct flow *flow)
         flow->flags_out = X86_FLAGS_STATUS; /* AF is undefined, but never kept */
 }
 
-uint32_t flow_peek(const uint8_t *page, unsigned offset, enum x86_code_size size)
+uint32_t flow_peek(const bool *feature, const uint8_t *page, unsigned offset,
+                   enum x86_code_size size)
 {
     unsigned end = MIN(offset + PEEK_BYTES, MEM_PAGE_SIZE);
     uint32_t live = 0, unknown = X86_FLAGS_STATUS;
@@ -82,7 +83,7 @@ uint32_t flow_peek(const uint8_t *page, unsigned offset, enum x86_code_size size
     while (unknown && offset < end) {
         struct x86_insn insn;
         struct flow flow;
-        int length = x86_decode(size, false, page + offset, end - offset, &insn);
+        int length = x86_decode_for(feature, size, false, page + offset, end - offset, &insn);
 
         if (length <= 0)
             break;

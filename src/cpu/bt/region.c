@@ -79,6 +79,11 @@ static bool has_run(const struct translation *t, unsigned offset)
            interp_has_run(&t->bt->c, gpa_of(t, offset));
 }
 
+static const bool *features(const struct translation *t)
+{
+    return t->bt->c.engine->machine.model.feature;
+}
+
 /* Decodes an instruction that begins at OFFSET and ends in the next virtual page, where that is
  * mapped now. Returns 0 if nobody knows. */
 static int decode_across(struct translation *t, unsigned offset, struct x86_insn *insn)
@@ -104,7 +109,7 @@ static int decode_across(struct translation *t, unsigned offset, struct x86_insn
     interp_watch_code(c, gpa, X86_LENGTH_MAX);
     memcpy(bytes, t->page + offset, first);
     memcpy(bytes + first, page, sizeof(bytes) - first);
-    length = x86_decode(code_size(t), false, bytes, sizeof(bytes), insn);
+    length = x86_decode_for(features(t), code_size(t), false, bytes, sizeof(bytes), insn);
     if (length > 0)
         t->beyond.insn = t->count + 1;
     return length;
@@ -119,10 +124,11 @@ static bool take(struct translation *t, unsigned offset)
 
     if (t->count == t->cache->switches.region_max)
         return false;
-    length = x86_decode(code_size(t), false, t->page + offset, MEM_PAGE_SIZE - offset, insn);
+    length = x86_decode_for(features(t), code_size(t), false, t->page + offset,
+                            MEM_PAGE_SIZE - offset, insn);
     if (length == 0)
         length = decode_across(t, offset, insn);
-    if (length <= 0 || !t->bt->c.engine->machine.model.feature[insn->feature])
+    if (length <= 0)
         return false;
     flow_of(insn, flow);
     if (!leaves_scratch(t->registers | flow->registers))
@@ -234,7 +240,7 @@ static uint32_t live_ahead(struct translation *t, unsigned offset)
 {
     const struct bt_entry *entry = bt_entry_find(t->bt, gpa_of(t, offset));
 
-    return entry ? entry->live : flow_peek(t->page, offset, code_size(t));
+    return entry ? entry->live : flow_peek(features(t), t->page, offset, code_size(t));
 }
 
 /* What is live where control goes to OFFSET. */

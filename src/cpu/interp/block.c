@@ -332,8 +332,8 @@ static unsigned decode_one(struct vcpu *c, const uint8_t *bytes, unsigned availa
 {
     static const enum x86_code_size size[] = {X86_CODE16, X86_CODE32, X86_CODE64};
     struct x86_insn insn;
-    int length =
-        x86_decode(size[c->mode & MODE_SIZE], c->mode & MODE_REAL, bytes, available, &insn);
+    int length = x86_decode_for(c->engine->machine.model.feature, size[c->mode & MODE_SIZE],
+                                c->mode & MODE_REAL, bytes, available, &insn);
 
     if (length == 0)
         return 0;

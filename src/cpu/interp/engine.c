@@ -260,8 +260,8 @@ static unsigned describe(struct vcpu *c, uint64_t rip, char *line, unsigned size
     while (available < sizeof(bytes) && mmu_peek(c->mem, &c->x, linear + available, &gpa) == 0 &&
            mem_read(c->mem, gpa, bytes + available, 1) == 0)
         available++;
-    length =
-        x86_decode(code_size[c->mode & MODE_SIZE], c->mode & MODE_REAL, bytes, available, &insn);
+    length = x86_decode_for(c->engine->machine.model.feature, code_size[c->mode & MODE_SIZE],
+                            c->mode & MODE_REAL, bytes, available, &insn);
     at = (unsigned)snprintf(line, size, "%016llx ", (unsigned long long)rip);
     if (length <= 0) {
         snprintf(line + at, size - at, available ? " (not an instruction)" : " (not mapped)");

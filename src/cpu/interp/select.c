@@ -734,10 +734,6 @@ bool select_uop(struct vcpu *c, const struct x86_insn *insn, unsigned mode, stru
 {
     op->base = op->index = X86_NONE;
     op->ea = EA_NONE;
-    if (!c->engine->machine.model.feature[insn->feature]) {
-        select_undefined(op, X86_UD);
-        return true;
-    }
     switch ((enum x86_class)insn->info->class) {
     case X86_CLASS_INTEGER:
         if (!select_integer(insn, mode, op))
