@@ -237,19 +237,6 @@ static void decoder_init(ZydisDecoder *decoder, const bool *feature, enum x86_co
         ZydisDecoderEnableMode(decoder, ZYDIS_DECODER_MODE_LZCNT, ZYAN_FALSE);
 }
 
-/* F3 90 is PAUSE, but with REX.B before the opcode it stays an XCHG of R8 with RAX, which Zydis
- * does not know: decodes again with prefixes instead of F3 that mean nothing. */
-static ZyanStatus decode_xchg(const ZydisDecoder *decoder, const uint8_t *bytes,
-                              struct x86_insn *insn)
-{
-    unsigned length = insn->z.length;
-    uint8_t copy[15];
-
-    for (unsigned i = 0; i < length; i++)
-        copy[i] = bytes[i] == 0xF3 ? 0x3E : bytes[i];
-    return ZydisDecoderDecodeFull(decoder, copy, length, &insn->z, insn->op);
-}
-
 /* Zydis 4.0 takes R13D for the base where the SIB byte means none (SDM volume 2, table 2-3: base 5
  * with mod 0, whatever REX.B is), and does not see the displacement. */
 static void correct_base(struct x86_insn *insn)
@@ -308,8 +295,6 @@ int x86_decode_for(const bool *feature, enum x86_code_size size, bool real, cons
     memcpy(copy, bytes, available);
     decoder_init(&decoder, feature, size);
     status = ZydisDecoderDecodeFull(&decoder, copy, available, &insn->z, insn->op);
-    if (ZYAN_SUCCESS(status) && insn->z.mnemonic == ZYDIS_MNEMONIC_PAUSE && insn->z.raw.rex.B)
-        status = decode_xchg(&decoder, copy, insn);
     if (status == ZYDIS_STATUS_NO_MORE_DATA)
         return 0;
     if (status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG)

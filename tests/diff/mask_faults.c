@@ -63,6 +63,7 @@ static void mask_far_transfer(const struct ending *e, struct mask *mask)
 {
     if (!is_class(e, X86_CLASS_FAR))
         return;
+    mask->which_fault |= e->faulted;
     mask->skip |= e->native->vector == X86_PF || e->native->vector == X86_AC;
 }
 
@@ -156,14 +157,35 @@ static bool has_lock(const struct ending *e)
     return false;
 }
 
-/* Of the slot that a segment register is popped from, processors read two bytes or all. */
-static void mask_popped_segment(const struct ending *e, struct mask *mask)
+/* Of the slot that a selector is popped from, processors read two bytes or all; and of BOUND's two
+ * limits, the second one only if the first one holds. Either may run into the next page. */
+static void mask_read_in_part(const struct ending *e, struct mask *mask)
 {
     uint64_t rsp = diff_stack_linear(e->c, e->state->gpr[X86_RSP]);
+    unsigned slots = 1;
 
-    if (is_class(e, X86_CLASS_SYSTEM) || is_class(e, X86_CLASS_STACK))
-        mask->skip |= e->insn->z.mnemonic == ZYDIS_MNEMONIC_POP && e->insn->info->sensitive &&
-                      (rsp & 4095) + e->insn->z.operand_width / 8u > 4096;
+    if (!e->c->single)
+        return;
+    switch (e->insn->z.mnemonic) {
+    case ZYDIS_MNEMONIC_BOUND:
+        rsp = ending_address(e, &e->insn->op[1]);
+        slots = 2;
+        break;
+    case ZYDIS_MNEMONIC_POP:
+        if (!e->insn->info->sensitive)
+            return;
+        break;
+    case ZYDIS_MNEMONIC_RET:
+    case ZYDIS_MNEMONIC_IRET:
+    case ZYDIS_MNEMONIC_IRETD:
+    case ZYDIS_MNEMONIC_IRETQ:
+        if (!is_class(e, X86_CLASS_FAR))
+            return;
+        slots = 5;
+        break;
+    default: return;
+    }
+    mask->skip |= (rsp & 4095) + slots * e->insn->z.operand_width / 8u > 4096;
 }
 
 /* Some processors read the operand of what may not be locked before they refuse it. */
@@ -342,9 +364,10 @@ const struct rule mask_fault_rules[] = {
      mask_simd_store},
     {"x87-store", "SDM volume 1, 8.5: whether what an exception keeps from storing can fault",
      mask_x87_store},
-    {"popped-segment",
-     "SDM volume 2, POP: how much of a segment register's slot is read is not said",
-     mask_popped_segment},
+    {"read-in-part",
+     "SDM volume 2, POP, RET, BOUND: how much of a selector's slot is read, and of the limits, is "
+     "not said",
+     mask_read_in_part},
     {"lock", "SDM volume 2, LOCK: #UD, but before or after the operand is read", mask_lock},
     {"image-fault-address",
      "SDM volume 3, 9.1.1; volume 2, VMASKMOV: operands are accessed in parts, in any order",

@@ -448,6 +448,19 @@ static bool reaches_itself(const struct plan *p, const struct x86_insn *insn, ui
     return ((to - code) & mask) < reach || ((code - to) & mask) < reach;
 }
 
+/* Has RDI lead to the same window as RSI if COUNT elements from each overlap: what a fast-string
+ * operation makes of an overlap that it cannot see in the addresses is not said (SDM volume 1,
+ * 7.3.9.3). */
+static void avoid_alias(struct plan *p, const struct x86_insn *insn, uint64_t count)
+{
+    const uint64_t mask = (1u << 20) - 1;
+    uint64_t reach = (uint32_t)count * (insn->z.operand_width / 8u) + 64;
+    uint64_t from = plan_get(p, X86_RSI), to = plan_get(p, X86_RDI);
+
+    if (is64(p) && (((to - from) & mask) < reach || ((from - to) & mask) < reach))
+        plan_set(p, X86_RDI, (from & ~mask) | (to & mask));
+}
+
 static void steer_string(struct plan *p, const struct x86_insn *insn)
 {
     if (insn->z.attributes &
@@ -461,6 +474,7 @@ static void steer_string(struct plan *p, const struct x86_insn *insn)
         if (count && insn->z.address_width == 32 && is64(p) && rng_percent(p->rng, 50))
             count |= rng_next(p->rng) << 32;
         plan_set(p, X86_RCX, count);
+        avoid_alias(p, insn, count);
     }
     if (p->set >> X86_RSI & p->set >> X86_RDI & 1 && rng_percent(p->rng, 25))
         plan_set(p, X86_RDI, plan_get(p, X86_RSI) + rng_below(p->rng, 80) - 40);

@@ -38,6 +38,8 @@ static const struct encoding encodings[] = {
     {CODE16, BYTES(0xB8, 1, 2), 3, X86_CLASS_INTEGER, X86_FEAT_BASE},
     {REAL, BYTES(0x66, 0xB8, 1, 2, 3, 4), 6, X86_CLASS_INTEGER, X86_FEAT_BASE},
     {CODE64, BYTES(0x8B, 0x84, 0x88, 1, 2, 3, 4), 7, X86_CLASS_INTEGER, X86_FEAT_BASE},
+    /* As Intel's processors have it, PAUSE whatever REX says. */
+    {CODE64, BYTES(0xF3, 0x49, 0x90), 3, X86_CLASS_INTEGER, X86_FEAT_BASE},
     /* Intel ignores 66h on near branches in 64-bit code. */
     {CODE64, BYTES(0x66, 0xE8, 0, 0, 0, 0), 6, X86_CLASS_BRANCH, X86_FEAT_BASE},
     /* The bytes end too early, or the instruction is longer than 15 bytes. */

@@ -345,12 +345,11 @@ static bool aim(const struct x86_insn *insn, struct state *s, uint8_t *code)
     return true;
 }
 
-/* F3 90 with REX.B: the manuals leave open whether the F3 makes a PAUSE of it. On AMD's processors
- * it is XCHG of R8 and RAX (APM volume 3, PAUSE); Intel's recent ones pause. */
-static bool may_pause(const struct x86_insn *insn)
+/* Whether the host may take INSN for another instruction: F3 90 with REX.B is PAUSE on Intel's
+ * processors and XCHG of R8 with RAX on AMD's (SDM volume 2, table A-2; APM volume 3, XCHG). */
+static bool differs_by_vendor(const struct x86_insn *insn)
 {
-    return insn->z.mnemonic == ZYDIS_MNEMONIC_XCHG && insn->z.opcode == 0x90 &&
-           memchr(insn->bytes, 0xF3, insn->z.length);
+    return insn->z.mnemonic == ZYDIS_MNEMONIC_PAUSE && insn->z.raw.rex.B;
 }
 
 /* Runs what stands at CODE both ways. False when it is no thunk on this host. */
@@ -364,7 +363,7 @@ static bool check_code(const uint8_t code[15])
 
     if (x86_decode(X86_CODE64, false, code, 15, &insn) <= 0 || !t.model.feature[insn.feature] ||
         insn.z.mnemonic == ZYDIS_MNEMONIC_RDRAND || insn.z.mnemonic == ZYDIS_MNEMONIC_RDSEED ||
-        may_pause(&insn))
+        differs_by_vendor(&insn))
         return false;
     fn = thunk_get(t.cache, &insn);
     if (!fn && thunk_cache_full(t.cache)) {
