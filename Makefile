@@ -22,7 +22,7 @@ run:
 
 test:
 	@scripts/setup build guest test
-	@guests/make 6.1 6.12 686 686-pae memtest gnumach initrd initrd-i386
+	@guests/make kernel 6.1 6.12 686 686-pae memtest gnumach initrd initrd-i386
 	@$(NINJA)
 	@scripts/run-tests
 
@@ -37,7 +37,7 @@ soak:
 	@scripts/setup build guest
 	@$(NINJA) doppel
 	@bench/make-image stress
-	@guests/make 6.12 686-pae initrd-i386
+	@guests/make kernel 6.1 6.12 686-pae initrd-i386
 	@tests/guest/soak.py $(BUILD)/doppel $(MINUTES)
 
 selftests:

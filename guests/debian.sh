@@ -7,11 +7,20 @@
 apt_options=()
 [ -t 1 ] || apt_options=(-qq)
 
+# The host's own release if it is one of the Debian releases that guests come from, else the newest of
+# those.
+host_release() {
+    local codename
+    codename=$(. /etc/os-release 2>/dev/null && echo "${ID:-}-${VERSION_CODENAME:-}")
+    if [ "$codename" = debian-bookworm ]; then echo bookworm; else echo trixie; fi
+}
+
 # The mirror this host already uses, if apt knows one.
 mirror() {
     local uri=${DOPPEL_MIRROR:-}
+    # shellcheck disable=SC2016
     [ -n "$uri" ] || uri=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' \
-        'Origin: Debian' 'Codename: bookworm' 'Component: main' 2>/dev/null | head -1 || true)
+        'Origin: Debian' 'Label: Debian' 'Component: main' 2>/dev/null | head -1 || true)
     echo "${uri:-http://deb.debian.org/debian}"
 }
 

@@ -18,8 +18,17 @@ static const struct option_spec specs[] = {
     {NULL, NULL, NULL},
 };
 
+/* The release of the default guest's kernel. */
+static const char *default_kernel(const struct guest_files *guest, struct guest_kernel *kernel)
+{
+    guest_inspect(guest->kernel, kernel);
+    return kernel->linux_image ? kernel->release : "not a Linux kernel";
+}
+
 static void print_text(const struct doppel_host *host, const struct guest_files *guest)
 {
+    struct guest_kernel kernel;
+
     printf("processor     %s, %u CPU%s\n", host->cpu, host->cpus, host->cpus == 1 ? "" : "s");
     printf("memory        %.1f GiB, %.1f GiB available\n", (double)host->memory / (1 << 30),
            (double)host->memory_available / (1 << 30));
@@ -32,13 +41,16 @@ static void print_text(const struct doppel_host *host, const struct guest_files 
     printf("engine        %s: %s\n", doppel_engine_name(host->chosen), host->reason);
     printf("guest files   %s (%s)\n", guest->folder,
            guest->complete ? "complete" : "the default guest is missing");
-    if (!guest->complete)
+    if (guest->complete)
+        printf("              default kernel: %s\n", default_kernel(guest, &kernel));
+    else
         printf("              make them with: %s\n", guest->remedy);
 }
 
 static void print_json(const struct doppel_host *host, const struct guest_files *guest)
 {
     struct json json = {stdout, false};
+    struct guest_kernel kernel;
 
     json_open(&json, NULL, '{');
     json_string(&json, "version", doppel_version());
@@ -54,6 +66,8 @@ static void print_json(const struct doppel_host *host, const struct guest_files 
     json_string(&json, "reason", host->reason);
     json_string(&json, "guest_folder", guest->folder);
     json_bool(&json, "guest_complete", guest->complete);
+    if (guest->complete)
+        json_string(&json, "guest_kernel", default_kernel(guest, &kernel));
     json_close(&json, '}');
     putchar('\n');
 }

@@ -50,7 +50,7 @@ void guest_find(struct guest_files *guest)
         snprintf(guest->folder, sizeof(guest->folder), "%s/doppel", cache);
     else
         snprintf(guest->folder, sizeof(guest->folder), "%s/.cache/doppel", home ? home : "");
-    snprintf(guest->kernel, sizeof(guest->kernel), "%s/vmlinuz-6.1", guest->folder);
+    snprintf(guest->kernel, sizeof(guest->kernel), "%s/vmlinuz", guest->folder);
     snprintf(guest->initrd, sizeof(guest->initrd), "%s/initrd.img", guest->folder);
     snprintf(guest->initrd32, sizeof(guest->initrd32), "%s/initrd-i386.img", guest->folder);
     guest->complete = access(guest->kernel, R_OK) == 0 && access(guest->initrd, R_OK) == 0;

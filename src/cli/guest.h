@@ -14,7 +14,8 @@ struct guest_files {
     char remedy[PATH_MAX + 32]; /* the command that makes them */
 };
 
-/* $DOPPEL_GUESTS, else guests/cache beside the build folder this program is in, else
+/* The default guest, of whichever Debian release guests/make made it: in $DOPPEL_GUESTS, else
+ * guests/cache beside the build folder this program is in, else
  * ${XDG_CACHE_HOME:-~/.cache}/doppel. */
 void guest_find(struct guest_files *guest);
 

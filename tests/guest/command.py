@@ -13,7 +13,7 @@ from vm import (BOOT_TIMEOUT, DOPPEL, check, check_complaint, check_run, environ
 
 def status_and_statistics():
     """The example that everybody tries first, with --stats."""
-    guest("vmlinuz-6.1"), guest("initrd.img")
+    guest("vmlinuz"), guest("initrd.img")
     done = run("run", "--stats", "--json", "--", "sh", "-c", "uname -r; exit 7")
     check(done.returncode == 7, f"status {done.returncode}: {done.stderr!r}")
     check(re.fullmatch(rb"6\.1\.\S+-cloud-amd64\n", done.stdout), done.stdout)
@@ -31,7 +31,7 @@ def status_and_statistics():
 
 def memory():
     """The monitor takes little memory beside the guest's, for one CPU and for two."""
-    guest("vmlinuz-6.1"), guest("initrd.img")
+    guest("vmlinuz"), guest("initrd.img")
     for args in (), ("--cpus", "2"), ("--engine", "interp"):
         stats = json.loads(run("run", "--stats", "--json", *args, "--", "true").stderr)
         beside = stats["resident"] - stats["guest_resident"]
@@ -40,7 +40,7 @@ def memory():
 
 def statistics_on_signal():
     """SIGUSR1 asks for the statistics so far; the guest goes on."""
-    guest("vmlinuz-6.1"), guest("initrd.img")
+    guest("vmlinuz"), guest("initrd.img")
     with subprocess.Popen([DOPPEL, "run", "--stats", "--json", "--", "sh", "-c", "echo up; cat"],
                           stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                           env=environment()) as process:
@@ -62,7 +62,7 @@ def statistics_on_signal():
 
 def statistics_as_text():
     """The same for people: a table for each kind of count."""
-    guest("vmlinuz-6.1"), guest("initrd.img")
+    guest("vmlinuz"), guest("initrd.img")
     done = run("run", "--engine", "bt", "--stats", "--", "true")
     check(done.returncode == 0, f"status {done.returncode}: {done.stderr!r}")
     text = done.stderr.decode()
@@ -114,7 +114,7 @@ def follows(steps, at, expected):
 def trace():
     """A system call and a page fault pass from process to monitor to kernel and back, in that
     order, under each engine."""
-    guest("vmlinuz-6.1"), guest("initrd.img")
+    guest("vmlinuz"), guest("initrd.img")
     for engine in "interp", "bt":
         steps, _ = traced("--engine", engine, "--", "sh", "-c", "echo traced >/dev/null")
         calls = [i for i, (who, what) in enumerate(steps)

@@ -8,7 +8,7 @@ from vm import check, check_run, guest, main, run, terminal
 
 def typed(*options):
     """Input from a pipe is typed as somebody reads; its end powers the guest off."""
-    guest("vmlinuz-6.1"), guest("initrd.img")
+    guest("vmlinuz"), guest("initrd.img")
     done = run("run", "--cpus", "2", *options, stdin=b"nproc\nhead -n 1\nto head\ncd /tmp; exit 5")
     check_run(done, 0, stderr=b"")
     text = done.stdout.decode()
