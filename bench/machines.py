@@ -17,6 +17,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
 CACHE = os.path.join(HERE, "cache")
 DOPPEL = os.environ.get("DOPPEL", os.path.join(ROOT, "build", "doppel"))
+QEMU = os.environ.get("QEMU", os.path.join(CACHE, "qemu", "qemu-system-x86_64"))  # make-qemu's
 KERNEL = os.path.join(ROOT, "guests", "cache", "vmlinuz-6.1")
 PROGRAM = os.path.join(CACHE, "bench")
 SMALL, LARGE = os.path.join(CACHE, "small.img"), os.path.join(CACHE, "large.img")
@@ -43,7 +44,7 @@ def command_line(init):
 
 
 def qemu(machine, cpus, memory, initrd, init):
-    return ["qemu-system-x86_64", "-M", machine, "-accel", "tcg", "-cpu", "max",
+    return [QEMU, "-M", machine, "-accel", "tcg", "-cpu", "max",
             "-smp", str(cpus), "-m", f"{memory}M", "-kernel", KERNEL, "-initrd", initrd,
             "-append", f"console=ttyS0 {command_line(init)}", "-nodefaults", "-no-user-config",
             "-nographic", "-chardev", "stdio,id=line,signal=off", "-serial", "chardev:line"]
@@ -58,10 +59,12 @@ COUNTING = ["--stats", "--json"]  # for doppel; its guests run slower when instr
 
 
 class Kind:
-    """A way to run the benchmark. ARGV makes the command that boots a guest; None: natively."""
+    """A way to run the benchmark. ARGV makes the command that boots a guest, None: natively; ENGINE is
+    doppel's."""
 
     def __init__(self, name, argv, engine=None, boots_only=False):
         self.name, self.argv, self.engine, self.boots_only = name, argv, engine, boots_only
+        self.emulated = argv is not None and engine is None  # by QEMU
 
 
 def kinds():

@@ -191,9 +191,10 @@ def targets(found):
 def circumstances(found):
     host = found.results["host"]
     lines = [f"{host['cpu']}, {host['cpus']} CPUs, Linux {host['kernel']}; {host['doppel']} "
-             f"({host['commit']}); {host['qemu']}.",
+             f"({host['commit']}).",
              f"Medians of {host['rounds']} interleaved rounds in {host['seconds']} s, "
              f"{host['time']}; load {host['load_before']} before, {host['load_after']} after.",
+             f"TCG is the translator of {host['qemu']}.",
              "Native programs run under the host's kernel, guests' under Debian's 6.1; natively, "
              "the C library and OpenSSL do without AVX-512, which guests do not have. "
              "What takes over 3 s is measured once."]

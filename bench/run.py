@@ -265,13 +265,16 @@ def host():
                 cpu = line.split(":", 1)[1].strip()
                 break
     def first_line(*argv):
-        run = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=False)
+        try:
+            run = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=False)
+        except OSError:
+            return ""
         return run.stdout.split("\n", 1)[0].strip()
     return {
         "cpu": cpu, "cpus": os.cpu_count(), "kernel": platform.release(),
         "doppel": first_line(machines.DOPPEL, "--version"),
         "commit": first_line("git", "-C", machines.ROOT, "describe", "--always", "--dirty"),
-        "qemu": first_line("qemu-system-x86_64", "--version"),
+        "qemu": first_line(machines.QEMU, "--version") or "no QEMU",
         "load_before": round(os.getloadavg()[0], 2), "time": time.strftime("%Y-%m-%d %H:%M"),
     }
 
@@ -321,6 +324,8 @@ def main():
         kinds = machines.kinds()
         options = parse(kinds)
         subprocess.run([os.path.join(machines.HERE, "make-image")], check=True)
+        if "QEMU" not in os.environ and any(kinds[name].emulated for name in options.engines):
+            subprocess.run([os.path.join(machines.HERE, "make-qemu")], check=True)
         paths = KERNEL_PATHS if chosen(options.only, "kernel") else []
         tests = [t for t in all_tests() if chosen(options.only, t.name, t.group) or t.name in paths]
     except (Failed, OSError, subprocess.CalledProcessError) as error:

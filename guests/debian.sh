@@ -15,6 +15,15 @@ host_release() {
     if [ "$codename" = debian-bookworm ]; then echo bookworm; else echo trixie; fi
 }
 
+# release_named NAME: the release of Debian's that a name or a version stands for.
+release_named() {
+    case $1 in
+    bookworm | 12) echo bookworm ;;
+    trixie | 13) echo trixie ;;
+    *) fail "unknown release '$1' (known: bookworm, trixie)" ;;
+    esac
+}
+
 # The mirror this host already uses, if apt knows one.
 mirror() {
     local uri=${DOPPEL_MIRROR:-}
@@ -24,14 +33,16 @@ mirror() {
     echo "${uri:-http://deb.debian.org/debian}"
 }
 
-# use_apt SUITE ARCH: points apt at lists of our own, so that neither root nor the host's
+# use_apt SUITE ARCH [SUITE]: points apt at lists of our own, so that neither root nor the host's
 # configuration of sources and architectures matters.
 use_apt() {
-    local base=$cache/apt/$1-$2
+    local suite base=$cache/apt/${3:-$1}-$2
     export APT_CONFIG=$base/apt.conf
     mkdir -p "$base/state/lists/partial" "$base/cache/archives/partial"
-    echo "deb [arch=$2 signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]" \
-        "$(APT_CONFIG='' mirror) $1 main" >"$base/sources.list"
+    for suite in "$1" ${3:+"$3"}; do
+        echo "deb [arch=$2 signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]" \
+            "$(APT_CONFIG='' mirror) $suite main"
+    done >"$base/sources.list"
     cat >"$APT_CONFIG" <<EOF
 Dir::State "$base/state";
 Dir::State::status "/dev/null";
@@ -45,8 +56,8 @@ Acquire::Languages "none";
 EOF
     # Once a day is often enough.
     if [ -z "$(find "$base/state/lists" -name '*_InRelease' -mmin -1440)" ]; then
-        echo "Fetching Debian's package list ($1, $2)"
-        apt-get "${apt_options[@]}" update
+        echo "Fetching Debian's package list (${3:-$1}, $2)"
+        apt-get "${apt_options[@]}" update || return 1
         find "$base/state/lists" -name '*_InRelease' -exec touch {} +
     fi
 }

@@ -213,7 +213,7 @@ __attribute__((noreturn)) static void become_program(char **words, int output)
     int in;
 
     snprintf(program, sizeof(program), "%s%s", root, words[2]);
-    snprintf(linker, sizeof(linker), "%s/lib64/ld-linux-x86-64.so.2", root);
+    snprintf(linker, sizeof(linker), "%s/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2", root);
     snprintf(libraries, sizeof(libraries), "%s/lib/x86_64-linux-gnu:%s/usr/lib/x86_64-linux-gnu",
              root, root);
     snprintf(input, sizeof(input), "%s", words[0]);

@@ -59,7 +59,7 @@ def compiled_natively(level):
     libraries = f"{root}/lib/x86_64-linux-gnu:{root}/usr/lib/x86_64-linux-gnu"
     with open(os.path.join(root, "data", "large.c"), "rb") as source:
         made = subprocess.run(
-            [f"{root}/lib64/ld-linux-x86-64.so.2", "--library-path", libraries, root + COMPILER, "-quiet",
+            [f"{root}/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2", "--library-path", libraries, root + COMPILER, "-quiet",
              "-fpreprocessed", level, "-o", "-", "-"], stdin=source, stdout=subprocess.PIPE, check=True)
     return hashlib.sha256(made.stdout).hexdigest()
 
