@@ -38,15 +38,13 @@ enum undefined_flags {
 enum sensitive { SENSITIVE__ = 0, SENSITIVE_S = X86_SENSITIVE };
 
 #define ENTRY(name, cls, priv, sens, feat, undef)                                                  \
-    {                                                                                              \
-        ZYDIS_MNEMONIC_##name, X86_CLASS_##cls, X86_PRIV_##priv, SENSITIVE_##sens,                 \
-            X86_FEAT_##feat, UNDEFINED_##undef                                                     \
-    }
+    {ZYDIS_MNEMONIC_##name, X86_CLASS_##cls, X86_PRIV_##priv,                                      \
+     SENSITIVE_##sens,      X86_FEAT_##feat, UNDEFINED_##undef},
 
 /* The table: first what belongs to a mnemonic, then the forms that differ. */
 static const struct x86_insn_info table[] = {
-#define X(name, cls, priv, sens, feat, undef)       ENTRY(name, cls, priv, sens, feat, undef),
-#define F(name, form, cls, priv, sens, feat, undef) ENTRY(name, cls, priv, sens, feat, undef),
+#define X(name, cls, priv, sens, feat, undef)       ENTRY(name, cls, priv, sens, feat, undef)
+#define F(name, form, cls, priv, sens, feat, undef) ENTRY(name, cls, priv, sens, feat, undef)
 #include "x86/insn_vector.def"
 #include "x86/insn_table.def"
 #undef X
@@ -65,7 +63,7 @@ enum {
 
 /* The forms on MMX registers, which are part of the x87's state, by the same rows. */
 static const struct x86_insn_info mmx_table[] = {
-#define X(name, cls, priv, sens, feat, undef) ENTRY(name, X87, priv, sens, feat, undef),
+#define X(name, cls, priv, sens, feat, undef) ENTRY(name, X87, priv, sens, feat, undef)
 #define F(name, form, cls, priv, sens, feat, undef)
 #include "x86/insn_vector.def"
 #undef X

@@ -163,7 +163,7 @@ static void random_x87(struct rng *rng, uint8_t *xsave)
     if (rng_percent(rng, 30)) /* precision and rounding */
         fcw = (uint16_t)(fcw ^ (rng_next(rng) & 0xF00));
     if (rng_percent(rng, 15)) /* unmasked exceptions */
-        fcw &= (uint16_t) ~(rng_next(rng) & 0x3F);
+        fcw &= ~(rng_next(rng) & 0x3F);
     fsw = (uint16_t)(rng_next(rng) & 0x7F00); /* C0-C3, TOP */
     if (rng_percent(rng, 20))
         fsw |= (uint16_t)(rng_next(rng) & 0x7F);

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #define VCPU(field) vcpu_at((int32_t)offsetof(struct bt, field))
-#define REGISTER(n) vcpu_at((int32_t)(offsetof(struct bt, c.x.reg) + (n)*8))
+#define REGISTER(n) vcpu_at((int32_t)(offsetof(struct bt, c.x.reg) + 8 * (n)))
 #define GUEST_MXCSR vcpu_at((int32_t)(offsetof(struct bt, c.x.xsave) + X86_XSAVE_MXCSR))
 
 static const uint8_t callee_saved[] = {X86_RBX, X86_RBP, X86_R12, X86_R13, X86_R14, X86_R15};

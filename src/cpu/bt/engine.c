@@ -59,7 +59,7 @@ static void bt_unmapped(struct vcpu *c, uint64_t linear, bool large)
 }
 
 /* The kernel's own signal sets: the C library's leave out signals that it uses itself. */
-#define SIGNAL(n) (1ULL << ((n)-1))
+#define SIGNAL(n) (1ULL << (-1 + (n)))
 static const uint64_t blocked_signals =
     ~(SIGNAL(SIGSEGV) | SIGNAL(SIGBUS) | SIGNAL(SIGILL) | SIGNAL(SIGFPE) | SIGNAL(SIGTRAP));
 
@@ -605,11 +605,9 @@ static void history(struct vcpu *c, char *buf, unsigned size)
 
 /* The two engines differ in what they are created with. */
 #define ENGINE(NAME, CREATE)                                                                       \
-    {                                                                                              \
-        .name = NAME, .create = CREATE, .destroy = destroy, .vcpu_create = vcpu_create,            \
-        .vcpu_destroy = vcpu_destroy, .run = run, .state_out = state_out, .state_in = state_in,    \
-        .gpn_changed = gpn_changed, .stats = stats, .history = history,                            \
-    }
+    .name = NAME, .create = CREATE, .destroy = destroy, .vcpu_create = vcpu_create,                \
+    .vcpu_destroy = vcpu_destroy, .run = run, .state_out = state_out, .state_in = state_in,        \
+    .gpn_changed = gpn_changed, .stats = stats, .history = history
 
-const struct engine_ops bt_engine = ENGINE("bt", create);
-const struct engine_ops bt_eager_engine = ENGINE("bt-eager", create_eager);
+const struct engine_ops bt_engine = {ENGINE("bt", create)};
+const struct engine_ops bt_eager_engine = {ENGINE("bt-eager", create_eager)};

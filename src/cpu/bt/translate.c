@@ -477,8 +477,8 @@ static void translate_return(struct translation *t, const struct x86_insn *insn)
     emit_exit_branch(t, slot_size(t) + (unsigned)more);
 }
 
-/* A jump to be made if INSN's condition holds, or if it does NOT. */
-static uint8_t *emit_conditional(struct translation *t, const struct x86_insn *insn, bool not )
+/* A jump to be made if INSN's condition holds, or if it does not (NEGATED). */
+static uint8_t *emit_conditional(struct translation *t, const struct x86_insn *insn, bool negated)
 {
     /* jrcxz over a jump that jumps over the jump to be made; or over that one itself. */
     static const uint8_t if_zero[] = {0xE3, 2, 0xEB, 5}, if_not_zero[] = {0xE3, 5};
@@ -489,12 +489,12 @@ static uint8_t *emit_conditional(struct translation *t, const struct x86_insn *i
     case ZYDIS_MNEMONIC_JRCXZ:
         if (!t->wide) /* jecxz */
             emit_byte(&t->e, 0x67);
-        if ((insn->z.mnemonic != ZYDIS_MNEMONIC_LOOP) != not )
+        if ((insn->z.mnemonic != ZYDIS_MNEMONIC_LOOP) != negated)
             emit_bytes(&t->e, if_zero, sizeof(if_zero));
         else
             emit_bytes(&t->e, if_not_zero, sizeof(if_not_zero));
         return emit_jmp(&t->e);
-    default: return emit_jcc(&t->e, (insn->z.opcode & 15u) ^ not );
+    default: return emit_jcc(&t->e, (insn->z.opcode & 15u) ^ negated);
     }
 }
 

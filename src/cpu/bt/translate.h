@@ -13,7 +13,7 @@ static inline unsigned slot_size(const struct translation *t)
 }
 
 #define VCPU(field) vcpu_at((int32_t)offsetof(struct bt, field))
-#define REGISTER(n) vcpu_at((int32_t)(offsetof(struct bt, c.x.reg) + (n)*8))
+#define REGISTER(n) vcpu_at((int32_t)(offsetof(struct bt, c.x.reg) + 8 * (n)))
 
 /* Flags wanted before the instruction, by it or later. */
 static inline uint32_t live_before(const struct flow *f)

@@ -140,33 +140,21 @@ WRITING_SIZES(xor, "xor", NO_CARRY)
 COMPARING_SIZES(cmp, "cmp")
 COMPARING_SIZES(test, "test")
 
-#define BY_FORM(NAME, B)                                                                           \
-    {                                                                                              \
-        NAME##B##_rr, NAME##B##_rm, NAME##B##_mr, NAME##B##_ri, NAME##B##_mi                       \
-    }
-#define BY_SIZE(NAME)                                                                              \
-    {                                                                                              \
-        BY_FORM(NAME, 8), BY_FORM(NAME, 16), BY_FORM(NAME, 32), BY_FORM(NAME, 64)                  \
-    }
+#define BY_FORM(NAME, B) {NAME##B##_rr, NAME##B##_rm, NAME##B##_mr, NAME##B##_ri, NAME##B##_mi},
+#define BY_SIZE(NAME)    BY_FORM(NAME, 8) BY_FORM(NAME, 16) BY_FORM(NAME, 32) BY_FORM(NAME, 64)
 
 uop_fn *const alu_handlers[ALUS][SIZES][FORMS] = {
-    [ALU_ADD] = BY_SIZE(add), [ALU_OR] = BY_SIZE(or),   [ALU_ADC] = BY_SIZE(adc),
-    [ALU_SBB] = BY_SIZE(sbb), [ALU_AND] = BY_SIZE(and), [ALU_SUB] = BY_SIZE(sub),
-    [ALU_XOR] = BY_SIZE(xor), [ALU_CMP] = BY_SIZE(cmp), [ALU_TEST] = BY_SIZE(test),
+    [ALU_ADD] = {BY_SIZE(add)}, [ALU_OR] = {BY_SIZE(or)},   [ALU_ADC] = {BY_SIZE(adc)},
+    [ALU_SBB] = {BY_SIZE(sbb)}, [ALU_AND] = {BY_SIZE(and)}, [ALU_SUB] = {BY_SIZE(sub)},
+    [ALU_XOR] = {BY_SIZE(xor)}, [ALU_CMP] = {BY_SIZE(cmp)}, [ALU_TEST] = {BY_SIZE(test)},
 };
 
-#define LOCKED(NAME, B)                                                                            \
-    {                                                                                              \
-        NAME##B##_lock_mr, NAME##B##_lock_mi                                                       \
-    }
-#define LOCKED_BY_SIZE(NAME)                                                                       \
-    {                                                                                              \
-        LOCKED(NAME, 8), LOCKED(NAME, 16), LOCKED(NAME, 32), LOCKED(NAME, 64)                      \
-    }
+#define LOCKED(NAME, B)      {NAME##B##_lock_mr, NAME##B##_lock_mi},
+#define LOCKED_BY_SIZE(NAME) LOCKED(NAME, 8) LOCKED(NAME, 16) LOCKED(NAME, 32) LOCKED(NAME, 64)
 
 uop_fn *const alu_locked_handlers[ALUS][SIZES][2] = {
-    [ALU_ADD] = LOCKED_BY_SIZE(add), [ALU_OR] = LOCKED_BY_SIZE(or),
-    [ALU_ADC] = LOCKED_BY_SIZE(adc), [ALU_SBB] = LOCKED_BY_SIZE(sbb),
-    [ALU_AND] = LOCKED_BY_SIZE(and), [ALU_SUB] = LOCKED_BY_SIZE(sub),
-    [ALU_XOR] = LOCKED_BY_SIZE(xor),
+    [ALU_ADD] = {LOCKED_BY_SIZE(add)}, [ALU_OR] = {LOCKED_BY_SIZE(or)},
+    [ALU_ADC] = {LOCKED_BY_SIZE(adc)}, [ALU_SBB] = {LOCKED_BY_SIZE(sbb)},
+    [ALU_AND] = {LOCKED_BY_SIZE(and)}, [ALU_SUB] = {LOCKED_BY_SIZE(sub)},
+    [ALU_XOR] = {LOCKED_BY_SIZE(xor)},
 };

@@ -100,20 +100,14 @@ BIT_TEST_SIZES(bts, "bts", "lock ", true)
 BIT_TEST_SIZES(btr, "btr", "lock ", true)
 BIT_TEST_SIZES(btc, "btc", "lock ", true)
 
-#define BIT_FORMS(NAME, B)                                                                         \
-    {                                                                                              \
-        NAME##B##_r, NAME##B##_mi, NAME##B##_mr                                                    \
-    }
-#define BIT_BY_SIZE(NAME)                                                                          \
-    {                                                                                              \
-        {0}, BIT_FORMS(NAME, 16), BIT_FORMS(NAME, 32), BIT_FORMS(NAME, 64)                         \
-    }
+#define BIT_FORMS(NAME, B) {NAME##B##_r, NAME##B##_mi, NAME##B##_mr},
+#define BIT_BY_SIZE(NAME)  {0}, BIT_FORMS(NAME, 16) BIT_FORMS(NAME, 32) BIT_FORMS(NAME, 64)
 
 uop_fn *const bit_handlers[BIT_TESTS][SIZES][3] = {
-    [BIT_BT] = BIT_BY_SIZE(bt),
-    [BIT_BTS] = BIT_BY_SIZE(bts),
-    [BIT_BTR] = BIT_BY_SIZE(btr),
-    [BIT_BTC] = BIT_BY_SIZE(btc),
+    [BIT_BT] = {BIT_BY_SIZE(bt)},
+    [BIT_BTS] = {BIT_BY_SIZE(bts)},
+    [BIT_BTR] = {BIT_BY_SIZE(btr)},
+    [BIT_BTC] = {BIT_BY_SIZE(btc)},
 };
 
 /* --- XADD, CMPXCHG, XCHG ---------------------------------------------------------------------- */
@@ -199,9 +193,9 @@ EXCHANGES(16, "w")
 EXCHANGES(32, "l")
 EXCHANGES(64, "q")
 
-uop_fn *const xadd_handlers[SIZES][2] = FORMS2_BY_SIZE(xadd);
-uop_fn *const cmpxchg_handlers[SIZES][2] = FORMS2_BY_SIZE(cmpxchg);
-uop_fn *const xchg_handlers[SIZES][2] = FORMS2_BY_SIZE(xchg);
+uop_fn *const xadd_handlers[SIZES][2] = {FORMS2_BY_SIZE(xadd)};
+uop_fn *const cmpxchg_handlers[SIZES][2] = {FORMS2_BY_SIZE(cmpxchg)};
+uop_fn *const xchg_handlers[SIZES][2] = {FORMS2_BY_SIZE(xchg)};
 
 const struct uop *op_cmpxchg8b(struct vcpu *c, const struct uop *op)
 {
@@ -276,7 +270,7 @@ const struct uop *op_movbe_store(struct vcpu *c, const struct uop *op)
 
 static void set_result_flags(struct vcpu *c, uint8_t al)
 {
-    c->cc &= (uint16_t) ~(CC_SF | CC_ZF | CC_PF);
+    c->cc &= ~(CC_SF | CC_ZF | CC_PF);
     c->cc |= (uint16_t)((al & 0x80 ? CC_SF : 0) | (al == 0 ? CC_ZF : 0) |
                         (__builtin_parity(al) ? 0 : CC_PF));
 }
@@ -289,7 +283,7 @@ static const struct uop *ascii_adjust(struct vcpu *c, const struct uop *op, int 
         ax = (uint16_t)(ax + sign * 0x106);
         c->cc |= CC_AF | CC_CF;
     } else {
-        c->cc &= (uint16_t) ~(CC_AF | CC_CF);
+        c->cc &= ~(CC_AF | CC_CF);
     }
     REG16(c, 0) = ax & 0xFF0F;
     set_result_flags(c, ax & 0xF);
@@ -318,7 +312,7 @@ static const struct uop *decimal_adjust(struct vcpu *c, const struct uop *op, in
         al = (uint8_t)(al + sign * 6);
         c->cc |= CC_AF;
     } else {
-        c->cc &= (uint16_t)~CC_AF;
+        c->cc &= ~CC_AF;
     }
     if (high) {
         al = (uint8_t)(al + sign * 0x60);
@@ -349,7 +343,7 @@ const struct uop *op_aam(struct vcpu *c, const struct uop *op)
     if (base == 0)
         raise_fault(c, op, X86_DE);
     REG16(c, 0) = (uint16_t)(al / base << 8 | al % base);
-    c->cc &= (uint16_t) ~(CC_OF | CC_CF | CC_AF);
+    c->cc &= ~(CC_OF | CC_CF | CC_AF);
     set_result_flags(c, REG8(c, 0));
     return op + 1;
 }
@@ -357,7 +351,7 @@ const struct uop *op_aam(struct vcpu *c, const struct uop *op)
 const struct uop *op_aad(struct vcpu *c, const struct uop *op)
 {
     REG16(c, 0) = (uint8_t)(REG8(c, 0) + REG8(c, 1) * (uint8_t)op->imm);
-    c->cc &= (uint16_t) ~(CC_OF | CC_CF | CC_AF);
+    c->cc &= ~(CC_OF | CC_CF | CC_AF);
     set_result_flags(c, REG8(c, 0));
     return op + 1;
 }

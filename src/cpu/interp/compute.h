@@ -8,13 +8,7 @@
 #define FLAGS_OUT "\n\tlahf\n\tseto %%al"
 
 /* Rows of handler tables: register and memory form, of one size and of all. */
-#define FORMS2(NAME, B)                                                                            \
-    {                                                                                              \
-        NAME##B##_r, NAME##B##_m                                                                   \
-    }
-#define FORMS2_BY_SIZE(NAME)                                                                       \
-    {                                                                                              \
-        FORMS2(NAME, 8), FORMS2(NAME, 16), FORMS2(NAME, 32), FORMS2(NAME, 64)                      \
-    }
+#define FORMS2(NAME, B)      {NAME##B##_r, NAME##B##_m},
+#define FORMS2_BY_SIZE(NAME) FORMS2(NAME, 8) FORMS2(NAME, 16) FORMS2(NAME, 32) FORMS2(NAME, 64)
 
 #endif

@@ -60,12 +60,8 @@ MOV(16)
 MOV(32)
 MOV(64)
 
-#define MOV_FORMS(B)                                                                               \
-    {                                                                                              \
-        mov##B##_rr, mov##B##_rm, mov##B##_mr, mov##B##_ri, mov##B##_mi                            \
-    }
-uop_fn *const mov_handlers[SIZES][FORMS] = {MOV_FORMS(8), MOV_FORMS(16), MOV_FORMS(32),
-                                            MOV_FORMS(64)};
+#define MOV_FORMS(B) {mov##B##_rr, mov##B##_rm, mov##B##_mr, mov##B##_ri, mov##B##_mi},
+uop_fn *const mov_handlers[SIZES][FORMS] = {MOV_FORMS(8) MOV_FORMS(16) MOV_FORMS(32) MOV_FORMS(64)};
 uop_fn *const lea_handlers[SIZES] = {lea8, lea16, lea32, lea64};
 uop_fn *const cmov_handlers[SIZES][2] = {
     {cmov8_r, cmov8_m}, {cmov16_r, cmov16_m}, {cmov32_r, cmov32_m}, {cmov64_r, cmov64_m}};
@@ -94,18 +90,12 @@ EXTEND_SIZES(movsx, 8, int8_t)
 EXTEND_SIZES(movsx, 16, int16_t)
 EXTEND_SIZES(movsx, 32, int32_t)
 
-#define EXTEND_FORMS(NAME, FROM, TO)                                                               \
-    {                                                                                              \
-        NAME##FROM##_##TO##_r, NAME##FROM##_##TO##_m                                               \
-    }
+#define EXTEND_FORMS(NAME, FROM, TO) {NAME##FROM##_##TO##_r, NAME##FROM##_##TO##_m},
 #define EXTEND_TO(NAME, FROM)                                                                      \
-    {                                                                                              \
-        {0}, EXTEND_FORMS(NAME, FROM, 16), EXTEND_FORMS(NAME, FROM, 32),                           \
-            EXTEND_FORMS(NAME, FROM, 64)                                                           \
-    }
-uop_fn *const movzx_handlers[2][SIZES][2] = {EXTEND_TO(movzx, 8), EXTEND_TO(movzx, 16)};
-uop_fn *const movsx_handlers[3][SIZES][2] = {EXTEND_TO(movsx, 8), EXTEND_TO(movsx, 16),
-                                             EXTEND_TO(movsx, 32)};
+    {0}, EXTEND_FORMS(NAME, FROM, 16) EXTEND_FORMS(NAME, FROM, 32) EXTEND_FORMS(NAME, FROM, 64)
+uop_fn *const movzx_handlers[2][SIZES][2] = {{EXTEND_TO(movzx, 8)}, {EXTEND_TO(movzx, 16)}};
+uop_fn *const movsx_handlers[3][SIZES][2] = {
+    {EXTEND_TO(movsx, 8)}, {EXTEND_TO(movsx, 16)}, {EXTEND_TO(movsx, 32)}};
 
 static const struct uop *setcc_r(struct vcpu *c, const struct uop *op)
 {

@@ -163,8 +163,8 @@ MULDIV_SIZES(div)
 MULDIV_SIZES(idiv)
 
 uop_fn *const muldiv_handlers[MULDIVS][SIZES][2] = {
-    [MD_MUL] = FORMS2_BY_SIZE(mul),
-    [MD_IMUL] = FORMS2_BY_SIZE(imulw),
-    [MD_DIV] = FORMS2_BY_SIZE(div),
-    [MD_IDIV] = FORMS2_BY_SIZE(idiv),
+    [MD_MUL] = {FORMS2_BY_SIZE(mul)},
+    [MD_IMUL] = {FORMS2_BY_SIZE(imulw)},
+    [MD_DIV] = {FORMS2_BY_SIZE(div)},
+    [MD_IDIV] = {FORMS2_BY_SIZE(idiv)},
 };

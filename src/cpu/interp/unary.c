@@ -49,12 +49,12 @@
     }
 
 #define NOT(B)                                                                                     \
-    static inline uint##B##_t not ##B(struct vcpu * c, uint##B##_t a)                              \
+    static inline uint##B##_t complement##B(struct vcpu *c, uint##B##_t a)                         \
     {                                                                                              \
         return (uint##B##_t) ~a;                                                                   \
     }                                                                                              \
-    UNARY_FORMS(not, B)                                                                            \
-    static const struct uop * not ##B##_lock(struct vcpu * c, const struct uop *op)                \
+    UNARY_FORMS(complement, B)                                                                     \
+    static const struct uop *complement##B##_lock(struct vcpu *c, const struct uop *op)            \
     {                                                                                              \
         memory##B *p = locked_ptr(c, op, ea_linear(c, op, B / 8, MMU_WRITE), B / 8);               \
         __asm__ volatile("lock xor %[ones], %[m]"                                                  \
@@ -79,23 +79,20 @@ NOT(16)
 NOT(32)
 NOT(64)
 
-#define LOCKED_BY_SIZE(NAME)                                                                       \
-    {                                                                                              \
-        NAME##8_lock, NAME##16_lock, NAME##32_lock, NAME##64_lock                                  \
-    }
+#define LOCKED_BY_SIZE(NAME) NAME##8_lock, NAME##16_lock, NAME##32_lock, NAME##64_lock
 
 uop_fn *const unary_handlers[UNARIES][SIZES][2] = {
-    [UNARY_INC] = FORMS2_BY_SIZE(inc),
-    [UNARY_DEC] = FORMS2_BY_SIZE(dec),
-    [UNARY_NEG] = FORMS2_BY_SIZE(neg),
-    [UNARY_NOT] = FORMS2_BY_SIZE(not ),
+    [UNARY_INC] = {FORMS2_BY_SIZE(inc)},
+    [UNARY_DEC] = {FORMS2_BY_SIZE(dec)},
+    [UNARY_NEG] = {FORMS2_BY_SIZE(neg)},
+    [UNARY_NOT] = {FORMS2_BY_SIZE(complement)},
 };
 
 uop_fn *const unary_locked_handlers[UNARIES][SIZES] = {
-    [UNARY_INC] = LOCKED_BY_SIZE(inc),
-    [UNARY_DEC] = LOCKED_BY_SIZE(dec),
-    [UNARY_NEG] = LOCKED_BY_SIZE(neg),
-    [UNARY_NOT] = LOCKED_BY_SIZE(not ),
+    [UNARY_INC] = {LOCKED_BY_SIZE(inc)},
+    [UNARY_DEC] = {LOCKED_BY_SIZE(dec)},
+    [UNARY_NEG] = {LOCKED_BY_SIZE(neg)},
+    [UNARY_NOT] = {LOCKED_BY_SIZE(complement)},
 };
 
 /* --- Shifts and rotates -------------------------------------------------------------------------
@@ -159,25 +156,20 @@ SHIFT_SIZES_OF(shr, "shr")
 SHIFT_SIZES_OF(sar, "sar")
 
 uop_fn *const shift_handlers[SHIFTS][SIZES][2] = {
-    [SHIFT_ROL] = FORMS2_BY_SIZE(rol), [SHIFT_ROR] = FORMS2_BY_SIZE(ror),
-    [SHIFT_RCL] = FORMS2_BY_SIZE(rcl), [SHIFT_RCR] = FORMS2_BY_SIZE(rcr),
-    [SHIFT_SHL] = FORMS2_BY_SIZE(shl), [SHIFT_SHR] = FORMS2_BY_SIZE(shr),
-    [SHIFT_SAR] = FORMS2_BY_SIZE(sar),
+    [SHIFT_ROL] = {FORMS2_BY_SIZE(rol)}, [SHIFT_ROR] = {FORMS2_BY_SIZE(ror)},
+    [SHIFT_RCL] = {FORMS2_BY_SIZE(rcl)}, [SHIFT_RCR] = {FORMS2_BY_SIZE(rcr)},
+    [SHIFT_SHL] = {FORMS2_BY_SIZE(shl)}, [SHIFT_SHR] = {FORMS2_BY_SIZE(shr)},
+    [SHIFT_SAR] = {FORMS2_BY_SIZE(sar)},
 };
 
-#define CL_FORMS(NAME, B)                                                                          \
-    {                                                                                              \
-        NAME##B##_cl_r, NAME##B##_cl_m                                                             \
-    }
-#define CL_BY_SIZE(NAME)                                                                           \
-    {                                                                                              \
-        CL_FORMS(NAME, 8), CL_FORMS(NAME, 16), CL_FORMS(NAME, 32), CL_FORMS(NAME, 64)              \
-    }
+#define CL_FORMS(NAME, B) {NAME##B##_cl_r, NAME##B##_cl_m},
+#define CL_BY_SIZE(NAME)  CL_FORMS(NAME, 8) CL_FORMS(NAME, 16) CL_FORMS(NAME, 32) CL_FORMS(NAME, 64)
 
 uop_fn *const shift_cl_handlers[SHIFTS][SIZES][2] = {
-    [SHIFT_ROL] = CL_BY_SIZE(rol), [SHIFT_ROR] = CL_BY_SIZE(ror), [SHIFT_RCL] = CL_BY_SIZE(rcl),
-    [SHIFT_RCR] = CL_BY_SIZE(rcr), [SHIFT_SHL] = CL_BY_SIZE(shl), [SHIFT_SHR] = CL_BY_SIZE(shr),
-    [SHIFT_SAR] = CL_BY_SIZE(sar),
+    [SHIFT_ROL] = {CL_BY_SIZE(rol)}, [SHIFT_ROR] = {CL_BY_SIZE(ror)},
+    [SHIFT_RCL] = {CL_BY_SIZE(rcl)}, [SHIFT_RCR] = {CL_BY_SIZE(rcr)},
+    [SHIFT_SHL] = {CL_BY_SIZE(shl)}, [SHIFT_SHR] = {CL_BY_SIZE(shr)},
+    [SHIFT_SAR] = {CL_BY_SIZE(sar)},
 };
 
 /* --- SHLD, SHRD ------------------------------------------------------------------------------- */
@@ -218,6 +210,6 @@ DOUBLE_SHIFT(shrd, 32, "shrdl")
 DOUBLE_SHIFT(shrd, 64, "shrdq")
 
 uop_fn *const shld_handlers[2][SIZES][2] = {
-    {{0}, FORMS2(shld, 16), FORMS2(shld, 32), FORMS2(shld, 64)},
-    {{0}, FORMS2(shrd, 16), FORMS2(shrd, 32), FORMS2(shrd, 64)},
+    {{0}, FORMS2(shld, 16) FORMS2(shld, 32) FORMS2(shld, 64)},
+    {{0}, FORMS2(shrd, 16) FORMS2(shrd, 32) FORMS2(shrd, 64)},
 };
