@@ -62,12 +62,15 @@ EOF
     fi
 }
 
-# unpack PACKAGE: downloads it and unpacks it into $work/unpacked.
+# unpack PACKAGE...: downloads them and unpacks them into $work/unpacked.
 unpack() {
-    echo "Fetching $1 from Debian"
+    local package
+    echo "Fetching $* from Debian"
     rm -rf "$work"/*.deb "$work/unpacked"
-    (cd "$work" && apt-get "${apt_options[@]}" download "$1") || fail "cannot download Debian package '$1'"
-    dpkg-deb -x "$work"/*.deb "$work/unpacked"
+    (cd "$work" && apt-get "${apt_options[@]}" download "$@") || fail "cannot download from Debian: $*"
+    for package in "$work"/*.deb; do
+        dpkg-deb -x "$package" "$work/unpacked"
+    done
 }
 
 # The package that a package which only depends on the newest version stands for.
