@@ -119,7 +119,8 @@ static void patching(volatile u8 *site, const char *name)
 
         patch(site, now ? jump : nop);
         stale = results[!now] + 1; /* one call may be under way */
-        for (u32 before = results[now], n = 0; results[now] - before < 20 && n < 10000; n++)
+        for (u32 before = results[now], n = 0; results[now] - before < 20 && n < PATIENCE_MS * 100;
+             n++)
             delay_us(10);
         missed += !results[now];
         wrong += results[!now] > stale;

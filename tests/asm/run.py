@@ -16,7 +16,7 @@ import sys
 import tempfile
 
 DEBUG_EXIT_PASSED = 1
-TIMEOUT_S = 60
+TIMEOUT_S = 240
 
 
 def problems(report, status, crash):
@@ -60,7 +60,7 @@ def main():
                                    stderr=subprocess.STDOUT, timeout=TIMEOUT_S, check=False)
             status, said = ended.returncode, ended.stdout
         except subprocess.TimeoutExpired as expired:
-            status, said = 'none within a minute', expired.stdout or b''
+            status, said = f'none within {TIMEOUT_S} s', expired.stdout or b''
         report = console.read().decode('latin-1')
     said = said.decode('latin-1')
     if args.direct:

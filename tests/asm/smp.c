@@ -61,8 +61,8 @@ static void start_state(u32 other, u32 cr0, const char *when)
     delay_us(10000);
     equal(p->done, 0, "%s: INIT alone starts nothing", when);
     apic_send(ICR_SIPI | PROBE_PAGE / PAGE, other);
-    for (unsigned i = 0; i < 10000 && !p->done; i++)
-        delay_us(100);
+    for (unsigned i = 0; i < PATIENCE_MS && !p->done; i++)
+        delay_us(1000);
     if (!check(p->done, "%s: it runs", when))
         return;
     equal(p->edx, cpuid(1, 0).a, "%s: EDX is the processor's signature", when);
@@ -89,7 +89,7 @@ static void ap_identify(void)
 
 static bool wait(volatile unsigned *p, unsigned wanted)
 {
-    for (unsigned i = 0; i < 20000 && *p < wanted; i++)
+    for (unsigned i = 0; i < PATIENCE_MS * 10 && *p < wanted; i++)
         delay_us(100);
     return *p >= wanted;
 }
@@ -271,7 +271,7 @@ static void cross_modification(void)
     job = run_code;
     job_done = false;
     go = true;
-    unsigned missed = 0, patience = on_tcg() ? 100 : 20000;
+    unsigned missed = 0, patience = on_tcg() ? 100 : PATIENCE_MS * 10;
     for (u32 i = 0; i < 300; i++) {
         u32 value = i % 2;
         *(volatile u32 *)(code + 1) = value;

@@ -39,10 +39,10 @@ bool ap_start(u32 id, void (*fn)(void))
     apic_enable();
     apic_send(ICR_INIT, id);
     delay_us(10000);
-    for (unsigned tries = 0; tries < 2 && !ap_up; tries++) {
-        apic_send(ICR_SIPI | AP_PAGE / PAGE, id);
-        for (unsigned wait = 0; wait < 500 && !ap_up; wait++)
-            delay_us(1000);
+    for (unsigned wait = 0; wait < PATIENCE_MS && !ap_up; wait++) {
+        if (wait % (PATIENCE_MS / 2) == 0)
+            apic_send(ICR_SIPI | AP_PAGE / PAGE, id);
+        delay_us(1000);
     }
     return ap_up;
 }

@@ -65,10 +65,14 @@ void apic_enable(void);
 void apic_send(u32 icr, u32 destination);
 
 /* Starts processor ID at FN with a stack of its own, the runtime's tables and interrupts off;
- * false when it does not come up within a second. FN may not return a trap to TRAP(). */
+ * false when it does not come up within PATIENCE_MS. FN may not return a trap to TRAP(). */
 bool ap_start(u32 id, void (*fn)(void));
 
-/* Spins for N microseconds, by the PIT's third counter. */
+/* How long a test waits for what must happen: the host may be busy, and may run none of its vCPUs
+ * or timers for seconds. */
+#define PATIENCE_MS 20000
+
+/* Spins for at least N microseconds, by the PIT's third counter. */
 void delay_us(u32 n);
 
 #endif
