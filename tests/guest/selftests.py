@@ -4,7 +4,8 @@
     selftests.py DOPPEL [RUN...]
 
 RUN is one of the RUNS below; all of them without. A program fails if it fails in a guest and not
-natively. The table shows what each said: ok, how many of its parts it skipped, or its exit status.
+natively. The table shows what each said: ok, how many of its parts it skipped, or its exit status; and
+- where it was not run or had nothing to test.
 Exits with 0, 1, or 77 when an image has not been made (tests/guest/make-selftests).
 """
 import collections
@@ -36,7 +37,7 @@ RUNS = {
 }
 
 # What a guest's processor must announce, in /proc/cpuinfo, for a program to have anything to test.
-NEEDED_FLAG = {"amx_64": "amx_tile"}
+NEEDED_FLAG = {"amx_64": b" amx_tile"}
 
 # Who says nothing for so many seconds, hangs. Generous: a slow, loaded host is no mistake.
 SILENCE = 300
@@ -88,8 +89,8 @@ def boot(run, programs):
 
 def in_guest(run, programs):
     """What the PROGRAMS do in guests, as many as it takes: one with a program that hangs the guest or
-    ends it is followed by one for the programs after that. Returns the processor's flags and results
-    by name.
+    ends it is followed by one for the programs after that. Returns results by name, but not those of
+    programs that have nothing to test.
     """
     flags, results, left = b"", {}, [p for p in programs if p not in run.without]
     while left:
@@ -97,14 +98,15 @@ def in_guest(run, programs):
         flags = b" ".join(re.findall(rb"^@@ flags (.*)$", output, re.M)) or flags
         for name, said, status in re.findall(rb"(?s)@@ begin (\w+)\r?\n(.*?)\n@@ end \1 (\d+)", output):
             results[name.decode()] = Result(int(status), said)
-        left = [program for program in left if program not in results]
-        if left and not ended:
-            said = output.partition(b"@@ begin %s" % left[0].encode())[2]
-            results[left.pop(0)] = Result(HUNG, said or output)
-        elif left:
-            results.update((program, Result(HUNG, output)) for program in left)
+        done, left = left, [program for program in left if program not in results]
+        _, begun, said = output.partition(b"@@ begin %s" % (left or done)[0].encode())
+        if left and begun:
+            results[left.pop(0)] = Result(HUNG, said)
+        elif left or not ended:  # the guest failed before the first of them, or after the last
+            results.update((program, Result(HUNG, output)) for program in left or done)
             break
-    return flags.decode().split(), results
+    return {program: result for program, result in results.items()
+            if NEEDED_FLAG.get(program, b"") in flags}
 
 
 def shown(result):
@@ -117,13 +119,10 @@ def shown(result):
     return "skipped" if result.status == SKIPPED else str(result.status)
 
 
-def failures(flags, native, results):
-    """The programs that fail in a guest but not natively, for no reason that is known."""
-    def excused(program):
-        needed = NEEDED_FLAG.get(program)
-        return native[program].status or (needed and needed not in flags)
+def failures(native, results):
+    """The programs that fail in a guest but not natively."""
     return [program for program, result in results.items()
-            if result.status not in (0, SKIPPED) and not excused(program)]
+            if result.status not in (0, SKIPPED) and not native[program].status]
 
 
 def programs_of(run, programs):
@@ -138,9 +137,8 @@ def main():
     native = natively(programs)
     columns, failed = {"native": native}, 0
     for name in chosen:
-        flags, results = in_guest(RUNS[name], programs_of(RUNS[name], programs))
-        columns[name] = results
-        for program in failures(flags, native, results):
+        columns[name] = results = in_guest(RUNS[name], programs_of(RUNS[name], programs))
+        for program in failures(native, results):
             failed += 1
             print(f"{name}: {program}: {shown(results[program])}, natively {shown(native[program])}")
             print(results[program].output.decode(errors="replace")[-4000:], flush=True)
