@@ -82,6 +82,7 @@ static void lar_lsl(void)
     yes(lar(LDT), access_bytes(LDT), "LAR of an LDT");
     no(lar(INT_GATE), "LAR of an interrupt gate");
     no(lar(0), "LAR of null");
+    no(lar(3), "LAR of null with RPL 3");
     no(lar(BEYOND), "LAR beyond the GDT");
     no(lar(KDATA | 3), "LAR with RPL 3 of DPL 0");
     yes(lar(CONFORMING | 3), access_bytes(CONFORMING), "LAR with RPL 3 of conforming code");
@@ -92,6 +93,7 @@ static void lar_lsl(void)
     yes(lsl(LDT), 0x77, "LSL of an LDT");
     no(lsl(CALL_GATE), "LSL of a call gate");
     no(lsl(0), "LSL of null");
+    no(lsl(3), "LSL of null with RPL 3");
     no(lsl(KDATA | 3), "LSL with RPL 3 of DPL 0");
 }
 
@@ -105,6 +107,7 @@ static void verify(void)
     check(verr(CONFORMING | 3).ok, "VERR with RPL 3 of conforming code");
     check(!verr(TSS).ok && !verw(LDT).ok, "VERR, VERW of system segments");
     check(!verr(0).ok && !verw(BEYOND).ok, "VERR of null, VERW beyond the GDT");
+    check(!verr(3).ok && !verw(2).ok, "VERR and VERW of null with an RPL");
     check(verr(ABSENT).ok, "VERR of data not present"); /* P is not among what is tested */
 #ifndef __x86_64__
     u16 selector = KDATA;

@@ -325,7 +325,7 @@ static void iret(word cs, word eip, word flags, word ss, word esp)
 
 /* What runs at level 3 after an IRET: reports its DS and flags. */
 asm("    .pushsection .user.text, \"ax\"\n"
-    "level3: pushf; pop %eax; mov %ds, %ecx; mov %es, %edx; mov %gs, %esi\n"
+    "level3: pushf; pop %eax; mov %ds, %ecx; mov %es, %edx; mov %fs, %edi; mov %gs, %esi\n"
     "    int $0x20\n"
     "level3_iret: iret\n"
     "    .popsection\n");
@@ -371,10 +371,23 @@ static void returns(void)
     asm volatile("mov %0, %%ds; mov %0, %%es; mov %1, %%gs" : : "r"(KDATA), "r"(UDATA | 3));
     const struct trap *t = TRAP(iret(UCODE | 3, outer, 2 | FL_IF | 0x3000, UDATA | 3, LEVEL3_TOP));
     rt_trapped(t, VECTOR_DONE, 0, "IRET to level 3");
+    equal(t->f.ax & (FL_IF | FL_IOPL), FL_IF | FL_IOPL, "at level 0 IRET sets IF and IOPL");
     equal(t->f.cx, 0, "DS of DPL 0 becomes null");
     equal(t->f.dx, 0, "ES of DPL 0 becomes null");
     equal(t->f.si, UDATA | 3, "GS of DPL 3 stays");
-    equal(t->f.ax & (FL_IF | FL_IOPL), FL_IF | FL_IOPL, "at level 0 IRET sets IF and IOPL");
+    asm volatile("mov %0, %%fs; mov %1, %%gs" : : "r"(2), "r"(3));
+    t = TRAP(iret(UCODE | 3, outer, 2, UDATA | 3, LEVEL3_TOP));
+    rt_trapped(t, VECTOR_DONE, 0, "IRET to level 3 with null selectors of RPL 2 and 3");
+    tcg_differs("null selectors keep their RPL");
+    check(!t->f.di && !t->f.si, "FS and GS become 0");
+    asm volatile("mov %0, %%gs" : : "r"(1));
+    t = TRAP(asm volatile("push %0; push %1; push %2; push %3\n" AT "lret"
+                          :
+                          : "r"(UDATA | 3), "r"(LEVEL3_TOP), "r"(UCODE | 3), "r"(level3)
+                          : "memory"));
+    rt_trapped(t, VECTOR_DONE, 0, "RETF to level 3 with a null selector of RPL 1");
+    tcg_differs("null selectors keep their RPL");
+    equal(t->f.si, 0, "GS becomes 0");
 
     rt_user_flags = 2;
     t = user(u_iret, 2 | FL_IF | FL_IOPL | FL_DF | FL_AC | FL_NT);

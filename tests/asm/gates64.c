@@ -132,7 +132,8 @@ static void iretq(word cs, word ip, word flags, word ss, word sp)
 }
 
 asm("    .pushsection .user.text, \"ax\"\n"
-    "level3: mov %ss, %rax; mov %ds, %rcx; int $0x20\n"
+    "level3: mov %ss, %rax; mov %ds, %rcx; mov %es, %rdx; mov %fs, %rsi; mov %gs, %rdi\n"
+    "        int $0x20\n"
     "    .popsection\n"
     "level0: mov %ss, %rax; int $0x77\n");
 extern u8 level3[], level0[];
@@ -170,6 +171,58 @@ static void returns(void)
     tcg_differs("the target faults");
     faults(GP, 0, iretq(KCODE, HOLE, 2, KDATA, sp), "IRETQ to a non-canonical address");
     faults(GP, 0, write_flags(2 | FL_NT); asm volatile(AT "iretq"), "IRETQ with NT");
+}
+
+static void load_data_segments(unsigned ds, unsigned es, unsigned fs, unsigned gs)
+{
+    asm volatile("mov %0, %%ds; mov %1, %%es; mov %2, %%fs; mov %3, %%gs"
+                 :
+                 : "r"(ds), "r"(es), "r"(fs), "r"(gs));
+}
+
+static void check_data_segments(struct trap *t, unsigned ds, const char *how)
+{
+    rt_trapped(t, VECTOR_DONE, 0, "%s", how);
+    equal(t->f.cx, ds, "%s: DS", how);
+    tcg_differs("null selectors keep their RPL");
+    check(!t->f.dx && !t->f.si && !t->f.di, "%s: ES, FS and GS are 0", how);
+}
+
+/* A return to an outer level makes 0 of a null selector that has an RPL (SDM volume 2, IRET: "IF
+ * SegmentSelector = NULL"), as of one that the outer level may not use; the base stays. */
+static void null_selectors(void)
+{
+    word star = rdmsr(MSR_STAR);
+    wrmsr(MSR_STAR, (u64)(UCODE32 | 3) << 48 | (u64)KCODE << 32); /* as kernels have it */
+    for (unsigned i = 0; i < 3; i++) {
+        load_data_segments(0, 0, 0, 0);
+        check_data_segments(TRAP(iretq(UCODE | 3, (word)level3, 2, UDATA | 3, LEVEL3_TOP)), 0,
+                            "IRETQ with null segments");
+        load_data_segments(3, 1, 2, 3);
+        wrmsr(MSR_FS_BASE, 0x12345000);
+        check_data_segments(TRAP(iretq(UCODE | 3, (word)level3, 2, UDATA | 3, LEVEL3_TOP)), 0,
+                            "IRETQ with null selectors of RPL 1 to 3");
+        equal(rdmsr(MSR_FS_BASE), 0x12345000, "the base of FS stays");
+        load_data_segments(UDATA | 3, 1, KDATA, 2);
+        check_data_segments(TRAP(iretq(UCODE | 3, (word)level3, 2, UDATA | 3, LEVEL3_TOP)),
+                            UDATA | 3, "IRETQ with DS of level 3");
+    }
+    load_data_segments(1, 3, 2, 1);
+    check_data_segments(TRAP(asm volatile("push %0; push %1; push %2; push %3\n" AT "lretq"
+                                          :
+                                          : "r"((word)UDATA | 3), "r"(LEVEL3_TOP),
+                                            "r"((word)UCODE | 3), "r"((word)level3)
+                                          : "memory")),
+                        0, "RETFQ with null selectors of RPL 1 to 3");
+    load_data_segments(KDATA, 3, 2, 1);
+    word fs, gs;
+    const struct trap *t = TRAP(iretq(KCODE, (word)level0, 2, KDATA, (word)(ist_stack[1] + 2048)));
+    rt_trapped(t, 0x77, 0, "IRETQ within level 0");
+    asm volatile("mov %%fs, %0; mov %%gs, %1" : "=r"(fs), "=r"(gs));
+    check(fs == 2 && gs == 1, "keeps the RPL of null selectors");
+    wrmsr(MSR_FS_BASE, 0);
+    wrmsr(MSR_STAR, star);
+    load_data_segments(KDATA, KDATA, 0, 0);
 }
 
 static void segments(void)
@@ -218,5 +271,6 @@ void test(void)
     frames();
     far_transfers();
     returns();
+    null_selectors();
     segments();
 }

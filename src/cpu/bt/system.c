@@ -304,17 +304,29 @@ static void emit_check_descriptors(struct translation *t)
     emit_one_unless_equal(t);
 }
 
-/* The other segments must be null already, so that none is to be taken from level 3. */
+/* The attributes of a segment, and in the upper half of the word its selector. */
+static struct operand segment_word(enum x86_segment segment)
+{
+    _Static_assert(offsetof(struct x86_seg, selector) == offsetof(struct x86_seg, attr) + 2, "");
+    return vcpu_at((int32_t)(offsetof(struct bt, c.x.seg) + segment * sizeof(struct x86_seg) +
+                             offsetof(struct x86_seg, attr)));
+}
+
+/* Leaves the instruction to the interpreter unless the data segments are null already, with all of
+ * the selector 0: then the return to level 3 changes none of them. */
 static void emit_check_null(struct translation *t)
 {
     static const uint8_t data[] = {X86_ES, X86_DS, X86_FS, X86_GS};
 
     emit_load_imm(&t->e, t->s0, X86_ATTR_UNUSABLE);
     for (unsigned i = 0; i < sizeof(data); i++)
-        emit_mem(&t->e, false, OP_AND_LOAD, t->s0,
-                 vcpu_at((int32_t)(offsetof(struct bt, c.x.seg) + data[i] * sizeof(struct x86_seg) +
-                                   offsetof(struct x86_seg, attr))));
+        emit_mem(&t->e, false, OP_AND_LOAD, t->s0, segment_word(data[i]));
     cold_add_one(t, emit_jcc(&t->e, CC_E));
+    emit_mem(&t->e, false, OP_LOAD, t->s0, segment_word(data[0]));
+    for (unsigned i = 1; i < sizeof(data); i++)
+        emit_mem(&t->e, false, OP_OR_LOAD, t->s0, segment_word(data[i]));
+    emit_shift_imm(&t->e, false, 5, t->s0, 16); /* shr */
+    emit_one_unless_equal(t);
 }
 
 /* To 64-bit code of level 3, as kernels do it, but not out of an NMI's handler, which another NMI

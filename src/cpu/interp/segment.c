@@ -184,8 +184,8 @@ void drop_privileged_segments(struct vcpu *c)
         bool conforming =
             (s->attr & (X86_ATTR_CODE | X86_ATTR_DOWN)) == (X86_ATTR_CODE | X86_ATTR_DOWN);
 
-        if (!(s->attr & X86_ATTR_UNUSABLE) && !conforming && dpl < cpl(c)) {
-            /* The base stays, as processors leave it. */
+        /* A null selector loses its RPL. The base stays, as processors leave it. */
+        if ((s->attr & X86_ATTR_UNUSABLE) || (!conforming && dpl < cpl(c))) {
             s->attr |= X86_ATTR_UNUSABLE;
             s->selector = 0;
         }

@@ -97,7 +97,8 @@ void load_cs(struct vcpu *c, const struct uop *op, uint16_t selector, struct des
              unsigned level);
 /* SS null for level LEVEL, as 64-bit mode has it. */
 void load_null_ss(struct vcpu *c, unsigned level);
-/* Data segments that the new, outer level may not keep become null (RET and IRET). */
+/* Loads selector 0 into the data segments that the new, outer level may not keep, and into those
+ * that are null (SDM volume 2, RET and IRET). */
 void drop_privileged_segments(struct vcpu *c);
 
 /* --- far.c, task.c --- */
