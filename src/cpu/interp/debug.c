@@ -79,15 +79,26 @@ void debug_check_fetch(struct vcpu *c, uint64_t linear)
     raise_fault(c, NULL, X86_DB);
 }
 
+void debug_exception(struct vcpu *c)
+{
+    c->x.dr7 &= ~(uint64_t)DR7_GD; /* the handler may use the debug registers */
+    if (!c->trap_pending)
+        return;
+    c->x.dr6 = (c->x.dr6 & ~(uint64_t)0xF) | c->pending_dr6;
+    c->pending_dr6 = 0;
+    c->trap_pending = false;
+}
+
 void debug_after_instruction(struct vcpu *c, bool step)
 {
     struct event event = {.vector = X86_DB};
 
-    if (!step && !c->trap_pending)
+    if (step) {
+        c->pending_dr6 |= DR6_BS;
+        c->trap_pending = true;
+    }
+    if (!c->trap_pending)
         return;
-    c->x.dr6 = (c->x.dr6 & ~(uint64_t)0xF) | c->pending_dr6 | (step ? DR6_BS : 0);
-    c->pending_dr6 = 0;
-    c->trap_pending = false;
     c->x.activity = X86_RUNNING; /* it may have been HLT */
     deliver(c, &event);
 }

@@ -22,6 +22,9 @@ void debug_check_fetch(struct vcpu *c, uint64_t linear);
 /* Whether any breakpoint of one of the types is enabled: bit 0 instruction, 1 write, 2 port, 3
  * data. */
 bool debug_armed(const struct vcpu *c, unsigned types);
+/* A debug exception is about to be delivered: it reports in DR6 what is pending, too. So INT1
+ * behind a MOV SS that has met a breakpoint makes one #DB, not two. */
+void debug_exception(struct vcpu *c);
 /* Delivers what the instruction just executed has earned: single step and data breakpoints. STEP:
  * RFLAGS.TF was set when it began. */
 void debug_after_instruction(struct vcpu *c, bool step);

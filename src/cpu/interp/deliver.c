@@ -247,7 +247,7 @@ void deliver(struct vcpu *c, const struct event *event)
     c->external = event->software ? 0 : 1;
     c->x.interrupt_shadow = false;
     if (event->vector == X86_DB && !event->software)
-        c->x.dr7 &= ~(uint64_t)DR7_GD; /* its handler may use the debug registers */
+        debug_exception(c);
     if (in_real(c))
         deliver_real(c, event);
     else if (in_long_mode(c))
