@@ -429,6 +429,15 @@ bool mmu_flush_page(struct mmu *mmu, const struct x86_cpu *cpu, uint64_t va, uns
     return large;
 }
 
+void mmu_drop_page(struct mmu *mmu, uint64_t va)
+{
+    table_drop(&mmu->super, va, MEM_PAGE_SHIFT);
+    for (unsigned i = 0; i < MMU_PCIDS; i++) {
+        table_drop(&mmu->spaces[i].user, va, MEM_PAGE_SHIFT);
+        table_drop(&mmu->spaces[i].super_ac, va, MEM_PAGE_SHIFT);
+    }
+}
+
 static void table_drop_writable(struct mmu_table *table, const void *host)
 {
     for (uint64_t left = table->touched[MMU_WRITE]; left; left &= left - 1) {

@@ -95,6 +95,8 @@ bool mmu_flush_page(struct mmu *mmu, const struct x86_cpu *cpu, uint64_t va, uns
 void mmu_flush_pcid(struct mmu *mmu, const struct x86_cpu *cpu, unsigned pcid);
 /* Drops every entry for writing to the host page at HOST. */
 void mmu_drop_writable(struct mmu *mmu, const void *host);
+/* Drops the page at VA from all address spaces. */
+void mmu_drop_page(struct mmu *mmu, uint64_t va);
 /* Empties one table. */
 void mmu_table_clear(struct mmu_table *table);
 

@@ -599,6 +599,35 @@ static void test_debug_exceptions(void **unused)
     assert_int_equal(cpu.dr7, X86_DR7_RESET);
 }
 
+/* An armed breakpoint that code does not concern leaves its accesses to the software TLB, and the
+ * code to the translator. */
+static void test_breakpoints_elsewhere(void **unused)
+{
+    enum { ROUNDS = 20000 };
+    static const struct {
+        uint64_t address, dr7;
+    } armed[] = {{0x50000, 0xD0001}, {CODE + 0x1000, 1}};
+    struct engine_stats before, after;
+    struct x86_cpu cpu;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(armed); i++) {
+        rig_clear(rig);
+        PUT(CODE, 0x89, 0x0B, 0xFF, 0xC9, 0x75, 0xFA, 0xF4); /* mov [rbx], ecx; dec ecx; jnz; hlt */
+        rig_state_64(rig, &cpu, CODE);
+        cpu.reg[X86_RBX] = 0x40000;
+        cpu.reg[X86_RCX] = ROUNDS;
+        cpu.dr[0] = armed[i].address;
+        cpu.dr7 |= armed[i].dr7;
+        before = stats();
+        assert_int_equal(run(&cpu), EXIT_HALT);
+        after = stats();
+        assert_int_equal(cpu.reg[X86_RIP], CODE + 7);
+        assert_true(after.exits[CAUSE_TLB_MISS] - before.exits[CAUSE_TLB_MISS] < 100);
+        if (RIG_ENGINE.name[0] == 'b')
+            assert_true(after.translations > before.translations);
+    }
+}
+
 /* A stack that the TSS names and that has no room is named in the error code. The handler of #SS
  * is conforming, so that it needs no other stack. */
 static void test_inner_stack_too_small(void **unused)
@@ -828,6 +857,7 @@ int main(void)
         cmocka_unit_test(test_tsc_deadline),
         cmocka_unit_test(test_nmi_blocking),
         cmocka_unit_test(test_debug_exceptions),
+        cmocka_unit_test(test_breakpoints_elsewhere),
         cmocka_unit_test(test_inner_stack_too_small),
         cmocka_unit_test(test_lgdt_64),
         cmocka_unit_test(test_far_return_under_smap),

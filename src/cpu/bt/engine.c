@@ -2,6 +2,7 @@
  * The translator as an engine: when to translate, going in, and what to do on each way out.
  */
 #include "cpu/bt/bt.h"
+#include "cpu/interp/debug.h"
 #include "cpu/interp/handlers.h"
 
 #include <asm/hwcap2.h>
@@ -131,7 +132,7 @@ static bool can_run(const struct bt *bt)
     const struct vcpu *c = &bt->c;
 
     /* CPL 1 and 2 have a supervisor's context, but not its privileges. */
-    return (in_64(c) || c->mode == (MODE_32 | MODE_FLAT)) && !c->watching && !c->check_alignment &&
+    return (in_64(c) || c->mode == (MODE_32 | MODE_FLAT)) && !c->check_alignment &&
            (c->context == MMU_USER || cpl(c) == 0);
 }
 
@@ -437,19 +438,20 @@ static const void *find_code(struct bt *bt)
     struct vcpu *c = &bt->c;
     uint64_t rip = c->x.reg[X86_RIP];
     const void *code;
-    bool narrow = bt->narrow;
+    bool narrow = bt->narrow, watched;
 
     c->exits[CAUSE_LOOKUP]++;
     set_space(bt);
     /* A link goes past the check of the code's age, so it must not be to what the table knows. */
     code = bt->link_site || narrow ? NULL : bt_jump_find(bt, rip);
     if (!code) {
-        code = translated(bt, interp_code_gpa(c));
+        watched = debug_watches_code(c, code_address(c));
+        code = watched ? NULL : translated(bt, interp_code_gpa(c));
         if (!code) {
             struct block *b = block_next(c);
             uint64_t drops = bt->drops;
 
-            code = translate(bt, b);
+            code = watched ? NULL : translate(bt, b);
             if (!code) {
                 bt->link_site = 0;
                 bt->narrow = false;

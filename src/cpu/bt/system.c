@@ -330,8 +330,9 @@ static void emit_check_null(struct translation *t)
 }
 
 /* To 64-bit code of level 3, as kernels do it, but not out of an NMI's handler, which another NMI
- * may be waiting for; all else is left to others. RF, which every fault
- * has saved, is for instruction breakpoints, and with one armed no translated code runs: it goes.
+ * may be waiting for; all else is left to the interpreter. RF, which every fault has saved, is
+ * dropped: it is for instruction breakpoints, and while one is armed the interpreter executes the
+ * instruction.
  */
 static void translate_iret(struct translation *t)
 {
@@ -342,6 +343,8 @@ static void translate_iret(struct translation *t)
     emit_test_mem_imm(&t->e, VCPU(c.x.rflags), X86_FLAG_NT | X86_FLAG_AC);
     emit_one_unless_equal(t);
     emit_cmp_mem8(&t->e, VCPU(c.x.nmi_blocked), 0);
+    emit_one_unless_equal(t);
+    emit_cmp_mem8(&t->e, VCPU(c.watches_code), 0);
     emit_one_unless_equal(t);
     emit_check_null(t);
     emit_mem(&t->e, true, OP_LEA, t->s1, emit_check(t, &top_address, FRAME, false, 1));

@@ -75,7 +75,8 @@ static void span_translate(struct vcpu *c, const struct uop *op, uint64_t linear
         span->host = NULL;
     if (access == MMU_WRITE && host && atomic_load(&c->engine->code[gpn].lines))
         span->in_place = false;
-    if (span->in_place)
+    span->cached = span->in_place && !debug_watches_data(c, linear);
+    if (span->cached)
         mmu_fill(&c->mmu, context, access, linear, host, &page);
     meter_leave(c->meter, before);
 }
@@ -95,8 +96,8 @@ static unsigned operand_spans(struct vcpu *c, const struct uop *op, uint64_t lin
         raise_error(c, op, X86_AC, 0);
     span[0].size = MIN(size, first);
     span_translate(c, op, linear, access, context, &span[0]);
-    if (c->watching && context == c->context)
-        debug_data_access(c, linear, size, access == MMU_WRITE);
+    if (c->watches_data && context == c->context)
+        debug_data_access(c, op, linear, size, access == MMU_WRITE);
     if (size <= first)
         return 1;
     span[1].size = size - first;
@@ -107,12 +108,13 @@ static unsigned operand_spans(struct vcpu *c, const struct uop *op, uint64_t lin
     return 2;
 }
 
-static uint64_t mmio_read(struct vcpu *c, uint64_t gpa, unsigned size)
+static uint64_t mmio_read(struct vcpu *c, const struct uop *op, uint64_t gpa, unsigned size)
 {
     unsigned before = meter_enter(c->meter, CAUSE_MMIO, c->x.reg[X86_RIP], gpa, size);
     uint64_t value;
 
     c->exits[CAUSE_MMIO]++;
+    debug_device_access(c, op);
     if ((gpa ^ c->apic_page) < MEM_PAGE_SIZE)
         value = c->port->apic_ops->mmio_read(c->port->apic, gpa & (MEM_PAGE_SIZE - 1), size);
     else
@@ -121,11 +123,13 @@ static uint64_t mmio_read(struct vcpu *c, uint64_t gpa, unsigned size)
     return value;
 }
 
-static void mmio_write(struct vcpu *c, uint64_t gpa, unsigned size, uint64_t value)
+static void mmio_write(struct vcpu *c, const struct uop *op, uint64_t gpa, unsigned size,
+                       uint64_t value)
 {
     unsigned before = meter_enter(c->meter, CAUSE_MMIO, c->x.reg[X86_RIP], gpa, size | TRACE_WRITE);
 
     c->exits[CAUSE_MMIO]++;
+    debug_device_access(c, op);
     if ((gpa ^ c->apic_page) < MEM_PAGE_SIZE) {
         c->port->apic_ops->mmio_write(c->port->apic, gpa & (MEM_PAGE_SIZE - 1), size, value);
         c->check_interrupt = true;
@@ -168,7 +172,7 @@ static void host_store(uint8_t *host, const uint8_t *buf, unsigned size)
     }
 }
 
-static void span_read(struct vcpu *c, const struct span *span, uint8_t *buf)
+static void span_read(struct vcpu *c, const struct uop *op, const struct span *span, uint8_t *buf)
 {
     if (span->host) {
         host_load(buf, span->host, span->size);
@@ -176,14 +180,15 @@ static void span_read(struct vcpu *c, const struct span *span, uint8_t *buf)
     }
     for (unsigned done = 0; done < span->size;) {
         unsigned width = mmio_width(span->gpa + done, span->size - done);
-        uint64_t value = mmio_read(c, span->gpa + done, width);
+        uint64_t value = mmio_read(c, op, span->gpa + done, width);
 
         memcpy(buf + done, &value, width);
         done += width;
     }
 }
 
-static void span_write(struct vcpu *c, const struct span *span, const uint8_t *buf)
+static void span_write(struct vcpu *c, const struct uop *op, const struct span *span,
+                       const uint8_t *buf)
 {
     if (span->host) {
         host_store(span->host, buf, span->size);
@@ -198,7 +203,7 @@ static void span_write(struct vcpu *c, const struct span *span, const uint8_t *b
         uint64_t value = 0;
 
         memcpy(&value, buf + done, width);
-        mmio_write(c, span->gpa + done, width, value);
+        mmio_write(c, op, span->gpa + done, width, value);
         done += width;
     }
 }
@@ -210,7 +215,7 @@ static void guest_read(struct vcpu *c, const struct uop *op, uint64_t linear, vo
     unsigned spans = operand_spans(c, op, linear, size, MMU_READ, context, span);
 
     for (unsigned i = 0, at = 0; i < spans; at += span[i++].size)
-        span_read(c, &span[i], (uint8_t *)buf + at);
+        span_read(c, op, &span[i], (uint8_t *)buf + at);
 }
 
 static void guest_write(struct vcpu *c, const struct uop *op, uint64_t linear, const void *buf,
@@ -220,7 +225,7 @@ static void guest_write(struct vcpu *c, const struct uop *op, uint64_t linear, c
     unsigned spans = operand_spans(c, op, linear, size, MMU_WRITE, context, span);
 
     for (unsigned i = 0, at = 0; i < spans; at += span[i++].size)
-        span_write(c, &span[i], (const uint8_t *)buf + at);
+        span_write(c, op, &span[i], (const uint8_t *)buf + at);
 }
 
 uint64_t load_slow(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size)
@@ -242,13 +247,13 @@ static enum mmu_context system_context(const struct vcpu *c)
     return c->x.cr4 & X86_CR4_SMAP ? MMU_SUPER : MMU_SUPER_AC;
 }
 
-/* Alignment is not checked, so only data breakpoints stand in the way of the software TLB. */
+/* Alignment is not checked, so the software TLB may serve the access. */
 static void *fast_system(const struct vcpu *c, enum mmu_access access, uint64_t linear,
                          unsigned size)
 {
     const struct mmu_entry *e = mmu_entry(c->mmu.table[system_context(c)], access, linear);
 
-    return mmu_hit(e, linear, size) && !c->watching ? (void *)(linear + e->addend) : NULL;
+    return mmu_hit(e, linear, size) ? (void *)(linear + e->addend) : NULL;
 }
 
 uint64_t load_system(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size)
@@ -291,7 +296,7 @@ bool interp_fill(struct vcpu *c, uint64_t linear, unsigned size, bool write)
     if (!is_canonical(linear) || (linear & (MEM_PAGE_SIZE - 1)) + size > MEM_PAGE_SIZE)
         return false;
     span_translate(c, NULL, linear, access, c->context, &span);
-    return span.in_place;
+    return span.cached;
 }
 
 /* Where an operand at LINEAR stands in the bounce buffer: with the same alignment. */
@@ -308,7 +313,7 @@ void *read_ptr_slow(struct vcpu *c, const struct uop *op, uint64_t linear, unsig
     if (spans == 1 && span[0].host)
         return span[0].host;
     for (unsigned i = 0, at = 0; i < spans; at += span[i++].size)
-        span_read(c, &span[i], bounce_at(c, linear) + at);
+        span_read(c, op, &span[i], bounce_at(c, linear) + at);
     return bounce_at(c, linear);
 }
 
@@ -321,7 +326,7 @@ void *write_ptr_slow(struct vcpu *c, const struct uop *op, uint64_t linear, unsi
     if (spans == 1 && span[0].in_place)
         return span[0].host;
     for (unsigned i = 0, at = 0; read && i < spans; at += span[i++].size)
-        span_read(c, &span[i], bounce_at(c, linear) + at);
+        span_read(c, op, &span[i], bounce_at(c, linear) + at);
     c->bounce_va = linear;
     c->bounce_size = size;
     return bounce_at(c, linear);
@@ -357,7 +362,7 @@ void *locked_ptr_slow(struct vcpu *c, const struct uop *op, uint64_t linear, uns
     vcpu_stop_others(c);
     spans = operand_spans(c, op, linear, size, MMU_WRITE, c->context, c->locked);
     for (unsigned i = 0, at = 0; i < spans; at += c->locked[i++].size)
-        span_read(c, &c->locked[i], c->bounce + at);
+        span_read(c, op, &c->locked[i], c->bounce + at);
     c->locked_spans = spans;
     return c->bounce;
 }
@@ -365,6 +370,6 @@ void *locked_ptr_slow(struct vcpu *c, const struct uop *op, uint64_t linear, uns
 void commit_locked_slow(struct vcpu *c)
 {
     for (unsigned i = 0, at = 0; i < c->locked_spans; at += c->locked[i++].size)
-        span_write(c, &c->locked[i], c->bounce + at);
+        span_write(c, NULL, &c->locked[i], c->bounce + at);
     vcpu_resume_others(c);
 }

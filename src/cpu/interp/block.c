@@ -554,15 +554,24 @@ struct block *block_next(struct vcpu *c)
 {
     struct block *to;
 
-    if (c->block && c->link < 2) {
+    if (c->block && c->link < 2 && !c->watches_code) {
         to = c->block->link[c->link];
         if (to && is_valid(to))
             return to;
     }
     to = block_find(c);
-    if (c->block && c->link < 2 && linkable(c, c->block, to)) /* drop_all changes both */
+    if (c->block && c->link < 2 && !c->watches_code &&
+        linkable(c, c->block, to)) /* drop_all changes both */
         c->block->link[c->link] = to;
     return to;
+}
+
+/* Has code at [LINEAR, LINEAR + SIZE) executed in steps if an instruction breakpoint stands in it.
+ */
+static void check_breakpoints(struct vcpu *c, uint64_t linear, unsigned size)
+{
+    if (unlikely(c->watches_code) && !c->stepping && debug_breaks(c, linear, size))
+        restart_as_step(c, NULL);
 }
 
 struct block *block_find(struct vcpu *c)
@@ -577,10 +586,14 @@ struct block *block_find(struct vcpu *c)
     if (likely(entry->linear == linear && entry->key == key && is_valid(b) &&
                within_limit(c, b, rip)))
         return b;
+    check_breakpoints(c, linear, 1); /* they come before what fetching raises */
     gpa = fetch_gpa(c, linear);
     b = find_by_gpa(c, rip, linear, gpa, mode);
     if (!b)
         return straddling_block(c, rip, linear, gpa);
+    check_breakpoints(c, linear, b->bytes);
+    if (debug_watches_code(c, linear))
+        return b;
     *entry = (struct jump_entry){linear, jump_key(c, mode), b}; /* fetching may have changed it */
     return b;
 }

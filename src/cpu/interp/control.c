@@ -228,12 +228,11 @@ const struct uop *op_mov_to_dr(struct vcpu *c, const struct uop *op)
     if (n >= 6 && value >> 32)
         raise_error(c, op, X86_GP, 0);
     if (n < 4)
-        c->x.dr[n] = value;
+        debug_set_address(c, n, value);
     else if (n == 6)
         c->x.dr6 = (value & 0xE00F) | DR6_INIT;
     else
-        c->x.dr7 = (value & 0xFFFF23FF) | DR7_INIT;
-    update_stepping(c);
+        debug_set_control(c, (value & 0xFFFF23FF) | DR7_INIT);
     return end_block(c, op);
 }
 

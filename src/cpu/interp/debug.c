@@ -39,6 +39,74 @@ bool debug_armed(const struct vcpu *c, unsigned types)
     return false;
 }
 
+static bool same_page(uint64_t a, uint64_t b)
+{
+    return (a ^ b) < MEM_PAGE_SIZE;
+}
+
+/* Whether a breakpoint of one of the TYPES is enabled in the page at LINEAR. */
+static bool watches(const struct vcpu *c, unsigned types, uint64_t linear)
+{
+    linear = ALIGN_DOWN(linear, MEM_PAGE_SIZE);
+    for (unsigned i = 0; i < 4; i++)
+        if (enabled(c, i) && (types >> type_of(c, i) & 1) &&
+            same_page(ALIGN_DOWN(c->x.dr[i], MEM_PAGE_SIZE), linear))
+            return true;
+    return false;
+}
+
+bool debug_watches_data(const struct vcpu *c, uint64_t linear)
+{
+    return c->watches_data && watches(c, 1u << TYPE_WRITE | 1u << TYPE_ACCESS, linear);
+}
+
+bool debug_watches_code(const struct vcpu *c, uint64_t linear)
+{
+    return c->watches_code && watches(c, 1u << TYPE_EXECUTE, linear);
+}
+
+bool debug_breaks(const struct vcpu *c, uint64_t linear, unsigned size)
+{
+    for (unsigned i = 0; i < 4; i++)
+        if (enabled(c, i) && type_of(c, i) == TYPE_EXECUTE && c->x.dr[i] - linear < size)
+            return true;
+    return false;
+}
+
+/* Has everybody forget the ways past the look at breakpoint I, if it is enabled. */
+static void close_ways(struct vcpu *c, unsigned i)
+{
+    if (!enabled(c, i))
+        return;
+    switch (type_of(c, i)) {
+    case TYPE_EXECUTE: block_flush_page(c, c->x.dr[i], false); break;
+    case TYPE_WRITE:
+    case TYPE_ACCESS: mmu_drop_page(&c->mmu, c->x.dr[i]); break;
+    default: break; /* port accesses all look */
+    }
+}
+
+void debug_set_address(struct vcpu *c, unsigned i, uint64_t address)
+{
+    if (c->x.dr[i] != address) {
+        c->x.dr[i] = address;
+        close_ways(c, i);
+    }
+    update_stepping(c);
+}
+
+void debug_set_control(struct vcpu *c, uint64_t dr7)
+{
+    uint64_t changed = c->x.dr7 ^ dr7;
+
+    c->x.dr7 = dr7;
+    for (unsigned i = 0; i < 4; i++)
+        if (changed & (3u << i * 2 | 15u << (16 + i * 4)))
+            close_ways(c, i);
+    update_stepping(c);
+}
+
+/* Notes the breakpoints of these TYPES that the access meets. */
 static void note(struct vcpu *c, unsigned types, uint64_t address, unsigned size)
 {
     for (unsigned i = 0; i < 4; i++) {
@@ -49,9 +117,25 @@ static void note(struct vcpu *c, unsigned types, uint64_t address, unsigned size
     }
 }
 
-void debug_data_access(struct vcpu *c, uint64_t linear, unsigned size, bool write)
+/* Whether OP can be executed again as a step, and is not one already. What has no uop is a part of
+ * an event or a task switch, after which the trap follows anyway. */
+static bool can_restart(const struct vcpu *c, const struct uop *op)
+{
+    return op && !c->stepping && c->delivering < 0;
+}
+
+void debug_data_access(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size,
+                       bool write)
 {
     note(c, 1u << TYPE_ACCESS | (write ? 1u << TYPE_WRITE : 0), linear, size);
+    if (c->trap_pending && can_restart(c, op))
+        restart_as_step(c, op);
+}
+
+void debug_device_access(struct vcpu *c, const struct uop *op)
+{
+    if ((c->x.dr7 & 0xFF) && can_restart(c, op))
+        restart_as_step(c, op);
 }
 
 void debug_port_access(struct vcpu *c, unsigned port, unsigned size)
@@ -97,8 +181,10 @@ void debug_after_instruction(struct vcpu *c, bool step)
         c->pending_dr6 |= DR6_BS;
         c->trap_pending = true;
     }
-    if (!c->trap_pending)
+    if (!c->trap_pending) {
+        c->pending_dr6 = 0; /* of breakpoints that are not enabled */
         return;
+    }
     c->x.activity = X86_RUNNING; /* it may have been HLT */
     deliver(c, &event);
 }

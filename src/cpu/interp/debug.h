@@ -14,8 +14,37 @@
 #define DR7_INIT 0x400u
 #define DR7_GD   (1u << 13)
 
-/* Notes the data breakpoints that an access meets; the trap comes after the instruction. */
-void debug_data_access(struct vcpu *c, uint64_t linear, unsigned size, bool write);
+/*
+ * Code runs as fast as ever while breakpoints are armed, but for what they can concern:
+ *
+ * - A page with a data breakpoint is in no software TLB of this vCPU, so that every access to it
+ *   comes down the slow path and is looked at. One that meets the breakpoint leaves its instruction
+ *   (restart_as_step), which is then executed by itself, with the trap behind it.
+ * - A page with an instruction breakpoint is in no table that leads to code by linear address, and
+ * no link between blocks is followed meanwhile, so that block_find looks at every block in the
+ * page. One with a breakpoint in it is executed in steps. Translated code of the page is not
+ * entered.
+ * - An instruction that accesses a port or a device is a step while anything is armed: it could not
+ *   be restarted after the access.
+ *
+ * Who changes the registers sees to it by debug_set_address and debug_set_control.
+ */
+void debug_set_address(struct vcpu *c, unsigned i, uint64_t address);
+void debug_set_control(struct vcpu *c, uint64_t dr7);
+/* Whether an enabled breakpoint on data, or on instructions, lies in the page at LINEAR. */
+bool debug_watches_data(const struct vcpu *c, uint64_t linear);
+bool debug_watches_code(const struct vcpu *c, uint64_t linear);
+
+/* Whether an enabled instruction breakpoint stands in the code at [LINEAR, LINEAR + SIZE). */
+bool debug_breaks(const struct vcpu *c, uint64_t linear, unsigned size);
+
+/* Notes the data breakpoints that an access by OP meets; the trap comes after the instruction.
+ * Raises restart_as_step if OP is not a step. */
+void debug_data_access(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size,
+                       bool write);
+/* OP is about to access a device. Raises restart_as_step if it must be a step for that. */
+void debug_device_access(struct vcpu *c, const struct uop *op);
+/* Notes the breakpoints that a port access meets. */
 void debug_port_access(struct vcpu *c, unsigned port, unsigned size);
 /* Raises #DB if an instruction breakpoint stands at LINEAR and RF is clear. */
 void debug_check_fetch(struct vcpu *c, uint64_t linear);

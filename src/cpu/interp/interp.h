@@ -134,7 +134,8 @@ struct span {
     uint8_t *host; /* NULL: not RAM */
     uint64_t gpa;
     unsigned size;
-    bool in_place; /* host may be used for longer than this access: it is in the software TLB */
+    bool in_place; /* host may be used for longer than this access */
+    bool cached;   /* it is in the software TLB */
 };
 
 struct vcpu {
@@ -144,7 +145,7 @@ struct vcpu {
      * 10, 12, 14, 15. */
     uint16_t cc;
     uint8_t mode;   /* MODE_*, of the code segment */
-    bool stepping;  /* one instruction at a time: TF, RF, breakpoints, an interrupt shadow */
+    bool stepping;  /* one instruction at a time: TF, RF, an interrupt shadow, a breakpoint */
     bool repeating; /* a repeated string instruction will go on */
     bool ss_shadow; /* the last instruction loaded SS: debug traps wait, too */
     bool no_step;   /* the instruction under way hands over to a handler: no single-step trap */
@@ -159,7 +160,8 @@ struct vcpu {
     uint8_t narrow[X86_SEGMENTS]; /* 1: not writable data of 4 GiB */
     enum mmu_context context;     /* of data accesses */
     bool check_alignment;         /* #AC is on: CR0.AM, RFLAGS.AC and CPL 3 */
-    bool watching;                /* a data breakpoint is armed */
+    bool watches_data;            /* a data breakpoint is armed */
+    bool watches_code;            /* an instruction breakpoint is armed */
     uint64_t apic_page;           /* of the xAPIC's registers, or UINT64_MAX */
     const struct mmu_table *tlb;  /* of the current context */
     struct block *block;
@@ -285,6 +287,14 @@ static inline unsigned iopl(const struct vcpu *c)
     return (c->x.rflags & X86_FLAG_IOPL) >> 12;
 }
 
+/* The linear address of X86_RIP, which may not be canonical. */
+static inline uint64_t code_address(const struct vcpu *c)
+{
+    uint64_t rip = c->x.reg[X86_RIP];
+
+    return in_64(c) ? rip : (uint32_t)(c->x.seg[X86_CS].base + rip);
+}
+
 /* The address of the instruction after OP (offset in CS). */
 static inline uint64_t next_rip(const struct vcpu *c, const struct uop *op)
 {
@@ -306,6 +316,10 @@ const struct uop *end_block(struct vcpu *c, const struct uop *op);
 _Noreturn void raise_fault(struct vcpu *c, const struct uop *op, int vector);
 _Noreturn void raise_error(struct vcpu *c, const struct uop *op, int vector, uint32_t error);
 _Noreturn void raise_page_fault(struct vcpu *c, const struct uop *op, uint64_t va, uint32_t error);
+
+/* Leaves OP, of which nothing has happened yet, as a fault does, and has it executed again as a
+ * single step: it concerns a breakpoint. */
+_Noreturn void restart_as_step(struct vcpu *c, const struct uop *op);
 
 static inline void require_cpl0(struct vcpu *c, const struct uop *op)
 {

@@ -34,8 +34,8 @@ uint64_t port_in(struct vcpu *c, const struct uop *op, unsigned port, unsigned s
     uint64_t value;
 
     c->exits[CAUSE_PORT]++;
-    if (unlikely(c->stepping))
-        debug_port_access(c, port, size);
+    debug_device_access(c, op);
+    debug_port_access(c, port, size);
     value = bus_read(c->bus, BUS_PORT, port, size);
     meter_leave(c->meter, before);
     return value;
@@ -46,8 +46,8 @@ void port_out(struct vcpu *c, const struct uop *op, unsigned port, unsigned size
     unsigned before = meter_enter(c->meter, CAUSE_PORT, rip_of(c, op), port, size | TRACE_WRITE);
 
     c->exits[CAUSE_PORT]++;
-    if (unlikely(c->stepping))
-        debug_port_access(c, port, size);
+    debug_device_access(c, op);
+    debug_port_access(c, port, size);
     bus_write(c->bus, BUS_PORT, port, size, value);
     meter_leave(c->meter, before);
 }

@@ -43,6 +43,14 @@ void raise_page_fault(struct vcpu *c, const struct uop *op, uint64_t va, uint32_
     leave(c, op, X86_PF, true, error);
 }
 
+/* Stands in for a vector in restart_as_step. */
+#define RESTART (-1)
+
+void restart_as_step(struct vcpu *c, const struct uop *op)
+{
+    leave(c, op, RESTART, false, 0);
+}
+
 /* --- Derived state ---------------------------------------------------------------------------- */
 
 static bool is_narrow(const struct x86_seg *s)
@@ -79,7 +87,7 @@ void update_context(struct vcpu *c)
     c->context = mmu_context(&c->x);
     c->check_alignment = (c->x.cr0 & X86_CR0_AM) && (c->x.rflags & X86_FLAG_AC) && cpl(c) == 3;
     /* The empty table sends every access down the slow path, where it is looked at. */
-    c->tlb = c->watching || c->check_alignment ? &c->mmu.empty : c->mmu.table[c->context];
+    c->tlb = c->check_alignment ? &c->mmu.empty : c->mmu.table[c->context];
 }
 
 void flush_translations(struct vcpu *c)
@@ -90,14 +98,10 @@ void flush_translations(struct vcpu *c)
 
 void update_stepping(struct vcpu *c)
 {
-    bool watching = debug_armed(c, 0xA); /* writes and accesses */
-
-    c->stepping = (c->x.rflags & (X86_FLAG_TF | X86_FLAG_RF)) || c->x.interrupt_shadow ||
-                  c->trap_pending || debug_armed(c, 0xF);
-    if (watching != c->watching) {
-        c->watching = watching;
-        update_context(c);
-    }
+    c->watches_data = debug_armed(c, 0xA); /* writes and accesses */
+    c->watches_code = debug_armed(c, 1);
+    c->stepping =
+        (c->x.rflags & (X86_FLAG_TF | X86_FLAG_RF)) || c->x.interrupt_shadow || c->trap_pending;
 }
 
 void flags_set(struct vcpu *c, uint64_t rflags)
@@ -135,6 +139,10 @@ static bool take_fault(struct vcpu *c)
     if (c->in_software) {
         c->in_software = false;
         c->x.reg[X86_RIP] = c->software_start;
+    }
+    if (event.vector == RESTART) {
+        c->stepping = true; /* until the next look at what asks for it, which is after the step */
+        return true;
     }
     if (c->delivering >= 0) {
         int combined = x86_vector_combine(c->delivering, event.vector);
@@ -341,9 +349,8 @@ static void step(struct vcpu *c)
         debug_after_instruction(c, false);
         return;
     }
-    if (!c->ss_shadow && debug_armed(c, 1))
-        debug_check_fetch(c, in_64(c) ? c->x.reg[X86_RIP]
-                                      : (uint32_t)(c->x.seg[X86_CS].base + c->x.reg[X86_RIP]));
+    if (!c->ss_shadow && c->watches_code)
+        debug_check_fetch(c, code_address(c));
     c->x.interrupt_shadow = c->ss_shadow = false;
     c->keep_rf = c->repeating = c->no_step = false;
     execute(c, block_find(c));

@@ -160,7 +160,7 @@ void task_switch(struct vcpu *c, const struct uop *op, struct descriptor *d,
         write_cr(c, NULL, 3, t.cr3);
     for (unsigned i = 0; i < 8; i++)
         set_reg(c, i * 8, l->size == 4 ? 4 : 2, t.gpr[i]);
-    c->x.dr7 &= ~(uint64_t)0x155; /* local breakpoints */
+    debug_set_control(c, c->x.dr7 & ~(uint64_t)0x155); /* no local breakpoints */
     flags_set(c, (t.flags & 0x3F7FD5) | X86_FLAG_ONE);
     /* Until the segments are loaded they cannot be used. */
     for (unsigned i = 0; i < X86_SEGMENTS; i++)
