@@ -221,6 +221,7 @@ struct bt_jump {
 #define BT_JUMP_WAYS   2u
 #define BT_JUMP_GRAIN  8u /* bytes of code that have a place in common */
 
+#define BT_STOPS       64
 #define BT_SITES       (BT_CODE_SIZE / 64)
 #define BT_ENTRY_BITS  19
 #define BT_ENTRY_SLOTS (1u << BT_ENTRY_BITS)
@@ -237,6 +238,8 @@ struct bt_cache {
     struct bt_entry *entries;     /* the first one is none */
     _Atomic uint32_t *entry_hash; /* which entry; 0: none */
     uint32_t entry_count;
+    uint64_t stop[BT_STOPS]; /* stops.c */
+    _Atomic unsigned stop_count;
     /* Made once: how to get in and the ways out. */
     void (*enter)(struct bt *bt, const void *code);
     uint32_t leave[BT_EXITS], first;
@@ -357,6 +360,11 @@ struct part *region_part(struct translation *t, int64_t offset);
 bool system_is_inlined(const struct translation *t, const struct x86_insn *insn);
 bool string_is_inlined(const struct translation *t, const struct x86_insn *insn);
 bool string_repeats(const struct x86_insn *insn);
+
+/* stops.c: whether no translation takes in the instruction at GPA; and sees to it. False: it cannot
+ * now, so that no code of the page must be entered. */
+bool bt_is_stop(const struct bt_cache *cache, uint64_t gpa);
+bool bt_stop_at(struct bt *bt, uint64_t gpa);
 
 /* code.c: emits the ways in and out; once, at the start of the code. */
 void bt_emit_common(struct bt_cache *cache);

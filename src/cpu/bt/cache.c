@@ -103,6 +103,7 @@ void bt_cache_clear(struct bt_cache *cache)
     cache->site_count = 0;
     memset(cache->entry_hash, 0, HASH_SIZE);
     cache->entry_count = 1;
+    atomic_store(&cache->stop_count, 0);
 }
 
 /* --- Entries ---------------------------------------------------------------------------------- */

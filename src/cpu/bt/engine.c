@@ -432,26 +432,46 @@ static const void *go(struct bt *bt, const void *code)
     }
 }
 
+/* Whether translated code of the page at X86_RIP, which is at GPA, may be entered: it stops in
+ * front of the page's breakpoints. */
+static bool may_enter(struct bt *bt, uint64_t gpa)
+{
+    struct vcpu *c = &bt->c;
+    uint64_t linear = code_address(c), page = ALIGN_DOWN(gpa, MEM_PAGE_SIZE);
+
+    if (likely(!debug_watches_code(c, linear)))
+        return true;
+    if (gpa >> MEM_PAGE_SHIFT >= c->engine->code_pages)
+        return false;
+    for (unsigned i = 0; i < ARRAY_SIZE(c->x.dr); i++)
+        if (debug_watches_code_by(c, i, linear) &&
+            !bt_stop_at(bt, page + c->x.dr[i] % MEM_PAGE_SIZE))
+            return false;
+    return true;
+}
+
 /* The code at X86_RIP, or NULL when the interpreter has executed something instead. */
 static const void *find_code(struct bt *bt)
 {
     struct vcpu *c = &bt->c;
     uint64_t rip = c->x.reg[X86_RIP];
     const void *code;
-    bool narrow = bt->narrow, watched;
+    bool narrow = bt->narrow;
 
     c->exits[CAUSE_LOOKUP]++;
     set_space(bt);
     /* A link goes past the check of the code's age, so it must not be to what the table knows. */
     code = bt->link_site || narrow ? NULL : bt_jump_find(bt, rip);
     if (!code) {
-        watched = debug_watches_code(c, code_address(c));
-        code = watched ? NULL : translated(bt, interp_code_gpa(c));
+        uint64_t gpa = interp_code_gpa(c);
+        bool enter = may_enter(bt, gpa);
+
+        code = enter ? translated(bt, gpa) : NULL;
         if (!code) {
             struct block *b = block_next(c);
             uint64_t drops = bt->drops;
 
-            code = watched ? NULL : translate(bt, b);
+            code = enter ? translate(bt, b) : NULL;
             if (!code) {
                 bt->link_site = 0;
                 bt->narrow = false;

@@ -122,7 +122,7 @@ static bool take(struct translation *t, unsigned offset)
     struct flow *flow = &t->flow[t->count];
     int length;
 
-    if (t->count == t->cache->switches.region_max)
+    if (t->count == t->cache->switches.region_max || bt_is_stop(t->cache, gpa_of(t, offset)))
         return false;
     length = x86_decode_for(features(t), code_size(t), false, t->page + offset,
                             MEM_PAGE_SIZE - offset, insn);

@@ -45,6 +45,8 @@ uint64_t interp_code_gpa(struct vcpu *c);
 unsigned interp_rewrites(const struct code_page *page);
 /* Where code at LINEAR is, if the software TLB knows. */
 bool interp_code_peek(const struct vcpu *c, uint64_t linear, uint64_t *gpa);
+/* Has everybody translate and decode the code of the page at GPA anew. */
+void interp_discard_code(struct vcpu *c, uint64_t gpa);
 /* Whether the code at GPA has been executed here in the present mode, and has not changed since. */
 bool interp_has_run(const struct vcpu *c, uint64_t gpa);
 /* From now on writes to [GPA, GPA + SIZE), which lies in one page of RAM, move the page's

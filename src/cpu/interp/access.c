@@ -293,7 +293,8 @@ bool interp_fill(struct vcpu *c, uint64_t linear, unsigned size, bool write)
     enum mmu_access access = write ? MMU_WRITE : MMU_READ;
     struct span span;
 
-    if (!is_canonical(linear) || (linear & (MEM_PAGE_SIZE - 1)) + size > MEM_PAGE_SIZE)
+    if (!is_canonical(linear) || (linear & (MEM_PAGE_SIZE - 1)) + size > MEM_PAGE_SIZE ||
+        debug_watches_data(c, linear))
         return false;
     span_translate(c, NULL, linear, access, c->context, &span);
     return span.cached;

@@ -260,6 +260,11 @@ void interp_watch_code(struct vcpu *c, uint64_t gpa, uint64_t size)
     mark_code(c, gpa >> MEM_PAGE_SHIFT, line_mask(gpa & (MEM_PAGE_SIZE - 1), size));
 }
 
+void interp_discard_code(struct vcpu *c, uint64_t gpa)
+{
+    atomic_fetch_add(&c->engine->code[gpa >> MEM_PAGE_SHIFT].generation, 1);
+}
+
 /* --- Fetching and decoding -------------------------------------------------------------------- */
 
 /* The linear address of offset RIP in CS; canonical or below 4 GiB. */

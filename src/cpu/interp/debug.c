@@ -60,6 +60,12 @@ bool debug_watches_data(const struct vcpu *c, uint64_t linear)
     return c->watches_data && watches(c, 1u << TYPE_WRITE | 1u << TYPE_ACCESS, linear);
 }
 
+bool debug_watches_code_by(const struct vcpu *c, unsigned i, uint64_t linear)
+{
+    return enabled(c, i) && type_of(c, i) == TYPE_EXECUTE &&
+           same_page(ALIGN_DOWN(c->x.dr[i], MEM_PAGE_SIZE), ALIGN_DOWN(linear, MEM_PAGE_SIZE));
+}
+
 bool debug_watches_code(const struct vcpu *c, uint64_t linear)
 {
     return c->watches_code && watches(c, 1u << TYPE_EXECUTE, linear);

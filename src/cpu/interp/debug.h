@@ -20,10 +20,9 @@
  * - A page with a data breakpoint is in no software TLB of this vCPU, so that every access to it
  *   comes down the slow path and is looked at. One that meets the breakpoint leaves its instruction
  *   (restart_as_step), which is then executed by itself, with the trap behind it.
- * - A page with an instruction breakpoint is in no table that leads to code by linear address, and
- * no link between blocks is followed meanwhile, so that block_find looks at every block in the
- * page. One with a breakpoint in it is executed in steps. Translated code of the page is not
- * entered.
+ * - A page with an instruction breakpoint is in no jump cache of the interpreter, and no link
+ * between blocks is followed meanwhile, so that block_find looks at every block in the page. One
+ * with a breakpoint in it is executed in steps. The translator stops in front of it (bt/stops.c).
  * - An instruction that accesses a port or a device is a step while anything is armed: it could not
  *   be restarted after the access.
  *
@@ -34,6 +33,8 @@ void debug_set_control(struct vcpu *c, uint64_t dr7);
 /* Whether an enabled breakpoint on data, or on instructions, lies in the page at LINEAR. */
 bool debug_watches_data(const struct vcpu *c, uint64_t linear);
 bool debug_watches_code(const struct vcpu *c, uint64_t linear);
+/* Whether that of register I does. */
+bool debug_watches_code_by(const struct vcpu *c, unsigned i, uint64_t linear);
 
 /* Whether an enabled instruction breakpoint stands in the code at [LINEAR, LINEAR + SIZE). */
 bool debug_breaks(const struct vcpu *c, uint64_t linear, unsigned size);

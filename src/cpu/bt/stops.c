@@ -1,0 +1,41 @@
+/*
+ * Stops: guest physical addresses that translated code does not go past, because an instruction
+ * breakpoint of some vCPU stands there (SDM volume 3, 18.2). No instruction at a stop is
+ * translated: a region ends in front of it, and the interpreter, which looks for breakpoints,
+ * executes it. So the rest of the page runs translated, on the vCPU that debugs as on the others.
+ *
+ * A stop stays when its breakpoint goes, as kernels arm breakpoints again and again. All go with
+ * the translations.
+ */
+#include "cpu/bt/bt.h"
+
+bool bt_is_stop(const struct bt_cache *cache, uint64_t gpa)
+{
+    unsigned count = atomic_load_explicit(&cache->stop_count, memory_order_acquire);
+
+    for (unsigned i = 0; i < count; i++)
+        if (cache->stop[i] == gpa)
+            return true;
+    return false;
+}
+
+bool bt_stop_at(struct bt *bt, uint64_t gpa)
+{
+    struct bt_cache *cache = bt->cache;
+    unsigned count;
+
+    if (bt_is_stop(cache, gpa))
+        return true;
+    if (!bt_cache_try(cache))
+        return false;
+    count = atomic_load(&cache->stop_count);
+    if (count == BT_STOPS) {
+        bt->full = true;
+    } else {
+        cache->stop[count] = gpa;
+        atomic_store_explicit(&cache->stop_count, count + 1, memory_order_release);
+        interp_discard_code(&bt->c, gpa); /* what has been translated goes past it */
+    }
+    bt_cache_release(cache);
+    return count < BT_STOPS;
+}
