@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 
 NINJA = test -f $(BUILD)/build.ninja || meson setup $(BUILD) && ninja -C $(BUILD)
 
-.PHONY: all run guest test lockstep soak selftests bpf bench lint install clean
+.PHONY: all run guest test lockstep soak soak-race selftests bpf bench lint install clean
 
 all:
 	@scripts/setup build
@@ -39,6 +39,11 @@ soak:
 	@bench/make-image stress
 	@guests/make kernel 6.1 6.12 686-pae initrd-i386
 	@tests/guest/soak.py $(BUILD)/doppel $(MINUTES)
+
+soak-race:
+	@scripts/setup build test
+	@$(NINJA) tests/fuzz/fuzz-race tests/fuzz/fuzz-race-bt
+	@scripts/soak-race $(BUILD) $(MINUTES)
 
 selftests:
 	@scripts/setup build guest test
