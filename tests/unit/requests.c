@@ -232,9 +232,11 @@ static bool run_beside(struct x86_cpu *cpu, void (*deed)(void))
 
 #define OPERAND (CODE + 0x800) /* in the page of the code */
 
+/* So often that the page is no longer held to be one of code (block.c: REWRITES_KEPT). */
 static void rewrite_code(void)
 {
-    mem_write(rig->machine.mem, CODE, (uint8_t[]){0xF0}, 1);
+    for (unsigned i = 0; i < 32; i++)
+        mem_write(rig->machine.mem, CODE, (uint8_t[]){0xF0}, 1);
 }
 
 static void map_operand(uint64_t gpa, uint64_t flags)
