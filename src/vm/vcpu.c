@@ -53,14 +53,33 @@ static void sleep_until(struct vm_cpu *cpu, uint32_t requests)
     atomic_store(&cpu->sleeping, false);
 }
 
+/* How long a halted vCPU's thread looks for a request before it sleeps: about as long as it takes
+ * the host to wake a thread on another processor. */
+#define POLL_NS 50000
+
+/* Returns when a request has come, or POLL_NS after START. */
+static void poll(struct vm_cpu *cpu, uint64_t start)
+{
+    do
+        for (unsigned i = 0; i < 20; i++) {
+            if (atomic_load(&cpu->port.requests))
+                return;
+            __builtin_ia32_pause();
+        }
+    while (now_ns() - start < POLL_NS);
+}
+
 /* Until something happens to a vCPU that has halted. */
 static void halt(struct vm_cpu *cpu)
 {
     const struct tracer *tracer = cpu->vm->machine.tracer;
     uint64_t start = now_ns(), spent;
 
+    if (cpu->polls)
+        poll(cpu, start);
     sleep_until(cpu, UINT32_MAX);
     spent = now_ns() - start;
+    cpu->polls = cpu->vm->cpus > 1 && spent < POLL_NS;
     cpu->halted_ns += spent;
     if (trace_on(tracer))
         tracer->event(tracer->opaque, &(struct trace_event){.kind = TRACE_MONITOR,

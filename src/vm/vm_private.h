@@ -22,6 +22,7 @@ struct vm_cpu {
     /* How the thread waits in HLT. */
     _Atomic bool sleeping;
     uint64_t halted_ns; /* all that it has waited */
+    bool polls;         /* the last wait was short, so the next one begins without sleep */
 };
 
 struct vm {
