@@ -352,6 +352,12 @@ void timer_arm(struct timer *timer, uint64_t deadline_ns)
     pthread_mutex_lock(&clock->lock);
     heap_remove(clock, timer);
     if (deadline_ns != NEVER) {
+        if (clock->firing == timer) {
+            uint64_t now = clock_now(clock);
+
+            if (deadline_ns <= now)
+                deadline_ns = now + CLOCK_RETRY_NS;
+        }
         timer->deadline = deadline_ns;
         clock->heap[clock->armed++] = timer;
         heap_settle(clock, clock->armed - 1);

@@ -23,6 +23,11 @@ struct timer;
 struct clock *clock_create(struct loop *loop, struct bus *bus, struct error *err);
 void clock_destroy(struct clock *clock);
 
+/* The shortest period at which a device has a periodic timer of the guest's call it. A guest may
+ * program less, but cannot make the host do nothing else; it then gets one interrupt for several
+ * periods. KVM has the same limit (its parameter min_timer_period_us). */
+#define CLOCK_SHORTEST_PERIOD_NS 200000
+
 uint64_t clock_now(const struct clock *clock); /* guest ns */
 /* No timer fires until clock_resume, but for one whose callback has the board lock already. */
 void clock_pause(struct clock *clock);
@@ -45,7 +50,10 @@ typedef void timer_cb(void *opaque);
 
 /* A one-shot timer, disarmed. Arming and disarming work from any thread, with or without locks
  * held. A callback that was under way when its timer was disarmed or re-armed without the board
- * lock may still come once: it must look at its device's state and not trust being called. */
+ * lock may still come once: it must look at its device's state and not trust being called. A timer
+ * that is armed, while its callback runs, for a moment that has passed fires CLOCK_RETRY_NS later:
+ * no state of a device makes the loop call it without end. */
+#define CLOCK_RETRY_NS 100000
 struct timer *timer_create_on(struct clock *clock, timer_cb *cb, void *opaque);
 void timer_free(struct timer *timer); /* board lock not held; no callback after it returns */
 void timer_arm(struct timer *timer, uint64_t deadline_ns);

@@ -105,6 +105,11 @@ static void accept_vector(struct lapic *apic, uint8_t vector, bool level)
         clear_bit(&apic->tmr, vector);
 }
 
+bool lapic_requested(const struct lapic *apic, uint8_t vector)
+{
+    return test_bit(&apic->irr, vector);
+}
+
 /* INIT: all but the APIC's ID, its mode and the levels of its pins (11.4.7.3). */
 void lapic_clear(struct lapic *apic)
 {
@@ -247,6 +252,7 @@ int lapic_acknowledge(void *opaque)
     else if (vector != PENDING_NONE) {
         clear_bit(&apic->irr, (unsigned)vector);
         set_bit(&apic->isr, (unsigned)vector);
+        lapic_timer_accepted(apic, (uint8_t)vector);
     }
     lapic_leave(apic);
     if (vector != PENDING_EXTINT)

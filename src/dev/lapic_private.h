@@ -125,6 +125,7 @@ void lapic_raise_lvt(struct lapic *apic, enum lvt entry);
 void lapic_level_lint(struct lapic *apic, unsigned n);
 void lapic_log_error(struct lapic *apic, uint8_t bit);
 void lapic_eoi(struct lapic *apic);
+bool lapic_requested(const struct lapic *apic, uint8_t vector); /* its bit in the IRR */
 unsigned lapic_priority(const struct lapic *apic);
 uint32_t lapic_logical_id(const struct lapic *apic);
 
@@ -136,6 +137,7 @@ static inline bool lapic_is_x2apic(const struct lapic *apic)
 /* lapic_timer.c */
 void lapic_timer_expired(void *apic); /* the host timer's callback */
 void lapic_timer_arm(struct lapic *apic);
+void lapic_timer_accepted(struct lapic *apic, uint8_t vector);
 void lapic_timer_set_initial(struct lapic *apic, uint32_t value);
 void lapic_timer_set_divide(struct lapic *apic, uint8_t value);
 void lapic_timer_set_lvt(struct lapic *apic, uint32_t value);

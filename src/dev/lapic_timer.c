@@ -11,10 +11,6 @@
 
 _Static_assert(X86_APIC_TIMER_HZ == 1000000000, "a tick is a guest nanosecond");
 
-/* The shortest time between two calls for a periodic timer. A guest may ask for less, but cannot
- * make the host do nothing else. */
-#define SHORTEST_WAIT_NS 20000
-
 static bool deadline_mode(const struct lapic *apic)
 {
     return (apic->lvt[LVT_TIMER] & LVT_TIMER_MODE) == LVT_TIMER_DEADLINE;
@@ -37,8 +33,14 @@ static uint64_t period_ns(const struct lapic *apic)
     return (uint64_t)apic->timer_initial * divisor(apic);
 }
 
+/* Whether the timer's interrupt waits in the IRR, where the next one would make no difference. */
+static bool interrupt_waits(const struct lapic *apic)
+{
+    return lapic_requested(apic, apic->lvt[LVT_TIMER] & LVT_VECTOR);
+}
+
 /* Arms the host timer for what comes next. A masked timer needs none: what its counter shows does
- * not depend on it. */
+ * not depend on it. Nor does a periodic one whose interrupt waits: lapic_timer_accepted goes on. */
 void lapic_timer_arm(struct lapic *apic)
 {
     uint64_t when = UINT64_MAX;
@@ -47,11 +49,24 @@ void lapic_timer_arm(struct lapic *apic)
             when = clock_tsc_to_ns(apic->set->clock, apic->timer_tsc);
     } else if (apic->timer_running && !(apic->lvt[LVT_TIMER] & LVT_MASKED)) {
         uint64_t step = period_ns(apic);
-        if (periodic(apic) && step < SHORTEST_WAIT_NS)
-            step *= (SHORTEST_WAIT_NS + step - 1) / step;
-        when = apic->timer_start + step;
+        if (periodic(apic) && step < CLOCK_SHORTEST_PERIOD_NS)
+            step *= (CLOCK_SHORTEST_PERIOD_NS + step - 1) / step;
+        if (!periodic(apic) || !interrupt_waits(apic))
+            when = apic->timer_start + step;
     }
     timer_arm(apic->timer, when);
+}
+
+/* Moves the start of the running period to the last one that has ended. Returns false if none
+ * has. */
+static bool end_periods(struct lapic *apic)
+{
+    uint64_t period = period_ns(apic);
+    uint64_t passed = clock_now(apic->set->clock) - apic->timer_start;
+    if (passed < period)
+        return false;
+    apic->timer_start += passed / period * period;
+    return true;
 }
 
 /* What is due by now happens. */
@@ -62,15 +77,20 @@ static void catch_up(struct lapic *apic)
             apic->timer_tsc = 0;
             lapic_raise_lvt(apic, LVT_TIMER);
         }
-    } else if (apic->timer_running) {
-        uint64_t period = period_ns(apic);
-        uint64_t passed = clock_now(apic->set->clock) - apic->timer_start;
-        if (passed < period)
-            return;
+    } else if (apic->timer_running && end_periods(apic)) {
         apic->timer_running = periodic(apic);
-        apic->timer_start += passed / period * period;
         lapic_raise_lvt(apic, LVT_TIMER);
     }
+}
+
+/* The vCPU has taken interrupt VECTOR. Those of a periodic timer that were due while one waited are
+ * lost, as they are where an IRR bit is set twice. */
+void lapic_timer_accepted(struct lapic *apic, uint8_t vector)
+{
+    if (vector != (apic->lvt[LVT_TIMER] & LVT_VECTOR) || !apic->timer_running || !periodic(apic))
+        return;
+    end_periods(apic);
+    lapic_timer_arm(apic);
 }
 
 void lapic_timer_expired(void *opaque)

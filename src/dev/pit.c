@@ -18,9 +18,8 @@
 
 #define NS_PER_S 1000000000u
 
-/* The shortest time between two calls for counter 0, in ticks (20 us). A guest may program less,
- * but cannot make the host do nothing else. */
-#define SHORTEST_WAIT 24
+/* The shortest time between two calls for counter 0, in ticks. */
+#define SHORTEST_WAIT ((unsigned)(CLOCK_SHORTEST_PERIOD_NS * (uint64_t)PIT_HZ / NS_PER_S))
 
 /* Memory refresh takes one request every 18 ticks; port 61h shows it as a toggling bit. */
 #define REFRESH_TICKS 18

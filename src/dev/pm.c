@@ -13,9 +13,9 @@
 #define PM1_TIMER        (1u << 0)
 #define PM1_GLOBAL       (1u << 5)
 #define PM1_POWER_BUTTON (1u << 8)
-#define PM1_RTC          (1u << 10) /* can be enabled, but there is no sleep to wake from */
+#define PM1_RTC          (1u << 10) /* the RTC's alarm */
 #define PM1_WAKE         (1u << 15) /* status only */
-#define PM1_STATUS_BITS  (PM1_TIMER | PM1_GLOBAL | PM1_POWER_BUTTON | PM1_WAKE)
+#define PM1_STATUS_BITS  (PM1_TIMER | PM1_GLOBAL | PM1_POWER_BUTTON | PM1_RTC | PM1_WAKE)
 #define PM1_ENABLE_BITS  (PM1_TIMER | PM1_GLOBAL | PM1_POWER_BUTTON | PM1_RTC)
 
 /* PM1 control (4.8.4.2). */
@@ -161,6 +161,12 @@ static const struct bus_ops gpe0_ports = {.read = gpe0_read, .write = gpe0_write
 void pm_power_button(struct pm *p)
 {
     p->pm1_status |= PM1_POWER_BUTTON;
+    update(p);
+}
+
+void pm_rtc_alarm(struct pm *p)
+{
+    p->pm1_status |= PM1_RTC;
     update(p);
 }
 

@@ -31,6 +31,7 @@ struct dev *pm_dev(struct pm *pm);
 
 /* Board lock held. */
 void pm_power_button(struct pm *pm);
+void pm_rtc_alarm(struct pm *pm);
 void pm_gpe(struct pm *pm, unsigned n); /* general-purpose event N (0..15) happens */
 
 #endif

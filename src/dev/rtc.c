@@ -27,7 +27,7 @@ enum {
     REG_B = 0x0B,
     REG_C = 0x0C,
     REG_D = 0x0D,
-    REG_CENTURY = 0x32, /* where the FADT says it is */
+    REG_CENTURY = RTC_CENTURY_REGISTER,
     CMOS_SIZE = 0x80,
 };
 
@@ -51,20 +51,24 @@ enum {
 #define HOUR_PM         0x80
 #define ALARM_DONT_CARE 0xC0
 
-#define NS_PER_S     INT64_C(1000000000)
-#define CRYSTAL_HZ   32768
-#define TIME_MAX     (INT64_MAX / 2) /* in the year 2116 */
-#define UIP_WINDOW   2228000         /* ns: 244 µs of warning and 1984 µs of update */
-#define SECONDS_DAY  86400
+#define NS_PER_S    INT64_C(1000000000)
+#define CRYSTAL_HZ  32768
+#define TIME_MAX    (INT64_MAX / 2) /* the latest that can be set, in the year 2116 */
+#define UIP_WINDOW  2228000         /* ns: 244 µs of warning and 1984 µs of update */
+#define SECONDS_DAY 86400
+/* Here, in the year 2262, time stands still. The next alarm is less than two days after any time.
+ */
+#define TIME_END     (INT64_MAX - 2 * SECONDS_DAY * NS_PER_S)
+#define NEVER        INT64_MAX
 #define DIVIDER_HALF (NS_PER_S / 2) /* the first update comes half a second after divider reset */
 
 struct rtc {
     struct dev dev;
     struct bus *bus;
     struct clock *clock;
-    struct irq_line irq;
+    struct irq_line irq, alarm;
     struct timer *timer;
-    bool line;
+    bool line, alarm_line; /* the levels of both */
 
     uint8_t index;
     uint8_t cmos[CMOS_SIZE]; /* calendar registers: as of when they stood still */
@@ -135,11 +139,25 @@ static unsigned decode_hour(const struct rtc *r, uint8_t value)
 
 /* ---- Time ---- */
 
+/* What the offset makes of guest time. Only a damaged snapshot brings it out of rtc_now's range. */
+static int64_t unlimited_time(const struct rtc *r, uint64_t guest_ns)
+{
+    return (int64_t)(clock_epoch_ns(r->clock) + guest_ns + (uint64_t)r->offset);
+}
+
 static int64_t rtc_now(const struct rtc *r)
 {
-    int64_t t = (int64_t)(clock_epoch_ns(r->clock) + clock_now(r->clock) + (uint64_t)r->offset);
+    return MIN(MAX(unlimited_time(r, clock_now(r->clock)), 0), TIME_END);
+}
 
-    return MIN(MAX(t, 0), TIME_MAX);
+/* The guest time at which the clock will show T; UINT64_MAX for never. */
+static uint64_t guest_ns_of(const struct rtc *r, int64_t t)
+{
+    uint64_t guest_now = clock_now(r->clock);
+    int64_t now = unlimited_time(r, guest_now);
+    uint64_t ahead = t > now ? (uint64_t)t - (uint64_t)now : 0;
+
+    return ahead > UINT64_MAX - guest_now ? UINT64_MAX : guest_now + ahead;
 }
 
 static bool divider_runs(const struct rtc *r)
@@ -211,44 +229,66 @@ static int64_t ns_of_cycles(int64_t cycles)
     return cycles / CRYSTAL_HZ * NS_PER_S + (rest + CRYSTAL_HZ - 1) / CRYSTAL_HZ;
 }
 
+static int64_t unless_time_ends(int64_t t)
+{
+    return t <= TIME_END ? t : NEVER;
+}
+
 static int64_t next_periodic(const struct rtc *r, int64_t after)
 {
     int64_t cycles = periodic_cycles(r);
 
-    return cycles ? ns_of_cycles((cycles_of(after) / cycles + 1) * cycles) : INT64_MAX;
+    return cycles ? unless_time_ends(ns_of_cycles((cycles_of(after) / cycles + 1) * cycles))
+                  : NEVER;
 }
 
 static int64_t next_update(const struct rtc *r, int64_t after)
 {
-    return calendar_runs(r) ? (after / NS_PER_S + 1) * NS_PER_S : INT64_MAX;
+    return calendar_runs(r) ? unless_time_ends((after / NS_PER_S + 1) * NS_PER_S) : NEVER;
 }
 
-static bool alarm_matches(const struct rtc *r, unsigned reg, unsigned value)
+/* The first second from T on at which every alarm register matches; NEVER if one holds a value that
+ * no time has. Going from hours to seconds, T moves to where the register matches. A move may carry
+ * into the registers before it, so all are looked at again. That happens a few times at most: a
+ * move forward to the next hour or minute starts that from 0. */
+static int64_t matching_second(const struct rtc *r, int64_t t)
 {
-    uint8_t alarm = r->cmos[reg];
+    static const struct {
+        uint8_t reg;
+        int64_t unit, count;
+    } fields[] = {
+        {REG_HOURS_ALARM, 3600, 24}, {REG_MINUTES_ALARM, 60, 60}, {REG_SECONDS_ALARM, 1, 60}};
 
-    if ((alarm & ALARM_DONT_CARE) == ALARM_DONT_CARE)
-        return true;
-    return value == (reg == REG_HOURS_ALARM ? decode_hour(r, alarm) : decode(r, alarm));
+    for (unsigned i = 0; i < ARRAY_SIZE(fields);) {
+        int64_t unit = fields[i].unit, count = fields[i].count, distance;
+        uint8_t alarm = r->cmos[fields[i].reg];
+
+        if ((alarm & ALARM_DONT_CARE) == ALARM_DONT_CARE) {
+            i++;
+            continue;
+        }
+        distance = unit == 3600 ? decode_hour(r, alarm) : decode(r, alarm);
+        if (distance >= count)
+            return NEVER;
+        distance = (distance - t / unit % count + count) % count;
+        if (distance == 0) {
+            i++;
+            continue;
+        }
+        t = (t / unit + distance) * unit;
+        i = 0;
+    }
+    return t;
 }
 
 static int64_t next_alarm(const struct rtc *r, int64_t after)
 {
-    int64_t t = after / NS_PER_S + 1, end = t + SECONDS_DAY;
+    int64_t second;
 
     if (!calendar_runs(r))
-        return INT64_MAX;
-    while (t < end) {
-        if (!alarm_matches(r, REG_HOURS_ALARM, (unsigned)(t / 3600 % 24)))
-            t = (t / 3600 + 1) * 3600;
-        else if (!alarm_matches(r, REG_MINUTES_ALARM, (unsigned)(t / 60 % 60)))
-            t = (t / 60 + 1) * 60;
-        else if (!alarm_matches(r, REG_SECONDS_ALARM, (unsigned)(t % 60)))
-            t++;
-        else
-            return t * NS_PER_S;
-    }
-    return INT64_MAX;
+        return NEVER;
+    second = matching_second(r, after / NS_PER_S + 1);
+    return second == NEVER ? NEVER : unless_time_ends(second * NS_PER_S);
 }
 
 static void collect_events(struct rtc *r)
@@ -264,35 +304,48 @@ static void collect_events(struct rtc *r)
     r->seen = MAX(r->seen, now);
 }
 
-/* Sets the line to what the flags ask for and the timer towards the next interrupt. */
-static void update(struct rtc *r)
+/* The next event that changes a line. The interrupt line stays up until register C is read, so
+ * while it is up only the alarm's own line can change. */
+static int64_t next_change(const struct rtc *r)
 {
     uint8_t enabled = r->cmos[REG_B] & B_INTERRUPT;
-    bool level;
-    int64_t next = INT64_MAX;
+    int64_t next = NEVER;
 
-    collect_events(r);
-    level = enabled & r->cmos[REG_C];
-    r->cmos[REG_C] = (r->cmos[REG_C] & ~C_IRQ) | (level ? C_IRQ : 0);
-    if (level != r->line) {
-        r->line = level;
-        irq_set(&r->irq, level);
-    }
-    if (level) {
-        /* The line stays up until register C is read; nothing more can happen before. */
-        timer_disarm(r->timer);
-        return;
-    }
+    if ((enabled & C_ALARM) && !r->alarm_line)
+        next = next_alarm(r, r->seen);
+    if (r->line)
+        return next;
     if (enabled & C_PERIODIC)
         next = MIN(next, next_periodic(r, r->seen));
     if (enabled & C_UPDATE)
         next = MIN(next, next_update(r, r->seen));
-    if (enabled & C_ALARM)
-        next = MIN(next, next_alarm(r, r->seen));
-    if (next == INT64_MAX)
+    return next;
+}
+
+static void set_line(const struct irq_line *line, bool *now, bool level)
+{
+    if (level == *now)
+        return;
+    *now = level;
+    irq_set(line, level);
+}
+
+/* Sets the lines to what the flags ask for and the timer towards the next change of one. */
+static void update(struct rtc *r)
+{
+    uint8_t raised;
+    int64_t next;
+
+    collect_events(r);
+    raised = r->cmos[REG_B] & r->cmos[REG_C] & B_INTERRUPT;
+    r->cmos[REG_C] = (r->cmos[REG_C] & ~C_IRQ) | (raised ? C_IRQ : 0);
+    set_line(&r->irq, &r->line, raised);
+    set_line(&r->alarm, &r->alarm_line, raised & C_ALARM);
+    next = next_change(r);
+    if (next == NEVER)
         timer_disarm(r->timer);
     else
-        timer_arm(r->timer, clock_now(r->clock) + (uint64_t)(next - rtc_now(r)));
+        timer_arm(r->timer, guest_ns_of(r, next));
 }
 
 static void timer_fired(void *opaque)
@@ -439,7 +492,7 @@ static void rtc_state(struct dev *dev, struct state *s)
     state_field(s, r->offset);
     state_field(s, r->seen);
     r->index %= CMOS_SIZE;
-    r->seen = MIN(MAX(r->seen, 0), TIME_MAX);
+    r->seen = MIN(MAX(r->seen, 0), TIME_END);
     if (!state_saving(s))
         update(r);
 }
@@ -456,8 +509,9 @@ static void rtc_free(struct dev *dev)
 static const struct dev_ops rtc_ops = {
     .name = "rtc", .reset = rtc_reset, .state = rtc_state, .free = rtc_free};
 
-struct dev *rtc_create(struct bus *bus, struct clock *clock, struct irq_line irq, uint64_t low_ram,
-                       uint64_t high_ram, struct error *err)
+struct dev *rtc_create(struct bus *bus, struct clock *clock, struct irq_line irq,
+                       struct irq_line alarm, uint64_t low_ram, uint64_t high_ram,
+                       struct error *err)
 {
     struct rtc *r = calloc(1, sizeof(*r));
 
@@ -470,6 +524,7 @@ struct dev *rtc_create(struct bus *bus, struct clock *clock, struct irq_line irq
     r->bus = bus;
     r->clock = clock;
     r->irq = irq;
+    r->alarm = alarm;
     fill_cmos(r, low_ram, high_ram);
     r->seen = rtc_now(r);
     if (bus_claim(bus, BUS_PORT, 0x70, 2, "rtc", &rtc_ports, r, err) < 0) {

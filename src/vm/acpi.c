@@ -8,6 +8,7 @@
 #include "dev/ioapic.h"
 #include "dev/pci_host.h"
 #include "dev/pm.h"
+#include "dev/rtc.h"
 #include "vm/acpi_aml.h"
 #include "vm/board.h"
 #include "vm/boot/boot.h"
@@ -21,8 +22,6 @@
 #define CREATOR_ID   "DPPL"
 
 #define AREA_SIZE (ACPI_RSDP_ADDRESS - BOOT_TABLES_START)
-
-#define RTC_CENTURY 0x32
 
 struct table_header {
     char signature[4];
@@ -107,7 +106,6 @@ _Static_assert(sizeof(struct fadt) == 276, "length of the FADT, revision 6");
 #define FADT_WBINVD         (1u << 0)
 #define FADT_C1             (1u << 2)
 #define FADT_NO_SLEEP_FIXED (1u << 5) /* there is no fixed sleep button */
-#define FADT_NO_RTC_FIXED   (1u << 6) /* the RTC's alarm is not a fixed event */
 #define FADT_TIMER_32       (1u << 8)
 #define FADT_RESET          (1u << 10)
 #define RESET_PORT          0xCF9
@@ -342,7 +340,9 @@ static struct address port_address(uint16_t port, uint8_t bytes)
     return (struct address){.space = 1, .bits = bytes * 8, .address = port};
 }
 
-/* The power button is fixed hardware, so the DSDT must not have one as well (4.8.2.2.1). */
+/* The power button and the RTC's alarm are fixed hardware, so the DSDT must not describe them as
+ * well (4.8.2.2.1, 4.8.2.4). The RTC has registers for neither the day nor the month of an alarm.
+ */
 static uint32_t add_fadt(struct area *a, uint32_t facs, uint32_t dsdt)
 {
     struct fadt f = {
@@ -365,10 +365,9 @@ static uint32_t add_fadt(struct area *a, uint32_t facs, uint32_t dsdt)
         .x_gpe0 = port_address(PM_GPE0_PORT, PM_GPE0_SIZE),
         .c2_latency = C2_UNSUPPORTED,
         .c3_latency = C3_UNSUPPORTED,
-        .century = RTC_CENTURY,
+        .century = RTC_CENTURY_REGISTER,
         .boot_architecture = BOOT_LEGACY_DEVICES | BOOT_8042 | BOOT_NO_VGA,
-        .flags = FADT_WBINVD | FADT_C1 | FADT_NO_SLEEP_FIXED | FADT_NO_RTC_FIXED | FADT_TIMER_32 |
-                 FADT_RESET,
+        .flags = FADT_WBINVD | FADT_C1 | FADT_NO_SLEEP_FIXED | FADT_TIMER_32 | FADT_RESET,
         .reset = {.space = 1, .bits = 8, .access = 1, .address = RESET_PORT},
         .reset_value = RESET_VALUE,
         .minor = 4,

@@ -77,6 +77,14 @@ static void poweroff_asserted(void *opaque, unsigned n, bool level)
         b->events.poweroff(b->events.opaque);
 }
 
+static void rtc_alarm(void *opaque, unsigned n, bool level)
+{
+    struct board *b = opaque;
+
+    if (level)
+        pm_rtc_alarm(b->pm);
+}
+
 static void lapic_eoi(void *opaque, unsigned vector)
 {
     struct board *b = opaque;
@@ -114,6 +122,7 @@ static bool assemble(struct board *b, struct clock *clock, struct mem *mem,
     struct bus *bus = b->bus;
     struct irq_line reset = {.set = reset_asserted, .opaque = b};
     struct irq_line poweroff = {.set = poweroff_asserted, .opaque = b};
+    struct irq_line alarm = {.set = rtc_alarm, .opaque = b};
     struct lapic_board lapic_board = {
         .eoi = lapic_eoi, .acknowledge = lapic_acknowledge, .opaque = b};
 
@@ -128,9 +137,10 @@ static bool assemble(struct board *b, struct clock *clock, struct mem *mem,
     if (!b->pic || !add(b, pic_dev(b->pic)))
         return false;
 
-    /* Time. */
+    /* Time. The RTC comes before power management, so that what is restored of PM1 status is not
+     * changed by an alarm that the restored RTC signals again. */
     if (!add(b, pit_create(bus, clock, isa_line(b, 0), err)) ||
-        !add(b, rtc_create(bus, clock, isa_line(b, 8), mem_low_end(mem),
+        !add(b, rtc_create(bus, clock, isa_line(b, 8), alarm, mem_low_end(mem),
                            mem_high_end(mem) - MEM_HOLE_END, err)))
         return false;
 

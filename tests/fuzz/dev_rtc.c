@@ -7,7 +7,7 @@
 
 static struct dev *create(struct fuzz_board *board)
 {
-    return rtc_create(board->bus, board->clock, fuzz_no_line(), 1 << 30, 0, NULL);
+    return rtc_create(board->bus, board->clock, fuzz_no_line(), fuzz_no_line(), 1 << 30, 0, NULL);
 }
 
 /* A register is written: index and data in one step. */

@@ -118,6 +118,8 @@ static void test_fadt(void **unused)
     assert_int_equal(get(mem, fadt + 128, 1), 6);     /* what to write there */
     assert_int_equal(get(mem, fadt + 152, 8), 0x600); /* extended PM1a events */
     assert_true(get(mem, fadt + 112, 4) & 1u << 10);  /* reset register supported */
+    assert_false(get(mem, fadt + 112, 4) & 1u << 6);  /* the RTC's alarm is a fixed event */
+    assert_int_equal(get(mem, fadt + 106, 2), 0);     /* without registers for day and month */
     assert_false(get(mem, fadt + 112, 4) & 1u << 4);  /* the power button is fixed hardware */
     mem_destroy(mem);
 }

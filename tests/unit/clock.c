@@ -147,6 +147,35 @@ static void wait_for(_Atomic unsigned *fired, unsigned wanted)
     assert_int_equal(atomic_load(fired), wanted);
 }
 
+static void fire_in_the_past(void *opaque)
+{
+    struct record *r = opaque;
+    timer_arm(r->timer, r->at);
+    atomic_fetch_add(r->fired, 1);
+}
+
+/* A callback that arms its own timer for a moment that has passed does not keep the loop busy. */
+static void test_armed_in_the_past(void **unused)
+{
+    struct fixture f = start();
+    _Atomic unsigned fired = 0;
+    struct record r = {.f = &f, .fired = &fired};
+    (void)unused;
+    r.timer = timer_create_on(f.clock, fire_in_the_past, &r);
+    r.at = clock_now(f.clock);
+    timer_arm(r.timer, r.at);
+    for (int i = 0; i < 1000 && atomic_load(&fired) < 5; i++)
+        sleep_ms(2);
+    timer_disarm(r.timer);
+    bus_lock(f.bus);
+    unsigned calls = atomic_load(&fired);
+    uint64_t passed = clock_now(f.clock) - r.at;
+    bus_unlock(f.bus);
+    assert_in_range(calls, 5, passed / CLOCK_RETRY_NS + 1);
+    timer_free(r.timer);
+    finish(&f);
+}
+
 static void test_timers_in_order(void **unused)
 {
     enum { N = 9 };
@@ -332,7 +361,7 @@ int main(void)
         cmocka_unit_test(test_tsc_to_ns),       cmocka_unit_test(test_epoch),
         cmocka_unit_test(test_timers_in_order), cmocka_unit_test(test_rearm_past_and_lock),
         cmocka_unit_test(test_many_timers),     cmocka_unit_test(test_free_waits_for_callback),
-        cmocka_unit_test(test_state),
+        cmocka_unit_test(test_state),           cmocka_unit_test(test_armed_in_the_past),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,6 +12,8 @@
 #define TSC_PER_NS (FAKE_TSC_HZ / 1000000000)
 #define FAKE_EPOCH 1700000000000000000ULL /* 14 November 2023, 22:13:20 UTC */
 #define MAX_TIMERS 64
+/* More calls at one moment than any device has a reason for. */
+#define MAX_CALLS_AT_ONCE 1000
 
 struct timer {
     struct clock *clock;
@@ -165,8 +167,12 @@ void fake_clock_advance(struct clock *clock, uint64_t ns)
 {
     uint64_t end = clock->now + ns;
     struct timer *timer;
+    unsigned calls = 0;
     while (!clock->paused && (timer = first(clock)) && timer->deadline <= end &&
            timer->deadline != NEVER) {
+        calls = timer->deadline > clock->now ? 0 : calls + 1;
+        if (calls > MAX_CALLS_AT_ONCE)
+            abort(); /* a device whose callback arms itself for a moment that has passed */
         clock->now = MAX(clock->now, timer->deadline);
         timer_disarm(timer);
         bus_lock(clock->bus);

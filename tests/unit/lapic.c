@@ -580,9 +580,9 @@ static void test_timer_one_shot_and_periodic(void **unused)
 
     wr(f, 0, DIVIDE, 0xB); /* by 1 */
     wr(f, 0, LVT_TIMER, 0x200EC);
-    wr(f, 0, INITIAL, 100000);
+    wr(f, 0, INITIAL, 300000);
     for (int i = 0; i < 5; i++) {
-        fake_clock_advance(f->clock, 99999);
+        fake_clock_advance(f->clock, 299999);
         assert_int_equal(pending(f, 0), -1);
         fake_clock_advance(f->clock, 1);
         assert_int_equal(ack(f, 0), 0xEC);
@@ -590,7 +590,7 @@ static void test_timer_one_shot_and_periodic(void **unused)
     }
     /* The count goes on while masked, and dividing anew keeps it. */
     wr(f, 0, LVT_TIMER, 0x300EC);
-    fake_clock_advance(f->clock, 250000);
+    fake_clock_advance(f->clock, 850000);
     assert_int_equal(pending(f, 0), -1);
     assert_int_equal(rd(f, 0, CURRENT), 50000);
     wr(f, 0, DIVIDE, 0);
@@ -603,12 +603,41 @@ static void test_timer_one_shot_and_periodic(void **unused)
     wr(f, 0, INITIAL, 0);
     assert_int_equal(fake_clock_next(f->clock), UINT64_MAX);
 
-    /* A period of one tick fires, but does not take the host over. */
-    wr(f, 0, EOI, 0);
+    finish(f);
+}
+
+/* A period of one tick fires, but does not take the host over; and while its interrupt waits, as
+ * for a guest that halts with interrupts off, the host has nothing to do for it. */
+static void test_timer_shortest_period(void **unused)
+{
+    struct fixture *f = start();
+    (void)unused;
+    enable_all(f);
+    wr(f, 0, DIVIDE, 0xB); /* by 1 */
+    wr(f, 0, LVT_TIMER, 0x200EC);
     wr(f, 0, INITIAL, 1);
-    assert_true(fake_clock_next(f->clock) >= clock_now(f->clock) + 10000);
-    fake_clock_advance(f->clock, 100000);
+    for (int i = 0; i < 5; i++) {
+        assert_int_equal(pending(f, 0), -1);
+        assert_int_equal(fake_clock_next(f->clock), clock_now(f->clock) + CLOCK_SHORTEST_PERIOD_NS);
+        fake_clock_advance(f->clock, CLOCK_SHORTEST_PERIOD_NS);
+        assert_int_equal(fake_clock_next(f->clock), UINT64_MAX);
+        fake_clock_advance(f->clock, 10000000);
+        assert_int_equal(ack(f, 0), 0xEC);
+        wr(f, 0, EOI, 0);
+    }
+    /* What was due while one waited is lost; the phase is kept. */
+    wr(f, 0, INITIAL, 1000000);
+    fake_clock_advance(f->clock, 3400000);
     assert_int_equal(ack(f, 0), 0xEC);
+    wr(f, 0, EOI, 0);
+    assert_int_equal(pending(f, 0), -1);
+    assert_int_equal(rd(f, 0, CURRENT), 600000);
+    assert_int_equal(fake_clock_next(f->clock), clock_now(f->clock) + 600000);
+    /* Another vector does not have to wait for the first. */
+    fake_clock_advance(f->clock, 600000);
+    wr(f, 0, LVT_TIMER, 0x200ED);
+    fake_clock_advance(f->clock, 1000000);
+    assert_int_equal(ack(f, 0), 0xED);
     finish(f);
 }
 
@@ -673,7 +702,7 @@ static void test_state(void **unused)
     (void)unused;
     x2apic_all(f);
     wrmsr(f, 0, MSR(LVT_TIMER), 0x200EC);
-    wrmsr(f, 0, MSR(INITIAL), 50000);
+    wrmsr(f, 0, MSR(INITIAL), 500000);
     wrmsr(f, 1, MSR(TPR), 0x20);
     msi(f, 0xFEE00000, 0x41);
     assert_int_equal(ack(f, 0), 0x41);
@@ -698,7 +727,7 @@ static void test_state(void **unused)
     assert_int_equal(g->last_eoi, 0x51);
     wrmsr(g, 0, MSR(EOI), 0);
     assert_int_equal(rdmsr(g, 0, MSR(CURRENT)), rdmsr(f, 0, MSR(CURRENT)));
-    fake_clock_advance(g->clock, 90000);
+    fake_clock_advance(g->clock, 990000);
     assert_int_equal(pending(g, 0), 0xEC);
 
     struct dev *dev = lapic_set_dev(g->set);
@@ -726,6 +755,7 @@ int main(void)
         cmocka_unit_test(test_errors),
         cmocka_unit_test(test_pins),
         cmocka_unit_test(test_timer_one_shot_and_periodic),
+        cmocka_unit_test(test_timer_shortest_period),
         cmocka_unit_test(test_timer_deadline),
         cmocka_unit_test(test_odd_accesses),
         cmocka_unit_test(test_state),

@@ -69,6 +69,25 @@ static void test_power_button(void **state)
     assert_int_equal(in(f, 0x600, 4), 0);
 }
 
+/* The alarm is an event like the button: status at once, the SCI if it is enabled. */
+static void test_rtc_alarm(void **state)
+{
+    struct fixture *f = *state;
+
+    pm_rtc_alarm(f->pm);
+    assert_false(f->rig->level[SCI]);
+    assert_int_equal(in(f, 0x600, 2), 0x400);
+    out(f, 0x602, 2, 0x400);
+    assert_true(f->rig->level[SCI]);
+    out(f, 0x600, 2, 0x400);
+    assert_false(f->rig->level[SCI]);
+    pm_rtc_alarm(f->pm);
+    assert_true(f->rig->level[SCI]);
+    out(f, 0x602, 2, 0);
+    assert_false(f->rig->level[SCI]);
+    assert_int_equal(in(f, 0x600, 2), 0x400);
+}
+
 static void test_enable_bits(void **state)
 {
     struct fixture *f = *state;
@@ -165,8 +184,8 @@ static void test_save_restore(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_power_button), TEST(test_enable_bits), TEST(test_sleep),        TEST(test_timer),
-        TEST(test_timer_carry),  TEST(test_gpe),         TEST(test_save_restore),
+        TEST(test_power_button), TEST(test_enable_bits), TEST(test_sleep), TEST(test_timer),
+        TEST(test_rtc_alarm),    TEST(test_timer_carry), TEST(test_gpe),   TEST(test_save_restore),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -8,11 +8,13 @@
 #include "dev/rtc.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "dev_rig.h"
 
 #define SECOND UINT64_C(1000000000)
 #define IRQ    8
+#define ALARM  9
 
 struct fixture {
     struct rig *rig;
@@ -24,7 +26,8 @@ static int set_up(void **state)
     struct fixture *f = calloc(1, sizeof(*f));
 
     f->rig = rig_create();
-    f->rtc = rtc_create(f->rig->bus, f->rig->clock, rig_line(f->rig, IRQ), 3 * GiB, 5 * GiB, NULL);
+    f->rtc = rtc_create(f->rig->bus, f->rig->clock, rig_line(f->rig, IRQ), rig_line(f->rig, ALARM),
+                        3 * GiB, 5 * GiB, NULL);
     *state = f;
     return f->rtc ? 0 : -1;
 }
@@ -242,6 +245,132 @@ static void test_alarm(void **state)
     assert_false(f->rig->level[IRQ]);
 }
 
+/* The alarm has a line of its own, which an interrupt of another kind does not hide. */
+static void test_alarm_line(void **state)
+{
+    struct fixture *f = *state;
+
+    set(f, 5, 0xC0);
+    set(f, 3, 0xFF);
+    set(f, 1, 0x30);
+    set(f, 0x0B, 0x42); /* periodic interrupts: the alarm is masked */
+    pass(f, 60 * SECOND);
+    assert_true(f->rig->level[IRQ]);
+    assert_false(f->rig->level[ALARM]);
+    get(f, 0x0C);
+    set(f, 0x0B, 0x62);
+    pass(f, 9 * SECOND);
+    assert_true(f->rig->level[IRQ]); /* periodic */
+    assert_false(f->rig->level[ALARM]);
+    pass(f, SECOND);
+    assert_true(f->rig->level[ALARM]);
+    assert_int_equal(fake_clock_next(f->rig->clock), UINT64_MAX);
+    get(f, 0x0C);
+    assert_false(f->rig->level[ALARM]);
+    pass(f, 60 * SECOND);
+    assert_int_equal(f->rig->edges[ALARM], 2);
+}
+
+static uint64_t next_alarm_in(struct fixture *f, uint8_t hours, uint8_t minutes, uint8_t seconds)
+{
+    uint64_t next;
+
+    set(f, 0x0B, 0x02);
+    set(f, 5, hours);
+    set(f, 3, minutes);
+    set(f, 1, seconds);
+    get(f, 0x0C);
+    set(f, 0x0B, 0x22);
+    next = fake_clock_next(f->rig->clock);
+    return next == UINT64_MAX ? next : (next - clock_now(f->rig->clock)) / SECOND;
+}
+
+/* From 22:13:20 on. C0h and above stand for any value. */
+static void test_alarm_search(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(next_alarm_in(f, 0xFF, 0xFF, 0xFF), 1);
+    assert_int_equal(next_alarm_in(f, 0xFF, 0xFF, 0x20), 60);
+    assert_int_equal(next_alarm_in(f, 0xFF, 0xFF, 0x19), 59);
+    assert_int_equal(next_alarm_in(f, 0xFF, 0x13, 0xFF), 1);
+    assert_int_equal(next_alarm_in(f, 0xFF, 0x13, 0x19), 3599);
+    assert_int_equal(next_alarm_in(f, 0x22, 0x13, 0x20), 86400);
+    assert_int_equal(next_alarm_in(f, 0x22, 0xFF, 0x19), 59);
+    assert_int_equal(next_alarm_in(f, 0x22, 0x12, 0x59), 86400 - 21);
+    assert_int_equal(next_alarm_in(f, 0x23, 0x00, 0xFF), 46 * 60 + 40);
+    assert_int_equal(next_alarm_in(f, 0x21, 0x59, 0x59), 86400 - 13 * 60 - 21);
+    assert_int_equal(next_alarm_in(f, 0x00, 0x00, 0x00), 86400 - (22 * 3600 + 13 * 60 + 20));
+    assert_int_equal(next_alarm_in(f, 0x00, 0x00, 0x99), UINT64_MAX);
+    assert_int_equal(next_alarm_in(f, 0x24, 0xFF, 0xFF), UINT64_MAX);
+    assert_int_equal(next_alarm_in(f, 0xFF, 0x60, 0xFF), UINT64_MAX);
+}
+
+/* At the latest date that can be set, time goes on; and a halted guest costs nothing there either:
+ * once its interrupt line is up, no timer runs. */
+static void test_latest_date(void **state)
+{
+    struct fixture *f = *state;
+
+    set(f, 0x0A, 0x23); /* 8192 Hz */
+    set(f, 0x32, 0x21);
+    set(f, 9, 0x99);
+    assert_date(f, 0x21, 0x16, 0x02, 0x20);
+    set(f, 5, 0xFF);
+    set(f, 3, 0xFF);
+    set(f, 1, 0x99); /* never */
+    get(f, 0x0C);
+    set(f, 0x0B, 0x62);
+    for (unsigned i = 0; i < 10; i++) {
+        assert_false(f->rig->level[IRQ]);
+        pass(f, SECOND);
+        assert_true(f->rig->level[IRQ]);
+        assert_int_equal(fake_clock_next(f->rig->clock), UINT64_MAX);
+        assert_int_equal(get(f, 0x0C), 0xD0);
+    }
+    set(f, 0x0B, 0x22);
+    assert_int_equal(fake_clock_next(f->rig->clock), UINT64_MAX);
+}
+
+/* A damaged snapshot can bring about times at which the clock stands still. */
+static void test_time_ends(void **state)
+{
+    struct fixture *f = *state;
+    struct state *save = state_create_save(), *load;
+    const void *data;
+    size_t size;
+    uint8_t *copy;
+
+    set(f, 0x0A, 0x23);
+    set(f, 1, 0xFF);
+    set(f, 3, 0xFF);
+    set(f, 5, 0xFF);
+    set(f, 0x0B, 0x72);
+    get(f, 0x0C);
+    bus_lock(f->rig->bus);
+    f->rtc->ops->state(f->rtc, save);
+    data = state_data(save, &size);
+    copy = malloc(size);
+    for (unsigned high = 0; high < 256; high++) {
+        memcpy(copy, data, size);
+        copy[size - 13] = (uint8_t)high; /* the highest byte of the offset */
+        copy[size - 1] = 0x7F;           /* everything until the end of time has been seen */
+        load = state_create_load(copy, size);
+        f->rtc->ops->state(f->rtc, load);
+        assert_int_equal(state_error(load), 0);
+        state_free(load);
+        bus_unlock(f->rig->bus);
+        for (unsigned i = 0; i < 5; i++) {
+            pass(f, SECOND); /* aborts where timers spin */
+            get(f, 0x0C);
+        }
+        bus_lock(f->rig->bus);
+    }
+    bus_unlock(f->rig->bus);
+    free(copy);
+    state_free(save);
+}
+
 /* Flags come up with their interrupts disabled, too; enabling one then interrupts at once. */
 static void test_flags_without_interrupts(void **state)
 {
@@ -296,7 +425,8 @@ static void test_save_restore(void **state)
 {
     struct fixture *f = *state;
     struct rig *rig = rig_create();
-    struct dev *other = rtc_create(rig->bus, rig->clock, rig_line(rig, 1), MiB, 0, NULL);
+    struct dev *other =
+        rtc_create(rig->bus, rig->clock, rig_line(rig, 1), rig_line(rig, 2), MiB, 0, NULL);
     struct fixture g = {rig, other};
 
     set(f, 4, 0x05);
@@ -326,6 +456,10 @@ int main(void)
         TEST(test_update_interrupt),
         TEST(test_periodic_interrupt),
         TEST(test_alarm),
+        TEST(test_alarm_line),
+        TEST(test_alarm_search),
+        TEST(test_latest_date),
+        TEST(test_time_ends),
         TEST(test_flags_without_interrupts),
         TEST(test_cmos),
         TEST(test_reset),
