@@ -30,6 +30,7 @@ enum {
     OPT_TRACE_LINES,
     OPT_VERBOSE,
     OPT_NO_REBOOT,
+    OPT_TEST_DEVICE,
     OPT_DEBUG_EXIT,
     OPT_DEBUG_CONSOLE,
     OPT_HELP,
@@ -50,6 +51,7 @@ static const struct option_spec specs[] = {
     [OPT_TRACE_LINES] = {"trace-lines", "N", "end the trace after N lines (100000); 0: never"},
     [OPT_VERBOSE] = {"verbose", NULL, "show the kernel's messages"},
     [OPT_NO_REBOOT] = {"no-reboot", NULL, "a guest that resets itself ends the VM"},
+    [OPT_TEST_DEVICE] = {"test-device", NULL, "what test kernels for QEMU's pc-testdev expect"},
     [OPT_DEBUG_EXIT] = {"debug-exit", NULL, "port 0xf4: writing V ends the VM, status 2 V + 1"},
     [OPT_DEBUG_CONSOLE] = {"debug-console", "FILE", "port 0xe9: bytes go to FILE"},
     [OPT_HELP] = {"help", NULL, "show this"},
@@ -189,6 +191,7 @@ static bool set_option(struct run *run, int option, const char *value)
     case OPT_TRACE_LINES: return set_trace_lines(run, value);
     case OPT_VERBOSE: run->verbose = true; break;
     case OPT_NO_REBOOT: run->config.no_reboot = true; break;
+    case OPT_TEST_DEVICE: run->config.test_device = true; break;
     case OPT_DEBUG_EXIT: run->config.debug_exit = true; break;
     case OPT_DEBUG_CONSOLE: run->debug_path = value; break;
     default: break;

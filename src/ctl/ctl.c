@@ -90,6 +90,7 @@ static bool create_vm(struct doppel_vm *d, const struct doppel_config *config, s
         .no_reboot = config->no_reboot,
         .measure = config->measure,
         .tracer = config->trace ? &d->tracer : NULL,
+        .test_device = config->test_device,
         .debug_exit = config->debug_exit,
         .debug_console = config->debug_console,
         .debug_output = config->debug_output,

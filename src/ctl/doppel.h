@@ -60,6 +60,7 @@ struct doppel_config {
     bool no_kaslr;            /* load the kernel where it was linked */
     bool no_host_decompress;
     struct doppel_serial serial[DOPPEL_SERIAL_PORTS]; /* output NULL: nothing is plugged in */
+    bool test_device;   /* what test kernels for QEMU's pc-testdev expect */
     bool debug_exit;    /* port 0xf4: a byte V written ends the VM with status (V << 1) | 1 */
     bool debug_console; /* port 0xe9: bytes go to debug_output */
     void (*debug_output)(void *opaque, const void *data, size_t size);

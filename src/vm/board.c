@@ -17,12 +17,15 @@
 #include "dev/pm.h"
 #include "dev/port92.h"
 #include "dev/rtc.h"
+#include "dev/test_device.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
 #define MAX_DEVICES   24
 #define PIC_ELCR_PORT 0x4D0
+
+#define BOARD_ISA_LINES 16
 
 const struct board_serial board_serial[BOARD_SERIAL_PORTS] = {
     {0x3F8, 4}, {0x2F8, 3}, {0x3E8, 10}, {0x2E8, 11}};
@@ -54,6 +57,18 @@ static void isa_irq(void *opaque, unsigned n, bool level)
 
     irq_set(&pic, level);
     irq_set(&ioapic, level);
+}
+
+/* Line N of the board: the ISA interrupts, then the I/O APIC's other pins. */
+static void board_irq(void *opaque, unsigned n, bool level)
+{
+    struct board *b = opaque;
+    struct irq_line pin = ioapic_pin(b->ioapic, n);
+
+    if (n < BOARD_ISA_LINES)
+        isa_irq(b, n, level);
+    else
+        irq_set(&pin, level);
 }
 
 static struct irq_line isa_line(struct board *b, unsigned n)
@@ -166,6 +181,8 @@ static bool assemble(struct board *b, struct clock *clock, struct mem *mem,
     }
 
     /* For test kernels. */
+    if (c->test_device && !add(b, test_device_create(bus, board_irq, b, err)))
+        return false;
     if (c->debug_exit &&
         !add(b, debug_exit_create(bus, c->events.debug_exit, c->events.opaque, err)))
         return false;

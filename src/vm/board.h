@@ -43,7 +43,7 @@ struct board_config {
     struct cpu_port *const *ports; /* one for each processor */
     struct board_events events;
     struct uart_backend serial[BOARD_SERIAL_PORTS];
-    bool debug_exit, debug_console;
+    bool test_device, debug_exit, debug_console;
     void (*debug_output)(void *opaque, const void *data, size_t size);
     void *debug_opaque;
 };

@@ -131,6 +131,7 @@ static bool create_board(struct vm *vm, const struct vm_config *config, struct e
                    .poweroff = on_poweroff,
                    .debug_exit = on_debug_exit,
                    .opaque = vm},
+        .test_device = config->test_device,
         .debug_exit = config->debug_exit,
         .debug_console = config->debug_console,
         .debug_output = config->debug_output,

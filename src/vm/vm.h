@@ -45,7 +45,7 @@ struct vm_config {
     bool measure;                /* see struct machine */
     const struct tracer *tracer; /* the same; must outlive the VM */
     struct uart_backend serial[BOARD_SERIAL_PORTS];
-    bool debug_exit, debug_console;
+    bool test_device, debug_exit, debug_console;
     void (*debug_output)(void *opaque, const void *data, size_t size);
     void *debug_opaque;
 };

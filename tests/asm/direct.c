@@ -71,6 +71,7 @@ int main(int argc, char **argv)
         .cpus = argc > 3 ? (unsigned)strtoul(argv[3], NULL, 0) : 1,
         .memory = MEMORY,
         .no_reboot = true,
+        .test_device = true,
         .debug_exit = true,
         .debug_console = true,
         .debug_output = print,

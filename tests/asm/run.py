@@ -50,8 +50,8 @@ def main():
     parser.add_argument('--direct', action='store_true')
     args = parser.parse_args()
     with tempfile.NamedTemporaryFile() as console:
-        command = [args.doppel, 'run', '--kernel', args.kernel, '--no-reboot', '--debug-exit',
-                   '--debug-console', console.name, '--memory', '64M', '--cpus', args.cpus,
+        command = [args.doppel, 'run', '--kernel', args.kernel, '--no-reboot', '--test-device',
+                   '--debug-exit', '--debug-console', console.name, '--memory', '64M', '--cpus', args.cpus,
                    '--engine', args.engine]
         if args.direct:
             command = [args.doppel, args.engine, args.kernel, args.cpus]

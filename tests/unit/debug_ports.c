@@ -1,11 +1,12 @@
 /*
- * The small ports: debug exit, debug console, and system control port A.
+ * The small devices: debug exit, debug console, test device, and system control port A.
  */
 #include "test.h"
 
 #include "dev/debug_console.h"
 #include "dev/debug_exit.h"
 #include "dev/port92.h"
+#include "dev/test_device.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -73,6 +74,42 @@ static void test_debug_console(void **unused)
     rig_destroy(rig);
 }
 
+static void test_test_device(void **unused)
+{
+    struct rig *rig = rig_create();
+    struct dev *dev = test_device_create(rig->bus, rig_set, rig, NULL);
+
+    /* Accesses of any width to the same four bytes. */
+    bus_write(rig->bus, BUS_PORT, 0xE0, 4, 0x44332211);
+    assert_int_equal(bus_read(rig->bus, BUS_PORT, 0xE0, 4), 0x44332211);
+    assert_int_equal(bus_read(rig->bus, BUS_PORT, 0xE0, 1), 0x11);
+    bus_write(rig->bus, BUS_PORT, 0xE1, 2, 0xBBAA);
+    bus_write(rig->bus, BUS_PORT, 0xE3, 1, 0xCC);
+    assert_int_equal(bus_read(rig->bus, BUS_PORT, 0xE0, 4), 0xCCBBAA11);
+    bus_write(rig->bus, BUS_PORT, 0xE4, 4, 0x1000); /* a page to be flushed */
+
+    bus_write(rig->bus, BUS_PORT, 0x200E, 1, 1);
+    assert_true(rig->level[14]);
+    bus_write(rig->bus, BUS_PORT, 0x200E, 1, 0);
+    assert_false(rig->level[14]);
+    bus_write(rig->bus, BUS_PORT, 0x2000, 4, 0x00020001); /* four lines at once */
+    assert_true(rig->level[0] && !rig->level[1] && rig->level[2] && !rig->level[3]);
+
+    bus_write(rig->bus, BUS_MMIO, 0xFF000000, 8, 0x8877665544332211);
+    bus_write(rig->bus, BUS_MMIO, 0xFF000003, 2, 0xBEEF);
+    assert_int_equal(bus_read(rig->bus, BUS_MMIO, 0xFF000000, 8), 0x887766BEEF332211);
+    bus_write(rig->bus, BUS_MMIO, 0xFF00FFFC, 4, 0x12345678);
+    assert_int_equal(bus_read(rig->bus, BUS_MMIO, 0xFF00FFFE, 2), 0x1234);
+
+    rig_reset(rig, dev);
+    assert_false(rig->level[0] || rig->level[2]);
+    assert_int_equal(bus_read(rig->bus, BUS_PORT, 0xE0, 4), 0);
+    assert_int_equal(bus_read(rig->bus, BUS_MMIO, 0xFF00FFFC, 4), 0);
+    dev->ops->free(dev);
+    assert_int_equal(bus_read(rig->bus, BUS_PORT, 0xE0, 1), 0xFF);
+    rig_destroy(rig);
+}
+
 static void test_port92(void **unused)
 {
     struct rig *rig = rig_create();
@@ -95,6 +132,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_debug_exit),
         cmocka_unit_test(test_debug_console),
+        cmocka_unit_test(test_test_device),
         cmocka_unit_test(test_port92),
     };
 
