@@ -39,6 +39,117 @@ static void msrs(void)
     equal(rdmsr(MSR_APIC_BASE) & ~0xFFull, 0xFEE00900, "APIC base: enabled, bootstrap processor");
 }
 
+/* A register of an Intel processor and the bits of CPUID that announce it: it exists if one of them
+ * there if the hypervisor's name says so. */
+enum { A, B, C, D };
+struct announced_msr {
+    const char *name;
+    u32 msr;
+    struct {
+        u32 leaf, subleaf;
+        u8 reg, bit;
+    } by[3];
+    u64 value; /* to write where it cannot be read */
+};
+#define KVM 0x40000001
+static const struct announced_msr announced_msrs[] = {
+    {"IA32_FEATURE_CONTROL", 0x3A, {{1, 0, C, 5}, {1, 0, C, 6}, {7, 0, B, 2}}, 0},
+    {"IA32_TSC_ADJUST", 0x3B, {{7, 0, B, 1}}, 0},
+    {"IA32_SPEC_CTRL", 0x48, {{7, 0, D, 26}, {7, 0, D, 27}, {7, 0, D, 31}}, 0},
+    {"IA32_CORE_CAPABILITIES", 0xCF, {{7, 0, D, 30}}, 0},
+    {"IA32_MTRRCAP", 0xFE, {{1, 0, D, 12}}, 0},
+    {"MTRRphysMask7", 0x20F, {{1, 0, D, 12}}, 0},
+    {"MTRRfix4K_F8000", 0x26F, {{1, 0, D, 12}}, 0},
+    {"IA32_MTRR_DEF_TYPE", 0x2FF, {{1, 0, D, 12}}, 0},
+    {"IA32_ARCH_CAPABILITIES", 0x10A, {{7, 0, D, 29}}, 0},
+    {"IA32_SYSENTER_EIP", 0x176, {{1, 0, D, 11}}, 0},
+    {"IA32_MCG_CAP", 0x179, {{1, 0, D, 14}}, 0},
+    {"IA32_XFD", 0x1C4, {{13, 1, A, 4}}, 0},
+    {"IA32_PAT", 0x277, {{1, 0, D, 16}}, 0},
+    {"IA32_PERF_CAPABILITIES", 0x345, {{1, 0, C, 15}}, 0},
+    {"IA32_U_CET", 0x6A0, {{7, 0, C, 7}, {7, 0, D, 20}}, 0},
+    {"IA32_TSC_DEADLINE", 0x6E0, {{1, 0, C, 24}}, 0},
+    {"IA32_PKRS", 0x6E1, {{7, 0, C, 31}}, 0},
+    {"IA32_PM_ENABLE", 0x770, {{6, 0, A, 7}}, 0},
+    {"IA32_XSS", 0xDA0, {{13, 1, A, 3}}, 0},
+    {"LSTAR", MSR_LSTAR, {{0x80000001, 0, D, 29}}, 0},
+    {"IA32_TSC_AUX", MSR_TSC_AUX, {{0x80000001, 0, D, 27}, {7, 0, C, 22}}, 0},
+    {"KVM's first clock", 0x12, {{KVM, 0, A, 0}}, 0},
+    {"KVM's clock", 0x4B564D01, {{KVM, 0, A, 3}}, 0},
+    {"KVM's page faults", 0x4B564D02, {{KVM, 0, A, 4}}, 0},
+    {"KVM's steal time", 0x4B564D03, {{KVM, 0, A, 5}}, 0},
+    {"KVM's end of interrupt", 0x4B564D04, {{KVM, 0, A, 6}}, 0},
+};
+static const struct announced_msr commands[] = {
+    {"IA32_PRED_CMD", 0x49, {{7, 0, D, 26}}, 1},
+    {"IA32_FLUSH_CMD", 0x10B, {{7, 0, D, 28}}, 1},
+};
+
+static bool cpuid_bit(u32 leaf, u32 subleaf, u8 reg, u8 bit)
+{
+    struct cpuid top = cpuid(leaf & 0xF0000000, 0), r = cpuid(leaf, subleaf);
+    if (leaf > top.a || (leaf == KVM && top.b != 0x4B4D564B)) /* "KVMK" */
+        return false;
+    return (reg == A ? r.a : reg == B ? r.b : reg == C ? r.c : r.d) >> bit & 1;
+}
+
+static bool is_announced(const struct announced_msr *m)
+{
+    for (unsigned i = 0; i < 3; i++)
+        if (m->by[i].leaf && cpuid_bit(m->by[i].leaf, m->by[i].subleaf, m->by[i].reg, m->by[i].bit))
+            return true;
+    return false;
+}
+
+static bool taken(u32 msr, u64 value)
+{
+    return TRAP(wrmsr(msr, value))->f.vector == NO_TRAP;
+}
+
+/* Every register is there if it is announced, and only then; so are the bits of IA32_SPEC_CTRL. */
+static void announced_registers(void)
+{
+    if (on_tcg()) {
+        skip("it takes any register", "MSRs as announced");
+        return;
+    }
+    for (unsigned i = 0; i < sizeof(announced_msrs) / sizeof(*announced_msrs); i++) {
+        const struct announced_msr *m = &announced_msrs[i];
+        bool there = TRAP((void)rdmsr(m->msr))->f.vector == NO_TRAP;
+        equal(there, is_announced(m), "RDMSR of %s is as announced", m->name);
+        if (!there)
+            equal(taken(m->msr, 0), false, "WRMSR of %s fails, too", m->name);
+    }
+    for (unsigned i = 0; i < sizeof(commands) / sizeof(*commands); i++) {
+        const struct announced_msr *m = &commands[i];
+        faults(GP, 0, (void)rdmsr(m->msr), "%s cannot be read", m->name);
+        equal(taken(m->msr, m->value), is_announced(m), "WRMSR of %s is as announced", m->name);
+        equal(taken(m->msr, 1ull << 40), false, "reserved bits of %s", m->name);
+    }
+    struct {
+        u8 bit;
+        bool yes;
+    } controls[] = {{0, cpuid_bit(7, 0, D, 26)},
+                    {1, cpuid_bit(7, 0, D, 27)},
+                    {2, cpuid_bit(7, 0, D, 31)},
+                    {3, cpuid_bit(7, 2, D, 1)},
+                    {5, cpuid_bit(7, 2, D, 2)},
+                    {8, cpuid_bit(7, 2, D, 3)},
+                    {10, cpuid_bit(7, 2, D, 4)},
+                    {11, false},
+                    {63, false}};
+    for (unsigned i = 0; i < sizeof(controls) / sizeof(*controls); i++)
+        equal(taken(0x48, 1ull << controls[i].bit), controls[i].yes,
+              "bit %u of IA32_SPEC_CTRL is as announced", controls[i].bit);
+    if (cpuid_bit(7, 0, D, 26))
+        wrmsr(0x48, 0);
+    static const u32 read_only[] = {0xFE, 0x10A, 0x179};
+    for (unsigned i = 0; i < sizeof(read_only) / sizeof(*read_only); i++)
+        equal(taken(read_only[i], 0), false, "MSR %x is read-only", read_only[i]);
+    equal(taken(0x1A0, rdmsr(0x1A0)), true, "IA32_MISC_ENABLE takes what it holds");
+    equal(taken(0x1A0, 1ull << 63), false, "and no reserved bit");
+}
+
 static void counters(void)
 {
     u64 one = rdtsc(), two = rdtsc();
@@ -163,6 +274,7 @@ static void features(void)
 void test(void)
 {
     msrs();
+    announced_registers();
     counters();
     features();
 }

@@ -80,6 +80,7 @@ static struct engine *interp_create(const struct machine *machine, struct error 
         return NULL;
     }
     e->machine = *machine;
+    x86_msrs_init(&e->msrs, &machine->model);
     e->arena_size = ARENA_SIZE;
     read_epoch(e);
     safepoint_init(&e->safepoint);

@@ -25,6 +25,7 @@
 #include "cpu/mmu.h"
 #include "cpu/safepoint.h"
 #include "x86/insn.h"
+#include "x86/msr.h"
 
 #include <setjmp.h>
 
@@ -110,6 +111,7 @@ struct interp {
     const void *accelerator_options;
     void *accelerator_shared; /* what it has for all vCPUs */
     struct machine machine;
+    struct x86_msrs msrs; /* that the machine's model has */
     struct thunk_cache *thunks;
     struct safepoint safepoint;
     struct code_page *code; /* by GPN */

@@ -1,77 +1,44 @@
 /*
- * Model-specific registers (SDM volume 4) and KVM's paravirtual clock.
+ * Model-specific registers (SDM volume 4) and KVM's paravirtual clock. Which of them exist, the
+ * model says (x86/msr.c); here is what they do.
  */
 #include "cpu/interp/msr.h"
 
 #include <string.h>
 
-enum {
-    MSR_TSC = 0x10,
-    MSR_PLATFORM_ID = 0x17,
-    MSR_APIC_BASE = 0x1B,
-    MSR_FEATURE_CONTROL = 0x3A,
-    MSR_TSC_ADJUST = 0x3B,
-    MSR_SPEC_CTRL = 0x48,
-    MSR_PRED_CMD = 0x49,
-    MSR_BIOS_SIGN_ID = 0x8B,
-    MSR_MTRRCAP = 0xFE,
-    MSR_ARCH_CAPABILITIES = 0x10A,
-    MSR_FLUSH_CMD = 0x10B,
-    MSR_SYSENTER_CS = 0x174,
-    MSR_SYSENTER_ESP = 0x175,
-    MSR_SYSENTER_EIP = 0x176,
-    MSR_MCG_CAP = 0x179,
-    MSR_MCG_STATUS = 0x17A,
-    MSR_MISC_ENABLE = 0x1A0,
-    MSR_MTRR_PHYS = 0x200, /* base and mask in turn */
-    MSR_MTRR_PHYS_END = 0x20F,
-    MSR_PAT = 0x277,
-    MSR_MTRR_DEF_TYPE = 0x2FF,
-    MSR_TSC_DEADLINE = 0x6E0,
-    MSR_X2APIC = 0x800,
-    MSR_X2APIC_END = 0x8FF,
-    MSR_KVM_WALL_CLOCK = 0x4B564D00,
-    MSR_KVM_SYSTEM_TIME = 0x4B564D01,
-    MSR_EFER = 0xC0000080,
-    MSR_STAR = 0xC0000081,
-    MSR_LSTAR = 0xC0000082,
-    MSR_CSTAR = 0xC0000083,
-    MSR_SFMASK = 0xC0000084,
-    MSR_FS_BASE = 0xC0000100,
-    MSR_GS_BASE = 0xC0000101,
-    MSR_KERNEL_GS_BASE = 0xC0000102,
-    MSR_TSC_AUX = 0xC0000103,
-};
+#define MTRR_VARIABLE 8
 
-#define MTRR_VARIABLE  8
-#define SPEC_CTRL_BITS (7u | 1u << 10) /* IBRS, STIBP, SSBD, BHI_DIS_S */
+/* IA32_MISC_ENABLE: what the manual defines for these models. The bits are kept; none has an effect
+ * on this processor. */
+#define MISC_ENABLE_BITS 0x400C51889ULL
+#define MCG_STATUS_BITS  7ULL
 
 static bool is_apic_msr(uint32_t msr)
 {
-    return msr == MSR_APIC_BASE || msr == MSR_TSC_DEADLINE ||
-           (msr >= MSR_X2APIC && msr <= MSR_X2APIC_END);
+    return msr == X86_MSR_APIC_BASE || msr == X86_MSR_TSC_DEADLINE ||
+           (msr >= X86_MSR_X2APIC && msr <= X86_MSR_X2APIC_END);
 }
 
 /* The fixed-range MTRR's slot, or -1. */
 static int mtrr_fixed_index(uint32_t msr)
 {
-    static const uint16_t fixed[11] = {0x250, 0x258, 0x259, 0x268, 0x269, 0x26A,
-                                       0x26B, 0x26C, 0x26D, 0x26E, 0x26F};
-
-    for (unsigned i = 0; i < ARRAY_SIZE(fixed); i++)
-        if (fixed[i] == msr)
-            return (int)i;
+    if (msr == X86_MSR_MTRR_FIX64K)
+        return 0;
+    if (msr - X86_MSR_MTRR_FIX16K < 2)
+        return (int)(msr - X86_MSR_MTRR_FIX16K) + 1;
+    if (msr - X86_MSR_MTRR_FIX4K < 8)
+        return (int)(msr - X86_MSR_MTRR_FIX4K) + 3;
     return -1;
 }
 
 static bool is_mtrr_variable(uint32_t msr)
 {
-    return msr >= MSR_MTRR_PHYS && msr <= MSR_MTRR_PHYS_END;
+    return msr >= X86_MSR_MTRR_PHYS && msr <= X86_MSR_MTRR_PHYS_END;
 }
 
 static uint64_t *mtrr_variable(struct vcpu *c, uint32_t msr)
 {
-    unsigned i = (msr - MSR_MTRR_PHYS) / 2;
+    unsigned i = (msr - X86_MSR_MTRR_PHYS) / 2;
 
     return msr & 1 ? &c->x.mtrr_mask[i] : &c->x.mtrr_base[i];
 }
@@ -86,31 +53,34 @@ static uint64_t *plain_register(struct vcpu *c, uint32_t msr)
     if (is_mtrr_variable(msr))
         return mtrr_variable(c, msr);
     switch (msr) {
-    case MSR_SPEC_CTRL: return &c->x.spec_ctrl;
-    case MSR_SYSENTER_CS: return &c->x.sysenter_cs;
-    case MSR_SYSENTER_ESP: return &c->x.sysenter_esp;
-    case MSR_SYSENTER_EIP: return &c->x.sysenter_eip;
-    case MSR_MCG_STATUS: return &c->x.mcg_status;
-    case MSR_MISC_ENABLE: return &c->x.misc_enable;
-    case MSR_PAT: return &c->x.pat;
-    case MSR_MTRR_DEF_TYPE: return &c->x.mtrr_def_type;
-    case MSR_STAR: return &c->x.star;
-    case MSR_LSTAR: return &c->x.lstar;
-    case MSR_CSTAR: return &c->x.cstar;
-    case MSR_SFMASK: return &c->x.sfmask;
-    case MSR_FS_BASE: return &c->x.seg[X86_FS].base;
-    case MSR_GS_BASE: return &c->x.seg[X86_GS].base;
-    case MSR_KERNEL_GS_BASE: return &c->x.kernel_gs_base;
-    case MSR_TSC_AUX: return &c->x.tsc_aux;
-    case MSR_TSC_ADJUST: return &c->x.tsc_adjust;
+    case X86_MSR_SPEC_CTRL: return &c->x.spec_ctrl;
+    case X86_MSR_SYSENTER_CS: return &c->x.sysenter_cs;
+    case X86_MSR_SYSENTER_ESP: return &c->x.sysenter_esp;
+    case X86_MSR_SYSENTER_EIP: return &c->x.sysenter_eip;
+    case X86_MSR_MCG_STATUS: return &c->x.mcg_status;
+    case X86_MSR_MISC_ENABLE: return &c->x.misc_enable;
+    case X86_MSR_PAT: return &c->x.pat;
+    case X86_MSR_MTRR_DEF_TYPE: return &c->x.mtrr_def_type;
+    case X86_MSR_STAR: return &c->x.star;
+    case X86_MSR_LSTAR: return &c->x.lstar;
+    case X86_MSR_CSTAR: return &c->x.cstar;
+    case X86_MSR_SFMASK: return &c->x.sfmask;
+    case X86_MSR_FS_BASE: return &c->x.seg[X86_FS].base;
+    case X86_MSR_GS_BASE: return &c->x.seg[X86_GS].base;
+    case X86_MSR_KERNEL_GS_BASE: return &c->x.kernel_gs_base;
+    case X86_MSR_TSC_AUX: return &c->x.tsc_aux;
+    case X86_MSR_TSC_ADJUST: return &c->x.tsc_adjust;
     default: return NULL;
     }
 }
 
 int msr_read(struct vcpu *c, uint32_t msr, uint64_t *value)
 {
-    const uint64_t *plain = plain_register(c, msr);
+    const uint64_t *plain;
 
+    if (!x86_msr_exists(&c->engine->msrs, msr, X86_MSR_READ))
+        return -1;
+    plain = plain_register(c, msr);
     if (plain) {
         *value = *plain;
         return 0;
@@ -118,22 +88,21 @@ int msr_read(struct vcpu *c, uint32_t msr, uint64_t *value)
     if (is_apic_msr(msr)) {
         int status = c->port->apic_ops->msr_read(c->port->apic, msr, value);
 
-        if (msr == MSR_TSC_DEADLINE && *value) /* the APIC does not know of TSC_ADJUST */
+        if (msr == X86_MSR_TSC_DEADLINE && *value) /* the APIC does not know of TSC_ADJUST */
             *value += c->x.tsc_adjust;
         return status;
     }
     *value = 0;
     switch (msr) {
-    case MSR_TSC: *value = guest_tsc(c); return 0;
-    case MSR_EFER: *value = c->x.efer; return 0;
-    case MSR_FEATURE_CONTROL: *value = 1; return 0; /* locked, nothing enabled */
-    case MSR_MTRRCAP: *value = MTRR_VARIABLE | 1u << 8 | 1u << 10; return 0; /* fixed, WC */
-    case MSR_ARCH_CAPABILITIES: *value = X86_ARCH_CAPABILITIES; return 0;
-    case MSR_KVM_WALL_CLOCK: *value = c->x.kvm_wall_clock; return 0;
-    case MSR_KVM_SYSTEM_TIME: *value = c->x.kvm_system_time; return 0;
-    case MSR_PLATFORM_ID:
-    case MSR_BIOS_SIGN_ID:
-    case MSR_MCG_CAP: return 0;
+    case X86_MSR_TSC: *value = guest_tsc(c); return 0;
+    case X86_MSR_EFER: *value = c->x.efer; return 0;
+    case X86_MSR_MTRRCAP: *value = MTRR_VARIABLE | 1u << 8 | 1u << 10; return 0; /* fixed, WC */
+    case X86_MSR_ARCH_CAPABILITIES: *value = X86_ARCH_CAPABILITIES; return 0;
+    case X86_MSR_KVM_WALL_CLOCK: *value = c->x.kvm_wall_clock; return 0;
+    case X86_MSR_KVM_SYSTEM_TIME: *value = c->x.kvm_system_time; return 0;
+    case X86_MSR_PLATFORM_ID:
+    case X86_MSR_BIOS_SIGN_ID:
+    case X86_MSR_MCG_CAP: return 0;
     default: return -1;
     }
 }
@@ -142,7 +111,7 @@ static int write_efer(struct vcpu *c, uint64_t value)
 {
     uint64_t old = c->x.efer;
 
-    if (value & ~(uint64_t)(X86_EFER_SCE | X86_EFER_LME | X86_EFER_LMA | X86_EFER_NXE))
+    if (value & ~c->engine->msrs.efer_bits)
         return -1;
     if (((value ^ old) & X86_EFER_LME) && (c->x.cr0 & X86_CR0_PG))
         return -1;
@@ -173,17 +142,19 @@ static bool acceptable(const struct vcpu *c, uint32_t msr, uint64_t value)
     if (is_mtrr_variable(msr))
         return !(value & beyond) && (msr & 1 ? !(value & 0x7FF) : valid_types(value & 0xFF, false));
     switch (msr) {
-    case MSR_PAT: return valid_types(value, true);
-    case MSR_MTRR_DEF_TYPE: return !(value & ~0xCFFULL) && valid_types(value & 0xFF, false);
-    case MSR_SPEC_CTRL: return !(value & ~(uint64_t)SPEC_CTRL_BITS);
-    case MSR_TSC_AUX: return !(value >> 32);
-    case MSR_SYSENTER_ESP:
-    case MSR_SYSENTER_EIP:
-    case MSR_LSTAR:
-    case MSR_CSTAR:
-    case MSR_FS_BASE:
-    case MSR_GS_BASE:
-    case MSR_KERNEL_GS_BASE: return is_canonical(value);
+    case X86_MSR_PAT: return valid_types(value, true);
+    case X86_MSR_MTRR_DEF_TYPE: return !(value & ~0xCFFULL) && valid_types(value & 0xFF, false);
+    case X86_MSR_SPEC_CTRL: return !(value & ~c->engine->msrs.spec_ctrl_bits);
+    case X86_MSR_MISC_ENABLE: return !(value & ~MISC_ENABLE_BITS);
+    case X86_MSR_MCG_STATUS: return !(value & ~MCG_STATUS_BITS);
+    case X86_MSR_TSC_AUX: return !(value >> 32);
+    case X86_MSR_SYSENTER_ESP:
+    case X86_MSR_SYSENTER_EIP:
+    case X86_MSR_LSTAR:
+    case X86_MSR_CSTAR:
+    case X86_MSR_FS_BASE:
+    case X86_MSR_GS_BASE:
+    case X86_MSR_KERNEL_GS_BASE: return is_canonical(value);
     default: return true;
     }
 }
@@ -250,45 +221,47 @@ static void publish_wall_clock(struct vcpu *c)
 
 int msr_write(struct vcpu *c, uint32_t msr, uint64_t value)
 {
-    uint64_t *plain = plain_register(c, msr);
+    uint64_t *plain;
 
+    if (!x86_msr_exists(&c->engine->msrs, msr, X86_MSR_WRITE))
+        return -1;
+    plain = plain_register(c, msr);
     if (plain) {
         if (!acceptable(c, msr, value))
             return -1;
         *plain = value;
-        if (msr == MSR_FS_BASE || msr == MSR_GS_BASE)
+        if (msr == X86_MSR_FS_BASE || msr == X86_MSR_GS_BASE)
             update_mode(c);
-        if (msr == MSR_TSC_ADJUST)
+        if (msr == X86_MSR_TSC_ADJUST)
             publish_system_time(c);
         return 0;
     }
     if (is_apic_msr(msr)) {
         int status;
 
-        if (msr == MSR_TSC_DEADLINE && value)
+        if (msr == X86_MSR_TSC_DEADLINE && value)
             value -= c->x.tsc_adjust;
         status = c->port->apic_ops->msr_write(c->port->apic, msr, value);
         c->check_interrupt = true;
-        if (msr == MSR_APIC_BASE && status == 0) {
+        if (msr == X86_MSR_APIC_BASE && status == 0) {
             c->apic_page = c->port->apic_ops->base(c->port->apic);
             flush_translations(c);
         }
         return status;
     }
     switch (msr) {
-    case MSR_TSC:
+    case X86_MSR_TSC:
         c->x.tsc_adjust += value - guest_tsc(c);
         publish_system_time(c);
         return 0;
-    case MSR_EFER: return write_efer(c, value);
-    case MSR_PRED_CMD: return value & ~1ULL ? -1 : 0;
-    case MSR_FLUSH_CMD: return value & ~1ULL ? -1 : 0;
-    case MSR_BIOS_SIGN_ID: return 0; /* written before CPUID, to have the revision read */
-    case MSR_KVM_SYSTEM_TIME:
+    case X86_MSR_EFER: return write_efer(c, value);
+    case X86_MSR_PRED_CMD: return value & ~c->engine->msrs.pred_cmd_bits ? -1 : 0;
+    case X86_MSR_BIOS_SIGN_ID: return 0; /* written before CPUID, to have the revision read */
+    case X86_MSR_KVM_SYSTEM_TIME:
         c->x.kvm_system_time = value;
         publish_system_time(c);
         return 0;
-    case MSR_KVM_WALL_CLOCK:
+    case X86_MSR_KVM_WALL_CLOCK:
         c->x.kvm_wall_clock = value;
         publish_wall_clock(c);
         return 0;
