@@ -17,7 +17,7 @@ enum { IOREGSEL = 0x00, IOWIN = 0x10, IOEOI = 0x40 };
 /* Indirect registers. */
 enum { REG_ID = 0, REG_VERSION = 1, REG_ARBITRATION = 2, REG_ENTRIES = 0x10 };
 
-#define VERSION (0x20u | (IOAPIC_PINS - 1) << 16)
+#define VERSION (IOAPIC_VERSION | (IOAPIC_PINS - 1) << 16)
 
 /* Redirection entries. */
 #define ENTRY_VECTOR     0xFFu

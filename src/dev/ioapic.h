@@ -11,8 +11,9 @@
 #include "bus/dev.h"
 #include "bus/irq.h"
 
-#define IOAPIC_PINS 24
-#define IOAPIC_BASE 0xFEC00000u /* where the first one is */
+#define IOAPIC_PINS    24
+#define IOAPIC_VERSION 0x20u
+#define IOAPIC_BASE    0xFEC00000u /* where the first one is */
 
 struct ioapic;
 

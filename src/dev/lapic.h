@@ -15,6 +15,8 @@
 #include "bus/dev.h"
 #include "bus/irq.h"
 
+#define LAPIC_VERSION 0x14u /* of an APIC that is part of the processor */
+
 struct lapic_set;
 
 /* What the local APICs ask of the board, on a vCPU's thread and without any lock held: the

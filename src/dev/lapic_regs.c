@@ -37,7 +37,7 @@ enum reg {
 };
 
 /* Integrated APIC, highest LVT entry 5 (no CMCI), EOI broadcasts can be suppressed. */
-#define VERSION (0x14u | (LVT_COUNT - 1) << 16 | 1u << 24)
+#define VERSION (LAPIC_VERSION | (LVT_COUNT - 1) << 16 | 1u << 24)
 
 /* Who may access a register: reads (R) and writes (W), through the page and as an MSR (2). */
 enum { R = 1, W = 2, R2 = 4, W2 = 8, RW = R | W, RW2 = R2 | W2, ALL = RW | RW2 };

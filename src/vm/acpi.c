@@ -12,6 +12,7 @@
 #include "vm/acpi_aml.h"
 #include "vm/board.h"
 #include "vm/boot/boot.h"
+#include "vm/tables.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -169,16 +170,6 @@ struct area {
     bool overflow;
 };
 
-static uint8_t checksum(const void *data, size_t size)
-{
-    const uint8_t *bytes = data;
-    uint8_t sum = 0;
-
-    for (size_t i = 0; i < size; i++)
-        sum += bytes[i];
-    return (uint8_t)-sum;
-}
-
 static struct table_header header(const char *signature, uint8_t revision)
 {
     struct table_header h = {.revision = revision, .oem_revision = 1, .creator_revision = 1};
@@ -220,7 +211,7 @@ static void finish(struct area *a, uint32_t address)
     table = a->bytes + (address - BOOT_TABLES_START);
     length = (uint32_t)(a->bytes + a->used - table);
     memcpy(table + offsetof(struct table_header, length), &length, sizeof(length));
-    table[offsetof(struct table_header, checksum)] = checksum(table, length);
+    table[offsetof(struct table_header, checksum)] = table_checksum(table, length);
     align(a);
 }
 
@@ -447,8 +438,8 @@ static struct rsdp make_rsdp(uint32_t rsdt, uint32_t xsdt)
                      .length = sizeof(r),
                      .xsdt = xsdt};
 
-    r.checksum = checksum(&r, offsetof(struct rsdp, length));
-    r.extended_checksum = checksum(&r, sizeof(r));
+    r.checksum = table_checksum(&r, offsetof(struct rsdp, length));
+    r.extended_checksum = table_checksum(&r, sizeof(r));
     return r;
 }
 

@@ -5,6 +5,8 @@
 
 #include "base/util.h"
 #include "vm/acpi.h"
+#include "vm/mp_table.h"
+#include "vm/smbios.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -55,6 +57,19 @@ static void set_memory_types(struct x86_cpu *cpu, unsigned physical_bits)
     cpu->mtrr_def_type = enable | fixed | 6;
 }
 
+/* What firmware would leave for kernels to find. */
+static int write_tables(struct vm *vm, struct error *err)
+{
+    struct mem *mem = vm->machine.mem;
+    int ret = acpi_write(mem, vm->cpus, err);
+
+    if (ret == 0)
+        ret = mp_table_write(mem, &vm->machine.model, err);
+    if (ret == 0)
+        ret = smbios_write(mem, &vm->machine.model, err);
+    return ret;
+}
+
 int vm_boot(struct vm *vm, struct error *err)
 {
     struct mem *mem = vm->machine.mem;
@@ -63,7 +78,7 @@ int vm_boot(struct vm *vm, struct error *err)
     if (ret < 0)
         return ret;
     board_reset(vm->board);
-    ret = acpi_write(mem, vm->cpus, err);
+    ret = write_tables(vm, err);
     if (ret < 0)
         return ret;
     for (unsigned i = 0; i < vm->cpus; i++) {

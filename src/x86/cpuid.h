@@ -19,8 +19,8 @@
 #define X86_KVM_CLOCK_STABLE (1u << 24)
 #define X86_KVM_FEATURES     (X86_KVM_NOP_IO_DELAY | X86_KVM_CLOCKSOURCE | X86_KVM_CLOCK_STABLE)
 
-/* IA32_ARCH_CAPABILITIES (SDM volume 4, MSR 10Ah). A bit is set where the mitigation that it makes
- * the guest leave out would change nothing here; docs/guest-cpu.md says what a guest can rely on. */
+/* IA32_ARCH_CAPABILITIES (SDM volume 4, MSR 10Ah). A bit is set where the mitigation that the guest
+ * then leaves out would change nothing; docs/guest-cpu.md says what a guest can rely on. */
 #define X86_ARCH_CAPABILITIES                                                                      \
     (1ull << 0 /* RDCL_NO */ | 1ull << 1 /* IBRS_ALL */ | 1ull << 3 /* SKIP_L1DFL_VMENTRY */ |     \
      1ull << 4 /* SSB_NO */ | 1ull << 5 /* MDS_NO */ | 1ull << 6 /* IF_PSCHANGE_MC_NO */ |         \

@@ -61,6 +61,23 @@ def i386_pae():
     boots("vmlinuz-686-pae", rb"6\.1\.\S+-686-pae i686\n")
 
 
+def mp_table():
+    """Two processors and their interrupts without ACPI. Debian's cloud kernels cannot read MP tables."""
+    guest("initrd-i386.img")
+    output = boots("vmlinuz-686-pae", rb"6\.1\.", "--cpus", "2", "--append", "acpi=off",
+                   script="uname -r; nproc; dmesg | grep MPTABLE; cat /proc/interrupts")
+    check(re.match(rb"\S+\n2\n", output), output)
+    check(b"MPTABLE: OEM ID: DOPPEL" in output, output)
+    check(re.search(rb" 4: .*IO-APIC +4-edge +ttyS0", output), output)
+
+
+def dmi():
+    """What the machine says about itself, and its memory, by SMBIOS."""
+    output = boots("vmlinuz-6.1", rb"6\.1\.", script="uname -r; cd /sys/class/dmi/id; "
+                   "cat sys_vendor product_name; cd /sys/firmware/dmi/entries; cat 17-0/raw | wc -c")
+    check(re.search(rb"\ndoppel\nPC\n[1-9]", output), output)
+
+
 def archive(*files):
     """A cpio archive (newc) of executables: pairs of name and contents."""
     out = b""
@@ -123,5 +140,5 @@ def gnumach():
 
 
 if __name__ == "__main__":
-    main(debian_6_1_small, debian_6_1_large, debian_6_12, debian_6_12_smp, i386, i386_pae, compat,
+    main(debian_6_1_small, debian_6_1_large, debian_6_12, debian_6_12_smp, i386, i386_pae, mp_table, dmi, compat,
          plain_console, memtest_64, memtest_32, gnumach)

@@ -16,6 +16,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "tables.h"
+
 static struct mem *with_tables(unsigned cpus)
 {
     struct mem *mem = mem_create(2 * MiB, NULL);
@@ -23,31 +25,6 @@ static struct mem *with_tables(unsigned cpus)
     assert_non_null(mem);
     assert_int_equal(acpi_write(mem, cpus, NULL), 0);
     return mem;
-}
-
-static uint64_t get(struct mem *mem, uint64_t gpa, unsigned size)
-{
-    uint64_t value = 0;
-
-    assert_int_equal(mem_read(mem, gpa, &value, size), 0);
-    return value;
-}
-
-static uint8_t sum(struct mem *mem, uint64_t gpa, uint64_t size)
-{
-    uint8_t total = 0;
-
-    for (uint64_t i = 0; i < size; i++)
-        total += (uint8_t)get(mem, gpa + i, 1);
-    return total;
-}
-
-static void assert_signature(struct mem *mem, uint64_t gpa, const char *signature)
-{
-    char found[9] = {0};
-
-    mem_read(mem, gpa, found, strlen(signature));
-    assert_string_equal(found, signature);
 }
 
 /* A table's length, after its signature, place and checksum have been found right. */
