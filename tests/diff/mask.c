@@ -86,9 +86,8 @@ static void mask_undefined_results(const struct ending *e, struct mask *mask)
     }
 }
 
-/* An engine that executes x87 instructions elsewhere than where the guest has them, and with other
- * memory operands, gets FIP and FDP right mostly and FOP not at all; no known guest reads them but
- * to save them. */
+/* Which instructions the pointers are kept for: all, or those that raise exceptions (SDM volume 1,
+ * 8.1.8, 8.1.9; APM volume 2, 11.4.4.3). What the engines do is tested by tests/asm/fpu.c. */
 static void mask_x87_pointers(const struct ending *e, struct mask *mask)
 {
     (void)e;
@@ -255,7 +254,8 @@ static const struct rule rules[] = {
     {"undefined-results", "SDM volume 2, BSF, BSR, SHLD, SHRD: the destination is undefined",
      mask_undefined_results},
     {"x87-pointers",
-     "SDM volume 1, 8.1.8: FOP, FIP and FDP are not kept exactly (a known deviation)",
+     "SDM volume 1, 8.1.8, 8.1.9; APM volume 2, 11.4.4.3: for which instructions FOP, FIP and FDP "
+     "are kept differs",
      mask_x87_pointers},
     {"x87-pointers-saved", "SDM volume 1, 8.1.10, 10.5.1: the same, in memory",
      mask_saved_pointers},

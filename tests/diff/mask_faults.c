@@ -233,8 +233,17 @@ static void mask_image(const struct ending *e, struct mask *mask)
 /* Registers may be loaded from the parts that did not fault. */
 static void mask_loaded_image(const struct ending *e, struct mask *mask)
 {
-    mask->skip |= e->faulted && (e->insn->z.mnemonic == ZYDIS_MNEMONIC_FLDENV ||
-                                 e->insn->z.mnemonic == ZYDIS_MNEMONIC_FRSTOR);
+    if (!e->faulted)
+        return;
+    switch (e->insn->z.mnemonic) {
+    case ZYDIS_MNEMONIC_FLDENV:
+    case ZYDIS_MNEMONIC_FRSTOR:
+    case ZYDIS_MNEMONIC_FXRSTOR:
+    case ZYDIS_MNEMONIC_FXRSTOR64:
+    case ZYDIS_MNEMONIC_XRSTOR:
+    case ZYDIS_MNEMONIC_XRSTOR64: mask->skip = true; break;
+    default: break;
+    }
 }
 
 /* Of an operand whose address wraps, the offsets of all bytes or of the first count. */
@@ -372,7 +381,7 @@ const struct rule mask_fault_rules[] = {
     {"image-fault-address",
      "SDM volume 3, 9.1.1; volume 2, VMASKMOV: operands are accessed in parts, in any order",
      mask_image},
-    {"image-loaded", "SDM volume 3, 9.1.1: FLDENV and FRSTOR load in parts, and one may fault",
+    {"image-loaded", "SDM volume 3, 9.1.1: FLDENV, FRSTOR, XRSTOR load in parts, and one may fault",
      mask_loaded_image},
     {"wrap",
      "SDM volume 3, 5.3, 23.34: an access that wraps at the end of its addresses may fault or not",

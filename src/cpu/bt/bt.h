@@ -157,6 +157,7 @@ struct translation {
     struct known known[KNOWN_MAX];
     const struct known *held; /* HELD: its addend is in s1 */
     unsigned next_known;
+    bool x87_page; /* the part has stored its page as that of the last x87 instruction */
     bool keeps_s1; /* the present instruction uses s1 for nothing but its checks */
     enum flags_place flags;
     unsigned count, i; /* instructions, and the present one */
@@ -261,6 +262,12 @@ struct bt {
         uint64_t from, to;      /* the operands, in the host */
         uint64_t rsi, rdi, rcx; /* the guest's, behind the present run */
     } string;
+    /* While the x87's registers are loaded: its last instruction's page, offset there and, from bit
+     * 16 on, opcode; and its operand's address. */
+    struct {
+        uint64_t page, data;
+        uint32_t last;
+    } x87;
     uint64_t frame;             /* IRETQ's, in the host */
     uint64_t tsc_offset;        /* guest TSC = host TSC + this + IA32_TSC_ADJUST */
     uint64_t addend[KNOWN_MAX]; /* or, out of 32-bit code, its known_registers */

@@ -73,17 +73,15 @@ static void emit_high_half(struct emitter *e, bool load, unsigned n)
     emit_byte(e, 1);
 }
 
-/* The addresses of the last x87 instruction and its operand would be the host's; nothing needs
- * the guest's. MXCSR_MASK is the model's. The host's own code wants the x87 stack empty. */
+/* The addresses of the last x87 instruction and its operand are the host's, or nothing;
+ * save_x87_pointers replaces them. MXCSR_MASK is the model's. The host's own code wants the x87
+ * stack empty. */
 static void emit_save_x87(struct emitter *e)
 {
-    enum { FIP = 8, FDP = 16 };
     static const uint8_t fninit[] = {0xDB, 0xE3};
     int32_t area = (int32_t)offsetof(struct bt, c.x.xsave);
 
     emit_mem(e, true, OP_GROUP_FILES, FXSAVE, vcpu_at(area));
-    emit_store_imm(e, true, vcpu_at(area + FIP), 0);
-    emit_store_imm(e, true, vcpu_at(area + FDP), 0);
     emit_store_imm(e, false, vcpu_at(area + X86_XSAVE_MXCSR + 4), X86_MXCSR_MASK);
     emit_bytes(e, fninit, sizeof(fninit));
 }

@@ -4,6 +4,7 @@
 #include "cpu/bt/bt.h"
 #include "cpu/interp/debug.h"
 #include "cpu/interp/handlers.h"
+#include "cpu/interp/x87.h"
 
 #include <asm/hwcap2.h>
 #include <asm/prctl.h>
@@ -156,6 +157,26 @@ static unsigned usable_files(const struct vcpu *c)
     return files;
 }
 
+/* Translated code notes the x87's last instruction in the vCPU, because the host's would be its own
+ * and is not always kept. */
+static void load_x87_pointers(struct bt *bt)
+{
+    struct x87_pointers p = x87_pointers_get(bt->c.x.xsave);
+
+    bt->x87.page = ALIGN_DOWN(p.ip, MEM_PAGE_SIZE);
+    bt->x87.last = (uint32_t)(p.ip % MEM_PAGE_SIZE) | (uint32_t)p.opcode << 16;
+    bt->x87.data = p.data;
+}
+
+static void save_x87_pointers(struct bt *bt)
+{
+    struct x87_pointers p = {.ip = bt->x87.page + (bt->x87.last & 0xFFFF),
+                             .data = bt->x87.data,
+                             .opcode = (uint16_t)(bt->x87.last >> 16)};
+
+    x87_pointers_set(bt->c.x.xsave, &p);
+}
+
 /* Has FILES, or all vectors if any, loaded on the way in; all of them must be usable. */
 static bool want_files(struct bt *bt, unsigned files)
 {
@@ -169,6 +190,8 @@ static bool want_files(struct bt *bt, unsigned files)
     if (files & (BT_SSE | BT_AVX))
         files |= usable & (BT_SSE | BT_AVX);
     bt->absent = (uint8_t)(BT_FILES & ~files);
+    if (files & BT_X87)
+        load_x87_pointers(bt);
     return true;
 }
 
@@ -406,6 +429,8 @@ static const void *go(struct bt *bt, const void *code)
     meter_restore(bt->c.meter);
     had = BT_FILES & ~(unsigned)bt->absent;
     bt->absent = BT_FILES;
+    if (had & BT_X87)
+        save_x87_pointers(bt);
     switch ((enum bt_exit)bt->exit) {
     case BT_BRANCH:
         if (in_64(&bt->c) && !is_canonical(*rip)) { /* back to the branch: it faults */

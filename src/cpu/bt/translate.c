@@ -4,6 +4,8 @@
  */
 #include "cpu/bt/translate.h"
 
+#include "cpu/interp/x87.h"
+
 #include <string.h>
 
 #define ENTRY_ALIGN 16
@@ -61,12 +63,54 @@ static unsigned alignment_wanted(const struct x86_insn *insn, unsigned size)
     return must_align(insn, size) || is_locked(insn) ? size : 1;
 }
 
+/* Whether nothing can leave the code before the next instruction has become the x87's last. */
+static bool is_noted_next(const struct translation *t)
+{
+    const struct x86_insn *next = &t->insn[t->i + 1];
+
+    return t->i + 1 < (unsigned)t->now->first + t->now->count && t->beyond.insn != t->i + 2 &&
+           x87_is_noted(next) && !region_is_foreign(t, next) && memory_operand(t, next) == -1;
+}
+
+/* Notes the present instruction as the x87's last one, with its operand at A unless that is NULL.
+ * Flags stay; s0 does not. */
+static void note_x87(struct translation *t, const struct x86_insn *insn, const struct address *a)
+{
+    if (insn->z.mnemonic == ZYDIS_MNEMONIC_FNINIT) {
+        emit_store_imm(&t->e, true, VCPU(x87.page), 0);
+        emit_store_imm(&t->e, true, VCPU(x87.data), 0);
+        emit_store_imm(&t->e, false, VCPU(x87.last), 0);
+        t->x87_page = false;
+    }
+    if (!x87_is_noted(insn))
+        return;
+    if (a) {
+        struct operand place = {a->base, a->index, a->scale, 0, a->disp};
+
+        if (a->rip) {
+            emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(page));
+            place = at(t->s0, a->disp);
+        }
+        emit_mem(&t->e, t->wide, OP_LEA, t->s0, place);
+        emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(x87.data));
+    }
+    if (is_noted_next(t))
+        return;
+    if (!t->x87_page) {
+        emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(page));
+        emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(x87.page));
+        t->x87_page = true;
+    }
+    emit_store_imm(&t->e, false, VCPU(x87.last), t->offset[t->i] | x87_opcode(insn) << 16);
+}
+
 /* Copies an instruction, its memory operand checked and replaced. False: leave it to others. */
 static bool translate_copy(struct translation *t, const struct x86_insn *insn)
 {
     const struct flow *f = &t->flow[t->i];
     int memory = memory_operand(t, insn);
     struct operand place = {0};
+    struct address a;
 
     t->keeps_s1 = true;
     if (memory == -2)
@@ -74,7 +118,6 @@ static bool translate_copy(struct translation *t, const struct x86_insn *insn)
     if (memory >= 0) {
         const ZydisDecodedOperand *op = &insn->op[memory];
         unsigned size = op->size / 8;
-        struct address a;
 
         if (size > 64 || !address_of(t, t->i, (unsigned)memory, &a))
             return false;
@@ -92,6 +135,8 @@ static bool translate_copy(struct translation *t, const struct x86_insn *insn)
         return false;
     if (f->flags_may)
         t->flags = FLAGS_HOST;
+    if (insn->info->class == X86_CLASS_X87)
+        note_x87(t, insn, memory >= 0 ? &a : NULL);
     return true;
 }
 
@@ -690,6 +735,7 @@ static void emit_part(struct translation *t, struct part *p)
     if (!p->inherits)
         group_forget(t);
     t->flags = p->live ? FLAGS_HOST : FLAGS_MEMORY;
+    t->x87_page = false;
     emit_count(t, p);
     for (; t->i < (unsigned)p->first + p->count && !t->e.full; t->i++) {
         const struct x86_insn *insn = &t->insn[t->i];
@@ -704,6 +750,7 @@ static void emit_part(struct translation *t, struct part *p)
             t->e.at = start; /* whatever it began */
             t->colds = colds;
             t->flags = flags;
+            t->x87_page = false;
             if (insn->info->class != X86_CLASS_FAR && insn->info->class != X86_CLASS_BRANCH) {
                 emit_one(t, is_deferred(t) && !region_is_foreign(t, insn));
                 continue;

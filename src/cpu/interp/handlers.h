@@ -73,18 +73,27 @@ enum { STRING_ONCE, STRING_REP, STRING_REPNE };
 uop_fn op_movs, op_stos, op_lods, op_cmps, op_scas, op_ins, op_outs;
 
 /* --- native.c --------------------------------------------------------------------------------- */
-/* imm: the thunk; aux: NATIVE_*; src: FP_*; osize: bytes of the memory operand. */
+/* imm: the thunk; aux: NATIVE_*; src: FP_* and, from SRC_OPCODE on, the low bits of an x87 opcode;
+ * osize: bytes of the memory operand. */
+#define SRC_OPCODE 5
 enum {
     NATIVE_FLAGS = 1,   /* reads or writes status flags */
     NATIVE_READ = 2,    /* the memory operand is read */
     NATIVE_WRITE = 4,   /* or written, or both */
     NATIVE_ALIGNED = 8, /* or must be aligned to its size */
     NATIVE_WAITS = 16,  /* a pending x87 exception comes before any fault of the operand's */
+    NATIVE_NOTED = 32,  /* becomes the x87's last instruction; dst: ModRM; see SRC_OPCODE */
 };
 uop_fn op_native, op_vmaskmov, op_gather, op_maskmovdqu;
 /* Why an instruction of a register file faults now. */
 enum { FP_X87 = 1, FP_SSE = 2, FP_AVX = 4, FP_WAIT = 8, FP_MMX = 16 };
 void fp_check(struct vcpu *c, const struct uop *op, unsigned files);
+/* Raises #MF if an x87 exception is pending. */
+void x87_check(struct vcpu *c, const struct uop *op);
+
+/* --- x87.c ------------------------------------------------------------------------------------ */
+/* osize: bytes of the environment, or of it and the registers. */
+uop_fn op_fnstenv, op_fldenv, op_fnsave, op_frstor;
 
 /* --- xstate.c --------------------------------------------------------------------------------- */
 uop_fn op_fxsave, op_fxrstor, op_xsave, op_xrstor, op_ldmxcsr, op_stmxcsr, op_xgetbv, op_xsetbv;

@@ -4,6 +4,7 @@
  */
 #include "cpu/interp/access.h"
 #include "cpu/interp/handlers.h"
+#include "cpu/interp/x87.h"
 
 #include <string.h>
 
@@ -61,6 +62,31 @@ static bool x87_pending(const struct vcpu *c)
     return c->x.xsave[2] & 0x80;
 }
 
+void x87_check(struct vcpu *c, const struct uop *op)
+{
+    if (x87_pending(c))
+        raise_fault(c, op, X86_MF);
+}
+
+/* The x87's last instruction after OP, which the thunk does not know. */
+static void note_pointers(struct vcpu *c, const struct uop *op, struct x87_pointers p, int status)
+{
+    if (op->mnemonic == ZYDIS_MNEMONIC_FNINIT) {
+        p = (struct x87_pointers){0};
+    } else if (!status && (op->aux & NATIVE_NOTED)) {
+        p.ip = c->x.reg[X86_RIP] + op->off;
+        p.opcode = (uint16_t)(op->src >> SRC_OPCODE << 8 | op->dst);
+        if (op->aux & (NATIVE_READ | NATIVE_WRITE)) {
+            p.data = ea_offset(c, op);
+            if (op->asize < 8)
+                p.data &= (1ULL << op->asize * 8) - 1;
+        }
+        if (!in_64(c))
+            p.ip = (uint32_t)p.ip;
+    }
+    x87_pointers_set(c->x.xsave, &p);
+}
+
 /* Comes before what the segment demands. */
 static void check_aligned(struct vcpu *c, const struct uop *op)
 {
@@ -76,15 +102,12 @@ const struct uop *op_native(struct vcpu *c, const struct uop *op)
 {
     thunk_fn *thunk = (thunk_fn *)(uintptr_t)op->imm;
     struct thunk_state state = {.gpr = c->x.reg, .flags = &c->x.rflags, .xsave = c->x.xsave};
+    struct x87_pointers pointers;
     unsigned how = op->aux;
     void *memory = NULL;
     int status;
 
     fp_check(c, op, op->src);
-    if (op->src & FP_X87) {
-        state.rip = c->x.reg[X86_RIP] + op->off;
-        state.data = ea_offset(c, op);
-    }
     if (how & NATIVE_FLAGS)
         c->x.rflags = flags_get(c);
     if ((how & NATIVE_WAITS) && x87_pending(c))
@@ -102,7 +125,11 @@ const struct uop *op_native(struct vcpu *c, const struct uop *op)
         else
             memory = write_ptr(c, op, linear, op->osize);
     }
+    if (op->src & (FP_X87 | FP_MMX))
+        pointers = x87_pointers_get(c->x.xsave);
     status = thunk(&state, memory);
+    if (op->src & (FP_X87 | FP_MMX))
+        note_pointers(c, op, pointers, status);
     if (unlikely(status))
         raise_native(c, op, status - 1);
     commit_ptr(c, op);

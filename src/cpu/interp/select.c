@@ -3,6 +3,7 @@
  * system instructions are in select_system.c.
  */
 #include "cpu/interp/select.h"
+#include "cpu/interp/x87.h"
 
 /* --- Operands --------------------------------------------------------------------------------- */
 
@@ -646,6 +647,21 @@ static bool select_masked(const struct x86_insn *insn, unsigned mode, struct uop
     }
 }
 
+/* The x87's environment, of which the host's processor has another. */
+static bool select_environment(const struct x86_insn *insn, unsigned mode, struct uop *op)
+{
+    switch (insn->z.mnemonic) {
+    case ZYDIS_MNEMONIC_FNSTENV: op->fn = op_fnstenv; break;
+    case ZYDIS_MNEMONIC_FLDENV: op->fn = op_fldenv; break;
+    case ZYDIS_MNEMONIC_FNSAVE: op->fn = op_fnsave; break;
+    case ZYDIS_MNEMONIC_FRSTOR: op->fn = op_frstor; break;
+    default: return false;
+    }
+    set_memory(insn, 0, mode, op);
+    op->osize = (uint8_t)(insn->op[0].size / 8);
+    return true;
+}
+
 /* Whether a misaligned memory operand is #GP (SDM volume 2, 2.4.1, 2.4.2, 2.4.4). Hosts whose SHA
  * instructions do not mind, as some of AMD's, make no difference to the guest. */
 static bool needs_alignment(const struct x86_insn *insn, unsigned i)
@@ -704,7 +720,12 @@ static void select_native(struct vcpu *c, const struct x86_insn *insn, unsigned 
     op->fn = op_native;
     op->imm = (uintptr_t)thunk;
     op->src = (uint8_t)register_files(insn);
+    if (x87_is_noted(insn)) {
+        op->src |= (uint8_t)(x87_opcode(insn) >> 8 << SRC_OPCODE);
+        op->dst = (uint8_t)x87_opcode(insn);
+    }
     op->aux = touches_flags(insn) ? NATIVE_FLAGS : 0;
+    op->aux |= x87_is_noted(insn) ? NATIVE_NOTED : 0;
     for (unsigned i = 0; i < insn->z.operand_count_visible; i++) {
         if (!is_memory(insn, i))
             continue;
@@ -743,7 +764,7 @@ bool select_uop(struct vcpu *c, const struct x86_insn *insn, unsigned mode, stru
     case X86_CLASS_STRING: return select_string(insn, mode, op);
     case X86_CLASS_NATIVE:
     case X86_CLASS_X87:
-        if (!select_masked(insn, mode, op))
+        if (!select_masked(insn, mode, op) && !select_environment(insn, mode, op))
             select_native(c, insn, mode, op);
         return op->fn == op_undefined;
     default: return select_system(insn, mode, op);

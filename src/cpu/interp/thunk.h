@@ -21,10 +21,9 @@ struct thunk_cache;
 struct thunk_state {
     uint64_t *gpr;   /* 16, in encoding order */
     uint64_t *flags; /* status flags (X86_FLAGS_STATUS) in RFLAGS positions; other bits are kept */
-    uint8_t *xsave;  /* X86_XSAVE_SIZE bytes, 64-byte aligned, standard form; XSTATE_BV ignored */
-    /* For class X87: the guest's instruction pointer and the offset of its memory operand, which
-     * become FIP and FDP where the instruction sets them. */
-    uint64_t rip, data;
+    /* X86_XSAVE_SIZE bytes, 64-byte aligned, standard form; XSTATE_BV ignored. For class X87, FOP,
+     * FIP and FDP are the host's afterwards, and are for the caller to replace. */
+    uint8_t *xsave;
 };
 
 /* Executes. MEMORY stands for the memory operand (NULL if none): a host pointer with the operand's

@@ -230,27 +230,6 @@ static void emit_store(struct thunk_code *c, const struct thunk_plan *plan, unsi
     PUT(c, 0x31, 0xC0); /* xor eax, eax */
 }
 
-/* The processor has noted the thunk's own addresses as those of the last x87 instruction and its
- * operand. The guest must see its own, and none of the host's. */
-static void emit_x87_pointers(struct thunk_code *c, const struct thunk_plan *plan, unsigned area)
-{
-    enum { FIP = 8, FDP = 16 };
-    uint32_t jump;
-
-    PUT(c, 0x48, 0x8D, 0x0D); /* lea rcx, [rip + ...] */
-    put32(c, c->insn - (c->size + 4));
-    op(c, WIDE, 0x3B, X86_RCX, area, FIP); /* cmp rcx, [...] */
-    PUT(c, 0x75, 0);                       /* jne */
-    jump = c->size;
-    LOAD(c, X86_RCX, X86_RDI, offsetof(struct thunk_state, rip));
-    STORE(c, X86_RCX, area, FIP);
-    if (plan->memory) {
-        LOAD(c, X86_RCX, X86_RDI, offsetof(struct thunk_state, data));
-        STORE(c, X86_RCX, area, FDP);
-    }
-    c->bytes[jump - 1] = c->size - jump;
-}
-
 static void emit_tail(struct thunk_code *c, const struct thunk_plan *plan)
 {
     if (!plan->x87 && !plan->mxcsr)
@@ -261,7 +240,6 @@ static void emit_tail(struct thunk_code *c, const struct thunk_plan *plan)
         FXSAVE(c, X86_RDX);
         PUT(c, 0xC7, 0x42, X86_XSAVE_MXCSR + 4); /* mov dword [rdx + ...]: MXCSR_MASK */
         put32(c, X86_MXCSR_MASK);
-        emit_x87_pointers(c, plan, X86_RDX);
     } else {
         STMXCSR(c, X86_RDX, X86_XSAVE_MXCSR);
     }

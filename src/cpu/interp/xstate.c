@@ -5,6 +5,7 @@
  */
 #include "cpu/interp/access.h"
 #include "cpu/interp/handlers.h"
+#include "cpu/interp/x87.h"
 
 #include <string.h>
 
@@ -16,14 +17,32 @@
 #define YMMH_BYTES      256
 #define XCOMP_COMPACTED (1ULL << 63)
 
-/* Copies between the guest and x.xsave, 16 bytes at a time: areas are larger than one operand. */
+/* With REX.W, FIP and FDP have 64 bits in an image; else 32, and selectors that are always 0. */
+#define XSTATE_WIDE 4u
+
+/* Copies between the guest and an image, 16 bytes at a time: areas are larger than one operand. */
+static void copy_bytes_out(struct vcpu *c, const struct uop *op, uint64_t linear,
+                           const uint8_t *from, unsigned size)
+{
+    for (unsigned at = 0; at < size; at += 16) {
+        memcpy(write_ptr(c, op, linear + at, 16), from + at, 16);
+        commit_ptr(c, op);
+    }
+}
+
 static void copy_out(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned from,
                      unsigned size)
 {
-    for (unsigned at = 0; at < size; at += 16) {
-        memcpy(write_ptr(c, op, linear + at, 16), c->x.xsave + from + at, 16);
-        commit_ptr(c, op);
-    }
+    copy_bytes_out(c, op, linear, c->x.xsave + from, size);
+}
+
+/* What stands above the low halves of FIP and FDP in the first 32 bytes of an image. */
+static void clear_selectors(const struct uop *op, uint8_t *image)
+{
+    if (op->aux & XSTATE_WIDE)
+        return;
+    memset(image + 12, 0, 4);
+    memset(image + 20, 0, 4);
 }
 
 static void copy_in(struct vcpu *c, const struct uop *op, uint64_t linear, uint8_t *to,
@@ -46,22 +65,6 @@ static void set_mxcsr(struct vcpu *c, uint32_t value)
     memcpy(c->x.xsave + X86_XSAVE_MXCSR, &value, 4);
 }
 
-/* What loading an image makes of FCW and FSW: reserved bits of the first are as FLDCW leaves them,
- * and ES and B of the second follow from the exceptions that are pending (SDM volume 1, 8.1.3). */
-static void settle_x87(uint8_t *x)
-{
-    uint16_t control, status;
-
-    memcpy(&control, x, 2);
-    memcpy(&status, x + 2, 2);
-    control = (control & 0x1F3F) | 0x40;
-    status &= 0x7F7F;
-    if (status & ~control & 0x3F)
-        status |= 0x8080;
-    memcpy(x, &control, 2);
-    memcpy(x + 2, &status, 2);
-}
-
 /* Outside 64-bit mode XMM8-15 are neither saved nor restored. */
 static unsigned xmm_bytes(const struct vcpu *c)
 {
@@ -70,6 +73,7 @@ static unsigned xmm_bytes(const struct vcpu *c)
 
 const struct uop *op_fxsave(struct vcpu *c, const struct uop *op)
 {
+    uint8_t head[32];
     uint64_t linear;
     uint32_t mask = MXCSR_MASK;
 
@@ -79,8 +83,10 @@ const struct uop *op_fxsave(struct vcpu *c, const struct uop *op)
         raise_error(c, op, X86_GP, 0);
     probe_write(c, op, linear + 511, 1);
     memcpy(c->x.xsave + X86_XSAVE_MXCSR + 4, &mask, 4);
-    copy_out(c, op, linear, 0, LEGACY_X87);
-    copy_out(c, op, linear + LEGACY_X87, LEGACY_X87, xmm_bytes(c));
+    memcpy(head, c->x.xsave, sizeof(head));
+    clear_selectors(op, head);
+    copy_bytes_out(c, op, linear, head, sizeof(head));
+    copy_out(c, op, linear + 32, 32, LEGACY_X87 - 32 + xmm_bytes(c));
     return op + 1;
 }
 
@@ -99,8 +105,9 @@ const struct uop *op_fxrstor(struct vcpu *c, const struct uop *op)
     memcpy(&control, image + X86_XSAVE_MXCSR, 4);
     if (control & ~MXCSR_MASK)
         raise_error(c, op, X86_GP, 0);
+    clear_selectors(op, image);
     memcpy(c->x.xsave, image, LEGACY_X87 + xmm_bytes(c));
-    settle_x87(c->x.xsave);
+    x87_settle(c->x.xsave);
     return op + 1;
 }
 
@@ -137,12 +144,15 @@ static uint64_t requested(const struct vcpu *c)
     return (c->x.reg[X86_RDX] << 32 | (uint32_t)c->x.reg[X86_RAX]) & c->x.xcr0;
 }
 
-/* aux: 0 XSAVE, 1 XSAVEOPT, 2 XSAVEC. XSAVEOPT may leave out what is in its initial state, XSAVEC
- * does, and neither writes more; the offset of the AVX component is the same in both forms. */
+/* aux: XSTATE_WIDE, and 0 XSAVE, 1 XSAVEOPT, 2 XSAVEC. XSAVEOPT may leave out what is in its
+ * initial state, XSAVEC does, and neither writes more; the offset of the AVX component is the same
+ * in both forms. */
 const struct uop *op_xsave(struct vcpu *c, const struct uop *op)
 {
     uint64_t rfbm, save, linear, used, header[2] = {0};
     uint32_t mask = MXCSR_MASK;
+    unsigned how = op->aux & 3;
+    uint8_t head[32];
 
     check_xsave(c, op);
     linear = ea_linear(c, op, 576, MMU_WRITE);
@@ -150,9 +160,9 @@ const struct uop *op_xsave(struct vcpu *c, const struct uop *op)
         raise_error(c, op, X86_GP, 0);
     rfbm = requested(c);
     used = in_use(c);
-    save = op->aux ? rfbm & used : rfbm;
+    save = how ? rfbm & used : rfbm;
     probe_write(c, op, linear + (save & X86_XCR0_AVX ? X86_XSAVE_SIZE : 576) - 1, 1);
-    if (op->aux == 2) {
+    if (how == 2) {
         header[0] = save;
         header[1] = rfbm | XCOMP_COMPACTED;
     } else {
@@ -161,11 +171,13 @@ const struct uop *op_xsave(struct vcpu *c, const struct uop *op)
     }
     memcpy(c->x.xsave + X86_XSAVE_MXCSR + 4, &mask, 4);
     if (save & X86_XCR0_X87) {
+        memcpy(head, c->x.xsave, sizeof(head));
+        clear_selectors(op, head);
         store64(c, op, linear, *(uint64_t *)c->x.xsave);
-        copy_out(c, op, linear + 8, 8, 16);
+        copy_bytes_out(c, op, linear + 8, head + 8, 16);
         copy_out(c, op, linear + 32, 32, LEGACY_X87 - 32);
     }
-    if (op->aux == 2 ? save & X86_XCR0_SSE : rfbm & (X86_XCR0_SSE | X86_XCR0_AVX)) {
+    if (how == 2 ? save & X86_XCR0_SSE : rfbm & (X86_XCR0_SSE | X86_XCR0_AVX)) {
         store32(c, op, linear + X86_XSAVE_MXCSR, mxcsr(c));
         store32(c, op, linear + X86_XSAVE_MXCSR + 4, MXCSR_MASK);
     }
@@ -175,7 +187,7 @@ const struct uop *op_xsave(struct vcpu *c, const struct uop *op)
         copy_out(c, op, linear + X86_XSAVE_YMMH, X86_XSAVE_YMMH,
                  in_64(c) ? YMMH_BYTES : YMMH_BYTES / 2);
     store64(c, op, linear + X86_XSAVE_HEADER, header[0]);
-    if (op->aux == 2)
+    if (how == 2)
         store64(c, op, linear + X86_XSAVE_HEADER + 8, header[1]);
     return op + 1;
 }
@@ -220,6 +232,7 @@ const struct uop *op_xrstor(struct vcpu *c, const struct uop *op)
     memcpy(image, &fcw, 2);
     if (rfbm & bv & X86_XCR0_X87) {
         copy_in(c, op, linear, image, 32);
+        clear_selectors(op, image);
         copy_in(c, op, linear + 32, image + 32, LEGACY_X87 - 32);
     }
     /* The standard form loads MXCSR with SSE or AVX whatever XSTATE_BV says. */
@@ -234,7 +247,7 @@ const struct uop *op_xrstor(struct vcpu *c, const struct uop *op)
         copy_in(c, op, linear + X86_XSAVE_YMMH, image + X86_XSAVE_YMMH,
                 in_64(c) ? YMMH_BYTES : YMMH_BYTES / 2);
     if (rfbm & X86_XCR0_X87) {
-        settle_x87(image);
+        x87_settle(image);
         memcpy(c->x.xsave, image, X86_XSAVE_MXCSR);
         memcpy(c->x.xsave + 32, image + 32, LEGACY_X87 - 32);
     }

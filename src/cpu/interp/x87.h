@@ -1,0 +1,30 @@
+/*
+ * What the x87 remembers of its last instruction: where that stood, its operand's address and its
+ * opcode (SDM volume 1, 8.1.8). The host's processor would note a thunk's addresses, or nothing, so
+ * the engines keep the guest's themselves.
+ */
+#ifndef DOPPEL_CPU_INTERP_X87_H
+#define DOPPEL_CPU_INTERP_X87_H
+
+#include "x86/insn.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct x87_pointers {
+    uint64_t ip, data; /* offsets in their segments */
+    uint16_t opcode;   /* the low bits of the first byte, and the second one: 11 bits */
+};
+
+/* From the image that x86_cpu.xsave is, and into it. */
+struct x87_pointers x87_pointers_get(const uint8_t *xsave);
+void x87_pointers_set(uint8_t *xsave, const struct x87_pointers *pointers);
+
+/* Whether INSN becomes the last instruction. Those that control the x87 do not, nor do MMX's. */
+bool x87_is_noted(const struct x86_insn *insn);
+uint16_t x87_opcode(const struct x86_insn *insn);
+
+/* What loading an image makes of FCW and FSW. */
+void x87_settle(uint8_t *xsave);
+
+#endif
