@@ -23,6 +23,7 @@ run:
 test:
 	@scripts/setup build guest test
 	@guests/make kernel 6.1 6.12 686 686-pae memtest gnumach initrd initrd-i386
+	@tests/guest/make-selftests x86
 	@$(NINJA)
 	@scripts/run-tests
 
