@@ -10,6 +10,8 @@
 
 #include <stdlib.h>
 
+#define BOOT_FUZZ_MEMORY (32 * MiB)
+
 static inline void boot_fuzz_require(bool condition)
 {
     if (!condition)
@@ -19,6 +21,8 @@ static inline void boot_fuzz_require(bool condition)
 static inline void boot_fuzz_load(const uint8_t *file, size_t size, bool no_host_decompress)
 {
     static const uint8_t initrd[] = "initrd";
+    struct error err = {0};
+    struct mem *mem = mem_create(BOOT_FUZZ_MEMORY, &err);
     const struct boot_source source = {
         .kernel = file,
         .kernel_size = size,
@@ -27,21 +31,20 @@ static inline void boot_fuzz_load(const uint8_t *file, size_t size, bool no_host
         .initrd_size = sizeof(initrd),
         .initrd_name = "initrd",
         .command_line = "x",
+        .mem = mem,
         .kaslr_seed = 0x123456789ABCDEF,
         .no_host_decompress = no_host_decompress,
     };
-    struct error err = {0};
     struct boot_image *image = boot_prepare(&source, &err);
     struct x86_cpu cpu = {0};
-    struct mem *mem;
     int r;
 
+    boot_fuzz_require(mem);
     if (!image) {
         boot_fuzz_require(err.code > 0 && err.text[0]);
+        mem_destroy(mem);
         return;
     }
-    mem = mem_create(32 * MiB, &err);
-    boot_fuzz_require(mem);
     x86_cpu_reset(&cpu);
     r = boot_load(image, mem, &cpu, &err);
     if (r < 0) {

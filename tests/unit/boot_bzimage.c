@@ -432,6 +432,49 @@ static void test_too_large(void **unused)
     free(vmlinux.data);
 }
 
+static void count_progress(void *opaque, const char *what, int percent)
+{
+    ++*(unsigned *)opaque;
+}
+
+static void refuse_in(struct boot_source *source, int code, const char *words)
+{
+    unsigned unpacked = 0;
+    struct error err = {0};
+
+    source->progress = count_progress;
+    source->progress_opaque = &unpacked;
+    source->mem = mem_create(16 * MiB, &err);
+    assert_null(boot_prepare(source, &err));
+    assert_int_equal(err.code, code);
+    assert_non_null(strstr(err.text, words));
+    assert_int_equal(unpacked, 0);
+    mem_destroy(source->mem);
+}
+
+/* A small file that grows: what cannot fit in the machine's memory is not unpacked at all, or no
+ * further than that. */
+static void test_bomb(void **unused)
+{
+    struct blob zero = blob_zero(48 * MiB);
+    struct blob bz = build_bzimage(true, COMPRESSION_GZIP, &zero);
+    struct blob wrapped = pack_gzip(&zero);
+    struct boot_source source = source_of(&bz);
+
+    bz_header(&bz)->init_size = 1 * GiB;
+    refuse_in(&source, ENOMEM, "at least 1040 MiB");
+    bz_header(&bz)->pref_address = 1 * MiB;
+    bz_header(&bz)->init_size = 8 * MiB; /* it fits, but what is in it does not */
+    source.mem = mem_create(16 * MiB, NULL);
+    refuse_with(&source, 16 * MiB, EBADMSG, "more than its header allows");
+    mem_destroy(source.mem);
+    source = source_of(&wrapped);
+    refuse_in(&source, EFBIG, "larger than the machine's memory (16 MiB)");
+    free(wrapped.data);
+    free(bz.data);
+    free(zero.data);
+}
+
 static void test_command_line(void **unused)
 {
     struct blob vmlinux = build_vmlinux(true, 3);
@@ -629,6 +672,7 @@ int main(void)
         cmocka_unit_test(test_kaslr32),
         cmocka_unit_test(test_reload),
         cmocka_unit_test(test_too_large),
+        cmocka_unit_test(test_bomb),
         cmocka_unit_test(test_command_line),
         cmocka_unit_test(test_truncated),
         cmocka_unit_test(test_corrupted_payload),

@@ -123,6 +123,32 @@ static void test_pvh(void **unused)
     free(code.data);
 }
 
+/* Class 32 with machine x86-64, as test suites link their 64-bit kernels; the reverse is not a
+ * thing. */
+static void test_pvh_class32(void **unused)
+{
+    const uint32_t entry = BASE + 0x80;
+    struct blob code = build_code();
+    struct blob elf = build_elf(false, BASE, BASE, BASE, &code, code.size, &entry);
+    struct boot_source source = source_of(&elf);
+    Elf32_Ehdr *header = (Elf32_Ehdr *)elf.data;
+    struct blob elf64 = build_elf(true, BASE, BASE, BASE, &code, code.size, &entry);
+    struct boot_source source64 = source_of(&elf64);
+
+    header->e_machine = EM_X86_64;
+    assert_int_equal(load(&source), 0);
+    check_flat32(entry);
+    check_code(BASE, &code);
+    unload();
+    header->e_machine = EM_ARM;
+    refuse_with(&source, ENOEXEC, "not a kernel");
+    ((Elf64_Ehdr *)elf64.data)->e_machine = EM_386;
+    refuse_with(&source64, ENOEXEC, "not a kernel");
+    free(elf.data);
+    free(elf64.data);
+    free(code.data);
+}
+
 static void test_pvh_refused(void **unused)
 {
     const uint32_t entry = BASE, outside = BASE + 0x1800;
@@ -335,6 +361,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pvh),
+        cmocka_unit_test(test_pvh_class32),
         cmocka_unit_test(test_pvh_refused),
         cmocka_unit_test(test_overlap),
         cmocka_unit_test(test_multiboot),

@@ -35,13 +35,19 @@ static const struct boot_format *recognize(const struct boot_source *source)
 static int unwrap(struct boot_image *image, struct error *err)
 {
     struct boot_source *source = &image->source;
+    uint64_t limit = MIN(source->mem ? mem_ram_size(source->mem) : UINT64_MAX, UNPACKED_LIMIT);
     enum compression compression = compression_identify(source->kernel, source->kernel_size);
     struct error why = {0};
 
     if (compression != COMPRESSION_GZIP)
         return 0;
-    image->unpacked = decompress(compression, source->kernel, source->kernel_size, UNPACKED_LIMIT,
+    image->unpacked = decompress(compression, source->kernel, source->kernel_size, limit,
                                  &source->kernel_size, &why);
+    if (!image->unpacked && why.code == EFBIG && limit < UNPACKED_LIMIT)
+        return error_set(err, EFBIG,
+                         "%s: unpacked it is larger than the machine's memory (%llu MiB): give the "
+                         "machine more, or remove debugging symbols from the kernel",
+                         source->kernel_name, (unsigned long long)(limit / MiB));
     if (!image->unpacked)
         return error_set(err, why.code, "%s: %s", source->kernel_name, why.text);
     source->kernel = image->unpacked;

@@ -23,6 +23,8 @@ struct boot_source {
     const char *initrd_name;
     const char *command_line; /* never NULL */
     uint64_t rsdp;            /* guest physical address of the ACPI RSDP */
+    /* Where it is to be loaded: nothing that cannot fit there is unpacked. NULL: not known yet. */
+    struct mem *mem;
     /* Random; 0: load the kernel where it was linked. A kernel that unpacks itself does not see
      * it and obeys `nokaslr` on its command line only. */
     uint64_t kaslr_seed;

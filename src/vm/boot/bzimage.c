@@ -162,13 +162,28 @@ static bool has_crc(const struct bzimage *bz, const uint8_t *file)
     return major < 6 || (major == 6 && minor < 15);
 }
 
+/* Whether the memory that the kernel asks for is there at all: the host unpacks no more than that.
+ * bz_load looks again, when it is known where all the rest goes. */
+static int check_room(const struct bzimage *bz, const struct boot_source *source, struct error *err)
+{
+    struct boot_space space;
+
+    if (!source->mem)
+        return 0;
+    boot_space_init(&space, source->mem);
+    return boot_space_check(&space, bz->header.pref_address, bz->header.init_size,
+                            source->kernel_name, "the kernel", err);
+}
+
 static int unpack(struct bzimage *bz, const struct boot_source *source, struct error *err)
 {
     const struct setup_header *header = &bz->header;
     const uint8_t *payload = bz->code + header->payload_offset;
     size_t size = header->payload_length;
-    int r;
+    int r = check_room(bz, source, err);
 
+    if (r < 0)
+        return r;
     if (!compression_has_checksum(compression_identify(payload, size)) &&
         has_crc(bz, source->kernel) && !crc_is_right(bz, source->kernel))
         return corrupted(source->kernel_name, "its checksum is wrong", err);

@@ -93,7 +93,8 @@ int elf_parse(const uint8_t *data, size_t size, const char *name, struct elf_ima
     if (!read_header(data, size, &header) || header.e_ident[EI_DATA] != ELFDATA2LSB)
         return error_set(err, ENOEXEC, "%s: not a little-endian ELF file, or truncated", name);
     elf->is64 = header.e_ident[EI_CLASS] == ELFCLASS64;
-    if (header.e_machine != (elf->is64 ? EM_X86_64 : EM_386))
+    /* Class 32 for x86-64 is how 64-bit test kernels are linked: the entry is 32-bit code. */
+    if (header.e_machine != EM_X86_64 && (elf->is64 || header.e_machine != EM_386))
         return error_set(err, ENOEXEC, "%s: this ELF file is not for x86", name);
     if (header.e_type != ET_EXEC && header.e_type != ET_DYN)
         return error_set(err, ENOEXEC, "%s: this ELF file is not an executable", name);
