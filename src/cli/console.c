@@ -36,7 +36,9 @@
 #define SILENCE_BUTTON_MS 60000
 #define BUTTON_GRACE_MS   15000
 
-/* What goes to a serial port and has not been taken yet. */
+/* What goes to a serial port and has not been taken yet. More is put there only when little is
+ * left, so that it stays below what can be read from standard input and sent at once. */
+#define TX_LITTLE 1024
 struct tx {
     uint8_t *data;
     size_t size, capacity;
@@ -160,6 +162,11 @@ static void session_send(void *opaque, const uint8_t *data, size_t size)
     transmit(c, 1, data, size);
 }
 
+static bool session_ready(void *opaque)
+{
+    return ((const struct console *)opaque)->tx[1].size < TX_LITTLE;
+}
+
 static void session_output(void *opaque, int fd, const uint8_t *data, size_t size)
 {
     struct console *c = opaque;
@@ -209,7 +216,12 @@ static void pass_input(struct console *c)
         type_at_console(c);
         return;
     }
-    n = c->session ? MIN(session_room(c->session), c->input_size) : c->input_size;
+    if (c->session) {
+        session_flush(c->session);
+        n = MIN(session_room(c->session), c->input_size);
+    } else {
+        n = c->tx[0].size < TX_LITTLE ? c->input_size : 0;
+    }
     if (!c->session)
         transmit(c, 0, c->input, n);
     else
@@ -286,14 +298,17 @@ static size_t drop_returns(char *bytes, size_t size)
 }
 
 /* The console's own text. Without a session it is what the user is here for; with a shell it goes
- * along with the shell's output, as on any machine; beside a command it is only kept. */
+ * along with the shell's output, as on any machine; beside a command it is only kept. Takes no more
+ * than an outbox holds, and is called again for the rest: a guest that never stops must not keep
+ * the loop from signals and keys. */
 static void take_console(struct console *c)
 {
     char bytes[2048];
-    size_t n;
+    size_t n, taken = 0;
 
     while (sink_pending(&c->out) < OUTBOX_SIZE && sink_pending(&c->err) < OUTBOX_SIZE &&
-           (n = outbox_take(c->com[0], bytes, sizeof(bytes))) > 0) {
+           taken < OUTBOX_SIZE && (n = outbox_take(c->com[0], bytes, sizeof(bytes))) > 0) {
+        taken += n;
         if (c->session && !c->config.crlf)
             n = drop_returns(bytes, n);
         keep_tail(c, bytes, n);
@@ -304,6 +319,8 @@ static void take_console(struct console *c)
         else if (c->config.verbose)
             sink_put(&c->err, bytes, n);
     }
+    if (taken >= OUTBOX_SIZE)
+        wake(c);
     if (c->session && console_panic(c, NULL, 0))
         finish(c, CONSOLE_PANIC);
 }
@@ -311,12 +328,16 @@ static void take_console(struct console *c)
 static void take_session(struct console *c)
 {
     uint8_t bytes[2048];
-    size_t n;
+    size_t n, taken = 0;
 
-    while (c->session && (n = outbox_take(c->com[1], bytes, sizeof(bytes))) > 0)
-        session_receive(c->session, bytes, n);
     if (!c->session)
         return;
+    while (taken < OUTBOX_SIZE && (n = outbox_take(c->com[1], bytes, sizeof(bytes))) > 0) {
+        session_receive(c->session, bytes, n);
+        taken += n;
+    }
+    if (taken >= OUTBOX_SIZE)
+        wake(c);
     if (c->boot_ms < 0 && session_state(c->session) != SESSION_WAITING)
         c->boot_ms = now_ms() - c->start_ms;
     if (session_state(c->session) > SESSION_RUNNING)
@@ -506,7 +527,7 @@ static int signals_to_fd(bool usr1)
 
 struct console *console_create(const struct console_config *config)
 {
-    static const struct session_ops ops = {session_send, session_output};
+    static const struct session_ops ops = {session_send, session_ready, session_output};
     struct console *c = calloc(1, sizeof(*c));
     struct error err = {0};
 

@@ -19,6 +19,9 @@ struct session {
     size_t in_flight; /* bytes of input without credit */
     size_t owed;      /* bytes of output to give credit for */
     bool input_ended;
+    /* What is to be sent when the line is ready. */
+    bool start_due, size_due, end_due;
+    size_t credit_due;
     unsigned rows, columns, status;
     char failure[PROTO_PAYLOAD];
 };
@@ -63,12 +66,61 @@ static void send_frame(struct session *s, enum proto_type type, const void *payl
     s->ops->send(s->opaque, line, proto_encode(line, type, payload, size));
 }
 
+static bool ready(const struct session *s)
+{
+    return s->state == SESSION_RUNNING && (!s->ops->ready || s->ops->ready(s->opaque));
+}
+
+static void send_start(struct session *s)
+{
+    uint8_t start[8];
+
+    proto_put32(start, s->nonce);
+    proto_put16(start + 4, (uint16_t)s->rows);
+    proto_put16(start + 6, (uint16_t)s->columns);
+    s->start_due = s->size_due = false;
+    send_frame(s, PROTO_START, start, sizeof(start));
+}
+
+static void send_credit(struct session *s)
+{
+    uint8_t credit[4];
+
+    proto_put32(credit, (uint32_t)s->credit_due);
+    s->credit_due = 0;
+    send_frame(s, PROTO_CREDIT, credit, sizeof(credit));
+}
+
+static void send_size(struct session *s)
+{
+    uint8_t size[4];
+
+    proto_put16(size, (uint16_t)s->rows);
+    proto_put16(size + 2, (uint16_t)s->columns);
+    s->size_due = false;
+    send_frame(s, PROTO_SIZE, size, sizeof(size));
+}
+
+void session_flush(struct session *s)
+{
+    if (s->start_due && ready(s))
+        send_start(s);
+    if (s->start_due)
+        return; /* the guest heeds nothing before it */
+    if (s->credit_due && ready(s))
+        send_credit(s);
+    if (s->size_due && ready(s))
+        send_size(s);
+    if (s->end_due && ready(s)) {
+        s->end_due = false;
+        send_frame(s, PROTO_IN_END, NULL, 0);
+    }
+}
+
 /* A guest has come up, for the first time or after a reboot. It says so until it is answered, so
  * the same nonce may come twice. */
 static void handle_hello(struct session *s, const uint8_t *payload, size_t size)
 {
-    uint8_t start[8];
-
     if (size != 5)
         return;
     if (payload[0] != PROTO_VERSION) {
@@ -79,13 +131,10 @@ static void handle_hello(struct session *s, const uint8_t *payload, size_t size)
         return;
     s->nonce = proto_get32(payload + 1);
     s->state = SESSION_RUNNING;
-    s->in_flight = 0;
-    proto_put32(start, s->nonce);
-    proto_put16(start + 4, (uint16_t)s->rows);
-    proto_put16(start + 6, (uint16_t)s->columns);
-    send_frame(s, PROTO_START, start, sizeof(start));
-    if (s->input_ended)
-        send_frame(s, PROTO_IN_END, NULL, 0);
+    s->in_flight = s->credit_due = 0;
+    s->start_due = true;
+    s->end_due = s->input_ended;
+    session_flush(s);
 }
 
 static void handle_frame(struct session *s)
@@ -137,7 +186,7 @@ void session_receive(struct session *s, const uint8_t *data, size_t size)
 
 size_t session_room(const struct session *s)
 {
-    return s->state == SESSION_RUNNING && !s->input_ended ? PROTO_WINDOW - s->in_flight : 0;
+    return ready(s) && !s->start_due && !s->input_ended ? PROTO_WINDOW - s->in_flight : 0;
 }
 
 void session_input(struct session *s, const uint8_t *data, size_t size)
@@ -157,33 +206,27 @@ void session_input_end(struct session *s)
     if (s->input_ended)
         return;
     s->input_ended = true;
-    if (s->state == SESSION_RUNNING)
-        send_frame(s, PROTO_IN_END, NULL, 0);
+    s->end_due = s->state == SESSION_RUNNING;
+    session_flush(s);
 }
 
 void session_written(struct session *s, size_t size)
 {
-    uint8_t credit[4];
-
     size = MIN(size, s->owed);
     s->owed -= size;
-    if (s->state != SESSION_RUNNING || size == 0)
+    if (s->state != SESSION_RUNNING)
         return;
-    proto_put32(credit, (uint32_t)size);
-    send_frame(s, PROTO_CREDIT, credit, sizeof(credit));
+    /* A guest that keeps to its window cannot be owed more. */
+    s->credit_due = MIN(s->credit_due + size, 4 * PROTO_WINDOW);
+    session_flush(s);
 }
 
 void session_resize(struct session *s, unsigned rows, unsigned columns)
 {
-    uint8_t payload[4];
-
     s->rows = rows;
     s->columns = columns;
-    if (s->state != SESSION_RUNNING)
-        return;
-    proto_put16(payload, (uint16_t)rows);
-    proto_put16(payload + 2, (uint16_t)columns);
-    send_frame(s, PROTO_SIZE, payload, sizeof(payload));
+    s->size_due = s->state == SESSION_RUNNING;
+    session_flush(s);
 }
 
 /* One member of a cpio archive in the "newc" format (cpio(5)); header, name and content are each

@@ -17,6 +17,9 @@ struct session;
 struct session_ops {
     /* Bytes for the serial line. */
     void (*send)(void *opaque, const uint8_t *data, size_t size);
+    /* Whether the line takes more now. Until it does, the session keeps what it has to say, in a
+     * few words whatever the guest sends. NULL: always. */
+    bool (*ready)(void *opaque);
     /* What the command wrote to its file descriptor FD, 1 or 2. */
     void (*output)(void *opaque, int fd, const uint8_t *data, size_t size);
 };
@@ -35,6 +38,9 @@ void session_destroy(struct session *s);
 enum session_state session_state(const struct session *s);
 unsigned session_status(const struct session *s);
 const char *session_failure(const struct session *s);
+
+/* The line has become ready: sends what is due. */
+void session_flush(struct session *s);
 
 /* Bytes from the serial line. */
 void session_receive(struct session *s, const uint8_t *data, size_t size);

@@ -16,12 +16,15 @@ struct host {
     size_t last_size;
     char out[64 * 1024], err[256];
     size_t out_size, err_size;
+    size_t sent;
+    bool busy; /* the line takes nothing */
 };
 
 static void on_send(void *opaque, const uint8_t *data, size_t size)
 {
     struct host *h = opaque;
 
+    h->sent += size;
     for (size_t i = 0; i < size; i++) {
         if (!proto_decode(&h->reader, data[i]))
             continue;
@@ -41,7 +44,12 @@ static void on_output(void *opaque, int fd, const uint8_t *data, size_t size)
     *(fd == 1 ? &h->out_size : &h->err_size) += size;
 }
 
-static const struct session_ops ops = {on_send, on_output};
+static bool on_ready(void *opaque)
+{
+    return !((const struct host *)opaque)->busy;
+}
+
+static const struct session_ops ops = {on_send, on_ready, on_output};
 
 static void from_guest(struct session *s, enum proto_type type, const void *data, size_t size)
 {
@@ -167,6 +175,51 @@ static void test_bad_guest(void **unused)
     session_destroy(s);
 }
 
+/* A guest that reads nothing makes the session send nothing, whatever it sends itself. When it
+ * reads again, it is told what holds now. */
+static void test_silent_line(void **unused)
+{
+    static struct host h;
+    struct session *s = session_create(&ops, &h, NULL);
+    uint8_t hello[] = {PROTO_VERSION, 0, 0, 0, 0};
+
+    memset(&h, 0, sizeof(h));
+    h.busy = true;
+    session_resize(s, 24, 80);
+    for (unsigned i = 0; i < 10000; i++) {
+        proto_put32(hello + 1, i);
+        from_guest(s, PROTO_HELLO, hello, sizeof(hello));
+        h.out_size = 0;
+        from_guest(s, PROTO_OUT, "x", 1);
+        session_written(s, 1);
+        session_resize(s, 25, i & 127);
+        assert_int_equal(session_room(s), 0);
+    }
+    assert_int_equal(h.sent, 0);
+    h.busy = false;
+    session_flush(s);
+    assert_string_equal(h.frames, "SC");
+    assert_memory_equal(h.last + 1, "\1\0\0\0", 4);
+    assert_int_equal(session_room(s), PROTO_WINDOW);
+
+    /* Credit adds up, in one frame, and the end of input comes last. */
+    h.busy = true;
+    h.sent = 0;
+    for (unsigned i = 0; i < 10000; i++) {
+        h.out_size = 0;
+        from_guest(s, PROTO_OUT, "x", 1);
+        session_written(s, 1);
+    }
+    session_resize(s, 30, 90);
+    session_input_end(s);
+    assert_int_equal(h.sent, 0);
+    h.busy = false;
+    memset(h.frames, 0, sizeof(h.frames));
+    session_flush(s);
+    assert_string_equal(h.frames, "CWZ");
+    session_destroy(s);
+}
+
 static void test_archive(void **unused)
 {
     static const char *const argv[] = {"a", "b c", NULL}, *const env[] = {"X=1", NULL};
@@ -193,9 +246,8 @@ static void test_archive(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_framing),
-        cmocka_unit_test(test_session),
-        cmocka_unit_test(test_bad_guest),
+        cmocka_unit_test(test_framing),   cmocka_unit_test(test_session),
+        cmocka_unit_test(test_bad_guest), cmocka_unit_test(test_silent_line),
         cmocka_unit_test(test_archive),
     };
 
