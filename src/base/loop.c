@@ -6,6 +6,8 @@
  */
 #include "base/loop.h"
 
+#include "base/where.h"
+
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -31,6 +33,7 @@ struct loop_watch {
 struct loop {
     int epoll_fd, wake_fd;
     pthread_t thread;
+    struct where where;
     bool started;
 
     pthread_mutex_t lock; /* guards what follows */
@@ -124,6 +127,7 @@ static bool stopping(struct loop *loop)
 static void *run(void *opaque)
 {
     struct loop *loop = opaque;
+    where_begin(&loop->where);
     while (!stopping(loop)) {
         struct epoll_event events[16];
         int n = epoll_wait(loop->epoll_fd, events, 16, -1);
@@ -131,7 +135,13 @@ static void *run(void *opaque)
             if (events[i].data.u64 != WAKE_ID)
                 dispatch(loop, events[i].data.u64, events[i].events);
     }
+    where_end(&loop->where);
     return NULL;
+}
+
+struct where *loop_where(struct loop *loop)
+{
+    return &loop->where;
 }
 
 int loop_start(struct loop *loop, struct error *err)

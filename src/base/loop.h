@@ -10,6 +10,7 @@
 
 struct loop;
 struct loop_watch;
+struct where;
 
 /* EVENTS is what epoll(7) reported (EPOLLIN, ...). */
 typedef void loop_cb(void *opaque, uint32_t events);
@@ -21,6 +22,9 @@ void loop_destroy(struct loop *loop); /* stops it first */
  * progress and must not be called from one. */
 int loop_start(struct loop *loop, struct error *err);
 void loop_stop(struct loop *loop);
+
+/* For asking where the thread is (where.h). */
+struct where *loop_where(struct loop *loop);
 
 /* Watches FD (not owned) for EVENTS; callable from any thread. NULL on failure. */
 struct loop_watch *loop_add(struct loop *loop, int fd, uint32_t events, loop_cb *cb, void *opaque,
