@@ -27,6 +27,7 @@ struct space {
 
 struct bus {
     pthread_mutex_t lock;
+    bool hold; /* a device has called bus_hold during the write that is under way */
     struct space space[2];
 };
 
@@ -150,10 +151,11 @@ uint64_t bus_read(struct bus *bus, enum bus_space which, uint64_t address, unsig
     return value;
 }
 
-void bus_write(struct bus *bus, enum bus_space which, uint64_t address, unsigned size,
+bool bus_write(struct bus *bus, enum bus_space which, uint64_t address, unsigned size,
                uint64_t value)
 {
     const struct space *space = &bus->space[which];
+    bool hold;
     bus_lock(bus);
     for (unsigned done = 0, n; done < size; done += n) {
         const struct range *range = find(space, address + done);
@@ -162,7 +164,15 @@ void bus_write(struct bus *bus, enum bus_space which, uint64_t address, unsigned
             range->ops->write(range->dev, address + done - range->base, n,
                               (value >> (8 * done)) & mask(n));
     }
+    hold = bus->hold;
+    bus->hold = false;
     bus_unlock(bus);
+    return hold;
+}
+
+void bus_hold(struct bus *bus)
+{
+    bus->hold = true;
 }
 
 void bus_lock(struct bus *bus)

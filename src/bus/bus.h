@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct bus;
@@ -39,10 +40,16 @@ int bus_claim(struct bus *bus, enum bus_space space, uint64_t base, uint64_t siz
 /* Gives back the range that starts at BASE. */
 void bus_release(struct bus *bus, enum bus_space space, uint64_t base);
 
-/* What a vCPU does. Addresses nobody claims read as all ones and swallow writes, as on a PC. */
+/* What a vCPU does. Addresses nobody claims read as all ones and swallow writes, as on a PC.
+ * bus_write returns true when a device has asked for the vCPU to be held (bus_hold). */
 uint64_t bus_read(struct bus *bus, enum bus_space space, uint64_t address, unsigned size);
-void bus_write(struct bus *bus, enum bus_space space, uint64_t address, unsigned size,
+bool bus_write(struct bus *bus, enum bus_space space, uint64_t address, unsigned size,
                uint64_t value);
+
+/* For a device, during a write: its backend has taken what was written and has no room for more.
+ * The device never waits, as it has the board lock: the vCPU stands still after this write, until
+ * there is room. */
+void bus_hold(struct bus *bus);
 
 /* The board lock; not recursive. */
 void bus_lock(struct bus *bus);

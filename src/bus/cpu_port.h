@@ -54,6 +54,7 @@ struct cpu_port {
     void *apic;
 
     _Atomic uint32_t requests; /* bits of enum cpu_request */
+    bool held;                 /* see cpu_port_hold; the vCPU's own thread only */
     _Atomic uint8_t sipi_vector;
 
     /* Makes the vCPU see its requests: wakes its thread when it sleeps in HLT. Any thread. */
@@ -69,6 +70,14 @@ static inline void cpu_port_request(struct cpu_port *port, uint32_t bits)
         atomic_fetch_or(&port->requests, CPU_REQ_NMI_AGAIN);
     if (port->wake)
         port->wake(port->wake_opaque);
+}
+
+/* On the vCPU's thread, after a write for which bus_write returned true: the vCPU leaves run() and
+ * its thread waits, with no lock held and outside of the engine, for room in the backend. */
+static inline void cpu_port_hold(struct cpu_port *port)
+{
+    port->held = true;
+    atomic_fetch_or(&port->requests, CPU_REQ_KICK);
 }
 
 #endif

@@ -10,7 +10,10 @@
 #include "con/session.h"
 #include "ctl/doppel.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -77,7 +80,7 @@ struct run {
     bool session; /* the guest has our init */
     char *command_line;
     void *archive;
-    FILE *debug;
+    int debug_fd;
     struct trace *trace;
     struct console *console;
     struct progress progress;
@@ -326,27 +329,25 @@ static bool make_session(struct run *run)
     return run->archive != NULL;
 }
 
-static void debug_output(void *opaque, const void *data, size_t size)
-{
-    struct run *run = opaque;
-
-    fwrite(data, 1, size, run->debug);
-    fflush(run->debug);
-}
-
 static bool open_debug_console(struct run *run)
 {
     if (!run->debug_path)
         return true;
-    run->debug = fopen(run->debug_path, "we");
-    if (!run->debug) {
+    run->debug_fd = open(run->debug_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (run->debug_fd < 0)
         complain("--debug-console: cannot open %s: %m", run->debug_path);
-        return false;
-    }
-    run->config.debug_console = true;
-    run->config.debug_output = debug_output;
-    run->config.debug_opaque = run;
-    return true;
+    return run->debug_fd >= 0;
+}
+
+static bool close_debug_console(struct run *run)
+{
+    int error = run->console ? console_debug_error(run->console) : 0;
+
+    if (run->debug_fd >= 0 && close(run->debug_fd) && !error)
+        error = errno;
+    if (error)
+        complain("--debug-console: cannot write %s: %s", run->debug_path, strerror(error));
+    return !error;
 }
 
 static bool open_trace(struct run *run)
@@ -418,6 +419,15 @@ static int vm_ended(const struct run *run)
     return 0;
 }
 
+/* The guest's last line hardly ended. A terminal that takes nothing does not miss it. */
+static void end_line(void)
+{
+    struct pollfd pfd = {STDERR_FILENO, POLLOUT, 0};
+
+    if (isatty(STDERR_FILENO) && poll(&pfd, 1, 0) > 0)
+        fputc('\n', stderr);
+}
+
 static int explain(const struct run *run, enum console_end how)
 {
     char reason[256];
@@ -430,10 +440,7 @@ static int explain(const struct run *run, enum console_end how)
         console_panic(run->console, reason, sizeof(reason));
         complain("the guest's kernel panicked: %s", reason);
         return STATUS_ERROR;
-    case CONSOLE_QUIT:
-        if (isatty(STDERR_FILENO))
-            fputc('\n', stderr); /* the guest's last line hardly ended */
-        return run->command ? STATUS_ERROR : 0;
+    case CONSOLE_QUIT: end_line(); return run->command ? STATUS_ERROR : 0;
     case CONSOLE_OUTPUT: break;
     }
     return STATUS_ERROR;
@@ -485,6 +492,7 @@ static int run_vm(struct run *run)
     if (run->stats)
         print_stats(run, vm);
     doppel_destroy(vm);
+    console_forget(run->console);
     return status;
 }
 
@@ -500,6 +508,7 @@ static int prepare_and_run(struct run *run)
     console.verbose = run->verbose;
     console.raw = isatty(STDIN_FILENO) && (!run->command || isatty(STDOUT_FILENO));
     console.crlf = console.raw && isatty(STDOUT_FILENO);
+    console.debug_fd = run->debug_fd;
     console.progress = &run->progress;
     console.on_session = begin_trace;
     console.on_usr1 = run->stats ? print_stats : NULL;
@@ -516,20 +525,19 @@ static int prepare_and_run(struct run *run)
 
 int cmd_run(char **argv)
 {
-    struct run run = {.trace_lines = 100000};
+    struct run run = {.trace_lines = 100000, .debug_fd = -1};
     int status;
 
     doppel_config_init(&run.config);
     if (!parse(&run, argv, &status))
         return status;
     status = prepare_and_run(&run);
-    console_destroy(run.console);
-    if (run.debug && fclose(run.debug) && status == 0) {
-        complain("--debug-console: cannot write %s: %m", run.debug_path);
+    /* The console's attendant hears the user until all that may wait for a file is done. */
+    if (!close_debug_console(&run) && status == 0)
         status = STATUS_ERROR;
-    }
     if (!trace_destroy(run.trace) && status == 0)
         status = STATUS_ERROR;
+    console_destroy(run.console);
     free(run.archive);
     free(run.command_line);
     return status;

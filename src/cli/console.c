@@ -4,6 +4,7 @@
 #include "cli/console.h"
 
 #include "base/util.h"
+#include "cli/attendant.h"
 #include "cli/cli.h"
 #include "cli/sink.h"
 #include "con/keys.h"
@@ -23,10 +24,11 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-#define OUTBOX_SIZE (64 * 1024)
-#define INPUT_SIZE  (16 * 1024)
-#define TAIL_SIZE   4096
-#define LAST_LINES  10
+#define OUTBOX_SIZE   (64 * 1024)
+#define OUTBOX_EXCESS ((size_t)DOPPEL_MAX_CPUS * DOPPEL_OUTPUT_EXCESS)
+#define INPUT_SIZE    (16 * 1024)
+#define TAIL_SIZE     4096
+#define LAST_LINES    10
 
 /* Typing on a console without a session: a guest that has been silent for so long is taken to wait
  * for input; the first time it must be surer, for it may only be slow to boot. */
@@ -49,11 +51,12 @@ struct console {
     struct doppel_vm *vm;
     struct session *session;
     struct tty *tty;
-    struct keys keys;
+    struct attendant *attendant;
 
     int wake_fd, signal_fd;
-    struct outbox *com[2];
+    struct outbox *com[2], *debug;
     struct sink out, err; /* standard output and standard error */
+    struct sink debug_out;
     struct tx tx[2];
 
     uint8_t input[INPUT_SIZE]; /* read, not yet passed on */
@@ -103,14 +106,34 @@ static void wake(struct console *c)
 
 /* --- Serial ports; called on the VM's threads --------------------------------------------- */
 
+static void box_output(void *opaque, const void *data, size_t size)
+{
+    outbox_put(opaque, data, size);
+}
+
+static bool box_full(void *opaque)
+{
+    return outbox_full(opaque);
+}
+
 static void com1_output(void *opaque, const void *data, size_t size)
 {
-    outbox_put(((struct console *)opaque)->com[0], data, size);
+    box_output(((struct console *)opaque)->com[0], data, size);
+}
+
+static bool com1_full(void *opaque)
+{
+    return outbox_full(((struct console *)opaque)->com[0]);
 }
 
 static void com2_output(void *opaque, const void *data, size_t size)
 {
-    outbox_put(((struct console *)opaque)->com[1], data, size);
+    box_output(((struct console *)opaque)->com[1], data, size);
+}
+
+static bool com2_full(void *opaque)
+{
+    return outbox_full(((struct console *)opaque)->com[1]);
 }
 
 static void input_ready(void *opaque)
@@ -120,9 +143,26 @@ static void input_ready(void *opaque)
 
 void console_plug(struct console *c, struct doppel_config *config)
 {
-    config->serial[0] = (struct doppel_serial){com1_output, input_ready, c};
+    config->serial[0] = (struct doppel_serial){com1_output, com1_full, input_ready, c};
     if (c->session)
-        config->serial[1] = (struct doppel_serial){com2_output, input_ready, c};
+        config->serial[1] = (struct doppel_serial){com2_output, com2_full, input_ready, c};
+    if (c->debug) {
+        config->debug_console = true;
+        config->debug_output = box_output;
+        config->debug_full = box_full;
+        config->debug_opaque = c->debug;
+    }
+}
+
+/* Takes from BOX; a guest that was held because it was full goes on. */
+static size_t take(struct console *c, struct outbox *box, void *data, size_t size)
+{
+    bool room;
+    size_t n = outbox_take(box, data, size, &room);
+
+    if (room)
+        doppel_output_room(c->vm);
+    return n;
 }
 
 /* --- To the guest -------------------------------------------------------------------------- */
@@ -234,32 +274,28 @@ static void pass_input(struct console *c)
 
 static void read_input(struct console *c)
 {
-    /* Keys must be seen even when the guest takes none: what it has no room for is dropped. */
-    size_t room = sizeof(c->input) - c->input_size;
-    uint8_t spill[256];
-    uint8_t *to = room ? c->input + c->input_size : spill;
-    ssize_t n = read(STDIN_FILENO, to, room ? room : sizeof(spill));
-    size_t size;
+    ssize_t n = read(STDIN_FILENO, c->input + c->input_size, sizeof(c->input) - c->input_size);
 
-    if (n < 0 && (errno == EINTR || errno == EAGAIN))
-        return;
-    if (n <= 0) {
+    if (n > 0)
+        c->input_size += (size_t)n;
+    else if (n == 0 || (errno != EINTR && errno != EAGAIN))
         c->input_ended = true;
-        if (c->config.raw) /* the terminal is gone */
-            finish(c, CONSOLE_QUIT);
-        return;
-    }
-    size = (size_t)n;
-    if (c->config.raw) {
-        enum keys_action action = keys_filter(&c->keys, to, &size);
+}
 
-        if (action == KEYS_QUIT)
-            finish(c, CONSOLE_QUIT);
-        else if (action == KEYS_HELP)
-            sink_put(&c->out, keys_help, strlen(keys_help));
-    }
-    if (room)
-        c->input_size += size;
+/* What the attendant has heard. */
+static void heed_user(struct console *c)
+{
+    int wish = attendant_wish(c->attendant);
+
+    if (c->config.raw)
+        c->input_size += attendant_keys(c->attendant, c->input + c->input_size,
+                                        sizeof(c->input) - c->input_size);
+    if (attendant_help(c->attendant) && !sink_pending(&c->out))
+        sink_put(&c->out, keys_help, strlen(keys_help));
+    if (wish > 0)
+        c->signal = wish;
+    if (wish)
+        finish(c, wish > 0 ? CONSOLE_SIGNAL : CONSOLE_QUIT);
 }
 
 /* --- From the guest ------------------------------------------------------------------------ */
@@ -307,7 +343,7 @@ static void take_console(struct console *c)
     size_t n, taken = 0;
 
     while (sink_pending(&c->out) < OUTBOX_SIZE && sink_pending(&c->err) < OUTBOX_SIZE &&
-           taken < OUTBOX_SIZE && (n = outbox_take(c->com[0], bytes, sizeof(bytes))) > 0) {
+           taken < OUTBOX_SIZE && (n = take(c, c->com[0], bytes, sizeof(bytes))) > 0) {
         taken += n;
         if (c->session && !c->config.crlf)
             n = drop_returns(bytes, n);
@@ -332,7 +368,7 @@ static void take_session(struct console *c)
 
     if (!c->session)
         return;
-    while (taken < OUTBOX_SIZE && (n = outbox_take(c->com[1], bytes, sizeof(bytes))) > 0) {
+    while (taken < OUTBOX_SIZE && (n = take(c, c->com[1], bytes, sizeof(bytes))) > 0) {
         session_receive(c->session, bytes, n);
         taken += n;
     }
@@ -344,9 +380,24 @@ static void take_session(struct console *c)
         finish(c, CONSOLE_SESSION);
 }
 
+static void take_debug(struct console *c)
+{
+    char bytes[2048];
+    size_t n;
+
+    while (c->debug && sink_pending(&c->debug_out) < OUTBOX_SIZE &&
+           (n = take(c, c->debug, bytes, sizeof(bytes))) > 0)
+        sink_put(&c->debug_out, bytes, n);
+}
+
+static bool sinks_pending(const struct console *c)
+{
+    return sink_pending(&c->out) || sink_pending(&c->err) || sink_pending(&c->debug_out);
+}
+
 static void write_sinks(struct console *c)
 {
-    size_t written = 0;
+    size_t written = 0, debug_written = 0;
 
     if ((sink_pending(&c->out) || sink_pending(&c->err)) && c->config.progress)
         progress_end(c->config.progress);
@@ -359,6 +410,7 @@ static void write_sinks(struct console *c)
         finish(c, CONSOLE_OUTPUT);
     }
     sink_write(&c->err, &written); /* nowhere to say that standard error fails */
+    sink_write(&c->debug_out, &debug_written);
     if (c->session)
         session_written(c->session, written);
 }
@@ -393,7 +445,7 @@ static void take_signal(struct console *c)
                 tty_raw(c->tty);
             break;
         case SIGUSR1: c->config.on_usr1(c->config.opaque, c->vm); break;
-        default: c->signal = (int)info.ssi_signo; finish(c, CONSOLE_SIGNAL);
+        default: break;
         }
     }
 }
@@ -420,14 +472,15 @@ static int timeout(const struct console *c)
 /* Waits for something to do and does what came from outside. */
 static void wait_and_take(struct console *c)
 {
-    bool reading = !c->input_ended && (c->config.raw || c->input_size < sizeof(c->input) / 2) &&
-                   (c->config.raw || !c->session || session_room(c->session) > 0);
+    bool reading = !c->config.raw && !c->input_ended && c->input_size < sizeof(c->input) / 2 &&
+                   (!c->session || session_room(c->session) > 0);
     struct pollfd pfd[] = {
         {c->wake_fd, POLLIN, 0},
         {c->signal_fd, POLLIN, 0},
         {reading ? STDIN_FILENO : -1, POLLIN, 0},
         {sink_pending(&c->out) ? c->out.fd : -1, POLLOUT, 0},
         {sink_pending(&c->err) ? c->err.fd : -1, POLLOUT, 0},
+        {sink_pending(&c->debug_out) ? c->debug_out.fd : -1, POLLOUT, 0},
     };
     uint64_t count;
 
@@ -437,10 +490,12 @@ static void wait_and_take(struct console *c)
         return;
     if (pfd[1].revents)
         take_signal(c);
+    heed_user(c);
     if (pfd[2].revents)
         read_input(c);
     c->out.ready = pfd[3].revents != 0;
     c->err.ready = pfd[4].revents != 0;
+    c->debug_out.ready = pfd[5].revents != 0;
 }
 
 static void talk(struct console *c)
@@ -452,6 +507,7 @@ static void talk(struct console *c)
             wait_and_take(c);
         take_session(c);
         take_console(c);
+        take_debug(c);
         write_sinks(c);
         if (ended)
             finish(c, CONSOLE_VM_ENDED);
@@ -465,18 +521,34 @@ static void talk(struct console *c)
     }
 }
 
+/* The rest for the debug console, as far as its file takes it at once. */
+static void write_rest_of_debug(struct console *c)
+{
+    struct pollfd pfd = {c->debug_out.fd, POLLOUT, 0};
+    size_t written = 0;
+
+    do {
+        take_debug(c);
+        c->debug_out.ready = true;
+    } while (sink_pending(&c->debug_out) && poll(&pfd, 1, 0) > 0 &&
+             !sink_write(&c->debug_out, &written));
+}
+
 /* The rest of the output, unless it is no longer wanted. */
 static void write_rest(struct console *c)
 {
-    if (c->how == CONSOLE_OUTPUT || c->how == CONSOLE_SIGNAL || c->how == CONSOLE_QUIT)
+    if (c->how == CONSOLE_OUTPUT || c->how == CONSOLE_SIGNAL || c->how == CONSOLE_QUIT) {
+        write_rest_of_debug(c);
         return;
+    }
     do {
         enum console_end how = c->how;
 
         take_session(c);
         take_console(c);
+        take_debug(c);
         c->over = false;
-        while ((sink_pending(&c->out) || sink_pending(&c->err)) && !c->over) {
+        while (sinks_pending(c) && !c->over) {
             wait_and_take(c);
             write_sinks(c);
         }
@@ -484,12 +556,14 @@ static void write_rest(struct console *c)
             return;
         c->over = true;
         c->how = how;
-    } while (!outbox_empty(c->com[0]));
+    } while (!outbox_empty(c->com[0]) || (c->session && !outbox_empty(c->com[1])) ||
+             (c->debug && !outbox_empty(c->debug)));
 }
 
 enum console_end console_run(struct console *c, struct doppel_vm *vm)
 {
     c->vm = vm;
+    attendant_watch(c->attendant, vm);
     c->start_ms = c->last_output_ms = c->last_typed_ms = now_ms();
     c->boot_ms = -1;
     if (c->session)
@@ -499,8 +573,6 @@ enum console_end console_run(struct console *c, struct doppel_vm *vm)
         return CONSOLE_OUTPUT;
     }
     talk(c);
-    outbox_close(c->com[0]);
-    outbox_close(c->com[1]);
     doppel_stop(vm);
     pthread_join(c->waiter, NULL);
     write_rest(c);
@@ -513,7 +585,7 @@ enum console_end console_run(struct console *c, struct doppel_vm *vm)
 
 static int signals_to_fd(bool usr1)
 {
-    static const int handled[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT, SIGWINCH};
+    static const int handled[] = {SIGTSTP, SIGCONT, SIGWINCH};
     sigset_t set;
 
     sigemptyset(&set);
@@ -523,6 +595,16 @@ static int signals_to_fd(bool usr1)
         sigaddset(&set, SIGUSR1);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+static bool create_boxes(struct console *c, struct error *err)
+{
+    struct outbox **boxes[] = {&c->com[0], &c->com[1], c->config.debug_fd >= 0 ? &c->debug : NULL};
+
+    for (unsigned i = 0; i < ARRAY_SIZE(boxes); i++)
+        if (boxes[i] && !(*boxes[i] = outbox_create(OUTBOX_SIZE, OUTBOX_EXCESS, c->wake_fd, err)))
+            return false;
+    return true;
 }
 
 struct console *console_create(const struct console_config *config)
@@ -538,6 +620,7 @@ struct console *console_create(const struct console_config *config)
     c->config = *config;
     c->out.fd = STDOUT_FILENO;
     c->err.fd = STDERR_FILENO;
+    c->debug_out.fd = config->debug_fd;
     c->wake_fd = c->signal_fd = -1;
     if (config->raw && !(c->tty = tty_borrow(STDIN_FILENO, &err)))
         goto fail;
@@ -547,9 +630,8 @@ struct console *console_create(const struct console_config *config)
         error_set(&err, errno, "cannot make an event file: %s", strerror(errno));
         goto fail;
     }
-    for (unsigned i = 0; i < 2; i++)
-        if (!(c->com[i] = outbox_create(OUTBOX_SIZE, c->wake_fd, &err)))
-            goto fail;
+    if (!(c->attendant = attendant_create(c->tty, c->wake_fd, &err)) || !create_boxes(c, &err))
+        goto fail;
     if (config->session && !(c->session = session_create(&ops, c, &err)))
         goto fail;
     return c;
@@ -562,6 +644,8 @@ fail:
 
 void console_restore(struct console *c)
 {
+    if (c->attendant)
+        attendant_leave_terminal(c->attendant);
     tty_return(c->tty);
     c->tty = NULL;
 }
@@ -571,18 +655,31 @@ void console_destroy(struct console *c)
     if (!c)
         return;
     console_restore(c);
+    attendant_destroy(c->attendant);
     session_destroy(c->session);
     for (unsigned i = 0; i < 2; i++) {
         outbox_destroy(c->com[i]);
         free(c->tx[i].data);
     }
+    outbox_destroy(c->debug);
     sink_free(&c->out);
     sink_free(&c->err);
+    sink_free(&c->debug_out);
     if (c->wake_fd >= 0)
         close(c->wake_fd);
     if (c->signal_fd >= 0)
         close(c->signal_fd);
     free(c);
+}
+
+void console_forget(struct console *c)
+{
+    attendant_watch(c->attendant, NULL);
+}
+
+int console_debug_error(const struct console *c)
+{
+    return c->debug_out.error;
 }
 
 const struct doppel_end *console_vm_end(const struct console *c)

@@ -19,6 +19,7 @@ struct console_config {
     bool verbose;       /* COM1's text goes to standard error instead of aside */
     bool crlf;          /* in a session lines end in CR LF, for a terminal in raw mode */
     bool raw;           /* standard input is a terminal to be lent to the guest */
+    int debug_fd;       /* where the debug console's bytes go, or -1: there is none */
     struct progress *progress;
     /* The session begins: its command is told to start when this returns. May be NULL. */
     void (*on_session)(void *opaque, struct doppel_vm *vm);
@@ -44,13 +45,17 @@ struct console *console_create(const struct console_config *config);
 void console_restore(struct console *console);
 void console_destroy(struct console *console);
 
-/* Sets the serial ports in CONFIG. */
+/* Sets the serial ports and the debug console in CONFIG. */
 void console_plug(struct console *console, struct doppel_config *config);
 /* Talks until the end of the VM, of the session or of the user's patience. VM runs; when this
  * returns it has ended or been stopped, and everything it wrote is written. */
 enum console_end console_run(struct console *console, struct doppel_vm *vm);
+/* VM has been destroyed. Until then, its threads are looked at if the end takes too long. */
+void console_forget(struct console *console);
 
 const struct doppel_end *console_vm_end(const struct console *console);
+/* Why the debug console's file could not be written: an errno, or 0. */
+int console_debug_error(const struct console *console);
 int console_signal(const struct console *console);
 const struct session *console_session(const struct console *console);
 /* From console_run until the session began, in ms; negative: never. */

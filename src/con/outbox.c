@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,25 +15,24 @@
 
 struct outbox {
     pthread_mutex_t lock;
-    pthread_cond_t room;
     int wake_fd;
-    bool closed;
-    size_t limit, start, used;
+    _Atomic bool full;
+    size_t limit, size, start, used;
     uint8_t bytes[];
 };
 
-struct outbox *outbox_create(size_t limit, int wake_fd, struct error *err)
+struct outbox *outbox_create(size_t limit, size_t excess, int wake_fd, struct error *err)
 {
-    struct outbox *box = calloc(1, sizeof(*box) + limit);
+    struct outbox *box = calloc(1, sizeof(*box) + limit + excess);
 
     if (!box) {
         error_set(err, ENOMEM, "out of memory");
         return NULL;
     }
     pthread_mutex_init(&box->lock, NULL);
-    pthread_cond_init(&box->room, NULL);
     box->wake_fd = wake_fd;
     box->limit = limit;
+    box->size = limit + excess;
     return box;
 }
 
@@ -40,7 +40,6 @@ void outbox_destroy(struct outbox *box)
 {
     if (!box)
         return;
-    pthread_cond_destroy(&box->room);
     pthread_mutex_destroy(&box->lock);
     free(box);
 }
@@ -54,53 +53,48 @@ static void wake(const struct outbox *box)
         return;
 }
 
-void outbox_put(struct outbox *box, const void *data, size_t size)
+size_t outbox_put(struct outbox *box, const void *data, size_t size)
 {
     const uint8_t *from = data;
+    size_t done = 0;
 
     pthread_mutex_lock(&box->lock);
-    while (size > 0 && !box->closed) {
-        size_t end = (box->start + box->used) % box->limit;
-        size_t n = MIN(MIN(size, box->limit - box->used), box->limit - end);
+    if (box->used == 0 && size > 0)
+        wake(box);
+    while (done < size && box->used < box->size) {
+        size_t end = (box->start + box->used) % box->size;
+        size_t n = MIN(MIN(size - done, box->size - box->used), box->size - end);
 
-        if (n == 0) {
-            pthread_cond_wait(&box->room, &box->lock);
-            continue;
-        }
-        memcpy(box->bytes + end, from, n);
-        if (box->used == 0)
-            wake(box);
+        memcpy(box->bytes + end, from + done, n);
         box->used += n;
-        from += n;
-        size -= n;
+        done += n;
     }
+    if (box->used >= box->limit)
+        atomic_store(&box->full, true);
     pthread_mutex_unlock(&box->lock);
+    return done;
 }
 
-void outbox_close(struct outbox *box)
+bool outbox_full(const struct outbox *box)
 {
-    pthread_mutex_lock(&box->lock);
-    box->closed = true;
-    pthread_cond_broadcast(&box->room);
-    pthread_mutex_unlock(&box->lock);
+    return atomic_load(&box->full);
 }
 
-size_t outbox_take(struct outbox *box, void *data, size_t size)
+size_t outbox_take(struct outbox *box, void *data, size_t size, bool *room)
 {
     uint8_t *to = data;
     size_t taken = 0;
 
     pthread_mutex_lock(&box->lock);
     while (taken < size && box->used > 0) {
-        size_t n = MIN(MIN(size - taken, box->used), box->limit - box->start);
+        size_t n = MIN(MIN(size - taken, box->used), box->size - box->start);
 
         memcpy(to + taken, box->bytes + box->start, n);
-        box->start = (box->start + n) % box->limit;
+        box->start = (box->start + n) % box->size;
         box->used -= n;
         taken += n;
     }
-    if (taken > 0)
-        pthread_cond_broadcast(&box->room);
+    *room = box->used <= box->limit / 2 && atomic_exchange(&box->full, false);
     pthread_mutex_unlock(&box->lock);
     return taken;
 }

@@ -11,17 +11,21 @@
 
 struct outbox;
 
-/* Holds at most LIMIT bytes. WAKE_FD is an eventfd, not owned, written to when bytes come in. */
-struct outbox *outbox_create(size_t limit, int wake_fd, struct error *err);
+/* Becomes full at LIMIT bytes, and takes EXCESS more from who does not heed that yet. WAKE_FD is an
+ * eventfd, not owned, written to when bytes come in. */
+struct outbox *outbox_create(size_t limit, size_t excess, int wake_fd, struct error *err);
 void outbox_destroy(struct outbox *box);
 
-/* Puts SIZE bytes in, waiting while the box is full: a terminal that stands still holds its guest
- * up. After outbox_close bytes are dropped and nobody waits. */
-void outbox_put(struct outbox *box, const void *data, size_t size);
-void outbox_close(struct outbox *box);
+/* Puts SIZE bytes in. Never waits, since who calls may have any lock: what finds no room at all is
+ * dropped. Returns how many bytes went in. */
+size_t outbox_put(struct outbox *box, const void *data, size_t size);
+/* Whether who puts something in should wait, until half of the limit is free again. Takes no lock.
+ */
+bool outbox_full(const struct outbox *box);
 
-/* Takes out at most SIZE bytes; returns how many, 0 when empty. */
-size_t outbox_take(struct outbox *box, void *data, size_t size);
+/* Takes out at most SIZE bytes; returns how many, 0 when empty. *ROOM becomes true when the box was
+ * full and is no longer. */
+size_t outbox_take(struct outbox *box, void *data, size_t size, bool *room);
 bool outbox_empty(struct outbox *box);
 
 #endif

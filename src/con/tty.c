@@ -59,6 +59,7 @@ struct tty *tty_borrow(int fd, struct error *err)
     }
     tty->raw = tty->user;
     cfmakeraw(&tty->raw);
+    tty->raw.c_cc[VMIN] = 0; /* reading never waits: who reads has other things to listen to */
     if (pipe2(ends, O_CLOEXEC)) {
         error_set(err, errno, "cannot make a pipe: %s", strerror(errno));
         goto fail;

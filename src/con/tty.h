@@ -10,7 +10,8 @@
 
 struct tty;
 
-/* Puts the terminal behind FD into raw mode. Forks, so it should come before threads do. */
+/* Puts the terminal behind FD into raw mode, in which reading returns nothing rather than wait.
+ * Forks, so it should come before threads do. */
 struct tty *tty_borrow(int fd, struct error *err);
 /* Gives it back for good. NULL is allowed. */
 void tty_return(struct tty *tty);

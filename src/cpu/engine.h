@@ -117,6 +117,10 @@ struct engine_ops {
      * before. Any thread that is not inside run(). */
     void (*gpn_changed)(struct engine *engine, uint64_t gpn);
 
+    /* The guest's RIP as it was last written down, for a vCPU that does not come out of run(): the
+     * present instruction or, in translated code, one on the way to it. Any thread, at any time. */
+    uint64_t (*rip)(const struct vcpu *vcpu);
+
     void (*stats)(const struct vcpu *vcpu, struct engine_stats *stats);
     /* Describes the last instructions executed, newest last, for a guest that died: writes lines
      * "RIP  bytes  text" to BUF. Only while the vCPU is not running. */

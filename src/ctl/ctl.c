@@ -93,12 +93,15 @@ static bool create_vm(struct doppel_vm *d, const struct doppel_config *config, s
         .test_device = config->test_device,
         .debug_exit = config->debug_exit,
         .debug_console = config->debug_console,
-        .debug_output = config->debug_output,
-        .debug_opaque = config->debug_opaque,
+        .debug_output = {.output = config->debug_output,
+                         .full = config->debug_full,
+                         .opaque = config->debug_opaque},
     };
 
     for (unsigned i = 0; i < DOPPEL_SERIAL_PORTS; i++)
-        vm.serial[i] = (struct uart_backend){.output = config->serial[i].output,
+        vm.serial[i] = (struct uart_backend){.sent = {.output = config->serial[i].output,
+                                                      .full = config->serial[i].full,
+                                                      .opaque = config->serial[i].opaque},
                                              .input_ready = config->serial[i].input_ready,
                                              .opaque = config->serial[i].opaque};
     d->vm = vm_create(d->engine == DOPPEL_ENGINE_BT ? &bt_engine : &interp_engine, &vm, err);
@@ -216,9 +219,19 @@ void doppel_stop(struct doppel_vm *d)
     vm_stop(d->vm);
 }
 
+void doppel_where(struct doppel_vm *d, void (*line)(void *opaque, const char *text), void *opaque)
+{
+    vm_where(d->vm, line, opaque);
+}
+
 void doppel_power_button(struct doppel_vm *d)
 {
     vm_power_button(d->vm);
+}
+
+void doppel_output_room(struct doppel_vm *d)
+{
+    vm_output_room(d->vm);
 }
 
 size_t doppel_serial_input(struct doppel_vm *d, unsigned port, const void *data, size_t size)

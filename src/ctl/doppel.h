@@ -26,13 +26,21 @@ struct doppel_error {
 
 enum doppel_engine { DOPPEL_ENGINE_AUTO, DOPPEL_ENGINE_INTERP, DOPPEL_ENGINE_BT };
 
+/* The most that one vCPU sends after the host side of its port has become full. */
+#define DOPPEL_OUTPUT_EXCESS 8192
+
 /* Serial ports COM1 to COM4. */
 #define DOPPEL_SERIAL_PORTS 4
 
-/* The host side of a serial port. Called on a thread of the VM's; must not block for long and must
- * not call back into the VM except for doppel_serial_input. */
+/* The host side of a serial port. Called on a thread of the VM's that has the devices locked: must
+ * not wait for anything and not call back into the VM except for doppel_serial_input. */
 struct doppel_serial {
+    /* Takes all of it. */
     void (*output)(void *opaque, const void *data, size_t size);
+    /* Whether there is no room for more: then a vCPU that has sent something stands still until
+     * doppel_output_room is called. What comes meanwhile is at most DOPPEL_OUTPUT_EXCESS for each
+     * vCPU. NULL: there is always room. */
+    bool (*full)(void *opaque);
     /* Room has come free in the receive queue after doppel_serial_input took less than it was
      * given; may be NULL. */
     void (*input_ready)(void *opaque);
@@ -63,7 +71,8 @@ struct doppel_config {
     bool test_device;   /* what test kernels for QEMU's pc-testdev expect */
     bool debug_exit;    /* port 0xf4: a byte V written ends the VM with status (V << 1) | 1 */
     bool debug_console; /* port 0xe9: bytes go to debug_output */
-    void (*debug_output)(void *opaque, const void *data, size_t size);
+    void (*debug_output)(void *opaque, const void *data, size_t size); /* as a serial port's */
+    bool (*debug_full)(void *opaque);
     void *debug_opaque;
     bool no_reboot; /* a guest reset ends the VM */
     bool measure;   /* for doppel_stats: count instructions and time; the guest runs slower then */
@@ -131,12 +140,18 @@ int doppel_wait(struct doppel_vm *vm, int timeout_ms, struct doppel_end *end);
 void doppel_stop(struct doppel_vm *vm);
 /* Presses the power button (ACPI), which a guest may heed. */
 void doppel_power_button(struct doppel_vm *vm);
+/* Says what each of VM's threads does at this moment, a line of text each: for a VM that does not
+ * come to its end. Takes no lock, and so works whatever they hold; uses the signal SIGSTKFLT. */
+void doppel_where(struct doppel_vm *vm, void (*line)(void *opaque, const char *text), void *opaque);
 void doppel_stats(struct doppel_vm *vm, struct doppel_stats *stats);
 /* Whether config.trace is told of steps from now on; not at first. Also from config.trace itself.
  */
 void doppel_trace(struct doppel_vm *vm, bool on);
 /* Stops VM if it still runs and frees it. */
 void doppel_destroy(struct doppel_vm *vm);
+
+/* A serial port or the debug console that was full has room again. Takes no lock of a device. */
+void doppel_output_room(struct doppel_vm *vm);
 
 /* Types SIZE bytes into serial port PORT (0..3). Returns how many its queue took. */
 size_t doppel_serial_input(struct doppel_vm *vm, unsigned port, const void *data, size_t size);

@@ -11,8 +11,7 @@
 struct burst {
     struct clock *clock;
     struct timer *timer;
-    void (*output)(void *opaque, const void *data, size_t size);
-    void *opaque;
+    struct burst_backend backend;
     size_t count;
     uint8_t bytes[BURST_SIZE];
 };
@@ -22,8 +21,13 @@ void burst_flush(struct burst *b)
     size_t count = b->count;
 
     b->count = 0;
-    if (count && b->output)
-        b->output(b->opaque, b->bytes, count);
+    if (count && b->backend.output)
+        b->backend.output(b->backend.opaque, b->bytes, count);
+}
+
+bool burst_full(const struct burst *b)
+{
+    return b->backend.full && b->backend.full(b->backend.opaque);
 }
 
 static void timer_fired(void *opaque)
@@ -31,17 +35,14 @@ static void timer_fired(void *opaque)
     burst_flush(opaque);
 }
 
-struct burst *burst_create(struct clock *clock,
-                           void (*output)(void *opaque, const void *data, size_t size),
-                           void *opaque)
+struct burst *burst_create(struct clock *clock, const struct burst_backend *backend)
 {
     struct burst *b = calloc(1, sizeof(*b));
 
     if (!b)
         return NULL;
     b->clock = clock;
-    b->output = output;
-    b->opaque = opaque;
+    b->backend = *backend;
     b->timer = timer_create_on(clock, timer_fired, b);
     if (!b->timer) {
         free(b);
@@ -59,11 +60,13 @@ void burst_free(struct burst *b)
     free(b);
 }
 
-void burst_put(struct burst *b, uint8_t byte)
+bool burst_put(struct burst *b, uint8_t byte)
 {
     b->bytes[b->count++] = byte;
-    if (b->count == BURST_SIZE)
+    /* What the timer hands on makes no vCPU wait, so a full backend is noticed at the next byte. */
+    if (b->count == BURST_SIZE || burst_full(b))
         burst_flush(b);
     else if (b->count == 1)
         timer_arm(b->timer, clock_now(b->clock) + BURST_NS);
+    return burst_full(b);
 }

@@ -4,7 +4,6 @@
 #include "dev/debug_console.h"
 
 #include "base/util.h"
-#include "dev/burst.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -26,7 +25,8 @@ static void debug_console_write(void *dev, uint64_t offset, unsigned size, uint6
 {
     struct debug_console *d = dev;
 
-    burst_put(d->burst, (uint8_t)value);
+    if (burst_put(d->burst, (uint8_t)value))
+        bus_hold(d->bus);
 }
 
 static const struct bus_ops debug_console_ports = {.read = debug_console_read,
@@ -35,6 +35,11 @@ static const struct bus_ops debug_console_ports = {.read = debug_console_read,
 void debug_console_flush(struct dev *dev)
 {
     burst_flush(container_of(dev, struct debug_console, dev)->burst);
+}
+
+bool debug_console_full(struct dev *dev)
+{
+    return burst_full(container_of(dev, struct debug_console, dev)->burst);
 }
 
 static void debug_console_state(struct dev *dev, struct state *s)
@@ -58,12 +63,11 @@ static const struct dev_ops debug_console_ops = {.name = "debug_console",
                                                  .free = debug_console_free};
 
 struct dev *debug_console_create(struct bus *bus, struct clock *clock,
-                                 void (*output)(void *opaque, const void *data, size_t size),
-                                 void *opaque, struct error *err)
+                                 const struct burst_backend *backend, struct error *err)
 {
     struct debug_console *d = calloc(1, sizeof(*d));
 
-    if (!d || !(d->burst = burst_create(clock, output, opaque))) {
+    if (!d || !(d->burst = burst_create(clock, backend))) {
         free(d);
         error_set(err, ENOMEM, "no memory for the debug console");
         return NULL;

@@ -9,14 +9,15 @@
 #include "bus/bus.h"
 #include "bus/clock.h"
 #include "bus/dev.h"
+#include "dev/burst.h"
 
 #include <stddef.h>
 
-/* OUTPUT is called with the board lock held. */
 struct dev *debug_console_create(struct bus *bus, struct clock *clock,
-                                 void (*output)(void *opaque, const void *data, size_t size),
-                                 void *opaque, struct error *err);
+                                 const struct burst_backend *backend, struct error *err);
 /* Hands over what is still buffered. Board lock held. */
 void debug_console_flush(struct dev *console);
+/* Whether the backend has no room for more. Any thread, without locks. */
+bool debug_console_full(struct dev *console);
 
 #endif

@@ -10,7 +10,6 @@
 #include "dev/uart.h"
 
 #include "base/util.h"
-#include "dev/burst.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -277,6 +276,11 @@ void uart_flush(struct uart *u)
     burst_flush(u->burst);
 }
 
+bool uart_full(const struct uart *u)
+{
+    return burst_full(u->burst);
+}
+
 static void loop_back(struct uart *u, uint8_t byte)
 {
     if (u->fifo_count >= fifo_room(u)) {
@@ -295,7 +299,8 @@ static void transmit(struct uart *u, uint8_t byte)
         loop_back(u, byte);
         return;
     }
-    burst_put(u->burst, byte);
+    if (burst_put(u->burst, byte))
+        bus_hold(u->bus);
 }
 
 /* ---- Modem lines (sections 8.6 and 8.7) ---- */
@@ -303,7 +308,7 @@ static void transmit(struct uart *u, uint8_t byte)
 static uint8_t modem_lines(const struct uart *u)
 {
     if (!(u->mcr & MCR_LOOP))
-        return u->backend.output ? MSR_CTS | MSR_DSR | MSR_DCD : 0;
+        return u->backend.sent.output ? MSR_CTS | MSR_DSR | MSR_DCD : 0;
     return (u->mcr & MCR_RTS ? MSR_CTS : 0) | (u->mcr & MCR_DTR ? MSR_DSR : 0) |
            (u->mcr & MCR_OUT1 ? MSR_RI : 0) | (u->mcr & MCR_OUT2 ? MSR_DCD : 0);
 }
@@ -509,7 +514,7 @@ struct uart *uart_create(struct bus *bus, struct clock *clock, uint16_t base, st
     pthread_mutex_init(&u->queue_lock, NULL);
     u->timeout_timer = timer_create_on(clock, timeout_fired, u);
     u->queue_timer = timer_create_on(clock, queue_fired, u);
-    u->burst = burst_create(clock, backend->output, backend->opaque);
+    u->burst = burst_create(clock, &backend->sent);
     if (!u->timeout_timer || !u->queue_timer || !u->burst) {
         error_set(err, ENOMEM, "no memory for the timers of a serial port");
         goto fail;

@@ -9,17 +9,19 @@
 #include "bus/clock.h"
 #include "bus/dev.h"
 #include "bus/irq.h"
+#include "dev/burst.h"
 
 #include <stddef.h>
 #include <stdint.h>
 
 struct uart;
 
-/* What is plugged in; called with the board lock held, from which uart_input may be called. */
+/* What is plugged in; called with the board lock held, from which uart_input may be called. None of
+ * it may wait. */
 struct uart_backend {
-    void (*output)(void *opaque, const void *data, size_t size); /* NULL: nothing is plugged in */
-    void (*input_ready)(void *opaque);                           /* may be NULL */
-    void *opaque;
+    struct burst_backend sent;         /* sent.output NULL: nothing is plugged in */
+    void (*input_ready)(void *opaque); /* may be NULL */
+    void *opaque;                      /* of input_ready */
 };
 
 /* Claims the ports BASE to BASE + 7. */
@@ -34,5 +36,7 @@ size_t uart_input(struct uart *uart, const void *data, size_t size);
 
 /* Hands output that is still buffered to the backend. Board lock held. */
 void uart_flush(struct uart *uart);
+/* Whether the backend has no room for more output. Any thread, without locks. */
+bool uart_full(const struct uart *uart);
 
 #endif

@@ -44,6 +44,7 @@ struct board {
     struct pm *pm;
     struct uart *uarts[BOARD_SERIAL_PORTS];
     struct dev *debug_console;
+    struct timer *button; /* somebody has pressed the power button */
 };
 
 /* ---- What the lines lead to ---- */
@@ -120,6 +121,14 @@ static unsigned lapic_acknowledge(void *opaque)
     return vector;
 }
 
+/* On the clock's thread. */
+static void button_pressed(void *opaque)
+{
+    struct board *b = opaque;
+
+    pm_power_button(b->pm);
+}
+
 /* ---- Assembly ---- */
 
 /* Takes a device into the board. NULL (creation failed) is passed on. */
@@ -187,8 +196,7 @@ static bool assemble(struct board *b, struct clock *clock, struct mem *mem,
         !add(b, debug_exit_create(bus, c->events.debug_exit, c->events.opaque, err)))
         return false;
     if (c->debug_console) {
-        b->debug_console =
-            add(b, debug_console_create(bus, clock, c->debug_output, c->debug_opaque, err));
+        b->debug_console = add(b, debug_console_create(bus, clock, &c->debug_output, err));
         if (!b->debug_console)
             return false;
     }
@@ -206,6 +214,12 @@ struct board *board_create(struct bus *bus, struct clock *clock, struct mem *mem
     }
     b->bus = bus;
     b->events = config->events;
+    b->button = timer_create_on(clock, button_pressed, b);
+    if (!b->button) {
+        error_set(err, ENOMEM, "no memory for the board");
+        free(b);
+        return NULL;
+    }
     if (!assemble(b, clock, mem, config, err)) {
         board_destroy(b);
         return NULL;
@@ -217,6 +231,7 @@ void board_destroy(struct board *b)
 {
     if (!b)
         return;
+    timer_free(b->button);
     while (b->count-- > 0)
         b->devices[b->count]->ops->free(b->devices[b->count]);
     free(b);
@@ -251,11 +266,18 @@ void board_flush(struct board *b)
     bus_unlock(b->bus);
 }
 
+bool board_output_full(const struct board *b)
+{
+    for (unsigned i = 0; i < BOARD_SERIAL_PORTS; i++)
+        if (uart_full(b->uarts[i]))
+            return true;
+    return b->debug_console && debug_console_full(b->debug_console);
+}
+
 void board_power_button(struct board *b)
 {
-    bus_lock(b->bus);
-    pm_power_button(b->pm);
-    bus_unlock(b->bus);
+    /* Who presses it may be the one who drains what a device has sent: it waits for no device. */
+    timer_arm(b->button, 0);
 }
 
 size_t board_serial_input(struct board *b, unsigned port, const void *data, size_t size)

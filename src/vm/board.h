@@ -44,8 +44,7 @@ struct board_config {
     struct board_events events;
     struct uart_backend serial[BOARD_SERIAL_PORTS];
     bool test_device, debug_exit, debug_console;
-    void (*debug_output)(void *opaque, const void *data, size_t size);
-    void *debug_opaque;
+    struct burst_backend debug_output;
 };
 
 struct board;
@@ -58,6 +57,10 @@ void board_destroy(struct board *board);
 void board_reset(struct board *board);
 void board_state(struct board *board, struct state *s); /* no vCPU runs */
 void board_flush(struct board *board);                  /* buffered output goes out */
+/* Whether the backend of a serial port or of the debug console has no room for more output. Any
+ * thread, without locks. */
+bool board_output_full(const struct board *board);
+/* Any thread, with or without locks: it is pressed on the clock's thread. */
 void board_power_button(struct board *board);
 /* See uart_input. */
 size_t board_serial_input(struct board *board, unsigned port, const void *data, size_t size);

@@ -200,7 +200,8 @@ static void run_once(struct vm_cpu *cpu)
         handle_init(cpu);
     if (take_request(cpu, CPU_REQ_SIPI))
         handle_sipi(cpu);
-    if (cpu->wait_sipi) {
+    cpu->port.held &= board_output_full(cpu->vm->board);
+    if (cpu->wait_sipi || cpu->port.held) {
         sleep_until(cpu, outside);
         return;
     }
@@ -229,10 +230,12 @@ static void *vcpu_thread(void *opaque)
     struct vm *vm = cpu->vm;
 
     block_signals();
+    where_begin(&cpu->where);
     while (may_run(cpu))
         run_once(cpu);
 
     vm_leave(vm);
+    where_end(&cpu->where);
     return NULL;
 }
 

@@ -150,7 +150,6 @@ static bool create_board(struct vm *vm, const struct vm_config *config, struct e
         .debug_exit = config->debug_exit,
         .debug_console = config->debug_console,
         .debug_output = config->debug_output,
-        .debug_opaque = config->debug_opaque,
     };
 
     memcpy(board.serial, config->serial, sizeof(board.serial));
@@ -211,6 +210,7 @@ void vm_destroy(struct vm *vm)
         clock_destroy(vm->machine.clock);
     if (vm->loop)
         loop_destroy(vm->loop);
+    vm->loop = NULL;
     bus_destroy(vm->machine.bus);
     mem_destroy(vm->machine.mem);
     pthread_cond_destroy(&vm->changed);
@@ -340,9 +340,62 @@ void vm_power_button(struct vm *vm)
     board_power_button(vm->board);
 }
 
+void vm_output_room(struct vm *vm)
+{
+    vm_kick_all(vm);
+}
+
 size_t vm_serial_input(struct vm *vm, unsigned port, const void *data, size_t size)
 {
     return board_serial_input(vm->board, port, data, size);
+}
+
+/* ---- Threads that do not come to their end ---- */
+
+/* A thread that is asked answers at once, or not at all. */
+#define ANSWER_MS 300
+
+static bool all_answered(struct vm *vm, const bool asked[VM_MAX_CPUS + 1])
+{
+    for (unsigned i = 0; i < vm->cpus; i++)
+        if (asked[i] && !atomic_load(&vm->cpu[i].where.answered))
+            return false;
+    return !asked[vm->cpus] || atomic_load(&loop_where(vm->loop)->answered);
+}
+
+static void describe(const struct where *where, const char *name,
+                     void (*line)(void *opaque, const char *text), void *opaque)
+{
+    char functions[640], text[768];
+
+    if (atomic_load(&where->answered))
+        where_describe(where, functions, sizeof(functions));
+    else
+        snprintf(functions, sizeof(functions), "does not answer");
+    snprintf(text, sizeof(text), "%s: %s", name, functions);
+    line(opaque, text);
+}
+
+void vm_where(struct vm *vm, void (*line)(void *opaque, const char *text), void *opaque)
+{
+    const struct timespec pause = {.tv_nsec = 1000000};
+    bool asked[VM_MAX_CPUS + 1];
+    char name[80];
+
+    for (unsigned i = 0; i < vm->cpus; i++)
+        asked[i] = where_ask(&vm->cpu[i].where);
+    asked[vm->cpus] = vm->loop && where_ask(loop_where(vm->loop));
+    for (unsigned ms = 0; ms < ANSWER_MS && !all_answered(vm, asked); ms++)
+        nanosleep(&pause, NULL);
+    for (unsigned i = 0; i < vm->cpus; i++) {
+        if (!asked[i])
+            continue;
+        snprintf(name, sizeof(name), "vCPU %u, guest near %llx", i,
+                 (unsigned long long)vm->ops->rip(vm->cpu[i].vcpu));
+        describe(&vm->cpu[i].where, name, line, opaque);
+    }
+    if (asked[vm->cpus])
+        describe(loop_where(vm->loop), "event loop", line, opaque);
 }
 
 void vm_stats(struct vm *vm, struct vm_stats *stats)

@@ -46,8 +46,7 @@ struct vm_config {
     const struct tracer *tracer; /* the same; must outlive the VM */
     struct uart_backend serial[BOARD_SERIAL_PORTS];
     bool test_device, debug_exit, debug_console;
-    void (*debug_output)(void *opaque, const void *data, size_t size);
-    void *debug_opaque;
+    struct burst_backend debug_output;
 };
 
 struct vm_stats {
@@ -71,7 +70,13 @@ void vm_resume(struct vm *vm);
 
 /* From any thread. */
 void vm_power_button(struct vm *vm);
+/* The backend of a device that was full has room again: vCPUs that are held look. */
+void vm_output_room(struct vm *vm);
 size_t vm_serial_input(struct vm *vm, unsigned port, const void *data, size_t size);
+
+/* Says what each thread does at this moment, a line each: for a VM that does not come to its end.
+ * Takes no lock. Also while vm_destroy waits for a thread. */
+void vm_where(struct vm *vm, void (*line)(void *opaque, const char *text), void *opaque);
 
 void vm_stats(struct vm *vm, struct vm_stats *stats);
 

@@ -7,6 +7,7 @@
 #ifndef DOPPEL_VM_VM_PRIVATE_H
 #define DOPPEL_VM_VM_PRIVATE_H
 
+#include "base/where.h"
 #include "vm/vm.h"
 
 #include <pthread.h>
@@ -16,6 +17,7 @@ struct vm_cpu {
     struct cpu_port port;
     struct vcpu *vcpu;
     pthread_t thread;
+    struct where where;
     bool started;
     bool wait_sipi; /* only on the vCPU's thread, or while it is parked */
 

@@ -74,7 +74,7 @@ int main(int argc, char **argv)
         .test_device = true,
         .debug_exit = true,
         .debug_console = true,
-        .debug_output = print,
+        .debug_output = {.output = print},
         .load = load,
     };
     struct error err = {0};

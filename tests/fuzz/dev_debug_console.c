@@ -12,7 +12,9 @@ static void swallow(void *opaque, const void *data, size_t size)
 
 static struct dev *create(struct fuzz_board *board)
 {
-    return debug_console_create(board->bus, board->clock, swallow, NULL, NULL);
+    const struct burst_backend backend = {.output = swallow};
+
+    return debug_console_create(board->bus, board->clock, &backend, NULL);
 }
 
 const struct fuzz_device fuzz_device = {

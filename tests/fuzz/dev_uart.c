@@ -12,7 +12,7 @@ static void swallow(void *opaque, const void *data, size_t size)
 
 static struct dev *create(struct fuzz_board *board)
 {
-    struct uart_backend backend = {.output = swallow};
+    struct uart_backend backend = {.sent.output = swallow};
     struct uart *uart =
         uart_create(board->bus, board->clock, 0x3F8, fuzz_no_line(), &backend, NULL);
 

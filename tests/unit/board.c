@@ -53,10 +53,9 @@ static struct fixture *create(void)
         .physical_bits = 40,
         .ports = f->ports,
         .events = {.reset = on_reset, .poweroff = on_poweroff, .opaque = f},
-        .serial = {{.output = hear, .opaque = f}},
+        .serial = {{.sent = {.output = hear, .opaque = f}}},
         .debug_console = true,
-        .debug_output = hear,
-        .debug_opaque = f,
+        .debug_output = {.output = hear, .opaque = f},
     };
 
     f->bus = bus_create(NULL);
@@ -197,6 +196,7 @@ static void test_sci_through_pics(void **state)
     init_pics(f, 1u << 2 | 1u << 9);
     bus_write(f->bus, BUS_PORT, 0x602, 2, 0x100);
     board_power_button(f->board);
+    fake_clock_advance(f->clock, 0); /* on the thread of the clock */
     assert_int_equal(ack(f), 0x71);
     out(f, 0xA0, 0x20);
     out(f, 0x20, 0x20);
@@ -216,6 +216,7 @@ static void test_level_triggered(void **state)
     route(f, 9, 0x8055);
     bus_write(f->bus, BUS_PORT, 0x602, 2, 0x100);
     board_power_button(f->board);
+    fake_clock_advance(f->clock, 0); /* on the thread of the clock */
     assert_int_equal(ack(f), 0x55);
     apic_write(f, 0xB0, 0);
     assert_int_equal(pending(f), 0x55);

@@ -56,7 +56,8 @@ static void test_debug_console(void **unused)
 {
     struct rig *rig = rig_create();
     struct heard heard = {0};
-    struct dev *dev = debug_console_create(rig->bus, rig->clock, hear, &heard, NULL);
+    const struct burst_backend backend = {.output = hear, .opaque = &heard};
+    struct dev *dev = debug_console_create(rig->bus, rig->clock, &backend, NULL);
 
     assert_int_equal(rig_in(rig, 0xE9), 0xE9);
     for (const char *c = "hello"; *c; c++)

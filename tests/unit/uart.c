@@ -24,6 +24,7 @@ struct fixture {
     char out[1024];
     size_t out_size;
     unsigned bursts, ready;
+    bool full;
 };
 
 static void output(void *opaque, const void *data, size_t size)
@@ -34,6 +35,11 @@ static void output(void *opaque, const void *data, size_t size)
     memcpy(f->out + f->out_size, data, size);
     f->out_size += size;
     f->bursts++;
+}
+
+static bool full(void *opaque)
+{
+    return ((const struct fixture *)opaque)->full;
 }
 
 static void input_ready(void *opaque)
@@ -54,7 +60,9 @@ static void out(struct fixture *f, unsigned reg, uint8_t value)
 static int set_up(void **state)
 {
     struct fixture *f = calloc(1, sizeof(*f));
-    struct uart_backend backend = {output, input_ready, f};
+    struct uart_backend backend = {.sent = {.output = output, .full = full, .opaque = f},
+                                   .input_ready = input_ready,
+                                   .opaque = f};
 
     f->rig = rig_create();
     f->uart = uart_create(f->rig->bus, f->rig->clock, BASE, rig_line(f->rig, 4), &backend, NULL);
@@ -133,6 +141,31 @@ static void test_output_in_bursts(void **state)
     assert_int_equal(f->bursts, 3); /* full buffers do not wait */
     uart_flush(f->uart);
     assert_int_equal(f->out_size, 616);
+}
+
+static bool holds(struct fixture *f, uint8_t byte)
+{
+    return bus_write(f->rig->bus, BUS_PORT, BASE + DATA, 1, byte);
+}
+
+/* A backend that is full still takes all, byte by byte, and each write says that its vCPU is to
+ * stand still. */
+static void test_full(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_false(holds(f, 'a'));
+    f->full = true;
+    assert_true(uart_full(f->uart));
+    /* The timer hands on what is buffered, which holds nobody; the next byte does. */
+    fake_clock_advance(f->rig->clock, 1000000);
+    assert_int_equal(f->out_size, 1);
+    assert_true(holds(f, 'b'));
+    assert_int_equal(f->out_size, 2);
+    assert_false(bus_write(f->rig->bus, BUS_PORT, BASE + SCR, 1, 0));
+    f->full = false;
+    assert_false(holds(f, 'c'));
+    assert_int_equal(f->out_size, 2);
 }
 
 static void test_transmit_interrupt(void **state)
@@ -379,6 +412,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_registers),
         TEST(test_output_in_bursts),
+        TEST(test_full),
         TEST(test_transmit_interrupt),
         TEST(test_receive_without_fifo),
         TEST(test_trigger_and_timeout),

@@ -91,6 +91,11 @@ static void fake_stats(const struct vcpu *vcpu, struct engine_stats *stats)
     stats->exits[CAUSE_HALT] = 1;
 }
 
+static uint64_t fake_rip(const struct vcpu *vcpu)
+{
+    return 0x1234;
+}
+
 static void fake_history(struct vcpu *vcpu, char *buf, unsigned size)
 {
     snprintf(buf, size, "fff0  0f0b  ud2\n");
@@ -106,6 +111,7 @@ static const struct engine_ops fake_engine = {
     .state_out = fake_state_out,
     .state_in = fake_state_in,
     .stats = fake_stats,
+    .rip = fake_rip,
     .history = fake_history,
 };
 
@@ -485,7 +491,7 @@ static void test_serial(void **unused)
 {
     struct heard heard = {0};
     struct vm_config config = {
-        .cpus = 1, .memory = MEMORY(0), .serial[1] = {.output = hear, .opaque = &heard}};
+        .cpus = 1, .memory = MEMORY(0), .serial[1] = {.sent = {.output = hear, .opaque = &heard}}};
     struct vm *vm = vm_create(&fake_engine, &config, NULL);
 
     programs[0] = echo;

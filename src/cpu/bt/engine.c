@@ -2,6 +2,8 @@
  * The translator as an engine: when to translate, going in, and what to do on each way out.
  */
 #include "cpu/bt/bt.h"
+
+#include "base/where.h"
 #include "cpu/interp/debug.h"
 #include "cpu/interp/handlers.h"
 #include "cpu/interp/x87.h"
@@ -62,8 +64,8 @@ static void bt_unmapped(struct vcpu *c, uint64_t linear, bool large)
 
 /* The kernel's own signal sets: the C library's leave out signals that it uses itself. */
 #define SIGNAL(n) (1ULL << (-1 + (n)))
-static const uint64_t blocked_signals =
-    ~(SIGNAL(SIGSEGV) | SIGNAL(SIGBUS) | SIGNAL(SIGILL) | SIGNAL(SIGFPE) | SIGNAL(SIGTRAP));
+static const uint64_t blocked_signals = ~(SIGNAL(SIGSEGV) | SIGNAL(SIGBUS) | SIGNAL(SIGILL) |
+                                          SIGNAL(SIGFPE) | SIGNAL(SIGTRAP) | SIGNAL(WHERE_SIGNAL));
 
 /* What translated code asks in place of requests while instructions are limited: the upper half of
  * their number. */
@@ -640,6 +642,11 @@ static void gpn_changed(struct engine *engine, uint64_t gpn)
     interp_engine.gpn_changed(engine, gpn);
 }
 
+static uint64_t rip(const struct vcpu *c)
+{
+    return interp_engine.rip(c);
+}
+
 static void stats(const struct vcpu *c, struct engine_stats *s)
 {
     interp_engine.stats(c, s);
@@ -654,7 +661,7 @@ static void history(struct vcpu *c, char *buf, unsigned size)
 #define ENGINE(NAME, CREATE)                                                                       \
     .name = NAME, .create = CREATE, .destroy = destroy, .vcpu_create = vcpu_create,                \
     .vcpu_destroy = vcpu_destroy, .run = run, .state_out = state_out, .state_in = state_in,        \
-    .gpn_changed = gpn_changed, .stats = stats, .history = history
+    .gpn_changed = gpn_changed, .rip = rip, .stats = stats, .history = history
 
 const struct engine_ops bt_engine = {ENGINE("bt", create)};
 const struct engine_ops bt_eager_engine = {ENGINE("bt-eager", create_eager)};

@@ -133,8 +133,8 @@ static void mmio_write(struct vcpu *c, const struct uop *op, uint64_t gpa, unsig
     if ((gpa ^ c->apic_page) < MEM_PAGE_SIZE) {
         c->port->apic_ops->mmio_write(c->port->apic, gpa & (MEM_PAGE_SIZE - 1), size, value);
         c->check_interrupt = true;
-    } else {
-        bus_write(c->bus, BUS_MMIO, gpa, size, value);
+    } else if (unlikely(bus_write(c->bus, BUS_MMIO, gpa, size, value))) {
+        cpu_port_hold(c->port);
     }
     meter_leave(c->meter, before);
 }

@@ -278,6 +278,11 @@ static unsigned describe(struct vcpu *c, uint64_t rip, char *line, unsigned size
 }
 
 /* The first instruction of each of the last blocks, then the whole of the last one up to RIP. */
+static uint64_t interp_rip(const struct vcpu *c)
+{
+    return *(const volatile uint64_t *)&c->x.reg[X86_RIP];
+}
+
 static void interp_history(struct vcpu *c, char *buf, unsigned size)
 {
     unsigned blocks = MIN(c->history_at, 12u), at = 0;
@@ -333,5 +338,6 @@ const struct engine_ops interp_engine = {
     .state_in = interp_state_in,
     .gpn_changed = interp_gpn_changed,
     .stats = interp_stats,
+    .rip = interp_rip,
     .history = interp_history,
 };

@@ -48,7 +48,8 @@ void port_out(struct vcpu *c, const struct uop *op, unsigned port, unsigned size
     c->exits[CAUSE_PORT]++;
     debug_device_access(c, op);
     debug_port_access(c, port, size);
-    bus_write(c->bus, BUS_PORT, port, size, value);
+    if (unlikely(bus_write(c->bus, BUS_PORT, port, size, value)))
+        cpu_port_hold(c->port);
     meter_leave(c->meter, before);
 }
 

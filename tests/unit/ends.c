@@ -1,0 +1,246 @@
+/*
+ * The end can always be reached: machines whose output nobody takes, and what is said of threads
+ * that hang. The guests are a few instructions in a Multiboot file without ELF.
+ */
+#include "test.h"
+
+#include "ctl/doppel.h"
+
+#include <errno.h>
+#include <semaphore.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define LOAD    0x100000u
+#define WAIT_MS 60000
+#define LIMIT   1000
+
+static const enum doppel_engine engines[] = {DOPPEL_ENGINE_INTERP, DOPPEL_ENGINE_AUTO};
+
+/* A file of 32-bit code that is loaded at 1 MiB; unlinked by run_kernel. */
+static char kernel[] = P_tmpdir "/doppel-ends-XXXXXX";
+
+static void write_kernel(const uint8_t *code, size_t size)
+{
+    uint32_t header[8] = {0x1BADB002, 0x10000, 0u - 0x1BADB002 - 0x10000, LOAD, LOAD,
+                          0,          0,       LOAD + sizeof(header)};
+    FILE *file;
+
+    memcpy(strrchr(kernel, '-') + 1, "XXXXXX", 6);
+    file = fdopen(mkstemp(kernel), "wb");
+    assert_non_null(file);
+    fwrite(header, 1, sizeof(header), file);
+    fwrite(code, 1, size, file);
+    fclose(file);
+}
+
+static struct doppel_vm *run_kernel(struct doppel_config *config, const uint8_t *code, size_t size)
+{
+    struct doppel_error err = {0};
+    struct doppel_vm *vm;
+
+    write_kernel(code, size);
+    config->kernel = kernel;
+    vm = doppel_create(config, &err);
+    unlink(kernel);
+    if (!vm || doppel_start(vm, &err))
+        fail_msg("%s", err.text);
+    return vm;
+}
+
+static struct doppel_config config_of(enum doppel_engine engine)
+{
+    struct doppel_config config;
+
+    doppel_config_init(&config);
+    config.engine = engine;
+    config.memory = 16 * 1024 * 1024;
+    return config;
+}
+
+/* ---- Output that nobody takes ---- */
+
+struct drain {
+    _Atomic size_t taken, limit;
+};
+
+static void drain_output(void *opaque, const void *data, size_t size)
+{
+    atomic_fetch_add(&((struct drain *)opaque)->taken, size);
+}
+
+static bool drain_full(void *opaque)
+{
+    struct drain *d = opaque;
+
+    return atomic_load(&d->taken) >= atomic_load(&d->limit);
+}
+
+static void await_taken(struct drain *d, size_t size)
+{
+    while (atomic_load(&d->taken) < size)
+        usleep(1000);
+}
+
+/* A guest that sends without end. When its output is full its vCPU stands still: the one who drains
+ * can press the power button and type, has all its output after all, and the end is reached. */
+static void hold(struct doppel_config *config, struct drain *d, const uint8_t *code, size_t size)
+{
+    struct doppel_vm *vm;
+    struct doppel_end end;
+
+    atomic_store(&d->limit, LIMIT);
+    vm = run_kernel(config, code, size);
+    await_taken(d, LIMIT);
+    doppel_power_button(vm);
+    doppel_serial_input(vm, 1, "x", 1);
+    for (size_t n = 2; n <= 10; n++) {
+        assert_int_equal(doppel_wait(vm, 2, &end), -ETIMEDOUT);
+        assert_true(atomic_load(&d->taken) < atomic_load(&d->limit) + DOPPEL_OUTPUT_EXCESS);
+        atomic_store(&d->limit, atomic_load(&d->taken) + LIMIT);
+        doppel_output_room(vm);
+        await_taken(d, atomic_load(&d->limit));
+    }
+    doppel_stop(vm);
+    assert_int_equal(doppel_wait(vm, WAIT_MS, &end), 0);
+    assert_int_equal(end.outcome, DOPPEL_STOPPED);
+    doppel_destroy(vm);
+}
+
+static void test_held(void **unused)
+{
+    /* mov $0x3F8,%dx; 1: out %al,%dx; jmp 1b */
+    static const uint8_t bytes[] = {0x66, 0xBA, 0xF8, 0x03, 0xEE, 0xEB, 0xFD};
+    /* mov $0x3F8,%dx; 1: mov $-1,%ecx; xor %esi,%esi; rep outsb; jmp 1b */
+    static const uint8_t string[] = {0x66, 0xBA, 0xF8, 0x03, 0xB9, 0xFF, 0xFF, 0xFF,
+                                     0xFF, 0x31, 0xF6, 0xF3, 0x6E, 0xEB, 0xF5};
+    /* mov $0xE9,%dx; 1: out %al,%dx; jmp 1b */
+    static const uint8_t debug[] = {0x66, 0xBA, 0xE9, 0x00, 0xEE, 0xEB, 0xFD};
+
+    for (unsigned i = 0; i < 2; i++) {
+        struct doppel_config config = config_of(engines[i]);
+        struct drain d[3] = {0};
+
+        config.serial[0] = (struct doppel_serial){drain_output, drain_full, NULL, &d[0]};
+        hold(&config, &d[0], bytes, sizeof(bytes));
+        config.serial[0].opaque = &d[1];
+        hold(&config, &d[1], string, sizeof(string));
+        config = config_of(engines[i]);
+        config.debug_console = true;
+        config.debug_output = drain_output;
+        config.debug_full = drain_full;
+        config.debug_opaque = &d[2];
+        hold(&config, &d[2], debug, sizeof(debug));
+    }
+}
+
+/* ---- Threads that hang ---- */
+
+static __attribute__((noinline)) void hangs_for_ever(void *opaque, const void *data, size_t size)
+{
+    sem_t *release = opaque;
+
+    while (sem_wait(release))
+        ;
+    sem_post(release);
+}
+
+static void collect(void *opaque, const char *text)
+{
+    strcat(opaque, text);
+    strcat(opaque, "\n");
+}
+
+static const char *where(struct doppel_vm *vm)
+{
+    static char text[4096];
+
+    text[0] = 0;
+    doppel_where(vm, collect, text);
+    return text;
+}
+
+/* What a thread whose name begins LINE is in, among other things. */
+static bool is_in(const char *text, const char *line, const char *function)
+{
+    const char *from = strstr(text, line), *end = from ? strchr(from, '\n') : NULL;
+    const char *found = from ? strstr(from, function) : NULL;
+
+    return found && found < end;
+}
+
+/* The backend of a serial port breaks its contract. The vCPU, or the event loop and the vCPU that
+ * wants the board lock, are named, with the function that is to blame. */
+static void test_hanging_backend(void **unused)
+{
+    /* mov $0x3F8,%dx; mov $256,%ecx; rep outsb; hlt */
+    static const uint8_t burst[] = {0x66, 0xBA, 0xF8, 0x03, 0xB9, 0, 1, 0, 0, 0xF3, 0x6E, 0xF4};
+    /* mov $0x3F8,%dx; out %al,%dx; 1: in $0x61,%al; jmp 1b */
+    static const uint8_t one[] = {0x66, 0xBA, 0xF8, 0x03, 0xEE, 0xE4, 0x61, 0xEB, 0xFC};
+
+    for (unsigned i = 0; i < 4; i++) {
+        struct doppel_config config = config_of(engines[i % 2]);
+        struct doppel_vm *vm;
+        const char *text;
+        sem_t release;
+
+        sem_init(&release, 0, 0);
+        config.serial[0] = (struct doppel_serial){.output = hangs_for_ever, .opaque = &release};
+        vm = i < 2 ? run_kernel(&config, burst, sizeof(burst))
+                   : run_kernel(&config, one, sizeof(one));
+        do
+            text = where(vm);
+        while (!is_in(text, i < 2 ? "vCPU 0" : "event loop", "hangs_for_ever"));
+        doppel_stop(vm);
+        assert_int_equal(doppel_wait(vm, 20, NULL), -ETIMEDOUT);
+        text = where(vm);
+        assert_non_null(strstr(text, "vCPU 0, guest near 1000"));
+        if (i < 2)
+            assert_true(is_in(text, "vCPU 0", "port_out"));
+        else
+            assert_true(is_in(text, "vCPU 0", "bus_read"));
+        sem_post(&release);
+        assert_int_equal(doppel_wait(vm, WAIT_MS, NULL), 0);
+        doppel_destroy(vm);
+        sem_destroy(&release);
+    }
+}
+
+/* Guest code that runs, with an ESP that leads nowhere; and it runs on. */
+static void test_guest_runs(void **unused)
+{
+    /* mov $0xF0000000,%esp; 1: inc %eax; test $0x1000000,%eax; jz 1b; mov $0xF4,%dx;
+     * out %al,%dx; hlt */
+    static const uint8_t code[] = {0xBC, 0,    0,    0,    0xF0, 0x40, 0xA9, 0,    0,   0,
+                                   0x01, 0x74, 0xF8, 0x66, 0xBA, 0xF4, 0,    0xEE, 0xF4};
+
+    for (unsigned i = 0; i < 2; i++) {
+        struct doppel_config config = config_of(engines[i]);
+        struct doppel_end end;
+        struct doppel_vm *vm;
+
+        config.debug_exit = true;
+        vm = run_kernel(&config, code, sizeof(code));
+        while (doppel_wait(vm, 1, &end) == -ETIMEDOUT) {
+            const char *text = where(vm);
+
+            assert_null(strstr(text, "does not answer"));
+        }
+        assert_int_equal(end.outcome, DOPPEL_DEBUG_EXIT);
+        doppel_destroy(vm);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_held),
+        cmocka_unit_test(test_hanging_backend),
+        cmocka_unit_test(test_guest_runs),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
