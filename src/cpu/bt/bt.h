@@ -32,11 +32,11 @@
 
 #include <signal.h>
 
-/* Heat of a block that cannot be translated. */
-#define BT_NEVER     0x80000000u
-#define BT_CODE_SIZE (96 * MiB)
-#define BT_HEAT      12 /* executions by the interpreter before a block is translated */
-#define BT_INLINE    16 /* exits of a site before its handler is inlined, which costs as much */
+#define BT_NEVER          UINT32_MAX /* heat of a block that cannot be translated */
+#define BT_CODE_SIZE      (96 * MiB)
+#define BT_HEAT           12 /* executions by the interpreter before a block is translated */
+#define BT_HEAT_DOUBLINGS 5  /* of that, at most */
+#define BT_INLINE         16 /* exits of a site before its handler is inlined, which costs as much */
 
 /* Between blocks these are free. */
 #define SCRATCH0 X86_R10
@@ -222,23 +222,31 @@ struct bt_jump {
 #define BT_JUMP_WAYS   2u
 #define BT_JUMP_GRAIN  8u /* bytes of code that have a place in common */
 
-#define BT_STOPS       64
-#define BT_SITES       (BT_CODE_SIZE / 64)
-#define BT_ENTRY_BITS  19
-#define BT_ENTRY_SLOTS (1u << BT_ENTRY_BITS)
-#define BT_ENTRIES     (BT_ENTRY_SLOTS / 4 * 3)
+#define BT_STOPS   64
+#define BT_SITES   (BT_CODE_SIZE / 64)
+#define BT_ENTRIES (BT_CODE_SIZE / 256)
+
+/* Entries, and a table for each page of guest memory that has some: see entries.c. */
+struct bt_entries {
+    struct bt_entry *entry; /* the first one is none */
+    uint32_t count;
+    uint64_t pages;
+    _Atomic uint32_t *table_of; /* by GPN: where in WORDS its table is; 0: it has none */
+    uint32_t *words;            /* the tables */
+    uint32_t words_used;
+    uint32_t free[32]; /* tables that nothing leads to, by the bits of their size */
+    bool words_full;
+};
 
 /* What is translated; all vCPUs of a machine have it in common. */
 struct bt_cache {
     struct bt_switches switches;
-    _Atomic bool busy;    /* someone changes it: all below but the hash and entrances */
+    _Atomic bool busy;    /* someone changes it: all below but tables of entries and entrances */
     uint8_t *write, *run; /* the same memory, to write and to execute */
     uint32_t used;
     struct bt_site *sites;
     uint32_t site_count;
-    struct bt_entry *entries;     /* the first one is none */
-    _Atomic uint32_t *entry_hash; /* which entry; 0: none */
-    uint32_t entry_count;
+    struct bt_entries entries;
     uint64_t stop[BT_STOPS]; /* stops.c */
     _Atomic unsigned stop_count;
     /* Made once: how to get in and the ways out. */
@@ -321,8 +329,9 @@ static inline enum x86_code_size code_size(const struct translation *t)
     return t->wide ? X86_CODE64 : X86_CODE32;
 }
 
-/* cache.c */
-struct bt_cache *bt_cache_create(const struct bt_switches *switches, struct error *err);
+/* cache.c. PAGES: of guest memory. */
+struct bt_cache *bt_cache_create(const struct bt_switches *switches, uint64_t pages,
+                                 struct error *err);
 void bt_cache_destroy(struct bt_cache *cache);
 /* For the exclusive right to add to the cache. False: another vCPU has it, and may keep it while it
  * waits for this one to reach a safe point, so do something else. */
@@ -330,6 +339,15 @@ bool bt_cache_try(struct bt_cache *cache);
 void bt_cache_release(struct bt_cache *cache);
 /* Forgets all translations. With the exclusive right, at a safe point. */
 void bt_cache_clear(struct bt_cache *cache);
+
+/* entries.c: of zeroed memory. False: there is not enough. */
+bool bt_entries_create(struct bt_entries *entries, uint64_t pages);
+void bt_entries_destroy(struct bt_entries *entries);
+void bt_entries_clear(struct bt_entries *entries);
+/* Whether there may be no room for another translation's. */
+bool bt_entries_full(const struct bt_entries *entries);
+/* Whether any code of GPA's page has been translated since it last changed. */
+bool bt_page_is_live(const struct bt *bt, uint64_t gpa);
 /* What is translated of the code at GPA in the present context, and still valid; or NULL. It stays
  * where it is until the next safe point. */
 struct bt_entry *bt_entry_find(const struct bt *bt, uint64_t gpa);

@@ -39,7 +39,7 @@ static void bt_create(struct vcpu *c)
 
 static int bt_start(struct interp *e, struct error *err)
 {
-    e->accelerator_shared = bt_cache_create(e->accelerator_options, err);
+    e->accelerator_shared = bt_cache_create(e->accelerator_options, e->code_pages, err);
     return e->accelerator_shared ? 0 : -1;
 }
 
@@ -300,13 +300,25 @@ static const void *timed(struct bt *bt,
     return code;
 }
 
-/* How often B must run before translating it pays. Code of a page that is written over and over may
- * not last long. */
-static unsigned heat_wanted(const struct bt *bt, const struct block *b)
+/* How often B must run before translating it pays. Code of a page that is rewritten over and over
+ * may not last long: there it must have run for about twice as long as its translation takes. */
+static uint32_t heat_wanted(const struct bt *bt, const struct block *b)
 {
     unsigned heat = bt->cache->switches.heat;
 
-    return heat < BT_HEAT ? heat : heat << MIN(interp_rewrites(b->page) / 4, 4);
+    return heat < BT_HEAT ? heat : heat << MIN(interp_rewrites(b->page), BT_HEAT_DOUBLINGS);
+}
+
+/* Counts an execution of B. Returns whether it has run often enough to be translated. */
+static bool is_hot(const struct bt *bt, struct block *b)
+{
+    if (!b->heat)
+        b->heat = heat_wanted(bt, b);
+    if (b->heat > 1 && b->heat != BT_NEVER)
+        b->heat--;
+    else
+        return b->heat == 1;
+    return false;
 }
 
 /* Translates B in the present context when it is due; NULL: not now. */
@@ -315,10 +327,8 @@ static const void *translate(struct bt *bt, struct block *b)
     uint64_t drops = bt->drops;
     const void *code;
 
-    if (!b->cached || ++b->heat < heat_wanted(bt, b) || b->heat >= BT_NEVER ||
-        !bt_cache_try(bt->cache))
+    if (!b->cached || !is_hot(bt, b) || !bt_cache_try(bt->cache))
         return NULL;
-    b->heat--; /* if it comes here again, it is for another context or has been evicted */
     code = timed(bt, bt_translate, b->gpa, b->generation);
     bt_cache_release(bt->cache);
     if (!code && !bt->full && bt->drops == drops &&
@@ -477,6 +487,18 @@ static bool may_enter(struct bt *bt, uint64_t gpa)
     return true;
 }
 
+/* Executes B and the blocks that follow by links, as long as nothing of their page is translated or
+ * due to be: there is no code to look for. */
+static void interpret(struct bt *bt, struct block *b)
+{
+    struct vcpu *c = &bt->c;
+
+    do {
+        interp_execute(c, b);
+        b = block_linked(c);
+    } while (b && !is_due(c) && !bt_page_is_live(bt, b->gpa) && !is_hot(bt, b));
+}
+
 /* The code at X86_RIP, or NULL when the interpreter has executed something instead. */
 static const void *find_code(struct bt *bt)
 {
@@ -503,7 +525,7 @@ static const void *find_code(struct bt *bt)
                 bt->link_site = 0;
                 bt->narrow = false;
                 if (bt->drops == drops) /* B is still there */
-                    interp_execute(c, b);
+                    interpret(bt, b);
                 return NULL;
             }
         }

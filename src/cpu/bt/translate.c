@@ -822,7 +822,7 @@ static struct translation *start(struct bt *bt, uint64_t gpa, uint32_t generatio
 
     bt->full = cache->switches.code_size - cache->used < ENTRY_ALIGN * 2 ||
                BT_SITES - cache->site_count < COLDS + REGION_MAX ||
-               BT_ENTRIES - cache->entry_count < PARTS_MAX;
+               bt_entries_full(&cache->entries);
     if (bt->full)
         return NULL;
     memset(t, 0, offsetof(struct translation, index));

@@ -16,11 +16,11 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define HASH_SIZE     (1u << 16)
-#define JUMP_ENTRIES  (1u << JUMP_BITS)
-#define BLOCK_SIZE    (sizeof(struct block) + BLOCK_MAX * sizeof(struct uop))
-#define LINE_SHIFT    6
-#define REWRITES_KEPT 32
+#define HASH_SIZE    (1u << 16)
+#define JUMP_ENTRIES (1u << JUMP_BITS)
+#define BLOCK_SIZE   (sizeof(struct block) + BLOCK_MAX * sizeof(struct uop))
+#define LINE_SHIFT   6
+#define WRITES_KEPT  32 /* without decoding in between, until a page is unmarked */
 
 /* An instruction that lies across two pages is not in the cache proper, because its bytes come
  * from two places that change independently: it is fetched anew each time, and decoded anew when
@@ -167,9 +167,13 @@ static void hurry_others(struct interp *e, const struct vcpu *self)
             cpu_port_request(e->vcpu[i]->port, CPU_REQ_ENGINE);
 }
 
-/* code_page.rewrites has a count in its lower half, which is halved each period, and in its upper
- * half the period in which it was right. */
+/* code_page.rewrites: in its upper half a period; then how often the page's code was rewritten, a
+ * count that was right in that period and is halved with each; lowest, how often the page was
+ * written to since code of it was last decoded. */
 #define REWRITES_PERIOD 32 /* bits of the TSC: about a second */
+#define REWRITES_SHIFT  8
+#define REWRITES_MAX    0xFFu
+#define WRITES_MASK     0xFFu
 
 unsigned interp_rewrites(const struct code_page *page)
 {
@@ -179,18 +183,38 @@ unsigned interp_rewrites(const struct code_page *page)
     if (!rewrites) /* as most: this is asked often */
         return 0;
     periods = (uint16_t)((__builtin_ia32_rdtsc() >> REWRITES_PERIOD) - (rewrites >> 16));
-    return (rewrites & 0xFFFF) >> MIN(periods, 16);
+    return (rewrites >> REWRITES_SHIFT & REWRITES_MAX) >> MIN(periods, 16);
 }
 
-/* Returns how many there were before. A count lost to another processor does not matter. */
-static unsigned count_rewrite(struct code_page *page)
+/* Counts a write to decoded code. Returns whether the page is to stay marked: a page that is
+ * rewritten often should, so that it need not be taken from everybody's software TLB each time its
+ * code is decoded again; but not one that is written to and no longer executed, as it may hold data
+ * by now. A count lost to another processor does not matter. */
+static bool count_write(struct code_page *page)
 {
-    uint32_t period = (uint32_t)(__builtin_ia32_rdtsc() >> REWRITES_PERIOD);
-    unsigned before = interp_rewrites(page);
+    uint32_t seen = atomic_load_explicit(&page->rewrites, memory_order_relaxed);
+    unsigned writes = seen & WRITES_MASK, before;
+    uint32_t period;
 
-    atomic_store_explicit(&page->rewrites, period << 16 | MIN(before + 1, 0xFFFF),
+    if (writes) {
+        atomic_store_explicit(&page->rewrites, seen + (writes < WRITES_MASK), memory_order_relaxed);
+        return writes + 1 < WRITES_KEPT;
+    }
+    before = interp_rewrites(page);
+    period = (uint32_t)(__builtin_ia32_rdtsc() >> REWRITES_PERIOD);
+    atomic_store_explicit(&page->rewrites,
+                          period << 16 | MIN(before + 1, REWRITES_MAX) << REWRITES_SHIFT | 1,
                           memory_order_relaxed);
-    return before;
+    return before > 0;
+}
+
+/* Code of PAGE is being decoded. */
+static void end_writes(struct code_page *page)
+{
+    uint32_t seen = atomic_load_explicit(&page->rewrites, memory_order_relaxed);
+
+    if (seen & WRITES_MASK)
+        atomic_store_explicit(&page->rewrites, seen & ~WRITES_MASK, memory_order_relaxed);
 }
 
 bool code_written(struct interp *e, const struct vcpu *self, uint64_t gpa, uint64_t size)
@@ -205,10 +229,7 @@ bool code_written(struct interp *e, const struct vcpu *self, uint64_t gpa, uint6
         uint64_t gpn = gpa >> MEM_PAGE_SHIFT;
 
         if (gpn < e->code_pages && (atomic_load(&e->code[gpn].lines) & line_mask(offset, part))) {
-            /* A page that is written often stays marked, so that it need not be taken from
-             * everybody's software TLB each time its code is decoded again; not for ever, because
-             * it may hold data by now. */
-            if (count_rewrite(&e->code[gpn]) % REWRITES_KEPT == 0)
+            if (!count_write(&e->code[gpn]))
                 atomic_store(&e->code[gpn].lines, 0);
             atomic_fetch_add(&e->code[gpn].generation, 1);
             changed = true;
@@ -393,6 +414,7 @@ static struct block *decode_block(struct vcpu *c, uint64_t rip, uint64_t linear,
     b->cached = page != &cache->no_page;
     if (page != &cache->no_page) {
         b->generation = atomic_load(&page->generation);
+        end_writes(page);
         mark_code(c, gpn, line_mask(gpa & (MEM_PAGE_SIZE - 1), 15));
     }
     while (b->count < limit && !ends) {
@@ -555,15 +577,20 @@ static bool linkable(const struct vcpu *c, const struct block *from, const struc
            c->x.reg[X86_RIP] - rip == to->gpa - from->gpa;
 }
 
+struct block *block_linked(const struct vcpu *c)
+{
+    struct block *to =
+        c->block && c->link < 2 && !c->watches_code ? c->block->link[c->link] : NULL;
+
+    return to && is_valid(to) ? to : NULL;
+}
+
 struct block *block_next(struct vcpu *c)
 {
-    struct block *to;
+    struct block *to = block_linked(c);
 
-    if (c->block && c->link < 2 && !c->watches_code) {
-        to = c->block->link[c->link];
-        if (to && is_valid(to))
-            return to;
-    }
+    if (to)
+        return to;
     to = block_find(c);
     if (c->block && c->link < 2 && !c->watches_code &&
         linkable(c, c->block, to)) /* drop_all changes both */

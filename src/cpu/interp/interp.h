@@ -81,7 +81,7 @@ struct block {
     uint64_t gpa;
     struct block *hash_next;
     struct block *link[2]; /* successors within the page, once known */
-    uint32_t heat;         /* executions that an accelerator has seen */
+    uint32_t heat;         /* an accelerator's: executions until it acts; 0: it knows nothing yet */
     uint32_t generation;   /* of the page when decoded */
     uint16_t count;        /* instructions */
     uint16_t uops;         /* and one to go on with, where no branch ends the block */
@@ -355,6 +355,8 @@ void block_cache_destroy(struct block_cache *cache);
 struct block *block_find(struct vcpu *c);
 /* The block to run after c->block, by its links if it has them. */
 struct block *block_next(struct vcpu *c);
+/* The same if a link leads to it, else NULL. */
+struct block *block_linked(const struct vcpu *c);
 /* Forgets where blocks of the page at LINEAR were found (INVLPG); LARGE: of any page. */
 void block_flush_page(struct vcpu *c, uint64_t linear, bool large);
 /* Ends the block now running after the present instruction if that has made it stale. Other vCPUs'
