@@ -174,15 +174,6 @@ static void show_registers(const struct x86_cpu *a, const struct x86_cpu *b)
                    ((const uint64_t *)b)[i]);
 }
 
-/* Where the last x87 instruction was is not kept (see tests/diff). */
-static void forget_x87_pointers(struct x86_cpu *cpu)
-{
-    enum { FOP = 6, FIP = 8, FDP_END = 24 };
-
-    memset(cpu->xsave + FOP, 0, 2);
-    memset(cpu->xsave + FIP, 0, FDP_END - FIP);
-}
-
 /* Whether A and B are RFLAGS as exceptions save them, in code where nobody will read the status
  * flags that they differ in: the only difference that there may be. Faults save RF, too, and
  * Linux hands some of the bits to signal handlers. */
@@ -233,10 +224,8 @@ static bool same_registers(struct pair *p)
     struct x86_cpu state[SIDES];
 
     memset(state, 0, sizeof(state));
-    for (unsigned i = 0; i < SIDES; i++) {
+    for (unsigned i = 0; i < SIDES; i++)
         p->side[i].ops->state_out(p->side[i].cpu, &state[i]);
-        forget_x87_pointers(&state[i]);
-    }
     repair_flags(p, &state[0], &state[1]);
     if (same_state(&state[0], &state[1]))
         return true;

@@ -89,7 +89,6 @@ static bool same_value(const char *what, unsigned i, uint64_t a, uint64_t b)
     return a == b;
 }
 
-/* All but where the last x87 instruction was: that is not kept, as tests/diff says. */
 static bool same_registers(const struct x86_cpu *a, const struct x86_cpu *b)
 {
     bool same = same_value("rflags", 0, a->rflags, b->rflags);
@@ -98,7 +97,7 @@ static bool same_registers(const struct x86_cpu *a, const struct x86_cpu *b)
     for (unsigned i = 0; i <= X86_RIP; i++)
         same &= same_value("register", i, a->reg[i], b->reg[i]);
     for (unsigned i = 0; i < X86_XSAVE_YMMH + 256; i++)
-        if (i < 6 || (i >= 24 && i < 512) || i >= X86_XSAVE_YMMH)
+        if (i < X86_XSAVE_HEADER || i >= X86_XSAVE_YMMH)
             same &= same_value("xsave", i, a->xsave[i], b->xsave[i]);
     return same;
 }
