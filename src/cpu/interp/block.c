@@ -579,8 +579,7 @@ static bool linkable(const struct vcpu *c, const struct block *from, const struc
 
 struct block *block_linked(const struct vcpu *c)
 {
-    struct block *to =
-        c->block && c->link < 2 && !c->watches_code ? c->block->link[c->link] : NULL;
+    struct block *to = c->block && c->link < 2 && !c->watches_code ? c->block->link[c->link] : NULL;
 
     return to && is_valid(to) ? to : NULL;
 }
