@@ -14,12 +14,17 @@
 #define TINY         (160u * KiB)
 #define SCRATCH_SEED 1
 
-/* Regions of one instruction; a cache that is full all the time, and a check for each access;
- * registers traded at random; every access by way of the cold path; and nearly all of it. */
+/* Regions of one instruction, and both levels of the software TLB small; a cache that is full all
+ * the time, and a check for each access; registers traded at random; every access by way of the
+ * cold path; and nearly all of it. */
 static const struct bt_switches
-    one = {.heat = 1, .region_max = 1, .code_size = CODE},
+    one = {.heat = 1, .region_max = 1, .code_size = CODE, .refills = true, .second = 4},
     tiny = {.heat = 1, .region_max = REGIONS, .inline_after = 2, .code_size = TINY, .narrow = true},
-    scratch = {.heat = 1, .region_max = REGIONS, .code_size = CODE, .scratch_seed = SCRATCH_SEED},
+    scratch = {.heat = 1,
+               .region_max = REGIONS,
+               .code_size = CODE,
+               .scratch_seed = SCRATCH_SEED,
+               .refills = true},
     cold = {.heat = 1, .region_max = REGIONS, .code_size = CODE, .forgetful = true},
     all = {.heat = 2,
            .region_max = 3,

@@ -21,6 +21,8 @@
 
 #define PHYSICAL_BITS_MAX 52
 #define SPACE_LIMIT       4096
+#define SECOND_ID_SHIFT   48
+#define SECOND_ID_LIMIT   0x8000u
 
 /* How one paging mode is laid out. */
 struct walk_mode {
@@ -280,18 +282,141 @@ static void table_init(struct mmu_table *table)
         group_clear(table, access, 0);
 }
 
-static void space_clear(struct mmu_space *space)
+/* --- Its second level --- */
+
+/* A key is a number in the bits that tell whether an address is canonical. Numbers are below 8000h:
+ * no two keys together with two canonical addresses make the same, and none makes 0. */
+static void second_name(struct mmu *mmu, struct mmu_table *table)
 {
-    mmu_table_clear(&space->user);
-    mmu_table_clear(&space->super_ac);
+    uint64_t id = ++mmu->second.last_id;
+
+    table->key = id << SECOND_ID_SHIFT;
+    table->bias = (uint32_t)id * 0x9E3779B9u; /* what address spaces have alike is apart */
+    table->in_second = false;
+}
+
+/* When numbers are used up, all begins anew. */
+static void second_begin(struct mmu *mmu)
+{
+    memset(mmu->second.page, 0, sizeof(mmu->second.page));
+    memset(mmu->second.large, 0, sizeof(mmu->second.large));
+    mmu->second.last_id = 0;
+    second_name(mmu, &mmu->super);
+    second_name(mmu, &mmu->empty); /* the number of nothing */
+    for (unsigned i = 0; i < MMU_PCIDS; i++) {
+        second_name(mmu, &mmu->spaces[i].user);
+        second_name(mmu, &mmu->spaces[i].super_ac);
+    }
+}
+
+/* Forgets what the second level has of TABLE. */
+static void second_forget(struct mmu *mmu, struct mmu_table *table)
+{
+    if (!table->in_second)
+        return;
+    if (mmu->second.last_id == SECOND_ID_LIMIT - 1)
+        second_begin(mmu);
+    else
+        second_name(mmu, table);
+}
+
+static unsigned second_place(const struct mmu_table *table, uint64_t va, unsigned shift,
+                             uint32_t mask)
+{
+    return ((uint32_t)(va >> shift) + (uint32_t)table->bias) & mask;
+}
+
+static struct mmu_second_entry *second_page(struct mmu_second *second,
+                                            const struct mmu_table *table, uint64_t va)
+{
+    return &second->page[second_place(table, va, MEM_PAGE_SHIFT, second->page_mask)];
+}
+
+static struct mmu_second_entry *second_large(struct mmu_second *second,
+                                             const struct mmu_table *table, uint64_t va)
+{
+    return &second->large[second_place(table, va, MMU_LARGE_SHIFT, second->large_mask)];
+}
+
+static uint64_t second_key(const struct mmu_table *table, uint64_t va, unsigned shift)
+{
+    return table->key ^ ALIGN_DOWN(va, 1ULL << shift);
+}
+
+bool mmu_second_find(const struct mmu *mmu, enum mmu_context context, enum mmu_access access,
+                     uint64_t va, uintptr_t *addend)
+{
+    const struct mmu_second *second = &mmu->second;
+    const struct mmu_table *table = mmu->table[context];
+    const struct mmu_second_entry *entry =
+        &second->large[second_place(table, va, MMU_LARGE_SHIFT, second->large_mask)];
+
+    if (entry->key != second_key(table, va, MMU_LARGE_SHIFT)) {
+        entry = &second->page[second_place(table, va, MEM_PAGE_SHIFT, second->page_mask)];
+        if (entry->key != second_key(table, va, MEM_PAGE_SHIFT))
+            return false;
+    }
+    *addend = entry->addend & ~(uintptr_t)MMU_WRITABLE;
+    return access != MMU_WRITE || (entry->addend & MMU_WRITABLE);
+}
+
+static void second_fill(struct mmu *mmu, struct mmu_table *table, enum mmu_access access,
+                        uint64_t va, uintptr_t addend, const struct mmu_page *page)
+{
+    bool large = page->page_bits > MEM_PAGE_SHIFT;
+    struct mmu_second_entry *entry =
+        large ? second_large(&mmu->second, table, va) : second_page(&mmu->second, table, va);
+    uint64_t key = second_key(table, va, large ? MMU_LARGE_SHIFT : MEM_PAGE_SHIFT);
+
+    if (large && !page->whole) /* pieces of it would not be found when it is flushed */
+        return;
+    /* What was entered for writing stays so when it is met for reading. */
+    if (access == MMU_WRITE || (entry->key == key && entry->addend == (addend | MMU_WRITABLE)))
+        addend |= MMU_WRITABLE;
+    *entry = (struct mmu_second_entry){key, addend};
+    table->in_second = true;
+}
+
+/* Drops what the second level has of TABLE's page of 2^BITS bytes at VA. */
+static void second_drop(struct mmu *mmu, const struct mmu_table *table, uint64_t va, unsigned bits)
+{
+    struct mmu_second_entry *entry;
+
+    if (!table->in_second)
+        return;
+    entry = second_page(&mmu->second, table, va);
+    if (entry->key == second_key(table, va, MEM_PAGE_SHIFT))
+        entry->key = 0;
+    if (bits == MEM_PAGE_SHIFT)
+        return;
+    for (uint64_t piece = ALIGN_DOWN(va, 1ULL << bits), end = piece + (1ULL << bits); piece != end;
+         piece += 1ULL << MMU_LARGE_SHIFT) {
+        entry = second_large(&mmu->second, table, piece);
+        if (entry->key == second_key(table, piece, MMU_LARGE_SHIFT))
+            entry->key = 0;
+    }
+}
+
+/* --- Both levels --- */
+
+static void table_forget(struct mmu *mmu, struct mmu_table *table)
+{
+    mmu_table_clear(table);
+    second_forget(mmu, table);
+}
+
+static void space_clear(struct mmu *mmu, struct mmu_space *space)
+{
+    table_forget(mmu, &space->user);
+    table_forget(mmu, &space->super_ac);
     space->id = 0;
 }
 
 static void clear(struct mmu *mmu)
 {
-    mmu_table_clear(&mmu->super);
+    table_forget(mmu, &mmu->super);
     for (unsigned i = 0; i < MMU_PCIDS; i++)
-        space_clear(&mmu->spaces[i]);
+        space_clear(mmu, &mmu->spaces[i]);
     mmu->large_filter = mmu->huge_filter = 0;
     mmu->private = mmu->global_low = false;
     mmu->clears++;
@@ -311,7 +436,7 @@ static void renew(struct mmu *mmu, struct mmu_space *space, uint64_t cr3)
 static void enter(struct mmu *mmu, struct mmu_space *space)
 {
     if (mmu->private) {
-        mmu_table_clear(&mmu->super);
+        table_forget(mmu, &mmu->super);
         mmu->private = false;
     }
     mmu->space = space->id;
@@ -322,6 +447,9 @@ static void enter(struct mmu *mmu, struct mmu_space *space)
 
 void mmu_init(struct mmu *mmu)
 {
+    mmu->second.page_mask = MMU_SECOND_SIZE - 1;
+    mmu->second.large_mask = MMU_LARGE_SIZE - 1;
+    second_begin(mmu);
     table_init(&mmu->super);
     table_init(&mmu->empty);
     for (unsigned i = 0; i < MMU_PCIDS; i++) {
@@ -343,7 +471,7 @@ static void enter_new_space(struct mmu *mmu, uint64_t cr3)
             slot = &mmu->spaces[i];
     if (!slot)
         slot = &mmu->spaces[mmu->next_slot++ % MMU_PCIDS];
-    space_clear(slot);
+    space_clear(mmu, slot);
     renew(mmu, slot, cr3);
     enter(mmu, slot);
 }
@@ -373,7 +501,7 @@ void mmu_flush_pcid(struct mmu *mmu, const struct x86_cpu *cpu, unsigned pcid)
 {
     for (unsigned i = 0; i < MMU_PCIDS; i++)
         if ((mmu->spaces[i].cr3 & 0xFFF) == pcid)
-            space_clear(&mmu->spaces[i]);
+            space_clear(mmu, &mmu->spaces[i]);
     if ((cpu->cr3 & 0xFFF) == pcid)
         enter_new_space(mmu, cpu->cr3);
 }
@@ -391,11 +519,12 @@ static void entry_drop(struct mmu_entry *entry, unsigned index)
 }
 
 /* Drops what TABLE has of the page of 2^BITS bytes at VA. */
-static void table_drop(struct mmu_table *table, uint64_t va, unsigned bits)
+static void table_drop(struct mmu *mmu, struct mmu_table *table, uint64_t va, unsigned bits)
 {
     unsigned count = 1u << (bits - MEM_PAGE_SHIFT); /* at most a table's size */
     unsigned first = (va >> MEM_PAGE_SHIFT) & (MMU_TLB_SIZE - 1) & ~(count - 1);
 
+    second_drop(mmu, table, va, bits);
     for (unsigned access = 0; access < MMU_ACCESSES; access++) {
         for (unsigned i = first; i < first + count; i++) {
             struct mmu_entry *entry = &table->entry[access][i];
@@ -417,24 +546,31 @@ bool mmu_flush_page(struct mmu *mmu, const struct x86_cpu *cpu, uint64_t va, uns
         mmu_flush_all(mmu, cpu);
         return true;
     }
-    table_drop(&mmu->super, va, bits);
+    table_drop(mmu, &mmu->super, va, bits);
     for (unsigned i = 0; i < MMU_PCIDS; i++) {
         struct mmu_space *space = &mmu->spaces[i];
 
         if (everywhere || (space->cr3 & 0xFFF) == pcid) {
-            table_drop(&space->user, va, bits);
-            table_drop(&space->super_ac, va, bits);
+            table_drop(mmu, &space->user, va, bits);
+            table_drop(mmu, &space->super_ac, va, bits);
         }
     }
     return large;
 }
 
+/* The page goes, and what the second level has of a large page around it. */
+static void table_drop_part(struct mmu *mmu, struct mmu_table *table, uint64_t va)
+{
+    table_drop(mmu, table, va, MEM_PAGE_SHIFT);
+    second_drop(mmu, table, va, MMU_LARGE_SHIFT);
+}
+
 void mmu_drop_page(struct mmu *mmu, uint64_t va)
 {
-    table_drop(&mmu->super, va, MEM_PAGE_SHIFT);
+    table_drop_part(mmu, &mmu->super, va);
     for (unsigned i = 0; i < MMU_PCIDS; i++) {
-        table_drop(&mmu->spaces[i].user, va, MEM_PAGE_SHIFT);
-        table_drop(&mmu->spaces[i].super_ac, va, MEM_PAGE_SHIFT);
+        table_drop_part(mmu, &mmu->spaces[i].user, va);
+        table_drop_part(mmu, &mmu->spaces[i].super_ac, va);
     }
 }
 
@@ -471,6 +607,8 @@ void mmu_fill(struct mmu *mmu, enum mmu_context context, enum mmu_access access,
     entry->tag = -ALIGN_DOWN(va, MEM_PAGE_SIZE);
     entry->addend = (uintptr_t)host - ALIGN_DOWN(va, MEM_PAGE_SIZE);
     table->touched[access] |= 1ULL << (index >> GROUP_BITS);
+    if (access != MMU_EXEC)
+        second_fill(mmu, table, access, va, entry->addend, page);
     if (!page->global && context == MMU_SUPER)
         mmu->private = true;
     if (page->global && !(va >> 63))

@@ -9,6 +9,12 @@
  *
  * An entry holds the page's negative address: an access hits when its address plus that is at most
  * the page's size less the access's. One comparison sees another page and a page crossing alike.
+ *
+ * Behind the tables is a second level for data, which all of them have in common: an array of pages
+ * and one of large pages, in pieces of 2 MiB. A table's key tells its entries from other tables';
+ * a table that is emptied gets another key. Code is not excluded from the second level: who takes a
+ * translation for writing from there asks whether the page holds code before it enters the page
+ * into a table.
  */
 #ifndef DOPPEL_CPU_MMU_H
 #define DOPPEL_CPU_MMU_H
@@ -22,6 +28,12 @@
 #define MMU_TLB_BITS 12
 #define MMU_TLB_SIZE (1u << MMU_TLB_BITS)
 #define MMU_PCIDS    8
+
+#define MMU_SECOND_BITS 15
+#define MMU_SECOND_SIZE (1u << MMU_SECOND_BITS)
+#define MMU_LARGE_BITS  10
+#define MMU_LARGE_SIZE  (1u << MMU_LARGE_BITS)
+#define MMU_LARGE_SHIFT 21
 
 enum mmu_access { MMU_READ, MMU_WRITE, MMU_EXEC, MMU_ACCESSES };
 
@@ -37,6 +49,22 @@ struct mmu_entry {
 struct mmu_table {
     struct mmu_entry entry[MMU_ACCESSES][MMU_TLB_SIZE];
     uint64_t touched[MMU_ACCESSES]; /* 64 groups of entries: those that are not empty all */
+    uint64_t key;                   /* of its entries in the second level; see mmu.c */
+    uint64_t bias;                  /* of the places where they are */
+    bool in_second;                 /* there may be some under this key */
+};
+
+/* Of the second level. */
+struct mmu_second_entry {
+    uint64_t key;
+    uintptr_t addend; /* as in mmu_entry; and MMU_WRITABLE if it was entered for writing */
+};
+#define MMU_WRITABLE 1u
+
+struct mmu_second {
+    uint32_t page_mask, large_mask; /* of places that are used; less than all only in tests */
+    uint16_t last_id;               /* that a table has got; see mmu.c */
+    struct mmu_second_entry page[MMU_SECOND_SIZE], large[MMU_LARGE_SIZE];
 };
 
 struct mmu_space {
@@ -58,6 +86,7 @@ struct mmu {
     /* Which 2 MiB regions, and which 1 GiB regions, may have entries out of a larger page; hashed.
      */
     uint64_t large_filter, huge_filter;
+    struct mmu_second second;
 };
 
 /* Where a page walk ended. */
@@ -65,6 +94,9 @@ struct mmu_page {
     uint64_t gpa;       /* of the byte at the virtual address */
     unsigned page_bits; /* 12, 21, 22 or 30: size of the page */
     bool global;        /* in every address space, until invalidated by name */
+    /* The caller of mmu_fill says: in the 2 MiB piece of a larger page that the address lies in,
+     * each page may be entered into the software TLB, but for writing to code. */
+    bool whole;
 };
 
 /* Translates VA as an access of this kind and context under CPU's paging mode, setting accessed
@@ -114,8 +146,14 @@ static inline bool mmu_hit(const struct mmu_entry *entry, uint64_t va, unsigned 
     return va + entry->tag <= MEM_PAGE_SIZE - size;
 }
 
-/* Enters the translation of VA to PAGE into the current table of CONTEXT; HOST is the machine page.
- */
+/* Finds VA in the second level for the current table of CONTEXT: the host address less VA. What is
+ * found for writing may hold code. */
+bool mmu_second_find(const struct mmu *mmu, enum mmu_context context, enum mmu_access access,
+                     uint64_t va, uintptr_t *addend);
+
+/* Enters the translation of VA to PAGE into the current table of CONTEXT, and into the second level
+ * if it is for data; HOST is the machine page. The caller vouches for the page: everything that
+ * keeps a page out of the software TLB is asked before. */
 void mmu_fill(struct mmu *mmu, enum mmu_context context, enum mmu_access access, uint64_t va,
               void *host, const struct mmu_page *page);
 

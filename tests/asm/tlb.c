@@ -6,9 +6,12 @@
 #include "rt/paging.h"
 #include "rt/rt.h"
 
-#define BASE 0x40000000ul
-#define BIG  0x50000000ul
-#define HUGE 0x8000000000ul
+#define BASE        0x40000000ul
+#define BIG         0x50000000ul
+#define HUGE        0x8000000000ul
+#define APART       (16ul << 20) /* these pages share a place in a first level of 4096 */
+#define CROWD       8u
+#define WATCH_WRITE 0x10401ul /* DR7: breakpoint 0, writes to one byte */
 
 static struct space space;
 static u8 *page[2]; /* each filled with its number + 1 */
@@ -250,6 +253,80 @@ static void pcids(void)
         faults(GP, 0, invpcid(0, 1, 0), "INVPCID of a PCID other than 0 without CR4.PCIDE");
 }
 
+/* Pages that take BASE's place in a first level are read and written. */
+static void crowd_out(void)
+{
+    for (unsigned i = 1; i <= CROWD; i++)
+        *(volatile u8 *)(BASE + i * APART + 100) += 1;
+}
+
+static void put_function(word va, u32 value)
+{
+    volatile u8 *p = (volatile u8 *)va;
+    p[0] = 0xB8; /* mov eax, value; ret */
+    *(volatile u32 *)(va + 1) = value;
+    p[5] = 0xC3;
+}
+
+/* A translation that has left the first level for a larger one is dropped like any other, has D
+ * set by its first write, and leads to code that is noticed when it is written to. LEVEL: of the
+ * entry that maps VA. */
+static void far_away(word va, unsigned level, const char *what)
+{
+    const u64 entry = entry_read(&space, va, level) & ~(PT_A | PT_D);
+    const word other = level == 1 ? va : va + PAGE;     /* mapped by the same entry, */
+    const word third = level == 1 ? va : va + 2 * PAGE; /* as this */
+    unsigned dirty = 0, old = 0, missed = 0, writable = 0, stale = 0;
+    for (u32 i = 1; i <= 40; i++) {
+        entry_write(&space, va, level, entry);
+        invlpg((void *)va);
+        (void)seen(va);
+        crowd_out();
+        dirty += entry_read(&space, va, level) & PT_D ? 1 : 0;
+        *(volatile u8 *)(other + 9) = 1;
+        dirty += entry_read(&space, va, level) & PT_D ? 0 : 1;
+        crowd_out();
+        put_function(va + 0x200, i);
+        crowd_out();
+        old += ((u32(*)(void))(va + 0x200))() != i;
+        crowd_out();
+        put_function(va + 0x200, i + 1000);
+        old += ((u32(*)(void))(va + 0x200))() != i + 1000;
+        crowd_out();
+        write_dr0(other + 0x300);
+        write_dr7(WATCH_WRITE);
+        *(volatile u8 *)(third + 9) = 1;
+        missed += TRAP(*(volatile u8 *)(other + 0x300) = 1)->f.vector != DB;
+        missed += TRAP(*(volatile u8 *)(other + 0x301) = 1)->f.vector != NO_TRAP;
+        write_dr7(0x400);
+        entry_write(&space, va, level, entry & ~PT_W);
+        invlpg((void *)va);
+        (void)seen(va);
+        crowd_out();
+        writable += TRAP(*(volatile u8 *)va = 1)->f.vector != PF;
+        entry_write(&space, va, level, 0);
+        invlpg((void *)va);
+        crowd_out();
+        stale += TRAP((void)seen(va))->f.vector != PF;
+    }
+    check(!dirty, "%s: D is set by the first write, long after a read", what);
+    check(!old, "%s: a write to code is noticed, long after the last one", what);
+    check(!missed, "%s: a breakpoint is met, long after the last write", what);
+    check(!writable, "%s: made read-only long after it was written", what);
+    check(!stale, "%s: taken away long after it was read", what);
+}
+
+static void crowded(void)
+{
+    u8 *crowd = alloc_pages(CROWD, PAGE), *own = alloc_pages(3, 0x200000);
+    for (unsigned i = 1; i <= CROWD; i++)
+        map(&space, BASE + i * APART, (word)crowd + (i - 1) * PAGE, 1, PT_P | PT_W);
+    map(&space, BASE, (word)own, 1, PT_P | PT_W);
+    far_away(BASE, 1, "a 4K page");
+    map(&space, BIG, (word)own, 2, PT_P | PT_W | PT_PS);
+    far_away(BIG, 2, "a 2M page");
+}
+
 /* Control bits that change rights act at once. */
 static void controls(void)
 {
@@ -298,6 +375,7 @@ void test(void)
     write_cr4(read_cr4() & ~CR4_PGE);
     accessed_dirty();
     pcids();
+    crowded();
     controls();
     space_leave();
 }

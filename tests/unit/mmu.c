@@ -511,6 +511,205 @@ static void test_drop_writable(void **unused)
     assert_int_equal(lookup_as(MMU_SUPER, MMU_WRITE, 0x3000), -1);
 }
 
+/* --- Both levels against a model --- */
+
+#define WALK_SPACES 11u
+#define WALK_PLACES 24u
+#define WALK_STEPS  200000u
+
+/* What may be translated: places 0 to 15 are pages, which share entries of the first level with
+ * others; the rest lie in two large pages. The last four of each kind are global. */
+static const uint64_t walk_half[] = {0, 0xFFFF800000000000};
+static uint32_t walk_version[WALK_SPACES]
+                            [WALK_PLACES]; /* of a place's translation; see walk_host */
+static bool walk_written[WALK_SPACES][WALK_PLACES][MMU_CONTEXTS];
+static unsigned walk_space;
+
+static unsigned walk_random(unsigned limit)
+{
+    static uint64_t random = 1972;
+
+    random = random * 6364136223846793005 + 1442695040888963407;
+    return (unsigned)(random >> 33) % limit;
+}
+
+static bool walk_is_large(unsigned place)
+{
+    return place >= 16;
+}
+
+static bool walk_is_global(unsigned place)
+{
+    return place % 16 >= 12 || place >= 20;
+}
+
+static uint64_t walk_address(unsigned place)
+{
+    uint64_t half = walk_half[walk_is_global(place)];
+
+    if (walk_is_large(place))
+        return half + LARGE * (place < 20 ? 9 : 300) + place % 4 * 37 * MEM_PAGE_SIZE;
+    return half + 0x40000000 + place % 4 * MEM_PAGE_SIZE + (uint64_t)(place / 4) * (16 << 20);
+}
+
+/* A large page's parts lie in one piece in the host, too. */
+static uint64_t walk_host(unsigned place)
+{
+    unsigned first = walk_is_large(place) ? place / 4 * 4 : place;
+    uint32_t version = walk_version[walk_is_global(place) ? 0 : walk_space][first];
+    uint64_t own = walk_is_global(place) ? 100 : walk_space;
+
+    return own << 56 | (uint64_t)first << 48 | ((uint64_t)version + 1) << 22 |
+           (walk_is_large(place) ? walk_address(place) % LARGE : 0);
+}
+
+static bool *walk_mark(unsigned place, enum mmu_context context)
+{
+    return &walk_written[walk_is_global(place) ? 0 : walk_space][place][context];
+}
+
+/* The translations of PLACE in space S are no longer valid. */
+static void walk_end(unsigned s, unsigned place)
+{
+    unsigned first = walk_is_large(place) ? place / 4 * 4 : place, last = place;
+
+    if (walk_is_large(place))
+        last = first + 3;
+    for (unsigned i = first; i <= last; i++) {
+        walk_version[walk_is_global(place) ? 0 : s][i]++;
+        memset(walk_written[walk_is_global(place) ? 0 : s][i], 0, MMU_CONTEXTS * sizeof(bool));
+    }
+}
+
+static void walk_end_all(unsigned s, bool global)
+{
+    for (unsigned place = 0; place < WALK_PLACES; place++)
+        if (global || !walk_is_global(place))
+            walk_end(s, place);
+}
+
+/* Whatever either level knows of PLACE is what is valid now. */
+static void walk_check(unsigned place)
+{
+    uint64_t va = walk_address(place), host = walk_host(place);
+
+    for (enum mmu_context context = 0; context < MMU_CONTEXTS; context++) {
+        for (enum mmu_access access = MMU_READ; access <= MMU_WRITE; access++) {
+            const struct mmu_entry *entry = mmu_entry(mmu.table[context], access, va);
+            uintptr_t addend;
+
+            if (mmu_hit(entry, va, 1)) {
+                assert_true(va + entry->addend == host);
+                assert_true(access == MMU_READ || *walk_mark(place, context));
+            }
+            if (mmu_second_find(&mmu, context, access, va, &addend)) {
+                assert_true(va + addend == host);
+                assert_true(access == MMU_READ || *walk_mark(place, context));
+            }
+        }
+    }
+}
+
+static void walk_fill(unsigned place)
+{
+    enum mmu_context context = walk_random(MMU_CONTEXTS);
+    enum mmu_access access = walk_random(2) ? MMU_WRITE : MMU_READ;
+    const struct mmu_page to = {.page_bits = walk_is_large(place) ? 21 : 12,
+                                .global = walk_is_global(place),
+                                .whole = walk_random(4) > 0};
+    uint64_t va = walk_address(place);
+    uintptr_t addend = 0;
+
+    if (access == MMU_WRITE) /* a large page's parts have one entry */
+        for (unsigned i = 0; i < (walk_is_large(place) ? 4 : 1); i++)
+            *walk_mark(walk_is_large(place) ? place / 4 * 4 + i : place, context) = true;
+    mmu_fill(&mmu, context, access, va, (void *)(uintptr_t)walk_host(place), &to);
+    assert_true(mmu_hit(mmu_entry(mmu.table[context], access, va), va, 1));
+    if (!walk_is_large(place) || to.whole)
+        assert_true(mmu_second_find(&mmu, context, access, va, &addend) &&
+                    va + addend == walk_host(place));
+}
+
+static void walk_flush(unsigned place)
+{
+    unsigned s = walk_random(3) ? walk_space : walk_random(WALK_SPACES);
+
+    switch (walk_random(12)) {
+    case 0:
+        mmu_flush_all(&mmu, &cpu);
+        for (unsigned i = 0; i < WALK_SPACES; i++)
+            walk_end_all(i, true);
+        break;
+    case 1:
+        mmu_flush_pcid(&mmu, &cpu, s + 1);
+        walk_end_all(s, false);
+        break;
+    default: mmu_flush_page(&mmu, &cpu, walk_address(place), s + 1); walk_end(s, place);
+    }
+}
+
+static void walk_step(void)
+{
+    unsigned place = walk_random(WALK_PLACES);
+
+    switch (walk_random(16)) {
+    case 0:
+        walk_space = walk_random(WALK_SPACES);
+        load_cr3(0x100000 * (uint64_t)walk_space | (walk_space + 1), true);
+        break;
+    case 1:
+        load_cr3(cpu.cr3, false);
+        walk_end_all(walk_space, false);
+        break;
+    case 2:
+    case 3: walk_flush(place); break;
+    default: walk_fill(place);
+    }
+    walk_check(walk_random(WALK_PLACES));
+}
+
+static void walk_from(uint32_t places)
+{
+    mode_long();
+    mmu_init(&mmu);
+    mmu.second.page_mask = MIN(places, MMU_SECOND_SIZE) - 1;
+    mmu.second.large_mask = MIN(places, MMU_LARGE_SIZE) - 1;
+    walk_space = 0;
+    load_cr3(1, false);
+    for (unsigned i = 0; i < WALK_SPACES; i++)
+        walk_end_all(i, true);
+    for (unsigned i = 0; i < WALK_STEPS; i++)
+        walk_step();
+}
+
+/* With levels of their size and with tiny ones, in which everything meets everything. */
+static void test_walk(void **unused)
+{
+    walk_from(MMU_SECOND_SIZE);
+    walk_from(8);
+    walk_from(1);
+}
+
+/* Numbers of keys run out without anything being found again. */
+static void test_keys_begin_anew(void **unused)
+{
+    uintptr_t addend;
+
+    mode_long();
+    mmu_init(&mmu);
+    load_cr3(0x1001, false);
+    fill(0x123000, 1, 12);
+    load_cr3(0x2002, true);
+    for (unsigned i = 0; i < 70000; i++) {
+        load_cr3(0x2002, false);
+        assert_false(mmu_second_find(&mmu, MMU_USER, MMU_READ, 0x123000, &addend));
+        fill(0x123000, 2, 12);
+    }
+    load_cr3(0x1001, true);
+    if (mmu_second_find(&mmu, MMU_USER, MMU_READ, 0x123000, &addend))
+        assert_ptr_equal((void *)(0x123000 + addend), hosts[1]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -527,6 +726,8 @@ int main(void)
         cmocka_unit_test(test_global),
         cmocka_unit_test(test_empty),
         cmocka_unit_test(test_drop_writable),
+        cmocka_unit_test(test_walk),
+        cmocka_unit_test(test_keys_begin_anew),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -47,7 +47,7 @@ enum bt_exit {
     BT_BRANCH, /* the same after a RET or JMP whose target may be none */
     BT_LINK,   /* the same for a branch within the page: offset says where, link can be patched */
     BT_ONE,    /* interpret one instruction, at offset */
-    BT_FILL,   /* the access at site needs its page entered into the software TLB */
+    BT_FILL,   /* the access at site needs its page, which both levels of the software TLB miss */
     BT_LOAD,   /* the region entered at site needs register files */
     BT_NARROW, /* like BT_LINK, to code whose checks are for one access each */
     BT_EXITS
@@ -241,6 +241,7 @@ struct bt_entries {
 /* What is translated; all vCPUs of a machine have it in common. */
 struct bt_cache {
     struct bt_switches switches;
+    bool measure;         /* the machine is */
     _Atomic bool busy;    /* someone changes it: all below but tables of entries and entrances */
     uint8_t *write, *run; /* the same memory, to write and to execute */
     uint32_t used;
@@ -252,6 +253,7 @@ struct bt_cache {
     /* Made once: how to get in and the ways out. */
     void (*enter)(struct bt *bt, const void *code);
     uint32_t leave[BT_EXITS], first;
+    uint32_t fill[2]; /* on from a miss of the software TLB; by whether it is for writing */
     uint32_t lookup, lookup_branch; /* on at the address in SCRATCH0; see emit_lookup */
     struct translation work;
 };
@@ -280,14 +282,17 @@ struct bt {
     uint64_t tsc_offset;        /* guest TSC = host TSC + this + IA32_TSC_ADJUST */
     uint64_t addend[KNOWN_MAX]; /* or, out of 32-bit code, its known_registers */
     uint64_t host_rsp, host_fs;
-    uint32_t offset; /* in the page, of where to go on */
-    uint32_t site;   /* BT_FILL, BT_ONE: index; BT_LINK: the branch to patch; or BT_NO_SITE */
-    uint32_t exit;   /* enum bt_exit */
+    uint64_t spilled[2]; /* registers, while the second level is searched */
+    uint64_t lines;      /* where code_page.lines would be of the page at host address 0 */
+    uint32_t offset;     /* in the page, of where to go on */
+    uint32_t site;       /* BT_FILL, BT_ONE: index; BT_LINK: the branch to patch; or BT_NO_SITE */
+    uint32_t exit;       /* enum bt_exit */
     uint32_t host_mxcsr;
     uint8_t absent; /* of BT_FILES: not in the host's registers while translated code runs */
 
     const uint8_t *run; /* the cache's */
-    uint32_t branch;    /* the last RET or JMP: offset in the page, and << 12 what it has popped */
+    const struct bt_site *sites;
+    uint32_t branch; /* the last RET or JMP: offset in the page, and << 12 what it has popped */
     struct bt_jump jump[BT_JUMP_PLACES][BT_JUMP_WAYS];
     uint64_t jump_pages[64]; /* which pages it may have addresses of; hashed */
 
@@ -329,9 +334,8 @@ static inline enum x86_code_size code_size(const struct translation *t)
     return t->wide ? X86_CODE64 : X86_CODE32;
 }
 
-/* cache.c. PAGES: of guest memory. */
-struct bt_cache *bt_cache_create(const struct bt_switches *switches, uint64_t pages,
-                                 struct error *err);
+/* cache.c */
+struct bt_cache *bt_cache_create(const struct interp *e, struct error *err);
 void bt_cache_destroy(struct bt_cache *cache);
 /* For the exclusive right to add to the cache. False: another vCPU has it, and may keep it while it
  * waits for this one to reach a safe point, so do something else. */
@@ -393,6 +397,9 @@ bool bt_stop_at(struct bt *bt, uint64_t gpa);
 
 /* code.c: emits the ways in and out; once, at the start of the code. */
 void bt_emit_common(struct bt_cache *cache);
+/* second.c: emits what goes on at a miss of the software TLB's first level. The access's address is
+ * in vcpu.address and its site in vcpu.site; the scratch registers are free. */
+void bt_emit_second(struct bt_cache *cache, struct emitter *e, bool write);
 
 /* jumps.c: the code at RIP in the present context, if the table knows it, or NULL; enters it;
  * forgets it, all, and all of a page. */

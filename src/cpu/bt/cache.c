@@ -41,18 +41,18 @@ static void map_code(struct bt_cache *cache)
         close(fd);
 }
 
-struct bt_cache *bt_cache_create(const struct bt_switches *switches, uint64_t pages,
-                                 struct error *err)
+struct bt_cache *bt_cache_create(const struct interp *e, struct error *err)
 {
     struct bt_cache *cache = calloc(1, sizeof(*cache));
 
     if (cache) {
-        cache->switches = *switches;
+        cache->switches = *(const struct bt_switches *)e->accelerator_options;
+        cache->measure = e->machine.measure;
         map_code(cache);
         cache->sites = reserve(SITES_SIZE);
     }
     if (!cache || !cache->write || !cache->run || !cache->sites ||
-        !bt_entries_create(&cache->entries, pages)) {
+        !bt_entries_create(&cache->entries, e->code_pages)) {
         error_set(err, errno, "cannot map memory for translated code: %s", strerror(errno));
         bt_cache_destroy(cache);
         return NULL;

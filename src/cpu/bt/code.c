@@ -251,6 +251,10 @@ void bt_emit_common(struct bt_cache *cache)
         emit_store_imm(&e, false, VCPU(exit), (int32_t)why);
         emit_jmp_to(&e, leave);
     }
+    for (unsigned write = 0; write < 2; write++) {
+        cache->fill[write] = (uint32_t)(e.at - cache->write);
+        bt_emit_second(cache, &e, write);
+    }
     cache->lookup = (uint32_t)(e.at - cache->write);
     emit_lookup(cache, &e, BT_NEXT);
     cache->lookup_branch = (uint32_t)(e.at - cache->write);

@@ -365,7 +365,7 @@ static void emit_cold_fill(struct translation *t, const struct cold *c)
     emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(address));
     emit_epilogue(t);
     emit_store_imm(&t->e, false, VCPU(site), (int32_t)site);
-    emit_jmp_to(&t->e, cache->write + cache->leave[BT_FILL]);
+    emit_jmp_to(&t->e, cache->write + cache->fill[c->write]);
     if (t->s0 != SCRATCH0) { /* back in, by way of the prologue */
         retry = t->e.at;
         emit_prologue(t);

@@ -54,6 +54,7 @@ static inline struct operand table_at_index(unsigned base, int32_t disp)
 /* Opcodes of the form OP reg, r/m (or r/m, reg). Two-byte opcodes are 0F00h plus the second. */
 enum {
     OP_ADD_LOAD = 0x03,
+    OP_OR_STORE = 0x09,
     OP_OR_LOAD = 0x0B,
     OP_AND_LOAD = 0x23,
     OP_SUB_LOAD = 0x2B,
@@ -65,6 +66,7 @@ enum {
     OP_LOAD = 0x8B,
     OP_LEA = 0x8D,
     OP_CMOV = 0x0F40, /* plus the condition */
+    OP_LOAD_ZX8 = 0x0FB6,
     OP_LOAD_ZX16 = 0x0FB7,
     OP_MOVUPS_LOAD = 0x0F10,
     OP_MOVUPS_STORE = 0x0F11,

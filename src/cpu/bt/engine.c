@@ -31,6 +31,11 @@ static void bt_create(struct vcpu *c)
 
     bt->cache = c->engine->accelerator_shared;
     bt->run = bt->cache->run;
+    bt->sites = bt->cache->sites;
+    bt->lines = (uintptr_t)c->engine->code -
+                ((uintptr_t)mem_page(c->mem, 0) >> MEM_PAGE_SHIFT) * sizeof(struct code_page);
+    if (bt->cache->switches.second)
+        c->mmu.second.page_mask = c->mmu.second.large_mask = bt->cache->switches.second - 1;
     bt->scratch_seed = bt->cache->switches.scratch_seed;
     bt->requests = &c->port->requests;
     bt->absent = BT_FILES;
@@ -39,7 +44,7 @@ static void bt_create(struct vcpu *c)
 
 static int bt_start(struct interp *e, struct error *err)
 {
-    e->accelerator_shared = bt_cache_create(e->accelerator_options, e->code_pages, err);
+    e->accelerator_shared = bt_cache_create(e, err);
     return e->accelerator_shared ? 0 : -1;
 }
 
@@ -560,6 +565,8 @@ static void bt_run(struct vcpu *c)
         code = find_code(bt);
         if (!code)
             return;
+        if (bt->cache->switches.refills)
+            mmu_table_clear(c->mmu.table[c->context]);
         while (code)
             code = go(bt, code);
     } while (!is_due(c));

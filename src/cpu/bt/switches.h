@@ -14,6 +14,8 @@ struct bt_switches {
     uint64_t scratch_seed; /* not 0: any registers at all are traded for the scratch registers */
     bool narrow;           /* each access has a check of its own */
     bool forgetful;        /* the software TLB holds no more than what was filled in last */
+    bool refills;          /* its first level is empty whenever translated code is entered */
+    unsigned second;       /* not 0: places that are used in each array of its second level */
 };
 
 extern const struct bt_switches bt_usual; /* to start from */

@@ -50,6 +50,28 @@ uint64_t ea_slow(struct vcpu *c, const struct uop *op, uint64_t offset, unsigned
     return seg_linear(c, op, op->seg, offset, size, access);
 }
 
+/* Whether the 2 MiB around LINEAR, which PAGE is about, can be entered as one. */
+static bool is_whole(const struct vcpu *c, uint64_t linear, const struct mmu_page *page)
+{
+    uint64_t piece = 1ULL << MMU_LARGE_SHIFT;
+
+    return page->page_bits > MEM_PAGE_SHIFT && (page->gpa ^ c->apic_page) >= piece &&
+           mem_is_ram(c->mem, ALIGN_DOWN(page->gpa, piece), piece) &&
+           !debug_watches_data(c, linear, MMU_LARGE_SHIFT);
+}
+
+/* Enters PAGE, which LINEAR leads to, into both levels of the software TLB, unless a breakpoint is
+ * in the way. All data comes in here, and what keeps a page out of one level is asked for both. */
+static bool enter_data(struct vcpu *c, enum mmu_context context, enum mmu_access access,
+                       uint64_t linear, void *host, struct mmu_page *page)
+{
+    if (debug_watches_data(c, linear, MEM_PAGE_SHIFT))
+        return false;
+    page->whole = is_whole(c, linear, page);
+    mmu_fill(&c->mmu, context, access, linear, host, page);
+    return true;
+}
+
 static void span_translate(struct vcpu *c, const struct uop *op, uint64_t linear,
                            enum mmu_access access, enum mmu_context context, struct span *span)
 {
@@ -69,15 +91,11 @@ static void span_translate(struct vcpu *c, const struct uop *op, uint64_t linear
     gpn = page.gpa >> MEM_PAGE_SHIFT;
     host = mem_page(c->mem, gpn);
     span->gpa = page.gpa;
-    span->host = host ? host + (page.gpa & (MEM_PAGE_SIZE - 1)) : NULL;
-    span->in_place = host && page.gpa >> MEM_PAGE_SHIFT != c->apic_page >> MEM_PAGE_SHIFT;
-    if (!span->in_place)
-        span->host = NULL;
+    span->in_place = host && gpn != c->apic_page >> MEM_PAGE_SHIFT;
+    span->host = span->in_place ? host + (page.gpa & (MEM_PAGE_SIZE - 1)) : NULL;
     if (access == MMU_WRITE && host && atomic_load(&c->engine->code[gpn].lines))
         span->in_place = false;
-    span->cached = span->in_place && !debug_watches_data(c, linear);
-    if (span->cached)
-        mmu_fill(&c->mmu, context, access, linear, host, &page);
+    span->cached = span->in_place && enter_data(c, context, access, linear, host, &page);
     meter_leave(c->meter, before);
 }
 
@@ -294,7 +312,7 @@ bool interp_fill(struct vcpu *c, uint64_t linear, unsigned size, bool write)
     struct span span;
 
     if (!is_canonical(linear) || (linear & (MEM_PAGE_SIZE - 1)) + size > MEM_PAGE_SIZE ||
-        debug_watches_data(c, linear))
+        debug_watches_data(c, linear, MEM_PAGE_SHIFT))
         return false;
     span_translate(c, NULL, linear, access, c->context, &span);
     return span.cached;

@@ -44,20 +44,18 @@ static bool same_page(uint64_t a, uint64_t b)
     return (a ^ b) < MEM_PAGE_SIZE;
 }
 
-/* Whether a breakpoint of one of the TYPES is enabled in the page at LINEAR. */
-static bool watches(const struct vcpu *c, unsigned types, uint64_t linear)
+/* Whether a breakpoint of one of the TYPES is enabled in the 2^BITS bytes around LINEAR. */
+static bool watches(const struct vcpu *c, unsigned types, uint64_t linear, unsigned bits)
 {
-    linear = ALIGN_DOWN(linear, MEM_PAGE_SIZE);
     for (unsigned i = 0; i < 4; i++)
-        if (enabled(c, i) && (types >> type_of(c, i) & 1) &&
-            same_page(ALIGN_DOWN(c->x.dr[i], MEM_PAGE_SIZE), linear))
+        if (enabled(c, i) && (types >> type_of(c, i) & 1) && !((c->x.dr[i] ^ linear) >> bits))
             return true;
     return false;
 }
 
-bool debug_watches_data(const struct vcpu *c, uint64_t linear)
+bool debug_watches_data(const struct vcpu *c, uint64_t linear, unsigned bits)
 {
-    return c->watches_data && watches(c, 1u << TYPE_WRITE | 1u << TYPE_ACCESS, linear);
+    return c->watches_data && watches(c, 1u << TYPE_WRITE | 1u << TYPE_ACCESS, linear, bits);
 }
 
 bool debug_watches_code_by(const struct vcpu *c, unsigned i, uint64_t linear)
@@ -68,7 +66,7 @@ bool debug_watches_code_by(const struct vcpu *c, unsigned i, uint64_t linear)
 
 bool debug_watches_code(const struct vcpu *c, uint64_t linear)
 {
-    return c->watches_code && watches(c, 1u << TYPE_EXECUTE, linear);
+    return c->watches_code && watches(c, 1u << TYPE_EXECUTE, linear, MEM_PAGE_SHIFT);
 }
 
 bool debug_breaks(const struct vcpu *c, uint64_t linear, unsigned size)

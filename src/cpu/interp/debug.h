@@ -30,8 +30,9 @@
  */
 void debug_set_address(struct vcpu *c, unsigned i, uint64_t address);
 void debug_set_control(struct vcpu *c, uint64_t dr7);
-/* Whether an enabled breakpoint on data, or on instructions, lies in the page at LINEAR. */
-bool debug_watches_data(const struct vcpu *c, uint64_t linear);
+/* Whether an enabled breakpoint on data lies in the 2^BITS bytes around LINEAR, or one on
+ * instructions in the page at LINEAR. */
+bool debug_watches_data(const struct vcpu *c, uint64_t linear, unsigned bits);
 bool debug_watches_code(const struct vcpu *c, uint64_t linear);
 /* Whether that of register I does. */
 bool debug_watches_code_by(const struct vcpu *c, unsigned i, uint64_t linear);
