@@ -13,6 +13,7 @@
 #define COPY       (4u << 20)       /* beyond the second-level cache */
 #define SMALL_RING (16u << 10 >> 3) /* pointers: 16 KiB */
 #define LARGE_RING (16u << 20 >> 3) /* 16 MiB: misses of cache and TLB */
+#define VAST       (100u << 20)     /* beyond what any TLB reaches with small pages */
 #define SORTED     1024u
 #define NOINLINE   __attribute__((noinline))
 
@@ -21,6 +22,7 @@ static float vector_a[VECTOR] __attribute__((aligned(32)));
 static float vector_b[VECTOR] __attribute__((aligned(32)));
 static char *copy_from, *copy_to;
 static void **ring;
+static uint8_t *vast;
 
 /* --- Integers ------------------------------------------------------------------------------ */
 
@@ -376,6 +378,41 @@ static void chase(uint64_t ops)
     sink = (uint64_t)(uintptr_t)at;
 }
 
+static void make_vast(void)
+{
+    vast = malloc(VAST);
+    CHECK(vast);
+    memset(vast, 1, VAST);
+}
+
+static void random_reads(uint64_t ops)
+{
+    uint64_t random = 88172645463325252u, sum = 0;
+
+    while (ops-- > 0)
+        sum += vast[(next_random(&random) >> 32) * VAST >> 32];
+    sink = sum;
+}
+
+/* Crosses out the multiples of one prime after the other; an operation is one number crossed out.
+ */
+static void large_sieve(uint64_t ops)
+{
+    static uint64_t prime = 2, next = 4;
+
+    while (ops-- > 0) {
+        vast[next] = 0;
+        next += prime;
+        if (next >= VAST) {
+            do
+                prime = prime + 1 < VAST / 2 ? prime + 1 : 2;
+            while (!vast[prime] && prime > 2);
+            next = 2 * prime;
+        }
+    }
+    sink = prime;
+}
+
 const struct test compute_tests[] = {
     {"integer", "compute", "four hash steps", fill_table, integer, NULL, 0},
     {"sieve", "compute", "sieve of 32768", NULL, sieve, NULL, 0},
@@ -394,5 +431,7 @@ const struct test compute_tests[] = {
     {"large-copies", "compute", "4 MiB", make_copies, large_copies, NULL, 0},
     {"chase-16K", "compute", "load", make_small_ring, chase, NULL, 0},
     {"chase-16M", "compute", "load", make_large_ring, chase, NULL, 0},
+    {"random-100M", "compute", "byte read", make_vast, random_reads, NULL, 0},
+    {"sieve-100M", "compute", "number crossed out", make_vast, large_sieve, NULL, 0},
     {0},
 };

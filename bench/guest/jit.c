@@ -12,6 +12,8 @@
 #define IMM      1u /* where the function's immediate operand is */
 #define CALLS    8u /* of each function while it is as it is */
 #define WRITABLE (PROT_READ | PROT_WRITE)
+#define BLOCKS   100u
+#define RUNS     1000u /* of each version of a chain */
 
 typedef uint32_t function(uint32_t);
 
@@ -116,10 +118,44 @@ static void write_xor_execute(uint64_t ops)
     sink = sum;
 }
 
+/* A chain of BLOCKS blocks, each of which adds to EAX; returns the sum. */
+static uint32_t write_chain(uint8_t *at, uint32_t version)
+{
+    static const uint8_t clear[] = {0x31, 0xC0}; /* xor %eax, %eax */
+    /* add $..., %eax; test %edi, %edi; js to what follows */
+    static const uint8_t block[] = {0x05, 0, 0, 0, 0, 0x85, 0xFF, 0x78, 0x00};
+    uint32_t sum = 0;
+
+    memcpy(at, clear, sizeof(clear));
+    at += sizeof(clear);
+    for (uint32_t i = 0; i < BLOCKS; i++) {
+        memcpy(at, block, sizeof(block));
+        patch(at, version + i);
+        sum += version + i;
+        at += sizeof(block);
+    }
+    *at = 0xC3; /* ret */
+    return sum;
+}
+
+/* A page gets new code, at another place each time, which runs a while. */
+static void rewrite_chain(uint64_t ops)
+{
+    for (uint32_t version = 0; ops > 0; version++) {
+        uint8_t *at = arena + version % 64 * 16;
+        uint32_t sum = write_chain(at, version);
+        function *volatile f = (function *)(uintptr_t)at;
+
+        for (unsigned i = 0; i < RUNS && ops > 0; i++, ops--)
+            CHECK(f(1) == sum);
+    }
+}
+
 const struct test jit_tests[] = {
     {"jit-write", "jit", "function, 8 calls", make_arena, write_anew, NULL, 0},
     {"jit-patch", "jit", "operand, 8 calls", make_arena, patch_operand, NULL, 0},
     {"jit-data", "jit", "write beside, 8 calls", make_arena, data_beside_code, NULL, 0},
+    {"jit-chain", "jit", "100 blocks, a 1000 runs", make_arena, rewrite_chain, NULL, 0},
     {"jit-wx", "jit", "function, W^X, 9 calls", make_arena, write_xor_execute, NULL, 0},
     {0},
 };

@@ -12,9 +12,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <stddef.h>
 #include <sys/mman.h>
+#include <sys/ptrace.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/user.h>
 #include <sys/wait.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -388,6 +391,46 @@ static double timer_tick(uint64_t target_ns, uint64_t *ops)
     return ticks ? ns_per_cycle * (double)pause[ticks / 2] : 0;
 }
 
+/* --- Debugging ----------------------------------------------------------------------------- */
+
+#define DR7_WRITE_8 0x90001ul /* breakpoint 0: writes to 8 bytes */
+
+static volatile uint64_t watched, table[512];
+
+/* In the parent: arms a watchpoint in the child, which has stopped, and waits for its end. */
+__attribute__((noreturn)) static void watch(pid_t child)
+{
+    const size_t registers = offsetof(struct user, u_debugreg);
+    int status;
+
+    CHECK(waitpid(child, &status, 0) == child && WIFSTOPPED(status));
+    CHECK(!ptrace(PTRACE_POKEUSER, child, registers, &watched));
+    CHECK(!ptrace(PTRACE_POKEUSER, child, registers + 7 * sizeof(long), DR7_WRITE_8));
+    CHECK(!ptrace(PTRACE_CONT, child, 0, 0));
+    while (waitpid(child, &status, 0) == child && WIFSTOPPED(status))
+        ptrace(PTRACE_CONT, child, 0, WSTOPSIG(status));
+    _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 1);
+}
+
+/* The test goes on in a child that is traced, with a watchpoint on a variable that nobody touches.
+ */
+static void be_watched(void)
+{
+    pid_t child = fork();
+
+    CHECK(child >= 0);
+    if (child > 0)
+        watch(child);
+    CHECK(!ptrace(PTRACE_TRACEME, 0, 0, 0));
+    raise(SIGSTOP);
+}
+
+static void add_to_table(uint64_t ops)
+{
+    for (uint64_t i = 0; i < ops; i++)
+        table[i % 512] += i;
+}
+
 const struct test os_tests[] = {
     {"syscall", "os", "getppid", NULL, null_syscall, NULL, 0},
     {"clock-vdso", "os", "clock_gettime", NULL, clock_vdso, NULL, 0},
@@ -407,6 +450,7 @@ const struct test os_tests[] = {
     {"stat", "os", "stat", NULL, look_up, NULL, 0},
     {"copy-to-user", "os", "64 KiB read", make_file, copy_to_user, NULL, 0},
     {"copy-from-user", "os", "64 KiB written", make_file, copy_from_user, NULL, 0},
+    {"watchpoint", "os", "addition, one armed", be_watched, add_to_table, NULL, 0},
     {0},
 };
 
