@@ -261,6 +261,21 @@ static void data_breakpoints(void)
     asm volatile("mov %%ss, %%eax; mov %%eax, %%ss; movb $0, %0; nop" : "=m"(watched[2]) : : "eax");
     equal(hits, 1, "a hit on the instruction after MOV SS");
     write_dr7(DR7_FIXED);
+
+    /* A register that is not enabled, with its address in a page that another one watches. */
+    write_dr7(enable(3, WRITES, 0) | WRITES << 16);
+    *(volatile u8 *)&watched[1] = 1;
+    stepped("nop");
+    equal(hit_dr6[0], DR6_FIXED | DR6_BS,
+          "a disabled breakpoint met before is not in DR6 of a step");
+    write_cr4(read_cr4() | CR4_DE);
+    write_dr0(0x80);
+    write_dr7(DR7_FIXED | IO << 16);
+    outb(0x80, 1);
+    stepped("nop");
+    equal(hit_dr6[0], DR6_FIXED | DR6_BS, "nor is one on a port");
+    write_cr4(read_cr4() & ~CR4_DE);
+    write_dr7(DR7_FIXED);
 }
 
 static void instruction_breakpoints(void)

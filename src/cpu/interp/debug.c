@@ -77,7 +77,8 @@ bool debug_breaks(const struct vcpu *c, uint64_t linear, unsigned size)
     return false;
 }
 
-/* Has everybody forget the ways past the look at breakpoint I, if it is enabled. */
+/* Drops what this vCPU remembers of breakpoint I's page, if the breakpoint is enabled: from now on
+ * every access or jump to the page is looked at. */
 static void close_ways(struct vcpu *c, unsigned i)
 {
     if (!enabled(c, i))
@@ -110,7 +111,8 @@ void debug_set_control(struct vcpu *c, uint64_t dr7)
     update_stepping(c);
 }
 
-/* Notes the breakpoints of these TYPES that the access meets. */
+/* Notes the breakpoints of these TYPES that the access meets. Those that are not enabled are shown
+ * in DR6 beside one that is, but not by the trap of a later instruction. */
 static void note(struct vcpu *c, unsigned types, uint64_t address, unsigned size)
 {
     for (unsigned i = 0; i < 4; i++) {
@@ -119,6 +121,8 @@ static void note(struct vcpu *c, unsigned types, uint64_t address, unsigned size
             c->trap_pending |= enabled(c, i);
         }
     }
+    if (!c->trap_pending && !c->stepping) /* a step ends with debug_after_instruction */
+        c->pending_dr6 = 0;
 }
 
 /* Whether OP can be executed again as a step, and is not one already. What has no uop is a part of
