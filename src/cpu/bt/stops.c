@@ -33,8 +33,10 @@ bool bt_stop_at(struct bt *bt, uint64_t gpa)
         bt->full = true;
     } else {
         cache->stop[count] = gpa;
+        /* What has been translated goes past it, and must be out of date before another vCPU with a
+         * breakpoint here sees the stop. Nobody translates in between. */
+        interp_discard_code(&bt->c, gpa);
         atomic_store_explicit(&cache->stop_count, count + 1, memory_order_release);
-        interp_discard_code(&bt->c, gpa); /* what has been translated goes past it */
     }
     bt_cache_release(cache);
     return count < BT_STOPS;
