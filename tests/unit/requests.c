@@ -232,7 +232,7 @@ static bool run_beside(struct x86_cpu *cpu, void (*deed)(void))
 
 #define OPERAND (CODE + 0x800) /* in the page of the code */
 
-/* So often that the page is no longer held to be one of code (block.c: REWRITES_KEPT). */
+/* So often that the page is no longer held to be one of code (block.c: WRITES_KEPT). */
 static void rewrite_code(void)
 {
     for (unsigned i = 0; i < 32; i++)

@@ -348,7 +348,7 @@ void bt_cache_clear(struct bt_cache *cache);
 bool bt_entries_create(struct bt_entries *entries, uint64_t pages);
 void bt_entries_destroy(struct bt_entries *entries);
 void bt_entries_clear(struct bt_entries *entries);
-/* Whether there may be no room for another translation's. */
+/* Whether the entries of one more translation may not fit. */
 bool bt_entries_full(const struct bt_entries *entries);
 /* Whether any code of GPA's page has been translated since it last changed. */
 bool bt_page_is_live(const struct bt *bt, uint64_t gpa);
@@ -390,9 +390,10 @@ bool system_is_inlined(const struct translation *t, const struct x86_insn *insn)
 bool string_is_inlined(const struct translation *t, const struct x86_insn *insn);
 bool string_repeats(const struct x86_insn *insn);
 
-/* stops.c: whether no translation takes in the instruction at GPA; and sees to it. False: it cannot
- * now, so that no code of the page must be entered. */
+/* stops.c. Whether translations end in front of the instruction at GPA. */
 bool bt_is_stop(const struct bt_cache *cache, uint64_t gpa);
+/* Makes them do so. Returns false if it cannot now; then no translated code of the page may be
+ * entered. */
 bool bt_stop_at(struct bt *bt, uint64_t gpa);
 
 /* code.c: emits the ways in and out; once, at the start of the code. */

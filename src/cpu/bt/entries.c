@@ -69,8 +69,11 @@ void bt_entries_destroy(struct bt_entries *entries)
 
 void bt_entries_clear(struct bt_entries *entries)
 {
-    /* The pages read as zeroes afterwards; most were never touched. */
-    madvise((void *)entries->table_of, entries->pages * sizeof(*entries->table_of), MADV_DONTNEED);
+    size_t size = entries->pages * sizeof(*entries->table_of);
+
+    /* The pages read as zeroes afterwards; most were never touched. Memory that is locked stays. */
+    if (madvise((void *)entries->table_of, size, MADV_DONTNEED) != 0)
+        memset((void *)entries->table_of, 0, size);
     memset(entries->free, 0, sizeof(entries->free));
     entries->words_used = 1; /* 0 is no table */
     entries->words_full = false;

@@ -45,7 +45,7 @@ uint64_t interp_code_gpa(struct vcpu *c);
 unsigned interp_rewrites(const struct code_page *page);
 /* Where code at LINEAR is, if the software TLB knows. */
 bool interp_code_peek(const struct vcpu *c, uint64_t linear, uint64_t *gpa);
-/* Has everybody translate and decode the code of the page at GPA anew. */
+/* Puts all that any vCPU has decoded or translated of the page at GPA out of date. */
 void interp_discard_code(struct vcpu *c, uint64_t gpa);
 /* Whether the code at GPA has been executed here in the present mode, and has not changed since. */
 bool interp_has_run(const struct vcpu *c, uint64_t gpa);

@@ -21,8 +21,8 @@
  *   comes down the slow path and is looked at. One that meets the breakpoint leaves its instruction
  *   (restart_as_step), which is then executed by itself, with the trap behind it.
  * - A page with an instruction breakpoint is in no jump cache of the interpreter, and no link
- * between blocks is followed meanwhile, so that block_find looks at every block in the page. One
- * with a breakpoint in it is executed in steps. The translator stops in front of it (bt/stops.c).
+ *   between blocks is followed meanwhile, so that block_find looks at every block in the page. One
+ *   with a breakpoint in it is executed in steps. The translator stops in front of it (bt/stops.c).
  * - An instruction that accesses a port or a device is a step while anything is armed: it could not
  *   be restarted after the access.
  *

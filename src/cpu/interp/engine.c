@@ -277,12 +277,13 @@ static unsigned describe(struct vcpu *c, uint64_t rip, char *line, unsigned size
     return (unsigned)length;
 }
 
-/* The first instruction of each of the last blocks, then the whole of the last one up to RIP. */
+/* From any thread, while the vCPU runs: so it is as it was last written down. */
 static uint64_t interp_rip(const struct vcpu *c)
 {
     return *(const volatile uint64_t *)&c->x.reg[X86_RIP];
 }
 
+/* The first instruction of each of the last blocks, then the whole of the last one up to RIP. */
 static void interp_history(struct vcpu *c, char *buf, unsigned size)
 {
     unsigned blocks = MIN(c->history_at, 12u), at = 0;

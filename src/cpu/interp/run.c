@@ -166,8 +166,8 @@ static bool take_fault(struct vcpu *c)
     return true;
 }
 
-/* Looks at what others want of the vCPU's thread, which may come between any two events of the
- * guest's. Returns EXIT_KICK, or -1 to go on. */
+/* Looks at what other threads request of the vCPU's own; may be called between any two events of
+ * the guest's. Returns EXIT_KICK, or -1 to go on. */
 static int attend_monitor(struct vcpu *c)
 {
     uint32_t seen = atomic_load(&c->port->requests);
