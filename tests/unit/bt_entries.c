@@ -71,8 +71,10 @@ static void add(unsigned page, unsigned offset, uint32_t as_of, uint32_t mark)
     struct translation *t = &cache->work;
     const struct part part = {.start = (uint16_t)offset, .code = cache->write + mark};
 
-    *t =
-        (struct translation){.bt = bt, .cache = cache, .gpa = gpa_of(page, 0), .generation = as_of};
+    t->bt = bt; /* all else stays 0; the whole of it is large */
+    t->cache = cache;
+    t->gpa = gpa_of(page, 0);
+    t->generation = as_of;
     bt_entry_add(t, &part, NULL);
 }
 
