@@ -517,7 +517,7 @@ static const void *find_code(struct bt *bt)
     /* A link goes past the check of the code's age, so it must not be to what the table knows. */
     code = bt->link_site || narrow ? NULL : bt_jump_find(bt, rip);
     if (!code) {
-        uint64_t gpa = interp_code_gpa(c);
+        uint64_t gpa = interp_code_gpa(c), losses = bt->losses;
         bool enter = may_enter(bt, gpa);
 
         code = enter ? translated(bt, gpa) : NULL;
@@ -525,7 +525,8 @@ static const void *find_code(struct bt *bt)
             struct block *b = block_next(c);
             uint64_t drops = bt->drops;
 
-            code = enter ? translate(bt, b) : NULL;
+            /* Decoding B may have waited while another vCPU cleared the cache, and all stops. */
+            code = enter && losses == bt->losses ? translate(bt, b) : NULL;
             if (!code) {
                 bt->link_site = 0;
                 bt->narrow = false;
