@@ -251,13 +251,16 @@ static int signals_to_fd(void)
     return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
-/* Without signals, but for those that are in SELF's way: they are for the listener's file. */
+/* Starts a thread that no signal interrupts: the listener reads them from a file. SIGTTIN alone is
+ * not blocked. It stops a process that reads the terminal in the background; with it blocked the
+ * read would fail instead, as it does when the terminal is gone. */
 static bool start_thread(pthread_t *thread, void *(*run)(void *), struct attendant *a)
 {
     sigset_t all, before;
     bool started;
 
     sigfillset(&all);
+    sigdelset(&all, SIGTTIN);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     started = pthread_create(thread, NULL, run, a) == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);

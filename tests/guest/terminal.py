@@ -1,11 +1,14 @@
 #!/usr/bin/python3
 """The terminal is given back however doppel ends. The guest is a few instructions."""
+import fcntl
 import os
+import pty
 import signal
 import subprocess
+import termios
 import time
 
-from vm import DOPPEL, FOREVER, check, main, multiboot, scratch, terminal, write, write_com1
+from vm import DOPPEL, FOREVER, Failure, check, main, multiboot, scratch, terminal, write, write_com1
 
 
 def started(term):
@@ -87,6 +90,54 @@ def stop_and_continue():
     with_guest(test)
 
 
+def job_control(kernel):
+    """What a shell does: it takes the terminal back from doppel, which runs on, and lends it again."""
+    master, slave = pty.openpty()
+    os.setsid()
+    fcntl.ioctl(slave, termios.TIOCSCTTY, 1)
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+
+    def to_foreground():
+        os.setpgid(0, 0)
+        os.tcsetpgrp(slave, os.getpgrp())
+        signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+
+    process = subprocess.Popen([DOPPEL, "run", "--kernel", kernel], stdin=slave, stdout=slave,
+                               stderr=slave, preexec_fn=to_foreground)
+    try:
+        seen = b""
+        while b"hello" not in seen:
+            seen += os.read(master, 4096)
+        os.tcsetpgrp(slave, os.getpgrp())
+        os.write(master, b"x")
+        _, status = os.waitpid(process.pid, os.WUNTRACED)
+        check(os.WIFSTOPPED(status) and os.WSTOPSIG(status) == signal.SIGTTIN, f"status {status:#x}")
+        os.tcsetpgrp(slave, process.pid)
+        os.kill(process.pid, signal.SIGCONT)
+        os.write(master, b"\1x")
+        check(process.wait(60) == 0, f"status {process.returncode}")
+    finally:
+        process.kill()
+
+
+def background():
+    """A key that comes while doppel is in the background stops it, as it does any program that reads
+    the terminal. The shell is a process of its own, as a session has one terminal."""
+    with scratch() as path:
+        kernel = write(path("kernel"), multiboot(write_com1(b"hello\r\n", FOREVER)))
+        shell = os.fork()
+        if shell == 0:
+            status = 1
+            try:
+                job_control(kernel)
+                status = 0
+            except (Failure, OSError, subprocess.SubprocessError) as error:
+                print(error, flush=True)
+            finally:
+                os._exit(status)
+        check(os.waitpid(shell, 0)[1] == 0, "the shell saw something else")
+
+
 def failure():
     """A kernel that cannot be loaded."""
     with scratch() as path:
@@ -96,4 +147,4 @@ def failure():
             check(term.seen.count(b"\n") == 1 and term.seen.startswith(b"doppel: "), term.seen)
 
 
-main(quit_key, help_key, signals, no_terminal, stop_and_continue, failure)
+main(quit_key, help_key, signals, no_terminal, stop_and_continue, background, failure)
