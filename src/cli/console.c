@@ -397,11 +397,11 @@ static bool sinks_pending(const struct console *c)
 
 static void write_sinks(struct console *c)
 {
-    size_t written = 0, debug_written = 0;
+    size_t done = 0, debug_done = 0;
 
     if ((sink_pending(&c->out) || sink_pending(&c->err)) && c->config.progress)
         progress_end(c->config.progress);
-    if (sink_write(&c->out, &written)) {
+    if (sink_write(&c->out, &done)) {
         if (!c->out.reported) {
             console_restore(c);
             complain("cannot write standard output: %s", strerror(c->out.error));
@@ -409,10 +409,10 @@ static void write_sinks(struct console *c)
         c->out.reported = true;
         finish(c, CONSOLE_OUTPUT);
     }
-    sink_write(&c->err, &written); /* nowhere to say that standard error fails */
-    sink_write(&c->debug_out, &debug_written);
+    sink_write(&c->err, &done); /* nowhere to say that standard error fails */
+    sink_write(&c->debug_out, &debug_done);
     if (c->session)
-        session_written(c->session, written);
+        session_written(c->session, done);
 }
 
 /* --- The loop ------------------------------------------------------------------------------ */
@@ -525,13 +525,13 @@ static void talk(struct console *c)
 static void write_rest_of_debug(struct console *c)
 {
     struct pollfd pfd = {c->debug_out.fd, POLLOUT, 0};
-    size_t written = 0;
+    size_t done = 0;
 
     do {
         take_debug(c);
         c->debug_out.ready = true;
     } while (sink_pending(&c->debug_out) && poll(&pfd, 1, 0) > 0 &&
-             !sink_write(&c->debug_out, &written));
+             !sink_write(&c->debug_out, &done));
 }
 
 /* The rest of the output, unless it is no longer wanted. */

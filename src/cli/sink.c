@@ -11,17 +11,26 @@
 #include <string.h>
 #include <unistd.h>
 
+static void fail(struct sink *sink, int error)
+{
+    sink->error = error;
+    sink->dropped += sink->size;
+    sink->size = 0;
+}
+
 void sink_put(struct sink *sink, const void *data, size_t size)
 {
-    if (sink->error)
+    if (sink->error) {
+        sink->dropped += size;
         return;
+    }
     if (sink->size + size > sink->capacity) {
         size_t capacity = 2 * (sink->size + size);
         uint8_t *bigger = realloc(sink->data, capacity);
 
         if (!bigger) {
-            sink->error = ENOMEM;
-            sink->size = 0;
+            fail(sink, ENOMEM);
+            sink->dropped += size;
             return;
         }
         sink->data = bigger;
@@ -36,23 +45,28 @@ size_t sink_pending(const struct sink *sink)
     return sink->size;
 }
 
-int sink_write(struct sink *sink, size_t *written)
+static void write_some(struct sink *sink, size_t *done)
 {
     ssize_t n;
 
-    if (sink->error || !sink->size || !sink->ready)
-        return sink->error;
     /* A pipe that poll(2) reports has room for PIPE_BUF bytes. */
     n = write(sink->fd, sink->data, MIN(sink->size, PIPE_BUF));
     sink->ready = false;
     if (n >= 0) {
         sink->size -= (size_t)n;
         memmove(sink->data, sink->data + n, sink->size);
-        *written += (size_t)n;
+        *done += (size_t)n;
     } else if (errno != EAGAIN && errno != EINTR) {
-        sink->error = errno;
-        sink->size = 0;
+        fail(sink, errno);
     }
+}
+
+int sink_write(struct sink *sink, size_t *done)
+{
+    if (sink->size && sink->ready)
+        write_some(sink, done);
+    *done += sink->dropped;
+    sink->dropped = 0;
     return sink->error;
 }
 

@@ -15,12 +15,14 @@ struct sink {
     int error;     /* errno of the write that failed; from then on bytes are dropped */
     uint8_t *data;
     size_t size, capacity;
+    size_t dropped; /* bytes that sink_write has not told of yet */
 };
 
 void sink_put(struct sink *sink, const void *data, size_t size);
 size_t sink_pending(const struct sink *sink);
-/* Writes what can be written without blocking and adds its size to WRITTEN. Returns the error. */
-int sink_write(struct sink *sink, size_t *written);
+/* Writes what can be written without blocking. Adds to *DONE how many bytes are done with: written,
+ * or dropped because of an error. Returns the error. */
+int sink_write(struct sink *sink, size_t *done);
 void sink_free(struct sink *sink);
 
 #endif

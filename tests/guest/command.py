@@ -148,6 +148,10 @@ def streams():
     check(done.stdout == data, f"{len(done.stdout)} bytes, not the {len(data)} sent, came back")
     expected = "zero||two words|new\nline|ünï\tcode|a b\n=|".encode() + b"\0" * 150_000
     check(done.stderr == expected, f"standard error: {done.stderr[:200]!r} ({len(done.stderr)})")
+    # What standard error does not take is lost; the command goes on.
+    with open("/dev/full", "wb") as full:
+        done = run("run", "--", "sh", "-c", "head -c 150000 /dev/zero >&2; echo $?; exit 3", stderr=full)
+    check(done.returncode == 3 and done.stdout == b"0\n", done)
 
 
 def failures():
