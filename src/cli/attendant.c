@@ -239,6 +239,15 @@ void attendant_watch(struct attendant *a, struct doppel_vm *vm)
 
 /* ---- Making and unmaking ---- */
 
+static bool is_ignored(int number)
+{
+    struct sigaction action;
+
+    return sigaction(number, NULL, &action) == 0 && action.sa_handler == SIG_IGN;
+}
+
+/* A hangup that is ignored from the start stays so, as nohup(1) wants. Blocked, it would be read
+ * from the file all the same. */
 static int signals_to_fd(void)
 {
     static const int ending[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
@@ -246,7 +255,8 @@ static int signals_to_fd(void)
 
     sigemptyset(&set);
     for (unsigned i = 0; i < ARRAY_SIZE(ending); i++)
-        sigaddset(&set, ending[i]);
+        if (ending[i] != SIGHUP || !is_ignored(SIGHUP))
+            sigaddset(&set, ending[i]);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }

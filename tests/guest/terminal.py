@@ -76,6 +76,22 @@ def no_terminal():
                 check(status == 128 + number, f"{number.name}: status {status}")
 
 
+def hangup_ignored():
+    """Started with nohup, doppel outlives the terminal. Of signals that wait, the lowest is seen first."""
+    with scratch() as path:
+        kernel = write(path("kernel"), multiboot(write_com1(b"hello", FOREVER)))
+        with subprocess.Popen([DOPPEL, "run", "--kernel", kernel], stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE,
+                              preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) as process:
+            check(process.stdout.read(5) == b"hello", "the guest did not speak")
+            process.send_signal(signal.SIGSTOP)
+            process.send_signal(signal.SIGHUP)
+            process.send_signal(signal.SIGTERM)
+            process.send_signal(signal.SIGCONT)
+            status = process.wait(60)
+            check(status == 128 + signal.SIGTERM, f"status {status}")
+
+
 def stop_and_continue():
     """Stopped, the terminal is the user's; continued, the guest's again."""
     def test(term):
@@ -147,4 +163,4 @@ def failure():
             check(term.seen.count(b"\n") == 1 and term.seen.startswith(b"doppel: "), term.seen)
 
 
-main(quit_key, help_key, signals, no_terminal, stop_and_continue, background, failure)
+main(quit_key, help_key, signals, no_terminal, hangup_ignored, stop_and_continue, background, failure)

@@ -99,6 +99,7 @@ class Terminal:
                                         start_new_session=True, preexec_fn=self._control)
 
     def _control(self):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may have used nohup
         fcntl.ioctl(self.slave, termios.TIOCSCTTY, 1)
 
     def resize(self, rows, columns):
