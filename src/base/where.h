@@ -2,9 +2,10 @@
  * Where a thread of this process is: what is said of one that does not come to its end.
  *
  * The thread is asked by a signal. The handler writes down the program counter and the top of the
- * stack; whoever asked makes names of functions of them. Neither side takes a lock or allocates, so
- * that it does not matter what the thread holds. The handler uses no thread-local storage and runs
- * on the alternate stack, so that it does not matter either what the thread's FS and RSP are.
+ * stack; whoever asked makes names of functions of them. Neither side allocates, and no lock is
+ * taken but the dynamic loader's (by dladdr), so it does not matter what else the thread holds. The
+ * handler uses no thread-local storage and runs on the alternate stack, so it does not matter
+ * either what the thread's FS and RSP are.
  */
 #ifndef DOPPEL_BASE_WHERE_H
 #define DOPPEL_BASE_WHERE_H
