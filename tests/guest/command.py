@@ -182,8 +182,8 @@ done"""
 
 def suspend():
     """Suspend-to-idle, which the RTC's alarm ends by ACPI's fixed event."""
-    done = run("run", "--", "sh", "-c", SLEEP, timeout=120)
-    check(re.match(rb"\s*1 ", done.stdout), done.stdout, done.stderr)
+    done = run("run", "--", "sh", "-c", SLEEP)
+    check(re.match(rb"\s*[1-9]\d* ", done.stdout), done.stdout, done.stderr)
 
 
 def panic():
