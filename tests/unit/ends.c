@@ -163,13 +163,24 @@ static const char *where(struct doppel_vm *vm)
     return text;
 }
 
-/* What a thread whose name begins LINE is in, among other things. */
+/* Whether the thread whose name begins LINE is in FUNCTION, among others. */
 static bool is_in(const char *text, const char *line, const char *function)
 {
     const char *from = strstr(text, line), *end = from ? strchr(from, '\n') : NULL;
     const char *found = from ? strstr(from, function) : NULL;
 
     return found && found < end;
+}
+
+/* Asks until the thread says that it is in FUNCTION: on a busy host it may answer late. */
+static const char *await_in(struct doppel_vm *vm, const char *line, const char *function)
+{
+    const char *text;
+
+    do
+        text = where(vm);
+    while (!is_in(text, line, function));
+    return text;
 }
 
 /* The backend of a serial port breaks its contract. The vCPU, or the event loop and the vCPU that
@@ -191,17 +202,11 @@ static void test_hanging_backend(void **unused)
         config.serial[0] = (struct doppel_serial){.output = hangs_for_ever, .opaque = &release};
         vm = i < 2 ? run_kernel(&config, burst, sizeof(burst))
                    : run_kernel(&config, one, sizeof(one));
-        do
-            text = where(vm);
-        while (!is_in(text, i < 2 ? "vCPU 0" : "event loop", "hangs_for_ever"));
+        await_in(vm, i < 2 ? "vCPU 0" : "event loop", "hangs_for_ever");
         doppel_stop(vm);
         assert_int_equal(doppel_wait(vm, 20, NULL), -ETIMEDOUT);
-        text = where(vm);
+        text = await_in(vm, "vCPU 0", i < 2 ? "port_out" : "bus_read");
         assert_non_null(strstr(text, "vCPU 0, guest near 1000"));
-        if (i < 2)
-            assert_true(is_in(text, "vCPU 0", "port_out"));
-        else
-            assert_true(is_in(text, "vCPU 0", "bus_read"));
         sem_post(&release);
         assert_int_equal(doppel_wait(vm, WAIT_MS, NULL), 0);
         doppel_destroy(vm);
@@ -209,27 +214,29 @@ static void test_hanging_backend(void **unused)
     }
 }
 
-/* Guest code that runs, with an ESP that leads nowhere; and it runs on. */
+/* Guest code that runs, with an ESP that leads nowhere, answers; and it runs on. */
 static void test_guest_runs(void **unused)
 {
-    /* mov $0xF0000000,%esp; 1: inc %eax; test $0x1000000,%eax; jz 1b; mov $0xF4,%dx;
-     * out %al,%dx; hlt */
-    static const uint8_t code[] = {0xBC, 0,    0,    0,    0xF0, 0x40, 0xA9, 0,    0,   0,
-                                   0x01, 0x74, 0xF8, 0x66, 0xBA, 0xF4, 0,    0xEE, 0xF4};
+    /* mov $0xF0000000,%esp; mov $0x3F8,%dx; 1: inc %eax; test $0xFFFFF,%eax; jnz 1b; out %al,%dx;
+     * jmp 1b */
+    static const uint8_t code[] = {0xBC, 0,    0,    0,    0xF0, 0x66, 0xBA, 0xF8, 0x03, 0x40,
+                                   0xA9, 0xFF, 0xFF, 0x0F, 0,    0x75, 0xF8, 0xEE, 0xEB, 0xF5};
 
     for (unsigned i = 0; i < 2; i++) {
         struct doppel_config config = config_of(engines[i]);
-        struct doppel_end end;
         struct doppel_vm *vm;
+        struct drain d = {0};
 
-        config.debug_exit = true;
+        config.serial[0] = (struct doppel_serial){.output = drain_output, .opaque = &d};
         vm = run_kernel(&config, code, sizeof(code));
-        while (doppel_wait(vm, 1, &end) == -ETIMEDOUT) {
+        for (unsigned answers = 0; answers < 20;) {
             const char *text = where(vm);
 
-            assert_null(strstr(text, "does not answer"));
+            answers += is_in(text, "vCPU 0", "") && !is_in(text, "vCPU 0", "does not answer");
         }
-        assert_int_equal(end.outcome, DOPPEL_DEBUG_EXIT);
+        await_taken(&d, atomic_load(&d.taken) + 2);
+        doppel_stop(vm);
+        assert_int_equal(doppel_wait(vm, WAIT_MS, NULL), 0);
         doppel_destroy(vm);
     }
 }
