@@ -1,7 +1,8 @@
 /*
  * Connects a VM's serial ports with this process's standard streams: the terminal in raw mode with
  * its escape keys, input that is typed, a session with the default guest, signals. One loop on the
- * calling thread does all of it.
+ * calling thread does all of it, but for the signals and keys that end a VM: those the attendant
+ * hears (cli/attendant.h), even when this thread is stuck.
  */
 #ifndef DOPPEL_CLI_CONSOLE_H
 #define DOPPEL_CLI_CONSOLE_H
