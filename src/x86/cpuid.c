@@ -70,6 +70,7 @@ static const struct feature_bit feature_bits[] = {
     {0x7, EBX, 1, X86_FEAT_BASE}, /* IA32_TSC_ADJUST */
     {0x7, EBX, 3, X86_FEAT_BMI1},
     {0x7, EBX, 5, X86_FEAT_AVX2},
+    {0x7, EBX, 6, X86_FEAT_BASE}, /* FDP is kept for unmasked x87 exceptions only */
     {0x7, EBX, 7, X86_FEAT_BASE}, /* SMEP */
     {0x7, EBX, 8, X86_FEAT_BMI2},
     {0x7, EBX, 9, X86_FEAT_BASE}, /* enhanced REP MOVSB and STOSB */

@@ -29,6 +29,7 @@
 #include "cpu/bt/emit.h"
 #include "cpu/bt/switches.h"
 #include "cpu/interp/accelerate.h"
+#include "cpu/interp/x87.h"
 
 #include <signal.h>
 
@@ -272,11 +273,12 @@ struct bt {
         uint64_t from, to;      /* the operands, in the host */
         uint64_t rsi, rdi, rcx; /* the guest's, behind the present run */
     } string;
-    /* While the x87's registers are loaded: its last instruction's page, offset there and, from bit
-     * 16 on, opcode; and its operand's address. */
+    /* While the x87's registers are loaded: the page of its last instruction, the offset there, and
+     * what else there is of pointers. */
     struct {
-        uint64_t page, data;
-        uint32_t last;
+        uint64_t page;
+        uint32_t offset;
+        struct x87_pointers others;
     } x87;
     uint64_t frame;             /* IRETQ's, in the host */
     uint64_t tsc_offset;        /* guest TSC = host TSC + this + IA32_TSC_ADJUST */

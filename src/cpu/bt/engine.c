@@ -6,7 +6,6 @@
 #include "base/where.h"
 #include "cpu/interp/debug.h"
 #include "cpu/interp/handlers.h"
-#include "cpu/interp/x87.h"
 
 #include <asm/hwcap2.h>
 #include <asm/prctl.h>
@@ -165,23 +164,21 @@ static unsigned usable_files(const struct vcpu *c)
 }
 
 /* Translated code notes the x87's last instruction in the vCPU, because the host's would be its own
- * and is not always kept. */
+ * and is not always kept. Operands and opcodes are kept for unmasked exceptions only, which
+ * translated code does not raise: those in the image stay. */
 static void load_x87_pointers(struct bt *bt)
 {
     struct x87_pointers p = x87_pointers_get(bt->c.x.xsave);
 
     bt->x87.page = ALIGN_DOWN(p.ip, MEM_PAGE_SIZE);
-    bt->x87.last = (uint32_t)(p.ip % MEM_PAGE_SIZE) | (uint32_t)p.opcode << 16;
-    bt->x87.data = p.data;
+    bt->x87.offset = (uint32_t)(p.ip % MEM_PAGE_SIZE);
+    bt->x87.others = p;
 }
 
 static void save_x87_pointers(struct bt *bt)
 {
-    struct x87_pointers p = {.ip = bt->x87.page + (bt->x87.last & 0xFFFF),
-                             .data = bt->x87.data,
-                             .opcode = (uint16_t)(bt->x87.last >> 16)};
-
-    x87_pointers_set(bt->c.x.xsave, &p);
+    bt->x87.others.ip = bt->x87.page + bt->x87.offset;
+    x87_pointers_set(bt->c.x.xsave, &bt->x87.others);
 }
 
 /* Has FILES, or all vectors if any, loaded on the way in; all of them must be usable. */

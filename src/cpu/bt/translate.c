@@ -4,8 +4,6 @@
  */
 #include "cpu/bt/translate.h"
 
-#include "cpu/interp/x87.h"
-
 #include <string.h>
 
 #define ENTRY_ALIGN 16
@@ -72,36 +70,20 @@ static bool is_noted_next(const struct translation *t)
            x87_is_noted(next) && !region_is_foreign(t, next) && memory_operand(t, next) == -1;
 }
 
-/* Notes the present instruction as the x87's last one, with its operand at A unless that is NULL.
- * Flags stay; s0 does not. */
-static void note_x87(struct translation *t, const struct x86_insn *insn, const struct address *a)
+/* Notes the present instruction as the x87's last one. Flags stay; s0 does not. */
+static void note_x87(struct translation *t, const struct x86_insn *insn)
 {
-    if (insn->z.mnemonic == ZYDIS_MNEMONIC_FNINIT) {
-        emit_store_imm(&t->e, true, VCPU(x87.page), 0);
-        emit_store_imm(&t->e, true, VCPU(x87.data), 0);
-        emit_store_imm(&t->e, false, VCPU(x87.last), 0);
-        t->x87_page = false;
-    }
-    if (!x87_is_noted(insn))
-        return;
-    if (a) {
-        struct operand place = {a->base, a->index, a->scale, 0, a->disp};
+    bool noted = x87_is_noted(insn);
 
-        if (a->rip) {
-            emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(page));
-            place = at(t->s0, a->disp);
-        }
-        emit_mem(&t->e, t->wide, OP_LEA, t->s0, place);
-        emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(x87.data));
-    }
-    if (is_noted_next(t))
+    if (noted && is_noted_next(t))
         return;
-    if (!t->x87_page) {
+    if (noted && !t->x87_page) {
         emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(page));
         emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(x87.page));
         t->x87_page = true;
     }
-    emit_store_imm(&t->e, false, VCPU(x87.last), t->offset[t->i] | x87_opcode(insn) << 16);
+    if (noted)
+        emit_store_imm(&t->e, false, VCPU(x87.offset), t->offset[t->i]);
 }
 
 /* Copies an instruction, its memory operand checked and replaced. False: leave it to others. */
@@ -110,7 +92,6 @@ static bool translate_copy(struct translation *t, const struct x86_insn *insn)
     const struct flow *f = &t->flow[t->i];
     int memory = memory_operand(t, insn);
     struct operand place = {0};
-    struct address a;
 
     t->keeps_s1 = true;
     if (memory == -2)
@@ -118,6 +99,7 @@ static bool translate_copy(struct translation *t, const struct x86_insn *insn)
     if (memory >= 0) {
         const ZydisDecodedOperand *op = &insn->op[memory];
         unsigned size = op->size / 8;
+        struct address a;
 
         if (size > 64 || !address_of(t, t->i, (unsigned)memory, &a))
             return false;
@@ -136,7 +118,7 @@ static bool translate_copy(struct translation *t, const struct x86_insn *insn)
     if (f->flags_may)
         t->flags = FLAGS_HOST;
     if (insn->info->class == X86_CLASS_X87)
-        note_x87(t, insn, memory >= 0 ? &a : NULL);
+        note_x87(t, insn);
     return true;
 }
 
@@ -288,12 +270,13 @@ static bool translate_bit_string(struct translation *t, const struct x86_insn *i
     return true;
 }
 
-/* Instructions that may unmask x87 exceptions, or show where the last instruction was. */
+/* Instructions that may unmask x87 exceptions, or show or change where the last one was. */
 static bool is_x87_control(const struct x86_insn *insn)
 {
     switch (insn->z.mnemonic) {
     case ZYDIS_MNEMONIC_FLDENV:
     case ZYDIS_MNEMONIC_FRSTOR:
+    case ZYDIS_MNEMONIC_FNINIT:
     case ZYDIS_MNEMONIC_FNSTENV:
     case ZYDIS_MNEMONIC_FNSAVE:
     case ZYDIS_MNEMONIC_MASKMOVQ: return true;

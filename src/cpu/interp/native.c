@@ -68,21 +68,25 @@ void x87_check(struct vcpu *c, const struct uop *op)
         raise_fault(c, op, X86_MF);
 }
 
-/* The x87's last instruction after OP, which the thunk does not know. */
+/* The x87's last instruction after OP, which the thunk does not know. The operand and opcode are
+ * those of the last one that has raised an unmasked exception, as CPUID says (SDM volume
+ * 1, 8.1.8, 8.1.9). */
 static void note_pointers(struct vcpu *c, const struct uop *op, struct x87_pointers p, int status)
 {
     if (op->mnemonic == ZYDIS_MNEMONIC_FNINIT) {
         p = (struct x87_pointers){0};
     } else if (!status && (op->aux & NATIVE_NOTED)) {
         p.ip = c->x.reg[X86_RIP] + op->off;
+        if (!in_64(c))
+            p.ip = (uint32_t)p.ip;
+    }
+    if (!status && (op->aux & NATIVE_NOTED) && x87_pending(c)) {
         p.opcode = (uint16_t)(op->src >> SRC_OPCODE << 8 | op->dst);
         if (op->aux & (NATIVE_READ | NATIVE_WRITE)) {
             p.data = ea_offset(c, op);
             if (op->asize < 8)
                 p.data &= (1ULL << op->asize * 8) - 1;
         }
-        if (!in_64(c))
-            p.ip = (uint32_t)p.ip;
     }
     x87_pointers_set(c->x.xsave, &p);
 }

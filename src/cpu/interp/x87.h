@@ -1,7 +1,7 @@
 /*
- * What the x87 remembers of its last instruction: where that stood, its operand's address and its
- * opcode (SDM volume 1, 8.1.8). The host's processor would note a thunk's addresses, or nothing, so
- * the engines keep the guest's themselves.
+ * What the x87 remembers: where its last instruction stood, and the operand's address and opcode of
+ * the last one with an unmasked exception (SDM volume 1, 8.1.8, 8.1.9). The host's processor would
+ * note a thunk's addresses, or nothing, so the engines keep the guest's themselves.
  */
 #ifndef DOPPEL_CPU_INTERP_X87_H
 #define DOPPEL_CPU_INTERP_X87_H
