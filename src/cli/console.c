@@ -383,11 +383,15 @@ static void take_session(struct console *c)
 static void take_debug(struct console *c)
 {
     char bytes[2048];
-    size_t n;
+    size_t n, taken = 0;
 
-    while (c->debug && sink_pending(&c->debug_out) < OUTBOX_SIZE &&
-           (n = take(c, c->debug, bytes, sizeof(bytes))) > 0)
+    while (c->debug && sink_pending(&c->debug_out) < OUTBOX_SIZE && taken < OUTBOX_SIZE &&
+           (n = take(c, c->debug, bytes, sizeof(bytes))) > 0) {
         sink_put(&c->debug_out, bytes, n);
+        taken += n;
+    }
+    if (taken >= OUTBOX_SIZE)
+        wake(c);
 }
 
 static bool sinks_pending(const struct console *c)
