@@ -18,33 +18,15 @@ struct announcement {
 #define W  X86_MSR_WRITE
 #define RW (X86_MSR_READ | X86_MSR_WRITE)
 
-#define EVERY_MODEL                                                                                \
-    {                                                                                              \
-        0, 0, ALWAYS, 0                                                                            \
-    }
-#define BASIC(reg, bit)                                                                            \
-    {                                                                                              \
-        0x1, 0, reg, bit                                                                           \
-    }
-#define SEVEN(reg, bit)                                                                            \
-    {                                                                                              \
-        0x7, 0, reg, bit                                                                           \
-    }
-#define LONG_MODE                                                                                  \
-    {                                                                                              \
-        0x80000001, 0, EDX, 29                                                                     \
-    }
-#define KVM_CLOCK                                                                                  \
-    {                                                                                              \
-        0x40000001, 0, EAX, 3                                                                      \
-    }
-#define IBRS_AND_IBPB SEVEN(EDX, 26)
-#define STIBP         SEVEN(EDX, 27)
-#define SSBD          SEVEN(EDX, 31)
-#define BHI_CTRL                                                                                   \
-    {                                                                                              \
-        0x7, 2, EDX, 4                                                                             \
-    }
+#define EVERY_MODEL     {0, 0, ALWAYS, 0}
+#define BASIC(reg, bit) {0x1, 0, reg, bit}
+#define SEVEN(reg, bit) {0x7, 0, reg, bit}
+#define LONG_MODE       {0x80000001, 0, EDX, 29}
+#define KVM_CLOCK       {0x40000001, 0, EAX, 3}
+#define IBRS_AND_IBPB   SEVEN(EDX, 26)
+#define STIBP           SEVEN(EDX, 27)
+#define SSBD            SEVEN(EDX, 31)
+#define BHI_CTRL        {0x7, 2, EDX, 4}
 
 /* A register that several bits announce has a row for each. What is used most comes first. */
 static const struct row {

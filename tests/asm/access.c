@@ -81,11 +81,7 @@ static void crossing(void)
     page_faults(EDGE - 1, 0, first_page(0);
                 (void)*(volatile u64 *)(EDGE - 1), "a read across the edge, both pages missing");
     first_page(PT_P | PT_W);
-    page_faults(EDGE, 0,
-                asm volatile("btq %0, (%1)"
-                             :
-                             : "r"(45 * 8ul), "r"(EDGE - 40)
-                             : "cc"),
+    page_faults(EDGE, 0, asm volatile("btq %0, (%1)" : : "r"(45 * 8ul), "r"(EDGE - 40) : "cc"),
                 "BT reaches beyond its operand");
     runs((void)*(volatile u64 *)(EDGE - 8), "a read up to the edge");
 
@@ -104,40 +100,22 @@ static void always_write(void)
 {
     second_page(PT_P);
     word error = PFE_P | PFE_W;
-    page_faults(EDGE, error,
-                asm volatile(AT "cmpxchgl %%edx, (%0)"
-                             :
-                             : "r"(EDGE), "a"(1), "d"(2)
-                             : "memory", "cc"),
-                "CMPXCHG that would not store");
-    page_faults(EDGE, error,
-                asm volatile(AT "orl $0, (%0)"
-                             :
-                             : "r"(EDGE)
-                             : "memory", "cc"),
+    page_faults(
+        EDGE, error,
+        asm volatile(AT "cmpxchgl %%edx, (%0)" : : "r"(EDGE), "a"(1), "d"(2) : "memory", "cc"),
+        "CMPXCHG that would not store");
+    page_faults(EDGE, error, asm volatile(AT "orl $0, (%0)" : : "r"(EDGE) : "memory", "cc"),
                 "OR of nothing");
-    page_faults(EDGE, error,
-                asm volatile(AT "xchgl %%eax, (%0)"
-                             :
-                             : "r"(EDGE), "a"(1)
-                             : "memory"),
+    page_faults(EDGE, error, asm volatile(AT "xchgl %%eax, (%0)" : : "r"(EDGE), "a"(1) : "memory"),
                 "XCHG");
     page_faults(EDGE, error,
-                asm volatile(AT "shll %%cl, (%0)"
-                             :
-                             : "r"(EDGE), "c"(0)
-                             : "memory", "cc"),
+                asm volatile(AT "shll %%cl, (%0)" : : "r"(EDGE), "c"(0) : "memory", "cc"),
                 "SHL by zero");
     page_faults(EDGE, error,
-                asm volatile(AT "cmpxchg8b (%0)"
-                             :
-                             : "r"(EDGE), "a"(1), "d"(2), "b"(3), "c"(4)
-                             : "memory", "cc"),
+                asm volatile(AT "cmpxchg8b (%0)" : : "r"(EDGE), "a"(1), "d"(2), "b"(3),
+                             "c"(4) : "memory", "cc"),
                 "CMPXCHG8B that would not store");
-    runs(asm volatile("testl $1, (%0); cmpl $1, (%0)"
-                      :
-                      : "r"(EDGE)
-                      : "cc"),
+    runs(asm volatile("testl $1, (%0); cmpl $1, (%0)" : : "r"(EDGE) : "cc"),
          "TEST and CMP only read");
     second_page(PT_P | PT_W);
 }
@@ -228,45 +206,28 @@ static void canonical(void)
     faults(GP, 0, asm volatile(AT "movb (%0), %%al" : : "r"(HOLE) : "eax"), "load");
     faults(GP, 0, asm volatile(AT "movb %%al, (%0)" : : "r"(-HOLE - 1) : "memory"), "store");
     map(&space, HOLE - PAGE, (word)first, 1, PT_P | PT_W);
-    faults(GP, 0,
-           asm volatile(AT "movl (%0), %%eax"
-                        :
-                        : "r"(HOLE - 2)
-                        : "eax"),
+    faults(GP, 0, asm volatile(AT "movl (%0), %%eax" : : "r"(HOLE - 2) : "eax"),
            "load across the end of the low half");
     stack_faults("mov %0, %%rcx; xchg %%rbp, %%rcx\n" AT "movb (%%rbp), %%al", 0, "load by RBP");
     stack_faults("mov %0, %%rsp\n" AT "push %%rax", 64, "PUSH");
     stack_faults("mov %0, %%rsp\n" AT "pop %%rax", 0, "POP");
     stack_faults("mov %0, %%rsp\n" AT "call rt_start", 64, "CALL");
     stack_faults("mov %0, %%rsp\n" AT "ret", 0, "RET");
-    faults(GP, 0,
-           asm volatile(AT "movb (%%rcx,%%rbp), %%al"
-                        :
-                        : "c"(HOLE)
-                        : "eax"),
+    faults(GP, 0, asm volatile(AT "movb (%%rcx,%%rbp), %%al" : : "c"(HOLE) : "eax"),
            "load with RBP as index");
     tcg_differs("the target faults, not the branch");
     faults(GP, 0, asm volatile(AT "jmp *%0" : : "r"(HOLE)), "JMP to a non-canonical target");
     tcg_differs("the target faults, not the branch");
     faults(GP, 0, asm volatile(AT "call *%0" : : "r"(HOLE)), "CALL to a non-canonical target");
     tcg_differs("the target faults, not the branch");
-    faults(GP, 0,
-           asm volatile("push %0\n" AT "ret"
-                        :
-                        : "r"(HOLE)),
+    faults(GP, 0, asm volatile("push %0\n" AT "ret" : : "r"(HOLE)),
            "RET to a non-canonical target");
     static const struct dtr bad = {0xFF, HOLE};
     tcg_differs("any base is taken");
-    faults(GP, 0,
-           asm volatile(AT "lgdt %0; lgdt rt_gdtr"
-                        :
-                        : "m"(bad)),
+    faults(GP, 0, asm volatile(AT "lgdt %0; lgdt rt_gdtr" : : "m"(bad)),
            "LGDT of a non-canonical base");
     tcg_differs("any base is taken");
-    faults(GP, 0,
-           asm volatile(AT "lidt %0; lidt rt_idtr"
-                        :
-                        : "m"(bad)),
+    faults(GP, 0, asm volatile(AT "lidt %0; lidt rt_idtr" : : "m"(bad)),
            "LIDT of a non-canonical base");
     static const u32 base_msrs[] = {MSR_FS_BASE, MSR_GS_BASE,      MSR_KERNEL_GS_BASE, MSR_LSTAR,
                                     MSR_CSTAR,   MSR_SYSENTER_ESP, MSR_SYSENTER_EIP};
@@ -294,10 +255,8 @@ static void alignment(void)
     faults(GP, 0, asm volatile(AT "fxsave 8(%0)" : : "r"(area) : "memory"), "FXSAVE");
     if (has(F_CX16)) {
         faults(GP, 0,
-               asm volatile(AT "cmpxchg16b 8(%0)"
-                            :
-                            : "r"(area), "a"(0), "d"(0), "b"(0), "c"(0)
-                            : "memory", "cc"),
+               asm volatile(AT "cmpxchg16b 8(%0)" : : "r"(area), "a"(0), "d"(0), "b"(0),
+                            "c"(0) : "memory", "cc"),
                "CMPXCHG16B");
     }
 }
@@ -330,10 +289,7 @@ static void implicit(void)
         second_page(PT_P | PT_W | PT_U);
         write_cr4(cr4 | CR4_SMAP);
         tcg_differs("AC counts for implicit accesses");
-        page_faults(slot, PFE_P,
-                    asm volatile("stac\n" AT "mov %0, %%fs"
-                                 :
-                                 : "r"(FROM_LDT)),
+        page_faults(slot, PFE_P, asm volatile("stac\n" AT "mov %0, %%fs" : : "r"(FROM_LDT)),
                     "SMAP: AC does not help an implicit access");
         write_cr4(cr4);
     }

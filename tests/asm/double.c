@@ -113,21 +113,14 @@ USER_INSN(u_ud2, "ud2")
 /* The stack is where a push fails; the double fault has one of its own. */
 static void stacks(void)
 {
-    doubles(asm volatile("mov %0, %%rsp; ud2"
-                         :
-                         : "r"(HOLE)),
+    doubles(asm volatile("mov %0, %%rsp; ud2" : : "r"(HOLE)),
             "#UD with a bad stack: #SS, then #SS");
-    doubles(asm volatile("mov %0, %%rsp; ud2"
-                         :
-                         : "r"(0x7FFFFFFFF000)),
+    doubles(asm volatile("mov %0, %%rsp; ud2" : : "r"(0x7FFFFFFFF000)),
             "#UD with a stack not mapped: #PF, then #PF");
-    doubles(asm volatile("mov %0, %%rsp; movl $0, (%%rsp)"
-                         :
-                         : "r"(0x7FFFFFFFF000)),
+    doubles(asm volatile("mov %0, %%rsp; movl $0, (%%rsp)" : : "r"(0x7FFFFFFFF000)),
             "#PF with a stack not mapped");
-    const struct trap *t = TRAP(asm volatile("mov %0, %%rsp; movl $0, (%%rsp)"
-                                             :
-                                             : "r"(0x7FFFFFFFE000)));
+    const struct trap *t =
+        TRAP(asm volatile("mov %0, %%rsp; movl $0, (%%rsp)" : : "r"(0x7FFFFFFFE000)));
     equal(t->cr2, 0x7FFFFFFFDFF8, "CR2 is of the second page fault");
     equal(t->f.sp, 0x7FFFFFFFE000, "RSP is the first's");
     word rsp0 = rt_tss.rsp[0];

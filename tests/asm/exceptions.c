@@ -28,18 +28,12 @@ static void divide(void)
 {
     faults(DE, 0, asm volatile(AT "divl %0" : : "r"(0), "a"(1), "d"(0)), "DIV by zero");
     faults(DE, 0, asm volatile(AT "divl %0" : : "r"(1), "a"(0), "d"(1)), "DIV overflow");
-    faults(DE, 0,
-           asm volatile(AT "idivl %0"
-                        :
-                        : "r"(-1), "a"(0x80000000), "d"(-1)),
+    faults(DE, 0, asm volatile(AT "idivl %0" : : "r"(-1), "a"(0x80000000), "d"(-1)),
            "IDIV of the most negative number by -1");
     faults(DE, 0, asm volatile(AT "divb %b0" : : "q"(1), "a"(0x1FF)), "8-bit DIV overflow");
     runs(asm volatile("divl %0" : : "r"(2), "a"(0), "d"(1)), "DIV that just fits");
 #ifdef __x86_64__
-    faults(DE, 0,
-           asm volatile(AT "divq %0"
-                        :
-                        : "r"(1ul), "a"(0ul), "d"(1ul)),
+    faults(DE, 0, asm volatile(AT "divq %0" : : "r"(1ul), "a"(0ul), "d"(1ul)),
            "64-bit DIV overflow");
 #else
     faults(DE, 0, asm volatile(AT ".byte 0xD4, 0"), "AAM with base zero");
@@ -91,11 +85,7 @@ static void undefined(void)
     faults(UD, 0, asm volatile(AT "ud2"), "UD2");
     faults(UD, 0, asm volatile(AT "ud1 %eax, %eax"), "UD1");
     faults(UD, 0, asm volatile(AT ".byte 0xF0, 0x90"), "LOCK NOP");
-    faults(UD, 0,
-           asm volatile(AT ".byte 0xF0; addl %%eax, %%ebx"
-                        :
-                        :
-                        : "ebx"),
+    faults(UD, 0, asm volatile(AT ".byte 0xF0; addl %%eax, %%ebx" : : : "ebx"),
            "LOCK with a register destination");
     tcg_differs("LOCK is not refused everywhere");
     faults(UD, 0, asm volatile(AT ".byte 0xF0, 0x8B, 0x00"), "LOCK MOV");
@@ -111,10 +101,7 @@ static void undefined(void)
     faults(UD, 0, asm volatile(AT ".byte 0x0F, 0xC7, 0xC8"), "CMPXCHG8B of a register");
     faults(UD, 0, asm volatile(AT ".byte 0x0F, 0xA6, 0xC0"), "0F A6");
     static u8 too_long[16] = {[0 ... 14] = 0x66, [15] = 0x90};
-    faults(GP, 0,
-           asm volatile("movl %k0, rt_at; jmp *%0"
-                        :
-                        : "r"(too_long)),
+    faults(GP, 0, asm volatile("movl %k0, rt_at; jmp *%0" : : "r"(too_long)),
            "an instruction of 16 bytes");
     runs(asm volatile(".fill 14, 1, 0x66; nop"), "an instruction of 15 bytes");
 }
@@ -185,10 +172,7 @@ static void alignment(void)
     rt_user_flags = 2;
     write_cr0(cr0 | CR0_AM);
     write_flags(2 | FL_AC);
-    runs(asm volatile("movl %0, 1(%1)"
-                      :
-                      : "r"(0), "r"(buffer)
-                      : "memory"),
+    runs(asm volatile("movl %0, 1(%1)" : : "r"(0), "r"(buffer) : "memory"),
          "unaligned dword at privilege level 0");
     write_flags(2);
     write_cr0(cr0);

@@ -57,11 +57,7 @@ static void switches(void)
     runs(asm volatile("movaps %xmm0, %xmm1"), "SSE with CR4.OSFXSR");
     write_cr0(cr0 | CR0_TS);
     faults(NM, 0, asm volatile(AT "movaps %xmm0, %xmm1"), "SSE with CR0.TS");
-    faults(NM, 0,
-           asm volatile(AT "cvttsd2si (%0), %%eax"
-                        :
-                        : "r"(area)
-                        : "eax"),
+    faults(NM, 0, asm volatile(AT "cvttsd2si (%0), %%eax" : : "r"(area) : "eax"),
            "a conversion from memory with CR0.TS");
     faults(NM, 0, asm volatile(AT "fxsave (%0)" : : "r"(area) : "memory"), "FXSAVE with CR0.TS");
     faults(NM, 0, asm volatile(AT "movq %mm0, %mm1"), "MMX with CR0.TS");
@@ -174,29 +170,27 @@ static void unmasked(void)
     static const u16 x87_masked = 0x37F, x87_open = 0x37B;
     static volatile u64 rounds;
     for (unsigned i = 0; i < 3; i++) {
-        faults(XM, 0,
-               asm volatile("ldmxcsr %1; pcmpeqd %%xmm1, %%xmm1; psrld $25, %%xmm1\n"
-                            "cvtdq2ps %%xmm1, %%xmm1; xorps %%xmm0, %%xmm0; mov $200, %%ecx\n"
-                            "1: mov %%rcx, %0; movaps %%xmm1, %%xmm2\n"
-                            "cmp $100, %%ecx; jne 2f; ldmxcsr %2\n"
-                            "2: movl $3f, rt_at\n"
-                            "3: divps %%xmm0, %%xmm2; dec %%ecx; jnz 1b"
-                            : "=m"(rounds)
-                            : "m"(masked), "m"(open)
-                            : "rcx", "memory", "cc"),
-               "an SSE exception that is unmasked in a loop");
+        faults(
+            XM, 0,
+            asm volatile("ldmxcsr %1; pcmpeqd %%xmm1, %%xmm1; psrld $25, %%xmm1\n"
+                         "cvtdq2ps %%xmm1, %%xmm1; xorps %%xmm0, %%xmm0; mov $200, %%ecx\n"
+                         "1: mov %%rcx, %0; movaps %%xmm1, %%xmm2\n"
+                         "cmp $100, %%ecx; jne 2f; ldmxcsr %2\n"
+                         "2: movl $3f, rt_at\n"
+                         "3: divps %%xmm0, %%xmm2; dec %%ecx; jnz 1b" : "=m"(rounds) : "m"(masked),
+                         "m"(open) : "rcx", "memory", "cc"),
+            "an SSE exception that is unmasked in a loop");
         equal(rounds, 100, "in the round that unmasks it");
         asm volatile("ldmxcsr %0" : : "m"(masked));
-        faults(MF, 0,
-               asm volatile("fninit; fldcw %1; mov $200, %%ecx\n"
-                            "1: mov %%rcx, %0; fld1; fldz\n"
-                            "cmp $100, %%ecx; jne 2f; fldcw %2\n"
-                            "2: movl $3f, rt_at\n"
-                            "3: fdivrp; fstp %%st; dec %%ecx; jnz 1b"
-                            : "=m"(rounds)
-                            : "m"(x87_masked), "m"(x87_open)
-                            : "rcx", "memory", "cc"),
-               "an x87 exception that is unmasked in a loop");
+        faults(
+            MF, 0,
+            asm volatile("fninit; fldcw %1; mov $200, %%ecx\n"
+                         "1: mov %%rcx, %0; fld1; fldz\n"
+                         "cmp $100, %%ecx; jne 2f; fldcw %2\n"
+                         "2: movl $3f, rt_at\n"
+                         "3: fdivrp; fstp %%st; dec %%ecx; jnz 1b" : "=m"(rounds) : "m"(x87_masked),
+                         "m"(x87_open) : "rcx", "memory", "cc"),
+            "an x87 exception that is unmasked in a loop");
         equal(rounds, 100, "in the round that unmasks it");
         asm volatile("fnclex; fninit");
     }
@@ -278,11 +272,7 @@ static void xsave_images(void)
     *(u32 *)(area + 24) = 0x10000;
     tcg_differs("reserved bits are ignored");
     faults(GP, 0, xrstor(7), "XRSTOR: a reserved bit of MXCSR");
-    faults(GP, 0,
-           asm volatile(AT "xsave 8(%0)"
-                        :
-                        : "r"(area), "a"(7), "d"(0)
-                        : "memory"),
+    faults(GP, 0, asm volatile(AT "xsave 8(%0)" : : "r"(area), "a"(7), "d"(0) : "memory"),
            "XSAVE, not aligned to 64");
     write_cr0(read_cr0() | CR0_TS);
     tcg_differs("TS is ignored");

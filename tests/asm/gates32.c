@@ -99,10 +99,7 @@ static void segment_loads(void)
     faults(GP, 0, WITH_SEGMENT("fs", 0, "movb %%fs:0, %%al"), "reading through a null FS");
     tcg_differs("no checks of null or of segment types");
     faults(GP, 0, WITH_SEGMENT("gs", 3, "movb %%al, %%gs:0"), "writing through a null GS");
-    runs(asm volatile("mov %w0, %%fs; movb %%fs:0, %%al"
-                      :
-                      : "r"(KCODE)
-                      : "eax"),
+    runs(asm volatile("mov %w0, %%fs; movb %%fs:0, %%al" : : "r"(KCODE) : "eax"),
          "reading through code that can be read");
     tcg_differs("no checks of null or of segment types");
     faults(GP, 0, WITH_SEGMENT("fs", KCODE, "movb %%al, %%fs:0"), "writing through a code segment");
@@ -112,11 +109,7 @@ static void segment_loads(void)
     runs(LOAD_SEGMENT("fs", CODE_CONFORMING3 | 3), "FS of conforming code");
     runs(LOAD_SEGMENT("fs", DATA_FRESH), "FS of data not yet accessed");
     equal(rt_gdt[DATA_FRESH / 8] >> 40 & 0xFF, 0x93, "which sets its accessed bit");
-    faults(GP, KCODE,
-           asm volatile("movw $8, %%ax\n" AT "lldt %%ax"
-                        :
-                        :
-                        : "eax"),
+    faults(GP, KCODE, asm volatile("movw $8, %%ax\n" AT "lldt %%ax" : : : "eax"),
            "LLDT of a code segment");
 }
 
@@ -152,26 +145,15 @@ static void far_transfers(void)
     faults(GP, 0, FAR_CALL(CODE_SMALL, far_return), "far CALL beyond the limit");
     faults(GP, 0, FAR_JUMP(CODE_SMALL, far_return), "far JMP beyond the limit");
     faults(GP, 0, asm volatile("push $0; push $far_return\n" AT "lret"), "RETF to null");
-    faults(GP, KDATA,
-           asm volatile("push %0; push $far_return\n" AT "lret"
-                        :
-                        : "i"(KDATA)),
+    faults(GP, KDATA, asm volatile("push %0; push $far_return\n" AT "lret" : : "i"(KDATA)),
            "RETF to data");
     faults(NP, CODE_ABSENT,
-           asm volatile("push %0; push $far_return\n" AT "lret"
-                        :
-                        : "i"(CODE_ABSENT)),
+           asm volatile("push %0; push $far_return\n" AT "lret" : : "i"(CODE_ABSENT)),
            "RETF to code not present");
     tcg_differs("the limit is not checked");
-    faults(GP, 0,
-           asm volatile("push %0; push $far_return\n" AT "lret"
-                        :
-                        : "i"(CODE_SMALL)),
+    faults(GP, 0, asm volatile("push %0; push $far_return\n" AT "lret" : : "i"(CODE_SMALL)),
            "RETF beyond the limit");
-    faults(GP, UCODE,
-           asm volatile("push %0; push $far_return\n" AT "lret"
-                        :
-                        : "i"(UCODE)),
+    faults(GP, UCODE, asm volatile("push %0; push $far_return\n" AT "lret" : : "i"(UCODE)),
            "RETF to code with DPL 3 and RPL 0");
 }
 
@@ -381,10 +363,8 @@ static void returns(void)
     tcg_differs("null selectors keep their RPL");
     check(!t->f.di && !t->f.si, "FS and GS become 0");
     asm volatile("mov %0, %%gs" : : "r"(1));
-    t = TRAP(asm volatile("push %0; push %1; push %2; push %3\n" AT "lret"
-                          :
-                          : "r"(UDATA | 3), "r"(LEVEL3_TOP), "r"(UCODE | 3), "r"(level3)
-                          : "memory"));
+    t = TRAP(asm volatile("push %0; push %1; push %2; push %3\n" AT "lret" : : "r"(UDATA | 3),
+                          "r"(LEVEL3_TOP), "r"(UCODE | 3), "r"(level3) : "memory"));
     rt_trapped(t, VECTOR_DONE, 0, "RETF to level 3 with a null selector of RPL 1");
     tcg_differs("null selectors keep their RPL");
     equal(t->f.si, 0, "GS becomes 0");
@@ -404,16 +384,13 @@ static void returns(void)
     user_faults(GP, KCODE, u_iret_to_kernel, KCODE, "IRET from level 3 to level 0");
     t = TRAP(write_flags(2 | FL_NT); asm volatile(AT "iret"));
     check(t->f.vector == TS, "IRET with NT and no task to return to is #TS");
-    t = TRAP(asm volatile("push %0; push %1; push %2; push %3\n" AT "lret"
-                          :
-                          : "r"(UDATA | 3), "r"(LEVEL3_TOP), "r"(UCODE | 3), "r"(level3)
-                          : "memory"));
+    t = TRAP(asm volatile("push %0; push %1; push %2; push %3\n" AT "lret" : : "r"(UDATA | 3),
+                          "r"(LEVEL3_TOP), "r"(UCODE | 3), "r"(level3) : "memory"));
     rt_trapped(t, VECTOR_DONE, 0, "RETF to level 3");
     equal(t->f.sp, LEVEL3_TOP, "ESP at level 3");
-    t = TRAP(asm volatile("push %0; push %1; push $0; push $0; push %2; push %3\n" AT "lret $8"
-                          :
-                          : "r"(UDATA | 3), "r"(LEVEL3_TOP), "r"(UCODE | 3), "r"(level3)
-                          : "memory"));
+    t = TRAP(asm volatile("push %0; push %1; push $0; push $0; push %2; push %3\n" AT
+                          "lret $8" : : "r"(UDATA | 3),
+                          "r"(LEVEL3_TOP), "r"(UCODE | 3), "r"(level3) : "memory"));
     equal(t->f.sp, LEVEL3_TOP + 8, "RETF 8 drops parameters of the outer stack too");
 }
 

@@ -208,12 +208,11 @@ static void null_selectors(void)
                             UDATA | 3, "IRETQ with DS of level 3");
     }
     load_data_segments(1, 3, 2, 1);
-    check_data_segments(TRAP(asm volatile("push %0; push %1; push %2; push %3\n" AT "lretq"
-                                          :
-                                          : "r"((word)UDATA | 3), "r"(LEVEL3_TOP),
-                                            "r"((word)UCODE | 3), "r"((word)level3)
-                                          : "memory")),
-                        0, "RETFQ with null selectors of RPL 1 to 3");
+    check_data_segments(
+        TRAP(asm volatile("push %0; push %1; push %2; push %3\n" AT
+                          "lretq" : : "r"((word)UDATA | 3),
+                          "r"(LEVEL3_TOP), "r"((word)UCODE | 3), "r"((word)level3) : "memory")),
+        0, "RETFQ with null selectors of RPL 1 to 3");
     load_data_segments(KDATA, 3, 2, 1);
     word fs, gs;
     const struct trap *t = TRAP(iretq(KCODE, (word)level0, 2, KDATA, (word)(ist_stack[1] + 2048)));
@@ -233,9 +232,8 @@ static void segments(void)
     user_faults(GP, 0, u_load_ss, 0, "SS null at level 3");
     user_faults(GP, 0, u_load_ss, 3, "SS null at level 3, RPL 3");
     word value = 0;
-    runs(asm volatile("mov %w1, %%ds; mov %%ds:%2, %0; mov %w3, %%ds"
-                      : "=&r"(value)
-                      : "r"(0), "m"(seen[0]), "r"(KDATA)),
+    runs(asm volatile("mov %w1, %%ds; mov %%ds:%2, %0; mov %w3, %%ds" : "=&r"(value) : "r"(0),
+                      "m"(seen[0]), "r"(KDATA)),
          "reading through a null DS");
     rt_gdt[SPARE / 8 + 20] = descriptor(0x12340000, 0, SEG_DATA);
     LOAD_SEGMENT("fs", SPARE + 160);

@@ -206,11 +206,7 @@ static void features(void)
     check(cpuid(0, 0).a >= 13, "CPUID: leaves to at least 0Dh");
     check(cpuid(0x80000000, 0).a >= 0x80000008, "CPUID: leaves to at least 80000008h");
     announced(one.c >> 23 & 1, TRAP(asm volatile("popcnt %%eax, %%eax" : : : "eax")), "POPCNT");
-    announced(one.c >> 22 & 1,
-              TRAP(asm volatile("movbe %%eax, %0"
-                                : "=m"(rt_at)
-                                :
-                                : "eax")),
+    announced(one.c >> 22 & 1, TRAP(asm volatile("movbe %%eax, %0" : "=m"(rt_at) : : "eax")),
               "MOVBE");
     announced(one.c >> 25 & 1, TRAP(asm volatile("aesenc %xmm0, %xmm0")), "AESENC");
     announced(one.c >> 1 & 1, TRAP(asm volatile("pclmulqdq $0, %xmm0, %xmm0")), "PCLMULQDQ");
@@ -226,25 +222,14 @@ static void features(void)
     announced(seven.c >> 22 & 1, TRAP(asm volatile("rdpid %%rax" : : : "rax")), "RDPID");
     announced(ext.d >> 27 & 1, TRAP(asm volatile("rdtscp" : : : "eax", "ecx", "edx")), "RDTSCP");
     announced(one.c >> 13 & 1,
-              TRAP(asm volatile("cmpxchg16b (%0)"
-                                :
-                                : "r"(rt_idt)
-                                : "rax", "rdx", "cc", "memory")),
+              TRAP(asm volatile("cmpxchg16b (%0)" : : "r"(rt_idt) : "rax", "rdx", "cc", "memory")),
               "CMPXCHG16B");
-    announced(seven.b >> 3 & 1,
-              TRAP(asm volatile("andn %%eax, %%eax, %%eax"
-                                :
-                                :
-                                : "eax", "cc")),
+    announced(seven.b >> 3 & 1, TRAP(asm volatile("andn %%eax, %%eax, %%eax" : : : "eax", "cc")),
               "ANDN");
     announced(seven.b >> 8 & 1, TRAP(asm volatile("rorx $1, %%eax, %%eax" : : : "eax")), "RORX");
     announced(one.c >> 5 & 1, TRAP(asm volatile("vmxoff")), "VMXOFF");
     announced(one.c >> 3 & 1,
-              TRAP(asm volatile("xor %%ecx, %%ecx; monitor"
-                                :
-                                : "a"(rt_idt)
-                                : "ecx")),
-              "MONITOR");
+              TRAP(asm volatile("xor %%ecx, %%ecx; monitor" : : "a"(rt_idt) : "ecx")), "MONITOR");
     if (on_tcg()) {
         skip("it takes any bit", "CR4");
         return;

@@ -29,10 +29,8 @@ static struct regs r; /* in and out */
 /* Runs one string instruction on `r`, which holds the registers at the trap if there is one. */
 #define STRING(text)                                                                               \
     ({                                                                                             \
-        const struct trap *t = TRAP(asm volatile(text                                              \
-                                                 : "+c"(r.c), "+S"(r.si), "+D"(r.di), "+a"(r.ax)   \
-                                                 :                                                 \
-                                                 : "edx", "memory", "cc"));                        \
+        const struct trap *t = TRAP(asm volatile(text : "+c"(r.c), "+S"(r.si), "+D"(r.di),         \
+                                                 "+a"(r.ax) : : "edx", "memory", "cc"));           \
         if (t->f.vector != NO_TRAP)                                                                \
             r = (struct regs){t->f.cx, t->f.si, t->f.di, t->f.ax};                                 \
         asm volatile("cld");                                                                       \

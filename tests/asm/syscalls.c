@@ -100,10 +100,8 @@ static void syscall_sysret(void)
     t = TRAP(asm volatile("sysretl" : : "c"(user_32)));
     rt_trapped(t, VECTOR_DONE, 0, "SYSRET to compatibility mode");
     equal(t->f.ax & 0xFFFF, UCODE32 | 3, "CS from STAR");
-    t = TRAP(asm volatile("mov %%rsp, %%rbx; mov $0x5000, %%esp\n" AT "sysretq"
-                          :
-                          : "c"(HOLE), "r"(11)
-                          : "rbx"));
+    t = TRAP(asm volatile("mov %%rsp, %%rbx; mov $0x5000, %%esp\n" AT "sysretq" : : "c"(HOLE),
+                          "r"(11) : "rbx"));
     if (is_intel()) {
         tcg_differs("the target faults");
         check(t->f.vector == GP && t->f.cs == KCODE, "SYSRET to a non-canonical RCX, at level 0");
@@ -151,10 +149,7 @@ static void sysenter_sysexit(void)
     equal(t->f.ax & 0xFFFF, UCODE32 | 3, "CS plus 16");
     equal(t->f.bx & 0xFFFF, UDATA | 3, "SS plus 24");
     tcg_differs("the target faults");
-    faults(GP, 0,
-           asm volatile(AT "sysexitq"
-                        :
-                        : "c"(0x5000), "d"(HOLE)),
+    faults(GP, 0, asm volatile(AT "sysexitq" : : "c"(0x5000), "d"(HOLE)),
            "SYSEXIT to a non-canonical RDX");
 }
 

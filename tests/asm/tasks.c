@@ -150,9 +150,7 @@ static void exception_task(void)
     rt_idt[GP] = gate(NULL, TSS_B, GATE_TASK);
     const struct trap *t = TRAP(asm volatile("mov %0, %%eax\n"
                                              "mov %%eax, %%gs" /* two bytes, which B steps over */
-                                             :
-                                             : "i"(BEYOND)
-                                             : "eax"));
+                                             : : "i"(BEYOND) : "eax"));
     reset_gate(GP, GATE_INTR, 0);
     rt_trapped(t, NO_TRAP, 0, "an exception through a task gate");
     equal(b.error, BEYOND, "the error code is on the new task's stack");

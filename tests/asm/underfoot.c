@@ -366,10 +366,8 @@ static void not_taken(void)
                                            "mov %[sum], 4104(%[va])\n"
                                            "2: add 8(%[va]), %[sum]\n"
                                            "dec %[count]\n"
-                                           "jnz 1b\n"
-                                           : [sum] "+r"(sum), [count] "+r"(count)
-                                           : [va] "r"(BASE)
-                                           : "memory", "cc"));
+                                           "jnz 1b\n" : [sum] "+r"(sum),
+                                           [count] "+r"(count) : [va] "r"(BASE) : "memory", "cc"));
         rt_trapped(t, NO_TRAP, 0, "an access that is branched around, page %s",
                    present ? "present" : "missing");
         equal(entry_read(&space[0], BASE + PAGE, 1) & used, 0, "leaves its page unused");

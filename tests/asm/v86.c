@@ -38,10 +38,8 @@ static struct trap *run(u8 *code, u8 *end, word flags)
 {
     memcpy((void *)LOW, code, (size_t)(end - code) + 1);
     return TRAP(asm volatile("push %0; push %0; push %0; push %0; push %0; push $0xFFF0\n"
-                             "push %1; push %0; push $0; iret"
-                             :
-                             : "r"(LOW_SEG), "r"(flags | FL_VM | 2)
-                             : "memory"));
+                             "push %1; push %0; push $0; iret" : : "r"(LOW_SEG),
+                             "r"(flags | FL_VM | 2) : "memory"));
 }
 #define RUN(name, flags) run(name, name##_end, flags)
 

@@ -317,7 +317,7 @@ static void add_loop(struct snippet *s, struct choices *c, unsigned n)
 
 static void make_snippet(struct snippet *s, struct choices *c, unsigned n, unsigned options)
 {
-    static void (*const all[])(struct snippet * s, struct choices * c, unsigned n) = {
+    static void (*const all[])(struct snippet *s, struct choices *c, unsigned n) = {
         add_access,  add_access,  add_access, add_access, add_access, add_rewrite,
         add_rewrite, add_rewrite, add_remap,  add_remap,  add_port,   add_string,
         add_apic,    add_system,  add_system, add_raw,    add_loop,   add_loop,
