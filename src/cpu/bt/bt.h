@@ -339,6 +339,8 @@ static inline enum x86_code_size code_size(const struct translation *t)
 /* cache.c */
 struct bt_cache *bt_cache_create(const struct interp *e, struct error *err);
 void bt_cache_destroy(struct bt_cache *cache);
+/* Zeroed memory that takes no room until it is touched; NULL: there is none. */
+void *bt_reserve(size_t size);
 /* For the exclusive right to add to the cache. False: another vCPU has it, and may keep it while it
  * waits for this one to reach a safe point, so do something else. */
 bool bt_cache_try(struct bt_cache *cache);

@@ -16,7 +16,7 @@
 
 #define SITES_SIZE (BT_SITES * sizeof(struct bt_site))
 
-static void *reserve(size_t size)
+void *bt_reserve(size_t size)
 {
     void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -49,7 +49,7 @@ struct bt_cache *bt_cache_create(const struct interp *e, struct error *err)
         cache->switches = *(const struct bt_switches *)e->accelerator_options;
         cache->measure = e->machine.measure;
         map_code(cache);
-        cache->sites = reserve(SITES_SIZE);
+        cache->sites = bt_reserve(SITES_SIZE);
     }
     if (!cache || !cache->write || !cache->run || !cache->sites ||
         !bt_entries_create(&cache->entries, e->code_pages)) {

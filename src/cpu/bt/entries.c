@@ -37,20 +37,12 @@ struct table {
 /* Each entry on a page of its own takes this much; tables that have grown take less. */
 #define WORDS (BT_ENTRIES * TABLE_WORDS(TABLE_BITS_MIN))
 
-static void *reserve(size_t size)
-{
-    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-    return memory == MAP_FAILED ? NULL : memory;
-}
-
 bool bt_entries_create(struct bt_entries *entries, uint64_t pages)
 {
     entries->pages = pages;
-    entries->entry = reserve(BT_ENTRIES * sizeof(struct bt_entry));
-    entries->table_of = reserve(pages * sizeof(*entries->table_of));
-    entries->words = reserve((size_t)WORDS * WORD);
+    entries->entry = bt_reserve(BT_ENTRIES * sizeof(struct bt_entry));
+    entries->table_of = bt_reserve(pages * sizeof(*entries->table_of));
+    entries->words = bt_reserve((size_t)WORDS * WORD);
     if (!entries->entry || !entries->table_of || !entries->words)
         return false;
     bt_entries_clear(entries);
