@@ -463,21 +463,27 @@ static void avoid_alias(struct plan *p, const struct x86_insn *insn, uint64_t co
 
 static void steer_string(struct plan *p, const struct x86_insn *insn)
 {
+    bool addresses_32 = insn->z.address_width == 32 && is64(p);
+    uint64_t count = 1;
+
     if (insn->z.attributes &
         (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE)) {
-        uint64_t count = rng_below(p->rng, rng_percent(p->rng, 90) ? 40 : 1500);
-
+        count = rng_below(p->rng, rng_percent(p->rng, 90) ? 40 : 1500);
         if (reaches_itself(p, insn, count))
             count = 1;
-        /* Only the counter's part that the address size selects counts. What becomes of the rest if
-         * there is nothing to do is not said (SDM volume 2, REP). */
-        if (count && insn->z.address_width == 32 && is64(p) && rng_percent(p->rng, 50))
+        /* Only the counter's part that the address size selects counts. */
+        if (count && addresses_32 && rng_percent(p->rng, 50))
             count |= rng_next(p->rng) << 32;
         plan_set(p, X86_RCX, count);
         avoid_alias(p, insn, count);
     }
     if (p->set >> X86_RSI & p->set >> X86_RDI & 1 && rng_percent(p->rng, 25))
         plan_set(p, X86_RDI, plan_get(p, X86_RSI) + rng_below(p->rng, 80) - 40);
+    /* What becomes of upper halves if there is nothing to do is not said (SDM volume 2, REP). */
+    if (!count && addresses_32) {
+        plan_set(p, X86_RSI, (uint32_t)plan_get(p, X86_RSI));
+        plan_set(p, X86_RDI, (uint32_t)plan_get(p, X86_RDI));
+    }
 }
 
 /* What single mnemonics need besides addresses. */
