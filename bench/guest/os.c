@@ -395,7 +395,9 @@ static double timer_tick(uint64_t target_ns, uint64_t *ops)
 
 #define DR7_WRITE_8 0x90001ul /* breakpoint 0: writes to 8 bytes */
 
-static volatile uint64_t watched, table[512];
+/* Each has a page of its own: what a watchpoint costs elsewhere is to be seen. */
+static volatile uint64_t watched __attribute__((aligned(4096)));
+static volatile uint64_t table[512] __attribute__((aligned(4096)));
 
 /* In the parent: arms a watchpoint in the child, which has stopped, and waits for its end. */
 __attribute__((noreturn)) static void watch(pid_t child)
