@@ -450,6 +450,7 @@ static void refuse_in(struct boot_source *source, int code, const char *words)
     assert_non_null(strstr(err.text, words));
     assert_int_equal(unpacked, 0);
     mem_destroy(source->mem);
+    source->progress = NULL;
 }
 
 /* A small file that grows: what cannot fit in the machine's memory is not unpacked at all, or no
