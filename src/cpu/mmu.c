@@ -397,6 +397,53 @@ static void second_drop(struct mmu *mmu, const struct mmu_table *table, uint64_t
     }
 }
 
+/* --- Which invalidations concern larger pages --- */
+
+/* A filter that is full says "perhaps" too often. */
+#define FILTER_LIMIT (1u << (MMU_FILTER_BITS - 2))
+
+static void filter_clear(struct mmu_filter *filter)
+{
+    memset(filter, 0, sizeof(*filter));
+}
+
+/* SPACE is the identifier of the page's address space, or 0 if the page is global. */
+static unsigned filter_place(uint64_t va, unsigned shift, unsigned space)
+{
+    return (unsigned)(((va >> shift) + ((uint64_t)space << 48)) * 0x9E3779B97F4A7C15u >>
+                      (64 - MMU_FILTER_BITS));
+}
+
+static void filter_add(struct mmu_filter *filter, uint64_t va, unsigned shift, unsigned space)
+{
+    unsigned place = filter_place(va, shift, space);
+
+    filter->count += !(filter->word[place / 64] >> place % 64 & 1);
+    filter->word[place / 64] |= 1ULL << place % 64;
+}
+
+static bool filter_has(const struct mmu_filter *filter, uint64_t va, unsigned shift, unsigned space)
+{
+    unsigned place = filter_place(va, shift, space);
+
+    return filter->word[place / 64] >> place % 64 & 1;
+}
+
+/* Whether a larger page, global or of PCID's address space, may have entries around VA. */
+static bool may_be_larger(const struct mmu *mmu, const struct mmu_filter *filter, uint64_t va,
+                          unsigned shift, unsigned pcid)
+{
+    if (filter->count == 0)
+        return false;
+    if (filter_has(filter, va, shift, 0))
+        return true;
+    for (unsigned i = 0; i < MMU_PCIDS; i++)
+        if ((mmu->spaces[i].cr3 & 0xFFF) == pcid &&
+            filter_has(filter, va, shift, mmu->spaces[i].id))
+            return true;
+    return false;
+}
+
 /* --- Both levels --- */
 
 static void table_forget(struct mmu *mmu, struct mmu_table *table)
@@ -417,7 +464,8 @@ static void clear(struct mmu *mmu)
     table_forget(mmu, &mmu->super);
     for (unsigned i = 0; i < MMU_PCIDS; i++)
         space_clear(mmu, &mmu->spaces[i]);
-    mmu->large_filter = mmu->huge_filter = 0;
+    filter_clear(&mmu->large);
+    filter_clear(&mmu->huge);
     mmu->private = mmu->global_low = false;
     mmu->clears++;
 }
@@ -425,7 +473,8 @@ static void clear(struct mmu *mmu)
 /* An address space gets a new identifier, which no one has remembered anything under. */
 static void renew(struct mmu *mmu, struct mmu_space *space, uint64_t cr3)
 {
-    if (mmu->next_space == SPACE_LIMIT) {
+    if (mmu->next_space == SPACE_LIMIT || mmu->large.count > FILTER_LIMIT ||
+        mmu->huge.count > FILTER_LIMIT) {
         clear(mmu);
         mmu->next_space = 1;
     }
@@ -506,13 +555,6 @@ void mmu_flush_pcid(struct mmu *mmu, const struct x86_cpu *cpu, unsigned pcid)
         enter_new_space(mmu, cpu->cr3);
 }
 
-/* The two halves of the address space have a half of the filter each: kernels map much of theirs
- * with large pages, and that must not make invalidations of user pages dear. */
-static uint64_t filter_bit(uint64_t va, unsigned shift)
-{
-    return 1ULL << ((va >> shift & 31) | (va >> 63 << 5));
-}
-
 static void entry_drop(struct mmu_entry *entry, unsigned index)
 {
     entry->tag = MMU_NEVER(index);
@@ -539,10 +581,11 @@ static void table_drop(struct mmu *mmu, struct mmu_table *table, uint64_t va, un
 
 bool mmu_flush_page(struct mmu *mmu, const struct x86_cpu *cpu, uint64_t va, unsigned pcid)
 {
-    bool large = mmu->large_filter & filter_bit(va, 21), everywhere = va >> 63 || mmu->global_low;
+    bool large = may_be_larger(mmu, &mmu->large, va, 21, pcid);
+    bool everywhere = va >> 63 || mmu->global_low;
     unsigned bits = !large ? MEM_PAGE_SHIFT : cpu->cr4 & X86_CR4_PAE ? 21 : 22;
 
-    if (mmu->huge_filter & filter_bit(va, 30)) {
+    if (may_be_larger(mmu, &mmu->huge, va, 30, pcid)) {
         mmu_flush_all(mmu, cpu);
         return true;
     }
@@ -614,10 +657,12 @@ void mmu_fill(struct mmu *mmu, enum mmu_context context, enum mmu_access access,
     if (page->global && !(va >> 63))
         mmu->global_low = true;
     if (page->page_bits > MEM_PAGE_SHIFT) {
-        mmu->large_filter |= filter_bit(va, 21);
+        unsigned space = page->global ? 0 : mmu->space;
+
+        filter_add(&mmu->large, va, 21, space);
         if (page->page_bits > 22)
-            mmu->huge_filter |= filter_bit(va, 30);
+            filter_add(&mmu->huge, va, 30, space);
+        if (page->page_bits == 22) /* both 2 MiB halves */
+            filter_add(&mmu->large, va ^ (1u << 21), 21, space);
     }
-    if (page->page_bits == 22) /* both 2 MiB halves */
-        mmu->large_filter |= filter_bit(va ^ (1u << 21), 21);
 }

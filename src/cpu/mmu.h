@@ -67,6 +67,15 @@ struct mmu_second {
     struct mmu_second_entry page[MMU_SECOND_SIZE], large[MMU_LARGE_SIZE];
 };
 
+/* Which pieces of the address space may have entries out of a larger page. An invalidation of one
+ * page drops the whole larger page if the filter has its piece, and that is dear. */
+#define MMU_FILTER_BITS 15
+struct mmu_filter {
+    uint64_t
+        word[(1u << MMU_FILTER_BITS) / 64]; /* a bit for each hash of piece and address space */
+    unsigned count;                         /* of the bits that are set */
+};
+
 struct mmu_space {
     struct mmu_table user, super_ac;
     uint64_t cr3; /* physical base and PCID */
@@ -81,11 +90,9 @@ struct mmu {
     uint16_t next_space; /* CLEARS last changed; the next one */
     uint32_t clears;     /* how often all went, that of global pages and identifiers, too */
     unsigned next_slot;
-    bool private;    /* SUPER has entries that are not of global pages */
-    bool global_low; /* there are entries of global pages in the lower half */
-    /* Which 2 MiB regions, and which 1 GiB regions, may have entries out of a larger page; hashed.
-     */
-    uint64_t large_filter, huge_filter;
+    bool private;                  /* SUPER has entries that are not of global pages */
+    bool global_low;               /* there are entries of global pages in the lower half */
+    struct mmu_filter large, huge; /* pieces of 2 MiB and of 1 GiB */
     struct mmu_second second;
 };
 

@@ -442,6 +442,27 @@ static void test_flush_page(void **unused)
     assert_int_equal(lookup(0xBFFFF000), -1);
 }
 
+/* An invalidation is dear only where a larger page may be: neither elsewhere nor in another address
+ * space that uses the same addresses. */
+static void test_flush_elsewhere(void **unused)
+{
+    mode_long();
+    mmu_init(&mmu);
+    load_cr3(0x1001, false);
+    fill(LARGE * 9, 1, 21);
+    for (uint64_t i = 10; i < 300; i++)
+        assert_false(mmu_flush_page(&mmu, &cpu, LARGE * i, 1));
+    load_cr3(0x2002, false);
+    assert_false(mmu_flush_page(&mmu, &cpu, LARGE * 9, 2));
+    assert_true(mmu_flush_page(&mmu, &cpu, LARGE * 9, 1));
+    /* More larger pages than the filter can tell apart: it begins anew with an address space. */
+    for (uint64_t i = 0; i < 1u << MMU_FILTER_BITS; i++)
+        fill(LARGE * (1000 + i), 1, 21);
+    load_cr3(0x3003, false);
+    assert_false(mmu_flush_page(&mmu, &cpu, LARGE * 1000, 2));
+    assert_int_equal(mmu.large.count, 0);
+}
+
 /* A page that is global is in every address space, and INVLPG takes it from all of them. */
 static void test_global(void **unused)
 {
@@ -723,6 +744,7 @@ int main(void)
         cmocka_unit_test(test_address_spaces),
         cmocka_unit_test(test_many_spaces),
         cmocka_unit_test(test_flush_page),
+        cmocka_unit_test(test_flush_elsewhere),
         cmocka_unit_test(test_global),
         cmocka_unit_test(test_empty),
         cmocka_unit_test(test_drop_writable),

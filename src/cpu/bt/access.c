@@ -150,6 +150,17 @@ static unsigned known_register(const struct translation *t, const struct known *
     return known_registers[k - t->known];
 }
 
+/* The register that holds the address A as it is, or OTHERWISE, into which it was computed. The
+ * place in the software TLB comes of it, and what waits for the access waits for that. */
+static unsigned address_register(const struct translation *t, const struct address *a,
+                                 unsigned otherwise)
+{
+    bool plain = !a->made && !a->rip && a->index == X86_NONE && a->disp == 0 &&
+                 a->segment == X86_DS && a->base != X86_NONE;
+
+    return plain ? a->base : otherwise;
+}
+
 /* Finds out where A is in the host, and what is accessed later with the same registers: s1 is the
  * addend (relative to RIP, the page's address), or in 32-bit code a register of its own the
  * address. */
@@ -166,7 +177,7 @@ static const struct known *emit_search(struct translation *t, const struct addre
     retry = t->e.at;
     low.disp = (int32_t)k->low;
     emit_address(t, &low, t->s0);
-    emit_rorx32(&t->e, t->s1, t->s0, MEM_PAGE_SHIFT - 4);
+    emit_rorx32(&t->e, t->s1, address_register(t, &low, t->s0), MEM_PAGE_SHIFT - 4);
     emit_alu_imm(&t->e, false, ALU_N_AND, t->s1, (MMU_TLB_SIZE - 1) << 4);
     if (!t->wide) {
         emit_reg(&t->e, true, OP_LOAD, known_register(t, k), t->s0);
