@@ -9,7 +9,7 @@
 #include "../unit/interp_rig.h"
 
 #include "base/util.h"
-#include "cpu/interp/run.h"
+#include "cpu/core/run.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -18,7 +18,7 @@
 #include "../variants.h"
 
 #include "base/util.h"
-#include "cpu/interp/run.h"
+#include "cpu/core/run.h"
 #include "vm/acpi.h"
 #include "vm/boot/boot.h"
 #include "vm/vm_private.h"

@@ -15,7 +15,7 @@
 #define SEED    20240611u
 #define OFFSETS 4096u
 
-static struct interp engine;
+static struct core core;
 static struct code_page code[PAGES];
 static struct bt *bt;
 static struct bt_cache *cache;
@@ -27,8 +27,8 @@ static int setup(void **state)
     if (!cache || !bt)
         return -1;
     memset((void *)bt, 0, sizeof(*bt));
-    engine = (struct interp){.code = code, .code_pages = PAGES};
-    bt->c.engine = &engine;
+    core = (struct core){.code = code, .code_pages = PAGES};
+    bt->c.core = &core;
     bt->c.mode = MODE_64;
     bt->cache = cache;
     return bt_entries_create(&cache->entries, PAGES) ? 0 : -1;

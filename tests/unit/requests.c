@@ -5,7 +5,7 @@
 #include "interp_test.h"
 
 #include "base/util.h"
-#include "cpu/interp/interp.h"
+#include "cpu/core/vcpu.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -63,7 +63,7 @@ static void expect(unsigned countdown, uint32_t request)
 
 static struct safepoint *safe_point(void)
 {
-    return &((struct interp *)rig->engine)->safepoint;
+    return &((struct core *)rig->engine)->safepoint;
 }
 
 static uint64_t get(uint64_t gpa)

@@ -3,7 +3,7 @@
  */
 #include "test.h"
 
-#include "cpu/safepoint.h"
+#include "cpu/core/safepoint.h"
 
 #include <stdatomic.h>
 

@@ -172,7 +172,7 @@ static const struct known *emit_search(struct translation *t, const struct addre
     const uint8_t *retry;
     struct address low = *a;
 
-    if (t->bt->c.engine->machine.measure)
+    if (t->bt->c.core->machine.measure)
         emit_alu_mem_imm(&t->e, true, ALU_N_ADD, VCPU(checks), 1);
     retry = t->e.at;
     low.disp = (int32_t)k->low;

@@ -28,7 +28,7 @@
 
 #include "cpu/bt/emit.h"
 #include "cpu/bt/switches.h"
-#include "cpu/interp/accelerate.h"
+#include "cpu/core/executor.h"
 #include "cpu/interp/x87.h"
 
 #include <signal.h>
@@ -337,7 +337,7 @@ static inline enum x86_code_size code_size(const struct translation *t)
 }
 
 /* cache.c */
-struct bt_cache *bt_cache_create(const struct interp *e, struct error *err);
+struct bt_cache *bt_cache_create(const struct core *e, struct error *err);
 void bt_cache_destroy(struct bt_cache *cache);
 /* Zeroed memory that takes no room until it is touched; NULL: there is none. */
 void *bt_reserve(size_t size);
@@ -372,7 +372,7 @@ static inline uint64_t bt_key(const struct bt *bt, uint64_t gpa)
 
 static inline const _Atomic uint32_t *bt_generation(const struct bt *bt, uint64_t gpa)
 {
-    return &bt->c.engine->code[gpa >> MEM_PAGE_SHIFT].generation;
+    return &bt->c.core->code[gpa >> MEM_PAGE_SHIFT].generation;
 }
 
 /* region.c: finds the region that starts at T->gpa, and what is live where. False when it is not

@@ -41,7 +41,7 @@ static void map_code(struct bt_cache *cache)
         close(fd);
 }
 
-struct bt_cache *bt_cache_create(const struct interp *e, struct error *err)
+struct bt_cache *bt_cache_create(const struct core *e, struct error *err)
 {
     struct bt_cache *cache = calloc(1, sizeof(*cache));
 

@@ -224,7 +224,7 @@ void emit_exit_direct(struct translation *t, int64_t target)
 /* Corrects the count of instructions; the flags are in memory. */
 static void emit_recount(struct translation *t, int32_t more)
 {
-    if (t->bt->c.engine->machine.measure)
+    if (t->bt->c.core->machine.measure)
         emit_alu_mem_imm(&t->e, true, ALU_N_ADD, VCPU(c.instructions), more);
 }
 

@@ -4,7 +4,7 @@
 #include "cpu/bt/bt.h"
 
 #include "base/where.h"
-#include "cpu/interp/debug.h"
+#include "cpu/core/debug.h"
 #include "cpu/interp/handlers.h"
 
 #include <asm/hwcap2.h>
@@ -28,10 +28,10 @@ static void bt_create(struct vcpu *c)
 {
     struct bt *bt = bt_of(c);
 
-    bt->cache = c->engine->accelerator_shared;
+    bt->cache = c->core->accelerator_shared;
     bt->run = bt->cache->run;
     bt->sites = bt->cache->sites;
-    bt->lines = (uintptr_t)c->engine->code -
+    bt->lines = (uintptr_t)c->core->code -
                 ((uintptr_t)mem_page(c->mem, 0) >> MEM_PAGE_SHIFT) * sizeof(struct code_page);
     if (bt->cache->switches.second)
         c->mmu.second.page_mask = c->mmu.second.large_mask = bt->cache->switches.second - 1;
@@ -41,13 +41,13 @@ static void bt_create(struct vcpu *c)
     bt_jumps_clear(bt);
 }
 
-static int bt_start(struct interp *e, struct error *err)
+static int bt_start(struct core *e, struct error *err)
 {
     e->accelerator_shared = bt_cache_create(e, err);
     return e->accelerator_shared ? 0 : -1;
 }
 
-static void bt_stop(struct interp *e)
+static void bt_stop(struct core *e)
 {
     bt_cache_destroy(e->accelerator_shared);
 }
@@ -91,7 +91,7 @@ static void bt_prepare(struct vcpu *c)
     syscall(SYS_arch_prctl, ARCH_SET_GS, c);
     syscall(SYS_arch_prctl, ARCH_GET_FS, &bt->host_fs);
     bt->requests = c->limited ? limit_reached(c) : &c->port->requests;
-    bt->tsc_offset = clock_tsc_offset(c->engine->machine.clock);
+    bt->tsc_offset = clock_tsc_offset(c->core->machine.clock);
 }
 
 static void bt_finish(struct vcpu *c)
@@ -113,7 +113,7 @@ static void lose_code(struct bt *bt)
 /* Makes room in the cache: all vCPUs stop, and all translations are forgotten. */
 static void evict(struct bt *bt)
 {
-    struct interp *e = bt->c.engine;
+    struct core *e = bt->c.core;
 
     if (!bt_cache_try(bt->cache))
         return; /* and try again later */
@@ -480,7 +480,7 @@ static bool may_enter(struct bt *bt, uint64_t gpa)
 
     if (likely(!debug_watches_code(c, linear)))
         return true;
-    if (gpa >> MEM_PAGE_SHIFT >= c->engine->code_pages)
+    if (gpa >> MEM_PAGE_SHIFT >= c->core->code_pages)
         return false;
     for (unsigned i = 0; i < ARRAY_SIZE(c->x.dr); i++)
         if (debug_watches_code_by(c, i, linear) &&
@@ -574,7 +574,7 @@ static void bt_stats(const struct vcpu *c, struct engine_stats *stats)
 {
     const struct bt *bt = (const struct bt *)c;
 
-    if (!c->engine->machine.measure)
+    if (!c->core->machine.measure)
         stats->instructions = 0; /* but those that were interpreted */
     stats->translations = bt->translations;
     stats->translated_instructions = bt->translated_instructions;

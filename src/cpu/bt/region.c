@@ -81,7 +81,7 @@ static bool has_run(const struct translation *t, unsigned offset)
 
 static const bool *features(const struct translation *t)
 {
-    return t->bt->c.engine->machine.model.feature;
+    return t->bt->c.core->machine.model.feature;
 }
 
 /* Decodes an instruction that begins at OFFSET and ends in the next virtual page, where that is

@@ -20,11 +20,11 @@ static bool reads_control_register(const struct x86_insn *insn)
  */
 bool system_is_inlined(const struct translation *t, const struct x86_insn *insn)
 {
-    bool user = t->bt->c.context == MMU_USER, traced = t->bt->c.engine->machine.tracer;
+    bool user = t->bt->c.context == MMU_USER, traced = t->bt->c.core->machine.tracer;
 
     switch (insn->z.mnemonic) {
     case ZYDIS_MNEMONIC_RDTSC:
-    case ZYDIS_MNEMONIC_RDTSCP: return clock_tsc_is_hosts(t->bt->c.engine->machine.clock);
+    case ZYDIS_MNEMONIC_RDTSCP: return clock_tsc_is_hosts(t->bt->c.core->machine.clock);
     case ZYDIS_MNEMONIC_CLI:
     case ZYDIS_MNEMONIC_STI:
     case ZYDIS_MNEMONIC_STAC:
@@ -208,7 +208,7 @@ static void emit_need_sce(struct translation *t)
 static void translate_syscall(struct translation *t, const struct x86_insn *insn)
 {
     emit_need_sce(t);
-    if (t->bt->c.engine->machine.measure)
+    if (t->bt->c.core->machine.measure)
         emit_alu_mem_imm(&t->e, true, ALU_N_ADD, VCPU(c.exits[CAUSE_SYSCALL]), 1);
     emit_flags_image(t);
     emit_reg(&t->e, true, OP_LOAD, X86_R11, t->s0);

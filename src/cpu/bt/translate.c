@@ -699,7 +699,7 @@ static bool translate_insn(struct translation *t, const struct x86_insn *insn)
 /* Counts the part's instructions, if that is wanted; without touching flags that are live. */
 static void emit_count(struct translation *t, const struct part *p)
 {
-    if (!t->bt->c.engine->machine.measure)
+    if (!t->bt->c.core->machine.measure)
         return;
     if (!p->live) {
         emit_alu_mem_imm(&t->e, true, ALU_N_ADD, VCPU(c.instructions), p->count);

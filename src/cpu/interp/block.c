@@ -6,9 +6,9 @@
  * A block is valid while its page's generation is the one that it was decoded under. Whoever
  * writes to a page with decoded lines goes through code_written, which moves the generation on.
  */
-#include "cpu/interp/access.h"
-#include "cpu/interp/debug.h"
-#include "cpu/interp/accelerate.h"
+#include "cpu/core/access.h"
+#include "cpu/core/debug.h"
+#include "cpu/core/executor.h"
 #include "cpu/interp/select.h"
 
 #include <errno.h>
@@ -130,13 +130,13 @@ static void drop_all(struct vcpu *c, enum forget_cause cause)
     memset(cache->jump, 0, sizeof(cache->jump));
     for (unsigned i = 0; i < STRADDLES; i++)
         cache->straddle[i].available = 0;
-    if (c->engine->accelerator)
-        c->engine->accelerator->forget(c);
+    if (c->core->accelerator)
+        c->core->accelerator->forget(c);
 }
 
 void block_renew_thunks(struct vcpu *c)
 {
-    struct interp *e = c->engine;
+    struct core *e = c->core;
 
     safepoint_stop(&e->safepoint, true);
     if (thunk_cache_full(e->thunks)) { /* no other vCPU was faster */
@@ -160,7 +160,7 @@ static uint64_t line_mask(uint64_t offset, uint64_t size)
 
 /* Has all but SELF leave translated code, which looks at the generation only where it is entered.
  */
-static void hurry_others(struct interp *e, const struct vcpu *self)
+static void hurry_others(struct core *e, const struct vcpu *self)
 {
     for (unsigned i = 0; e->accelerator && i < e->machine.cpus; i++)
         if (e->vcpu[i] && e->vcpu[i] != self)
@@ -217,7 +217,7 @@ static void end_writes(struct code_page *page)
         atomic_store_explicit(&page->rewrites, seen & ~WRITES_MASK, memory_order_relaxed);
 }
 
-bool code_written(struct interp *e, const struct vcpu *self, uint64_t gpa, uint64_t size)
+bool code_written(struct core *e, const struct vcpu *self, uint64_t gpa, uint64_t size)
 {
     bool changed = false;
 
@@ -254,7 +254,7 @@ void block_check(struct vcpu *c)
  * is noticed. Only then may their bytes be read. */
 static void mark_code(struct vcpu *c, uint64_t gpn, uint64_t lines)
 {
-    struct interp *e = c->engine;
+    struct core *e = c->core;
     struct code_page *page = &e->code[gpn];
     uint64_t before = atomic_load(&page->lines);
     const void *host;
@@ -283,7 +283,7 @@ void interp_watch_code(struct vcpu *c, uint64_t gpa, uint64_t size)
 
 void interp_discard_code(struct vcpu *c, uint64_t gpa)
 {
-    atomic_fetch_add(&c->engine->code[gpa >> MEM_PAGE_SHIFT].generation, 1);
+    atomic_fetch_add(&c->core->code[gpa >> MEM_PAGE_SHIFT].generation, 1);
 }
 
 /* --- Fetching and decoding -------------------------------------------------------------------- */
@@ -358,7 +358,7 @@ static unsigned decode_one(struct vcpu *c, const uint8_t *bytes, unsigned availa
 {
     static const enum x86_code_size size[] = {X86_CODE16, X86_CODE32, X86_CODE64};
     struct x86_insn insn;
-    int length = x86_decode_for(c->engine->machine.model.feature, size[c->mode & MODE_SIZE],
+    int length = x86_decode_for(c->core->machine.model.feature, size[c->mode & MODE_SIZE],
                                 c->mode & MODE_REAL, bytes, available, &insn);
 
     if (length == 0)
@@ -399,9 +399,8 @@ static struct block *decode_block(struct vcpu *c, uint64_t rip, uint64_t linear,
     struct block_cache *cache = c->blocks;
     uint64_t gpn = gpa >> MEM_PAGE_SHIFT;
     unsigned limit = mode & MODE_STEP ? 1 : BLOCK_MAX - 1, off = 0;
-    struct code_page *page = gpn < c->engine->code_pages && mem_page(c->mem, gpn)
-                                 ? &c->engine->code[gpn]
-                                 : &cache->no_page;
+    struct code_page *page =
+        gpn < c->core->code_pages && mem_page(c->mem, gpn) ? &c->core->code[gpn] : &cache->no_page;
     unsigned drops;
     struct block *b;
     bool ends = false;
@@ -547,8 +546,8 @@ void block_flush_page(struct vcpu *c, uint64_t linear, bool large)
     group =
         c->blocks->jump + ((group - c->blocks->jump) & ~(ptrdiff_t)((1 << JUMP_GROUP_BITS) - 1));
     c->forgets[FORGET_MAPPING]++;
-    if (c->engine->accelerator)
-        c->engine->accelerator->unmapped(c, linear, large);
+    if (c->core->accelerator)
+        c->core->accelerator->unmapped(c, linear, large);
     if (large)
         memset(c->blocks->jump, 0, sizeof(c->blocks->jump));
     else

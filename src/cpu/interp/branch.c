@@ -2,7 +2,7 @@
  * Near control flow. In 64-bit code a target that is not canonical faults at the branch; elsewhere
  * one beyond the limit of CS does.
  */
-#include "cpu/interp/access.h"
+#include "cpu/core/access.h"
 #include "cpu/interp/handlers.h"
 #include "cpu/interp/stack.h"
 

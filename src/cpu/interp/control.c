@@ -1,8 +1,8 @@
 /*
  * Control and debug registers, and what flushes translations (SDM volume 3, 2.5, 4.10).
  */
-#include "cpu/interp/access.h"
-#include "cpu/interp/debug.h"
+#include "cpu/core/access.h"
+#include "cpu/core/debug.h"
 #include "cpu/interp/handlers.h"
 
 #define CR0_DEFINED                                                                                \
@@ -12,7 +12,7 @@
 /* CR4 bits that the CPU model has; the others are reserved. */
 static uint64_t cr4_defined(const struct vcpu *c)
 {
-    const bool *feature = c->engine->machine.model.feature;
+    const bool *feature = c->core->machine.model.feature;
     uint64_t bits = X86_CR4_TSD | X86_CR4_DE | X86_CR4_PSE | X86_CR4_PAE | X86_CR4_MCE |
                     X86_CR4_PGE | X86_CR4_PCE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_UMIP |
                     X86_CR4_SMEP;

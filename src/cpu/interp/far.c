@@ -2,10 +2,10 @@
  * Far transfers by instruction: JMP, CALL and RET between segments, through call gates and tasks
  * (SDM volume 3, 5.8), INT n and its kin.
  */
-#include "cpu/interp/far.h"
+#include "cpu/core/frame.h"
 
-#include "cpu/interp/access.h"
-#include "cpu/interp/debug.h"
+#include "cpu/core/access.h"
+#include "cpu/core/debug.h"
 #include "cpu/interp/handlers.h"
 
 /* The selector and offset of a direct or memory far operand. */

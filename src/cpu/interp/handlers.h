@@ -5,7 +5,7 @@
 #ifndef DOPPEL_CPU_INTERP_HANDLERS_H
 #define DOPPEL_CPU_INTERP_HANDLERS_H
 
-#include "cpu/interp/interp.h"
+#include "cpu/core/vcpu.h"
 
 enum { SIZE_8, SIZE_16, SIZE_32, SIZE_64, SIZES };
 

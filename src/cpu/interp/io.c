@@ -1,8 +1,8 @@
 /*
  * Ports: IN and OUT with their permission checks (SDM volume 1, chapter 19).
  */
-#include "cpu/interp/access.h"
-#include "cpu/interp/debug.h"
+#include "cpu/core/access.h"
+#include "cpu/core/debug.h"
 #include "cpu/interp/handlers.h"
 
 /* The permission bitmap in the TSS has a 1 for every port that is denied. */

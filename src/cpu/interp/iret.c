@@ -2,9 +2,9 @@
  * Returns: IRET in all its forms, and what far RET shares with it; SYSCALL, SYSRET, SYSENTER and
  * SYSEXIT (SDM volume 2).
  */
-#include "cpu/interp/access.h"
-#include "cpu/interp/debug.h"
-#include "cpu/interp/far.h"
+#include "cpu/core/access.h"
+#include "cpu/core/debug.h"
+#include "cpu/core/frame.h"
 #include "cpu/interp/handlers.h"
 
 void return_code_segment(struct vcpu *c, const struct uop *op, uint16_t selector,

@@ -78,7 +78,7 @@ int msr_read(struct vcpu *c, uint32_t msr, uint64_t *value)
 {
     const uint64_t *plain;
 
-    if (!x86_msr_exists(&c->engine->msrs, msr, X86_MSR_READ))
+    if (!x86_msr_exists(&c->core->msrs, msr, X86_MSR_READ))
         return -1;
     plain = plain_register(c, msr);
     if (plain) {
@@ -111,7 +111,7 @@ static int write_efer(struct vcpu *c, uint64_t value)
 {
     uint64_t old = c->x.efer;
 
-    if (value & ~c->engine->msrs.efer_bits)
+    if (value & ~c->core->msrs.efer_bits)
         return -1;
     if (((value ^ old) & X86_EFER_LME) && (c->x.cr0 & X86_CR0_PG))
         return -1;
@@ -144,7 +144,7 @@ static bool acceptable(const struct vcpu *c, uint32_t msr, uint64_t value)
     switch (msr) {
     case X86_MSR_PAT: return valid_types(value, true);
     case X86_MSR_MTRR_DEF_TYPE: return !(value & ~0xCFFULL) && valid_types(value & 0xFF, false);
-    case X86_MSR_SPEC_CTRL: return !(value & ~c->engine->msrs.spec_ctrl_bits);
+    case X86_MSR_SPEC_CTRL: return !(value & ~c->core->msrs.spec_ctrl_bits);
     case X86_MSR_MISC_ENABLE: return !(value & ~MISC_ENABLE_BITS);
     case X86_MSR_MCG_STATUS: return !(value & ~MCG_STATUS_BITS);
     case X86_MSR_TSC_AUX: return !(value >> 32);
@@ -195,7 +195,7 @@ static void tsc_scale(uint64_t hz, uint32_t *mul, int8_t *shift)
  * it moves its TSC; an even version says that the structure is whole. */
 static void publish_system_time(struct vcpu *c)
 {
-    const struct interp *e = c->engine;
+    const struct core *e = c->core;
     struct pvclock_time_info info = {.version = 2, .flags = PVCLOCK_TSC_STABLE};
 
     if (!(c->x.kvm_system_time & 1))
@@ -209,7 +209,7 @@ static void publish_system_time(struct vcpu *c)
 
 static void publish_wall_clock(struct vcpu *c)
 {
-    uint64_t epoch = clock_epoch_ns(c->engine->machine.clock);
+    uint64_t epoch = clock_epoch_ns(c->core->machine.clock);
     struct pvclock_wall_clock wall = {
         .version = 2,
         .sec = (uint32_t)(epoch / 1000000000),
@@ -223,7 +223,7 @@ int msr_write(struct vcpu *c, uint32_t msr, uint64_t value)
 {
     uint64_t *plain;
 
-    if (!x86_msr_exists(&c->engine->msrs, msr, X86_MSR_WRITE))
+    if (!x86_msr_exists(&c->core->msrs, msr, X86_MSR_WRITE))
         return -1;
     plain = plain_register(c, msr);
     if (plain) {
@@ -255,7 +255,7 @@ int msr_write(struct vcpu *c, uint32_t msr, uint64_t value)
         publish_system_time(c);
         return 0;
     case X86_MSR_EFER: return write_efer(c, value);
-    case X86_MSR_PRED_CMD: return value & ~c->engine->msrs.pred_cmd_bits ? -1 : 0;
+    case X86_MSR_PRED_CMD: return value & ~c->core->msrs.pred_cmd_bits ? -1 : 0;
     case X86_MSR_BIOS_SIGN_ID: return 0; /* written before CPUID, to have the revision read */
     case X86_MSR_KVM_SYSTEM_TIME:
         c->x.kvm_system_time = value;

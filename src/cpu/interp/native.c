@@ -2,7 +2,7 @@
  * Instructions that the host executes through a thunk, and the few vector instructions whose
  * memory accesses depend on a mask and so are done element by element.
  */
-#include "cpu/interp/access.h"
+#include "cpu/core/access.h"
 #include "cpu/interp/handlers.h"
 #include "cpu/interp/x87.h"
 

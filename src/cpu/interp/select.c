@@ -706,7 +706,7 @@ static bool waits(const struct x86_insn *insn)
 static void select_native(struct vcpu *c, const struct x86_insn *insn, unsigned mode,
                           struct uop *op)
 {
-    struct thunk_cache *thunks = c->engine->thunks;
+    struct thunk_cache *thunks = c->core->thunks;
     thunk_fn *thunk = thunk_get(thunks, insn);
 
     if (!thunk && thunk_cache_full(thunks)) {

@@ -3,8 +3,8 @@
  * registers are up to date after every iteration, so it starts again where it stopped. Runs within
  * a page are moved in one go where the result cannot differ.
  */
-#include "cpu/interp/access.h"
-#include "cpu/interp/debug.h"
+#include "cpu/core/access.h"
+#include "cpu/core/debug.h"
 #include "cpu/interp/handlers.h"
 
 #include <string.h>

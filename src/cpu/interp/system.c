@@ -2,7 +2,7 @@
  * Sensitive instructions that are neither control-register nor segment loads: interrupts on and
  * off, time, identification, FS and GS bases, halting.
  */
-#include "cpu/interp/access.h"
+#include "cpu/core/access.h"
 #include "cpu/interp/handlers.h"
 
 #include <x86intrin.h>
@@ -62,7 +62,7 @@ const struct uop *op_cpuid(struct vcpu *c, const struct uop *op)
 {
     unsigned before =
         meter_enter(c->meter, CAUSE_CPUID, rip_of(c, op), (uint32_t)c->x.reg[X86_RAX], 0);
-    struct x86_cpuid_regs r = x86_cpuid(&c->engine->machine.model, &c->x, c->port->id,
+    struct x86_cpuid_regs r = x86_cpuid(&c->core->machine.model, &c->x, c->port->id,
                                         (uint32_t)c->x.reg[X86_RAX], (uint32_t)c->x.reg[X86_RCX]);
 
     c->exits[CAUSE_CPUID]++;
@@ -78,7 +78,7 @@ const struct uop *op_cpuid(struct vcpu *c, const struct uop *op)
 
 uint64_t guest_tsc(const struct vcpu *c)
 {
-    const struct clock *clock = c->engine->machine.clock;
+    const struct clock *clock = c->core->machine.clock;
 
     if (unlikely(!clock_tsc_is_hosts(clock)))
         return clock_tsc(clock) + c->x.tsc_adjust;

@@ -2,9 +2,9 @@
  * Instructions on descriptor tables: loading and storing the table registers, and asking about
  * descriptors (LAR, LSL, VERR, VERW, ARPL).
  */
-#include "cpu/interp/access.h"
+#include "cpu/core/access.h"
 #include "cpu/interp/handlers.h"
-#include "cpu/interp/segment.h"
+#include "cpu/core/segment.h"
 
 static void require_protected(struct vcpu *c, const struct uop *op)
 {

@@ -4,7 +4,7 @@
  */
 #include "cpu/interp/x87.h"
 
-#include "cpu/interp/access.h"
+#include "cpu/core/access.h"
 #include "cpu/interp/handlers.h"
 
 #include <string.h>

@@ -3,7 +3,7 @@
  * MXCSR, XCR0. The guest's registers live in x.xsave in the standard form, so most of this
  * copies parts of it.
  */
-#include "cpu/interp/access.h"
+#include "cpu/core/access.h"
 #include "cpu/interp/handlers.h"
 #include "cpu/interp/x87.h"
 
@@ -303,7 +303,7 @@ const struct uop *op_xsetbv(struct vcpu *c, const struct uop *op)
     uint64_t value = c->x.reg[X86_RDX] << 32 | (uint32_t)c->x.reg[X86_RAX];
     uint64_t allowed = X86_XCR0_X87 | X86_XCR0_SSE;
 
-    if (c->engine->machine.model.feature[X86_FEAT_AVX])
+    if (c->core->machine.model.feature[X86_FEAT_AVX])
         allowed |= X86_XCR0_AVX;
     if (!(c->x.cr4 & X86_CR4_OSXSAVE))
         raise_fault(c, op, X86_UD);

@@ -1,10 +1,10 @@
 /*
  * The interpreter as an engine: creation, state in and out, statistics.
  */
-#include "cpu/interp/interp.h"
+#include "cpu/core/vcpu.h"
 
-#include "cpu/interp/accelerate.h"
-#include "cpu/interp/run.h"
+#include "cpu/core/executor.h"
+#include "cpu/core/run.h"
 
 #include <Zydis/Zydis.h>
 #include <errno.h>
@@ -20,9 +20,9 @@
 #define ARENA_SIZE_ACCELERATED (8 * MiB)
 
 /* The contract's opaque types are ours here. */
-static struct interp *interp_of(struct engine *engine)
+static struct core *interp_of(struct engine *engine)
 {
-    return (struct interp *)engine;
+    return (struct core *)engine;
 }
 
 static void on_written(void *opaque, uint64_t gpa, uint64_t size)
@@ -32,7 +32,7 @@ static void on_written(void *opaque, uint64_t gpa, uint64_t size)
 
 static void interp_destroy(struct engine *engine)
 {
-    struct interp *e = interp_of(engine);
+    struct core *e = interp_of(engine);
 
     if (!e)
         return;
@@ -47,7 +47,7 @@ static void interp_destroy(struct engine *engine)
 }
 
 /* Reads both of the guest's clocks at one moment: the tightest of several tries. */
-static void read_epoch(struct interp *e)
+static void read_epoch(struct core *e)
 {
     uint64_t narrowest = UINT64_MAX;
 
@@ -67,7 +67,7 @@ static void read_epoch(struct interp *e)
 static struct engine *interp_create(const struct machine *machine, struct error *err)
 {
     struct mem_listener listener = {.written = on_written};
-    struct interp *e = calloc(1, sizeof(*e));
+    struct core *e = calloc(1, sizeof(*e));
     void *code;
 
     if (!e) {
@@ -108,7 +108,7 @@ static struct engine *interp_create(const struct machine *machine, struct error 
 static void state_changed(struct vcpu *c)
 {
     c->x.reg[X86_NONE] = 0;
-    c->x.physical_bits = c->engine->machine.model.physical_bits;
+    c->x.physical_bits = c->core->machine.model.physical_bits;
     c->delivering = -1;
     c->bounce_size = 0;
     c->block = NULL;
@@ -125,12 +125,12 @@ static void state_changed(struct vcpu *c)
     update_stepping(c);
 }
 
-static size_t vcpu_size(const struct interp *e)
+static size_t vcpu_size(const struct core *e)
 {
     return e->accelerator ? e->accelerator->vcpu_size : sizeof(struct vcpu);
 }
 
-static void vcpu_free(const struct interp *e, struct vcpu *c)
+static void vcpu_free(const struct core *e, struct vcpu *c)
 {
     block_cache_destroy(c->blocks);
     free(c->meter);
@@ -141,21 +141,21 @@ static void interp_vcpu_destroy(struct vcpu *c)
 {
     if (!c)
         return;
-    c->engine->vcpu[c->port->id] = NULL;
-    c->engine->safepoint.port[c->port->id] = NULL;
-    vcpu_free(c->engine, c);
+    c->core->vcpu[c->port->id] = NULL;
+    c->core->safepoint.port[c->port->id] = NULL;
+    vcpu_free(c->core, c);
 }
 
 static bool create_meter(struct vcpu *c)
 {
-    const struct machine *m = &c->engine->machine;
+    const struct machine *m = &c->core->machine;
 
     if (!m->measure && !m->tracer)
         return true;
     c->meter = calloc(1, sizeof(*c->meter));
     if (!c->meter)
         return false;
-    c->meter->base = c->engine->accelerator ? (unsigned)CAUSE_LOOKUP : (unsigned)METER_GUEST;
+    c->meter->base = c->core->accelerator ? (unsigned)CAUSE_LOOKUP : (unsigned)METER_GUEST;
     c->meter->tracer = m->tracer;
     c->meter->x = &c->x;
     c->meter->cpu = c->port->id;
@@ -166,7 +166,7 @@ static bool create_meter(struct vcpu *c)
 static struct vcpu *interp_vcpu_create(struct engine *engine, struct cpu_port *port,
                                        struct error *err)
 {
-    struct interp *e = interp_of(engine);
+    struct core *e = interp_of(engine);
     struct vcpu *c =
         mmap(NULL, vcpu_size(e), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
@@ -174,7 +174,7 @@ static struct vcpu *interp_vcpu_create(struct engine *engine, struct cpu_port *p
         error_set(err, ENOMEM, "out of memory for vCPU %u", port->id);
         return NULL;
     }
-    c->engine = e;
+    c->core = e;
     c->port = port;
     c->mem = e->machine.mem;
     c->bus = e->machine.bus;
@@ -208,7 +208,7 @@ static void interp_state_in(struct vcpu *c, const struct x86_cpu *cpu)
 
 static void interp_gpn_changed(struct engine *engine, uint64_t gpn)
 {
-    struct interp *e = interp_of(engine);
+    struct core *e = interp_of(engine);
 
     safepoint_stop(&e->safepoint, false);
     code_written(e, NULL, gpn << MEM_PAGE_SHIFT, MEM_PAGE_SIZE);
@@ -243,8 +243,8 @@ static void interp_stats(const struct vcpu *c, struct engine_stats *stats)
     memcpy(stats->forgets, c->forgets, sizeof(stats->forgets));
     if (c->meter)
         meter_stats(c, stats);
-    if (c->engine->accelerator)
-        c->engine->accelerator->stats(c, stats);
+    if (c->core->accelerator)
+        c->core->accelerator->stats(c, stats);
 }
 
 /* One line: the instruction at RIP as memory has it now. Returns the length of the instruction. */
@@ -261,7 +261,7 @@ static unsigned describe(struct vcpu *c, uint64_t rip, char *line, unsigned size
     while (available < sizeof(bytes) && mmu_peek(c->mem, &c->x, linear + available, &gpa) == 0 &&
            mem_read(c->mem, gpa, bytes + available, 1) == 0)
         available++;
-    length = x86_decode_for(c->engine->machine.model.feature, code_size[c->mode & MODE_SIZE],
+    length = x86_decode_for(c->core->machine.model.feature, code_size[c->mode & MODE_SIZE],
                             c->mode & MODE_REAL, bytes, available, &insn);
     at = (unsigned)snprintf(line, size, "%016llx ", (unsigned long long)rip);
     if (length <= 0) {
@@ -314,7 +314,7 @@ struct engine *interp_create_accelerated(const struct machine *machine,
                                          struct error *err)
 {
     struct engine *engine = interp_create(machine, err);
-    struct interp *e = interp_of(engine);
+    struct core *e = interp_of(engine);
 
     if (!engine)
         return NULL;

@@ -15,15 +15,15 @@
  * A fault leaves a handler by longjmp (raise_*); a handler therefore changes nothing of the
  * architectural state before its last access that can fault.
  */
-#ifndef DOPPEL_CPU_INTERP_INTERP_H
-#define DOPPEL_CPU_INTERP_INTERP_H
+#ifndef DOPPEL_CPU_CORE_VCPU_H
+#define DOPPEL_CPU_CORE_VCPU_H
 
 #include "base/util.h"
 #include "cpu/engine.h"
 #include "cpu/interp/thunk.h"
 #include "cpu/meter.h"
 #include "cpu/mmu.h"
-#include "cpu/safepoint.h"
+#include "cpu/core/safepoint.h"
 #include "x86/insn.h"
 #include "x86/msr.h"
 
@@ -106,7 +106,7 @@ struct jump_entry {
 
 struct accelerator; /* accelerate.h */
 
-struct interp {
+struct core {
     const struct accelerator *accelerator; /* or NULL */
     const void *accelerator_options;
     void *accelerator_shared; /* what it has for all vCPUs */
@@ -170,7 +170,7 @@ struct vcpu {
     uint64_t instructions;
     bool limited; /* run until there are more than 32 bits of them; see interp_run_for */
 
-    struct interp *engine;
+    struct core *core;
     struct mem *mem;
     struct bus *bus;
     struct cpu_port *port;
@@ -366,7 +366,7 @@ uint64_t block_decoded(const struct block_cache *cache);
 uint64_t block_invalidated(const struct block_cache *cache);
 /* Tells all decode caches that [GPA, GPA + SIZE) was written; whether any was affected. SELF: the
  * vCPU that wrote, or NULL. */
-bool code_written(struct interp *e, const struct vcpu *self, uint64_t gpa, uint64_t size);
+bool code_written(struct core *e, const struct vcpu *self, uint64_t gpa, uint64_t size);
 /* Makes room for thunks: all vCPUs forget theirs, with all that they have decoded. */
 void block_renew_thunks(struct vcpu *c);
 

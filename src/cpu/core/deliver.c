@@ -5,9 +5,9 @@
  * The frame is written before any register changes, so that a fault on the way leaves the
  * interrupted state as it was.
  */
-#include "cpu/interp/access.h"
-#include "cpu/interp/debug.h"
-#include "cpu/interp/far.h"
+#include "cpu/core/access.h"
+#include "cpu/core/debug.h"
+#include "cpu/core/frame.h"
 
 static uint64_t frame_flags(const struct vcpu *c, const struct event *event)
 {

@@ -1,10 +1,10 @@
 /*
  * What the control transfers between segments and privilege levels share.
  */
-#ifndef DOPPEL_CPU_INTERP_FAR_H
-#define DOPPEL_CPU_INTERP_FAR_H
+#ifndef DOPPEL_CPU_CORE_FRAME_H
+#define DOPPEL_CPU_CORE_FRAME_H
 
-#include "cpu/interp/segment.h"
+#include "cpu/core/segment.h"
 
 /* A stack being built or read before SS:RSP are changed: supervisor or current rights, and the
  * size that its segment gives it. */

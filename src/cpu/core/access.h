@@ -5,10 +5,10 @@
  * Loads and stores are single host instructions where they do not cross a page, and so are as
  * atomic and as ordered as the guest expects.
  */
-#ifndef DOPPEL_CPU_INTERP_ACCESS_H
-#define DOPPEL_CPU_INTERP_ACCESS_H
+#ifndef DOPPEL_CPU_CORE_ACCESS_H
+#define DOPPEL_CPU_CORE_ACCESS_H
 
-#include "cpu/interp/interp.h"
+#include "cpu/core/vcpu.h"
 
 typedef uint16_t unaligned16 __attribute__((aligned(1), may_alias));
 typedef uint32_t unaligned32 __attribute__((aligned(1), may_alias));

@@ -2,11 +2,11 @@
  * The interpreter's run loop: blocks, faults, interrupts, single steps. And the state that is
  * derived from control registers, segments and flags.
  */
-#include "cpu/interp/run.h"
+#include "cpu/core/run.h"
 
-#include "cpu/interp/accelerate.h"
-#include "cpu/interp/access.h"
-#include "cpu/interp/debug.h"
+#include "cpu/core/executor.h"
+#include "cpu/core/access.h"
+#include "cpu/core/debug.h"
 #include "cpu/interp/handlers.h"
 
 #include <time.h>
@@ -174,7 +174,7 @@ static int attend_monitor(struct vcpu *c)
 
     if (seen & CPU_REQ_ENGINE) {
         atomic_fetch_and(&c->port->requests, ~(uint32_t)CPU_REQ_ENGINE);
-        safepoint_poll(&c->engine->safepoint);
+        safepoint_poll(&c->core->safepoint);
     }
     return seen & (CPU_REQ_KICK | CPU_REQ_INIT | CPU_REQ_SIPI) ? EXIT_KICK : -1;
 }
@@ -296,7 +296,7 @@ static void check_spaces(struct vcpu *c)
     if (likely(c->clears == c->mmu.clears))
         return;
     c->clears = c->mmu.clears;
-    c->engine->accelerator->unmapped(c, 0, true);
+    c->core->accelerator->unmapped(c, 0, true);
 }
 
 void interp_execute(struct vcpu *c, struct block *b)
@@ -379,9 +379,9 @@ static inline int turn(struct vcpu *c)
     }
     if (unlikely(c->stepping)) {
         step(c);
-    } else if (c->engine->accelerator) {
+    } else if (c->core->accelerator) {
         check_spaces(c);
-        c->engine->accelerator->run(c);
+        c->core->accelerator->run(c);
     } else {
         execute(c, block_next(c));
     }
@@ -402,19 +402,19 @@ static enum engine_exit run_inside(struct vcpu *c)
 
 int interp_turn(struct vcpu *c)
 {
-    const struct accelerator *accelerator = c->engine->accelerator;
+    const struct accelerator *accelerator = c->core->accelerator;
     int exit;
 
     if (accelerator)
         accelerator->prepare(c);
-    safepoint_enter(&c->engine->safepoint);
+    safepoint_enter(&c->core->safepoint);
     if (setjmp(c->fault_exit) == 0)
         exit = c->x.exception.pending ? deliver_pending(c) : turn(c);
     else
         exit = take_fault(c) ? -1 : EXIT_SHUTDOWN;
     if (accelerator)
         accelerator->finish(c);
-    safepoint_leave(&c->engine->safepoint);
+    safepoint_leave(&c->core->safepoint);
     return exit;
 }
 
@@ -430,7 +430,7 @@ static int run_limited(struct vcpu *c)
     if (exit >= 0)
         return exit;
     do {
-        if (!c->engine->accelerator && end - c->instructions < BLOCK_MAX) {
+        if (!c->core->accelerator && end - c->instructions < BLOCK_MAX) {
             c->single = true;
             c->block = NULL;
         }
@@ -441,7 +441,7 @@ static int run_limited(struct vcpu *c)
 
 int interp_run_for(struct vcpu *c, uint64_t limit, uint64_t *count)
 {
-    const struct accelerator *accelerator = c->engine->accelerator;
+    const struct accelerator *accelerator = c->core->accelerator;
     uint64_t before = c->instructions;
     int exit;
 
@@ -450,11 +450,11 @@ int interp_run_for(struct vcpu *c, uint64_t limit, uint64_t *count)
     c->instructions = (1ULL << 32) - limit;
     if (accelerator)
         accelerator->prepare(c);
-    safepoint_enter(&c->engine->safepoint);
+    safepoint_enter(&c->core->safepoint);
     exit = run_limited(c);
     if (accelerator)
         accelerator->finish(c);
-    safepoint_leave(&c->engine->safepoint);
+    safepoint_leave(&c->core->safepoint);
     c->single = c->limited = false;
     *count = c->instructions - ((1ULL << 32) - limit);
     c->instructions = before + *count;
@@ -480,13 +480,13 @@ enum engine_exit interp_run(struct vcpu *c)
     }
     c->block = NULL;
     meter_start(c->meter);
-    if (c->engine->accelerator)
-        c->engine->accelerator->prepare(c);
-    safepoint_enter(&c->engine->safepoint);
+    if (c->core->accelerator)
+        c->core->accelerator->prepare(c);
+    safepoint_enter(&c->core->safepoint);
     exit = run_inside(c);
-    if (c->engine->accelerator)
-        c->engine->accelerator->finish(c);
-    safepoint_leave(&c->engine->safepoint);
+    if (c->core->accelerator)
+        c->core->accelerator->finish(c);
+    safepoint_leave(&c->core->safepoint);
     meter_restore(c->meter);
     c->run_ns += now_ns() - start;
     return exit;

@@ -2,10 +2,10 @@
  * Guest memory, the slow paths: segmentation (SDM volume 3, chapter 5), software TLB misses, page
  * crossings, MMIO, writes to decoded code, data breakpoints and alignment checks.
  */
-#include "cpu/interp/access.h"
+#include "cpu/core/access.h"
 
-#include "cpu/interp/accelerate.h"
-#include "cpu/interp/debug.h"
+#include "cpu/core/executor.h"
+#include "cpu/core/debug.h"
 
 #include <string.h>
 
@@ -93,7 +93,7 @@ static void span_translate(struct vcpu *c, const struct uop *op, uint64_t linear
     span->gpa = page.gpa;
     span->in_place = host && gpn != c->apic_page >> MEM_PAGE_SHIFT;
     span->host = span->in_place ? host + (page.gpa & (MEM_PAGE_SIZE - 1)) : NULL;
-    if (access == MMU_WRITE && host && atomic_load(&c->engine->code[gpn].lines))
+    if (access == MMU_WRITE && host && atomic_load(&c->core->code[gpn].lines))
         span->in_place = false;
     span->cached = span->in_place && enter_data(c, context, access, linear, host, &page);
     meter_leave(c->meter, before);
@@ -210,7 +210,7 @@ static void span_write(struct vcpu *c, const struct uop *op, const struct span *
 {
     if (span->host) {
         host_store(span->host, buf, span->size);
-        if (!span->in_place && code_written(c->engine, c, span->gpa, span->size)) {
+        if (!span->in_place && code_written(c->core, c, span->gpa, span->size)) {
             c->forgets[FORGET_WRITTEN]++;
             block_check(c);
         }
@@ -361,14 +361,14 @@ void commit_ptr_slow(struct vcpu *c, const struct uop *op)
 
 void vcpu_stop_others(struct vcpu *c)
 {
-    safepoint_stop(&c->engine->safepoint, true);
+    safepoint_stop(&c->core->safepoint, true);
     c->holds_stop = true;
 }
 
 void vcpu_resume_others(struct vcpu *c)
 {
     c->holds_stop = false;
-    safepoint_resume(&c->engine->safepoint, true);
+    safepoint_resume(&c->core->safepoint, true);
 }
 
 void *locked_ptr_slow(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size)

@@ -2,16 +2,16 @@
  * How a faster way to execute blocks plugs into the interpreter, which keeps everything else:
  * events, faults, decoding, and every instruction that the faster way leaves to it.
  */
-#ifndef DOPPEL_CPU_INTERP_ACCELERATE_H
-#define DOPPEL_CPU_INTERP_ACCELERATE_H
+#ifndef DOPPEL_CPU_CORE_EXECUTOR_H
+#define DOPPEL_CPU_CORE_EXECUTOR_H
 
-#include "cpu/interp/interp.h"
+#include "cpu/core/vcpu.h"
 
 struct accelerator {
     size_t vcpu_size; /* of a struct whose first member is struct vcpu */
     /* For the engine: makes and destroys accelerator_shared. */
-    int (*start)(struct interp *e, struct error *err);
-    void (*stop)(struct interp *e);
+    int (*start)(struct core *e, struct error *err);
+    void (*stop)(struct core *e);
     void (*create)(struct vcpu *c);
     /* Executes some guest code from X86_RIP on; called when no event is due. It may raise. */
     void (*run)(struct vcpu *c);

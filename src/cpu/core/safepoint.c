@@ -2,7 +2,7 @@
  * Safe points. A stop interrupts every vCPU and waits until the count of running ones is zero;
  * a vCPU that wants to stop the others while one is under way stands aside first.
  */
-#include "cpu/safepoint.h"
+#include "cpu/core/safepoint.h"
 
 #include "base/util.h"
 

@@ -1,9 +1,9 @@
 /*
  * Stack frames that are built or read before SS:RSP change hands.
  */
-#include "cpu/interp/far.h"
+#include "cpu/core/frame.h"
 
-#include "cpu/interp/access.h"
+#include "cpu/core/access.h"
 
 struct frame frame_of(const struct x86_seg *seg, uint64_t sp, unsigned size, bool user)
 {

@@ -1,10 +1,10 @@
 /*
  * The run loop, for the engine's table of functions.
  */
-#ifndef DOPPEL_CPU_INTERP_RUN_H
-#define DOPPEL_CPU_INTERP_RUN_H
+#ifndef DOPPEL_CPU_CORE_RUN_H
+#define DOPPEL_CPU_CORE_RUN_H
 
-#include "cpu/interp/interp.h"
+#include "cpu/core/vcpu.h"
 
 enum engine_exit interp_run(struct vcpu *c);
 

@@ -1,10 +1,10 @@
 /*
  * Debug registers: breakpoints on instructions, data and ports; single step (SDM volume 3, 18.2).
  */
-#ifndef DOPPEL_CPU_INTERP_DEBUG_H
-#define DOPPEL_CPU_INTERP_DEBUG_H
+#ifndef DOPPEL_CPU_CORE_DEBUG_H
+#define DOPPEL_CPU_CORE_DEBUG_H
 
-#include "cpu/interp/interp.h"
+#include "cpu/core/vcpu.h"
 
 #define DR6_B0   (1u << 0)
 #define DR6_BD   (1u << 13)

@@ -1,7 +1,7 @@
 /*
  * Debug registers and single step (SDM volume 3, 18.2 and 18.3).
  */
-#include "cpu/interp/debug.h"
+#include "cpu/core/debug.h"
 
 enum { TYPE_EXECUTE = 0, TYPE_WRITE = 1, TYPE_PORT = 2, TYPE_ACCESS = 3 };
 

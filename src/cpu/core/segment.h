@@ -1,10 +1,10 @@
 /*
  * Descriptors and segment registers (SDM volume 3, chapter 3 and 5).
  */
-#ifndef DOPPEL_CPU_INTERP_SEGMENT_H
-#define DOPPEL_CPU_INTERP_SEGMENT_H
+#ifndef DOPPEL_CPU_CORE_SEGMENT_H
+#define DOPPEL_CPU_CORE_SEGMENT_H
 
-#include "cpu/interp/interp.h"
+#include "cpu/core/vcpu.h"
 
 /* System descriptor types (SDM volume 3, table 3-2). */
 enum {

@@ -2,8 +2,8 @@
  * Safe points: how one thread gets all vCPUs of an engine to stand still between two guest
  * instructions, so that what they have cached can be changed.
  */
-#ifndef DOPPEL_CPU_SAFEPOINT_H
-#define DOPPEL_CPU_SAFEPOINT_H
+#ifndef DOPPEL_CPU_CORE_SAFEPOINT_H
+#define DOPPEL_CPU_CORE_SAFEPOINT_H
 
 #include "bus/cpu_port.h"
 

@@ -1,9 +1,9 @@
 /*
  * Descriptors and segment registers (SDM volume 3, 3.4, 5.5 to 5.8).
  */
-#include "cpu/interp/segment.h"
+#include "cpu/core/segment.h"
 
-#include "cpu/interp/access.h"
+#include "cpu/core/access.h"
 #include "cpu/interp/handlers.h"
 
 bool desc_read(struct vcpu *c, const struct uop *op, uint16_t selector, struct descriptor *d)
