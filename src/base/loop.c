@@ -1,16 +1,16 @@
 /*
- * The event loop: an epoll(7) set and the thread that waits on it.
+ * The event loop: an epoll(7) set, a queue of jobs, and the thread that waits for both.
  *
  * Epoll reports a watch by its number, never by its address: a number is looked up under the lock,
  * so an event that was reported just before its watch went away finds nothing and is dropped.
  */
 #include "base/loop.h"
 
+#include "base/thread.h"
 #include "base/where.h"
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,8 +40,11 @@ struct loop {
     pthread_cond_t idle;  /* a callback has returned */
     struct loop_watch *watches;
     uint64_t last_id;
-    uint64_t calling; /* the watch whose callback runs, or WAKE_ID */
-    pthread_t caller; /* the loop's thread, valid while it calls */
+    uint64_t calling;              /* the watch whose callback runs, or WAKE_ID */
+    struct loop_job *first, *last; /* the queue of jobs */
+    unsigned jobs;                 /* its length */
+    struct loop_job *running;      /* the job whose function runs, or NULL */
+    pthread_t caller;              /* the loop's thread, valid while it calls */
     bool stopping;
 };
 
@@ -116,6 +119,45 @@ static void dispatch(struct loop *loop, uint64_t id, uint32_t events)
     pthread_mutex_unlock(&loop->lock);
 }
 
+/* Takes JOB, which is queued, out of the queue. */
+static void unlink_job(struct loop *loop, struct loop_job *job)
+{
+    struct loop_job *before = NULL;
+    for (struct loop_job *at = loop->first; at != job; at = at->next)
+        before = at;
+    if (before)
+        before->next = job->next;
+    else
+        loop->first = job->next;
+    if (loop->last == job)
+        loop->last = before;
+    loop->jobs--;
+    job->queued = false;
+}
+
+/* Calls the jobs that are queued now. Those that they post wait for the next turn. Returns whether
+ * there are any. */
+static bool run_jobs(struct loop *loop)
+{
+    pthread_mutex_lock(&loop->lock);
+    for (unsigned n = loop->jobs; n && loop->first && !loop->stopping; n--) {
+        struct loop_job *job = loop->first;
+        void (*run)(void *opaque) = job->run;
+        void *opaque = job->opaque;
+        unlink_job(loop, job);
+        loop->running = job;
+        loop->caller = pthread_self();
+        pthread_mutex_unlock(&loop->lock);
+        run(opaque); /* which may free the job */
+        pthread_mutex_lock(&loop->lock);
+        loop->running = NULL;
+        pthread_cond_broadcast(&loop->idle);
+    }
+    bool more = loop->first;
+    pthread_mutex_unlock(&loop->lock);
+    return more;
+}
+
 static bool stopping(struct loop *loop)
 {
     pthread_mutex_lock(&loop->lock);
@@ -128,12 +170,18 @@ static void *run(void *opaque)
 {
     struct loop *loop = opaque;
     where_begin(&loop->where);
+    bool more = true; /* jobs may have been posted before the start */
     while (!stopping(loop)) {
         struct epoll_event events[16];
-        int n = epoll_wait(loop->epoll_fd, events, 16, -1);
-        for (int i = 0; i < n && !stopping(loop); i++)
+        int n = epoll_wait(loop->epoll_fd, events, 16, more ? 0 : -1);
+        for (int i = 0; i < n && !stopping(loop); i++) {
+            eventfd_t count;
             if (events[i].data.u64 != WAKE_ID)
                 dispatch(loop, events[i].data.u64, events[i].events);
+            else
+                eventfd_read(loop->wake_fd, &count);
+        }
+        more = run_jobs(loop);
     }
     where_end(&loop->where);
     return NULL;
@@ -149,17 +197,9 @@ int loop_start(struct loop *loop, struct error *err)
     if (loop->started)
         return error_set(err, EALREADY, "event loop: already started");
     loop->stopping = false;
-    /* Signals are for the threads of whoever uses the library. */
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int code = pthread_create(&loop->thread, NULL, run, loop);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (code)
-        return error_set(err, code, "event loop: cannot start its thread: %s", strerror(code));
-    pthread_setname_np(loop->thread, "doppel-loop");
-    loop->started = true;
-    return 0;
+    int ret = thread_start(&loop->thread, "doppel-loop", run, loop, err);
+    loop->started = ret == 0;
+    return ret;
 }
 
 void loop_stop(struct loop *loop)
@@ -171,8 +211,6 @@ void loop_stop(struct loop *loop)
     pthread_mutex_unlock(&loop->lock);
     eventfd_write(loop->wake_fd, 1);
     pthread_join(loop->thread, NULL);
-    eventfd_t count;
-    eventfd_read(loop->wake_fd, &count);
     loop->started = false;
 }
 
@@ -236,4 +274,39 @@ void loop_remove(struct loop_watch *watch)
         pthread_cond_wait(&loop->idle, &loop->lock);
     pthread_mutex_unlock(&loop->lock);
     free(watch);
+}
+
+void loop_post(struct loop *loop, struct loop_job *job)
+{
+    pthread_mutex_lock(&loop->lock);
+    bool wake = !loop->first; /* else it has been woken, or is at it */
+    if (!job->queued) {
+        job->queued = true;
+        job->next = NULL;
+        if (loop->last)
+            loop->last->next = job;
+        else
+            loop->first = job;
+        loop->last = job;
+        loop->jobs++;
+    }
+    pthread_mutex_unlock(&loop->lock);
+    if (wake)
+        eventfd_write(loop->wake_fd, 1);
+}
+
+bool loop_cancel(struct loop *loop, struct loop_job *job)
+{
+    pthread_mutex_lock(&loop->lock);
+    bool taken = job->queued;
+    if (taken)
+        unlink_job(loop, job);
+    while (loop->running == job && !pthread_equal(loop->caller, pthread_self()))
+        pthread_cond_wait(&loop->idle, &loop->lock);
+    if (job->queued) { /* its function has posted it meanwhile */
+        unlink_job(loop, job);
+        taken = true;
+    }
+    pthread_mutex_unlock(&loop->lock);
+    return taken;
 }

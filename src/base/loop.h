@@ -1,11 +1,12 @@
 /*
- * The event loop: one thread that waits on file descriptors and calls back.
+ * The event loop: one thread that waits on file descriptors, and for jobs, and calls back.
  */
 #ifndef DOPPEL_BASE_LOOP_H
 #define DOPPEL_BASE_LOOP_H
 
 #include "base/error.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct loop;
@@ -34,5 +35,25 @@ int loop_modify(struct loop_watch *watch, uint32_t events);
 /* After this returns the callback is not running and is not called again; from within a callback
  * a watch may remove itself. */
 void loop_remove(struct loop_watch *watch);
+
+/* Something that is to be done once on the loop's thread. Intrusive: posting allocates nothing and
+ * cannot fail. The poster sets RUN and OPAQUE; the rest is the loop's and 0 at first. */
+struct loop_job {
+    void (*run)(void *opaque);
+    void *opaque;
+    struct loop_job *next;
+    bool queued;
+};
+
+/* Has the loop's thread call JOB's function soon, without a lock. A job that is queued already is
+ * not queued twice: what is called does all that was asked for before. Posted while its function
+ * runs, it is called once more. Jobs are called in the order in which they were posted, and watches
+ * have their turn between them. From any thread, with any lock held. A loop that is not started
+ * keeps its jobs. */
+void loop_post(struct loop *loop, struct loop_job *job);
+/* After this returns the function is not running and is not called, until JOB is posted again; from
+ * within the function itself it only takes back what was posted. Returns true if the job was queued
+ * and so has been taken back. Not with a lock that the function takes. */
+bool loop_cancel(struct loop *loop, struct loop_job *job);
 
 #endif

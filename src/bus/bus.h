@@ -2,9 +2,9 @@
  * The bus: where accesses to ports and to memory-mapped registers find their device.
  *
  * The bus also owns the board lock. Every call into a device (read, write, timer, input from a
- * backend, interrupt line) runs with it held, so that device models need no lock of their own;
- * the one exception is the local APIC (see bus/cpu_port.h). bus_read and bus_write take the lock
- * themselves.
+ * backend, interrupt line) runs with it held, so that device models need no lock of their own.
+ * Two things do without: the local APIC (see bus/cpu_port.h), and doorbells. bus_read and bus_write
+ * take the lock themselves.
  */
 #ifndef DOPPEL_BUS_BUS_H
 #define DOPPEL_BUS_BUS_H
@@ -39,6 +39,27 @@ int bus_claim(struct bus *bus, enum bus_space space, uint64_t base, uint64_t siz
               const struct bus_ops *ops, void *dev, struct error *err);
 /* Gives back the range that starts at BASE. */
 void bus_release(struct bus *bus, enum bus_space space, uint64_t base);
+
+/* A doorbell: an address that a guest writes to when it has put work into a queue of DEV's in
+ * memory. The write calls RING without the board lock, so that vCPUs which ring do not wait for
+ * each other or for a device's registers. OFFSET is from the doorbell's base, VALUE is in the low
+ * SIZE bytes. RING posts (workers_post, loop_post) and does nothing else: it takes no lock but
+ * those, waits for nothing, and claims and releases nothing.
+ *
+ *      bus_write --+-- all of it in a doorbell: ring(), no lock but the doorbells' own
+ *                  '-- else: board lock, ops->write() of whoever claimed the range
+ */
+typedef void bus_ring(void *dev, uint64_t offset, unsigned size, uint64_t value);
+
+/* Makes SIZE addresses from BASE a doorbell of DEV's; they usually lie in a range that DEV has
+ * claimed. That range still gets all reads, and writes that only touch the doorbell: its ops->write
+ * must know the doorbell, too. Fails (-EBUSY) when any address is in a doorbell already.
+ * Claiming and releasing need the same as bus_claim. */
+int bus_claim_doorbell(struct bus *bus, enum bus_space space, uint64_t base, uint64_t size,
+                       const char *name, bus_ring *ring, void *dev, struct error *err);
+/* Gives back the doorbell that starts at BASE. Afterwards RING is not running and is not called,
+ * whatever vCPUs write meanwhile. */
+void bus_release_doorbell(struct bus *bus, enum bus_space space, uint64_t base);
 
 /* What a vCPU does. Addresses nobody claims read as all ones and swallow writes, as on a PC.
  * bus_write returns true when a device has asked for the vCPU to be held (bus_hold). */

@@ -6,6 +6,7 @@
  */
 #include "bus/clock.h"
 
+#include "base/time.h"
 #include "base/util.h"
 
 #include <cpuid.h>
@@ -16,12 +17,10 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
-#include <time.h>
 #include <unistd.h>
 #include <x86intrin.h>
 
-#define NS_PER_S 1000000000ULL
-#define NEVER    UINT64_MAX
+#define NEVER UINT64_MAX
 
 #define CPUID_1_ECX_HYPERVISOR (1u << 31)
 
@@ -59,13 +58,6 @@ struct clock {
     uint64_t programmed;  /* what timer_fd is set to, guest ns */
 };
 
-static uint64_t host_ns(clockid_t id)
-{
-    struct timespec ts;
-    clock_gettime(id, &ts);
-    return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
-}
-
 /* --- the frequency of the TSC --- */
 
 struct reading {
@@ -79,7 +71,7 @@ static struct reading read_both(void)
     uint64_t narrowest = UINT64_MAX;
     for (int i = 0; i < 16; i++) {
         uint64_t before = __rdtsc();
-        uint64_t ns = host_ns(CLOCK_MONOTONIC);
+        uint64_t ns = time_now_ns();
         uint64_t after = __rdtsc();
         if (after - before < narrowest) {
             narrowest = after - before;
@@ -91,9 +83,8 @@ static struct reading read_both(void)
 
 static uint64_t measure_tsc_hz(uint64_t duration_ns)
 {
-    struct timespec pause = {.tv_nsec = (long)duration_ns};
     struct reading from = read_both();
-    nanosleep(&pause, NULL);
+    time_sleep_ns(duration_ns);
     struct reading to = read_both();
     return (uint64_t)((unsigned __int128)(to.tsc - from.tsc) * NS_PER_S / (to.ns - from.ns));
 }
@@ -121,12 +112,12 @@ static uint64_t find_tsc_hz(void)
 {
     uint64_t announced = announced_tsc_hz();
     if (announced) {
-        uint64_t measured = measure_tsc_hz(2000000);
+        uint64_t measured = measure_tsc_hz(2 * NS_PER_MS);
         uint64_t apart = announced > measured ? announced - measured : measured - announced;
         if (apart < measured / 1000)
             return announced;
     }
-    return measure_tsc_hz(20000000);
+    return measure_tsc_hz(20 * NS_PER_MS);
 }
 
 /* --- time --- */
@@ -167,7 +158,7 @@ static struct view view_of(uint64_t ns, uint64_t tsc, bool paused)
 uint64_t clock_now(const struct clock *clock)
 {
     struct view view = view_read(clock);
-    return view.paused ? view.ns : host_ns(CLOCK_MONOTONIC) + view.ns;
+    return view.paused ? view.ns : time_now_ns() + view.ns;
 }
 
 uint64_t clock_tsc_hz(const struct clock *clock)
@@ -262,8 +253,7 @@ static void program(struct clock *clock)
     /* In host time; a time in the past must not become 0, which would disarm. */
     int64_t host = (int64_t)(MIN(first, NEVER / 4) - view.ns);
     host = MAX(host, 1);
-    struct itimerspec spec = {
-        .it_value = {.tv_sec = host / (int64_t)NS_PER_S, .tv_nsec = host % (int64_t)NS_PER_S}};
+    struct itimerspec spec = {.it_value = time_spec((uint64_t)host)};
     timerfd_settime(clock->timer_fd, TFD_TIMER_ABSTIME, &spec, NULL);
     clock->programmed = first;
 }
@@ -403,7 +393,7 @@ struct clock *clock_create(struct loop *loop, struct bus *bus, struct error *err
         return NULL;
     }
     clock->tsc_hz = find_tsc_hz();
-    atomic_store(&clock->epoch_ns, host_ns(CLOCK_REALTIME));
+    atomic_store(&clock->epoch_ns, time_real_ns());
     view_write(clock, view_of(0, 0, false));
     return clock;
 }

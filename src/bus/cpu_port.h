@@ -1,9 +1,9 @@
 /*
  * Where an engine's vCPU and its local APIC meet: each knows this struct and not the other.
  *
- * The local APIC is called by its own vCPU's thread and by whatever sends it an interrupt, at high
- * rates, without the board lock; it has a lock of its own, taken after the board lock. It must
- * not call out (to the I/O APIC, to another local APIC) with that lock held.
+ * The local APIC is called by its own vCPU's thread and by whatever thread sends it an interrupt,
+ * at high rates, without the board lock; it has a lock of its own, taken after the board lock. It
+ * must not call out (to the I/O APIC, to another local APIC) with that lock held.
  */
 #ifndef DOPPEL_BUS_CPU_PORT_H
 #define DOPPEL_BUS_CPU_PORT_H

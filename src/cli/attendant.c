@@ -7,6 +7,7 @@
  */
 #include "cli/attendant.h"
 
+#include "base/time.h"
 #include "base/util.h"
 #include "base/where.h"
 #include "cli/cli.h"
@@ -23,7 +24,6 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
-#include <time.h>
 #include <unistd.h>
 
 /* For the rest to come to its end, after the first wish and after the second; and for the report.
@@ -56,10 +56,7 @@ struct attendant {
 
 static int64_t now_ms(void)
 {
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    return (int64_t)(time_now_ns() / NS_PER_MS);
 }
 
 /* ---- The last resort ---- */

@@ -3,6 +3,7 @@
  */
 #include "cli/console.h"
 
+#include "base/time.h"
 #include "base/util.h"
 #include "cli/attendant.h"
 #include "cli/cli.h"
@@ -83,10 +84,7 @@ struct console {
 
 static int64_t now_ms(void)
 {
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    return (int64_t)(time_now_ns() / NS_PER_MS);
 }
 
 static void finish(struct console *c, enum console_end how)

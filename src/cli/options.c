@@ -3,6 +3,7 @@
  */
 #include "cli/cli.h"
 
+#include "base/log.h"
 #include "ctl/doppel.h"
 
 #include <errno.h>
@@ -19,9 +20,7 @@ void complain(const char *format, ...)
     va_start(ap, format);
     vsnprintf(text, sizeof(text), format, ap);
     va_end(ap);
-    for (char *p = text; *p; p++) /* a file's name may hold anything */
-        if ((unsigned char)*p < ' ' || *p == 0x7f)
-            *p = '?';
+    log_clean(text); /* a file's name may hold anything */
     fprintf(stderr, "doppel: %s\n", text);
 }
 

@@ -3,6 +3,8 @@
  */
 #include "cli/progress.h"
 
+#include "base/time.h"
+
 #include <stdio.h>
 #include <unistd.h>
 
@@ -12,19 +14,17 @@ void progress_begin(struct progress *progress, const char *what)
 {
     progress->terminal = isatty(STDERR_FILENO);
     progress->shown = progress->done = false;
-    clock_gettime(CLOCK_MONOTONIC, &progress->since);
+    progress->since_ns = time_now_ns();
     snprintf(progress->what, sizeof(progress->what), "%s", what);
 }
 
 void progress_tick(struct progress *progress, const char *what, int percent)
 {
-    struct timespec now;
-    time_t seconds;
+    uint64_t seconds;
 
     if (!progress->terminal || progress->done)
         return;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    seconds = now.tv_sec - progress->since.tv_sec;
+    seconds = (time_now_ns() - progress->since_ns) / NS_PER_S;
     if (what)
         snprintf(progress->what, sizeof(progress->what), "%s", what);
     if (seconds < QUIET_SECONDS)
@@ -32,7 +32,7 @@ void progress_tick(struct progress *progress, const char *what, int percent)
     if (percent >= 0)
         fprintf(stderr, "\r\033[K%s: %d %%", progress->what, percent);
     else
-        fprintf(stderr, "\r\033[K%s ... %lld s", progress->what, (long long)seconds);
+        fprintf(stderr, "\r\033[K%s ... %llu s", progress->what, (unsigned long long)seconds);
     fflush(stderr);
     progress->shown = true;
 }

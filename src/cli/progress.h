@@ -5,12 +5,12 @@
 #define DOPPEL_CLI_PROGRESS_H
 
 #include <stdbool.h>
-#include <time.h>
+#include <stdint.h>
 
 struct progress {
     bool terminal; /* standard error is one; else nothing is ever shown */
     bool shown, done;
-    struct timespec since;
+    uint64_t since_ns;
     char what[160];
 };
 

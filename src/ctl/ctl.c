@@ -8,6 +8,7 @@
 #include "ctl/trace.h"
 
 #include "base/error.h"
+#include "base/time.h"
 #include "base/util.h"
 #include "vm/vm.h"
 
@@ -15,7 +16,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
@@ -26,7 +26,7 @@ struct doppel_vm {
     struct tracer tracer;
     void (*step)(void *opaque, const struct doppel_step *step);
     void *step_opaque;
-    _Atomic uint64_t trace_start; /* CLOCK_MONOTONIC, in ns */
+    _Atomic uint64_t trace_start; /* by time_now_ns */
     struct boot_files *files;
 };
 
@@ -109,20 +109,12 @@ static bool create_vm(struct doppel_vm *d, const struct doppel_config *config, s
     return d->vm != NULL;
 }
 
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
-
 static void on_trace(void *opaque, const struct trace_event *event)
 {
     struct doppel_vm *d = opaque;
     char text[TRACE_TEXT];
     struct doppel_step step = {
-        .ns = now_ns() - atomic_load_explicit(&d->trace_start, memory_order_relaxed),
+        .ns = time_now_ns() - atomic_load_explicit(&d->trace_start, memory_order_relaxed),
         .cpu = event->cpu,
         .actor = trace_describe(event, text),
         .text = text,
@@ -333,7 +325,7 @@ void doppel_trace(struct doppel_vm *d, bool on)
 
     if (!d->step)
         return;
-    atomic_compare_exchange_strong(&d->trace_start, &never, now_ns());
+    atomic_compare_exchange_strong(&d->trace_start, &never, time_now_ns());
     atomic_store(&d->tracer.on, on);
 }
 

@@ -256,6 +256,20 @@ void board_state(struct board *b, struct state *s)
     bus_unlock(b->bus);
 }
 
+void board_pause(struct board *b)
+{
+    for (unsigned i = 0; i < b->count; i++)
+        if (b->devices[i]->ops->pause)
+            b->devices[i]->ops->pause(b->devices[i]);
+}
+
+void board_resume(struct board *b)
+{
+    for (unsigned i = 0; i < b->count; i++)
+        if (b->devices[i]->ops->resume)
+            b->devices[i]->ops->resume(b->devices[i]);
+}
+
 void board_flush(struct board *b)
 {
     bus_lock(b->bus);

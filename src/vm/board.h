@@ -5,7 +5,9 @@
 #define DOPPEL_VM_BOARD_H
 
 #include "base/error.h"
+#include "base/loop.h"
 #include "base/state.h"
+#include "base/workers.h"
 #include "bus/bus.h"
 #include "bus/clock.h"
 #include "bus/cpu_port.h"
@@ -41,6 +43,8 @@ struct board_config {
     unsigned cpus;
     unsigned physical_bits;        /* MAXPHYADDR */
     struct cpu_port *const *ports; /* one for each processor */
+    struct loop *loop;             /* for jobs of devices */
+    struct workers *workers;       /* for what devices do outside of the board lock */
     struct board_events events;
     struct uart_backend serial[BOARD_SERIAL_PORTS];
     bool test_device, debug_exit, debug_console;
@@ -56,7 +60,11 @@ void board_destroy(struct board *board);
 /* Power-on state of every device, and what firmware does to some of them. No vCPU runs. */
 void board_reset(struct board *board);
 void board_state(struct board *board, struct state *s); /* no vCPU runs */
-void board_flush(struct board *board);                  /* buffered output goes out */
+/* See struct dev_ops: no device does anything with guest memory between the two. Board lock not
+ * held; does not nest. */
+void board_pause(struct board *board);
+void board_resume(struct board *board);
+void board_flush(struct board *board); /* buffered output goes out */
 /* Whether the backend of a serial port or of the debug console has no room for more output. Any
  * thread, without locks. */
 bool board_output_full(const struct board *board);

@@ -4,29 +4,21 @@
  */
 #include "vm/vm_private.h"
 
+#include "base/thread.h"
+#include "base/time.h"
 #include "base/util.h"
 #include "cpu/trace.h"
 #include "x86/dump.h"
 
 #include <errno.h>
 #include <linux/futex.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 /* ---- Sleeping and waking ---- */
-
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
 
 static void futex(_Atomic uint32_t *word, int operation, uint32_t value)
 {
@@ -66,21 +58,21 @@ static void poll(struct vm_cpu *cpu, uint64_t start)
                 return;
             __builtin_ia32_pause();
         }
-    while (now_ns() - start < POLL_NS);
+    while (time_now_ns() - start < POLL_NS);
 }
 
 /* Until something happens to a vCPU that has halted. */
 static void halt(struct vm_cpu *cpu)
 {
     const struct tracer *tracer = cpu->vm->machine.tracer;
-    uint64_t start = now_ns(), spent;
+    uint64_t start = time_now_ns(), spent;
 
     if (cpu->polls)
         poll(cpu, start);
     sleep_until(cpu, UINT32_MAX);
-    spent = now_ns() - start;
+    spent = time_now_ns() - start;
     cpu->polls = cpu->vm->cpus > 1 && spent < POLL_NS;
-    cpu->halted_ns += spent;
+    atomic_store(&cpu->halted_ns, atomic_load(&cpu->halted_ns) + spent);
     if (trace_on(tracer))
         tracer->event(tracer->opaque, &(struct trace_event){.kind = TRACE_MONITOR,
                                                             .cause = CAUSE_HALT,
@@ -142,7 +134,11 @@ static void reset_machine(struct vm *vm)
 
     vm->resetting = true;
     pthread_mutex_unlock(&vm->lock);
+    log_line(vm->log, LOG_LEVEL_INFO, "the guest resets the machine");
+    /* What devices still do with the memory of before must not reach that of afterwards. */
+    vm_drain(vm);
     ret = vm_boot(vm, &err);
+    vm_undrain(vm);
     if (ret < 0)
         vm_finish(vm, VM_CRASHED, 0, err.text);
     pthread_mutex_lock(&vm->lock);
@@ -212,24 +208,11 @@ static void run_once(struct vm_cpu *cpu)
     }
 }
 
-/* Signals are the program's business, but for those that code itself raises. */
-static void block_signals(void)
-{
-    static const int raised[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
-    sigset_t set;
-
-    sigfillset(&set);
-    for (unsigned i = 0; i < ARRAY_SIZE(raised); i++)
-        sigdelset(&set, raised[i]);
-    pthread_sigmask(SIG_BLOCK, &set, NULL);
-}
-
 static void *vcpu_thread(void *opaque)
 {
     struct vm_cpu *cpu = opaque;
     struct vm *vm = cpu->vm;
 
-    block_signals();
     where_begin(&cpu->where);
     while (may_run(cpu))
         run_once(cpu);
@@ -257,14 +240,11 @@ void vm_cpu_free(struct vm_cpu *cpu)
 
 int vm_cpu_start(struct vm_cpu *cpu, struct error *err)
 {
-    char name[16];
-    int ret = pthread_create(&cpu->thread, NULL, vcpu_thread, cpu);
+    char name[32];
+    int ret;
 
-    if (ret)
-        return error_set(err, ret, "cannot start the thread of vCPU %u: %s", cpu->port.id,
-                         strerror(ret));
-    cpu->started = true;
     snprintf(name, sizeof(name), "vcpu %u", cpu->port.id);
-    pthread_setname_np(cpu->thread, name);
-    return 0;
+    ret = thread_start(&cpu->thread, name, vcpu_thread, cpu, err);
+    cpu->started = ret == 0;
+    return ret;
 }

@@ -1,8 +1,9 @@
 /*
- * The machine's life: assembly, power-on and reset, pause, and the end.
+ * The machine's life: assembly, power-on and reset, and the end.
  */
 #include "vm/vm_private.h"
 
+#include "base/time.h"
 #include "base/util.h"
 #include "vm/acpi.h"
 #include "vm/mp_table.h"
@@ -12,7 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 /* ---- What devices ask for: on any thread, board lock held ---- */
 
@@ -113,7 +113,8 @@ static bool create_machine(struct vm *vm, const struct vm_config *config, struct
         return false;
     }
     if (!(m->mem = mem_create(config->memory, err)) || !(m->bus = bus_create(err)) ||
-        !(vm->loop = loop_create(err)) || !(m->clock = clock_create(vm->loop, m->bus, err)))
+        !(vm->loop = loop_create(err)) || !(m->clock = clock_create(vm->loop, m->bus, err)) ||
+        !(vm->workers = workers_create("doppel-io", VM_WORKERS, err)))
         return false;
     clock_pause(m->clock); /* until vm_start */
     m->cpus = config->cpus;
@@ -142,6 +143,8 @@ static bool create_board(struct vm *vm, const struct vm_config *config, struct e
         .cpus = vm->cpus,
         .physical_bits = vm->machine.model.physical_bits,
         .ports = vm->ports,
+        .loop = vm->loop,
+        .workers = vm->workers,
         .events = {.reset = on_reset,
                    .poweroff = on_poweroff,
                    .debug_exit = on_debug_exit,
@@ -182,6 +185,7 @@ struct vm *vm_create(const struct engine_ops *engine, const struct vm_config *co
     }
     vm->load = config->load;
     vm->load_opaque = config->load_opaque;
+    vm->log = config->log;
     vm->no_reboot = config->no_reboot;
     if (!create_machine(vm, config, err) || !create_board(vm, config, err) ||
         !create_processors(vm, err) || vm_boot(vm, err) < 0) {
@@ -199,6 +203,8 @@ void vm_destroy(struct vm *vm)
     for (unsigned i = 0; i < vm->cpus; i++)
         if (vm->cpu[i].started)
             pthread_join(vm->cpu[i].thread, NULL);
+    if (vm->board)
+        vm_drain(vm); /* while the loop runs, as jobs on it may be what ends a device's work */
     if (vm->loop)
         loop_stop(vm->loop);
     for (unsigned i = 0; i < vm->cpus; i++)
@@ -206,6 +212,7 @@ void vm_destroy(struct vm *vm)
     if (vm->engine)
         vm->ops->destroy(vm->engine);
     board_destroy(vm->board);
+    workers_destroy(vm->workers);
     if (vm->machine.clock)
         clock_destroy(vm->machine.clock);
     if (vm->loop)
@@ -220,24 +227,12 @@ void vm_destroy(struct vm *vm)
 
 /* ---- Life ---- */
 
-int vm_start(struct vm *vm, struct error *err)
+/* Starts the threads of all vCPUs, or ends the VM. */
+static int start_processors(struct vm *vm, struct error *err)
 {
-    struct error local;
-    int ret;
-
-    err = err ? err : &local;
-    if (vm->started)
-        return error_set(err, EALREADY, "the virtual machine has been started already");
-    ret = loop_start(vm->loop, err);
-    if (ret < 0)
-        return ret;
-    vm->started = true;
-    vm->start_ns = clock_now(vm->machine.clock);
-    if (!vm->pauses)
-        clock_resume(vm->machine.clock);
-    vm->threads = vm->cpus;
     for (unsigned i = 0; i < vm->cpus; i++) {
-        ret = vm_cpu_start(&vm->cpu[i], err);
+        int ret = vm_cpu_start(&vm->cpu[i], err);
+
         if (ret < 0) {
             vm_stop(vm);
             for (; i < vm->cpus; i++)
@@ -248,10 +243,50 @@ int vm_start(struct vm *vm, struct error *err)
     return 0;
 }
 
+int vm_start(struct vm *vm, struct error *err)
+{
+    struct error local;
+    int ret;
+
+    err = err ? err : &local;
+    vm_begin_turn(vm);
+    if (vm->started)
+        ret = error_set(err, EALREADY, "the virtual machine has been started already");
+    else
+        ret = loop_start(vm->loop, err);
+    if (ret == 0) {
+        atomic_store(&vm->start_ns, clock_now(vm->machine.clock));
+        if (!vm->paused)
+            clock_resume(vm->machine.clock);
+        pthread_mutex_lock(&vm->lock);
+        vm->started = true;
+        vm->threads = vm->cpus;
+        pthread_mutex_unlock(&vm->lock);
+    }
+    vm_end_turn(vm);
+    return ret < 0 ? ret : start_processors(vm, err);
+}
+
+static const char *outcome_text(enum vm_outcome outcome)
+{
+    switch (outcome) {
+    case VM_RUNNING: break;
+    case VM_POWEROFF: return "the guest has powered the machine off";
+    case VM_RESET: return "the guest has reset the machine, which ends it";
+    case VM_DEBUG_EXIT: return "the guest has written to the debug exit port";
+    case VM_CRASHED: return "the machine has crashed";
+    case VM_STOPPED: return "the machine is stopped from outside";
+    }
+    return "the machine ends";
+}
+
 void vm_finish(struct vm *vm, enum vm_outcome outcome, int status, const char *report)
 {
+    bool first;
+
     pthread_mutex_lock(&vm->lock);
-    if (!vm->ending) {
+    first = !vm->ending;
+    if (first) {
         vm->ending = true;
         vm->end.outcome = outcome;
         vm->end.status = status;
@@ -260,6 +295,8 @@ void vm_finish(struct vm *vm, enum vm_outcome outcome, int status, const char *r
     }
     pthread_cond_broadcast(&vm->changed);
     pthread_mutex_unlock(&vm->lock);
+    if (first)
+        log_line(vm->log, LOG_LEVEL_INFO, "%s", outcome_text(outcome));
     vm_kick_all(vm);
 }
 
@@ -273,6 +310,7 @@ void vm_leave(struct vm *vm)
     pthread_mutex_unlock(&vm->lock);
     if (!last)
         return;
+    vm_drain(vm);
     board_flush(vm->board);
     pthread_mutex_lock(&vm->lock);
     vm->over = true;
@@ -287,16 +325,9 @@ void vm_stop(struct vm *vm)
 
 int vm_wait(struct vm *vm, int timeout_ms, struct vm_end *end)
 {
-    struct timespec until;
+    struct timespec until = time_spec(time_now_ns() + (uint64_t)MAX(timeout_ms, 0) * NS_PER_MS);
     int ret = 0;
 
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += timeout_ms / 1000;
-    until.tv_nsec += timeout_ms % 1000 * 1000000L;
-    if (until.tv_nsec >= 1000000000L) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000L;
-    }
     pthread_mutex_lock(&vm->lock);
     /* A VM that was stopped before it was started has no threads to wait for. */
     while (!vm->over && !(vm->ending && !vm->started) && ret == 0)
@@ -306,33 +337,6 @@ int vm_wait(struct vm *vm, int timeout_ms, struct vm_end *end)
         *end = vm->end;
     pthread_mutex_unlock(&vm->lock);
     return -ret;
-}
-
-void vm_pause(struct vm *vm)
-{
-    pthread_mutex_lock(&vm->lock);
-    vm->pauses++;
-    pthread_mutex_unlock(&vm->lock);
-    vm_kick_all(vm);
-    pthread_mutex_lock(&vm->lock);
-    while (!vm->over && (vm->resetting || vm->parked < vm->threads))
-        pthread_cond_wait(&vm->changed, &vm->lock);
-    pthread_mutex_unlock(&vm->lock);
-    clock_pause(vm->machine.clock);
-    /* Waits out a timer's callback that has begun. */
-    bus_lock(vm->machine.bus);
-    bus_unlock(vm->machine.bus);
-}
-
-void vm_resume(struct vm *vm)
-{
-    pthread_mutex_lock(&vm->lock);
-    if (vm->pauses && --vm->pauses == 0) {
-        if (vm->started)
-            clock_resume(vm->machine.clock);
-        pthread_cond_broadcast(&vm->changed);
-    }
-    pthread_mutex_unlock(&vm->lock);
 }
 
 void vm_power_button(struct vm *vm)
@@ -350,54 +354,6 @@ size_t vm_serial_input(struct vm *vm, unsigned port, const void *data, size_t si
     return board_serial_input(vm->board, port, data, size);
 }
 
-/* ---- Threads that do not come to their end ---- */
-
-/* A thread that is asked answers at once, or not at all. */
-#define ANSWER_MS 300
-
-static bool all_answered(struct vm *vm, const bool asked[VM_MAX_CPUS + 1])
-{
-    for (unsigned i = 0; i < vm->cpus; i++)
-        if (asked[i] && !atomic_load(&vm->cpu[i].where.answered))
-            return false;
-    return !asked[vm->cpus] || atomic_load(&loop_where(vm->loop)->answered);
-}
-
-static void describe(const struct where *where, const char *name,
-                     void (*line)(void *opaque, const char *text), void *opaque)
-{
-    char functions[640], text[768];
-
-    if (atomic_load(&where->answered))
-        where_describe(where, functions, sizeof(functions));
-    else
-        snprintf(functions, sizeof(functions), "does not answer");
-    snprintf(text, sizeof(text), "%s: %s", name, functions);
-    line(opaque, text);
-}
-
-void vm_where(struct vm *vm, void (*line)(void *opaque, const char *text), void *opaque)
-{
-    const struct timespec pause = {.tv_nsec = 1000000};
-    bool asked[VM_MAX_CPUS + 1];
-    char name[80];
-
-    for (unsigned i = 0; i < vm->cpus; i++)
-        asked[i] = where_ask(&vm->cpu[i].where);
-    asked[vm->cpus] = vm->loop && where_ask(loop_where(vm->loop));
-    for (unsigned ms = 0; ms < ANSWER_MS && !all_answered(vm, asked); ms++)
-        nanosleep(&pause, NULL);
-    for (unsigned i = 0; i < vm->cpus; i++) {
-        if (!asked[i])
-            continue;
-        snprintf(name, sizeof(name), "vCPU %u, guest near %llx", i,
-                 (unsigned long long)vm->ops->rip(vm->cpu[i].vcpu));
-        describe(&vm->cpu[i].where, name, line, opaque);
-    }
-    if (asked[vm->cpus])
-        describe(loop_where(vm->loop), "event loop", line, opaque);
-}
-
 void vm_stats(struct vm *vm, struct vm_stats *stats)
 {
     memset(stats, 0, sizeof(*stats));
@@ -407,8 +363,8 @@ void vm_stats(struct vm *vm, struct vm_stats *stats)
         vm->ops->stats(vm->cpu[i].vcpu, &one);
         for (unsigned k = 0; k < sizeof(one) / sizeof(uint64_t); k++)
             ((uint64_t *)&stats->engine)[k] += ((const uint64_t *)&one)[k];
-        stats->engine.exit_ns[CAUSE_HALT] += vm->cpu[i].halted_ns;
+        stats->engine.exit_ns[CAUSE_HALT] += atomic_load(&vm->cpu[i].halted_ns);
     }
-    stats->elapsed_ns = clock_now(vm->machine.clock) - vm->start_ns;
+    stats->elapsed_ns = clock_now(vm->machine.clock) - atomic_load(&vm->start_ns);
     stats->resident = mem_resident(vm->machine.mem);
 }

@@ -7,6 +7,7 @@
 #define DOPPEL_VM_VM_H
 
 #include "base/error.h"
+#include "base/log.h"
 #include "cpu/engine.h"
 #include "vm/board.h"
 
@@ -41,6 +42,7 @@ struct vm_config {
      * at power-on and at each reset. NULL: nothing is loaded, and it starts at the reset vector. */
     int (*load)(void *opaque, struct mem *mem, struct x86_cpu *cpu, struct error *err);
     void *load_opaque;
+    const struct log *log; /* or NULL; must outlive the VM */
     bool no_reboot;
     bool measure;                /* see struct machine */
     const struct tracer *tracer; /* the same; must outlive the VM */
@@ -60,11 +62,15 @@ struct vm *vm_create(const struct engine_ops *engine, const struct vm_config *co
 int vm_start(struct vm *vm, struct error *err); /* once */
 /* Ends VM as pulling the plug does; does not wait. From any thread. */
 void vm_stop(struct vm *vm);
-/* Waits for the end, at most TIMEOUT_MS (-1: for ever): 0, or -ETIMEDOUT. END may be NULL. */
+/* Waits for the end, at most TIMEOUT_MS (-1: for ever): 0, or -ETIMEDOUT. END may be NULL. After
+ * the end nothing touches guest memory. */
 int vm_wait(struct vm *vm, int timeout_ms, struct vm_end *end);
 void vm_destroy(struct vm *vm); /* stops it first */
 
-/* Between the two, no vCPU runs and guest time stands still. Calls nest. */
+/* Between the two, no vCPU runs, guest time stands still, and nothing of a device touches guest
+ * memory: the machine can be saved. Calls nest, before the start and after the end, too; each
+ * vm_resume undoes one vm_pause that has returned. Waits for vCPUs, devices and a reset: not on a
+ * thread of the VM's, and not with a lock that one of its backends takes. */
 void vm_pause(struct vm *vm);
 void vm_resume(struct vm *vm);
 

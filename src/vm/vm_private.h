@@ -1,13 +1,18 @@
 /*
- * Inside struct vm: shared by vm.c (the machine) and vcpu.c (its threads).
+ * Inside struct vm: shared by vm.c (the machine), vcpu.c (its threads), pause.c (standing still)
+ * and where.c (where the threads are).
  *
  * vm->lock guards the requests below; vCPU threads look at them when they are kicked. It is taken
- * after the board lock, and neither devices nor engines are called with it held.
+ * after the board lock, and neither devices nor engines are called with it held. What changes
+ * whether devices stand still calls them, and so takes the *turn* instead, which is a lock, too,
+ * but one that is held across those calls. It is taken with no other lock held.
  */
 #ifndef DOPPEL_VM_VM_PRIVATE_H
 #define DOPPEL_VM_VM_PRIVATE_H
 
+#include "base/loop.h"
 #include "base/where.h"
+#include "base/workers.h"
 #include "vm/vm.h"
 
 #include <pthread.h>
@@ -23,13 +28,18 @@ struct vm_cpu {
 
     /* How the thread waits in HLT. */
     _Atomic bool sleeping;
-    uint64_t halted_ns; /* all that it has waited */
-    bool polls;         /* the last wait was short, so the next one begins without sleep */
+    _Atomic uint64_t halted_ns; /* all that it has waited; written by its thread only */
+    bool polls;                 /* the last wait was short, so the next one begins without sleep */
 };
+
+/* The most threads that do the work of devices. One is started for each work that devices have. */
+#define VM_WORKERS 4
 
 struct vm {
     struct machine machine;
+    const struct log *log;
     struct loop *loop;
+    struct workers *workers;
     struct board *board;
     const struct engine_ops *ops;
     struct engine *engine;
@@ -51,7 +61,11 @@ struct vm {
     unsigned parked;   /* of those, how many stand still */
     bool over;         /* all have left, and all output is out */
     struct vm_end end;
-    uint64_t start_ns;
+    _Atomic uint64_t start_ns;
+
+    bool turning;    /* a thread has the turn, which guards what follows */
+    unsigned paused; /* calls of vm_pause that have been done and not undone */
+    unsigned still;  /* who wants devices to stand still: pauses, a reset, the end */
 };
 
 /* vcpu.c */
@@ -69,5 +83,16 @@ void vm_finish(struct vm *vm, enum vm_outcome outcome, int status, const char *r
 int vm_boot(struct vm *vm, struct error *err);
 /* A vCPU thread leaves; the last one turns off the light. */
 void vm_leave(struct vm *vm);
+
+/* pause.c */
+
+/* Takes the turn, and gives it back. */
+void vm_begin_turn(struct vm *vm);
+void vm_end_turn(struct vm *vm);
+/* Between the two, nothing of a device touches guest memory or sends an interrupt, but for what
+ * vCPUs and timers do to its registers. Calls nest. Waits for workers: with no lock held, and not
+ * on a worker's or the loop's thread. */
+void vm_drain(struct vm *vm);
+void vm_undrain(struct vm *vm);
 
 #endif

@@ -6,6 +6,7 @@
 #include "engine.h"
 
 #include "base/loop.h"
+#include "base/time.h"
 #include "base/util.h"
 
 #include <pthread.h>
@@ -13,7 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define RAM       (4 * MiB)
 #define TABLES    0x1000ULL   /* page tables grow from here */
@@ -302,12 +302,11 @@ void engine_tick(void *opaque)
 
 static void *interrupt(void *executor)
 {
-    const struct timespec pause = {0, 5000};
     struct engine_executor *e = executor;
 
     while (e->interrupting) {
         cpu_port_request(&e->port, CPU_REQ_KICK);
-        nanosleep(&pause, NULL);
+        time_sleep_ns(5 * NS_PER_US);
     }
     return NULL;
 }

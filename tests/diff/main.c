@@ -10,6 +10,7 @@
 #include "self_test.h"
 
 #include "../variants.h"
+#include "base/time.h"
 #include "base/util.h"
 
 #include <ctype.h>
@@ -17,7 +18,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define COUNT_FAST   100000
 #define COUNT_FULL   2000000
@@ -170,10 +170,7 @@ static void summarize(const struct test *t, double seconds)
 
 static double now(void)
 {
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+    return (double)time_now_ns() / 1e9;
 }
 
 static int usage(void)

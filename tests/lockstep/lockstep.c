@@ -9,12 +9,12 @@
 
 #include "../unit/interp_rig.h"
 #include "../variants.h"
+#include "base/time.h"
 
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #define STACK_TOP      0x78000ULL
 #define STACK_SIZE     0x8000ULL /* below it */
@@ -163,13 +163,12 @@ struct interrupter {
 
 static void *interrupt(void *opaque)
 {
-    const struct timespec pause = {0, 3000};
     struct interrupter *i = opaque;
 
     while (!i->stop) {
         i->cpu->apic.vector = VECTOR;
         cpu_port_request(&i->cpu->port, CPU_REQ_INTR);
-        nanosleep(&pause, NULL);
+        time_sleep_ns(3 * NS_PER_US);
     }
     return NULL;
 }

@@ -1,12 +1,16 @@
 /*
- * The bus: claims, dispatch, and splitting of wide and straddling accesses.
+ * The bus: claims, dispatch, splitting of wide and straddling accesses, and doorbells.
  */
 #include "test.h"
 
+#include "base/thread.h"
+#include "base/time.h"
 #include "base/util.h"
 #include "bus/bus.h"
 
 #include <errno.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <string.h>
 
 /* A device of bytes that remembers the sizes it was accessed with. */
@@ -127,6 +131,169 @@ static void test_last_address(void **unused)
     bus_destroy(bus);
 }
 
+/* ---- Doorbells ---- */
+
+struct bell {
+    struct bus *bus;
+    _Atomic unsigned rings, inside;
+    bool gated; /* a ring does not return before it may */
+    _Atomic bool may_return;
+    uint64_t offset, value;
+    unsigned size;
+};
+
+static void ring(void *dev, uint64_t offset, unsigned size, uint64_t value)
+{
+    struct bell *bell = dev;
+    bell->offset = offset;
+    bell->size = size;
+    bell->value = value;
+    atomic_fetch_add(&bell->rings, 1);
+}
+
+static void test_doorbells(void **unused)
+{
+    struct bytes dev = {0};
+    struct bell a = {0}, b = {0};
+    struct error err;
+    struct bus *bus = bus_create(NULL);
+    (void)unused;
+    bus_claim(bus, BUS_MMIO, 0x1000, 64, "dev", &wide, &dev, NULL);
+    assert_int_equal(bus_claim_doorbell(bus, BUS_MMIO, 0x1010, 8, "a", ring, &a, &err), 0);
+    assert_int_equal(bus_claim_doorbell(bus, BUS_MMIO, 0x1018, 4, "b", ring, &b, &err), 0);
+    assert_int_equal(bus_claim_doorbell(bus, BUS_MMIO, 0x1017, 1, "c", ring, &b, &err), -EBUSY);
+    assert_non_null(strstr(err.text, "a"));
+    assert_int_equal(bus_claim_doorbell(bus, BUS_PORT, 0xFFFF, 2, "c", ring, &b, &err), -EINVAL);
+
+    /* What lies in a doorbell rings it, with the board lock held or not, and reaches no device. */
+    bus_lock(bus);
+    assert_false(bus_write(bus, BUS_MMIO, 0x1014, 2, 0x12345));
+    assert_false(bus_write(bus, BUS_MMIO, 0x101B, 1, 7));
+    bus_unlock(bus);
+    assert_int_equal(atomic_load(&a.rings), 1);
+    assert_int_equal(a.offset, 4);
+    assert_int_equal(a.size, 2);
+    assert_int_equal(a.value, 0x2345);
+    assert_int_equal(atomic_load(&b.rings), 1);
+    assert_int_equal(b.offset, 3);
+    assert_int_equal(dev.accesses, 0);
+
+    /* Reads, and writes beyond an edge, are the device's. */
+    bus_read(bus, BUS_MMIO, 0x1010, 4);
+    bus_write(bus, BUS_MMIO, 0x1016, 4, 0);
+    bus_write(bus, BUS_MMIO, 0x100F, 2, 0);
+    bus_write(bus, BUS_PORT, 0x1010, 2, 0);
+    assert_true(dev.accesses >= 3);
+    assert_int_equal(atomic_load(&a.rings) + atomic_load(&b.rings), 2);
+
+    bus_release_doorbell(bus, BUS_MMIO, 0x1014); /* none starts there */
+    bus_release_doorbell(bus, BUS_MMIO, 0x1010);
+    dev.accesses = 0;
+    bus_write(bus, BUS_MMIO, 0x1010, 8, 1);
+    assert_int_equal(dev.accesses, 1);
+    assert_int_equal(atomic_load(&a.rings), 1);
+    bus_write(bus, BUS_MMIO, 0x1018, 4, 1);
+    assert_int_equal(atomic_load(&b.rings), 2);
+    assert_int_equal(bus_claim_doorbell(bus, BUS_MMIO, 0x1010, 8, "c", ring, &a, &err), 0);
+    bus_destroy(bus);
+}
+
+/* Counts when it returns, so that one that is under way can be told. */
+static void ring_slowly(void *dev, uint64_t offset, unsigned size, uint64_t value)
+{
+    struct bell *bell = dev;
+    atomic_fetch_add(&bell->inside, 1);
+    if (bell->gated)
+        while (!atomic_load(&bell->may_return))
+            sched_yield();
+    atomic_fetch_add(&bell->rings, 1);
+    atomic_fetch_sub(&bell->inside, 1);
+}
+
+static void *ring_once(void *opaque)
+{
+    struct bell *bell = opaque;
+    bus_write(bell->bus, BUS_MMIO, 0x2000, 4, 1);
+    return NULL;
+}
+
+static void *release_soon(void *opaque)
+{
+    struct bell *bell = opaque;
+    time_sleep_ns(20 * NS_PER_MS); /* so that who does not wait is through by then */
+    atomic_store(&bell->may_return, true);
+    return NULL;
+}
+
+static void test_release_waits(void **unused)
+{
+    struct bus *bus = bus_create(NULL);
+    struct bell bell = {.bus = bus, .gated = true};
+    pthread_t ringer, releaser;
+    (void)unused;
+    assert_int_equal(bus_claim_doorbell(bus, BUS_MMIO, 0x2000, 4, "bell", ring_slowly, &bell, NULL),
+                     0);
+    assert_int_equal(thread_start(&ringer, "vcpu", ring_once, &bell, NULL), 0);
+    while (!atomic_load(&bell.inside))
+        sched_yield();
+    assert_int_equal(thread_start(&releaser, "releaser", release_soon, &bell, NULL), 0);
+    bus_lock(bus); /* as a register write that moves a BAR has it */
+    bus_release_doorbell(bus, BUS_MMIO, 0x2000);
+    bus_unlock(bus);
+    assert_int_equal(atomic_load(&bell.inside), 0);
+    pthread_join(ringer, NULL);
+    pthread_join(releaser, NULL);
+    bus_destroy(bus);
+}
+
+static _Atomic bool ringing_ends;
+
+static void *ring_often(void *opaque)
+{
+    struct bell *bell = opaque;
+    while (!atomic_load(&ringing_ends)) {
+        for (unsigned i = 0; i < 20; i++)
+            bus_write(bell->bus, BUS_MMIO, 0x2000, 4, 1);
+        sched_yield(); /* the board lock is not fair */
+    }
+    return NULL;
+}
+
+/* vCPUs ring without end while the doorbell comes and goes, as when a guest moves a BAR. */
+static void test_doorbell_is_released(void **unused)
+{
+    struct bytes dev = {0};
+    struct bus *bus = bus_create(NULL);
+    struct bell bell = {.bus = bus};
+    pthread_t threads[3];
+    (void)unused;
+    atomic_store(&ringing_ends, false);
+    for (unsigned i = 0; i < ARRAY_SIZE(threads); i++)
+        assert_int_equal(thread_start(&threads[i], "vcpu", ring_often, &bell, NULL), 0);
+    for (unsigned i = 0; i < 100; i++) {
+        bus_lock(bus);
+        assert_int_equal(bus_claim(bus, BUS_MMIO, 0x2000, 4, "dev", &four, &dev, NULL), 0);
+        assert_int_equal(
+            bus_claim_doorbell(bus, BUS_MMIO, 0x2000, 4, "bell", ring_slowly, &bell, NULL), 0);
+        bus_unlock(bus);
+        unsigned before = atomic_load(&bell.rings);
+        while (atomic_load(&bell.rings) == before)
+            sched_yield();
+        bus_lock(bus);
+        bus_release_doorbell(bus, BUS_MMIO, 0x2000);
+        assert_int_equal(atomic_load(&bell.inside), 0);
+        before = atomic_load(&bell.rings);
+        bus_release(bus, BUS_MMIO, 0x2000);
+        bus_unlock(bus);
+        sched_yield();
+        assert_int_equal(atomic_load(&bell.rings), before);
+    }
+    atomic_store(&ringing_ends, true);
+    for (unsigned i = 0; i < ARRAY_SIZE(threads); i++)
+        pthread_join(threads[i], NULL);
+    bus_destroy(bus);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -134,6 +301,9 @@ int main(void)
         cmocka_unit_test(test_splits),
         cmocka_unit_test(test_unclaimed),
         cmocka_unit_test(test_last_address),
+        cmocka_unit_test(test_doorbells),
+        cmocka_unit_test(test_release_waits),
+        cmocka_unit_test(test_doorbell_is_released),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -3,11 +3,11 @@
  */
 #include "test.h"
 
+#include "base/time.h"
 #include "bus/clock.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <time.h>
 #include <x86intrin.h>
 
 #define MS 1000000ULL
@@ -37,8 +37,7 @@ static void finish(struct fixture *f)
 
 static void sleep_ms(long ms)
 {
-    struct timespec ts = {.tv_nsec = ms * 1000000};
-    nanosleep(&ts, NULL);
+    time_sleep_ns((uint64_t)ms * NS_PER_MS);
 }
 
 /* One of the clocks, with the other read before and after it: a test may be held up anywhere. */
@@ -86,20 +85,13 @@ static void test_tsc_to_ns(void **unused)
     finish(&f);
 }
 
-static uint64_t host_wall(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
-
 static void test_epoch(void **unused)
 {
     struct fixture f = start();
     (void)unused;
-    uint64_t before = host_wall();
+    uint64_t before = time_real_ns();
     uint64_t guest = clock_epoch_ns(f.clock) + clock_now(f.clock);
-    assert_in_range(guest, before - 5 * MS, host_wall() + 5 * MS);
+    assert_in_range(guest, before - 5 * MS, time_real_ns() + 5 * MS);
     finish(&f);
 }
 

@@ -3,6 +3,7 @@
  */
 #include "test.h"
 
+#include "base/time.h"
 #include "base/util.h"
 #include "vm/acpi.h"
 #include "vm/vm.h"
@@ -11,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 /* ---- The engine ---- */
@@ -388,14 +388,6 @@ static enum engine_exit sleep_a_while(struct vcpu *vcpu)
     return tell(vcpu, vcpu->runs == 2 && vcpu->port->apic_ops->pending(vcpu->port->apic) == 50);
 }
 
-static uint64_t cpu_ns(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
-    return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
-}
-
 static void test_halted_sleeps(void **unused)
 {
     struct vm *vm = create(0, 4, sleep_a_while);
@@ -403,9 +395,9 @@ static void test_halted_sleeps(void **unused)
     uint64_t before;
 
     assert_int_equal(vm_start(vm, NULL), 0);
-    before = cpu_ns();
+    before = time_process_ns();
     assert_int_equal(vm_wait(vm, 10000, &end), 0);
-    assert_in_range(cpu_ns() - before, 0, 10000000); /* of 200 ms */
+    assert_in_range(time_process_ns() - before, 0, 10000000); /* of 200 ms */
     assert_int_equal(end.status, 3);
     vm_destroy(vm);
 }

@@ -1,0 +1,105 @@
+/*
+ * Standing still: pausing a VM and letting it go on, and draining its devices.
+ *
+ * A pause goes from what drives to what is driven:
+ *
+ *      vCPU threads park --> time stops, so no timer fires --> devices finish their work
+ *
+ * and a resume goes the other way.
+ */
+#include "vm/vm_private.h"
+
+void vm_begin_turn(struct vm *vm)
+{
+    pthread_mutex_lock(&vm->lock);
+    while (vm->turning)
+        pthread_cond_wait(&vm->changed, &vm->lock);
+    vm->turning = true;
+    pthread_mutex_unlock(&vm->lock);
+}
+
+void vm_end_turn(struct vm *vm)
+{
+    pthread_mutex_lock(&vm->lock);
+    vm->turning = false;
+    pthread_cond_broadcast(&vm->changed);
+    pthread_mutex_unlock(&vm->lock);
+}
+
+/* ---- Devices; the caller has the turn ---- */
+
+static void hold_devices(struct vm *vm)
+{
+    if (vm->still++ == 0)
+        board_pause(vm->board);
+}
+
+static void release_devices(struct vm *vm)
+{
+    if (--vm->still == 0)
+        board_resume(vm->board);
+}
+
+void vm_drain(struct vm *vm)
+{
+    vm_begin_turn(vm);
+    hold_devices(vm);
+    vm_end_turn(vm);
+}
+
+void vm_undrain(struct vm *vm)
+{
+    vm_begin_turn(vm);
+    release_devices(vm);
+    vm_end_turn(vm);
+}
+
+/* ---- The whole VM ---- */
+
+/* Returns when no vCPU's thread runs guest code, and none is about to. */
+static void park_processors(struct vm *vm)
+{
+    pthread_mutex_lock(&vm->lock);
+    vm->pauses++;
+    pthread_mutex_unlock(&vm->lock);
+    vm_kick_all(vm);
+    pthread_mutex_lock(&vm->lock);
+    while (!vm->over && (vm->resetting || vm->parked < vm->threads))
+        pthread_cond_wait(&vm->changed, &vm->lock);
+    pthread_mutex_unlock(&vm->lock);
+}
+
+static void stop_time(struct vm *vm)
+{
+    clock_pause(vm->machine.clock);
+    /* Waits out a timer's callback that has begun. */
+    bus_lock(vm->machine.bus);
+    bus_unlock(vm->machine.bus);
+}
+
+void vm_pause(struct vm *vm)
+{
+    park_processors(vm);
+    vm_begin_turn(vm);
+    if (vm->paused++ == 0)
+        stop_time(vm);
+    hold_devices(vm);
+    vm_end_turn(vm);
+}
+
+void vm_resume(struct vm *vm)
+{
+    bool paused;
+
+    vm_begin_turn(vm);
+    paused = vm->paused;
+    if (paused) {
+        release_devices(vm);
+        if (--vm->paused == 0 && vm->started)
+            clock_resume(vm->machine.clock);
+        pthread_mutex_lock(&vm->lock);
+        vm->pauses--;
+        pthread_mutex_unlock(&vm->lock);
+    }
+    vm_end_turn(vm); /* which wakes the vCPUs */
+}

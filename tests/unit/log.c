@@ -1,0 +1,82 @@
+/*
+ * The log: which lines reach the sink, and in what shape. And the host's time.
+ */
+#include "test.h"
+
+#include "base/log.h"
+#include "base/time.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct lines {
+    char text[4][LOG_TEXT];
+    enum log_level level[4];
+    unsigned count;
+};
+
+static void keep(void *opaque, enum log_level level, const char *text)
+{
+    struct lines *lines = opaque;
+
+    assert_true(lines->count < 4);
+    lines->level[lines->count] = level;
+    snprintf(lines->text[lines->count++], LOG_TEXT, "%s", text);
+}
+
+static void test_levels(void **unused)
+{
+    struct lines lines = {.count = 0};
+    const struct log log = {.most = LOG_LEVEL_WARNING, .line = keep, .opaque = &lines};
+
+    log_line(&log, LOG_LEVEL_ERROR, "disk %d fails", 7);
+    log_line(&log, LOG_LEVEL_WARNING, "slow");
+    log_line(&log, LOG_LEVEL_INFO, "left out");
+    log_line(&log, LOG_LEVEL_DEBUG, "left out");
+    log_line(NULL, LOG_LEVEL_ERROR, "nobody listens");
+    assert_int_equal(lines.count, 2);
+    assert_string_equal(lines.text[0], "disk 7 fails");
+    assert_int_equal(lines.level[1], LOG_LEVEL_WARNING);
+    assert_string_equal(log_level_name(LOG_LEVEL_ERROR), "error");
+    assert_string_equal(log_level_name(LOG_LEVEL_DEBUG), "debug");
+}
+
+/* What a guest says must not reach a terminal as a command, nor begin another line. */
+static void test_hostile_text(void **unused)
+{
+    struct lines lines = {.count = 0};
+    const struct log log = {.most = LOG_LEVEL_DEBUG, .line = keep, .opaque = &lines};
+    char big[2 * LOG_TEXT];
+
+    log_line(&log, LOG_LEVEL_INFO, "name %s", "a\033[2J\nb\177\tc\303\244");
+    assert_string_equal(lines.text[0], "name a?[2J?b??c\303\244");
+    memset(big, 'x', sizeof(big));
+    big[sizeof(big) - 1] = 0;
+    log_line(&log, LOG_LEVEL_INFO, "%s", big);
+    assert_int_equal(strlen(lines.text[1]), LOG_TEXT - 1);
+}
+
+static void test_time(void **unused)
+{
+    uint64_t before = time_now_ns(), used = time_thread_ns();
+    struct timespec spec = time_spec(3 * NS_PER_S + 7);
+
+    time_sleep_ns(20 * NS_PER_MS);
+    assert_true(time_now_ns() - before >= 20 * NS_PER_MS);
+    assert_true(time_thread_ns() - used < 20 * NS_PER_MS); /* sleeping costs nothing */
+    assert_true(time_process_ns() >= time_thread_ns() - used);
+    assert_true(time_real_ns() > UINT64_C(1700000000) * NS_PER_S);
+    assert_int_equal(spec.tv_sec, 3);
+    assert_int_equal(spec.tv_nsec, 7);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_levels),
+        cmocka_unit_test(test_hostile_text),
+        cmocka_unit_test(test_time),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
