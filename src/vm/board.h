@@ -11,7 +11,7 @@
 #include "bus/bus.h"
 #include "bus/clock.h"
 #include "bus/cpu_port.h"
-#include "dev/uart.h"
+#include "dev/pc/uart.h"
 #include "mem/mem.h"
 
 #include <stdbool.h>

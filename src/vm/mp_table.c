@@ -5,9 +5,9 @@
 #include "vm/mp_table.h"
 
 #include "base/util.h"
-#include "dev/ioapic.h"
-#include "dev/lapic.h"
-#include "dev/pm.h"
+#include "dev/pc/ioapic.h"
+#include "dev/pc/lapic.h"
+#include "dev/pc/pm.h"
 #include "vm/board.h"
 #include "vm/tables.h"
 

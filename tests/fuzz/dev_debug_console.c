@@ -3,7 +3,7 @@
  */
 #include "dev.h"
 
-#include "dev/debug_console.h"
+#include "dev/pc/debug_console.h"
 
 static void swallow(void *opaque, const void *data, size_t size)
 {

@@ -3,7 +3,7 @@
  */
 #include "dev.h"
 
-#include "dev/debug_exit.h"
+#include "dev/pc/debug_exit.h"
 
 static void check_status(void *opaque, int status)
 {

@@ -3,7 +3,7 @@
  */
 #include "dev.h"
 
-#include "dev/i8042.h"
+#include "dev/pc/i8042.h"
 
 static struct dev *create(struct fuzz_board *board)
 {

@@ -3,7 +3,7 @@
  */
 #include "dev.h"
 
-#include "dev/ioapic.h"
+#include "dev/pc/ioapic.h"
 
 static void take(void *opaque, uint64_t address, uint32_t data)
 {

@@ -5,7 +5,7 @@
 #include "dev.h"
 
 #include "base/util.h"
-#include "dev/lapic.h"
+#include "dev/pc/lapic.h"
 
 #include <stdlib.h>
 

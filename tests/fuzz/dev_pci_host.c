@@ -3,7 +3,7 @@
  */
 #include "dev.h"
 
-#include "dev/pci_host.h"
+#include "dev/pci/host.h"
 
 static struct dev *create(struct fuzz_board *board)
 {

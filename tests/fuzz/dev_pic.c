@@ -3,7 +3,7 @@
  */
 #include "dev.h"
 
-#include "dev/pic.h"
+#include "dev/pc/pic.h"
 
 static struct dev *create(struct fuzz_board *board)
 {

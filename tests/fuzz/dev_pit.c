@@ -3,7 +3,7 @@
  */
 #include "dev.h"
 
-#include "dev/pit.h"
+#include "dev/pc/pit.h"
 
 static struct dev *create(struct fuzz_board *board)
 {

@@ -3,7 +3,7 @@
  */
 #include "dev.h"
 
-#include "dev/pm.h"
+#include "dev/pc/pm.h"
 
 static struct dev *create(struct fuzz_board *board)
 {

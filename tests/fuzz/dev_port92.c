@@ -3,7 +3,7 @@
  */
 #include "dev.h"
 
-#include "dev/port92.h"
+#include "dev/pc/port92.h"
 
 static struct dev *create(struct fuzz_board *board)
 {

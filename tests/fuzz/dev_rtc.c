@@ -3,7 +3,7 @@
  */
 #include "dev.h"
 
-#include "dev/rtc.h"
+#include "dev/pc/rtc.h"
 
 static struct dev *create(struct fuzz_board *board)
 {

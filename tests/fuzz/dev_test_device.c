@@ -3,7 +3,7 @@
  */
 #include "dev.h"
 
-#include "dev/test_device.h"
+#include "dev/pc/test_device.h"
 
 static void check_line(void *opaque, unsigned n, bool level)
 {

@@ -3,7 +3,7 @@
  */
 #include "dev.h"
 
-#include "dev/uart.h"
+#include "dev/pc/uart.h"
 
 static void swallow(void *opaque, const void *data, size_t size)
 {

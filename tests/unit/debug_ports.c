@@ -3,10 +3,10 @@
  */
 #include "test.h"
 
-#include "dev/debug_console.h"
-#include "dev/debug_exit.h"
-#include "dev/port92.h"
-#include "dev/test_device.h"
+#include "dev/pc/debug_console.h"
+#include "dev/pc/debug_exit.h"
+#include "dev/pc/port92.h"
+#include "dev/pc/test_device.h"
 
 #include <stdlib.h>
 #include <string.h>

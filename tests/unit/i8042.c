@@ -4,7 +4,7 @@
 #include "test.h"
 
 #include "base/util.h"
-#include "dev/i8042.h"
+#include "dev/pc/i8042.h"
 
 #include <stdlib.h>
 

@@ -4,7 +4,7 @@
 #include "test.h"
 
 #include "base/util.h"
-#include "dev/ioapic.h"
+#include "dev/pc/ioapic.h"
 
 struct fixture {
     struct bus *bus;

@@ -5,7 +5,7 @@
 #include "test.h"
 
 #include "base/util.h"
-#include "dev/lapic.h"
+#include "dev/pc/lapic.h"
 #include "fake_clock.h"
 
 #define CPUS 20 /* two x2APIC clusters */

@@ -10,8 +10,8 @@
 #include "base/time.h"
 #include "base/util.h"
 #include "bus/clock.h"
-#include "dev/ioapic.h"
-#include "dev/lapic.h"
+#include "dev/pc/ioapic.h"
+#include "dev/pc/lapic.h"
 
 #include <pthread.h>
 #include <semaphore.h>

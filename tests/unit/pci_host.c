@@ -3,7 +3,7 @@
  */
 #include "test.h"
 
-#include "dev/pci_host.h"
+#include "dev/pci/host.h"
 
 #include <errno.h>
 #include <stdlib.h>

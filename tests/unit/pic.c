@@ -4,7 +4,7 @@
 #include "test.h"
 
 #include "base/util.h"
-#include "dev/pic.h"
+#include "dev/pc/pic.h"
 
 struct fixture {
     struct bus *bus;

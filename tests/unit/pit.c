@@ -5,7 +5,7 @@
 #include "test.h"
 
 #include "base/util.h"
-#include "dev/pit.h"
+#include "dev/pc/pit.h"
 #include "fake_clock.h"
 
 struct fixture {

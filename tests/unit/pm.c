@@ -3,7 +3,7 @@
  */
 #include "test.h"
 
-#include "dev/pm.h"
+#include "dev/pc/pm.h"
 
 #include <stdlib.h>
 

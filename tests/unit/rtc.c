@@ -5,7 +5,7 @@
 #include "test.h"
 
 #include "base/util.h"
-#include "dev/rtc.h"
+#include "dev/pc/rtc.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -5,7 +5,7 @@
 #include "test.h"
 
 #include "base/util.h"
-#include "dev/uart.h"
+#include "dev/pc/uart.h"
 
 #include <stdlib.h>
 #include <string.h>
