@@ -33,6 +33,7 @@ enum {
     OPT_TRACE_LINES,
     OPT_VERBOSE,
     OPT_NO_REBOOT,
+    OPT_DEVICE,
     OPT_TEST_DEVICE,
     OPT_DEBUG_EXIT,
     OPT_DEBUG_CONSOLE,
@@ -54,6 +55,7 @@ static const struct option_spec specs[] = {
     [OPT_TRACE_LINES] = {"trace-lines", "N", "end the trace after N lines (100000); 0: never"},
     [OPT_VERBOSE] = {"verbose", NULL, "show the kernel's messages"},
     [OPT_NO_REBOOT] = {"no-reboot", NULL, "a guest that resets itself ends the VM"},
+    [OPT_DEVICE] = {"device", "NAME[,...]", "add a device (the manual page lists them)"},
     [OPT_TEST_DEVICE] = {"test-device", NULL, "what test kernels for QEMU's pc-testdev expect"},
     [OPT_DEBUG_EXIT] = {"debug-exit", NULL, "port 0xf4: writing V ends the VM, status 2 V + 1"},
     [OPT_DEBUG_CONSOLE] = {"debug-console", "FILE", "port 0xe9: bytes go to FILE"},
@@ -61,7 +63,8 @@ static const struct option_spec specs[] = {
     {NULL, NULL, NULL},
 };
 
-#define MAX_ENV 256
+#define MAX_ENV     256
+#define MAX_DEVICES 64
 
 struct run {
     struct doppel_config config;
@@ -69,6 +72,8 @@ struct run {
     const char *initrd_option; /* as given; NULL: not given */
     const char *env[MAX_ENV + 1];
     unsigned env_count;
+    const char *devices[MAX_DEVICES + 1]; /* descriptions, for the library */
+    unsigned device_count;
     char **command; /* up to a NULL; NULL: none, that is, a shell */
     bool stats, json, verbose;
     bool traced;
@@ -138,6 +143,25 @@ static bool set_env(struct run *run, const char *value)
     return true;
 }
 
+static bool add_device(struct run *run, const char *description)
+{
+    if (run->device_count == MAX_DEVICES) {
+        complain("--device: more than %d devices", MAX_DEVICES);
+        return false;
+    }
+    run->devices[run->device_count++] = description;
+    return true;
+}
+
+/* For an option that stands for a device: it may be given again. */
+static bool add_device_once(struct run *run, const char *description)
+{
+    for (unsigned i = 0; i < run->device_count; i++)
+        if (!strcmp(run->devices[i], description))
+            return true;
+    return add_device(run, description);
+}
+
 static bool set_engine(struct run *run, const char *value)
 {
     if (!strcmp(value, "auto")) {
@@ -194,9 +218,10 @@ static bool set_option(struct run *run, int option, const char *value)
     case OPT_TRACE_LINES: return set_trace_lines(run, value);
     case OPT_VERBOSE: run->verbose = true; break;
     case OPT_NO_REBOOT: run->config.no_reboot = true; break;
-    case OPT_TEST_DEVICE: run->config.test_device = true; break;
-    case OPT_DEBUG_EXIT: run->config.debug_exit = true; break;
-    case OPT_DEBUG_CONSOLE: run->debug_path = value; break;
+    case OPT_DEVICE: return add_device(run, value);
+    case OPT_TEST_DEVICE: return add_device_once(run, "test-device");
+    case OPT_DEBUG_EXIT: return add_device_once(run, "debug-exit");
+    case OPT_DEBUG_CONSOLE: run->debug_path = value; return add_device_once(run, "debug-console");
     default: break;
     }
     return true;
@@ -529,6 +554,7 @@ int cmd_run(char **argv)
     int status;
 
     doppel_config_init(&run.config);
+    run.config.devices = run.devices;
     if (!parse(&run, argv, &status))
         return status;
     status = prepare_and_run(&run);

@@ -145,7 +145,6 @@ void console_plug(struct console *c, struct doppel_config *config)
     if (c->session)
         config->serial[1] = (struct doppel_serial){com2_output, com2_full, input_ready, c};
     if (c->debug) {
-        config->debug_console = true;
         config->debug_output = box_output;
         config->debug_full = box_full;
         config->debug_opaque = c->debug;

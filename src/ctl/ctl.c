@@ -90,20 +90,18 @@ static bool create_vm(struct doppel_vm *d, const struct doppel_config *config, s
         .no_reboot = config->no_reboot,
         .measure = config->measure,
         .tracer = config->trace ? &d->tracer : NULL,
-        .test_device = config->test_device,
-        .debug_exit = config->debug_exit,
-        .debug_console = config->debug_console,
-        .debug_output = {.output = config->debug_output,
-                         .full = config->debug_full,
-                         .opaque = config->debug_opaque},
+        .devices = {.list = config->devices,
+                    .debug_output = {.output = config->debug_output,
+                                     .full = config->debug_full,
+                                     .opaque = config->debug_opaque}},
     };
 
     for (unsigned i = 0; i < DOPPEL_SERIAL_PORTS; i++)
-        vm.serial[i] = (struct uart_backend){.sent = {.output = config->serial[i].output,
-                                                      .full = config->serial[i].full,
-                                                      .opaque = config->serial[i].opaque},
-                                             .input_ready = config->serial[i].input_ready,
-                                             .opaque = config->serial[i].opaque};
+        vm.devices.serial[i] = (struct uart_backend){.sent = {.output = config->serial[i].output,
+                                                              .full = config->serial[i].full,
+                                                              .opaque = config->serial[i].opaque},
+                                                     .input_ready = config->serial[i].input_ready,
+                                                     .opaque = config->serial[i].opaque};
     d->vm = vm_create(d->engine == DOPPEL_ENGINE_BT ? &bt_engine : &interp_engine, &vm, err);
     boot_files_quiet(d->files);
     return d->vm != NULL;

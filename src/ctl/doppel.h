@@ -68,9 +68,11 @@ struct doppel_config {
     bool no_kaslr;            /* load the kernel where it was linked */
     bool no_host_decompress;
     struct doppel_serial serial[DOPPEL_SERIAL_PORTS]; /* output NULL: nothing is plugged in */
-    bool test_device;   /* what test kernels for QEMU's pc-testdev expect */
-    bool debug_exit;    /* port 0xf4: a byte V written ends the VM with status (V << 1) | 1 */
-    bool debug_console; /* port 0xe9: bytes go to debug_output */
+    /* Descriptions of devices to add, NAME[,KEY=VALUE...] each, up to a NULL; NULL: none.
+     *      test-device      what test kernels for QEMU's pc-testdev expect
+     *      debug-exit       port 0xf4: a byte V written ends the VM with status (V << 1) | 1
+     *      debug-console    port 0xe9: bytes go to debug_output */
+    const char *const *devices;
     void (*debug_output)(void *opaque, const void *data, size_t size); /* as a serial port's */
     bool (*debug_full)(void *opaque);
     void *debug_opaque;

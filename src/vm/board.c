@@ -18,12 +18,13 @@
 #include "dev/pc/rtc.h"
 #include "dev/pc/test_device.h"
 #include "dev/pci/host.h"
+#include "vm/description.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
-#define MAX_DEVICES   24
-#define PIC_ELCR_PORT 0x4D0
+#define BOARD_MAX_DEVICES 48
+#define PIC_ELCR_PORT     0x4D0
 
 #define BOARD_ISA_LINES 16
 
@@ -35,7 +36,7 @@ struct board {
     struct board_events events;
 
     /* In the order of creation, which is the order of reset and of state, too. */
-    struct dev *devices[MAX_DEVICES];
+    struct dev *devices[BOARD_MAX_DEVICES];
     unsigned count;
 
     struct lapic_set *lapics;
@@ -131,15 +132,58 @@ static void button_pressed(void *opaque)
 
 /* ---- Assembly ---- */
 
-/* Takes a device into the board. NULL (creation failed) is passed on. */
-static struct dev *add(struct board *b, struct dev *dev)
+/* Takes a device into the board. False: it could not be created (DEV is NULL, and ERR says why), or
+ * the board is full. */
+static bool add(struct board *b, struct dev *dev, struct error *err)
 {
-    if (dev)
-        b->devices[b->count++] = dev;
-    return dev;
+    if (!dev)
+        return false;
+    if (b->count == BOARD_MAX_DEVICES) {
+        dev->ops->free(dev);
+        error_set(err, ENOSPC, "too many devices: a board takes %d", BOARD_MAX_DEVICES);
+        return false;
+    }
+    b->devices[b->count++] = dev;
+    return true;
 }
 
-/* All devices, in order. */
+/* The devices that can be described, and their settings. */
+enum kind { TEST_DEVICE, DEBUG_EXIT, DEBUG_CONSOLE, KINDS };
+static const struct {
+    const char *name;
+    const char *keys[2];
+} kinds[KINDS] = {
+    [TEST_DEVICE] = {"test-device", {NULL}},
+    [DEBUG_EXIT] = {"debug-exit", {NULL}},
+    [DEBUG_CONSOLE] = {"debug-console", {NULL}},
+};
+#define KNOWN "debug-console, debug-exit, test-device"
+
+/* Creates the device that TEXT describes. */
+static struct dev *create_described(struct board *b, struct clock *clock,
+                                    const struct board_config *c, const char *text,
+                                    struct error *err)
+{
+    unsigned kind = 0;
+
+    while (kind < KINDS && !description_is(text, kinds[kind].name))
+        kind++;
+    if (kind == KINDS)
+        error_set(err, EINVAL, "unknown device '%s' (known: " KNOWN ")", text);
+    if (kind == KINDS || description_check(text, kinds[kind].keys, err) < 0)
+        return NULL;
+    switch ((enum kind)kind) {
+    case TEST_DEVICE: return test_device_create(b->bus, board_irq, b, err);
+    case DEBUG_EXIT: return debug_exit_create(b->bus, c->events.debug_exit, c->events.opaque, err);
+    case DEBUG_CONSOLE:
+        b->debug_console = debug_console_create(b->bus, clock, &c->devices->debug_output, err);
+        return b->debug_console;
+    case KINDS: break;
+    }
+    return NULL;
+}
+
+/* All devices, in order: the chips of a PC, and then what is described. */
 static bool assemble(struct board *b, struct clock *clock, struct mem *mem,
                      const struct board_config *c, struct error *err)
 {
@@ -152,54 +196,48 @@ static bool assemble(struct board *b, struct clock *clock, struct mem *mem,
 
     /* Interrupt controllers, from the processors outwards. */
     b->lapics = lapic_set_create(clock, c->ports, c->cpus, c->physical_bits, &lapic_board, err);
-    if (!b->lapics || !add(b, lapic_set_dev(b->lapics)))
+    if (!b->lapics || !add(b, lapic_set_dev(b->lapics), err))
         return false;
     b->ioapic = ioapic_create(bus, IOAPIC_BASE, BOARD_IOAPIC_ID, lapic_set_msi(b->lapics), err);
-    if (!b->ioapic || !add(b, ioapic_dev(b->ioapic)))
+    if (!b->ioapic || !add(b, ioapic_dev(b->ioapic), err))
         return false;
     b->pic = pic_create(bus, lapic_set_lint(b->lapics, 0), err);
-    if (!b->pic || !add(b, pic_dev(b->pic)))
+    if (!b->pic || !add(b, pic_dev(b->pic), err))
         return false;
 
     /* Time. The RTC comes before power management, so that what is restored of PM1 status is not
      * changed by an alarm that the restored RTC signals again. */
-    if (!add(b, pit_create(bus, clock, isa_line(b, 0), err)) ||
-        !add(b, rtc_create(bus, clock, isa_line(b, 8), alarm, mem_low_end(mem),
-                           mem_high_end(mem) - MEM_HOLE_END, err)))
+    if (!add(b, pit_create(bus, clock, isa_line(b, 0), err), err) ||
+        !add(b,
+             rtc_create(bus, clock, isa_line(b, 8), alarm, mem_low_end(mem),
+                        mem_high_end(mem) - MEM_HOLE_END, err),
+             err))
         return false;
 
     /* Power and reset. */
     b->pm = pm_create(bus, clock, isa_line(b, PM_SCI), poweroff, err);
-    if (!b->pm || !add(b, pm_dev(b->pm)))
+    if (!b->pm || !add(b, pm_dev(b->pm), err))
         return false;
-    if (!add(b, port92_create(bus, reset, err)) ||
-        !add(b, i8042_create(bus, isa_line(b, 1), isa_line(b, 12), reset, err)))
+    if (!add(b, port92_create(bus, reset, err), err) ||
+        !add(b, i8042_create(bus, isa_line(b, 1), isa_line(b, 12), reset, err), err))
         return false;
 
     struct pci_host *pci = pci_host_create(bus, reset, err);
-    if (!pci || !add(b, pci_host_dev(pci)))
+    if (!pci || !add(b, pci_host_dev(pci), err))
         return false;
 
-    /* Serial ports. */
     for (unsigned i = 0; i < BOARD_SERIAL_PORTS; i++) {
         const struct board_serial *com = &board_serial[i];
 
-        b->uarts[i] = uart_create(bus, clock, com->port, isa_line(b, com->irq), &c->serial[i], err);
-        if (!b->uarts[i] || !add(b, uart_dev(b->uarts[i])))
+        b->uarts[i] =
+            uart_create(bus, clock, com->port, isa_line(b, com->irq), &c->devices->serial[i], err);
+        if (!b->uarts[i] || !add(b, uart_dev(b->uarts[i]), err))
             return false;
     }
 
-    /* For test kernels. */
-    if (c->test_device && !add(b, test_device_create(bus, board_irq, b, err)))
-        return false;
-    if (c->debug_exit &&
-        !add(b, debug_exit_create(bus, c->events.debug_exit, c->events.opaque, err)))
-        return false;
-    if (c->debug_console) {
-        b->debug_console = add(b, debug_console_create(bus, clock, &c->debug_output, err));
-        if (!b->debug_console)
+    for (const char *const *text = c->devices->list; text && *text; text++)
+        if (!add(b, create_described(b, clock, c, *text, err), err))
             return false;
-    }
     return true;
 }
 

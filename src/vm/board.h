@@ -39,6 +39,19 @@ struct board_events {
     void *opaque;
 };
 
+/* What is plugged in, beside the chips that every PC has. It comes from the library's user as it
+ * is.
+ */
+struct board_devices {
+    /* Descriptions of devices, up to a NULL: NAME[,KEY=VALUE...]. NULL: none.
+     *      test-device      what test kernels for QEMU's pc-testdev expect
+     *      debug-exit       port F4h: a byte written ends the machine (board_events.debug_exit)
+     *      debug-console    port E9h: bytes go to debug_output */
+    const char *const *list;
+    struct uart_backend serial[BOARD_SERIAL_PORTS]; /* the host sides of COM1 to COM4 */
+    struct burst_backend debug_output;
+};
+
 struct board_config {
     unsigned cpus;
     unsigned physical_bits;        /* MAXPHYADDR */
@@ -46,9 +59,7 @@ struct board_config {
     struct loop *loop;             /* for jobs of devices */
     struct workers *workers;       /* for what devices do outside of the board lock */
     struct board_events events;
-    struct uart_backend serial[BOARD_SERIAL_PORTS];
-    bool test_device, debug_exit, debug_console;
-    struct burst_backend debug_output;
+    const struct board_devices *devices; /* only while the board is created */
 };
 
 struct board;

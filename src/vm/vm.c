@@ -149,13 +149,9 @@ static bool create_board(struct vm *vm, const struct vm_config *config, struct e
                    .poweroff = on_poweroff,
                    .debug_exit = on_debug_exit,
                    .opaque = vm},
-        .test_device = config->test_device,
-        .debug_exit = config->debug_exit,
-        .debug_console = config->debug_console,
-        .debug_output = config->debug_output,
+        .devices = &config->devices,
     };
 
-    memcpy(board.serial, config->serial, sizeof(board.serial));
     vm->board = board_create(vm->machine.bus, vm->machine.clock, vm->machine.mem, &board, err);
     return vm->board != NULL;
 }

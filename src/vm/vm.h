@@ -46,9 +46,7 @@ struct vm_config {
     bool no_reboot;
     bool measure;                /* see struct machine */
     const struct tracer *tracer; /* the same; must outlive the VM */
-    struct uart_backend serial[BOARD_SERIAL_PORTS];
-    bool test_device, debug_exit, debug_console;
-    struct burst_backend debug_output;
+    struct board_devices devices;
 };
 
 struct vm_stats {

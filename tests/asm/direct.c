@@ -67,14 +67,12 @@ int main(int argc, char **argv)
     struct engine_ops space;
     const struct engine_ops *engine = argc > 2 ? variant_find(argv[1], &space) : NULL;
     struct boot_source source = {.kernel = kernel, .command_line = "", .rsdp = ACPI_RSDP_ADDRESS};
+    static const char *const devices[] = {"test-device", "debug-exit", "debug-console", NULL};
     struct vm_config config = {
         .cpus = argc > 3 ? (unsigned)strtoul(argv[3], NULL, 0) : 1,
         .memory = MEMORY,
         .no_reboot = true,
-        .test_device = true,
-        .debug_exit = true,
-        .debug_console = true,
-        .debug_output = {.output = print},
+        .devices = {.list = devices, .debug_output = {.output = print}},
         .load = load,
     };
     struct error err = {0};

@@ -69,6 +69,23 @@ def files():
         check_complaint(run("run", "--kernel", cut), cut)
 
 
+def devices():
+    """Devices that there are not, or not so often."""
+    with scratch() as path:
+        good = write(path("good"), multiboot(FOREVER))
+        cases = [
+            (["nonesuch"], "nonesuch", "test-device"),
+            ([""], "unknown device", ""),
+            (["debug-exit,port=7"], "debug-exit,port=7", "'port'"),
+            (["debug-exit,"], "debug-exit,", "KEY=VALUE"),
+            (["debug-exit", "debug-exit"], "overlap", ""),
+            (["debug-exit"] * 65, "64", "devices"),
+        ]
+        for names, *words in cases:
+            options = [word for name in names for word in ("--device", name)]
+            check_complaint(run("run", "--kernel", good, *options), *words)
+
+
 def kernels():
     """Linux kernels that are cut off, damaged, or too large for the memory."""
     with open(guest("vmlinuz-6.1"), "rb") as file:
@@ -125,11 +142,13 @@ def debug_ports():
     with scratch() as path:
         kernel = write(path("kernel"),
                        multiboot(write_com1(b"hello\n", b"\xb0\x41\xe6\xe9" + DEBUG_EXIT % 5)))
-        done = run("run", "--kernel", kernel, "--debug-exit", "--debug-console", path("debug"),
+        done = run("run", "--kernel", kernel, "--debug-exit", "--debug-exit", "--debug-console", path("debug"),
                    stdin=None, timeout=30)
         check_run(done, 11, b"hello\n", b"")
         with open(path("debug"), "rb") as file:
             check(file.read() == b"A", "the debug console's file is wrong")
+        done = run("run", "--kernel", kernel, "--device", "debug-exit", stdin=None, timeout=30)
+        check_run(done, 11, b"hello\n", b"")
 
 
-main(usage, help_and_version, files, kernels, crash, outputs, debug_ports)
+main(usage, help_and_version, files, devices, kernels, crash, outputs, debug_ports)

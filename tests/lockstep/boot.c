@@ -128,7 +128,7 @@ static bool side_create(struct side *side, const struct engine_ops *ops, struct 
         .memory = options->memory,
         .load = load,
         .load_opaque = image,
-        .serial[0] = {.sent = {.output = on_output, .opaque = side}},
+        .devices.serial[0] = {.sent = {.output = on_output, .opaque = side}},
     };
     struct error err = {0};
 

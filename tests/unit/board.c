@@ -7,6 +7,7 @@
 #include "base/util.h"
 #include "vm/board.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -48,14 +49,18 @@ static void hear(void *opaque, const void *data, size_t size)
 static struct fixture *create(void)
 {
     struct fixture *f = calloc(1, sizeof(*f));
+    static const char *const list[] = {"debug-console", NULL};
+    const struct board_devices devices = {
+        .list = list,
+        .serial = {{.sent = {.output = hear, .opaque = f}}},
+        .debug_output = {.output = hear, .opaque = f},
+    };
     struct board_config config = {
         .cpus = CPUS,
         .physical_bits = 40,
         .ports = f->ports,
         .events = {.reset = on_reset, .poweroff = on_poweroff, .opaque = f},
-        .serial = {{.sent = {.output = hear, .opaque = f}}},
-        .debug_console = true,
-        .debug_output = {.output = hear, .opaque = f},
+        .devices = &devices,
     };
 
     f->bus = bus_create(NULL);
@@ -260,6 +265,38 @@ static void test_reset(void **state)
     assert_true(bus_read(f->bus, BUS_MMIO, 0xFEC00010, 4) & 0x10000); /* masked */
 }
 
+/* What a board with the devices of LIST cannot be created for. */
+static struct error refusal(const struct fixture *f, const char *const *list)
+{
+    struct cpu_port port = {0}, *const ports[] = {&port};
+    const struct board_devices devices = {.list = list};
+    const struct board_config config = {
+        .cpus = 1, .physical_bits = 40, .ports = ports, .devices = &devices};
+    struct bus *bus = bus_create(NULL);
+    struct clock *clock = clock_create(NULL, bus, NULL);
+    struct error err = {0};
+
+    assert_null(board_create(bus, clock, f->mem, &config, &err));
+    clock_destroy(clock);
+    bus_destroy(bus);
+    return err;
+}
+
+static void test_descriptions(void **state)
+{
+    static const char *const unknown[] = {"debug-exit", "nonesuch", NULL};
+    static const char *const setting[] = {"test-device,color=red", NULL};
+    static const char *const twice[] = {"debug-exit", "test-device", "debug-exit", NULL};
+    struct error err = refusal(*state, unknown);
+
+    assert_int_equal(err.code, EINVAL);
+    assert_non_null(strstr(err.text, "'nonesuch' (known: debug-console, debug-exit,"));
+    err = refusal(*state, setting);
+    assert_int_equal(err.code, EINVAL);
+    assert_non_null(strstr(err.text, "no setting 'color'"));
+    assert_int_equal(refusal(*state, twice).code, EBUSY);
+}
+
 static struct state *save(struct fixture *f)
 {
     struct state *s = state_create_save();
@@ -316,6 +353,7 @@ int main(void)
         TEST(test_sci_through_pics),
         TEST(test_level_triggered),
         TEST(test_events),
+        TEST(test_descriptions),
         TEST(test_reset),
         TEST(test_save_restore),
     };

@@ -55,12 +55,13 @@ static const char *write_kernel(const char *name, const uint8_t *code, size_t si
 
 static struct doppel_config config_of(const char *kernel)
 {
+    static const char *const devices[] = {"debug-exit", NULL};
     struct doppel_config config;
 
     doppel_config_init(&config);
     config.memory = 16 * MIB;
     config.kernel = kernel;
-    config.debug_exit = true;
+    config.devices = devices;
     return config;
 }
 

@@ -120,6 +120,8 @@ static void test_held(void **unused)
     /* mov $0xE9,%dx; 1: out %al,%dx; jmp 1b */
     static const uint8_t debug[] = {0x66, 0xBA, 0xE9, 0x00, 0xEE, 0xEB, 0xFD};
 
+    static const char *const devices[] = {"debug-console", NULL};
+
     for (unsigned i = 0; i < 2; i++) {
         struct doppel_config config = config_of(engines[i]);
         struct drain d[3] = {0};
@@ -129,7 +131,7 @@ static void test_held(void **unused)
         config.serial[0].opaque = &d[1];
         hold(&config, &d[1], string, sizeof(string));
         config = config_of(engines[i]);
-        config.debug_console = true;
+        config.devices = devices;
         config.debug_output = drain_output;
         config.debug_full = drain_full;
         config.debug_opaque = &d[2];

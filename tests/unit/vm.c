@@ -142,7 +142,8 @@ static enum engine_exit tell(struct vcpu *vcpu, uint32_t value)
 
 static struct vm *create(unsigned n, unsigned cpus, program *bsp)
 {
-    struct vm_config config = {.cpus = cpus, .memory = MEMORY(n), .debug_exit = true};
+    static const char *const devices[] = {"debug-exit", NULL};
+    struct vm_config config = {.cpus = cpus, .memory = MEMORY(n), .devices = {.list = devices}};
     struct error err = {0};
     struct vm *vm = vm_create(&fake_engine, &config, &err);
 
@@ -482,8 +483,9 @@ static enum engine_exit echo(struct vcpu *vcpu)
 static void test_serial(void **unused)
 {
     struct heard heard = {0};
-    struct vm_config config = {
-        .cpus = 1, .memory = MEMORY(0), .serial[1] = {.sent = {.output = hear, .opaque = &heard}}};
+    struct vm_config config = {.cpus = 1,
+                               .memory = MEMORY(0),
+                               .devices.serial[1] = {.sent = {.output = hear, .opaque = &heard}}};
     struct vm *vm = vm_create(&fake_engine, &config, NULL);
 
     programs[0] = echo;

@@ -10,7 +10,7 @@
 #include "base/thread.h"
 #include "base/time.h"
 #include "base/util.h"
-#include "dev/lapic.h"
+#include "dev/pc/lapic.h"
 #include "vm/board.h"
 #include "vm/vm.h"
 

@@ -1,0 +1,85 @@
+/*
+ * Descriptions of devices: NAME[,KEY=VALUE...].
+ */
+#include "vm/description.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The settings begin behind the name: ",KEY=VALUE...", or nothing. */
+static const char *settings(const char *text)
+{
+    return text + strcspn(text, ",");
+}
+
+/* Steps from one setting to the next: SETTING stands at a comma or at the end of the text. */
+static const char *next(const char *setting)
+{
+    return settings(setting + 1);
+}
+
+static bool has_key(const char *setting, const char *key)
+{
+    size_t length = strlen(key);
+
+    return strncmp(setting + 1, key, length) == 0 && setting[1 + length] == '=';
+}
+
+/* The first setting with KEY from SETTING on, or NULL. */
+static const char *find(const char *setting, const char *key)
+{
+    for (; *setting; setting = next(setting))
+        if (has_key(setting, key))
+            return setting;
+    return NULL;
+}
+
+bool description_is(const char *text, const char *name)
+{
+    size_t length = strlen(name);
+
+    return strncmp(text, name, length) == 0 && settings(text) == text + length;
+}
+
+int description_check(const char *text, const char *const *keys, struct error *err)
+{
+    int name = (int)(settings(text) - text);
+
+    for (const char *setting = settings(text); *setting; setting = next(setting)) {
+        int length = (int)strcspn(setting + 1, "=,");
+        unsigned i = 0;
+
+        while (keys && keys[i] && !has_key(setting, keys[i]))
+            i++;
+        if (setting[1 + length] != '=')
+            return error_set(err, EINVAL, "device %s: '%.*s' is not KEY=VALUE", text, length,
+                             setting + 1);
+        if (!keys || !keys[i])
+            return error_set(err, EINVAL, "device %s: %.*s has no setting '%.*s'", text, name, text,
+                             length, setting + 1);
+        if (find(next(setting), keys[i]))
+            return error_set(err, EINVAL, "device %s: '%s' is given twice", text, keys[i]);
+    }
+    return 0;
+}
+
+int description_number(const char *text, const char *key, unsigned least, unsigned most,
+                       unsigned *value, struct error *err)
+{
+    const char *setting = find(settings(text), key), *digits;
+    unsigned long number;
+    char *end;
+
+    if (!setting)
+        return 0;
+    digits = setting + 1 + strlen(key) + 1;
+    errno = 0;
+    number = strtoul(digits, &end, 10);
+    if (*digits < '0' || *digits > '9' || end != settings(digits) || errno || number < least ||
+        number > most)
+        return error_set(err, EINVAL, "device %s: %s must be a number from %u to %u", text, key,
+                         least, most);
+    *value = (unsigned)number;
+    return 0;
+}

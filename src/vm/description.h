@@ -1,0 +1,22 @@
+/*
+ * Descriptions of devices, as they stand on the command line: NAME[,KEY=VALUE...].
+ *
+ * The board alone knows what they mean; everyone else hands them on unchanged.
+ */
+#ifndef DOPPEL_VM_DESCRIPTION_H
+#define DOPPEL_VM_DESCRIPTION_H
+
+#include "base/error.h"
+
+#include <stdbool.h>
+
+/* Whether TEXT describes a device called NAME. */
+bool description_is(const char *text, const char *name);
+/* Checks that TEXT is a name and settings, each of a key in KEYS (up to a NULL; KEYS may be NULL),
+ * none twice. */
+int description_check(const char *text, const char *const *keys, struct error *err);
+/* Sets VALUE if TEXT has a setting KEY, which must be a decimal number from LEAST to MOST. */
+int description_number(const char *text, const char *key, unsigned least, unsigned most,
+                       unsigned *value, struct error *err);
+
+#endif

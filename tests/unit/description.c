@@ -1,0 +1,90 @@
+/*
+ * Descriptions of devices: what is one, and what is said of one that is not.
+ */
+#include "test.h"
+
+#include "base/util.h"
+#include "vm/description.h"
+
+#include <errno.h>
+#include <string.h>
+
+static const char *const keys[] = {"slot", "size", NULL};
+
+static void test_names(void **unused)
+{
+    assert_true(description_is("rng", "rng"));
+    assert_true(description_is("rng,slot=3", "rng"));
+    assert_false(description_is("rngs", "rng"));
+    assert_false(description_is("rn", "rng"));
+    assert_false(description_is("", "rng"));
+    assert_false(description_is(",slot=3", "rng"));
+}
+
+static void test_settings(void **unused)
+{
+    unsigned value = 7;
+
+    assert_int_equal(description_check("rng", NULL, NULL), 0);
+    assert_int_equal(description_check("rng", keys, NULL), 0);
+    assert_int_equal(description_check("rng,size=12,slot=3", keys, NULL), 0);
+    assert_int_equal(description_number("rng", "slot", 1, 31, &value, NULL), 0);
+    assert_int_equal(value, 7); /* not given */
+    assert_int_equal(description_number("rng,size=12,slot=3", "slot", 1, 31, &value, NULL), 0);
+    assert_int_equal(value, 3);
+    assert_int_equal(description_number("rng,size=12,slot=3", "size", 1, 31, &value, NULL), 0);
+    assert_int_equal(value, 12);
+}
+
+static void test_bad_settings(void **unused)
+{
+    static const struct {
+        const char *text, *word;
+    } bad[] = {
+        {"rng,", "KEY=VALUE"},          {"rng,slot", "KEY=VALUE"},
+        {"rng,slot=1,", "KEY=VALUE"},   {"rng,,slot=1", "KEY=VALUE"},
+        {"rng,speed=9", "'speed'"},     {"rng,slots=9", "'slots'"},
+        {"rng,slo=9", "'slo'"},         {"rng,=9", "''"},
+        {"rng,slot=1,slot=2", "twice"}, {"rng,slot=1,size=1,slot=1", "twice"},
+    };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
+        struct error err = {0};
+
+        assert_int_equal(description_check(bad[i].text, keys, &err), -EINVAL);
+        assert_non_null(strstr(err.text, bad[i].word));
+        assert_non_null(strstr(err.text, bad[i].text));
+    }
+    assert_int_equal(description_check("rng,slot=1", NULL, NULL), -EINVAL);
+}
+
+static void test_bad_numbers(void **unused)
+{
+    static const char *const bad[] = {
+        "rng,slot=",    "rng,slot=x",   "rng,slot=1x",
+        "rng,slot=0",   "rng,slot=32",  "rng,slot=-1",
+        "rng,slot= 1",  "rng,slot=0x4", "rng,slot=99999999999999999999",
+        "rng,slot=4;4",
+    };
+    unsigned value = 7;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
+        struct error err = {0};
+
+        assert_int_equal(description_number(bad[i], "slot", 1, 31, &value, &err), -EINVAL);
+        assert_non_null(strstr(err.text, "slot must be a number from 1 to 31"));
+        assert_int_equal(value, 7);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_settings),
+        cmocka_unit_test(test_bad_settings),
+        cmocka_unit_test(test_bad_numbers),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
