@@ -127,11 +127,4 @@ struct engine_ops {
     void (*history)(struct vcpu *vcpu, char *buf, unsigned size);
 };
 
-extern const struct engine_ops interp_engine;
-extern const struct engine_ops bt_engine;
-/* Whether translated code can run here; MODEL has only what the host has. */
-bool bt_runs_on(const struct x86_model *model);
-/* The same, translating whatever runs at once: for tests, as bt-eager. */
-extern const struct engine_ops bt_eager_engine;
-
 #endif

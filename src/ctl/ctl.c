@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/time.h"
 #include "base/util.h"
+#include "cpu/engines.h"
 #include "vm/vm.h"
 
 #include <errno.h>

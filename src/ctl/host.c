@@ -4,7 +4,7 @@
 #include "ctl/host.h"
 
 #include "base/util.h"
-#include "cpu/engine.h"
+#include "cpu/engines.h"
 #include "x86/cpuid.h"
 
 #include <cpuid.h>

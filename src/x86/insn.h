@@ -108,12 +108,14 @@ const struct x86_insn_info *x86_insn_table(unsigned *count);
 /* How the bytes are to be read: the code segment's default size. */
 enum x86_code_size { X86_CODE16, X86_CODE32, X86_CODE64 };
 
+#define X86_LENGTH_MAX 15 /* bytes of an instruction */
+
 struct x86_insn {
     ZydisDecodedInstruction z;
     ZydisDecodedOperand op[ZYDIS_MAX_OPERAND_COUNT];
     const struct x86_insn_info *info; /* of this form: a far CALL has another than a near one */
     uint8_t feature;                  /* enum x86_feature: what this form needs */
-    uint8_t bytes[15];
+    uint8_t bytes[X86_LENGTH_MAX];
 };
 
 /* Decodes what stands at BYTES (SIZE up to 15 are there). Returns the length; 0 when the bytes end

@@ -6,7 +6,7 @@
 
 #include "diff.h"
 
-#include "cpu/engine.h"
+#include "cpu/engines.h"
 
 struct engine_executor;
 

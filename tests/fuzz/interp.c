@@ -296,7 +296,7 @@ static void run(struct x86_cpu *cpu, unsigned vector)
         /* An NMI that is masked at first; and what ends loops and repeated strings. */
         atomic_store(&c->port.requests,
                      CPU_REQ_NMI | REQ_MEANINGLESS | (i == 3 ? CPU_REQ_INTR : 0));
-        exit = interp_turn(c->vcpu);
+        exit = core_turn(c->vcpu);
     }
     c->apic.vector = -1;
     RIG_ENGINE.state_out(c->vcpu, cpu);

@@ -11,6 +11,7 @@
  * Inputs are deterministic, and what is made of one is, too; how the vCPUs meet is not.
  */
 #include "base/util.h"
+#include "cpu/engines.h"
 #include "race.h"
 #include "vm/vm_private.h"
 

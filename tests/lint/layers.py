@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""Checks the floors: a file includes only files of its own folder or of lower floors.
+"""Checks the floors: a file includes only files of its own folder or of lower floors. A folder may
+have floors of its own, its rooms.
 
 What includes what comes from the compiler (-MM), which sees through macros and nested includes.
 The test first plants wrong includes in a scratch tree and fails if they go unnoticed.
@@ -23,10 +24,42 @@ FLOORS = {
     "base": 0,
 }
 
+# Floors within a folder, by path: the most specific counts.
+ROOMS = {
+    "cpu/engines": 3,  # the file
+    "cpu/interp": 2, "cpu/bt": 2, "cpu/direct": 2, "cpu/kvm": 2,
+    "cpu/core": 1,
+    "cpu": 0,
+}
+
 
 def folder(path):
     """The folder below src/ that PATH, relative to src/, lies in."""
     return path.split(os.sep, 1)[0]
+
+
+def room(path):
+    """The room that PATH lies in: the longest entry of ROOMS that leads to it, or its folder."""
+    parts = os.path.splitext(path)[0].split(os.sep)
+    for count in range(len(parts), 1, -1):
+        if os.sep.join(parts[:count]) in ROOMS:
+            return os.sep.join(parts[:count])
+    return parts[0]
+
+
+def judge(own, other):
+    """What is wrong with OWN's use of OTHER, both paths relative to src/; None: nothing."""
+    here, there = folder(own), folder(other)
+    if there not in FLOORS:
+        return f"{other}: folder '{there}' has no floor"
+    floors = FLOORS[here], FLOORS[there]
+    if here == there:
+        here, there = room(own), room(other)
+        floors = ROOMS.get(here, 0), ROOMS.get(there, 0)
+    if here == there or floors[1] < floors[0]:
+        return None
+    way = "sideways" if floors[0] == floors[1] else "up"
+    return f"src/{own} (floor {floors[0]}) reaches {way} to src/{other} (floor {floors[1]})"
 
 
 def included(compiler, source, cwd):
@@ -39,19 +72,13 @@ def included(compiler, source, cwd):
 
 def violations(src, source, files):
     """What SOURCE includes and must not, as messages."""
-    own = folder(os.path.relpath(source, src))
+    own = os.path.relpath(source, src)
     found = []
     for name in files:
         relative = os.path.relpath(name, src)
-        if relative.startswith(os.pardir):
-            continue
-        other = folder(relative)
-        if other not in FLOORS:
-            found.append(f"{relative}: folder '{other}' has no floor")
-        elif other != own and FLOORS[other] >= FLOORS[own]:
-            way = "sideways" if FLOORS[other] == FLOORS[own] else "up"
-            found.append(f"src/{os.path.relpath(source, src)} (floor {FLOORS[own]}) "
-                         f"reaches {way} to src/{relative} (floor {FLOORS[other]})")
+        wrong = None if relative.startswith(os.pardir) else judge(own, relative)
+        if wrong:
+            found.append(wrong)
     return found
 
 
@@ -63,10 +90,19 @@ def self_test():
         ("cpu/nested.c", '#include "bus/bad.h"\n', True),
         ("vm/macro.c", '#define FILE "ctl/doppel.h"\n#include FILE\n', True),
         ("vm/boot/down.c", '#include "vm/vm.h"\n#include "cpu/engine.h"\n', False),
+        ("cpu/engine.c", '#include "cpu/engine.h"\n', False),
+        ("cpu/core/down.c", '#include "cpu/engine.h"\n', False),
+        ("cpu/core/up.c", '#include "cpu/interp/interp.h"\n', True),
+        ("cpu/bt/down.c", '#include "cpu/core/vcpu.h"\n', False),
+        ("cpu/bt/own.c", '#include "cpu/bt/bt.h"\n', False),
+        ("cpu/bt/sideways.c", '#include "cpu/interp/interp.h"\n', True),
+        ("cpu/mmu.c", '#include "cpu/core/vcpu.h"\n', True),
+        ("cpu/engines.c", '#include "cpu/engines.h"\n#include "cpu/interp/interp.h"\n#include "cpu/bt/bt.h"\n', False),
         ("bus/quiet.c", '/* #include "vm/vm.h" */\n', False),
     ]
     headers = {
         "vm/vm.h": "", "cpu/engine.h": "", "ctl/doppel.h": "",
+        "cpu/engines.h": "", "cpu/core/vcpu.h": "", "cpu/interp/interp.h": "", "cpu/bt/bt.h": "",
         "bus/bad.h": '#include "vm/vm.h"\n',
     }
     wrong = []

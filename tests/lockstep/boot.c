@@ -279,18 +279,18 @@ static bool same_output(const struct pair *p)
 
 /* --- Running --------------------------------------------------------------------------------- */
 
-/* One stop further, if both go the same way. *EXIT as interp_run_for. */
+/* One stop further, if both go the same way. *EXIT as core_run_for. */
 static bool advance(struct pair *p, uint64_t limit, int *exit, uint64_t *count)
 {
     struct side *leader = &p->side[TRANSLATED], *follower = &p->side[INTERPRETED];
     uint64_t followed = 0, more = 0;
     int same_exit = -1;
 
-    *exit = interp_run_for(leader->cpu, limit, count);
+    *exit = core_run_for(leader->cpu, limit, count);
     if (*count)
-        same_exit = interp_run_for(follower->cpu, *count, &followed);
+        same_exit = core_run_for(follower->cpu, *count, &followed);
     if (*exit >= 0 && same_exit < 0) /* has yet to look why it should stop */
-        same_exit = interp_run_for(follower->cpu, 0, &more);
+        same_exit = core_run_for(follower->cpu, 0, &more);
     if (*count == followed + more && *exit == same_exit)
         return true;
     printf("lockstep: translated, %" PRIu64 " instructions and exit %d; interpreted, %" PRIu64
@@ -388,7 +388,7 @@ static bool compare(struct pair *p)
     return true;
 }
 
-/* To the next stop at which time passes; *EXIT as interp_run_for. Within it there are stops only
+/* To the next stop at which time passes; *EXIT as core_run_for. Within it there are stops only
  * when looking closely. */
 static bool slice(struct pair *p, int *exit)
 {

@@ -5,7 +5,7 @@
 #include "interp_test.h"
 
 #include "base/util.h"
-#include "cpu/core/vcpu.h"
+#include "cpu/interp/interp.h"
 
 #include <pthread.h>
 #include <string.h>
@@ -256,7 +256,7 @@ static void exhaust_thunks(struct thunk_cache *thunks)
 /* Room for thunks is made while a block is decoded that has one already. */
 static void test_thunks_exhausted(void **unused)
 {
-    struct thunk_cache *thunks = ((struct core *)rig->engine)->thunks;
+    struct thunk_cache *thunks = interp_of((struct core *)rig->engine)->thunks;
     uint32_t low[3];
     struct x86_cpu cpu;
 
@@ -372,7 +372,7 @@ static void test_thunks_renewed(void **unused)
     memcpy(cpu.xsave + X86_XSAVE_XMM + 16, &(uint32_t){1}, 4);
     RIG_ENGINE.state_in(rig->cpu[1].vcpu, &cpu);
     assert_int_equal(pthread_create(&thread, NULL, run_second, NULL), 0);
-    exhaust_thunks(((struct core *)rig->engine)->thunks);
+    exhaust_thunks(interp_of((struct core *)rig->engine)->thunks);
     rig_state_32(rig, &cpu, CODE);
     assert_int_equal(run(&cpu), EXIT_HALT);
     assert_int_equal(cpu.reg[X86_RIP], CODE + 5);

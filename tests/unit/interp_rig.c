@@ -5,7 +5,7 @@
 
 #include "base/loop.h"
 #include "base/util.h"
-#include "cpu/core/vcpu.h"
+#include "cpu/interp/interp.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -210,7 +210,7 @@ struct rig *rig_create(unsigned cpus, size_t arena)
         rig->engine = RIG_ENGINE.create(m, &err);
     }
     if (rig->engine && arena)
-        ((struct core *)rig->engine)->arena_size = arena;
+        interp_of((struct core *)rig->engine)->arena_size = arena;
     for (unsigned i = 0; i < cpus; i++) {
         struct rig_cpu *c = &rig->cpu[i];
 

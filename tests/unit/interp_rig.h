@@ -7,7 +7,7 @@
 #ifndef DOPPEL_TESTS_UNIT_INTERP_RIG_H
 #define DOPPEL_TESTS_UNIT_INTERP_RIG_H
 
-#include "cpu/engine.h"
+#include "cpu/engines.h"
 
 /* What executes: the interpreter, or it with the translator in front. */
 #ifndef RIG_ENGINE

@@ -29,7 +29,7 @@
 #include "cpu/bt/emit.h"
 #include "cpu/bt/switches.h"
 #include "cpu/core/executor.h"
-#include "cpu/interp/x87.h"
+#include "x86/x87.h"
 
 #include <signal.h>
 

@@ -77,7 +77,6 @@ enum {
 enum { FXSAVE, FXRSTOR, LDMXCSR, STMXCSR };
 /* Member of OP_GROUP_X87. */
 enum { FLDCW = 5 };
-#define X86_LENGTH_MAX 15
 /* Conditions of Jcc. */
 enum { CC_B = 2, CC_AE = 3, CC_E = 4, CC_NE = 5, CC_BE = 6, CC_A = 7, CC_G = 15 };
 

@@ -4,8 +4,12 @@
 #include "cpu/bt/bt.h"
 
 #include "base/where.h"
+#include "cpu/bt/translator.h"
+#include "cpu/core/access.h"
+#include "cpu/core/code.h"
 #include "cpu/core/debug.h"
-#include "cpu/interp/handlers.h"
+#include "cpu/core/fetch.h"
+#include "cpu/core/mode.h"
 
 #include <asm/hwcap2.h>
 #include <asm/prctl.h>
@@ -23,6 +27,9 @@ const struct bt_switches bt_usual = {
     .region_max = REGION_MAX,
     .code_size = BT_CODE_SIZE,
 };
+
+const struct bt_switches bt_eager = {
+    .heat = 1, .region_max = REGION_MAX, .code_size = BT_CODE_SIZE};
 
 static void bt_create(struct vcpu *c)
 {
@@ -308,7 +315,7 @@ static uint32_t heat_wanted(const struct bt *bt, const struct block *b)
 {
     unsigned heat = bt->cache->switches.heat;
 
-    return heat < BT_HEAT ? heat : heat << MIN(interp_rewrites(b->page), BT_HEAT_DOUBLINGS);
+    return heat < BT_HEAT ? heat : heat << MIN(code_rewrites(b->page), BT_HEAT_DOUBLINGS);
 }
 
 /* Counts an execution of B. Returns whether it has run often enough to be translated. */
@@ -342,8 +349,7 @@ static const void *translate(struct bt *bt, struct block *b)
 /* Whether anything but translated code is called for now. */
 static bool is_due(const struct vcpu *c)
 {
-    return atomic_load_explicit(&c->port->requests, memory_order_relaxed) || c->check_interrupt ||
-           c->stepping || c->x.activity != X86_RUNNING ||
+    return vcpu_is_due(c) ||
            (c->limited && atomic_load_explicit(limit_reached(c), memory_order_relaxed));
 }
 
@@ -382,7 +388,7 @@ static const void *run_one(struct bt *bt, uint32_t index)
             return inlined;
     }
     bt->link_site = 0;
-    interp_execute_one(&bt->c);
+    bt->c.core->interpreter->execute_one(&bt->c);
     if (set_space(bt) || !code || losses != bt->losses || bt->c.x.reg[X86_RIP] != next ||
         is_due(&bt->c) || unmaps != bt->unmaps || !can_run(bt) || !want_files(bt, site->files))
         return NULL;
@@ -409,13 +415,20 @@ static const void *fill(struct bt *bt, unsigned had)
     c->x.reg[X86_RIP] = bt->page + site.offset;
     c->instructions -= site.left; /* in case this raises */
     note_history(c);
-    if (interp_fill(c, bt->address, site.size, site.write)) {
+    if (fill_software_tlb(c, bt->address, site.size, site.write)) {
         c->instructions += site.left;
         meter_restore(c->meter);
         want_files(bt, site.files | (had & BT_SSE));
         return bt->cache->run + site.retry;
     }
     return run_one(bt, BT_NO_SITE);
+}
+
+static void interpret_block(struct vcpu *c)
+{
+    const struct interpreter *interpreter = c->core->interpreter;
+
+    interpreter->execute(c, interpreter->next(c));
 }
 
 /* After BT_LOAD: goes back with the register files that the region needs besides what it had, or
@@ -428,7 +441,7 @@ static const void *load(struct bt *bt, unsigned had)
     if (want_files(bt, site->files | had) || want_files(bt, site->files))
         return bt->cache->run + site->retry;
     bt->link_site = 0;
-    interp_execute(&bt->c, block_next(&bt->c));
+    interpret_block(&bt->c);
     return NULL;
 }
 
@@ -478,12 +491,12 @@ static bool may_enter(struct bt *bt, uint64_t gpa)
     struct vcpu *c = &bt->c;
     uint64_t linear = code_address(c), page = ALIGN_DOWN(gpa, MEM_PAGE_SIZE);
 
-    if (likely(!debug_watches_code(c, linear)))
+    if (likely(!breakpoint_on_code(c, linear)))
         return true;
     if (gpa >> MEM_PAGE_SHIFT >= c->core->code_pages)
         return false;
     for (unsigned i = 0; i < ARRAY_SIZE(c->x.dr); i++)
-        if (debug_watches_code_by(c, i, linear) &&
+        if (breakpoint_is_on_code(c, i, linear) &&
             !bt_stop_at(bt, page + c->x.dr[i] % MEM_PAGE_SIZE))
             return false;
     return true;
@@ -494,10 +507,11 @@ static bool may_enter(struct bt *bt, uint64_t gpa)
 static void interpret(struct bt *bt, struct block *b)
 {
     struct vcpu *c = &bt->c;
+    const struct interpreter *interpreter = c->core->interpreter;
 
     do {
-        interp_execute(c, b);
-        b = block_linked(c);
+        interpreter->execute(c, b);
+        b = interpreter->linked(c);
     } while (b && !is_due(c) && !bt_page_is_live(bt, b->gpa) && !is_hot(bt, b));
 }
 
@@ -514,12 +528,12 @@ static const void *find_code(struct bt *bt)
     /* A link goes past the check of the code's age, so it must not be to what the table knows. */
     code = bt->link_site || narrow ? NULL : bt_jump_find(bt, rip);
     if (!code) {
-        uint64_t gpa = interp_code_gpa(c), losses = bt->losses;
+        uint64_t gpa = fetch_gpa(c, fetch_linear(c, c->x.reg[X86_RIP])), losses = bt->losses;
         bool enter = may_enter(bt, gpa);
 
         code = enter ? translated(bt, gpa) : NULL;
         if (!code) {
-            struct block *b = block_next(c);
+            struct block *b = c->core->interpreter->next(c);
             uint64_t drops = bt->drops;
 
             /* Decoding B may have waited while another vCPU cleared the cache, and all stops. */
@@ -557,7 +571,7 @@ static void bt_run(struct vcpu *c)
 
         if (!can_run(bt)) {
             bt->link_site = 0;
-            interp_execute(c, block_next(c));
+            interpret_block(c);
             return;
         }
         code = find_code(bt);
@@ -586,7 +600,7 @@ static void bt_stats(const struct vcpu *c, struct engine_stats *stats)
     stats->evictions = bt->evictions;
 }
 
-static const struct accelerator translator = {
+const struct accelerator bt_translator = {
     .vcpu_size = sizeof(struct bt),
     .start = bt_start,
     .stop = bt_stop,
@@ -599,96 +613,9 @@ static const struct accelerator translator = {
     .stats = bt_stats,
 };
 
-/* --- The contract: all but creation is the interpreter's -------------------------------------- */
-
 /* RORX is BMI2; leaving translated code ends with VZEROUPPER; FS changes with WRFSBASE. */
 bool bt_runs_on(const struct x86_model *model)
 {
     return model->feature[X86_FEAT_BMI2] && model->feature[X86_FEAT_AVX] &&
            (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE);
 }
-
-struct engine *bt_create_with(const struct machine *machine, const struct bt_switches *switches,
-                              struct error *err)
-{
-    if (!bt_runs_on(&machine->model)) {
-        error_set(err, ENOTSUP,
-                  "this host's processor has no BMI2 and AVX, or its kernel keeps "
-                  "FSGSBASE off, which translated code needs; "
-                  "use the engine interp");
-        return NULL;
-    }
-    return interp_create_accelerated(machine, &translator, switches, err);
-}
-
-static struct engine *create(const struct machine *machine, struct error *err)
-{
-    return bt_create_with(machine, &bt_usual, err);
-}
-
-static struct engine *create_eager(const struct machine *machine, struct error *err)
-{
-    static const struct bt_switches eager = {
-        .heat = 1, .region_max = REGION_MAX, .code_size = BT_CODE_SIZE};
-
-    return bt_create_with(machine, &eager, err);
-}
-
-static void destroy(struct engine *engine)
-{
-    interp_engine.destroy(engine);
-}
-
-static struct vcpu *vcpu_create(struct engine *engine, struct cpu_port *port, struct error *err)
-{
-    return interp_engine.vcpu_create(engine, port, err);
-}
-
-static void vcpu_destroy(struct vcpu *c)
-{
-    interp_engine.vcpu_destroy(c);
-}
-
-static enum engine_exit run(struct vcpu *c)
-{
-    return interp_engine.run(c);
-}
-
-static void state_out(struct vcpu *c, struct x86_cpu *cpu)
-{
-    interp_engine.state_out(c, cpu);
-}
-
-static void state_in(struct vcpu *c, const struct x86_cpu *cpu)
-{
-    interp_engine.state_in(c, cpu);
-}
-
-static void gpn_changed(struct engine *engine, uint64_t gpn)
-{
-    interp_engine.gpn_changed(engine, gpn);
-}
-
-static uint64_t rip(const struct vcpu *c)
-{
-    return interp_engine.rip(c);
-}
-
-static void stats(const struct vcpu *c, struct engine_stats *s)
-{
-    interp_engine.stats(c, s);
-}
-
-static void history(struct vcpu *c, char *buf, unsigned size)
-{
-    interp_engine.history(c, buf, size);
-}
-
-/* The two engines differ in what they are created with. */
-#define ENGINE(NAME, CREATE)                                                                       \
-    .name = NAME, .create = CREATE, .destroy = destroy, .vcpu_create = vcpu_create,                \
-    .vcpu_destroy = vcpu_destroy, .run = run, .state_out = state_out, .state_in = state_in,        \
-    .gpn_changed = gpn_changed, .rip = rip, .stats = stats, .history = history
-
-const struct engine_ops bt_engine = {ENGINE("bt", create)};
-const struct engine_ops bt_eager_engine = {ENGINE("bt-eager", create_eager)};

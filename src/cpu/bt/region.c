@@ -6,6 +6,9 @@
  */
 #include "cpu/bt/bt.h"
 
+#include "cpu/core/code.h"
+#include "cpu/core/fetch.h"
+
 #include <string.h>
 
 /* Registers that can stand in for the usual scratch registers when a region uses those. */
@@ -76,7 +79,7 @@ static uint64_t gpa_of(const struct translation *t, unsigned offset)
 static bool has_run(const struct translation *t, unsigned offset)
 {
     return t->cache->switches.heat < 2 || offset > MEM_PAGE_SIZE - X86_LENGTH_MAX ||
-           interp_has_run(&t->bt->c, gpa_of(t, offset));
+           t->bt->c.core->interpreter->has_run(&t->bt->c, gpa_of(t, offset));
 }
 
 static const bool *features(const struct translation *t)
@@ -97,7 +100,7 @@ static int decode_across(struct translation *t, unsigned offset, struct x86_insn
 
     if (!t->wide)
         next = (uint32_t)next;
-    if (t->beyond.insn || !interp_code_peek(c, next, &gpa))
+    if (t->beyond.insn || !fetch_peek(c, next, &gpa))
         return 0;
     page = mem_page(c->mem, gpa >> MEM_PAGE_SHIFT);
     if (!page)
@@ -106,7 +109,7 @@ static int decode_across(struct translation *t, unsigned offset, struct x86_insn
      * read later, it could be the last one for good. */
     t->beyond.gpa = gpa;
     t->beyond.generation = atomic_load(bt_generation(t->bt, gpa));
-    interp_watch_code(c, gpa, X86_LENGTH_MAX);
+    code_watch(c, gpa, X86_LENGTH_MAX);
     memcpy(bytes, t->page + offset, first);
     memcpy(bytes + first, page, sizeof(bytes) - first);
     length = x86_decode_for(features(t), code_size(t), false, bytes, sizeof(bytes), insn);
@@ -307,8 +310,8 @@ static unsigned files_of(const struct x86_insn *insn)
 static void watch_peeked(struct translation *t, int64_t offset)
 {
     if (offset >= 0 && offset < (int64_t)MEM_PAGE_SIZE && !region_part(t, offset))
-        interp_watch_code(&t->bt->c, gpa_of(t, (unsigned)offset),
-                          MIN(PEEK_BYTES, MEM_PAGE_SIZE - (uint64_t)offset));
+        code_watch(&t->bt->c, gpa_of(t, (unsigned)offset),
+                   MIN(PEEK_BYTES, MEM_PAGE_SIZE - (uint64_t)offset));
 }
 
 /* Announces the region's bytes as code. They may have changed since they were decoded: then the
@@ -319,7 +322,7 @@ static void watch(struct translation *t)
         const struct part *p = &t->part[n];
         unsigned last = p->first + p->count - 1u;
 
-        interp_watch_code(&t->bt->c, gpa_of(t, p->start), (uint64_t)p->end - p->start);
+        code_watch(&t->bt->c, gpa_of(t, p->start), (uint64_t)p->end - p->start);
         watch_peeked(t, p->end);
         if (is_direct(t, &t->insn[last]))
             watch_peeked(t, target_offset(t, last));

@@ -9,6 +9,8 @@
  */
 #include "cpu/bt/bt.h"
 
+#include "cpu/core/code.h"
+
 bool bt_is_stop(const struct bt_cache *cache, uint64_t gpa)
 {
     unsigned count = atomic_load_explicit(&cache->stop_count, memory_order_acquire);
@@ -35,7 +37,7 @@ bool bt_stop_at(struct bt *bt, uint64_t gpa)
         cache->stop[count] = gpa;
         /* What has been translated goes past it, and must be out of date before another vCPU with a
          * breakpoint here sees the stop. Nobody translates in between. */
-        interp_discard_code(&bt->c, gpa);
+        code_discard(&bt->c, gpa);
         atomic_store_explicit(&cache->stop_count, count + 1, memory_order_release);
     }
     bt_cache_release(cache);

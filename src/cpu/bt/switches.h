@@ -4,7 +4,8 @@
 #ifndef DOPPEL_CPU_BT_SWITCHES_H
 #define DOPPEL_CPU_BT_SWITCHES_H
 
-#include "cpu/engine.h"
+#include <stdbool.h>
+#include <stdint.h>
 
 struct bt_switches {
     unsigned heat;         /* executions by the interpreter before a block is translated */
@@ -19,9 +20,6 @@ struct bt_switches {
 };
 
 extern const struct bt_switches bt_usual; /* to start from */
-
-/* An engine like bt_engine; what it makes is bt_engine's in all else. SWITCHES must outlive it. */
-struct engine *bt_create_with(const struct machine *machine, const struct bt_switches *switches,
-                              struct error *err);
+extern const struct bt_switches bt_eager; /* code is translated when it first runs */
 
 #endif

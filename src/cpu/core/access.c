@@ -4,8 +4,9 @@
  */
 #include "cpu/core/access.h"
 
-#include "cpu/core/executor.h"
+#include "cpu/core/code.h"
 #include "cpu/core/debug.h"
+#include "cpu/core/executor.h"
 
 #include <string.h>
 
@@ -40,16 +41,6 @@ uint64_t seg_linear(struct vcpu *c, const struct uop *op, unsigned seg, uint64_t
     return (uint32_t)(offset + s->base);
 }
 
-uint64_t ea_slow(struct vcpu *c, const struct uop *op, uint64_t offset, unsigned size,
-                 enum mmu_access access)
-{
-    if (op->asize == 2)
-        offset = (uint16_t)offset;
-    else if (op->asize == 4)
-        offset = (uint32_t)offset;
-    return seg_linear(c, op, op->seg, offset, size, access);
-}
-
 /* Whether the 2 MiB around LINEAR, which PAGE is about, can be entered as one. */
 static bool is_whole(const struct vcpu *c, uint64_t linear, const struct mmu_page *page)
 {
@@ -57,7 +48,7 @@ static bool is_whole(const struct vcpu *c, uint64_t linear, const struct mmu_pag
 
     return page->page_bits > MEM_PAGE_SHIFT && (page->gpa ^ c->apic_page) >= piece &&
            mem_is_ram(c->mem, ALIGN_DOWN(page->gpa, piece), piece) &&
-           !debug_watches_data(c, linear, MMU_LARGE_SHIFT);
+           !breakpoint_on_data(c, linear, MMU_LARGE_SHIFT);
 }
 
 /* Enters PAGE, which LINEAR leads to, into both levels of the software TLB, unless a breakpoint is
@@ -65,7 +56,7 @@ static bool is_whole(const struct vcpu *c, uint64_t linear, const struct mmu_pag
 static bool enter_data(struct vcpu *c, enum mmu_context context, enum mmu_access access,
                        uint64_t linear, void *host, struct mmu_page *page)
 {
-    if (debug_watches_data(c, linear, MEM_PAGE_SHIFT))
+    if (breakpoint_on_data(c, linear, MEM_PAGE_SHIFT))
         return false;
     page->whole = is_whole(c, linear, page);
     mmu_fill(&c->mmu, context, access, linear, host, page);
@@ -99,17 +90,28 @@ static void span_translate(struct vcpu *c, const struct uop *op, uint64_t linear
     meter_leave(c->meter, before);
 }
 
+/* The segment of OP's memory operand; see struct interpreter. */
+static unsigned operand_segment(const struct vcpu *c, const struct uop *op, bool *wraps)
+{
+    return op ? c->core->interpreter->segment(op, wraps) : X86_DS;
+}
+
 /* Translates all of an operand before any of it is touched. Returns the number of spans. */
 static unsigned operand_spans(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size,
                               enum mmu_access access, enum mmu_context context, struct span span[2])
 {
     unsigned first = MEM_PAGE_SIZE - (linear & (MEM_PAGE_SIZE - 1));
     uint64_t last = linear + size - 1;
+    bool wraps;
 
     if (in_long_mode(c) && !(is_canonical(linear) && is_canonical(last)))
-        raise_segment(c, op, op ? op->seg : X86_DS);
-    if (op && op->ea == EA_FLAT && !(linear >> 32) && last >> 32) /* ea_linear has not checked it */
-        raise_segment(c, op, op->seg);
+        raise_segment(c, op, operand_segment(c, op, &wraps));
+    if (op && !(linear >> 32) && last >> 32) {
+        unsigned seg = operand_segment(c, op, &wraps);
+
+        if (wraps)
+            raise_segment(c, op, seg);
+    }
     if (c->check_alignment && context == MMU_USER && size <= 8 && (linear & (size - 1)))
         raise_error(c, op, X86_AC, 0);
     span[0].size = MIN(size, first);
@@ -212,7 +214,7 @@ static void span_write(struct vcpu *c, const struct uop *op, const struct span *
         host_store(span->host, buf, span->size);
         if (!span->in_place && code_written(c->core, c, span->gpa, span->size)) {
             c->forgets[FORGET_WRITTEN]++;
-            block_check(c);
+            c->core->interpreter->code_written(c);
         }
         return;
     }
@@ -306,13 +308,13 @@ void probe_write(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned
     operand_spans(c, op, linear, size, MMU_WRITE, c->context, span);
 }
 
-bool interp_fill(struct vcpu *c, uint64_t linear, unsigned size, bool write)
+bool fill_software_tlb(struct vcpu *c, uint64_t linear, unsigned size, bool write)
 {
     enum mmu_access access = write ? MMU_WRITE : MMU_READ;
     struct span span;
 
     if (!is_canonical(linear) || (linear & (MEM_PAGE_SIZE - 1)) + size > MEM_PAGE_SIZE ||
-        debug_watches_data(c, linear, MEM_PAGE_SHIFT))
+        breakpoint_on_data(c, linear, MEM_PAGE_SHIFT))
         return false;
     span_translate(c, NULL, linear, access, c->context, &span);
     return span.cached;

@@ -1,6 +1,7 @@
 /*
- * Guest memory as the interpreter's handlers see it. The fast path is one look into the software
- * TLB; everything else (misses, page crossings, MMIO, decoded code, breakpoints) is in access.c.
+ * Guest memory as instructions and events see it. The fast path is one look into the software TLB;
+ * everything else (misses, page crossings, MMIO, decoded code, breakpoints) is in access.c. OP is
+ * the instruction that makes the access, for the fault that it may raise; NULL: none does.
  *
  * Loads and stores are single host instructions where they do not cross a page, and so are as
  * atomic and as ordered as the guest expects.
@@ -8,7 +9,7 @@
 #ifndef DOPPEL_CPU_CORE_ACCESS_H
 #define DOPPEL_CPU_CORE_ACCESS_H
 
-#include "cpu/core/vcpu.h"
+#include "cpu/core/fault.h"
 
 typedef uint16_t unaligned16 __attribute__((aligned(1), may_alias));
 typedef uint32_t unaligned32 __attribute__((aligned(1), may_alias));
@@ -19,33 +20,10 @@ typedef unaligned16 memory16;
 typedef unaligned32 memory32;
 typedef unaligned64 memory64;
 
-/* The effective address of OP's memory operand, as a linear address; checks what the segment
- * demands for an access of SIZE bytes. */
-uint64_t ea_slow(struct vcpu *c, const struct uop *op, uint64_t offset, unsigned size,
-                 enum mmu_access access);
-
 /* Segmentation alone: the linear address of OFFSET in SEG, checked. MMU_EXEC: code that cannot be
  * read will do. */
 uint64_t seg_linear(struct vcpu *c, const struct uop *op, unsigned seg, uint64_t offset,
                     unsigned size, enum mmu_access access);
-
-/* The offset within the segment, before address-size truncation. */
-static inline uint64_t ea_offset(const struct vcpu *c, const struct uop *op)
-{
-    return c->x.reg[op->base] + (c->x.reg[op->index] << op->scale) + (uint64_t)op->disp;
-}
-
-static inline uint64_t ea_linear(struct vcpu *c, const struct uop *op, unsigned size,
-                                 enum mmu_access access)
-{
-    uint64_t offset = ea_offset(c, op);
-
-    if (likely(op->ea == EA_64))
-        return offset + c->base[op->seg];
-    if (op->ea == EA_FLAT)
-        return (uint32_t)offset;
-    return ea_slow(c, op, offset, size, access);
-}
 
 /* Slow paths; LINEAR is any linear address, SIZE up to 8. OP may be NULL. */
 uint64_t load_slow(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size);
@@ -64,6 +42,10 @@ void *read_ptr_slow(struct vcpu *c, const struct uop *op, uint64_t linear, unsig
 void *write_ptr_slow(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size,
                      bool read);
 void commit_ptr_slow(struct vcpu *c, const struct uop *op);
+
+/* Translates an access in the present context and enters it into the software TLB. Returns whether
+ * it can now be made directly; raises what the access raises. */
+bool fill_software_tlb(struct vcpu *c, uint64_t linear, unsigned size, bool write);
 
 /* Checks that [LINEAR, LINEAR + SIZE) can be written, without writing. */
 void probe_write(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size);

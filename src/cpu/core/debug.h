@@ -1,10 +1,10 @@
 /*
- * Debug registers: breakpoints on instructions, data and ports; single step (SDM volume 3, 18.2).
+ * What breakpoints on instructions, data and ports do (SDM volume 3, 18.2 and 18.3).
  */
 #ifndef DOPPEL_CPU_CORE_DEBUG_H
 #define DOPPEL_CPU_CORE_DEBUG_H
 
-#include "cpu/core/vcpu.h"
+#include "cpu/core/breakpoint.h"
 
 #define DR6_B0   (1u << 0)
 #define DR6_BD   (1u << 13)
@@ -30,16 +30,6 @@
  */
 void debug_set_address(struct vcpu *c, unsigned i, uint64_t address);
 void debug_set_control(struct vcpu *c, uint64_t dr7);
-/* Whether an enabled breakpoint on data lies in the 2^BITS bytes around LINEAR, or one on
- * instructions in the page at LINEAR. */
-bool debug_watches_data(const struct vcpu *c, uint64_t linear, unsigned bits);
-bool debug_watches_code(const struct vcpu *c, uint64_t linear);
-/* Whether that of register I does. */
-bool debug_watches_code_by(const struct vcpu *c, unsigned i, uint64_t linear);
-
-/* Whether an enabled instruction breakpoint stands in the code at [LINEAR, LINEAR + SIZE). */
-bool debug_breaks(const struct vcpu *c, uint64_t linear, unsigned size);
-
 /* Notes the data breakpoints that an access by OP meets; the trap comes after the instruction.
  * Raises restart_as_step if OP is not a step. */
 void debug_data_access(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size,
@@ -50,14 +40,10 @@ void debug_device_access(struct vcpu *c, const struct uop *op);
 void debug_port_access(struct vcpu *c, unsigned port, unsigned size);
 /* Raises #DB if an instruction breakpoint stands at LINEAR and RF is clear. */
 void debug_check_fetch(struct vcpu *c, uint64_t linear);
-/* Whether any breakpoint of one of the types is enabled: bit 0 instruction, 1 write, 2 port, 3
- * data. */
-bool debug_armed(const struct vcpu *c, unsigned types);
 /* A debug exception is about to be delivered: it reports in DR6 what is pending, too. So INT1
  * behind a MOV SS that has met a breakpoint makes one #DB, not two. */
 void debug_exception(struct vcpu *c);
-/* Delivers what the instruction just executed has earned: single step and data breakpoints. STEP:
- * RFLAGS.TF was set when it began. */
-void debug_after_instruction(struct vcpu *c, bool step);
+/* The instruction just executed was a single step. */
+void debug_note_step(struct vcpu *c);
 
 #endif

@@ -5,9 +5,13 @@
  * The frame is written before any register changes, so that a fault on the way leaves the
  * interrupted state as it was.
  */
+#include "cpu/core/deliver.h"
+
 #include "cpu/core/access.h"
 #include "cpu/core/debug.h"
 #include "cpu/core/frame.h"
+#include "cpu/core/mode.h"
+#include "cpu/core/task.h"
 
 static uint64_t frame_flags(const struct vcpu *c, const struct event *event)
 {

@@ -91,10 +91,3 @@ void frame_set_sp(struct vcpu *c, const struct frame *f)
     else
         c->x.reg[X86_RSP] = f->sp & f->mask;
 }
-
-const struct uop *far_go(struct vcpu *c, uint64_t rip)
-{
-    c->x.reg[X86_RIP] = rip;
-    c->link = 2;
-    return NULL;
-}

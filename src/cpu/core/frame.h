@@ -1,5 +1,6 @@
 /*
- * What the control transfers between segments and privilege levels share.
+ * Stack frames that are built or read before SS:RSP change hands: by control transfers between
+ * segments and privilege levels.
  */
 #ifndef DOPPEL_CPU_CORE_FRAME_H
 #define DOPPEL_CPU_CORE_FRAME_H
@@ -26,17 +27,5 @@ void frame_push(struct vcpu *c, const struct uop *op, struct frame *f, uint64_t 
 uint64_t frame_pop(struct vcpu *c, const struct uop *op, struct frame *f);
 /* RSP becomes the frame's, as wide as the stack is. */
 void frame_set_sp(struct vcpu *c, const struct frame *f);
-
-/* --- iret.c: what far RET and IRET share --- */
-
-/* Checks the code segment that SELECTOR names as one to return to. */
-void return_code_segment(struct vcpu *c, const struct uop *op, uint16_t selector,
-                         struct descriptor *d);
-/* Loads CS and SS:RSP of an outer level and drops what it may not see. */
-void return_to_outer(struct vcpu *c, const struct uop *op, struct descriptor *code, uint16_t ss,
-                     uint64_t sp);
-
-/* Sets RIP and ends the block. */
-const struct uop *far_go(struct vcpu *c, uint64_t rip);
 
 #endif

@@ -1,124 +1,15 @@
 /*
- * The interpreter's run loop: blocks, faults, interrupts, single steps. And the state that is
- * derived from control registers, segments and flags.
+ * The run loop: guest code, faults, interrupts, single steps.
  */
 #include "cpu/core/run.h"
 
-#include "cpu/core/executor.h"
 #include "cpu/core/access.h"
 #include "cpu/core/debug.h"
-#include "cpu/interp/handlers.h"
+#include "cpu/core/deliver.h"
+#include "cpu/core/executor.h"
+#include "cpu/core/mode.h"
 
 #include <time.h>
-
-/* --- Raising ---------------------------------------------------------------------------------- */
-
-_Noreturn static void leave(struct vcpu *c, const struct uop *op, int vector, bool has_error,
-                            uint32_t error)
-{
-    if (op && c->block) {
-        uint64_t rip = c->x.reg[X86_RIP] + op->off;
-
-        c->x.reg[X86_RIP] = in_64(c) ? rip : (uint32_t)rip;
-        c->instructions -= (uint64_t)(c->block->count - op->number);
-    }
-    c->fault = (struct event){.vector = vector, .error = error, .has_error = has_error};
-    longjmp(c->fault_exit, 1);
-}
-
-void raise_fault(struct vcpu *c, const struct uop *op, int vector)
-{
-    leave(c, op, vector, false, 0);
-}
-
-void raise_error(struct vcpu *c, const struct uop *op, int vector, uint32_t error)
-{
-    leave(c, op, vector, true, error);
-}
-
-void raise_page_fault(struct vcpu *c, const struct uop *op, uint64_t va, uint32_t error)
-{
-    c->x.cr2 = va;
-    c->exits[CAUSE_PAGE_FAULT]++;
-    leave(c, op, X86_PF, true, error);
-}
-
-/* Stands in for a vector in restart_as_step. */
-#define RESTART (-1)
-
-void restart_as_step(struct vcpu *c, const struct uop *op)
-{
-    leave(c, op, RESTART, false, 0);
-}
-
-/* --- Derived state ---------------------------------------------------------------------------- */
-
-static bool is_narrow(const struct x86_seg *s)
-{
-    return s->limit != 0xFFFFFFFF || !(s->attr & X86_ATTR_WRITE) ||
-           (s->attr & (X86_ATTR_CODE | X86_ATTR_DOWN | X86_ATTR_UNUSABLE));
-}
-
-static bool is_flat(const struct vcpu *c, enum x86_segment seg)
-{
-    return c->x.seg[seg].base == 0 && !c->narrow[seg];
-}
-
-void update_mode(struct vcpu *c)
-{
-    const struct x86_seg *cs = &c->x.seg[X86_CS];
-    bool long64 = in_long_mode(c) && (cs->attr & X86_ATTR_L);
-    unsigned mode = long64 ? MODE_64 : cs->attr & X86_ATTR_DB ? MODE_32 : MODE_16;
-
-    for (unsigned i = 0; i < X86_SEGMENTS; i++) {
-        c->base[i] = long64 && i < X86_FS ? 0 : c->x.seg[i].base;
-        c->narrow[i] = is_narrow(&c->x.seg[i]);
-    }
-    if (in_real(c) || in_v86(c))
-        mode |= MODE_REAL;
-    else if (!long64 && cs->base == 0 && cs->limit == 0xFFFFFFFF && is_flat(c, X86_DS) &&
-             is_flat(c, X86_ES) && is_flat(c, X86_SS) && (c->x.seg[X86_SS].attr & X86_ATTR_DB))
-        mode |= MODE_FLAT;
-    c->mode = (uint8_t)mode;
-}
-
-void update_context(struct vcpu *c)
-{
-    c->context = mmu_context(&c->x);
-    c->check_alignment = (c->x.cr0 & X86_CR0_AM) && (c->x.rflags & X86_FLAG_AC) && cpl(c) == 3;
-    /* The empty table sends every access down the slow path, where it is looked at. */
-    c->tlb = c->check_alignment ? &c->mmu.empty : c->mmu.table[c->context];
-}
-
-void flush_translations(struct vcpu *c)
-{
-    mmu_flush_all(&c->mmu, &c->x);
-    update_context(c);
-}
-
-void update_stepping(struct vcpu *c)
-{
-    c->watches_data = debug_armed(c, 0xA); /* writes and accesses */
-    c->watches_code = debug_armed(c, 1);
-    c->stepping =
-        (c->x.rflags & (X86_FLAG_TF | X86_FLAG_RF)) || c->x.interrupt_shadow || c->trap_pending;
-}
-
-void flags_set(struct vcpu *c, uint64_t rflags)
-{
-    uint64_t changed = c->x.rflags ^ rflags;
-
-    flags_set_status(c, rflags);
-    c->x.rflags = (rflags & ~(uint64_t)X86_FLAGS_STATUS) | X86_FLAG_ONE;
-    if (changed & rflags & X86_FLAG_IF)
-        c->check_interrupt = true;
-    if (changed & X86_FLAG_VM)
-        update_mode(c);
-    if (changed & (X86_FLAG_AC | X86_FLAG_VM))
-        update_context(c);
-    if (changed & (X86_FLAG_TF | X86_FLAG_RF))
-        update_stepping(c);
-}
 
 /* --- Events ----------------------------------------------------------------------------------- */
 
@@ -140,7 +31,7 @@ static bool take_fault(struct vcpu *c)
         c->in_software = false;
         c->x.reg[X86_RIP] = c->software_start;
     }
-    if (event.vector == RESTART) {
+    if (event.vector == FAULT_RESTART) {
         c->stepping = true; /* until the next look at what asks for it, which is after the step */
         return true;
     }
@@ -277,67 +168,20 @@ static bool needs_attention(const struct vcpu *c)
 
 /* --- Running ---------------------------------------------------------------------------------- */
 
-static inline __attribute__((always_inline)) void execute(struct vcpu *c, struct block *b)
+/* Delivers what the instruction just executed has earned: single step and data breakpoints. STEP:
+ * RFLAGS.TF was set when it began. */
+static void after_instruction(struct vcpu *c, bool step)
 {
-    const struct uop *op = b->op;
+    struct event event = {.vector = X86_DB};
 
-    c->block = b;
-    c->instructions += b->count;
-    c->history[c->history_at++ % HISTORY] = c->x.reg[X86_RIP];
-    do
-        op = op->fn(c, op);
-    while (op);
-}
-
-/* Whether identifiers of address spaces began anew: what the accelerator knows by them is out of
- * date. */
-static void check_spaces(struct vcpu *c)
-{
-    if (likely(c->clears == c->mmu.clears))
+    if (step)
+        debug_note_step(c);
+    if (!c->trap_pending) {
+        c->pending_dr6 = 0; /* of breakpoints that are not enabled */
         return;
-    c->clears = c->mmu.clears;
-    c->core->accelerator->unmapped(c, 0, true);
-}
-
-void interp_execute(struct vcpu *c, struct block *b)
-{
-    c->exits[CAUSE_BLOCK]++;
-    meter_switch(c->meter, CAUSE_BLOCK);
-    execute(c, b);
-    meter_restore(c->meter);
-    check_spaces(c);
-}
-
-/* Executes B, which is one instruction, and notes how long it took. */
-static void execute_metered(struct vcpu *c, struct block *b)
-{
-    struct meter_count *count = &c->meter->mnemonic[b->op[0].mnemonic];
-    uint64_t start = __rdtsc();
-
-    count->count++; /* even if it raises */
-    meter_detail(c->meter, CAUSE_INSTRUCTION, b->op[0].mnemonic, 0);
-    execute(c, b);
-    count->ticks += __rdtsc() - start;
-}
-
-void interp_execute_one(struct vcpu *c)
-{
-    struct block *b;
-    unsigned before;
-
-    c->exits[CAUSE_INSTRUCTION]++;
-    before = meter_enter(c->meter, CAUSE_INSTRUCTION, c->x.reg[X86_RIP], 0, 0);
-    c->single = true;
-    c->block = NULL;
-    b = block_find(c);
-    if (unlikely(c->meter))
-        execute_metered(c, b);
-    else
-        execute(c, b);
-    check_spaces(c);
-    c->single = false;
-    c->block = NULL;
-    meter_leave(c->meter, before);
+    }
+    c->x.activity = X86_RUNNING; /* it may have been HLT */
+    deliver(c, &event);
 }
 
 /* One instruction, with everything that may happen around it. */
@@ -346,14 +190,14 @@ static void step(struct vcpu *c)
     bool tf = c->x.rflags & X86_FLAG_TF, shadow = c->x.interrupt_shadow;
 
     if (c->trap_pending && !c->ss_shadow) { /* left by a task switch outside of a step */
-        debug_after_instruction(c, false);
+        after_instruction(c, false);
         return;
     }
     if (!c->ss_shadow && c->watches_code)
         debug_check_fetch(c, code_address(c));
     c->x.interrupt_shadow = c->ss_shadow = false;
     c->keep_rf = c->repeating = c->no_step = false;
-    execute(c, block_find(c));
+    c->core->interpreter->step(c);
     c->block = NULL;
     if (shadow)
         c->check_interrupt = true;
@@ -365,56 +209,82 @@ static void step(struct vcpu *c)
     }
     update_stepping(c);
     if (!c->ss_shadow)
-        debug_after_instruction(c, tf && !c->no_step);
+        after_instruction(c, tf && !c->no_step);
 }
 
-/* What needs attention, then a block or an instruction. Returns an exit, or -1 to go on. */
-static inline int turn(struct vcpu *c)
+/* Executes guest code for a while; nothing else is due. */
+static void run_accelerated(struct vcpu *c)
 {
-    if (unlikely(needs_attention(c))) {
-        int exit = attend(c);
+    vcpu_check_spaces(c);
+    c->core->accelerator->run(c);
+}
 
-        if (exit >= 0)
-            return exit;
-    }
-    if (unlikely(c->stepping)) {
+typedef void run_fn(struct vcpu *c);
+
+/* What executes guest code until something is due, and what executes at most one block if that can
+ * be said. */
+static run_fn *usual_run(const struct vcpu *c)
+{
+    return c->core->accelerator ? run_accelerated : c->core->interpreter->run;
+}
+
+static run_fn *short_run(const struct vcpu *c)
+{
+    return c->core->accelerator ? run_accelerated : c->core->interpreter->run_block;
+}
+
+/* What is due, then guest code by RUN, or a single step. Returns an exit, or -1 to go on. */
+static int turn(struct vcpu *c, run_fn *run)
+{
+    int exit = needs_attention(c) ? attend(c) : -1;
+
+    if (exit >= 0)
+        return exit;
+    if (unlikely(c->stepping))
         step(c);
-    } else if (c->core->accelerator) {
-        check_spaces(c);
-        c->core->accelerator->run(c);
-    } else {
-        execute(c, block_next(c));
-    }
+    else
+        run(c);
     return -1;
 }
 
 static enum engine_exit run_inside(struct vcpu *c)
 {
+    run_fn *const run = usual_run(c);
     int exit;
 
     if (setjmp(c->fault_exit) && !take_fault(c))
         return EXIT_SHUTDOWN;
     exit = deliver_pending(c);
     while (exit < 0)
-        exit = turn(c);
+        exit = turn(c, run);
     return (enum engine_exit)exit;
 }
 
-int interp_turn(struct vcpu *c)
+/* Around all that runs guest code, on the vCPU's thread. */
+static void begin(struct vcpu *c)
 {
-    const struct accelerator *accelerator = c->core->accelerator;
+    if (c->core->accelerator)
+        c->core->accelerator->prepare(c);
+    safepoint_enter(&c->core->safepoint);
+}
+
+static void end(struct vcpu *c)
+{
+    if (c->core->accelerator)
+        c->core->accelerator->finish(c);
+    safepoint_leave(&c->core->safepoint);
+}
+
+int core_turn(struct vcpu *c)
+{
     int exit;
 
-    if (accelerator)
-        accelerator->prepare(c);
-    safepoint_enter(&c->core->safepoint);
+    begin(c);
     if (setjmp(c->fault_exit) == 0)
-        exit = c->x.exception.pending ? deliver_pending(c) : turn(c);
+        exit = c->x.exception.pending ? deliver_pending(c) : turn(c, short_run(c));
     else
         exit = take_fault(c) ? -1 : EXIT_SHUTDOWN;
-    if (accelerator)
-        accelerator->finish(c);
-    safepoint_leave(&c->core->safepoint);
+    end(c);
     return exit;
 }
 
@@ -434,27 +304,22 @@ static int run_limited(struct vcpu *c)
             c->single = true;
             c->block = NULL;
         }
-        exit = turn(c);
+        exit = turn(c, short_run(c));
     } while (exit < 0 && c->instructions < end);
     return exit;
 }
 
-int interp_run_for(struct vcpu *c, uint64_t limit, uint64_t *count)
+int core_run_for(struct vcpu *c, uint64_t limit, uint64_t *count)
 {
-    const struct accelerator *accelerator = c->core->accelerator;
     uint64_t before = c->instructions;
     int exit;
 
     c->block = NULL;
     c->limited = true;
     c->instructions = (1ULL << 32) - limit;
-    if (accelerator)
-        accelerator->prepare(c);
-    safepoint_enter(&c->core->safepoint);
+    begin(c);
     exit = run_limited(c);
-    if (accelerator)
-        accelerator->finish(c);
-    safepoint_leave(&c->core->safepoint);
+    end(c);
     c->single = c->limited = false;
     *count = c->instructions - ((1ULL << 32) - limit);
     c->instructions = before + *count;
@@ -469,7 +334,7 @@ static uint64_t now_ns(void)
     return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
-enum engine_exit interp_run(struct vcpu *c)
+enum engine_exit core_run(struct vcpu *c)
 {
     uint64_t start = now_ns(), apic_page = c->port->apic_ops->base(c->port->apic);
     enum engine_exit exit;
@@ -480,13 +345,9 @@ enum engine_exit interp_run(struct vcpu *c)
     }
     c->block = NULL;
     meter_start(c->meter);
-    if (c->core->accelerator)
-        c->core->accelerator->prepare(c);
-    safepoint_enter(&c->core->safepoint);
+    begin(c);
     exit = run_inside(c);
-    if (c->core->accelerator)
-        c->core->accelerator->finish(c);
-    safepoint_leave(&c->core->safepoint);
+    end(c);
     meter_restore(c->meter);
     c->run_ns += now_ns() - start;
     return exit;

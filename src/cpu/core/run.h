@@ -6,16 +6,16 @@
 
 #include "cpu/core/vcpu.h"
 
-enum engine_exit interp_run(struct vcpu *c);
+enum engine_exit core_run(struct vcpu *c);
 
 /* For tests that bound what a guest does: one turn of the loop, which is at most one block, or the
  * delivery of what the turn before raised. Returns an exit, or -1. */
-int interp_turn(struct vcpu *c);
+int core_turn(struct vcpu *c);
 
-/* For tests that keep machines in step: as interp_run, but ends once LIMIT (32 bits) instructions
+/* For tests that keep machines in step: as core_run, but ends once LIMIT (32 bits) instructions
  * have been executed, or a few more: translated code ends where it looks for requests, so the
  * machine must be one that is measured; the interpreter ends with the very one. Returns an exit, or
  * -1; *COUNT is how many were executed. */
-int interp_run_for(struct vcpu *c, uint64_t limit, uint64_t *count);
+int core_run_for(struct vcpu *c, uint64_t limit, uint64_t *count);
 
 #endif

@@ -101,17 +101,4 @@ void load_null_ss(struct vcpu *c, unsigned level);
  * that are null (SDM volume 2, RET and IRET). */
 void drop_privileged_segments(struct vcpu *c);
 
-/* --- far.c, task.c --- */
-
-/* The stack for level LEVEL out of the current 16- or 32-bit TSS; #TS if it is too short. */
-void tss_stack(struct vcpu *c, const struct uop *op, unsigned level, uint16_t *ss, uint32_t *esp);
-/* A 64-bit stack pointer at OFFSET in the 64-bit TSS. */
-uint64_t tss_stack_64(struct vcpu *c, const struct uop *op, unsigned offset);
-
-enum task_switch { TASK_JMP, TASK_CALL, TASK_INT, TASK_IRET };
-/* Switches to the task whose TSS descriptor D is; the return address is NEXT. Raises what it raises
- * in the old task up to the point of commitment, in the new one after. */
-void task_switch(struct vcpu *c, const struct uop *op, struct descriptor *d,
-                 enum task_switch reason, uint64_t next);
-
 #endif

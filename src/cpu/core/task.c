@@ -1,10 +1,12 @@
 /*
  * The task-state segment: inner stacks, and hardware task switches (SDM volume 3, chapter 8).
  */
+#include "cpu/core/task.h"
+
 #include "cpu/core/access.h"
+#include "cpu/core/control.h"
 #include "cpu/core/debug.h"
-#include "cpu/interp/handlers.h"
-#include "cpu/core/segment.h"
+#include "cpu/core/mode.h"
 
 static bool tss_is_32(const struct x86_seg *tr)
 {

@@ -1,70 +1,47 @@
 /*
- * The interpreter's own structures: the vCPU, the decoded instruction (uop) and the block.
+ * The vCPU as all engines of this process know it, and what the vCPUs of one machine share.
  *
- * Guest code is decoded into blocks: runs of instructions within one guest page that end at the
- * first branch. A block is an array of uops, each with the function that executes it:
+ * Who knows whom (the arrows are includes; what goes the other way goes through the tables in
+ * executor.h):
  *
- *     do
- *         op = op->fn(c, op);
- *     while (op);
+ *     engines.c          puts an engine together: the core, the interpreter and perhaps a
+ * translator |    |    | v    v    v bt/  ...  interp/  execute guest code: translated; or decoded,
+ * instruction by instruction |         | v         v core/              the vCPU, faults and their
+ * delivery, access to guest memory, code pages, the run loop
  *
- * A handler returns the next uop, or NULL at the end of the block after setting X86_RIP. While a
- * block runs, X86_RIP holds the address of its first instruction, so that RIP-relative operands are
- * just a base register, and a block serves every virtual address its page is mapped at.
- *
- * A fault leaves a handler by longjmp (raise_*); a handler therefore changes nothing of the
+ * A fault leaves whatever runs by longjmp (fault.h); a function therefore changes nothing of the
  * architectural state before its last access that can fault.
  */
 #ifndef DOPPEL_CPU_CORE_VCPU_H
 #define DOPPEL_CPU_CORE_VCPU_H
 
 #include "base/util.h"
+#include "cpu/core/safepoint.h"
 #include "cpu/engine.h"
-#include "cpu/interp/thunk.h"
 #include "cpu/meter.h"
 #include "cpu/mmu.h"
-#include "cpu/core/safepoint.h"
-#include "x86/insn.h"
 #include "x86/msr.h"
 
 #include <setjmp.h>
 
+/* The interpreter's own, which the core only hands back to it: one decoded instruction (NULL where
+ * there is none: an event is delivered, say), a run of them, and all that a vCPU has decoded. */
 struct uop;
-typedef const struct uop *uop_fn(struct vcpu *c, const struct uop *op);
+struct block;
+struct block_cache;
 
-/* How an effective address is formed. */
-enum ea_kind {
-    EA_64,   /* 64-bit mode and address size */
-    EA_FLAT, /* 32-bit address size, flat segment: no check but for the wrap at 4 GiB */
-    EA_SLOW, /* everything else: ea_slow */
-    EA_NONE, /* the operand is a register */
-};
+/* How the interpreter's last block was left: by the first or the second of its links, or otherwise.
+ */
+enum { LINK_ON, LINK_TAKEN, NO_LINK };
 
-struct uop {
-    uop_fn *fn;
-    int64_t disp;
-    uint64_t imm;        /* immediate; branch: target relative to the block; thunk: the function */
-    uint8_t dst, src;    /* byte offsets into x86_cpu.reg, so that AH is 1 */
-    uint8_t base, index; /* register numbers, or X86_NONE or X86_RIP */
-    uint8_t scale;       /* as a shift */
-    uint8_t seg;         /* enum x86_segment of the memory operand */
-    uint8_t ea;          /* enum ea_kind */
-    uint8_t asize;       /* address size in bytes: 2, 4, 8 */
-    uint8_t osize;       /* operand size in bytes */
-    uint8_t len;         /* of the instruction */
-    uint8_t aux;         /* the handler's own: condition, segment number, REP prefix, ... */
-    uint8_t
-        number;   /* of the instruction in its block; operands may be made up in copies of a uop */
-    uint16_t off; /* of the instruction from the block's start */
-    uint16_t mnemonic;
-};
+struct accelerator; /* executor.h */
+struct interpreter;
 
-/* What the decode caches of all vCPUs know about a guest page, so that whoever writes to it can
- * invalidate them: which 64-byte lines were decoded, and a count that blocks remember. */
+/* What is known of the code in a guest page; see code.h. */
 struct code_page {
-    _Atomic uint64_t lines;
-    _Atomic uint32_t generation;
-    _Atomic uint32_t rewrites; /* how often lately; see block.c */
+    _Atomic uint64_t lines;      /* 64 bytes each: those that code has been found in */
+    _Atomic uint32_t generation; /* moves on when one of them is written to */
+    _Atomic uint32_t rewrites;   /* how often that happened lately; see code.c */
 };
 
 /* The mode in which code was decoded. */
@@ -76,47 +53,19 @@ struct code_page {
 #define MODE_FLAT 8u  /* CS, DS, ES and SS span 4 GiB from 0, readable and writable; ESP is used */
 #define MODE_STEP 16u /* one instruction only */
 
-struct block {
-    struct code_page *page;
-    uint64_t gpa;
-    struct block *hash_next;
-    struct block *link[2]; /* successors within the page, once known */
-    uint32_t heat;         /* an accelerator's: executions until it acts; 0: it knows nothing yet */
-    uint32_t generation;   /* of the page when decoded */
-    uint16_t count;        /* instructions */
-    uint16_t uops;         /* and one to go on with, where no branch ends the block */
-    uint16_t bytes;
-    uint8_t mode;
-    bool cached; /* in the cache proper: its bytes lie in one page of RAM */
-    struct uop op[];
-};
-
-#define BLOCK_MAX 64
-
-/* Where the block that starts at a linear address was found last. */
-struct jump_entry {
-    uint64_t linear;
-    uint64_t key; /* mode, privilege and address space; see block.c */
-    struct block *block;
-};
-#define JUMP_GROUP_BITS 6 /* entries of one page lie together */
-#define JUMP_BITS       12
-
 #define HISTORY 64
 
-struct accelerator; /* accelerate.h */
-
 struct core {
+    const struct interpreter *interpreter;
+    void *interpreter_shared;              /* what it has for all vCPUs */
     const struct accelerator *accelerator; /* or NULL */
     const void *accelerator_options;
-    void *accelerator_shared; /* what it has for all vCPUs */
+    void *accelerator_shared;
     struct machine machine;
     struct x86_msrs msrs; /* that the machine's model has */
-    struct thunk_cache *thunks;
     struct safepoint safepoint;
-    struct code_page *code; /* by GPN */
+    struct code_page *code; /* by GPN; see code.h */
     uint64_t code_pages;
-    size_t arena_size;            /* of each vCPU's decoded blocks, in bytes */
     uint64_t epoch_tsc, epoch_ns; /* one moment by both clocks, without TSC_ADJUST */
     struct vcpu *vcpu[SAFEPOINT_MAX_CPUS];
 };
@@ -128,8 +77,6 @@ struct event { /* an exception or interrupt about to be delivered */
     bool software; /* INT n, INT3, INTO: DPL is checked, the return address is past it */
     bool external;
 };
-
-struct block_cache; /* block.c */
 
 /* A piece of an operand in memory that lies within one page. */
 struct span {
@@ -157,7 +104,7 @@ struct vcpu {
     bool holds_stop;              /* a locked access has stopped the other vCPUs; see locked_ptr */
     bool check_interrupt;         /* an interrupt may be waiting for IF, a shadow or the TPR */
     uint8_t fp_trap;              /* FP_TRAP_*: why a floating-point instruction faults */
-    uint8_t link;                 /* which of block->link leads on; 2: none */
+    uint8_t link;                 /* which of block->link leads on, or NO_LINK */
     uint64_t base[X86_SEGMENTS];  /* segment bases as 64-bit mode applies them, or x.seg[].base */
     uint8_t narrow[X86_SEGMENTS]; /* 1: not writable data of 4 GiB */
     enum mmu_context context;     /* of data accesses */
@@ -166,7 +113,7 @@ struct vcpu {
     bool watches_code;            /* an instruction breakpoint is armed */
     uint64_t apic_page;           /* of the xAPIC's registers, or UINT64_MAX */
     const struct mmu_table *tlb;  /* of the current context */
-    struct block *block;
+    struct block *block;          /* under way in the interpreter, or NULL */
     uint64_t instructions;
     bool limited; /* run until there are more than 32 bits of them; see interp_run_for */
 
@@ -296,90 +243,5 @@ static inline uint64_t code_address(const struct vcpu *c)
 
     return in_64(c) ? rip : (uint32_t)(c->x.seg[X86_CS].base + rip);
 }
-
-/* The address of the instruction after OP (offset in CS). */
-static inline uint64_t next_rip(const struct vcpu *c, const struct uop *op)
-{
-    return c->x.reg[X86_RIP] + op->off + op->len;
-}
-
-/* The address of OP itself, or of what X86_RIP names already. */
-static inline uint64_t rip_of(const struct vcpu *c, const struct uop *op)
-{
-    return c->x.reg[X86_RIP] + (op && c->block ? op->off : 0);
-}
-
-/* Ends the block after OP, going on with the next instruction. */
-const struct uop *end_block(struct vcpu *c, const struct uop *op);
-
-/* --- run.c ---------------------------------------------------------------------------------- */
-
-/* Raise a fault at OP: RIP points at it. OP NULL: X86_RIP is right already. */
-_Noreturn void raise_fault(struct vcpu *c, const struct uop *op, int vector);
-_Noreturn void raise_error(struct vcpu *c, const struct uop *op, int vector, uint32_t error);
-_Noreturn void raise_page_fault(struct vcpu *c, const struct uop *op, uint64_t va, uint32_t error);
-
-/* Leaves OP, of which nothing has happened yet, as a fault does, and has it executed again as a
- * single step: it concerns a breakpoint. */
-_Noreturn void restart_as_step(struct vcpu *c, const struct uop *op);
-
-static inline void require_cpl0(struct vcpu *c, const struct uop *op)
-{
-    if (cpl(c) != 0)
-        raise_error(c, op, X86_GP, 0);
-}
-
-/* UMIP: user code may not read where system structures are. */
-static inline void check_umip(struct vcpu *c, const struct uop *op)
-{
-    if ((c->x.cr4 & X86_CR4_UMIP) && cpl(c) > 0)
-        raise_error(c, op, X86_GP, 0);
-}
-
-/* After changes that derived state depends on: segments, control registers, CPL, RFLAGS. */
-void update_mode(struct vcpu *c);     /* CS, CR0, EFER, RFLAGS.VM, segment bases and limits */
-void update_context(struct vcpu *c);  /* CPL, CR4.SMAP, RFLAGS.AC, address space */
-void update_fp_trap(struct vcpu *c);  /* CR0, CR4, XCR0 */
-void update_stepping(struct vcpu *c); /* RFLAGS.TF, DR7, interrupt shadow */
-/* All translations, those of global pages, too. */
-void flush_translations(struct vcpu *c);
-/* RFLAGS as a whole, with all that follows. */
-void flags_set(struct vcpu *c, uint64_t rflags);
-
-/* --- block.c -------------------------------------------------------------------------------- */
-
-/* ARENA_SIZE: bytes for decoded blocks; the cache starts over when they are used up. */
-struct block_cache *block_cache_create(size_t arena_size, struct error *err);
-void block_cache_destroy(struct block_cache *cache);
-/* The block at the current RIP, decoded if need be. Raises what fetching raises. */
-struct block *block_find(struct vcpu *c);
-/* The block to run after c->block, by its links if it has them. */
-struct block *block_next(struct vcpu *c);
-/* The same if a link leads to it, else NULL. */
-struct block *block_linked(const struct vcpu *c);
-/* Forgets where blocks of the page at LINEAR were found (INVLPG); LARGE: of any page. */
-void block_flush_page(struct vcpu *c, uint64_t linear, bool large);
-/* Ends the block now running after the present instruction if that has made it stale. Other vCPUs'
- * blocks run out: a processor too sees another's changes of code only when it serializes. */
-void block_check(struct vcpu *c);
-uint64_t block_decoded(const struct block_cache *cache);
-uint64_t block_invalidated(const struct block_cache *cache);
-/* Tells all decode caches that [GPA, GPA + SIZE) was written; whether any was affected. SELF: the
- * vCPU that wrote, or NULL. */
-bool code_written(struct core *e, const struct vcpu *self, uint64_t gpa, uint64_t size);
-/* Makes room for thunks: all vCPUs forget theirs, with all that they have decoded. */
-void block_renew_thunks(struct vcpu *c);
-
-/* --- select.c ------------------------------------------------------------------------------- */
-
-/* Chooses the handler and fills in the rest of OP, whose off and len are set. Returns true when the
- * instruction ends a block. */
-bool select_uop(struct vcpu *c, const struct x86_insn *insn, unsigned mode, struct uop *op);
-
-/* --- deliver.c ------------------------------------------------------------------------------ */
-
-/* Delivers an exception or interrupt through the IVT or IDT; may raise in turn. RIP is the
- * return address. */
-void deliver(struct vcpu *c, const struct event *event);
 
 #endif

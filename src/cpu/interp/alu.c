@@ -4,7 +4,7 @@
  * The arithmetic is done by the host's own instruction, so that the flags are the processor's,
  * and they are kept as LAHF and SETO give them.
  */
-#include "cpu/core/access.h"
+#include "cpu/interp/operand.h"
 #include "cpu/interp/compute.h"
 #include "cpu/interp/handlers.h"
 

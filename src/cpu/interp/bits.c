@@ -2,7 +2,7 @@
  * Bit tests, exchanges, compare-and-exchange, byte swaps, and the decimal adjustments of 16- and
  * 32-bit code.
  */
-#include "cpu/core/access.h"
+#include "cpu/interp/operand.h"
 #include "cpu/interp/compute.h"
 #include "cpu/interp/handlers.h"
 

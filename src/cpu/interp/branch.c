@@ -2,7 +2,7 @@
  * Near control flow. In 64-bit code a target that is not canonical faults at the branch; elsewhere
  * one beyond the limit of CS does.
  */
-#include "cpu/core/access.h"
+#include "cpu/interp/operand.h"
 #include "cpu/interp/handlers.h"
 #include "cpu/interp/stack.h"
 
@@ -23,16 +23,6 @@ bool condition_holds(uint16_t cc, unsigned condition)
     return holds != (condition & 1);
 }
 
-const struct uop *end_block(struct vcpu *c, const struct uop *op)
-{
-    uint64_t next = next_rip(c, op);
-
-    c->x.reg[X86_RIP] = in_64(c) ? next : (uint32_t)next;
-    c->link = 2;
-    return NULL;
-}
-
-/* Link 0 is the way on, link 1 the branch taken. */
 static inline const struct uop *go(struct vcpu *c, uint64_t target, unsigned link)
 {
     c->x.reg[X86_RIP] = target;
@@ -45,21 +35,21 @@ static inline const struct uop *go_indirect(struct vcpu *c, const struct uop *op
 {
     if (unlikely(!is_canonical(target)))
         raise_error(c, op, X86_GP, 0);
-    return go(c, target, 2);
+    return go(c, target, NO_LINK);
 }
 
 /* Ends a conditional branch that is not taken. */
 static inline const struct uop *fall_through(struct vcpu *c, const struct uop *op)
 {
     end_block(c, op);
-    c->link = 0;
+    c->link = LINK_ON;
     return NULL;
 }
 
 /* The link of a taken branch: a target cut to 16 bits depends on where the code is mapped. */
 static inline unsigned legacy_link(const struct uop *op)
 {
-    return op->osize == 2 ? 2 : 1;
+    return op->osize == 2 ? NO_LINK : LINK_TAKEN;
 }
 
 /* 16- and 32-bit code: cuts TARGET to the operand size and checks the limit. */
@@ -76,8 +66,8 @@ static uint64_t legacy_target(struct vcpu *c, const struct uop *op, uint64_t tar
     {                                                                                              \
         uint16_t cc = c->cc;                                                                       \
         if (CONDITION)                                                                             \
-            return go(c, c->x.reg[X86_RIP] + op->imm, 1);                                          \
-        return go(c, next_rip(c, op), 0);                                                          \
+            return go(c, c->x.reg[X86_RIP] + op->imm, LINK_TAKEN);                                 \
+        return go(c, next_rip(c, op), LINK_ON);                                                    \
     }
 
 JCC(jcc_o, cc &CC_OF)
@@ -109,7 +99,7 @@ const struct uop *op_jcc_legacy(struct vcpu *c, const struct uop *op)
 
 const struct uop *op_jmp(struct vcpu *c, const struct uop *op)
 {
-    return go(c, c->x.reg[X86_RIP] + op->imm, 1);
+    return go(c, c->x.reg[X86_RIP] + op->imm, LINK_TAKEN);
 }
 
 const struct uop *op_jmp_legacy(struct vcpu *c, const struct uop *op)
@@ -137,13 +127,13 @@ static uint64_t indirect_operand(struct vcpu *c, const struct uop *op)
 
 const struct uop *op_jmp_indirect_legacy(struct vcpu *c, const struct uop *op)
 {
-    return go(c, legacy_target(c, op, indirect_operand(c, op)), 2);
+    return go(c, legacy_target(c, op, indirect_operand(c, op)), NO_LINK);
 }
 
 const struct uop *op_call(struct vcpu *c, const struct uop *op)
 {
     push64(c, op, next_rip(c, op));
-    return go(c, c->x.reg[X86_RIP] + op->imm, 1);
+    return go(c, c->x.reg[X86_RIP] + op->imm, LINK_TAKEN);
 }
 
 static const struct uop *call_indirect(struct vcpu *c, const struct uop *op, uint64_t target)
@@ -151,7 +141,7 @@ static const struct uop *call_indirect(struct vcpu *c, const struct uop *op, uin
     if (unlikely(!is_canonical(target)))
         raise_error(c, op, X86_GP, 0);
     push64(c, op, next_rip(c, op));
-    return go(c, target, 2);
+    return go(c, target, NO_LINK);
 }
 
 const struct uop *op_call_r(struct vcpu *c, const struct uop *op)
@@ -177,7 +167,7 @@ const struct uop *op_call_indirect_legacy(struct vcpu *c, const struct uop *op)
     uint64_t target = legacy_target(c, op, indirect_operand(c, op));
 
     stack_push(c, op, op->osize, next_rip(c, op));
-    return go(c, target, 2);
+    return go(c, target, NO_LINK);
 }
 
 const struct uop *op_ret(struct vcpu *c, const struct uop *op)
@@ -187,7 +177,7 @@ const struct uop *op_ret(struct vcpu *c, const struct uop *op)
     if (unlikely(!is_canonical(target)))
         raise_error(c, op, X86_GP, 0);
     c->x.reg[X86_RSP] += 8 + op->imm;
-    return go(c, target, 2);
+    return go(c, target, NO_LINK);
 }
 
 const struct uop *op_ret_legacy(struct vcpu *c, const struct uop *op)
@@ -195,7 +185,7 @@ const struct uop *op_ret_legacy(struct vcpu *c, const struct uop *op)
     uint64_t target = legacy_target(c, op, stack_peek(c, op, op->osize, 0));
 
     stack_adjust(c, (int64_t)(op->osize + op->imm));
-    return go(c, target, 2);
+    return go(c, target, NO_LINK);
 }
 
 const struct uop *op_loop(struct vcpu *c, const struct uop *op)

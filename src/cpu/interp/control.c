@@ -1,143 +1,11 @@
 /*
- * Control and debug registers, and what flushes translations (SDM volume 3, 2.5, 4.10).
+ * Instructions that read and write control and debug registers, and that flush translations (SDM
+ * volume 3, 2.5, 4.10).
  */
-#include "cpu/core/access.h"
+#include "cpu/core/control.h"
 #include "cpu/core/debug.h"
 #include "cpu/interp/handlers.h"
-
-#define CR0_DEFINED                                                                                \
-    (X86_CR0_PE | X86_CR0_MP | X86_CR0_EM | X86_CR0_TS | X86_CR0_ET | X86_CR0_NE | X86_CR0_WP |    \
-     X86_CR0_AM | X86_CR0_NW | X86_CR0_CD | X86_CR0_PG)
-
-/* CR4 bits that the CPU model has; the others are reserved. */
-static uint64_t cr4_defined(const struct vcpu *c)
-{
-    const bool *feature = c->core->machine.model.feature;
-    uint64_t bits = X86_CR4_TSD | X86_CR4_DE | X86_CR4_PSE | X86_CR4_PAE | X86_CR4_MCE |
-                    X86_CR4_PGE | X86_CR4_PCE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_UMIP |
-                    X86_CR4_SMEP;
-
-    if (feature[X86_FEAT_FSGSBASE])
-        bits |= X86_CR4_FSGSBASE;
-    if (feature[X86_FEAT_INVPCID])
-        bits |= X86_CR4_PCIDE;
-    if (feature[X86_FEAT_XSAVE])
-        bits |= X86_CR4_OSXSAVE;
-    if (feature[X86_FEAT_SMAP])
-        bits |= X86_CR4_SMAP;
-    return bits;
-}
-
-static void flush_page(struct vcpu *c, uint64_t linear, unsigned pcid)
-{
-    block_flush_page(c, linear, mmu_flush_page(&c->mmu, &c->x, linear, pcid));
-    update_context(c);
-}
-
-static void flush_all(struct vcpu *c)
-{
-    c->exits[CAUSE_TLB_FLUSH]++;
-    flush_translations(c);
-}
-
-static bool uses_pae(const struct vcpu *c, uint64_t cr0, uint64_t cr4)
-{
-    return (cr0 & X86_CR0_PG) && (cr4 & X86_CR4_PAE) && !(c->x.efer & X86_EFER_LME);
-}
-
-static void write_cr0(struct vcpu *c, const struct uop *op, uint64_t value)
-{
-    uint64_t old = c->x.cr0;
-
-    if (value >> 32 || ((value & X86_CR0_PG) && !(value & X86_CR0_PE)) ||
-        ((value & X86_CR0_NW) && !(value & X86_CR0_CD)))
-        raise_error(c, op, X86_GP, 0);
-    value = (value & CR0_DEFINED) | X86_CR0_ET;
-    if ((value & X86_CR0_PG) && !(old & X86_CR0_PG) && (c->x.efer & X86_EFER_LME)) {
-        if (!(c->x.cr4 & X86_CR4_PAE) || (c->x.seg[X86_CS].attr & X86_ATTR_L))
-            raise_error(c, op, X86_GP, 0);
-    }
-    if (!(value & X86_CR0_PG) && (old & X86_CR0_PG) && (in_64(c) || (c->x.cr4 & X86_CR4_PCIDE)))
-        raise_error(c, op, X86_GP, 0);
-    if (uses_pae(c, value, c->x.cr4) && ((value ^ old) & (X86_CR0_PG | X86_CR0_CD | X86_CR0_NW)) &&
-        mmu_load_pdptes(c->mem, &c->x, c->x.cr3, c->x.pdpte) != 0)
-        raise_error(c, op, X86_GP, 0);
-    c->x.cr0 = value;
-    if ((value ^ old) & X86_CR0_PG) {
-        c->x.efer &= ~(uint64_t)X86_EFER_LMA;
-        if ((value & X86_CR0_PG) && (c->x.efer & X86_EFER_LME))
-            c->x.efer |= X86_EFER_LMA;
-    }
-    if ((value ^ old) & X86_CR0_PE)
-        c->x.seg[X86_SS].attr &= (uint16_t)~X86_ATTR_DPL;
-    if ((value ^ old) & (X86_CR0_PG | X86_CR0_WP | X86_CR0_PE))
-        flush_all(c);
-    update_mode(c);
-    update_context(c);
-    update_fp_trap(c);
-}
-
-static void write_cr3(struct vcpu *c, const struct uop *op, uint64_t value)
-{
-    bool keep = false;
-
-    if (c->x.cr4 & X86_CR4_PCIDE) {
-        keep = value >> 63;
-        value &= ~(1ULL << 63);
-    }
-    if (in_long_mode(c) && value >> c->x.physical_bits)
-        raise_error(c, op, X86_GP, 0);
-    if (uses_pae(c, c->x.cr0, c->x.cr4) && mmu_load_pdptes(c->mem, &c->x, value, c->x.pdpte) != 0)
-        raise_error(c, op, X86_GP, 0);
-    c->exits[CAUSE_TLB_FLUSH]++;
-    c->x.cr3 = value;
-    mmu_new_cr3(&c->mmu, &c->x, keep);
-    update_context(c);
-}
-
-static void write_cr4(struct vcpu *c, const struct uop *op, uint64_t value)
-{
-    const uint64_t paging =
-        X86_CR4_PSE | X86_CR4_PAE | X86_CR4_PGE | X86_CR4_SMEP | X86_CR4_SMAP | X86_CR4_PCIDE;
-    uint64_t old = c->x.cr4;
-
-    if (value & ~cr4_defined(c))
-        raise_error(c, op, X86_GP, 0);
-    if (in_long_mode(c) && !(value & X86_CR4_PAE))
-        raise_error(c, op, X86_GP, 0);
-    if ((value & ~old & X86_CR4_PCIDE) && (!in_long_mode(c) || (c->x.cr3 & 0xFFF)))
-        raise_error(c, op, X86_GP, 0);
-    if (uses_pae(c, c->x.cr0, value) && ((value ^ old) & (paging & ~X86_CR4_PCIDE)) &&
-        mmu_load_pdptes(c->mem, &c->x, c->x.cr3, c->x.pdpte) != 0)
-        raise_error(c, op, X86_GP, 0);
-    c->x.cr4 = value;
-    if ((value ^ old) & paging)
-        flush_all(c);
-    update_context(c);
-    update_fp_trap(c);
-    update_stepping(c);
-}
-
-void write_cr(struct vcpu *c, const struct uop *op, unsigned n, uint64_t value)
-{
-    unsigned before = meter_enter(c->meter, CAUSE_CONTROL_REGISTER, rip_of(c, op), n, value);
-
-    c->exits[CAUSE_CONTROL_REGISTER]++;
-    switch (n) {
-    case 0: write_cr0(c, op, value); break;
-    case 2: c->x.cr2 = value; break;
-    case 3: write_cr3(c, op, value); break;
-    case 4: write_cr4(c, op, value); break;
-    case 8:
-        if (value >> 4)
-            raise_error(c, op, X86_GP, 0);
-        c->port->apic_ops->set_cr8(c->port->apic, (unsigned)value);
-        c->check_interrupt = true;
-        break;
-    default: raise_fault(c, op, X86_UD);
-    }
-    meter_leave(c->meter, before);
-}
+#include "cpu/interp/operand.h"
 
 const struct uop *op_mov_to_cr(struct vcpu *c, const struct uop *op)
 {
@@ -253,7 +121,7 @@ const struct uop *op_invlpg(struct vcpu *c, const struct uop *op)
         linear = (uint32_t)linear;
     c->exits[CAUSE_TLB_FLUSH]++;
     before = meter_enter(c->meter, CAUSE_TLB_FLUSH, rip_of(c, op), linear, 0);
-    flush_page(c, linear, c->x.cr3 & 0xFFF);
+    invalidate_page(c, linear, c->x.cr3 & 0xFFF);
     meter_leave(c->meter, before);
     return end_block(c, op);
 }
@@ -274,7 +142,7 @@ const struct uop *op_invpcid(struct vcpu *c, const struct uop *op)
     c->exits[CAUSE_TLB_FLUSH]++;
     before = meter_enter(c->meter, CAUSE_TLB_FLUSH, rip_of(c, op), type ? 0 : linear, 0);
     if (type == 0) {
-        flush_page(c, linear, (unsigned)pcid);
+        invalidate_page(c, linear, (unsigned)pcid);
     } else if (type == 1) {
         mmu_flush_pcid(&c->mmu, &c->x, (unsigned)pcid);
         update_context(c);

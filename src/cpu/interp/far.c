@@ -2,11 +2,12 @@
  * Far transfers by instruction: JMP, CALL and RET between segments, through call gates and tasks
  * (SDM volume 3, 5.8), INT n and its kin.
  */
-#include "cpu/core/frame.h"
+#include "cpu/interp/far.h"
 
-#include "cpu/core/access.h"
-#include "cpu/core/debug.h"
+#include "cpu/core/deliver.h"
+#include "cpu/core/task.h"
 #include "cpu/interp/handlers.h"
+#include "cpu/interp/operand.h"
 
 /* The selector and offset of a direct or memory far operand. */
 static void far_operand(struct vcpu *c, const struct uop *op, uint16_t *selector, uint64_t *offset)
@@ -123,7 +124,7 @@ static const struct uop *call_inner(struct vcpu *c, const struct uop *op, struct
     frame_set_sp(c, &f);
     update_mode(c);
     update_context(c);
-    return far_go(c, g->offset);
+    return go_far(c, g->offset);
 }
 
 /* A far JMP or CALL to what is not a code segment: a call gate, a task gate or a TSS. */
@@ -154,8 +155,7 @@ static const struct uop *far_system(struct vcpu *c, const struct uop *op, struct
                 raise_error(c, op, X86_NP, error);
         }
         task_switch(c, op, d, call ? TASK_CALL : TASK_JMP, next_rip(c, op));
-        c->link = 2;
-        return NULL;
+        return go_far(c, c->x.reg[X86_RIP]);
     }
     if (type != SYS_CALL && type != SYS_CALL16)
         raise_error(c, op, X86_GP, error);
@@ -175,7 +175,7 @@ static const struct uop *far_system(struct vcpu *c, const struct uop *op, struct
         frame_set_sp(c, &f);
     }
     load_cs(c, op, g.code.selector, &g.code, cpl(c));
-    return far_go(c, g.offset);
+    return go_far(c, g.offset);
 }
 
 static const struct uop *far_transfer(struct vcpu *c, const struct uop *op, bool call)
@@ -207,7 +207,7 @@ static const struct uop *far_transfer(struct vcpu *c, const struct uop *op, bool
         load_segment_real(c, X86_CS, selector);
     else
         load_cs(c, op, selector, &d, cpl(c));
-    return far_go(c, offset);
+    return go_far(c, offset);
 }
 
 const struct uop *op_jmp_far(struct vcpu *c, const struct uop *op)
@@ -234,7 +234,7 @@ const struct uop *op_ret_far(struct vcpu *c, const struct uop *op)
         f.sp += op->imm;
         frame_set_sp(c, &f);
         load_segment_real(c, X86_CS, selector);
-        return far_go(c, offset);
+        return go_far(c, offset);
     }
     return_code_segment(c, op, selector, &d);
     check_target(c, op, &d, offset);
@@ -248,7 +248,7 @@ const struct uop *op_ret_far(struct vcpu *c, const struct uop *op)
         frame_set_sp(c, &f);
         load_cs(c, op, selector, &d, level);
     }
-    return far_go(c, offset);
+    return go_far(c, offset);
 }
 
 /* --- INT n, INT3, INTO, INT1 ------------------------------------------------------------------ */
@@ -265,8 +265,7 @@ static const struct uop *software_interrupt(struct vcpu *c, const struct uop *op
     c->in_software = c->no_step = true;
     deliver(c, &event);
     c->in_software = false;
-    c->link = 2;
-    return NULL;
+    return go_far(c, c->x.reg[X86_RIP]);
 }
 
 const struct uop *op_int(struct vcpu *c, const struct uop *op)

@@ -5,7 +5,7 @@
 #ifndef DOPPEL_CPU_INTERP_HANDLERS_H
 #define DOPPEL_CPU_INTERP_HANDLERS_H
 
-#include "cpu/core/vcpu.h"
+#include "cpu/interp/interp.h"
 
 enum { SIZE_8, SIZE_16, SIZE_32, SIZE_64, SIZES };
 
@@ -85,8 +85,7 @@ enum {
     NATIVE_NOTED = 32,  /* becomes the x87's last instruction; dst: ModRM; see SRC_OPCODE */
 };
 uop_fn op_native, op_vmaskmov, op_gather, op_maskmovdqu;
-/* Why an instruction of a register file faults now. */
-enum { FP_X87 = 1, FP_SSE = 2, FP_AVX = 4, FP_WAIT = 8, FP_MMX = 16 };
+/* Raises what an instruction of these register FILES (FP_*) raises now. */
 void fp_check(struct vcpu *c, const struct uop *op, unsigned files);
 /* Raises #MF if an x87 exception is pending. */
 void x87_check(struct vcpu *c, const struct uop *op);
@@ -109,8 +108,6 @@ uop_fn op_undefined, op_hlt, op_cli, op_sti, op_clac, op_stac, op_cpuid, op_rdts
 void check_port(struct vcpu *c, const struct uop *op, unsigned port, unsigned size);
 uint64_t port_in(struct vcpu *c, const struct uop *op, unsigned port, unsigned size);
 void port_out(struct vcpu *c, const struct uop *op, unsigned port, unsigned size, uint64_t value);
-/* Loads a control register with every check and consequence; #GP is raised at OP. */
-void write_cr(struct vcpu *c, const struct uop *op, unsigned n, uint64_t value);
 
 /* --- segment.c, far.c, task.c ----------------------------------------------------------------- */
 uop_fn op_mov_to_seg, op_mov_from_seg, op_load_far; /* aux: segment */

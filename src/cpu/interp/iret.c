@@ -2,9 +2,9 @@
  * Returns: IRET in all its forms, and what far RET shares with it; SYSCALL, SYSRET, SYSENTER and
  * SYSEXIT (SDM volume 2).
  */
-#include "cpu/core/access.h"
 #include "cpu/core/debug.h"
-#include "cpu/core/frame.h"
+#include "cpu/core/task.h"
+#include "cpu/interp/far.h"
 #include "cpu/interp/handlers.h"
 
 void return_code_segment(struct vcpu *c, const struct uop *op, uint16_t selector,
@@ -81,7 +81,7 @@ static const struct uop *iret_done(struct vcpu *c, uint64_t rip)
     c->keep_rf = true;
     update_stepping(c);
     meter_transfer(c->meter, TRACE_RESUME, rip, 0);
-    return far_go(c, rip);
+    return go_far(c, rip);
 }
 
 static const struct uop *iret_real(struct vcpu *c, const struct uop *op)
@@ -234,15 +234,14 @@ static const struct uop *fast_enter(struct vcpu *c, struct x86_seg cs, struct x8
     /* TF counts as it is now: SYSCALL may mask it, and SYSRET traps at once when it sets it. */
     c->no_step = true;
     if (c->x.rflags & X86_FLAG_TF) {
-        c->pending_dr6 |= DR6_BS;
-        c->trap_pending = true;
+        debug_note_step(c);
         update_stepping(c);
     }
     c->x.seg[X86_CS] = cs;
     c->x.seg[X86_SS] = ss;
     update_mode(c);
     update_context(c);
-    return far_go(c, rip);
+    return go_far(c, rip);
 }
 
 static const struct uop *fast_leave(struct vcpu *c, struct x86_seg cs, struct x86_seg ss,

@@ -1,7 +1,7 @@
 /*
  * Data movement: MOV, MOVZX, MOVSX, LEA, CMOVcc, SETcc, sign extensions, flag instructions.
  */
-#include "cpu/core/access.h"
+#include "cpu/interp/operand.h"
 #include "cpu/interp/handlers.h"
 
 #include <sched.h>

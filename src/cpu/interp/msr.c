@@ -5,6 +5,7 @@
 #include "cpu/interp/msr.h"
 
 #include <string.h>
+#include <x86intrin.h>
 
 #define MTRR_VARIABLE 8
 
@@ -12,6 +13,15 @@
  * on this processor. */
 #define MISC_ENABLE_BITS 0x400C51889ULL
 #define MCG_STATUS_BITS  7ULL
+
+uint64_t guest_tsc(const struct vcpu *c)
+{
+    const struct clock *clock = c->core->machine.clock;
+
+    if (unlikely(!clock_tsc_is_hosts(clock)))
+        return clock_tsc(clock) + c->x.tsc_adjust;
+    return __rdtsc() + clock_tsc_offset(clock) + c->x.tsc_adjust;
+}
 
 static bool is_apic_msr(uint32_t msr)
 {

@@ -5,7 +5,7 @@
 #ifndef DOPPEL_CPU_INTERP_MSR_H
 #define DOPPEL_CPU_INTERP_MSR_H
 
-#include "cpu/core/vcpu.h"
+#include "cpu/core/mode.h"
 
 /* 0, or -1 where the instruction raises #GP(0). */
 int msr_read(struct vcpu *c, uint32_t msr, uint64_t *value);

@@ -1,7 +1,7 @@
 /*
  * MUL, IMUL, DIV, IDIV. Quotients that do not fit raise #DE before the host could.
  */
-#include "cpu/core/access.h"
+#include "cpu/interp/operand.h"
 #include "cpu/interp/compute.h"
 #include "cpu/interp/handlers.h"
 

@@ -2,9 +2,9 @@
  * Instructions that the host executes through a thunk, and the few vector instructions whose
  * memory accesses depend on a mask and so are done element by element.
  */
-#include "cpu/core/access.h"
+#include "cpu/interp/operand.h"
 #include "cpu/interp/handlers.h"
-#include "cpu/interp/x87.h"
+#include "x86/x87.h"
 
 #include <string.h>
 
@@ -21,22 +21,6 @@ _Noreturn static void raise_fp(struct vcpu *c, const struct uop *op, unsigned fi
     if ((files & FP_MMX) && (cr0 & X86_CR0_EM))
         raise_fault(c, op, X86_UD);
     raise_fault(c, op, X86_NM);
-}
-
-void update_fp_trap(struct vcpu *c)
-{
-    uint64_t cr0 = c->x.cr0, need = X86_XCR0_SSE | X86_XCR0_AVX;
-    unsigned trap = 0;
-
-    if (cr0 & X86_CR0_TS)
-        trap = FP_X87 | FP_SSE | FP_AVX | FP_MMX | (cr0 & X86_CR0_MP ? FP_WAIT : 0);
-    if (cr0 & X86_CR0_EM)
-        trap |= FP_X87 | FP_SSE | FP_MMX;
-    if (!(c->x.cr4 & X86_CR4_OSFXSR))
-        trap |= FP_SSE;
-    if (!(c->x.cr4 & X86_CR4_OSXSAVE) || (c->x.xcr0 & need) != need)
-        trap |= FP_AVX;
-    c->fp_trap = (uint8_t)trap;
 }
 
 void fp_check(struct vcpu *c, const struct uop *op, unsigned files)

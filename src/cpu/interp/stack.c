@@ -4,8 +4,9 @@
  */
 #include "cpu/interp/stack.h"
 
-#include "cpu/interp/handlers.h"
 #include "cpu/core/segment.h"
+#include "cpu/interp/handlers.h"
+#include "cpu/interp/operand.h"
 
 /* The linear address of OFFSET in the stack segment, checked for an access of SIZE bytes. */
 static uint64_t stack_linear(struct vcpu *c, const struct uop *op, uint64_t offset, unsigned size,

@@ -4,7 +4,7 @@
 #ifndef DOPPEL_CPU_INTERP_STACK_H
 #define DOPPEL_CPU_INTERP_STACK_H
 
-#include "cpu/core/access.h"
+#include "cpu/interp/interp.h"
 
 /* Which bits of RSP count. */
 static inline uint64_t stack_mask(const struct vcpu *c)

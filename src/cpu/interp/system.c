@@ -2,7 +2,7 @@
  * Sensitive instructions that are neither control-register nor segment loads: interrupts on and
  * off, time, identification, FS and GS bases, halting.
  */
-#include "cpu/core/access.h"
+#include "cpu/interp/operand.h"
 #include "cpu/interp/handlers.h"
 
 #include <x86intrin.h>
@@ -74,15 +74,6 @@ const struct uop *op_cpuid(struct vcpu *c, const struct uop *op)
     c->x.reg[X86_RDX] = r.edx;
     meter_leave(c->meter, before);
     return end_block(c, op); /* it serializes: code changed by others is fetched anew */
-}
-
-uint64_t guest_tsc(const struct vcpu *c)
-{
-    const struct clock *clock = c->core->machine.clock;
-
-    if (unlikely(!clock_tsc_is_hosts(clock)))
-        return clock_tsc(clock) + c->x.tsc_adjust;
-    return __rdtsc() + clock_tsc_offset(clock) + c->x.tsc_adjust;
 }
 
 static void read_tsc(struct vcpu *c, const struct uop *op)

@@ -2,7 +2,7 @@
  * Instructions on descriptor tables: loading and storing the table registers, and asking about
  * descriptors (LAR, LSL, VERR, VERW, ARPL).
  */
-#include "cpu/core/access.h"
+#include "cpu/interp/operand.h"
 #include "cpu/interp/handlers.h"
 #include "cpu/core/segment.h"
 

@@ -2,7 +2,7 @@
  * INC, DEC, NEG, NOT; shifts, rotates and double shifts. The host's instruction computes; flags
  * as in alu.c.
  */
-#include "cpu/core/access.h"
+#include "cpu/interp/operand.h"
 #include "cpu/interp/compute.h"
 #include "cpu/interp/handlers.h"
 

@@ -3,9 +3,9 @@
  * MXCSR, XCR0. The guest's registers live in x.xsave in the standard form, so most of this
  * copies parts of it.
  */
-#include "cpu/core/access.h"
+#include "cpu/interp/operand.h"
 #include "cpu/interp/handlers.h"
-#include "cpu/interp/x87.h"
+#include "x86/x87.h"
 
 #include <string.h>
 

@@ -1,0 +1,37 @@
+/*
+ * Faults. The interpreter says where the instruction under way stands.
+ */
+#include "cpu/core/fault.h"
+
+#include "cpu/core/executor.h"
+
+_Noreturn static void leave(struct vcpu *c, const struct uop *op, int vector, bool has_error,
+                            uint32_t error)
+{
+    if (op && c->block)
+        c->core->interpreter->retract(c, op);
+    c->fault = (struct event){.vector = vector, .error = error, .has_error = has_error};
+    longjmp(c->fault_exit, 1);
+}
+
+void raise_fault(struct vcpu *c, const struct uop *op, int vector)
+{
+    leave(c, op, vector, false, 0);
+}
+
+void raise_error(struct vcpu *c, const struct uop *op, int vector, uint32_t error)
+{
+    leave(c, op, vector, true, error);
+}
+
+void raise_page_fault(struct vcpu *c, const struct uop *op, uint64_t va, uint32_t error)
+{
+    c->x.cr2 = va;
+    c->exits[CAUSE_PAGE_FAULT]++;
+    leave(c, op, X86_PF, true, error);
+}
+
+void restart_as_step(struct vcpu *c, const struct uop *op)
+{
+    leave(c, op, FAULT_RESTART, false, 0);
+}

@@ -1,0 +1,50 @@
+/*
+ * The engines of this process, put together: each is the core with the interpreter, and bt has the
+ * translator besides.
+ */
+#include "cpu/engines.h"
+
+#include "cpu/bt/translator.h"
+#include "cpu/core/core.h"
+#include "cpu/interp/interp.h"
+
+#include <errno.h>
+
+static struct engine *create_interp(const struct machine *machine, struct error *err)
+{
+    return core_create(machine, &interp_executor, NULL, NULL, err);
+}
+
+struct engine *bt_create_with(const struct machine *machine, const struct bt_switches *switches,
+                              struct error *err)
+{
+    if (!bt_runs_on(&machine->model)) {
+        error_set(err, ENOTSUP,
+                  "this host's processor has no BMI2 and AVX, or its kernel keeps "
+                  "FSGSBASE off, which translated code needs; "
+                  "use the engine interp");
+        return NULL;
+    }
+    return core_create(machine, &interp_executor, &bt_translator, switches, err);
+}
+
+static struct engine *create_bt(const struct machine *machine, struct error *err)
+{
+    return bt_create_with(machine, &bt_usual, err);
+}
+
+static struct engine *create_bt_eager(const struct machine *machine, struct error *err)
+{
+    return bt_create_with(machine, &bt_eager, err);
+}
+
+/* The engines differ in what they are created with. */
+#define ENGINE(NAME, CREATE)                                                                       \
+    .name = NAME, .create = CREATE, .destroy = core_destroy, .vcpu_create = core_vcpu_create,      \
+    .vcpu_destroy = core_vcpu_destroy, .run = core_run, .state_out = core_state_out,               \
+    .state_in = core_state_in, .gpn_changed = core_gpn_changed, .rip = core_rip,                   \
+    .stats = core_stats, .history = core_history
+
+const struct engine_ops interp_engine = {ENGINE("interp", create_interp)};
+const struct engine_ops bt_engine = {ENGINE("bt", create_bt)};
+const struct engine_ops bt_eager_engine = {ENGINE("bt-eager", create_bt_eager)};

@@ -1,0 +1,101 @@
+/*
+ * The memory that decoded blocks are in, and how they end.
+ */
+#include "cpu/interp/block.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+struct block_cache *block_cache_create(size_t arena_size, struct error *err)
+{
+    struct block_cache *cache = calloc(1, sizeof(*cache));
+
+    if (!cache) {
+        error_set(err, ENOMEM, "out of memory for the decoded-instruction cache");
+        return NULL;
+    }
+    cache->size = arena_size;
+    cache->arena = mmap(NULL, cache->size, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (cache->arena == MAP_FAILED) {
+        error_set(err, ENOMEM, "out of memory for the decoded-instruction cache");
+        free(cache);
+        return NULL;
+    }
+    for (unsigned i = 0; i < STRADDLES; i++) {
+        cache->straddle[i].block = calloc(1, sizeof(struct block) + sizeof(struct uop) * 2);
+        if (!cache->straddle[i].block) {
+            error_set(err, ENOMEM, "out of memory for the decoded-instruction cache");
+            block_cache_destroy(cache);
+            return NULL;
+        }
+    }
+    return cache;
+}
+
+void block_cache_destroy(struct block_cache *cache)
+{
+    if (!cache)
+        return;
+    for (unsigned i = 0; i < STRADDLES; i++)
+        free(cache->straddle[i].block);
+    munmap(cache->arena, cache->size);
+    free(cache);
+}
+
+/* Stands in for what follows in an abandoned block. */
+static const struct uop *op_stale(struct vcpu *c, const struct uop *op)
+{
+    uop_retract(c, op);
+    c->link = NO_LINK;
+    return NULL;
+}
+
+/* Has a block end after the instruction that it executes now. */
+static void abandon(struct block *b)
+{
+    for (unsigned i = 0; i < b->uops; i++)
+        block_uops(b)[i].fn = op_stale;
+}
+
+void block_cache_clear(struct vcpu *c, enum forget_cause cause)
+{
+    struct block_cache *cache = c->blocks;
+
+    c->forgets[cause]++;
+    if (c->block)
+        abandon(c->block);
+    c->link = NO_LINK;
+    cache->used = 0;
+    cache->drops++;
+    memset(cache->hash, 0, sizeof(cache->hash));
+    memset(cache->jump, 0, sizeof(cache->jump));
+    for (unsigned i = 0; i < STRADDLES; i++)
+        cache->straddle[i].available = 0;
+    if (c->core->accelerator)
+        c->core->accelerator->forget(c);
+}
+
+void block_renew_thunks(struct vcpu *c)
+{
+    struct core *e = c->core;
+
+    safepoint_stop(&e->safepoint, true);
+    if (thunk_cache_full(interp_of(e)->thunks)) { /* no other vCPU was faster */
+        for (unsigned i = 0; i < e->machine.cpus; i++)
+            if (e->vcpu[i])
+                block_cache_clear(e->vcpu[i], FORGET_THUNKS_FULL);
+        thunk_cache_clear(interp_of(e)->thunks);
+    }
+    safepoint_resume(&e->safepoint, true);
+}
+
+void block_check(struct vcpu *c)
+{
+    if (!c->block || block_is_valid(c->block))
+        return;
+    c->blocks->invalidated++;
+    abandon(c->block);
+}
