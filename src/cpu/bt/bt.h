@@ -339,8 +339,6 @@ static inline enum x86_code_size code_size(const struct translation *t)
 /* cache.c */
 struct bt_cache *bt_cache_create(const struct core *e, struct error *err);
 void bt_cache_destroy(struct bt_cache *cache);
-/* Zeroed memory that takes no room until it is touched; NULL: there is none. */
-void *bt_reserve(size_t size);
 /* For the exclusive right to add to the cache. False: another vCPU has it, and may keep it while it
  * waits for this one to reach a safe point, so do something else. */
 bool bt_cache_try(struct bt_cache *cache);
@@ -348,7 +346,9 @@ void bt_cache_release(struct bt_cache *cache);
 /* Forgets all translations. With the exclusive right, at a safe point. */
 void bt_cache_clear(struct bt_cache *cache);
 
-/* entries.c: of zeroed memory. False: there is not enough. */
+/* entries.c: zeroed memory that takes no room until it is touched; NULL: there is none. */
+void *bt_reserve(size_t size);
+/* Of zeroed memory. False: there is not enough. */
 bool bt_entries_create(struct bt_entries *entries, uint64_t pages);
 void bt_entries_destroy(struct bt_entries *entries);
 void bt_entries_clear(struct bt_entries *entries);
@@ -384,15 +384,8 @@ static inline bool cuts_target(const struct translation *t, const struct x86_ins
     return !t->wide && insn->z.operand_width == 16;
 }
 
-/* Whether INSN is one that translation never takes. */
-bool region_is_foreign(const struct translation *t, const struct x86_insn *insn);
 /* The part that starts at OFFSET, or NULL. */
 struct part *region_part(struct translation *t, int64_t offset);
-
-/* system.c, string.c: whether translation takes INSN, of these classes. */
-bool system_is_inlined(const struct translation *t, const struct x86_insn *insn);
-bool string_is_inlined(const struct translation *t, const struct x86_insn *insn);
-bool string_repeats(const struct x86_insn *insn);
 
 /* stops.c. Whether translations end in front of the instruction at GPA. */
 bool bt_is_stop(const struct bt_cache *cache, uint64_t gpa);

@@ -16,14 +16,6 @@
 
 #define SITES_SIZE (BT_SITES * sizeof(struct bt_site))
 
-void *bt_reserve(size_t size)
-{
-    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-    return memory == MAP_FAILED ? NULL : memory;
-}
-
 /* Maps the code's memory twice; as far as it succeeds. */
 static void map_code(struct bt_cache *cache)
 {

@@ -6,49 +6,6 @@
 
 #include <string.h>
 
-/* --- Status flags ---------------------------------------------------------------------------- */
-
-static void flags_save(struct translation *t)
-{
-    static const uint8_t lahf_seto[] = {0x9F, 0x0F, 0x90, 0xC0};
-
-    emit_reg(&t->e, true, OP_LOAD, t->s0, X86_RAX);
-    emit_bytes(&t->e, lahf_seto, sizeof(lahf_seto));
-    emit_byte(&t->e, 0x66);
-    emit_mem(&t->e, false, OP_STORE, X86_RAX, VCPU(c.cc));
-    emit_reg(&t->e, true, OP_LOAD, X86_RAX, t->s0);
-    t->flags = FLAGS_BOTH;
-}
-
-static void flags_load(struct translation *t)
-{
-    static const uint8_t add_sahf[] = {0x04, 0x7F, 0x9E}; /* 1 + 127 overflows: OF */
-
-    emit_reg(&t->e, true, OP_LOAD, t->s0, X86_RAX);
-    emit_mem(&t->e, false, OP_LOAD_ZX16, X86_RAX, VCPU(c.cc));
-    emit_bytes(&t->e, add_sahf, sizeof(add_sahf));
-    emit_reg(&t->e, true, OP_LOAD, X86_RAX, t->s0);
-    t->flags = FLAGS_BOTH;
-}
-
-void flags_clobber(struct translation *t, uint32_t live)
-{
-    flags_leave(t, live);
-    t->flags = FLAGS_MEMORY;
-}
-
-void flags_leave(struct translation *t, uint32_t live)
-{
-    if (t->flags == FLAGS_HOST && live)
-        flags_save(t);
-}
-
-void flags_need(struct translation *t)
-{
-    if (t->flags == FLAGS_MEMORY)
-        flags_load(t);
-}
-
 /* --- Registers ------------------------------------------------------------------------------- */
 
 static void emit_prologue(struct translation *t)
@@ -133,7 +90,7 @@ void emit_entry(struct translation *t, unsigned offset, uint32_t live)
     memcpy(start - sizeof(front), &front, sizeof(front));
     t->flags = FLAGS_MEMORY;
     if (live)
-        flags_load(t);
+        flags_need(t);
 }
 
 /* --- Ways out -------------------------------------------------------------------------------- */
@@ -290,47 +247,6 @@ void emit_goto(struct translation *t, int64_t target, uint32_t live)
 }
 
 /* --- Cold code ------------------------------------------------------------------------------- */
-
-unsigned instructions_left(const struct translation *t)
-{
-    return (unsigned)t->now->first + t->now->count - t->i;
-}
-
-static struct cold *cold_new(struct translation *t, uint8_t *jump, enum cold_kind kind)
-{
-    struct cold *c = &t->cold[t->colds];
-
-    if (t->colds == COLDS - 1)
-        t->e.full = true; /* and the last one is overwritten */
-    else
-        t->colds++;
-    *c = (struct cold){.jump = jump, .kind = kind, .index = (uint16_t)t->i};
-    return c;
-}
-
-void cold_add_fill(struct translation *t, uint8_t *jump, const struct address *a, unsigned size,
-                   const struct known *k, const uint8_t *retry)
-{
-    struct cold *c = cold_new(t, jump, COLD_FILL);
-
-    c->address = *a;
-    c->size = (uint8_t)size;
-    c->write = k->write;
-    c->low = k->low;
-    c->high = k->high;
-    c->retry = retry;
-    c->left = (uint8_t)instructions_left(t);
-}
-
-void cold_add_one(struct translation *t, uint8_t *jump)
-{
-    cold_new(t, jump, COLD_ONE)->left = (uint8_t)instructions_left(t);
-}
-
-void cold_add_target(struct translation *t, uint8_t *jump, enum cold_kind kind, int64_t target)
-{
-    cold_new(t, jump, kind)->target = target;
-}
 
 /* A check for several accesses has failed: if that is because they do not lie in one page, on with
  * code that checks each by itself. */

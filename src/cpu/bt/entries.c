@@ -37,6 +37,14 @@ struct table {
 /* Each entry on a page of its own takes this much; tables that have grown take less. */
 #define WORDS (BT_ENTRIES * TABLE_WORDS(TABLE_BITS_MIN))
 
+void *bt_reserve(size_t size)
+{
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
 bool bt_entries_create(struct bt_entries *entries, uint64_t pages)
 {
     entries->pages = pages;

@@ -170,7 +170,7 @@ bool group_breaks(const struct translation *t, unsigned n)
 {
     enum x86_class class = t->insn[n].info->class;
 
-    return class == X86_CLASS_SYSTEM || class == X86_CLASS_FAR || region_is_foreign(t, &t->insn[n]);
+    return class == X86_CLASS_SYSTEM || class == X86_CLASS_FAR || scope_excludes(t, &t->insn[n]);
 }
 
 /* Where the run of straight code from the present instruction on ends. */

@@ -4,7 +4,7 @@
  * limit; loops then run without leaving the code. It ends where code is translated already, which
  * it is linked to, and where nothing has ever run, which would mostly be translated for nothing.
  */
-#include "cpu/bt/bt.h"
+#include "cpu/bt/translate.h"
 
 #include "cpu/core/code.h"
 #include "cpu/core/fetch.h"
@@ -44,22 +44,6 @@ static unsigned next_offset(const struct translation *t, unsigned i)
 static int64_t target_offset(const struct translation *t, unsigned i)
 {
     return (int64_t)next_offset(t, i) + t->insn[i].op[0].imm.value.s;
-}
-
-bool region_is_foreign(const struct translation *t, const struct x86_insn *insn)
-{
-    switch ((enum x86_class)insn->info->class) {
-    case X86_CLASS_INTEGER:
-    case X86_CLASS_NATIVE:
-    case X86_CLASS_STACK:
-    case X86_CLASS_X87:
-    case X86_CLASS_BRANCH: return false;
-    case X86_CLASS_XSTATE: return !x86_uses_vectors(insn); /* but for MXCSR */
-    case X86_CLASS_STRING: return !string_is_inlined(t, insn);
-    case X86_CLASS_SYSTEM:
-    case X86_CLASS_FAR: return !system_is_inlined(t, insn);
-    default: return true;
-    }
 }
 
 /* Whether control never goes on behind INSN within the region. */
@@ -136,7 +120,7 @@ static bool take(struct translation *t, unsigned offset)
     flow_of(insn, flow);
     if (!leaves_scratch(t->registers | flow->registers))
         return false;
-    if (region_is_foreign(t, insn) || insn->info->class == X86_CLASS_FAR)
+    if (scope_excludes(t, insn) || insn->info->class == X86_CLASS_FAR)
         flow->flags_in = X86_FLAGS_STATUS;
     t->registers |= flow->registers;
     t->offset[t->count++] = (uint16_t)offset;
@@ -386,7 +370,7 @@ bool region_find(struct translation *t)
         return false;
     find_liveness(t);
     for (unsigned i = 0; i < t->count; i++)
-        if (!region_is_foreign(t, &t->insn[i]))
+        if (!scope_excludes(t, &t->insn[i]))
             t->files |= (uint8_t)files_of(&t->insn[i]);
     choose_scratch(t);
     return true;

@@ -13,61 +13,6 @@
 static const struct address source = {X86_RSI, X86_NONE, 0, X86_DS, false, false, 0};
 static const struct address destination = {X86_RDI, X86_NONE, 0, X86_DS, false, false, 0};
 
-/* What an instruction does. */
-struct form {
-    unsigned size;
-    bool from, to, writes; /* uses RSI; uses RDI; and writes there */
-    bool repeats;
-};
-
-/* Either prefix repeats MOVS and STOS; the attributes have only the one that is usual. */
-bool string_repeats(const struct x86_insn *insn)
-{
-    bool repeats = false;
-
-    for (unsigned i = 0; i < insn->z.raw.prefix_count; i++)
-        repeats |= insn->bytes[i] == 0xF2 || insn->bytes[i] == 0xF3;
-    return repeats;
-}
-
-static bool form_of(const struct translation *t, const struct x86_insn *insn, struct form *f)
-{
-    *f = (struct form){.size = insn->op[0].size / 8u, .repeats = string_repeats(insn)};
-    if (insn->z.address_width != (t->wide ? 64 : 32) ||
-        (insn->z.attributes & ZYDIS_ATTRIB_HAS_SEGMENT))
-        return false;
-    switch (insn->z.mnemonic) {
-    case ZYDIS_MNEMONIC_MOVSB:
-    case ZYDIS_MNEMONIC_MOVSW:
-    case ZYDIS_MNEMONIC_MOVSD:
-    case ZYDIS_MNEMONIC_MOVSQ: f->from = f->to = f->writes = true; return true;
-    case ZYDIS_MNEMONIC_STOSB:
-    case ZYDIS_MNEMONIC_STOSW:
-    case ZYDIS_MNEMONIC_STOSD:
-    case ZYDIS_MNEMONIC_STOSQ: f->to = f->writes = true; return true;
-    case ZYDIS_MNEMONIC_LODSB:
-    case ZYDIS_MNEMONIC_LODSW:
-    case ZYDIS_MNEMONIC_LODSD:
-    case ZYDIS_MNEMONIC_LODSQ: f->from = true; return !f->repeats;
-    case ZYDIS_MNEMONIC_CMPSB:
-    case ZYDIS_MNEMONIC_CMPSW:
-    case ZYDIS_MNEMONIC_CMPSD:
-    case ZYDIS_MNEMONIC_CMPSQ: f->from = f->to = true; return !f->repeats;
-    case ZYDIS_MNEMONIC_SCASB:
-    case ZYDIS_MNEMONIC_SCASW:
-    case ZYDIS_MNEMONIC_SCASD:
-    case ZYDIS_MNEMONIC_SCASQ: f->to = true; return !f->repeats;
-    default: return false; /* ports */
-    }
-}
-
-bool string_is_inlined(const struct translation *t, const struct x86_insn *insn)
-{
-    struct form f;
-
-    return form_of(t, insn, &f);
-}
-
 /* REG's offset in its page, into INTO; 32 bits. */
 static void emit_page_offset(struct translation *t, unsigned into, unsigned reg)
 {
@@ -77,7 +22,7 @@ static void emit_page_offset(struct translation *t, unsigned into, unsigned reg)
 
 /* s1 = how many elements the run has: what is left of the page, one at least, but no more than
  * RCX. */
-static void emit_run_length(struct translation *t, const struct form *f)
+static void emit_run_length(struct translation *t, const struct string_form *f)
 {
     unsigned shift = (unsigned)__builtin_ctz(f->size);
 
@@ -96,7 +41,7 @@ static void emit_run_length(struct translation *t, const struct form *f)
 }
 
 /* Makes sure of SIZE bytes at both operands. Leaves the host's addresses in string.from and s0. */
-static void emit_operands(struct translation *t, const struct form *f, unsigned size)
+static void emit_operands(struct translation *t, const struct string_form *f, unsigned size)
 {
     if (f->from) {
         emit_mem(&t->e, true, OP_LEA, t->s0, emit_check(t, &source, size, false, 1));
@@ -107,7 +52,7 @@ static void emit_operands(struct translation *t, const struct form *f, unsigned 
 }
 
 /* The guest's REG behind the run of s1 elements, which starts at REG, to PLACE. */
-static void emit_behind(struct translation *t, const struct form *f, unsigned reg,
+static void emit_behind(struct translation *t, const struct string_form *f, unsigned reg,
                         struct operand place)
 {
     struct operand end = at_index(reg, t->s1, 0);
@@ -118,7 +63,7 @@ static void emit_behind(struct translation *t, const struct form *f, unsigned re
 }
 
 static void translate_repeated(struct translation *t, const struct x86_insn *insn,
-                               const struct form *f)
+                               const struct string_form *f)
 {
     uint8_t *none, *done, *start = t->e.at;
 
@@ -154,7 +99,7 @@ static void translate_repeated(struct translation *t, const struct x86_insn *ins
 }
 
 static void translate_single(struct translation *t, const struct x86_insn *insn,
-                             const struct form *f)
+                             const struct string_form *f)
 {
     emit_operands(t, f, f->size);
     if (f->to) {
@@ -176,9 +121,9 @@ static void translate_single(struct translation *t, const struct x86_insn *insn,
 
 bool translate_string(struct translation *t, const struct x86_insn *insn)
 {
-    struct form f;
+    struct string_form f;
 
-    form_of(t, insn, &f);
+    string_form_of(t, insn, &f);
     if (f.repeats)
         group_forget(t); /* the registers are others when it comes back to the check */
     flags_clobber(t, live_before(&t->flow[t->i]));

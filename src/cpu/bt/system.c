@@ -3,48 +3,6 @@
  */
 #include "cpu/bt/translate.h"
 
-static ZydisRegisterClass class_of(const struct x86_insn *insn, unsigned i)
-{
-    return insn->op[i].type == ZYDIS_OPERAND_TYPE_REGISTER
-               ? ZydisRegisterGetClass(insn->op[i].reg.value)
-               : ZYDIS_REGCLASS_INVALID;
-}
-
-/* CR8 is the local APIC's, and there are no others. */
-static bool reads_control_register(const struct x86_insn *insn)
-{
-    return class_of(insn, 1) == ZYDIS_REGCLASS_CONTROL && (1u << register_of(insn, 1) & 0x1D);
-}
-
-/* What runs at level 0 is inlined there; elsewhere the interpreter raises what there is to raise.
- */
-bool system_is_inlined(const struct translation *t, const struct x86_insn *insn)
-{
-    bool user = t->bt->c.context == MMU_USER, traced = t->bt->c.core->machine.tracer;
-
-    switch (insn->z.mnemonic) {
-    case ZYDIS_MNEMONIC_RDTSC:
-    case ZYDIS_MNEMONIC_RDTSCP: return clock_tsc_is_hosts(t->bt->c.core->machine.clock);
-    case ZYDIS_MNEMONIC_CLI:
-    case ZYDIS_MNEMONIC_STI:
-    case ZYDIS_MNEMONIC_STAC:
-    case ZYDIS_MNEMONIC_CLAC: return !user;
-    case ZYDIS_MNEMONIC_SWAPGS: return !user && t->wide;
-    case ZYDIS_MNEMONIC_RDFSBASE:
-    case ZYDIS_MNEMONIC_RDGSBASE:
-    case ZYDIS_MNEMONIC_WRFSBASE:
-    case ZYDIS_MNEMONIC_WRGSBASE: return t->wide;
-    case ZYDIS_MNEMONIC_MOV:
-        if (class_of(insn, 1) == ZYDIS_REGCLASS_SEGMENT)
-            return class_of(insn, 0) != ZYDIS_REGCLASS_GPR16;
-        return !user && reads_control_register(insn);
-    case ZYDIS_MNEMONIC_SYSCALL: return user && t->wide && !traced;
-    case ZYDIS_MNEMONIC_SYSRET:
-    case ZYDIS_MNEMONIC_IRETQ: return !user && t->wide && insn->z.operand_width == 64 && !traced;
-    default: return false;
-    }
-}
-
 /* --- RFLAGS ---------------------------------------------------------------------------------- */
 
 void emit_flags_image(struct translation *t)
@@ -435,7 +393,7 @@ static bool translate_move(struct translation *t, const struct x86_insn *insn)
 {
     unsigned to;
 
-    if (class_of(insn, 1) == ZYDIS_REGCLASS_SEGMENT)
+    if (register_class(insn, 1) == ZYDIS_REGCLASS_SEGMENT)
         return translate_selector(t, insn);
     to = register_of(insn, 0);
     switch (register_of(insn, 1)) {

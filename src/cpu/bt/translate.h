@@ -21,18 +21,77 @@ static inline uint32_t live_before(const struct flow *f)
     return f->flags_in | (f->live_after & ~f->flags_out);
 }
 
-/* --- translate.c ----------------------------------------------------------------------------- */
+/* Flags wanted of what stands before the instruction: those it reads, and where it writes only
+ * some, the others that are wanted after it. */
+static inline uint32_t flags_input(const struct flow *f)
+{
+    return f->flags_in | (f->flags_may ? f->live_after & ~f->flags_out : 0);
+}
+
+/* The class of the register that operand I is, or ZYDIS_REGCLASS_INVALID. */
+static inline ZydisRegisterClass register_class(const struct x86_insn *insn, unsigned i)
+{
+    return insn->op[i].type == ZYDIS_OPERAND_TYPE_REGISTER
+               ? ZydisRegisterGetClass(insn->op[i].reg.value)
+               : ZYDIS_REGCLASS_INVALID;
+}
+
+/* The general-purpose register that operand I is. */
+static inline unsigned register_of(const struct x86_insn *insn, unsigned i)
+{
+    return (unsigned)ZydisRegisterGetId(insn->op[i].reg.value);
+}
+
+/*
+ * Who calls whom, from the top: translate.c and region.c; copy.c, stack.c, branch.c, system.c and
+ * string.c, which translate instructions; pieces.c; edges.c and access.c; group.c, cold.c and
+ * flags.c; address.c, scope.c and live.c; emit.c.
+ */
+
+/* --- copy.c, stack.c, branch.c: false: leave the instruction to the interpreter --------------- */
+
+bool translate_integer(struct translation *t, const struct x86_insn *insn);
+bool translate_native(struct translation *t, const struct x86_insn *insn);
+bool translate_x87(struct translation *t, const struct x86_insn *insn);
+bool translate_mxcsr(struct translation *t, const struct x86_insn *insn);
+bool translate_stack(struct translation *t, const struct x86_insn *insn);
+bool translate_branch(struct translation *t, const struct x86_insn *insn);
+/* Of BT and its kin: whether a register names a bit in memory. */
+bool is_bit_string(const struct x86_insn *insn);
+
+/* --- pieces.c --------------------------------------------------------------------------------- */
 
 bool copy_as_is(struct translation *t, const struct x86_insn *insn);
-/* The general-purpose register that operand I is. */
-unsigned register_of(const struct x86_insn *insn, unsigned i);
-/* The top of the stack; REG = what stands at A, a slot of the stack; RSP += DELTA. */
+/* Whether operand I is a register as wide as a stack slot. */
+bool is_word_register(const struct translation *t, const struct x86_insn *insn, unsigned i);
+/* Whether operand I is memory that an address can be made of; hidden operands are others' business.
+ */
+bool is_addressed(const struct x86_insn *insn, unsigned i);
+/* The top of the stack; where a push goes; REG = what stands at A, a slot of the stack; RSP +=
+ * DELTA. */
 extern const struct address top_address;
+struct operand emit_check_push(struct translation *t);
 void emit_load_slot(struct translation *t, const struct address *a, unsigned reg);
 void emit_move_sp(struct translation *t, int32_t delta);
 /* A target that is not canonical faults at the branch. What gets past this cannot be mistaken for
  * another address space's in the jump table either. Clobbers s1. */
 void emit_canonical(struct translation *t, unsigned target);
+
+/* --- scope.c ---------------------------------------------------------------------------------- */
+
+/* What a string instruction does. */
+struct string_form {
+    unsigned size;
+    bool from, to, writes; /* uses RSI; uses RDI; and writes there */
+    bool repeats;
+};
+
+/* Returns false if INSN is not such an instruction, or one that the interpreter executes. */
+bool string_form_of(const struct translation *t, const struct x86_insn *insn,
+                    struct string_form *f);
+bool string_repeats(const struct x86_insn *insn);
+/* Whether INSN is one that translation never takes. */
+bool scope_excludes(const struct translation *t, const struct x86_insn *insn);
 
 /* --- system.c, string.c ----------------------------------------------------------------------- */
 
@@ -45,7 +104,7 @@ bool translate_far(struct translation *t, const struct x86_insn *insn);
 bool translate_system(struct translation *t, const struct x86_insn *insn);
 bool translate_string(struct translation *t, const struct x86_insn *insn);
 
-/* --- access.c -------------------------------------------------------------------------------- */
+/* --- address.c ------------------------------------------------------------------------------- */
 
 /* The one memory operand in ModRM, or -1; -2 for operands that cannot be re-encoded. */
 int memory_operand(const struct translation *t, const struct x86_insn *insn);
@@ -53,15 +112,19 @@ int memory_operand(const struct translation *t, const struct x86_insn *insn);
 bool address_of(const struct translation *t, unsigned n, unsigned i, struct address *a);
 /* REG = the virtual address. Clobbers flags if it has a segment base. */
 void emit_address(struct translation *t, const struct address *a, unsigned reg);
+/* Makes s0 again after emit_check, when it is the operand's base and something has used it. */
+void emit_address_base(struct translation *t, const struct address *a);
+/* Where the vCPU has the base of A's segment. */
+struct operand address_segment_base(const struct address *a);
+
+/* --- access.c -------------------------------------------------------------------------------- */
+
 /* Looks the address up in the software TLB, unless an earlier check has seen to it; what follows
  * can use the operand returned. Clobbers s0 and s1, and saves live flags from being clobbered; s1,
  * and s0 if it is the operand's base, stay in use. ALIGN: what the address must be a multiple of.
  */
 struct operand emit_check(struct translation *t, const struct address *a, unsigned size, bool write,
                           unsigned align);
-
-/* Makes s0 again after emit_check, when it is the operand's base and something has used it. */
-void emit_address_base(struct translation *t, const struct address *a);
 
 /* --- group.c --------------------------------------------------------------------------------- */
 
@@ -78,7 +141,7 @@ void group_forget(struct translation *t);
 /* Whether that will happen at instruction N. */
 bool group_breaks(const struct translation *t, unsigned n);
 
-/* --- edges.c --------------------------------------------------------------------------------- */
+/* --- flags.c --------------------------------------------------------------------------------- */
 
 /* RFLAGS is about to be overwritten by something that is not the guest's. */
 void flags_clobber(struct translation *t, uint32_t live);
@@ -86,6 +149,17 @@ void flags_clobber(struct translation *t, uint32_t live);
 void flags_leave(struct translation *t, uint32_t live);
 /* The guest's flags must be in RFLAGS. May use s0. */
 void flags_need(struct translation *t);
+
+/* --- cold.c ---------------------------------------------------------------------------------- */
+
+/* Instructions of the part not executed before the present one. */
+unsigned instructions_left(const struct translation *t);
+/* A jump to be taken rarely, to code emitted behind the region. */
+void cold_add_fill(struct translation *t, uint8_t *jump, const struct address *a, unsigned size,
+                   const struct known *k, const uint8_t *retry);
+void cold_add_one(struct translation *t, uint8_t *jump);
+void cold_add_target(struct translation *t, uint8_t *jump, enum cold_kind kind, int64_t target);
+/* --- edges.c --------------------------------------------------------------------------------- */
 
 /* From outside to the part at OFFSET: is the code still what was translated? Then into the region's
  * own state, with the flags that are LIVE. In front of it is the length of the check, which links
@@ -105,16 +179,10 @@ void emit_one(struct translation *t, bool unless);
 /* On to TARGET, in the region or not; LIVE: flags wanted there if not. */
 void emit_goto(struct translation *t, int64_t target, uint32_t live);
 
-/* Instructions of the part not executed before the present one. */
-unsigned instructions_left(const struct translation *t);
-/* A jump to be taken rarely, to code emitted behind the region. */
-void cold_add_fill(struct translation *t, uint8_t *jump, const struct address *a, unsigned size,
-                   const struct known *k, const uint8_t *retry);
-void cold_add_one(struct translation *t, uint8_t *jump);
-void cold_add_target(struct translation *t, uint8_t *jump, enum cold_kind kind, int64_t target);
 /* In front of an instruction that ends in the next page: is that still mapped where it was, and
  * unchanged? If not, the instruction is left to others. */
 void emit_check_beyond(struct translation *t);
+/* Emits what the jumps of cold.c lead to. */
 void emit_cold(struct translation *t);
 
 #endif

@@ -1,0 +1,331 @@
+/*
+ * Instructions that are copied, with another memory operand where they have one; and those integer
+ * and floating-point instructions that take more than that.
+ */
+#include "cpu/bt/translate.h"
+
+/* Whether a misaligned operand raises #GP (SDM volume 2, 2.4: types 1, 2 and 4). */
+static bool must_align(const struct x86_insn *insn, unsigned size)
+{
+    if (size < 16)
+        return false;
+    switch (insn->z.mnemonic) {
+    case ZYDIS_MNEMONIC_CMPXCHG16B: return true;
+    case ZYDIS_MNEMONIC_MOVUPS:
+    case ZYDIS_MNEMONIC_MOVUPD:
+    case ZYDIS_MNEMONIC_MOVDQU:
+    case ZYDIS_MNEMONIC_LDDQU:
+    case ZYDIS_MNEMONIC_PCMPESTRI:
+    case ZYDIS_MNEMONIC_PCMPESTRM:
+    case ZYDIS_MNEMONIC_PCMPISTRI:
+    case ZYDIS_MNEMONIC_PCMPISTRM: return false;
+    default: break;
+    }
+    switch (insn->z.meta.exception_class) {
+    case ZYDIS_EXCEPTION_CLASS_SSE1:
+    case ZYDIS_EXCEPTION_CLASS_SSE2:
+    case ZYDIS_EXCEPTION_CLASS_SSE4:
+    case ZYDIS_EXCEPTION_CLASS_AVX1: return true;
+    default: return insn->z.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY && size == 16;
+    }
+}
+
+/* Whether the processor locks the access to a memory operand: XCHG does so without a prefix. */
+static bool is_locked(const struct x86_insn *insn)
+{
+    return (insn->z.attributes & ZYDIS_ATTRIB_HAS_LOCK) || insn->z.mnemonic == ZYDIS_MNEMONIC_XCHG;
+}
+
+/* The alignment of an operand in memory that the copy of an instruction relies on. A locked access
+ * to two cache lines would stall the host; the interpreter makes those (access.h). */
+static unsigned alignment_wanted(const struct x86_insn *insn, unsigned size)
+{
+    return must_align(insn, size) || is_locked(insn) ? size : 1;
+}
+
+/* Whether nothing can leave the code before the next instruction has become the x87's last. */
+static bool is_noted_next(const struct translation *t)
+{
+    const struct x86_insn *next = &t->insn[t->i + 1];
+
+    return t->i + 1 < (unsigned)t->now->first + t->now->count && t->beyond.insn != t->i + 2 &&
+           x87_is_noted(next) && !scope_excludes(t, next) && memory_operand(t, next) == -1;
+}
+
+/* Notes the present instruction as the x87's last one. Flags stay; s0 does not. */
+static void note_x87(struct translation *t, const struct x86_insn *insn)
+{
+    bool noted = x87_is_noted(insn);
+
+    if (noted && is_noted_next(t))
+        return;
+    if (noted && !t->x87_page) {
+        emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(page));
+        emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(x87.page));
+        t->x87_page = true;
+    }
+    if (noted)
+        emit_store_imm(&t->e, false, VCPU(x87.offset), t->offset[t->i]);
+}
+
+/* Copies an instruction, its memory operand checked and replaced. False: leave it to others. */
+static bool translate_copy(struct translation *t, const struct x86_insn *insn)
+{
+    const struct flow *f = &t->flow[t->i];
+    int memory = memory_operand(t, insn);
+    struct operand place = {0};
+
+    t->keeps_s1 = true;
+    if (memory == -2)
+        return false;
+    if (memory >= 0) {
+        const ZydisDecodedOperand *op = &insn->op[memory];
+        unsigned size = op->size / 8;
+        struct address a;
+
+        if (size > 64 || !address_of(t, t->i, (unsigned)memory, &a))
+            return false;
+        place = emit_check(t, &a, size, op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE,
+                           alignment_wanted(insn, size));
+        /* Loading the flags takes s0 for a moment; an address in it is made again. */
+        if (flags_input(f) && place.base == t->s0) {
+            flags_need(t);
+            emit_address_base(t, &a);
+        }
+    }
+    if (flags_input(f))
+        flags_need(t);
+    if (!emit_insn(&t->e, insn, memory >= 0, place))
+        return false;
+    if (f->flags_may)
+        t->flags = FLAGS_HOST;
+    if (insn->info->class == X86_CLASS_X87)
+        note_x87(t, insn);
+    return true;
+}
+
+static bool translate_lea(struct translation *t, const struct x86_insn *insn)
+{
+    struct address a;
+
+    t->keeps_s1 = true;
+    if (!address_of(t, t->i, 1, &a))
+        return false;
+    if (!t->wide) /* a bare displacement has another encoding */
+        return emit_insn(&t->e, insn, true, (struct operand){a.base, a.index, a.scale, 0, a.disp});
+    if (!a.rip)
+        return copy_as_is(t, insn);
+    emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(page));
+    return emit_insn(&t->e, insn, true, at(t->s0, a.disp));
+}
+
+/* DIV and IDIV: #DE is never raised by the host; what might raise it is left to others. */
+static bool translate_divide(struct translation *t, const struct x86_insn *insn, bool is_signed)
+{
+    const struct flow *f = &t->flow[t->i];
+    unsigned size = insn->op[0].size, divisor;
+    bool wide = size == 64;
+
+    /* Loading the flags, which the processor keeps, would take s0 from a divisor in memory. */
+    if (size < 32 || (f->live_after && insn->op[0].type == ZYDIS_OPERAND_TYPE_MEMORY))
+        return false;
+    flags_clobber(t, live_before(f));
+    if (is_signed) { /* only dividends that are sign extensions */
+        emit_reg(&t->e, wide, OP_LOAD, t->s0, X86_RAX);
+        emit_shift_imm(&t->e, wide, 7, t->s0, size - 1);
+        emit_reg(&t->e, wide, OP_CMP_LOAD, t->s0, X86_RDX);
+        cold_add_one(t, emit_jcc(&t->e, CC_NE));
+    }
+    if (insn->op[0].type == ZYDIS_OPERAND_TYPE_MEMORY) {
+        struct operand place;
+        struct address a;
+
+        if (memory_operand(t, insn) != 0 || !address_of(t, t->i, 0, &a))
+            return false;
+        place = emit_check(t, &a, size / 8, false, 1);
+        emit_mem(&t->e, wide, OP_LOAD, t->s0, place);
+        divisor = t->s0;
+    } else {
+        divisor = (unsigned)(ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64,
+                                                              insn->op[0].reg.value) -
+                             ZYDIS_REGISTER_RAX);
+    }
+    if (is_signed) { /* by neither 0 nor -1 */
+        emit_mem(&t->e, wide, OP_LEA, t->s1, at(divisor, 1));
+        emit_alu_imm(&t->e, wide, ALU_N_CMP, t->s1, 1);
+        cold_add_one(t, emit_jcc(&t->e, CC_BE));
+    } else {
+        emit_reg(&t->e, wide, OP_CMP_LOAD, X86_RDX, divisor);
+        cold_add_one(t, emit_jcc(&t->e, CC_AE));
+    }
+    if (f->live_after) /* undefined, but what this processor does with them */
+        flags_need(t);
+    emit_reg(&t->e, wide, 0xF7, is_signed ? 7 : 6, divisor);
+    t->flags = f->live_after ? FLAGS_HOST : FLAGS_MEMORY;
+    return true;
+}
+
+/* --- Floating-point control ------------------------------------------------------------------- */
+
+/* LDMXCSR and FLDCW, as long as they leave all exceptions masked: the operand's bits CHECKED must
+ * be MASKS. It is read once, because others may be writing to it. */
+static bool translate_load_control(struct translation *t, const struct x86_insn *insn,
+                                   uint32_t checked, uint32_t masks)
+{
+    int memory = memory_operand(t, insn);
+    bool mxcsr = insn->op[0].size == 32;
+    struct operand place;
+    struct address a;
+
+    if (memory < 0 || !address_of(t, t->i, (unsigned)memory, &a))
+        return false;
+    flags_clobber(t, live_before(&t->flow[t->i]));
+    place = emit_check(t, &a, insn->op[memory].size / 8, false, 1);
+    emit_mem(&t->e, false, mxcsr ? OP_LOAD : OP_LOAD_ZX16, t->s0, place);
+    emit_mem(&t->e, false, OP_STORE, t->s0, VCPU(target));
+    emit_alu_imm(&t->e, false, ALU_N_AND, t->s0, (int32_t)checked);
+    emit_alu_imm(&t->e, false, ALU_N_CMP, t->s0, (int32_t)masks);
+    cold_add_one(t, emit_jcc(&t->e, CC_NE));
+    if (mxcsr)
+        emit_mem(&t->e, false, OP_GROUP_FILES, LDMXCSR, VCPU(target));
+    else
+        emit_mem(&t->e, false, OP_GROUP_X87, FLDCW, VCPU(target));
+    return true;
+}
+
+bool translate_mxcsr(struct translation *t, const struct x86_insn *insn)
+{
+    switch (insn->z.mnemonic) {
+    case ZYDIS_MNEMONIC_LDMXCSR:
+    case ZYDIS_MNEMONIC_VLDMXCSR:
+        return translate_load_control(t, insn, ~(uint32_t)X86_MXCSR_MASK | MXCSR_MASKS,
+                                      MXCSR_MASKS);
+    default: return translate_copy(t, insn);
+    }
+}
+
+/* Of BT and its kin: whether a register names a bit in memory. */
+bool is_bit_string(const struct x86_insn *insn)
+{
+    return insn->op[0].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+           insn->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER;
+}
+
+/* TO = how many bytes from an operand of BITS bits the one lies that has the bit that BIT names. */
+static void emit_bit_place(struct translation *t, unsigned to, unsigned bit, unsigned bits)
+{
+    unsigned shift = (unsigned)__builtin_ctz(bits);
+
+    emit_reg(&t->e, true, bits == 64 ? OP_LOAD : OP_MOVSXD, to, bit);
+    emit_shift_imm(&t->e, true, 7, to, shift);     /* sar */
+    emit_shift_imm(&t->e, true, 4, to, shift - 3); /* shl */
+}
+
+/* BT and its kin with a bit that a register names, which may lie far from the operand: the host's
+ * own finds its place as the guest's does, from where the operand would be if the place's page were
+ * all there is. */
+static bool translate_bit_string(struct translation *t, const struct x86_insn *insn)
+{
+    const struct flow *f = &t->flow[t->i];
+    const struct address place = {X86_NONE, X86_NONE, 0, X86_DS, false, true, 0};
+    unsigned bits = insn->op[0].size, bit = register_of(insn, 1);
+    struct address a;
+
+    if (bits == 16 || memory_operand(t, insn) != 0 || !address_of(t, t->i, 0, &a) ||
+        (!t->wide && a.segment != X86_DS))
+        return false;
+    flags_clobber(t, live_before(f));
+    emit_address(t, &a, t->s0);
+    emit_bit_place(t, t->s1, bit, bits);
+    emit_mem(&t->e, t->wide, OP_LEA, t->s0, at_index(t->s0, t->s1, 0));
+    emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(target));
+    emit_mem(&t->e, true, OP_LEA, t->s1,
+             emit_check(t, &place, bits / 8, insn->z.mnemonic != ZYDIS_MNEMONIC_BT,
+                        alignment_wanted(insn, bits / 8)));
+    emit_bit_place(t, t->s0, bit, bits);
+    emit_reg(&t->e, true, OP_SUB_LOAD, t->s1, t->s0);
+    if (flags_input(f))
+        flags_need(t);
+    if (!emit_insn(&t->e, insn, true, at(t->s1, 0)))
+        return false;
+    t->flags = FLAGS_HOST;
+    return true;
+}
+
+/* Instructions that may unmask x87 exceptions, or show or change where the last one was. */
+static bool is_x87_control(const struct x86_insn *insn)
+{
+    switch (insn->z.mnemonic) {
+    case ZYDIS_MNEMONIC_FLDENV:
+    case ZYDIS_MNEMONIC_FRSTOR:
+    case ZYDIS_MNEMONIC_FNINIT:
+    case ZYDIS_MNEMONIC_FNSTENV:
+    case ZYDIS_MNEMONIC_FNSAVE:
+    case ZYDIS_MNEMONIC_MASKMOVQ: return true;
+    default: return false;
+    }
+}
+
+bool translate_x87(struct translation *t, const struct x86_insn *insn)
+{
+    if (insn->z.mnemonic == ZYDIS_MNEMONIC_FLDCW)
+        return translate_load_control(t, insn, FCW_MASKS, FCW_MASKS);
+    return !is_x87_control(insn) && translate_copy(t, insn);
+}
+
+bool translate_integer(struct translation *t, const struct x86_insn *insn)
+{
+    switch (insn->z.mnemonic) {
+    case ZYDIS_MNEMONIC_LEA: return translate_lea(t, insn);
+    case ZYDIS_MNEMONIC_CLD:
+    case ZYDIS_MNEMONIC_STD: translate_direction(t, insn); return true;
+    case ZYDIS_MNEMONIC_DIV: return translate_divide(t, insn, false);
+    case ZYDIS_MNEMONIC_IDIV: return translate_divide(t, insn, true);
+    case ZYDIS_MNEMONIC_BT:
+    case ZYDIS_MNEMONIC_BTS:
+    case ZYDIS_MNEMONIC_BTR:
+    case ZYDIS_MNEMONIC_BTC:
+        if (is_bit_string(insn))
+            return translate_bit_string(t, insn);
+        return translate_copy(t, insn);
+    case ZYDIS_MNEMONIC_NOP:
+    case ZYDIS_MNEMONIC_PREFETCH:
+    case ZYDIS_MNEMONIC_PREFETCHW:
+    case ZYDIS_MNEMONIC_PREFETCHWT1:
+    case ZYDIS_MNEMONIC_PREFETCHNTA:
+    case ZYDIS_MNEMONIC_PREFETCHT0:
+    case ZYDIS_MNEMONIC_PREFETCHT1:
+    case ZYDIS_MNEMONIC_PREFETCHT2: return true;
+    case ZYDIS_MNEMONIC_PAUSE: /* the interpreter gives the core away */
+    case ZYDIS_MNEMONIC_CLFLUSH:
+    case ZYDIS_MNEMONIC_CLFLUSHOPT:
+    case ZYDIS_MNEMONIC_CLWB:
+    case ZYDIS_MNEMONIC_XLAT:
+    case ZYDIS_MNEMONIC_AAA: /* from here on: does not exist in 64-bit code */
+    case ZYDIS_MNEMONIC_AAD:
+    case ZYDIS_MNEMONIC_AAM:
+    case ZYDIS_MNEMONIC_AAS:
+    case ZYDIS_MNEMONIC_ARPL:
+    case ZYDIS_MNEMONIC_BOUND:
+    case ZYDIS_MNEMONIC_DAA:
+    case ZYDIS_MNEMONIC_DAS:
+    case ZYDIS_MNEMONIC_SALC: return false;
+    default: return translate_copy(t, insn);
+    }
+}
+
+bool translate_native(struct translation *t, const struct x86_insn *insn)
+{
+    switch (insn->z.mnemonic) {
+    case ZYDIS_MNEMONIC_VZEROUPPER:
+    case ZYDIS_MNEMONIC_VZEROALL: /* 32-bit code's leave the upper eight alone */
+        return t->wide && copy_as_is(t, insn);
+    case ZYDIS_MNEMONIC_VMASKMOVPS: /* what is masked out must not be touched */
+    case ZYDIS_MNEMONIC_VMASKMOVPD:
+    case ZYDIS_MNEMONIC_VPMASKMOVD:
+    case ZYDIS_MNEMONIC_VPMASKMOVQ:
+    case ZYDIS_MNEMONIC_MASKMOVDQU:
+    case ZYDIS_MNEMONIC_VMASKMOVDQU: return false;
+    default: return translate_copy(t, insn);
+    }
+}

@@ -1,0 +1,103 @@
+/*
+ * Which instructions the translator takes; the others are the interpreter's.
+ */
+#include "cpu/bt/translate.h"
+
+/* CR8 is the local APIC's, and there are no others. */
+static bool reads_control_register(const struct x86_insn *insn)
+{
+    return register_class(insn, 1) == ZYDIS_REGCLASS_CONTROL && (1u << register_of(insn, 1) & 0x1D);
+}
+
+/* What runs at level 0 is inlined there; elsewhere the interpreter raises what there is to raise.
+ */
+static bool system_is_inlined(const struct translation *t, const struct x86_insn *insn)
+{
+    bool user = t->bt->c.context == MMU_USER, traced = t->bt->c.core->machine.tracer;
+
+    switch (insn->z.mnemonic) {
+    case ZYDIS_MNEMONIC_RDTSC:
+    case ZYDIS_MNEMONIC_RDTSCP: return clock_tsc_is_hosts(t->bt->c.core->machine.clock);
+    case ZYDIS_MNEMONIC_CLI:
+    case ZYDIS_MNEMONIC_STI:
+    case ZYDIS_MNEMONIC_STAC:
+    case ZYDIS_MNEMONIC_CLAC: return !user;
+    case ZYDIS_MNEMONIC_SWAPGS: return !user && t->wide;
+    case ZYDIS_MNEMONIC_RDFSBASE:
+    case ZYDIS_MNEMONIC_RDGSBASE:
+    case ZYDIS_MNEMONIC_WRFSBASE:
+    case ZYDIS_MNEMONIC_WRGSBASE: return t->wide;
+    case ZYDIS_MNEMONIC_MOV:
+        if (register_class(insn, 1) == ZYDIS_REGCLASS_SEGMENT)
+            return register_class(insn, 0) != ZYDIS_REGCLASS_GPR16;
+        return !user && reads_control_register(insn);
+    case ZYDIS_MNEMONIC_SYSCALL: return user && t->wide && !traced;
+    case ZYDIS_MNEMONIC_SYSRET:
+    case ZYDIS_MNEMONIC_IRETQ: return !user && t->wide && insn->z.operand_width == 64 && !traced;
+    default: return false;
+    }
+}
+
+/* Either prefix repeats MOVS and STOS; the attributes have only the one that is usual. */
+bool string_repeats(const struct x86_insn *insn)
+{
+    bool repeats = false;
+
+    for (unsigned i = 0; i < insn->z.raw.prefix_count; i++)
+        repeats |= insn->bytes[i] == 0xF2 || insn->bytes[i] == 0xF3;
+    return repeats;
+}
+
+bool string_form_of(const struct translation *t, const struct x86_insn *insn, struct string_form *f)
+{
+    *f = (struct string_form){.size = insn->op[0].size / 8u, .repeats = string_repeats(insn)};
+    if (insn->z.address_width != (t->wide ? 64 : 32) ||
+        (insn->z.attributes & ZYDIS_ATTRIB_HAS_SEGMENT))
+        return false;
+    switch (insn->z.mnemonic) {
+    case ZYDIS_MNEMONIC_MOVSB:
+    case ZYDIS_MNEMONIC_MOVSW:
+    case ZYDIS_MNEMONIC_MOVSD:
+    case ZYDIS_MNEMONIC_MOVSQ: f->from = f->to = f->writes = true; return true;
+    case ZYDIS_MNEMONIC_STOSB:
+    case ZYDIS_MNEMONIC_STOSW:
+    case ZYDIS_MNEMONIC_STOSD:
+    case ZYDIS_MNEMONIC_STOSQ: f->to = f->writes = true; return true;
+    case ZYDIS_MNEMONIC_LODSB:
+    case ZYDIS_MNEMONIC_LODSW:
+    case ZYDIS_MNEMONIC_LODSD:
+    case ZYDIS_MNEMONIC_LODSQ: f->from = true; return !f->repeats;
+    case ZYDIS_MNEMONIC_CMPSB:
+    case ZYDIS_MNEMONIC_CMPSW:
+    case ZYDIS_MNEMONIC_CMPSD:
+    case ZYDIS_MNEMONIC_CMPSQ: f->from = f->to = true; return !f->repeats;
+    case ZYDIS_MNEMONIC_SCASB:
+    case ZYDIS_MNEMONIC_SCASW:
+    case ZYDIS_MNEMONIC_SCASD:
+    case ZYDIS_MNEMONIC_SCASQ: f->to = true; return !f->repeats;
+    default: return false; /* ports */
+    }
+}
+
+static bool string_is_inlined(const struct translation *t, const struct x86_insn *insn)
+{
+    struct string_form f;
+
+    return string_form_of(t, insn, &f);
+}
+
+bool scope_excludes(const struct translation *t, const struct x86_insn *insn)
+{
+    switch ((enum x86_class)insn->info->class) {
+    case X86_CLASS_INTEGER:
+    case X86_CLASS_NATIVE:
+    case X86_CLASS_STACK:
+    case X86_CLASS_X87:
+    case X86_CLASS_BRANCH: return false;
+    case X86_CLASS_XSTATE: return !x86_uses_vectors(insn); /* but for MXCSR */
+    case X86_CLASS_STRING: return !string_is_inlined(t, insn);
+    case X86_CLASS_SYSTEM:
+    case X86_CLASS_FAR: return !system_is_inlined(t, insn);
+    default: return true;
+    }
+}
