@@ -12,11 +12,10 @@
 #include "mem/mem.h"
 #include "x86/cpu.h"
 #include "x86/cpuid.h"
-#include "x86/insn.h"
 
-struct engine;
+struct engine_ops;
 struct tracer;
-struct vcpu;
+struct vcpu; /* each engine has its own */
 
 /* What all of a VM's vCPUs share; must outlive the engine. */
 struct machine {
@@ -34,9 +33,14 @@ enum engine_exit {
     EXIT_KICK,     /* CPU_REQ_KICK, _INIT or _SIPI is pending (and left pending) */
     EXIT_HALT,     /* the guest halted (or waits for SIPI) and nothing can wake it yet */
     EXIT_SHUTDOWN, /* triple fault: activity is X86_SHUTDOWN */
+    /* Only if a debugger wants it. */
+    EXIT_STEP,       /* one instruction has been executed (of a repeated string instruction, one
+                      * element), or one exception or interrupt delivered */
+    EXIT_BREAKPOINT, /* RIP is at, or behind, the instruction that meets one: enum engine_break. If
+                      * it is at it, the next run() executes the instruction */
 };
 
-/* Causes by which the monitor was entered, for --stats. The last ones only a translator has; there
+/* Causes by which the monitor was entered. The last ones only a translator has; there
  * one instruction may have two causes, that it was left to the interpreter and what it does. */
 enum exit_cause {
     CAUSE_PORT,
@@ -70,29 +74,43 @@ enum forget_cause {
 };
 extern const char *const forget_cause_name[FORGET_COUNT];
 
-#define ENGINE_MNEMONICS (ZYDIS_MNEMONIC_MAX_VALUE + 1)
-struct engine_count {
-    uint64_t count, ns;
+/* One of a vCPU's statistics. */
+struct engine_counter {
+    /* Says what it is; NAME is unique in its GROUP. Both outlive the engine. The groups:
+     *   run          instructions (a translator's only if the machine is measured); the time inside
+     *                run(), halted time excluded; guest, the part of that in the guest's code
+     *   exits        by exit_cause_name. Each moment belongs to the innermost cause; the time of
+     *                halt, which is outside of run(), is the VM's to add
+     *   forgotten    by forget_cause_name
+     *   work         what the engine did besides: decoding, translating, ...
+     *   interpreted  instructions of CAUSE_INSTRUCTION, by name, with all that they took */
+    const char *group, *name;
+    uint64_t count;
+    uint64_t ns; /* all that it took; of groups other than run only if the machine is measured */
+};
+typedef void engine_counter_fn(void *opaque, const struct engine_counter *counter);
+
+/* A breakpoint of a debugger's, which the guest does not see. */
+enum engine_break {
+    BREAK_EXECUTE, /* before the instruction at the address is executed */
+    BREAK_WRITE,   /* after an instruction that has written to one of SIZE bytes there */
+    BREAK_ACCESS,  /* ... or read it */
+};
+struct engine_breakpoint {
+    enum engine_break kind;
+    uint64_t address; /* linear: as instructions use it, in whatever address space */
+    uint64_t size;    /* bytes; of BREAK_EXECUTE ignored */
+};
+#define ENGINE_BREAKPOINTS 32
+struct engine_debug {
+    bool step; /* leave with EXIT_STEP after each instruction, or event that is delivered */
+    unsigned count;
+    struct engine_breakpoint breakpoint[ENGINE_BREAKPOINTS];
 };
 
-/* Every member consists of uint64_t, so that they can be summed. */
-struct engine_stats {
-    uint64_t instructions; /* a translator's only if they are counted */
-    uint64_t exits[CAUSE_COUNT];
-    uint64_t run_ns; /* time inside run(), halted time excluded */
-    /* Only if the machine is measured: where that went. Each moment belongs to the innermost cause;
-     * CAUSE_HALT, which is time outside of run(), is the VM's to add. */
-    uint64_t exit_ns[CAUSE_COUNT], guest_ns;
-    uint64_t forgets[FORGET_COUNT];
-    uint64_t blocks_decoded, blocks_invalidated; /* decoded-instruction cache */
-    /* Binary translation. */
-    uint64_t translations, translated_instructions, links, evictions;
-    uint64_t translate_ns;   /* of the processor, not of the clock on the wall; if measured */
-    uint64_t retranslations; /* of what left too often: with more of it inlined */
-    uint64_t tlb_fills;      /* misses met by translated code */
-    uint64_t tlb_checks;     /* its searches, if measured; one may serve several accesses */
-    /* Instructions of CAUSE_INSTRUCTION, by ZydisMnemonic, with all that they took; if measured. */
-    struct engine_count interpreted[ENGINE_MNEMONICS];
+/* The first member of every engine's struct. */
+struct engine {
+    const struct engine_ops *ops;
 };
 
 struct engine_ops {
@@ -109,6 +127,16 @@ struct engine_ops {
      * Polls port->requests at instruction boundaries. */
     enum engine_exit (*run)(struct vcpu *vcpu);
 
+    /* Makes run() return EXIT_KICK soon, or at once when it is called next, and wakes the vCPU's
+     * thread. Any thread. */
+    void (*kick)(struct vcpu *vcpu);
+
+    /* What a debugger wants from now on; copied. Only while the vCPU is not running. -EINVAL: too
+     * many breakpoints, or a size of 0. */
+    int (*debug)(struct vcpu *vcpu, const struct engine_debug *debug);
+    /* After EXIT_BREAKPOINT: which one of engine_debug.breakpoint was met. */
+    unsigned (*debug_met)(const struct vcpu *vcpu);
+
     /* Architectural state; only while the vCPU is not running. */
     void (*state_out)(struct vcpu *vcpu, struct x86_cpu *cpu);
     void (*state_in)(struct vcpu *vcpu, const struct x86_cpu *cpu);
@@ -121,7 +149,9 @@ struct engine_ops {
      * present instruction or, in translated code, one on the way to it. Any thread, at any time. */
     uint64_t (*rip)(const struct vcpu *vcpu);
 
-    void (*stats)(const struct vcpu *vcpu, struct engine_stats *stats);
+    /* Calls EACH for each of the vCPU's statistics; those that are 0 may be left out. Any thread,
+     * also while the vCPU runs: each number is then as it was at some moment of the call. */
+    void (*counters)(const struct vcpu *vcpu, engine_counter_fn *each, void *opaque);
     /* Describes the last instructions executed, newest last, for a guest that died: writes lines
      * "RIP  bytes  text" to BUF. Only while the vCPU is not running. */
     void (*history)(struct vcpu *vcpu, char *buf, unsigned size);

@@ -12,11 +12,12 @@
 
 static struct engine *create_interp(const struct machine *machine, struct error *err)
 {
-    return core_create(machine, &interp_executor, NULL, NULL, err);
+    return core_create(&interp_engine, machine, &interp_executor, NULL, NULL, err);
 }
 
-struct engine *bt_create_with(const struct machine *machine, const struct bt_switches *switches,
-                              struct error *err)
+static struct engine *create_translating(const struct engine_ops *ops,
+                                         const struct machine *machine,
+                                         const struct bt_switches *switches, struct error *err)
 {
     if (!bt_runs_on(&machine->model)) {
         error_set(err, ENOTSUP,
@@ -25,17 +26,23 @@ struct engine *bt_create_with(const struct machine *machine, const struct bt_swi
                   "use the engine interp");
         return NULL;
     }
-    return core_create(machine, &interp_executor, &bt_translator, switches, err);
+    return core_create(ops, machine, &interp_executor, &bt_translator, switches, err);
+}
+
+struct engine *bt_create_with(const struct machine *machine, const struct bt_switches *switches,
+                              struct error *err)
+{
+    return create_translating(&bt_engine, machine, switches, err);
 }
 
 static struct engine *create_bt(const struct machine *machine, struct error *err)
 {
-    return bt_create_with(machine, &bt_usual, err);
+    return create_translating(&bt_engine, machine, &bt_usual, err);
 }
 
 static struct engine *create_bt_eager(const struct machine *machine, struct error *err)
 {
-    return bt_create_with(machine, &bt_eager, err);
+    return create_translating(&bt_eager_engine, machine, &bt_eager, err);
 }
 
 /* The engines differ in what they are created with. */
@@ -43,7 +50,8 @@ static struct engine *create_bt_eager(const struct machine *machine, struct erro
     .name = NAME, .create = CREATE, .destroy = core_destroy, .vcpu_create = core_vcpu_create,      \
     .vcpu_destroy = core_vcpu_destroy, .run = core_run, .state_out = core_state_out,               \
     .state_in = core_state_in, .gpn_changed = core_gpn_changed, .rip = core_rip,                   \
-    .stats = core_stats, .history = core_history
+    .history = core_history, .counters = core_counters, .kick = core_kick, .debug = core_debug,    \
+    .debug_met = core_debug_met
 
 const struct engine_ops interp_engine = {ENGINE("interp", create_interp)};
 const struct engine_ops bt_engine = {ENGINE("bt", create_bt)};

@@ -1,7 +1,11 @@
 /*
- * Telling the tracer what a vCPU does.
+ * Telling the tracer what a vCPU does; and where its time went.
  */
 #include "cpu/meter.h"
+
+#include <Zydis/Zydis.h>
+
+_Static_assert(ZYDIS_MNEMONIC_MAX_VALUE < METER_MNEMONICS, "each has a counter");
 
 static void tell(struct meter *m, struct trace_event *event)
 {
@@ -10,6 +14,8 @@ static void tell(struct meter *m, struct trace_event *event)
     event->cpu = m->cpu;
     event->x = m->x;
     event->level = x86_cpl(m->x);
+    if (event->kind == TRACE_RETURN || event->cause == CAUSE_INSTRUCTION)
+        event->name = ZydisMnemonicGetString((ZydisMnemonic)event->a);
     m->told++;
     m->tracer->event(m->tracer->opaque, event);
     m->telling += __rdtsc() - start;
@@ -61,4 +67,32 @@ void meter_leave_traced(struct meter *m, unsigned before)
 void meter_transfer_traced(struct meter *m, enum trace_kind kind, uint64_t rip, uint64_t a)
 {
     tell(m, &(struct trace_event){.kind = kind, .rip = rip, .a = a});
+}
+
+static uint64_t to_ns(const struct meter *m, const struct counter *ticks)
+{
+    return (uint64_t)((double)counter_read(ticks) * m->tick_ns);
+}
+
+uint64_t meter_exit_ns(const struct meter *m, enum exit_cause cause)
+{
+    return m ? to_ns(m, &m->ticks[cause]) : 0;
+}
+
+uint64_t meter_guest_ns(const struct meter *m)
+{
+    return m ? to_ns(m, &m->ticks[METER_GUEST]) : 0;
+}
+
+void meter_counters(const struct meter *m, engine_counter_fn *each, void *opaque)
+{
+    for (unsigned i = 0; m && i <= ZYDIS_MNEMONIC_MAX_VALUE; i++) {
+        struct engine_counter counter = {.group = "interpreted",
+                                         .name = ZydisMnemonicGetString((ZydisMnemonic)i),
+                                         .count = counter_read(&m->mnemonic[i].count),
+                                         .ns = to_ns(m, &m->mnemonic[i].ticks)};
+
+        if (counter.count)
+            each(opaque, &counter);
+    }
 }

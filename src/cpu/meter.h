@@ -6,6 +6,7 @@
 #ifndef DOPPEL_CPU_METER_H
 #define DOPPEL_CPU_METER_H
 
+#include "base/counter.h"
 #include "base/util.h"
 #include "cpu/trace.h"
 
@@ -14,15 +15,17 @@
 /* Beside the causes of exits there is the guest's own code. */
 enum { METER_GUEST = CAUSE_COUNT, METER_ACTIVITIES };
 
+#define METER_MNEMONICS 2048u /* more than Zydis has */
+
 struct meter {
     unsigned now;
     unsigned base; /* what the run loop goes back to after a fault */
     uint64_t since;
-    uint64_t ticks[METER_ACTIVITIES];
+    struct counter ticks[METER_ACTIVITIES];
     /* Instructions that were left to the interpreter one by one, by ZydisMnemonic. */
     struct meter_count {
-        uint64_t count, ticks;
-    } mnemonic[ENGINE_MNEMONICS];
+        struct counter count, ticks;
+    } mnemonic[METER_MNEMONICS];
 
     const struct tracer *tracer; /* or NULL */
     const struct x86_cpu *x;
@@ -45,7 +48,7 @@ static inline unsigned meter_switch(struct meter *meter, unsigned activity)
         return 0;
     now = __rdtsc();
     before = meter->now;
-    meter->ticks[before] += now - meter->since;
+    counter_add(&meter->ticks[before], now - meter->since);
     meter->since = now;
     meter->now = activity;
     return before;
@@ -101,6 +104,11 @@ static inline void meter_transfer(struct meter *meter, enum trace_kind kind, uin
     if (unlikely(meter && trace_on(meter->tracer)))
         meter_transfer_traced(meter, kind, rip, a);
 }
+
+/* The counters of where time went, by exit_cause_name and by instructions' names. */
+uint64_t meter_exit_ns(const struct meter *meter, enum exit_cause cause);
+uint64_t meter_guest_ns(const struct meter *meter);
+void meter_counters(const struct meter *meter, engine_counter_fn *each, void *opaque);
 
 /* What was learned about the cause under way. */
 static inline void meter_detail(struct meter *meter, enum exit_cause cause, uint64_t a, uint64_t b)

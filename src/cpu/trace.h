@@ -12,7 +12,7 @@ enum trace_kind {
     TRACE_GUEST,   /* guest code does what needs the monitor: CAUSE, at RIP */
     TRACE_MONITOR, /* the monitor has dealt with CAUSE, in NS */
     TRACE_ENTRY,   /* a handler of the guest's kernel begins, at RIP */
-    TRACE_RETURN,  /* it ends, with the instruction A (ZydisMnemonic) at RIP */
+    TRACE_RETURN,  /* it ends, with the instruction NAME at RIP */
     TRACE_RESUME,  /* what was interrupted goes on, at RIP */
 };
 
@@ -26,7 +26,7 @@ enum trace_kind {
  *   TLB_FLUSH              address, or 0 for all
  *   SYSCALL                number; whether the process is a 64-bit one
  *   TLB_MISS               address; enum mmu_access, and TRACE_FAULT if it may not be accessed
- *   INSTRUCTION            ZydisMnemonic
+ *   INSTRUCTION            NAME says which
  *   TRANSLATION            instructions; bytes of code made of them */
 enum { TRACE_WRITE = 0x100, TRACE_SOFTWARE = 1, TRACE_FAULT = 0x100 };
 
@@ -36,6 +36,7 @@ struct trace_event {
     unsigned cpu;
     unsigned level; /* CPL of the guest code that acts, or that runs now */
     uint64_t rip, a, b, ns;
+    const char *name;        /* of an instruction, in lower case; or NULL */
     const struct x86_cpu *x; /* its registers, but for RIP and status flags; NULL: none */
 };
 

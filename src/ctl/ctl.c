@@ -242,65 +242,63 @@ static uint64_t process_resident(void)
     return pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-/* What the engine did besides executing. Kinds that only a translator has are left out without one.
- */
-static void stats_work(struct doppel_stats *stats, const struct engine_stats *engine)
+/* Adds COUNTER to LIST, of USED entries so far. */
+static void append(struct doppel_count *list, unsigned *used, unsigned room,
+                   const struct engine_counter *counter)
 {
-    const struct doppel_count all[] = {
-        {"blocks-decoded", engine->blocks_decoded, 0},
-        {"blocks-invalidated", engine->blocks_invalidated, 0},
-        {"translations", engine->translations, 0},
-        {"translated-instructions", engine->translated_instructions, 0},
-        {"translation-us", engine->translate_ns / 1000, 0},
-        {"links", engine->links, 0},
-        {"retranslations", engine->retranslations, 0},
-        {"evictions", engine->evictions, 0},
-        {"tlb-fills", engine->tlb_fills, 0},
-        {"tlb-checks", engine->tlb_checks, 0},
-    };
-
-    stats->work_kinds = engine->translations ? ARRAY_SIZE(all) : 2;
-    memcpy(stats->work, all, stats->work_kinds * sizeof(all[0]));
+    if (*used < room)
+        list[(*used)++] = (struct doppel_count){counter->name, counter->count, counter->ns};
 }
 
-/* The most frequent ones, in that order. */
-static void stats_interpreted(struct doppel_stats *stats, const struct engine_stats *engine)
+/* Adds COUNTER to LIST, which is in order and keeps the most frequent ones. */
+static void insert(struct doppel_count *list, unsigned *used, unsigned room,
+                   const struct engine_counter *counter)
 {
-    struct doppel_count *top = stats->interpreted;
-    unsigned used = 0;
+    unsigned at = *used;
 
-    for (unsigned i = 0; i < ENGINE_MNEMONICS; i++) {
-        const struct engine_count *count = &engine->interpreted[i];
-        unsigned at = used;
-
-        while (at > 0 && top[at - 1].count < count->count)
-            at--;
-        if (!count->count || at == ARRAY_SIZE(stats->interpreted))
-            continue;
-        used = MIN(used + 1, (unsigned)ARRAY_SIZE(stats->interpreted));
-        memmove(&top[at + 1], &top[at], (used - 1 - at) * sizeof(*top));
-        top[at] = (struct doppel_count){ZydisMnemonicGetString((ZydisMnemonic)i), count->count,
-                                        count->ns};
-    }
-    stats->interpreted_kinds = used;
+    while (at > 0 && list[at - 1].count < counter->count)
+        at--;
+    if (at == room)
+        return;
+    *used = MIN(*used + 1, room);
+    memmove(&list[at + 1], &list[at], (*used - 1 - at) * sizeof(*list));
+    list[at] = (struct doppel_count){counter->name, counter->count, counter->ns};
 }
 
-static void stats_engine(struct doppel_stats *stats, const struct engine_stats *engine)
+static void take_run_counter(struct doppel_stats *stats, const struct engine_counter *counter)
 {
-    stats->instructions = engine->instructions;
-    stats->run_ns = engine->run_ns;
-    stats->guest_ns = engine->guest_ns;
-    stats->exit_causes = CAUSE_COUNT;
-    for (unsigned i = 0; i < CAUSE_COUNT; i++)
-        stats->exits[i] =
-            (struct doppel_count){exit_cause_name[i], engine->exits[i], engine->exit_ns[i]};
-    stats->forget_causes = FORGET_COUNT;
-    for (unsigned i = 0; i < FORGET_COUNT; i++)
-        stats->forgotten[i] = (struct doppel_count){forget_cause_name[i], engine->forgets[i], 0};
-    if (engine->tlb_checks)
-        stats->tlb_hit_rate = 1 - (double)engine->tlb_fills / (double)engine->tlb_checks;
-    stats_work(stats, engine);
-    stats_interpreted(stats, engine);
+    if (!strcmp(counter->name, "instructions"))
+        stats->instructions = counter->count;
+    else if (!strcmp(counter->name, "run"))
+        stats->run_ns = counter->ns;
+    else if (!strcmp(counter->name, "guest"))
+        stats->guest_ns = counter->ns;
+}
+
+static void take_counter(void *opaque, const struct engine_counter *counter)
+{
+    struct doppel_stats *stats = opaque;
+
+    if (!strcmp(counter->group, "run"))
+        take_run_counter(stats, counter);
+    else if (!strcmp(counter->group, "exits"))
+        append(stats->exits, &stats->exit_causes, ARRAY_SIZE(stats->exits), counter);
+    else if (!strcmp(counter->group, "forgotten"))
+        append(stats->forgotten, &stats->forget_causes, ARRAY_SIZE(stats->forgotten), counter);
+    else if (!strcmp(counter->group, "work"))
+        append(stats->work, &stats->work_kinds, ARRAY_SIZE(stats->work), counter);
+    else if (!strcmp(counter->group, "interpreted"))
+        insert(stats->interpreted, &stats->interpreted_kinds, ARRAY_SIZE(stats->interpreted),
+               counter);
+}
+
+/* How much of the engine's work NAME is. */
+static double work(const struct doppel_stats *stats, const char *name)
+{
+    for (unsigned i = 0; i < stats->work_kinds; i++)
+        if (!strcmp(stats->work[i].name, name))
+            return (double)stats->work[i].count;
+    return 0;
 }
 
 void doppel_stats(struct doppel_vm *d, struct doppel_stats *stats)
@@ -315,7 +313,9 @@ void doppel_stats(struct doppel_vm *d, struct doppel_stats *stats)
         .resident = process_resident(),
         .measured = d->measured,
     };
-    stats_engine(stats, &inner.engine);
+    vm_counters(d->vm, take_counter, stats);
+    if (work(stats, "tlb-checks") > 0)
+        stats->tlb_hit_rate = 1 - work(stats, "tlb-fills") / work(stats, "tlb-checks");
 }
 
 void doppel_trace(struct doppel_vm *d, bool on)

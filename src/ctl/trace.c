@@ -142,9 +142,7 @@ static void describe_work(const struct trace_event *e, char *text)
                  b & TRACE_FAULT ? "finds no page for %s %llx" : "fills the TLB for %s %llx",
                  verb_of_access(b), a);
         return;
-    case CAUSE_INSTRUCTION:
-        snprintf(text, TRACE_TEXT, "interprets %s", ZydisMnemonicGetString((ZydisMnemonic)a));
-        return;
+    case CAUSE_INSTRUCTION: snprintf(text, TRACE_TEXT, "interprets %s", e->name); return;
     case CAUSE_TRANSLATION:
         snprintf(text, TRACE_TEXT, "translates %llu instructions to %llu bytes", a, b);
         return;
@@ -162,10 +160,10 @@ static void append_duration(char *text, uint64_t ns)
 
 static void describe_return(const struct trace_event *e, char *text)
 {
-    const char *name = ZydisMnemonicGetString((ZydisMnemonic)e->a);
+    const char *name = e->name;
     int64_t rax = (int64_t)e->x->reg[X86_RAX];
 
-    if (e->a != ZYDIS_MNEMONIC_SYSRET && e->a != ZYDIS_MNEMONIC_SYSEXIT)
+    if (strncmp(name, "sys", 3) != 0) /* neither SYSRET nor SYSEXIT */
         snprintf(text, TRACE_TEXT, "%s", name);
     else if (rax < 0 && rax > -4096) /* Linux's way to return an error */
         snprintf(text, TRACE_TEXT, "%s, rax = -%llx", name, (ull)-rax);

@@ -72,7 +72,7 @@ static void halt(struct vm_cpu *cpu)
     sleep_until(cpu, UINT32_MAX);
     spent = time_now_ns() - start;
     cpu->polls = cpu->vm->cpus > 1 && spent < POLL_NS;
-    atomic_store(&cpu->halted_ns, atomic_load(&cpu->halted_ns) + spent);
+    counter_add(&cpu->halted_ns, spent);
     if (trace_on(tracer))
         tracer->event(tracer->opaque, &(struct trace_event){.kind = TRACE_MONITOR,
                                                             .cause = CAUSE_HALT,
@@ -83,7 +83,8 @@ static void halt(struct vm_cpu *cpu)
 void vm_kick_all(struct vm *vm)
 {
     for (unsigned i = 0; i < vm->cpus; i++)
-        cpu_port_request(&vm->cpu[i].port, CPU_REQ_KICK);
+        if (vm->cpu[i].vcpu)
+            vm->engine->ops->kick(vm->cpu[i].vcpu);
 }
 
 /* ---- INIT and start-up ---- */
@@ -95,7 +96,7 @@ static bool take_request(struct vm_cpu *cpu, uint32_t request)
 
 static void handle_init(struct vm_cpu *cpu)
 {
-    const struct engine_ops *ops = cpu->vm->ops;
+    const struct engine_ops *ops = cpu->vm->engine->ops;
     struct x86_cpu state;
 
     ops->state_out(cpu->vcpu, &state);
@@ -108,7 +109,7 @@ static void handle_init(struct vm_cpu *cpu)
 
 static void handle_sipi(struct vm_cpu *cpu)
 {
-    const struct engine_ops *ops = cpu->vm->ops;
+    const struct engine_ops *ops = cpu->vm->engine->ops;
     uint8_t vector = atomic_load(&cpu->port.sipi_vector);
     struct x86_cpu state;
 
@@ -178,11 +179,11 @@ static void report_crash(struct vm_cpu *cpu)
     struct x86_cpu state;
 
     if (report) {
-        vm->ops->state_out(cpu->vcpu, &state);
+        vm->engine->ops->state_out(cpu->vcpu, &state);
         length = (size_t)snprintf(report, size, "vCPU %u: triple fault\n", cpu->port.id);
         length += x86_dump(&state, report + length, size - length);
         length += (size_t)snprintf(report + length, size - length, "last instructions:\n");
-        vm->ops->history(cpu->vcpu, report + length, (unsigned)(size - length));
+        vm->engine->ops->history(cpu->vcpu, report + length, (unsigned)(size - length));
     }
     vm_finish(vm, VM_CRASHED, 0, report ? report : "triple fault");
     free(report);
@@ -201,10 +202,12 @@ static void run_once(struct vm_cpu *cpu)
         sleep_until(cpu, outside);
         return;
     }
-    switch (cpu->vm->ops->run(cpu->vcpu)) {
+    switch (cpu->vm->engine->ops->run(cpu->vcpu)) {
     case EXIT_KICK: break;
     case EXIT_HALT: halt(cpu); break;
     case EXIT_SHUTDOWN: report_crash(cpu); break;
+    case EXIT_STEP:
+    case EXIT_BREAKPOINT: break; /* no debugger has asked for them */
     }
 }
 
@@ -235,7 +238,7 @@ void vm_cpu_init(struct vm *vm, unsigned id)
 void vm_cpu_free(struct vm_cpu *cpu)
 {
     if (cpu->vcpu)
-        cpu->vm->ops->vcpu_destroy(cpu->vcpu);
+        cpu->vm->engine->ops->vcpu_destroy(cpu->vcpu);
 }
 
 int vm_cpu_start(struct vm_cpu *cpu, struct error *err)

@@ -95,7 +95,7 @@ int vm_boot(struct vm *vm, struct error *err)
         set_memory_types(&state, state.physical_bits);
         cpu->wait_sipi = i != 0;
         state.activity = cpu->wait_sipi ? X86_WAIT_SIPI : X86_RUNNING;
-        vm->ops->state_in(cpu->vcpu, &state);
+        vm->engine->ops->state_in(cpu->vcpu, &state);
         /* Nothing sent to the processor before counts any more, but a kick is for its thread. */
         atomic_fetch_and(&cpu->port.requests, CPU_REQ_KICK);
     }
@@ -124,13 +124,13 @@ static bool create_machine(struct vm *vm, const struct vm_config *config, struct
     return true;
 }
 
-static bool create_processors(struct vm *vm, struct error *err)
+static bool create_processors(struct vm *vm, const struct engine_ops *ops, struct error *err)
 {
-    vm->engine = vm->ops->create(&vm->machine, err);
+    vm->engine = ops->create(&vm->machine, err);
     if (!vm->engine)
         return false;
     for (unsigned i = 0; i < vm->cpus; i++) {
-        vm->cpu[i].vcpu = vm->ops->vcpu_create(vm->engine, vm->ports[i], err);
+        vm->cpu[i].vcpu = ops->vcpu_create(vm->engine, vm->ports[i], err);
         if (!vm->cpu[i].vcpu)
             return false;
     }
@@ -173,7 +173,6 @@ struct vm *vm_create(const struct engine_ops *engine, const struct vm_config *co
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&vm->changed, &attr);
     pthread_condattr_destroy(&attr);
-    vm->ops = engine;
     vm->cpus = MIN(config->cpus, VM_MAX_CPUS);
     for (unsigned i = 0; i < vm->cpus; i++) {
         vm->ports[i] = &vm->cpu[i].port;
@@ -184,7 +183,7 @@ struct vm *vm_create(const struct engine_ops *engine, const struct vm_config *co
     vm->log = config->log;
     vm->no_reboot = config->no_reboot;
     if (!create_machine(vm, config, err) || !create_board(vm, config, err) ||
-        !create_processors(vm, err) || vm_boot(vm, err) < 0) {
+        !create_processors(vm, engine, err) || vm_boot(vm, err) < 0) {
         vm_destroy(vm);
         return NULL;
     }
@@ -206,7 +205,7 @@ void vm_destroy(struct vm *vm)
     for (unsigned i = 0; i < vm->cpus; i++)
         vm_cpu_free(&vm->cpu[i]);
     if (vm->engine)
-        vm->ops->destroy(vm->engine);
+        vm->engine->ops->destroy(vm->engine);
     board_destroy(vm->board);
     workers_destroy(vm->workers);
     if (vm->machine.clock)
@@ -350,17 +349,62 @@ size_t vm_serial_input(struct vm *vm, unsigned port, const void *data, size_t si
     return board_serial_input(vm->board, port, data, size);
 }
 
+/* Sums of counters over vCPUs. */
+struct sums {
+    struct engine_counter *sum;
+    unsigned count, room;
+};
+
+static struct engine_counter *find_sum(struct sums *s, const struct engine_counter *counter)
+{
+    for (unsigned i = 0; i < s->count; i++)
+        if (!strcmp(s->sum[i].name, counter->name) && !strcmp(s->sum[i].group, counter->group))
+            return &s->sum[i];
+    return NULL;
+}
+
+static void add_to_sums(void *opaque, const struct engine_counter *counter)
+{
+    struct sums *s = opaque;
+    struct engine_counter *sum = find_sum(s, counter);
+
+    if (sum) {
+        sum->count += counter->count;
+        sum->ns += counter->ns;
+        return;
+    }
+    if (s->count == s->room) {
+        unsigned room = s->room ? s->room * 2 : 64;
+        struct engine_counter *larger = realloc(s->sum, room * sizeof(*larger));
+
+        if (!larger)
+            return; /* it is not shown */
+        s->sum = larger;
+        s->room = room;
+    }
+    s->sum[s->count++] = *counter;
+}
+
+void vm_counters(struct vm *vm, engine_counter_fn *each, void *opaque)
+{
+    struct sums s = {0};
+
+    for (unsigned i = 0; i < vm->cpus; i++) {
+        const struct engine_counter halted = {.group = "exits",
+                                              .name = exit_cause_name[CAUSE_HALT],
+                                              .ns = counter_read(&vm->cpu[i].halted_ns)};
+
+        vm->engine->ops->counters(vm->cpu[i].vcpu, add_to_sums, &s);
+        add_to_sums(&s, &halted);
+    }
+    for (unsigned i = 0; i < s.count; i++)
+        each(opaque, &s.sum[i]);
+    free(s.sum);
+}
+
 void vm_stats(struct vm *vm, struct vm_stats *stats)
 {
-    memset(stats, 0, sizeof(*stats));
-    for (unsigned i = 0; i < vm->cpus; i++) {
-        struct engine_stats one = {0};
-
-        vm->ops->stats(vm->cpu[i].vcpu, &one);
-        for (unsigned k = 0; k < sizeof(one) / sizeof(uint64_t); k++)
-            ((uint64_t *)&stats->engine)[k] += ((const uint64_t *)&one)[k];
-        stats->engine.exit_ns[CAUSE_HALT] += atomic_load(&vm->cpu[i].halted_ns);
-    }
-    stats->elapsed_ns = clock_now(vm->machine.clock) - atomic_load(&vm->start_ns);
-    stats->resident = mem_resident(vm->machine.mem);
+    *stats =
+        (struct vm_stats){.elapsed_ns = clock_now(vm->machine.clock) - atomic_load(&vm->start_ns),
+                          .resident = mem_resident(vm->machine.mem)};
 }

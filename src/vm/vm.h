@@ -50,9 +50,8 @@ struct vm_config {
 };
 
 struct vm_stats {
-    struct engine_stats engine; /* sums over vCPUs */
-    uint64_t elapsed_ns;        /* guest time since vm_start */
-    uint64_t resident;          /* bytes of guest RAM on the host */
+    uint64_t elapsed_ns; /* guest time since vm_start */
+    uint64_t resident;   /* bytes of guest RAM on the host */
 };
 
 struct vm *vm_create(const struct engine_ops *engine, const struct vm_config *config,
@@ -83,5 +82,7 @@ size_t vm_serial_input(struct vm *vm, unsigned port, const void *data, size_t si
 void vm_where(struct vm *vm, void (*line)(void *opaque, const char *text), void *opaque);
 
 void vm_stats(struct vm *vm, struct vm_stats *stats);
+/* Calls EACH for each statistic of the engine's, summed over vCPUs. */
+void vm_counters(struct vm *vm, engine_counter_fn *each, void *opaque);
 
 #endif

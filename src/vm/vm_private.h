@@ -10,6 +10,7 @@
 #ifndef DOPPEL_VM_VM_PRIVATE_H
 #define DOPPEL_VM_VM_PRIVATE_H
 
+#include "base/counter.h"
 #include "base/loop.h"
 #include "base/where.h"
 #include "base/workers.h"
@@ -28,8 +29,8 @@ struct vm_cpu {
 
     /* How the thread waits in HLT. */
     _Atomic bool sleeping;
-    _Atomic uint64_t halted_ns; /* all that it has waited; written by its thread only */
-    bool polls;                 /* the last wait was short, so the next one begins without sleep */
+    struct counter halted_ns; /* all that it has waited */
+    bool polls;               /* the last wait was short, so the next one begins without sleep */
 };
 
 /* The most threads that do the work of devices. One is started for each work that devices have. */
@@ -41,7 +42,6 @@ struct vm {
     struct loop *loop;
     struct workers *workers;
     struct board *board;
-    const struct engine_ops *ops;
     struct engine *engine;
     int (*load)(void *opaque, struct mem *mem, struct x86_cpu *cpu, struct error *err);
     void *load_opaque;

@@ -42,7 +42,7 @@ static void ask_all(struct vm *vm, struct inquiry *inquiry)
         name = ask(inquiry, &vm->cpu[i].where);
         if (name)
             snprintf(name, sizeof(inquiry->asked->name), "vCPU %u, guest near %llx", i,
-                     (unsigned long long)vm->ops->rip(vm->cpu[i].vcpu));
+                     (unsigned long long)vm->engine->ops->rip(vm->cpu[i].vcpu));
     }
     name = vm->loop ? ask(inquiry, loop_where(vm->loop)) : NULL;
     if (name)

@@ -147,11 +147,10 @@ static bool run(struct side *a, struct side *b)
 /* Whether S has executed more than a little by translation. */
 static bool was_translated(const struct side *s)
 {
-    struct engine_stats stats;
+    uint64_t translated = rig_count(s->rig, "work", "translated-instructions");
 
-    s->ops->stats(s->rig->cpu[0].vcpu, &stats);
-    printf("%" PRIu64 " instructions translated\n", stats.translated_instructions);
-    return stats.translated_instructions >= TRANSLATED_MIN;
+    printf("%" PRIu64 " instructions translated\n", translated);
+    return translated >= TRANSLATED_MIN;
 }
 
 /* What interrupts a machine. */
@@ -176,7 +175,7 @@ static void *interrupt(void *opaque)
 static bool run_interrupted(struct side *a, struct side *b)
 {
     struct interrupter i = {.cpu = &b->rig->cpu[0]};
-    struct engine_stats stats;
+    uint64_t interrupts;
     bool same;
 
     if (pthread_create(&i.thread, NULL, interrupt, &i) != 0)
@@ -184,9 +183,9 @@ static bool run_interrupted(struct side *a, struct side *b)
     same = run(a, b);
     i.stop = true;
     pthread_join(i.thread, NULL);
-    b->ops->stats(b->rig->cpu[0].vcpu, &stats);
-    printf("%" PRIu64 " interrupts\n", stats.exits[CAUSE_INTERRUPT]);
-    return same && stats.exits[CAUSE_INTERRUPT];
+    interrupts = rig_exits(b->rig, CAUSE_INTERRUPT);
+    printf("%" PRIu64 " interrupts\n", interrupts);
+    return same && interrupts;
 }
 
 int main(int argc, char **argv)

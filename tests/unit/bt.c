@@ -149,10 +149,7 @@ static void test_across_pages(void **unused)
 /* Translations made so far. */
 static uint64_t translations(void)
 {
-    struct engine_stats stats;
-
-    RIG_ENGINE.stats(rig->cpu[0].vcpu, &stats);
-    return stats.translations;
+    return rig_count(rig, "work", "translations");
 }
 
 /* What stands in the middle of a region is entered from outside, by its first instruction: with the

@@ -20,7 +20,7 @@ static int setup(void **state)
  */
 static uint64_t translations(uint32_t runs)
 {
-    struct engine_stats before = {0}, after = {0};
+    uint64_t before;
     struct x86_cpu cpu;
 
     rig_clear(rig);
@@ -32,11 +32,10 @@ static uint64_t translations(uint32_t runs)
         0x75, 0xE5, 0xF4);
     PUT(FUNCTION, 0xB8, 0, 0, 0, 0, 0xC3); /* mov eax, ...; ret */
     rig_state_64(rig, &cpu, CODE);
-    RIG_ENGINE.stats(rig->cpu[0].vcpu, &before);
+    before = rig_count(rig, "work", "translations");
     assert_int_equal(run(&cpu), EXIT_HALT);
-    RIG_ENGINE.stats(rig->cpu[0].vcpu, &after);
     assert_int_equal(cpu.reg[X86_R9], VERSIONS * (VERSIONS + 1) / 2);
-    return after.translations - before.translations;
+    return rig_count(rig, "work", "translations") - before;
 }
 
 /* Translating a version costs what some two hundred runs in the interpreter do. */

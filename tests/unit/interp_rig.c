@@ -9,6 +9,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define PTE_P 1u
 #define PTE_W 2u
@@ -241,4 +242,31 @@ void rig_destroy(struct rig *rig)
     if (rig->machine.mem)
         mem_destroy(rig->machine.mem);
     free(rig);
+}
+
+/* Takes the counter of OPAQUE's group and name. */
+static void take_counter(void *opaque, const struct engine_counter *counter)
+{
+    struct engine_counter *wanted = opaque;
+
+    if (!strcmp(counter->group, wanted->group) && !strcmp(counter->name, wanted->name))
+        *wanted = *counter;
+}
+
+struct engine_counter rig_counter(const struct rig *rig, const char *group, const char *name)
+{
+    struct engine_counter counter = {.group = group, .name = name};
+
+    rig->engine->ops->counters(rig->cpu[0].vcpu, take_counter, &counter);
+    return counter;
+}
+
+uint64_t rig_count(const struct rig *rig, const char *group, const char *name)
+{
+    return rig_counter(rig, group, name).count;
+}
+
+uint64_t rig_exits(const struct rig *rig, enum exit_cause cause)
+{
+    return rig_count(rig, "exits", exit_cause_name[cause]);
 }

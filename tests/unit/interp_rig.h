@@ -81,4 +81,9 @@ struct x86_seg rig_segment(uint16_t selector);
 void rig_map(struct rig *rig, uint64_t va, uint64_t gpa, uint64_t flags);
 void rig_put64(struct rig *rig, uint64_t gpa, uint64_t value);
 
+/* A statistic of vCPU 0's: see struct engine_counter. All 0 if there is none of that name. */
+struct engine_counter rig_counter(const struct rig *rig, const char *group, const char *name);
+uint64_t rig_count(const struct rig *rig, const char *group, const char *name);
+uint64_t rig_exits(const struct rig *rig, enum exit_cause cause);
+
 #endif

@@ -311,10 +311,10 @@ struct bt {
     uint64_t scratch_seed;
     bool full; /* no room for another translation: forget all */
 
-    uint64_t translations, translated_instructions, links, fills, evictions;
-    uint64_t retranslations;
-    uint64_t checks; /* of the software TLB by translated code, if the machine is measured */
-    uint64_t translate_ns;
+    struct counter translations, translated_instructions, links, fills, evictions;
+    struct counter retranslations; /* of what left too often: with more of it inlined */
+    struct counter checks; /* of the software TLB by translated code, if the machine is measured */
+    struct counter translate_ns; /* of the processor, not of the clock on the wall; if measured */
 };
 
 #define BT_NO_SITE UINT32_MAX

@@ -133,8 +133,8 @@ static void evict(struct bt *bt)
             lose_code(bt_of(e->vcpu[i]));
             bt_of(e->vcpu[i])->full = false;
         }
-        bt->evictions++;
-        bt->c.forgets[FORGET_CODE_FULL]++;
+        counter_add(&bt->evictions, 1);
+        counter_add(&bt->c.forgets[FORGET_CODE_FULL], 1);
     }
     safepoint_resume(&e->safepoint, true);
     bt_cache_release(bt->cache);
@@ -254,7 +254,7 @@ static void link_branch(struct bt *bt, uint64_t rip, const void *code)
                 emit_patch_running(branch - behind.untraded, target + front.traded);
             else
                 emit_patch_running(branch, target + front.checked);
-            bt->links++;
+            counter_add(&bt->links, 1);
         }
     }
     bt->link_site = 0;
@@ -297,14 +297,14 @@ static const void *timed(struct bt *bt,
                          uint64_t gpa, uint32_t generation)
 {
     unsigned before = meter_enter(bt->c.meter, CAUSE_TRANSLATION, 0, 0, 0);
-    uint64_t start = cpu_ns(bt), instructions = bt->translated_instructions;
+    uint64_t start = cpu_ns(bt), instructions = counter_read(&bt->translated_instructions);
     uint32_t used = bt->cache->used;
     const void *code = translate(bt, gpa, generation);
 
-    bt->c.exits[CAUSE_TRANSLATION]++;
-    bt->translate_ns += cpu_ns(bt) - start;
-    meter_detail(bt->c.meter, CAUSE_TRANSLATION, bt->translated_instructions - instructions,
-                 bt->cache->used - used);
+    counter_add(&bt->c.exits[CAUSE_TRANSLATION], 1);
+    counter_add(&bt->translate_ns, cpu_ns(bt) - start);
+    meter_detail(bt->c.meter, CAUSE_TRANSLATION,
+                 counter_read(&bt->translated_instructions) - instructions, bt->cache->used - used);
     meter_leave(bt->c.meter, before);
     return code;
 }
@@ -408,15 +408,15 @@ static const void *fill(struct bt *bt, unsigned had)
     const struct bt_site site = bt->cache->sites[bt->site];
     struct vcpu *c = &bt->c;
 
-    bt->fills++;
+    counter_add(&bt->fills, 1);
     meter_switch(c->meter, CAUSE_TLB_MISS);
     if (bt->cache->switches.forgetful)
         mmu_table_clear(c->mmu.table[c->context]);
     c->x.reg[X86_RIP] = bt->page + site.offset;
-    c->instructions -= site.left; /* in case this raises */
+    counter_sub(&c->instructions, site.left); /* in case this raises */
     note_history(c);
     if (fill_software_tlb(c, bt->address, site.size, site.write)) {
-        c->instructions += site.left;
+        counter_add(&c->instructions, site.left);
         meter_restore(c->meter);
         want_files(bt, site.files | (had & BT_SSE));
         return bt->cache->run + site.retry;
@@ -463,7 +463,7 @@ static const void *go(struct bt *bt, const void *code)
         if (in_64(&bt->c) && !is_canonical(*rip)) { /* back to the branch: it faults */
             *rip = bt->page + bt->branch % MEM_PAGE_SIZE;
             bt->c.x.reg[X86_RSP] -= bt->branch / MEM_PAGE_SIZE;
-            bt->c.instructions--;
+            counter_sub(&bt->c.instructions, 1);
             return run_one(bt, BT_NO_SITE);
         }
         __attribute__((fallthrough));
@@ -489,15 +489,15 @@ static const void *go(struct bt *bt, const void *code)
 static bool may_enter(struct bt *bt, uint64_t gpa)
 {
     struct vcpu *c = &bt->c;
-    uint64_t linear = code_address(c), page = ALIGN_DOWN(gpa, MEM_PAGE_SIZE);
+    uint64_t linear = code_address(c), page = ALIGN_DOWN(gpa, MEM_PAGE_SIZE), address;
+    unsigned i = 0;
 
     if (likely(!breakpoint_on_code(c, linear)))
         return true;
     if (gpa >> MEM_PAGE_SHIFT >= c->core->code_pages)
         return false;
-    for (unsigned i = 0; i < ARRAY_SIZE(c->x.dr); i++)
-        if (breakpoint_is_on_code(c, i, linear) &&
-            !bt_stop_at(bt, page + c->x.dr[i] % MEM_PAGE_SIZE))
+    while (breakpoint_next_on_code(c, linear, &i, &address))
+        if (!bt_stop_at(bt, page + address % MEM_PAGE_SIZE))
             return false;
     return true;
 }
@@ -523,7 +523,7 @@ static const void *find_code(struct bt *bt)
     const void *code;
     bool narrow = bt->narrow;
 
-    c->exits[CAUSE_LOOKUP]++;
+    counter_add(&c->exits[CAUSE_LOOKUP], 1);
     set_space(bt);
     /* A link goes past the check of the code's age, so it must not be to what the table knows. */
     code = bt->link_site || narrow ? NULL : bt_jump_find(bt, rip);
@@ -584,20 +584,22 @@ static void bt_run(struct vcpu *c)
     } while (!is_due(c));
 }
 
-static void bt_stats(const struct vcpu *c, struct engine_stats *stats)
+static void bt_counters(const struct vcpu *c, engine_counter_fn *each, void *opaque)
 {
     const struct bt *bt = (const struct bt *)c;
+    const struct engine_counter counters[] = {
+        {"work", "translations", counter_read(&bt->translations), 0},
+        {"work", "translated-instructions", counter_read(&bt->translated_instructions), 0},
+        {"work", "translation-us", counter_read(&bt->translate_ns) / 1000, 0},
+        {"work", "links", counter_read(&bt->links), 0},
+        {"work", "retranslations", counter_read(&bt->retranslations), 0},
+        {"work", "evictions", counter_read(&bt->evictions), 0},
+        {"work", "tlb-fills", counter_read(&bt->fills), 0},
+        {"work", "tlb-checks", counter_read(&bt->checks), 0},
+    };
 
-    if (!c->core->machine.measure)
-        stats->instructions = 0; /* but those that were interpreted */
-    stats->translations = bt->translations;
-    stats->translated_instructions = bt->translated_instructions;
-    stats->translate_ns = bt->translate_ns;
-    stats->links = bt->links;
-    stats->tlb_fills = bt->fills;
-    stats->tlb_checks = bt->checks;
-    stats->retranslations = bt->retranslations;
-    stats->evictions = bt->evictions;
+    for (unsigned i = 0; i < ARRAY_SIZE(counters); i++)
+        each(opaque, &counters[i]);
 }
 
 const struct accelerator bt_translator = {
@@ -610,7 +612,7 @@ const struct accelerator bt_translator = {
     .run = bt_run,
     .forget = bt_forget,
     .unmapped = bt_unmapped,
-    .stats = bt_stats,
+    .counters = bt_counters,
 };
 
 /* RORX is BMI2; leaving translated code ends with VZEROUPPER; FS changes with WRFSBASE. */

@@ -180,9 +180,9 @@ static const void *translate(struct bt *bt, uint64_t gpa, uint32_t generation, b
         return NULL;
     code = emit_region(t);
     if (code) {
-        bt->translations++;
-        bt->retranslations += again;
-        bt->translated_instructions += t->count;
+        counter_add(&bt->translations, 1);
+        counter_add(&bt->retranslations, again);
+        counter_add(&bt->translated_instructions, t->count);
     }
     return code;
 }

@@ -72,7 +72,7 @@ static void span_translate(struct vcpu *c, const struct uop *op, uint64_t linear
     uint64_t gpn;
     unsigned before;
 
-    c->exits[CAUSE_TLB_MISS]++;
+    counter_add(&c->exits[CAUSE_TLB_MISS], 1);
     before = meter_enter(c->meter, CAUSE_TLB_MISS, 0, linear, access);
     if (mmu_walk(c->mem, &c->x, linear, access, context, &page, &error) != 0) {
         meter_detail(c->meter, CAUSE_TLB_MISS, linear, access | TRACE_FAULT);
@@ -133,7 +133,7 @@ static uint64_t mmio_read(struct vcpu *c, const struct uop *op, uint64_t gpa, un
     unsigned before = meter_enter(c->meter, CAUSE_MMIO, c->x.reg[X86_RIP], gpa, size);
     uint64_t value;
 
-    c->exits[CAUSE_MMIO]++;
+    counter_add(&c->exits[CAUSE_MMIO], 1);
     debug_device_access(c, op);
     if ((gpa ^ c->apic_page) < MEM_PAGE_SIZE)
         value = c->port->apic_ops->mmio_read(c->port->apic, gpa & (MEM_PAGE_SIZE - 1), size);
@@ -148,7 +148,7 @@ static void mmio_write(struct vcpu *c, const struct uop *op, uint64_t gpa, unsig
 {
     unsigned before = meter_enter(c->meter, CAUSE_MMIO, c->x.reg[X86_RIP], gpa, size | TRACE_WRITE);
 
-    c->exits[CAUSE_MMIO]++;
+    counter_add(&c->exits[CAUSE_MMIO], 1);
     debug_device_access(c, op);
     if ((gpa ^ c->apic_page) < MEM_PAGE_SIZE) {
         c->port->apic_ops->mmio_write(c->port->apic, gpa & (MEM_PAGE_SIZE - 1), size, value);
@@ -213,7 +213,7 @@ static void span_write(struct vcpu *c, const struct uop *op, const struct span *
     if (span->host) {
         host_store(span->host, buf, span->size);
         if (!span->in_place && code_written(c->core, c, span->gpa, span->size)) {
-            c->forgets[FORGET_WRITTEN]++;
+            counter_add(&c->forgets[FORGET_WRITTEN], 1);
             c->core->interpreter->code_written(c);
         }
         return;

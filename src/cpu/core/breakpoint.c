@@ -1,5 +1,5 @@
 /*
- * The debug registers, read (SDM volume 3, 18.2.4 and 18.2.5).
+ * Breakpoints, looked up. The debug registers: SDM volume 3, 18.2.4 and 18.2.5.
  */
 #include "cpu/core/breakpoint.h"
 
@@ -33,7 +33,7 @@ static bool has_type(const struct vcpu *c, unsigned i, unsigned types)
     return breakpoint_enabled(c, i) && (types >> breakpoint_type(c, i) & 1);
 }
 
-bool breakpoint_armed(const struct vcpu *c, unsigned types)
+static bool guest_has(const struct vcpu *c, unsigned types)
 {
     for (unsigned i = 0; i < ARRAY_SIZE(c->x.dr); i++)
         if (has_type(c, i, types))
@@ -41,34 +41,112 @@ bool breakpoint_armed(const struct vcpu *c, unsigned types)
     return false;
 }
 
-/* Whether a breakpoint of one of the TYPES is enabled in the 2^BITS bytes around LINEAR. */
-static bool is_around(const struct vcpu *c, unsigned types, uint64_t linear, unsigned bits)
+/* --- The debugger's ----------------------------------------------------------------------------
+ */
+
+static bool debugger_has(const struct vcpu *c, bool code)
 {
-    for (unsigned i = 0; i < ARRAY_SIZE(c->x.dr); i++)
-        if (has_type(c, i, types) && !((c->x.dr[i] ^ linear) >> bits))
+    for (unsigned i = 0; i < c->debug.count; i++)
+        if ((c->debug.breakpoint[i].kind == BREAK_EXECUTE) == code)
             return true;
     return false;
 }
 
+/* Whether [A, A + SIZE) and [B, B + OTHER) have a byte in common; either may wrap at 2^64. */
+static bool meets(uint64_t a, uint64_t size, uint64_t b, uint64_t other)
+{
+    return a - b < other || b - a < size;
+}
+
+/* The debugger's first breakpoint on data in [LINEAR, LINEAR + SIZE), or -1. READS: not those that
+ * only writes meet. */
+static int debugger_on_data(const struct vcpu *c, uint64_t linear, uint64_t size, bool reads)
+{
+    for (unsigned i = 0; i < c->debug.count; i++) {
+        const struct engine_breakpoint *b = &c->debug.breakpoint[i];
+
+        if ((b->kind == BREAK_ACCESS || (b->kind == BREAK_WRITE && !reads)) &&
+            meets(b->address, b->size, linear, size))
+            return (int)i;
+    }
+    return -1;
+}
+
+int breakpoint_of_debugger(const struct vcpu *c, uint64_t linear)
+{
+    for (unsigned i = 0; i < c->debug.count; i++)
+        if (c->debug.breakpoint[i].kind == BREAK_EXECUTE &&
+            c->debug.breakpoint[i].address == linear)
+            return (int)i;
+    return -1;
+}
+
+int breakpoint_of_debugger_on(const struct vcpu *c, uint64_t linear, unsigned size, bool write)
+{
+    return debugger_on_data(c, linear, size, !write);
+}
+
+/* --- Both --------------------------------------------------------------------------------------
+ */
+
+bool breakpoint_armed_on_data(const struct vcpu *c)
+{
+    return guest_has(c, TYPES_DATA) || debugger_has(c, false);
+}
+
+bool breakpoint_armed_on_code(const struct vcpu *c)
+{
+    return guest_has(c, TYPES_EXECUTE) || debugger_has(c, true);
+}
+
 bool breakpoint_on_data(const struct vcpu *c, uint64_t linear, unsigned bits)
 {
-    return c->watches_data && is_around(c, TYPES_DATA, linear, bits);
+    uint64_t size = 1ULL << bits;
+
+    if (likely(!c->watches_data))
+        return false;
+    for (unsigned i = 0; i < ARRAY_SIZE(c->x.dr); i++)
+        if (has_type(c, i, TYPES_DATA) && !((c->x.dr[i] ^ linear) >> bits))
+            return true;
+    return debugger_on_data(c, ALIGN_DOWN(linear, size), size, false) >= 0;
+}
+
+/* The address of number I of both kinds: the guest's come first. Returns false if that is not one
+ * on instructions. */
+static bool code_breakpoint(const struct vcpu *c, unsigned i, uint64_t *address)
+{
+    const struct engine_breakpoint *b = &c->debug.breakpoint[i - ARRAY_SIZE(c->x.dr)];
+
+    if (i < ARRAY_SIZE(c->x.dr)) {
+        *address = c->x.dr[i];
+        return has_type(c, i, TYPES_EXECUTE);
+    }
+    *address = b->address;
+    return b->kind == BREAK_EXECUTE;
+}
+
+bool breakpoint_next_on_code(const struct vcpu *c, uint64_t linear, unsigned *i, uint64_t *address)
+{
+    while (*i < ARRAY_SIZE(c->x.dr) + c->debug.count)
+        if (code_breakpoint(c, (*i)++, address) && !((*address ^ linear) >> MEM_PAGE_SHIFT))
+            return true;
+    return false;
 }
 
 bool breakpoint_on_code(const struct vcpu *c, uint64_t linear)
 {
-    return c->watches_code && is_around(c, TYPES_EXECUTE, linear, MEM_PAGE_SHIFT);
-}
+    unsigned i = 0;
+    uint64_t address;
 
-bool breakpoint_is_on_code(const struct vcpu *c, unsigned i, uint64_t linear)
-{
-    return has_type(c, i, TYPES_EXECUTE) && !((c->x.dr[i] ^ linear) >> MEM_PAGE_SHIFT);
+    return unlikely(c->watches_code) && breakpoint_next_on_code(c, linear, &i, &address);
 }
 
 bool breakpoint_in_code(const struct vcpu *c, uint64_t linear, unsigned size)
 {
-    for (unsigned i = 0; i < ARRAY_SIZE(c->x.dr); i++)
-        if (has_type(c, i, TYPES_EXECUTE) && c->x.dr[i] - linear < size)
+    uint64_t address;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(c->x.dr) + c->debug.count; i++)
+        if (code_breakpoint(c, i, &address) && address - linear < size)
             return true;
     return false;
 }

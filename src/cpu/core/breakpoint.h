@@ -1,6 +1,7 @@
 /*
- * What the debug registers say (SDM volume 3, 18.2): which breakpoints are enabled, and where.
- * What follows from that is in debug.h.
+ * Which breakpoints there are, and where: those of the guest's debug registers (SDM volume
+ * 3, 18.2), and those of a debugger outside (struct engine_debug). What the guest's do is in
+ * debug.h, what the debugger's do in debugger.h.
  */
 #ifndef DOPPEL_CPU_CORE_BREAKPOINT_H
 #define DOPPEL_CPU_CORE_BREAKPOINT_H
@@ -15,20 +16,35 @@ enum { TYPE_EXECUTE = 0, TYPE_WRITE = 1, TYPE_PORT = 2, TYPE_ACCESS = 3 };
 #define TYPES_ACCESS  (1u << TYPE_ACCESS)
 #define TYPES_DATA    (TYPES_WRITE | TYPES_ACCESS)
 
+/* --- The guest's: breakpoint I is that of DR0 to DR3 -------------------------------------------
+ */
+
 bool breakpoint_enabled(const struct vcpu *c, unsigned i);
 unsigned breakpoint_type(const struct vcpu *c, unsigned i);
 /* Whether breakpoint I's range meets [ADDRESS, ADDRESS + SIZE). */
 bool breakpoint_overlaps(const struct vcpu *c, unsigned i, uint64_t address, unsigned size);
-/* Whether any breakpoint of one of the TYPES is enabled. */
-bool breakpoint_armed(const struct vcpu *c, unsigned types);
 
-/* Whether an enabled breakpoint on data lies in the 2^BITS bytes around LINEAR, or one on
- * instructions in the page at LINEAR. */
+/* --- The debugger's ----------------------------------------------------------------------------
+ */
+
+/* The one on instructions that stands at LINEAR, or the one on data that an access meets; or -1. */
+int breakpoint_of_debugger(const struct vcpu *c, uint64_t linear);
+int breakpoint_of_debugger_on(const struct vcpu *c, uint64_t linear, unsigned size, bool write);
+
+/* --- Both --------------------------------------------------------------------------------------
+ */
+
+/* Whether any breakpoint on data, or on instructions, is enabled. */
+bool breakpoint_armed_on_data(const struct vcpu *c);
+bool breakpoint_armed_on_code(const struct vcpu *c);
+/* Whether one on data lies in the 2^BITS bytes around LINEAR, or one on instructions in the page at
+ * LINEAR. */
 bool breakpoint_on_data(const struct vcpu *c, uint64_t linear, unsigned bits);
 bool breakpoint_on_code(const struct vcpu *c, uint64_t linear);
-/* Whether breakpoint I is an enabled one on instructions in the page at LINEAR. */
-bool breakpoint_is_on_code(const struct vcpu *c, unsigned i, uint64_t linear);
-/* Whether an enabled instruction breakpoint stands in the code at [LINEAR, LINEAR + SIZE). */
+/* Whether one on instructions stands in the code at [LINEAR, LINEAR + SIZE). */
 bool breakpoint_in_code(const struct vcpu *c, uint64_t linear, unsigned size);
+/* Goes through those on instructions in the page at LINEAR: sets *ADDRESS to that of the next one
+ * from number *I on and moves *I behind it. Returns false if there is none. */
+bool breakpoint_next_on_code(const struct vcpu *c, uint64_t linear, unsigned *i, uint64_t *address);
 
 #endif

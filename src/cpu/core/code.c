@@ -140,7 +140,7 @@ void code_discard(struct vcpu *c, uint64_t gpa)
 
 void code_unmapped(struct vcpu *c, uint64_t linear, bool large)
 {
-    c->forgets[FORGET_MAPPING]++;
+    counter_add(&c->forgets[FORGET_MAPPING], 1);
     if (c->core->accelerator)
         c->core->accelerator->unmapped(c, linear, large);
     c->core->interpreter->unmapped(c, linear, large);

@@ -40,7 +40,7 @@ void invalidate_page(struct vcpu *c, uint64_t linear, unsigned pcid)
 
 static void flush_all(struct vcpu *c)
 {
-    c->exits[CAUSE_TLB_FLUSH]++;
+    counter_add(&c->exits[CAUSE_TLB_FLUSH], 1);
     flush_translations(c);
 }
 
@@ -93,7 +93,7 @@ static void write_cr3(struct vcpu *c, const struct uop *op, uint64_t value)
         raise_error(c, op, X86_GP, 0);
     if (uses_pae(c, c->x.cr0, c->x.cr4) && mmu_load_pdptes(c->mem, &c->x, value, c->x.pdpte) != 0)
         raise_error(c, op, X86_GP, 0);
-    c->exits[CAUSE_TLB_FLUSH]++;
+    counter_add(&c->exits[CAUSE_TLB_FLUSH], 1);
     c->x.cr3 = value;
     mmu_new_cr3(&c->mmu, &c->x, keep);
     update_context(c);
@@ -127,7 +127,7 @@ void write_cr(struct vcpu *c, const struct uop *op, unsigned n, uint64_t value)
     unsigned before = meter_enter(c->meter, CAUSE_CONTROL_REGISTER,
                                   c->meter ? instruction_address(c, op) : 0, n, value);
 
-    c->exits[CAUSE_CONTROL_REGISTER]++;
+    counter_add(&c->exits[CAUSE_CONTROL_REGISTER], 1);
     switch (n) {
     case 0: write_cr0(c, op, value); break;
     case 2: c->x.cr2 = value; break;

@@ -4,6 +4,7 @@
 #include "cpu/core/core.h"
 
 #include "cpu/core/code.h"
+#include "cpu/core/debug.h"
 #include "cpu/core/executor.h"
 #include "cpu/core/mode.h"
 
@@ -12,10 +13,9 @@
 #include <string.h>
 #include <sys/mman.h>
 
-/* The contract's opaque types are ours here. */
 static struct core *core_of(struct engine *engine)
 {
-    return (struct core *)engine;
+    return (struct core *)engine; /* its first member */
 }
 
 static void on_written(void *opaque, uint64_t gpa, uint64_t size)
@@ -74,7 +74,8 @@ static bool start(struct core *e, struct error *err)
            (!e->accelerator || e->accelerator->start(e, err) == 0);
 }
 
-struct engine *core_create(const struct machine *machine, const struct interpreter *interpreter,
+struct engine *core_create(const struct engine_ops *ops, const struct machine *machine,
+                           const struct interpreter *interpreter,
                            const struct accelerator *accelerator, const void *options,
                            struct error *err)
 {
@@ -90,6 +91,7 @@ struct engine *core_create(const struct machine *machine, const struct interpret
         free(e);
         return NULL;
     }
+    e->engine.ops = ops;
     e->machine = *machine;
     e->interpreter = interpreter;
     e->accelerator = accelerator;
@@ -99,12 +101,12 @@ struct engine *core_create(const struct machine *machine, const struct interpret
     safepoint_init(&e->safepoint);
     e->code_pages = mem_gpn_limit(machine->mem);
     if (!start(e, err)) {
-        core_destroy((struct engine *)e);
+        core_destroy(&e->engine);
         return NULL;
     }
     listener.opaque = e;
     mem_set_listener(machine->mem, &listener);
-    return (struct engine *)e;
+    return &e->engine;
 }
 
 /* Everything that follows from the architectural state, after it was replaced. */
@@ -117,6 +119,7 @@ static void state_changed(struct vcpu *c)
     c->block = NULL;
     c->check_interrupt = true;
     c->in_software = c->trap_pending = c->repeating = c->ss_shadow = false;
+    c->debug_hit = c->debug_passed = false;
     c->pending_dr6 = 0;
     c->external = 0;
     c->apic_page = c->port->apic_ops->base(c->port->apic);
@@ -219,32 +222,50 @@ void core_gpn_changed(struct engine *engine, uint64_t gpn)
     safepoint_resume(&e->safepoint, false);
 }
 
-static void meter_stats(const struct vcpu *c, struct engine_stats *stats)
+void core_counters(const struct vcpu *c, engine_counter_fn *each, void *opaque)
 {
-    const struct meter *m = c->meter;
-    double ns = m->tick_ns;
+    const struct core *e = c->core;
+    bool counts = !e->accelerator || e->machine.measure;
+    const struct engine_counter run[] = {
+        {"run", "instructions", counts ? counter_read(&c->instructions) : 0, 0},
+        {"run", "run", 0, counter_read(&c->run_ns)},
+        {"run", "guest", 0, meter_guest_ns(c->meter)},
+    };
 
+    for (unsigned i = 0; i < ARRAY_SIZE(run); i++)
+        each(opaque, &run[i]);
     for (unsigned i = 0; i < CAUSE_COUNT; i++)
-        stats->exit_ns[i] = (uint64_t)((double)m->ticks[i] * ns);
-    stats->guest_ns = (uint64_t)((double)m->ticks[METER_GUEST] * ns);
-    for (unsigned i = 0; i < ENGINE_MNEMONICS; i++)
-        stats->interpreted[i] = (struct engine_count){
-            m->mnemonic[i].count, (uint64_t)((double)m->mnemonic[i].ticks * ns)};
+        each(opaque,
+             &(struct engine_counter){"exits", exit_cause_name[i], counter_read(&c->exits[i]),
+                                      meter_exit_ns(c->meter, (enum exit_cause)i)});
+    for (unsigned i = 0; i < FORGET_COUNT; i++)
+        each(opaque, &(struct engine_counter){"forgotten", forget_cause_name[i],
+                                              counter_read(&c->forgets[i]), 0});
+    e->interpreter->counters(c, each, opaque);
+    if (e->accelerator)
+        e->accelerator->counters(c, each, opaque);
+    meter_counters(c->meter, each, opaque);
 }
 
-void core_stats(const struct vcpu *c, struct engine_stats *stats)
+int core_debug(struct vcpu *c, const struct engine_debug *debug)
 {
-    *stats = (struct engine_stats){
-        .instructions = c->instructions,
-        .run_ns = c->run_ns,
-    };
-    memcpy(stats->exits, c->exits, sizeof(stats->exits));
-    memcpy(stats->forgets, c->forgets, sizeof(stats->forgets));
-    if (c->meter)
-        meter_stats(c, stats);
-    c->core->interpreter->stats(c, stats);
-    if (c->core->accelerator)
-        c->core->accelerator->stats(c, stats);
+    if (debug->count > ENGINE_BREAKPOINTS)
+        return -EINVAL;
+    for (unsigned i = 0; i < debug->count; i++)
+        if (debug->breakpoint[i].kind != BREAK_EXECUTE && !debug->breakpoint[i].size)
+            return -EINVAL;
+    debug_attach(c, debug);
+    return 0;
+}
+
+unsigned core_debug_met(const struct vcpu *c)
+{
+    return c->debug_met;
+}
+
+void core_kick(struct vcpu *c)
+{
+    cpu_port_request(c->port, CPU_REQ_KICK);
 }
 
 /* From any thread, while the vCPU runs: so it is as it was last written down. */

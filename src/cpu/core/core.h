@@ -9,9 +9,10 @@
 struct accelerator;
 struct interpreter;
 
-/* An engine for MACHINE of this interpreter and, unless NULL, this accelerator. OPTIONS are the
- * accelerator's own; they must outlive the engine. */
-struct engine *core_create(const struct machine *machine, const struct interpreter *interpreter,
+/* An engine with OPS for MACHINE, of this interpreter and, unless NULL, this accelerator. OPTIONS
+ * are the accelerator's own; they must outlive the engine. */
+struct engine *core_create(const struct engine_ops *ops, const struct machine *machine,
+                           const struct interpreter *interpreter,
                            const struct accelerator *accelerator, const void *options,
                            struct error *err);
 
@@ -24,7 +25,10 @@ void core_state_out(struct vcpu *c, struct x86_cpu *cpu);
 void core_state_in(struct vcpu *c, const struct x86_cpu *cpu);
 void core_gpn_changed(struct engine *engine, uint64_t gpn);
 uint64_t core_rip(const struct vcpu *c);
-void core_stats(const struct vcpu *c, struct engine_stats *stats);
+void core_counters(const struct vcpu *c, engine_counter_fn *each, void *opaque);
+void core_kick(struct vcpu *c);
+int core_debug(struct vcpu *c, const struct engine_debug *debug);
+unsigned core_debug_met(const struct vcpu *c);
 void core_history(struct vcpu *c, char *buf, unsigned size); /* history.c */
 
 #endif

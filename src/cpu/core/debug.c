@@ -7,6 +7,8 @@
 #include "cpu/core/fault.h"
 #include "cpu/core/mode.h"
 
+#define DROPS_MAX 16u /* pages that are dropped from the software TLB one by one */
+
 /* Drops what this vCPU remembers of breakpoint I's page, if the breakpoint is enabled: from now on
  * every access or jump to the page is looked at. */
 static void close_ways(struct vcpu *c, unsigned i)
@@ -65,14 +67,20 @@ static bool can_restart(const struct vcpu *c, const struct uop *op)
 void debug_data_access(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size,
                        bool write)
 {
+    int met = breakpoint_of_debugger_on(c, linear, size, write);
+
+    if (met >= 0) {
+        c->debug_met = (unsigned)met;
+        c->debug_hit = true;
+    }
     note(c, TYPES_ACCESS | (write ? TYPES_WRITE : 0), linear, size);
-    if (c->trap_pending && can_restart(c, op))
+    if ((c->trap_pending || c->debug_hit) && can_restart(c, op))
         restart_as_step(c, op);
 }
 
 void debug_device_access(struct vcpu *c, const struct uop *op)
 {
-    if ((c->x.dr7 & 0xFF) && can_restart(c, op))
+    if (((c->x.dr7 & 0xFF) || c->debug.count) && can_restart(c, op))
         restart_as_step(c, op);
 }
 
@@ -99,6 +107,40 @@ void debug_check_fetch(struct vcpu *c, uint64_t linear)
         return;
     c->x.dr6 = (c->x.dr6 & ~(uint64_t)0xF) | met;
     raise_fault(c, NULL, X86_DB);
+}
+
+bool debug_stops(struct vcpu *c)
+{
+    int met = c->debug_passed ? -1 : breakpoint_of_debugger(c, code_address(c));
+
+    c->debug_passed = met >= 0;
+    if (met >= 0)
+        c->debug_met = (unsigned)met;
+    return met >= 0;
+}
+
+/* Has every access or jump to what B is about looked at from now on. */
+static void close_ways_to(struct vcpu *c, const struct engine_breakpoint *b)
+{
+    uint64_t page = ALIGN_DOWN(b->address, MEM_PAGE_SIZE);
+
+    if (b->kind == BREAK_EXECUTE) {
+        code_unmapped(c, b->address, false);
+    } else if (b->size > DROPS_MAX * MEM_PAGE_SIZE) {
+        flush_translations(c);
+    } else {
+        for (uint64_t at = page; at - page < b->address - page + b->size; at += MEM_PAGE_SIZE)
+            mmu_drop_page(&c->mmu, at);
+    }
+}
+
+void debug_attach(struct vcpu *c, const struct engine_debug *debug)
+{
+    c->debug = *debug;
+    c->debug_hit = c->debug_passed = c->delivered = false;
+    for (unsigned i = 0; i < debug->count; i++)
+        close_ways_to(c, &debug->breakpoint[i]);
+    update_stepping(c);
 }
 
 void debug_exception(struct vcpu *c)

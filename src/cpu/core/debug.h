@@ -30,8 +30,8 @@
  */
 void debug_set_address(struct vcpu *c, unsigned i, uint64_t address);
 void debug_set_control(struct vcpu *c, uint64_t dr7);
-/* Notes the data breakpoints that an access by OP meets; the trap comes after the instruction.
- * Raises restart_as_step if OP is not a step. */
+/* Notes the data breakpoints that an access by OP meets; the trap, or the exit to the debugger,
+ * comes after the instruction. Raises restart_as_step if OP is not a step. */
 void debug_data_access(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size,
                        bool write);
 /* OP is about to access a device. Raises restart_as_step if it must be a step for that. */
@@ -45,5 +45,10 @@ void debug_check_fetch(struct vcpu *c, uint64_t linear);
 void debug_exception(struct vcpu *c);
 /* The instruction just executed was a single step. */
 void debug_note_step(struct vcpu *c);
+
+/* A debugger wants what DEBUG says from now on. */
+void debug_attach(struct vcpu *c, const struct engine_debug *debug);
+/* Whether a breakpoint of the debugger's stands at X86_RIP that it has not been told of. */
+bool debug_stops(struct vcpu *c);
 
 #endif

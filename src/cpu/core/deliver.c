@@ -250,6 +250,7 @@ void deliver(struct vcpu *c, const struct event *event)
     c->delivering = event->software || event->external ? X86_NMI : event->vector;
     c->external = event->software ? 0 : 1;
     c->x.interrupt_shadow = false;
+    c->debug_passed = false;
     if (event->vector == X86_DB && !event->software)
         debug_exception(c);
     if (in_real(c))
@@ -260,6 +261,7 @@ void deliver(struct vcpu *c, const struct event *event)
         deliver_protected(c, event);
     c->external = 0;
     c->delivering = -1;
+    c->delivered = true;
     update_stepping(c);
     meter_leave(c->meter, before);
     meter_transfer(c->meter, TRACE_ENTRY, c->x.reg[X86_RIP], 0);

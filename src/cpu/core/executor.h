@@ -36,7 +36,7 @@ struct interpreter {
     /* Makes and destroys vcpu.blocks; that may be NULL still. */
     int (*create)(struct vcpu *c, struct error *err);
     void (*destroy)(struct vcpu *c);
-    void (*stats)(const struct vcpu *c, struct engine_stats *stats);
+    void (*counters)(const struct vcpu *c, engine_counter_fn *each, void *opaque); /* its own */
 
     /* --- For the run loop; these raise what the guest's code raises ------------------------- */
 
@@ -85,7 +85,7 @@ struct accelerator {
     int (*start)(struct core *e, struct error *err);
     void (*stop)(struct core *e);
     void (*create)(struct vcpu *c);
-    void (*stats)(const struct vcpu *c, struct engine_stats *stats);
+    void (*counters)(const struct vcpu *c, engine_counter_fn *each, void *opaque); /* its own */
 
     /* Executes some guest code from X86_RIP on; called when nothing else is due. It may raise. */
     void (*run)(struct vcpu *c);

@@ -27,7 +27,7 @@ void raise_error(struct vcpu *c, const struct uop *op, int vector, uint32_t erro
 void raise_page_fault(struct vcpu *c, const struct uop *op, uint64_t va, uint32_t error)
 {
     c->x.cr2 = va;
-    c->exits[CAUSE_PAGE_FAULT]++;
+    counter_add(&c->exits[CAUSE_PAGE_FAULT], 1);
     leave(c, op, X86_PF, true, error);
 }
 

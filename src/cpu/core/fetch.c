@@ -32,7 +32,7 @@ uint64_t fetch_gpa(struct vcpu *c, uint64_t linear)
     /* Here the addend leads to the guest physical address. */
     if (mmu_hit(entry, linear, 1))
         return linear + entry->addend;
-    c->exits[CAUSE_TLB_MISS]++;
+    counter_add(&c->exits[CAUSE_TLB_MISS], 1);
     before = meter_enter(c->meter, CAUSE_TLB_MISS, 0, linear, MMU_EXEC);
     if (mmu_walk(c->mem, &c->x, linear, MMU_EXEC, context, &page, &error) != 0) {
         meter_detail(c->meter, CAUSE_TLB_MISS, linear, MMU_EXEC | TRACE_FAULT);

@@ -51,10 +51,10 @@ void flush_translations(struct vcpu *c)
 
 void update_stepping(struct vcpu *c)
 {
-    c->watches_data = breakpoint_armed(c, 0xA); /* writes and accesses */
-    c->watches_code = breakpoint_armed(c, 1);
-    c->stepping =
-        (c->x.rflags & (X86_FLAG_TF | X86_FLAG_RF)) || c->x.interrupt_shadow || c->trap_pending;
+    c->watches_data = breakpoint_armed_on_data(c);
+    c->watches_code = breakpoint_armed_on_code(c);
+    c->stepping = (c->x.rflags & (X86_FLAG_TF | X86_FLAG_RF)) || c->x.interrupt_shadow ||
+                  c->trap_pending || c->debug.step || c->debug_hit;
 }
 
 void flags_set(struct vcpu *c, uint64_t rflags)

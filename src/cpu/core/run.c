@@ -26,7 +26,7 @@ static bool take_fault(struct vcpu *c)
     c->single = false;
     c->block = NULL;
     c->pending_dr6 = 0;
-    c->trap_pending = false;
+    c->trap_pending = c->debug_hit = false;
     if (c->in_software) {
         c->in_software = false;
         c->x.reg[X86_RIP] = c->software_start;
@@ -47,7 +47,7 @@ static bool take_fault(struct vcpu *c)
             event = (struct event){.vector = combined, .has_error = true};
     }
     if (event.vector != X86_PF)
-        c->exits[CAUSE_EXCEPTION]++;
+        counter_add(&c->exits[CAUSE_EXCEPTION], 1);
     c->x.exception = (struct x86_exception){
         .pending = true,
         .vector = (uint16_t)event.vector,
@@ -94,7 +94,7 @@ static void deliver_interrupt(struct vcpu *c, int vector)
 {
     struct event event = {.vector = vector, .external = true};
 
-    c->exits[CAUSE_INTERRUPT]++;
+    counter_add(&c->exits[CAUSE_INTERRUPT], 1);
     c->block = NULL;
     c->x.activity = X86_RUNNING;
     c->pauses = 0;
@@ -184,15 +184,48 @@ static void after_instruction(struct vcpu *c, bool step)
     deliver(c, &event);
 }
 
-/* One instruction, with everything that may happen around it. */
-static void step(struct vcpu *c)
+/* Whether a debugger that steps is to be told of an event that has been delivered. */
+static bool steps_past_event(struct vcpu *c)
+{
+    bool delivered = c->delivered;
+
+    c->delivered = false;
+    return delivered && c->debug.step;
+}
+
+/* After an instruction: what it has earned. Returns an exit for a debugger, or -1. */
+static int end_step(struct vcpu *c, bool tf)
+{
+    update_stepping(c);
+    if (!c->ss_shadow)
+        after_instruction(c, tf);
+    c->delivered = false;
+    if (c->debug_hit) {
+        c->debug_hit = false;
+        update_stepping(c);
+        return EXIT_BREAKPOINT;
+    }
+    return c->debug.step ? EXIT_STEP : -1;
+}
+
+/* Whether a repeated string instruction that is executed element by element shows RF between them,
+ * so that its breakpoint does not fire again; not if only a debugger has it executed so. */
+static bool shows_rf(const struct vcpu *c)
+{
+    return (c->x.rflags & (X86_FLAG_TF | X86_FLAG_RF)) || (c->x.dr7 & 0xFF) ||
+           !(c->debug.step || c->debug.count);
+}
+
+/* One instruction, with everything that may happen around it. Returns an exit for a debugger, or
+ * -1. */
+static int step(struct vcpu *c)
 {
     bool tf = c->x.rflags & X86_FLAG_TF, shadow = c->x.interrupt_shadow;
 
-    if (c->trap_pending && !c->ss_shadow) { /* left by a task switch outside of a step */
-        after_instruction(c, false);
-        return;
-    }
+    if (c->debug_hit || (c->trap_pending && !c->ss_shadow)) /* met outside of a step */
+        return end_step(c, false);
+    if (debug_stops(c))
+        return EXIT_BREAKPOINT;
     if (!c->ss_shadow && c->watches_code)
         debug_check_fetch(c, code_address(c));
     c->x.interrupt_shadow = c->ss_shadow = false;
@@ -202,14 +235,12 @@ static void step(struct vcpu *c)
     if (shadow)
         c->check_interrupt = true;
     if (!c->keep_rf) {
-        if (c->repeating)
-            c->x.rflags |= X86_FLAG_RF;
-        else
+        if (!c->repeating)
             c->x.rflags &= ~(uint64_t)X86_FLAG_RF;
+        else if (shows_rf(c))
+            c->x.rflags |= X86_FLAG_RF;
     }
-    update_stepping(c);
-    if (!c->ss_shadow)
-        after_instruction(c, tf && !c->no_step);
+    return end_step(c, tf && !c->no_step);
 }
 
 /* Executes guest code for a while; nothing else is due. */
@@ -241,9 +272,8 @@ static int turn(struct vcpu *c, run_fn *run)
     if (exit >= 0)
         return exit;
     if (unlikely(c->stepping))
-        step(c);
-    else
-        run(c);
+        return steps_past_event(c) ? EXIT_STEP : step(c);
+    run(c);
     return -1;
 }
 
@@ -300,29 +330,29 @@ static int run_limited(struct vcpu *c)
     if (exit >= 0)
         return exit;
     do {
-        if (!c->core->accelerator && end - c->instructions < BLOCK_MAX) {
+        if (!c->core->accelerator && end - counter_read(&c->instructions) < BLOCK_MAX) {
             c->single = true;
             c->block = NULL;
         }
         exit = turn(c, short_run(c));
-    } while (exit < 0 && c->instructions < end);
+    } while (exit < 0 && counter_read(&c->instructions) < end);
     return exit;
 }
 
 int core_run_for(struct vcpu *c, uint64_t limit, uint64_t *count)
 {
-    uint64_t before = c->instructions;
+    uint64_t before = counter_read(&c->instructions);
     int exit;
 
     c->block = NULL;
     c->limited = true;
-    c->instructions = (1ULL << 32) - limit;
+    counter_set(&c->instructions, (1ULL << 32) - limit);
     begin(c);
     exit = run_limited(c);
     end(c);
     c->single = c->limited = false;
-    *count = c->instructions - ((1ULL << 32) - limit);
-    c->instructions = before + *count;
+    *count = counter_read(&c->instructions) - ((1ULL << 32) - limit);
+    counter_set(&c->instructions, before + *count);
     return exit;
 }
 
@@ -349,6 +379,6 @@ enum engine_exit core_run(struct vcpu *c)
     exit = run_inside(c);
     end(c);
     meter_restore(c->meter);
-    c->run_ns += now_ns() - start;
+    counter_add(&c->run_ns, now_ns() - start);
     return exit;
 }

@@ -15,6 +15,7 @@
 #ifndef DOPPEL_CPU_CORE_VCPU_H
 #define DOPPEL_CPU_CORE_VCPU_H
 
+#include "base/counter.h"
 #include "base/util.h"
 #include "cpu/core/safepoint.h"
 #include "cpu/engine.h"
@@ -56,6 +57,7 @@ struct code_page {
 #define HISTORY 64
 
 struct core {
+    struct engine engine; /* first */
     const struct interpreter *interpreter;
     void *interpreter_shared;              /* what it has for all vCPUs */
     const struct accelerator *accelerator; /* or NULL */
@@ -114,7 +116,7 @@ struct vcpu {
     uint64_t apic_page;           /* of the xAPIC's registers, or UINT64_MAX */
     const struct mmu_table *tlb;  /* of the current context */
     struct block *block;          /* under way in the interpreter, or NULL */
-    uint64_t instructions;
+    struct counter instructions;  /* executed; translated ones only if the machine is measured */
     bool limited; /* run until there are more than 32 bits of them; see interp_run_for */
 
     struct core *core;
@@ -128,6 +130,7 @@ struct vcpu {
     uint64_t pending_dr6;    /* data and I/O breakpoints met by the instruction under way */
     bool trap_pending;       /* #DB trap after the instruction, DR6 bits in pending_dr6 */
     int delivering;          /* vector under delivery, or -1 */
+    bool delivered;          /* an event has been delivered; for EXIT_STEP */
     bool in_software;        /* INT n is being delivered: a fault belongs to it, */
     uint64_t software_start; /* at this address */
     uint32_t external;       /* 1 while delivering what no INT n asked for: EXT in error codes */
@@ -140,13 +143,19 @@ struct vcpu {
     struct span locked[2];
     unsigned locked_spans;
 
+    /* What a debugger wants, and how it stands. */
+    struct engine_debug debug;
+    unsigned debug_met; /* the breakpoint met last */
+    bool debug_hit;     /* the instruction under way has met one on data */
+    bool debug_passed;  /* EXIT_BREAKPOINT has told of the instruction at X86_RIP */
+
     uint64_t history[HISTORY]; /* RIP at the start of the last blocks */
     unsigned history_at;
     uint32_t clears; /* mmu.clears, as the accelerator knows it */
-    uint64_t exits[CAUSE_COUNT], forgets[FORGET_COUNT];
-    struct meter *meter; /* or NULL */
-    uint64_t run_ns;
-    unsigned pauses; /* PAUSEs since the last interrupt, to give the core away now and then */
+    struct counter exits[CAUSE_COUNT], forgets[FORGET_COUNT];
+    struct meter *meter;   /* or NULL */
+    struct counter run_ns; /* time inside run() */
+    unsigned pauses;       /* PAUSEs since the last interrupt, to give the core away now and then */
 
     _Alignas(64) uint8_t bounce[192];
     struct mmu mmu;

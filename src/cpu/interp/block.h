@@ -45,7 +45,7 @@ struct block_cache {
     struct jump_entry jump[JUMP_ENTRIES];
     struct straddle straddle[STRADDLES];
     struct code_page no_page; /* what straddling blocks belong to; never written */
-    uint64_t decoded, invalidated;
+    struct counter decoded, invalidated;
 };
 
 static inline bool block_is_valid(const struct block *b)

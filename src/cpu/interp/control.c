@@ -119,7 +119,7 @@ const struct uop *op_invlpg(struct vcpu *c, const struct uop *op)
     linear += c->base[op->seg];
     if (!in_64(c))
         linear = (uint32_t)linear;
-    c->exits[CAUSE_TLB_FLUSH]++;
+    counter_add(&c->exits[CAUSE_TLB_FLUSH], 1);
     before = meter_enter(c->meter, CAUSE_TLB_FLUSH, rip_of(c, op), linear, 0);
     invalidate_page(c, linear, c->x.cr3 & 0xFFF);
     meter_leave(c->meter, before);
@@ -139,7 +139,7 @@ const struct uop *op_invpcid(struct vcpu *c, const struct uop *op)
     if (type > 3 || (type < 2 && pcid >> 12) || (type < 2 && pcid && !(c->x.cr4 & X86_CR4_PCIDE)) ||
         (type == 0 && !is_canonical(linear)))
         raise_error(c, op, X86_GP, 0);
-    c->exits[CAUSE_TLB_FLUSH]++;
+    counter_add(&c->exits[CAUSE_TLB_FLUSH], 1);
     before = meter_enter(c->meter, CAUSE_TLB_FLUSH, rip_of(c, op), type ? 0 : linear, 0);
     if (type == 0) {
         invalidate_page(c, linear, (unsigned)pcid);

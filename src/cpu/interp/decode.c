@@ -124,7 +124,7 @@ struct block *block_decode(struct vcpu *c, uint64_t rip, uint64_t linear, uint64
     close_block(b, off, ends);
     cache->used += sizeof(*b) + b->uops * sizeof(struct uop);
     cache->used = ALIGN_UP(cache->used, 16);
-    cache->decoded++;
+    counter_add(&cache->decoded, 1);
     return b;
 }
 

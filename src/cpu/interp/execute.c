@@ -52,10 +52,12 @@ static void destroy(struct vcpu *c)
     block_cache_destroy(c->blocks);
 }
 
-static void stats(const struct vcpu *c, struct engine_stats *stats)
+static void counters(const struct vcpu *c, engine_counter_fn *each, void *opaque)
 {
-    stats->blocks_decoded = c->blocks->decoded;
-    stats->blocks_invalidated = c->blocks->invalidated;
+    each(opaque,
+         &(struct engine_counter){"work", "blocks-decoded", counter_read(&c->blocks->decoded), 0});
+    each(opaque, &(struct engine_counter){"work", "blocks-invalidated",
+                                          counter_read(&c->blocks->invalidated), 0});
 }
 
 /* --- Executing -------------------------------------------------------------------------------- */
@@ -65,7 +67,7 @@ static inline __attribute__((always_inline)) void execute(struct vcpu *c, struct
     const struct uop *op = block_uops(b);
 
     c->block = b;
-    c->instructions += b->count;
+    counter_add(&c->instructions, b->count);
     c->history[c->history_at++ % HISTORY] = c->x.reg[X86_RIP];
     do
         op = op->fn(c, op);
@@ -91,7 +93,7 @@ static void step(struct vcpu *c)
 
 static void execute_block(struct vcpu *c, struct block *b)
 {
-    c->exits[CAUSE_BLOCK]++;
+    counter_add(&c->exits[CAUSE_BLOCK], 1);
     meter_switch(c->meter, CAUSE_BLOCK);
     execute(c, b);
     meter_restore(c->meter);
@@ -105,10 +107,10 @@ static void execute_metered(struct vcpu *c, struct block *b)
     struct meter_count *count = &c->meter->mnemonic[mnemonic];
     uint64_t start = __rdtsc();
 
-    count->count++; /* even if it raises */
+    counter_add(&count->count, 1); /* even if it raises */
     meter_detail(c->meter, CAUSE_INSTRUCTION, mnemonic, 0);
     execute(c, b);
-    count->ticks += __rdtsc() - start;
+    counter_add(&count->ticks, __rdtsc() - start);
 }
 
 static void execute_one(struct vcpu *c)
@@ -116,7 +118,7 @@ static void execute_one(struct vcpu *c)
     struct block *b;
     unsigned before;
 
-    c->exits[CAUSE_INSTRUCTION]++;
+    counter_add(&c->exits[CAUSE_INSTRUCTION], 1);
     before = meter_enter(c->meter, CAUSE_INSTRUCTION, c->x.reg[X86_RIP], 0, 0);
     c->single = true;
     c->block = NULL;
@@ -136,7 +138,7 @@ const struct interpreter interp_executor = {
     .stop = stop,
     .create = create,
     .destroy = destroy,
-    .stats = stats,
+    .counters = counters,
     .run = run,
     .run_block = run_block,
     .step = step,

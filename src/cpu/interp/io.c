@@ -33,7 +33,7 @@ uint64_t port_in(struct vcpu *c, const struct uop *op, unsigned port, unsigned s
     unsigned before = meter_enter(c->meter, CAUSE_PORT, rip_of(c, op), port, size);
     uint64_t value;
 
-    c->exits[CAUSE_PORT]++;
+    counter_add(&c->exits[CAUSE_PORT], 1);
     debug_device_access(c, op);
     debug_port_access(c, port, size);
     value = bus_read(c->bus, BUS_PORT, port, size);
@@ -45,7 +45,7 @@ void port_out(struct vcpu *c, const struct uop *op, unsigned port, unsigned size
 {
     unsigned before = meter_enter(c->meter, CAUSE_PORT, rip_of(c, op), port, size | TRACE_WRITE);
 
-    c->exits[CAUSE_PORT]++;
+    counter_add(&c->exits[CAUSE_PORT], 1);
     debug_device_access(c, op);
     debug_port_access(c, port, size);
     if (unlikely(bus_write(c->bus, BUS_PORT, port, size, value)))

@@ -259,7 +259,7 @@ const struct uop *op_syscall(struct vcpu *c, const struct uop *op)
 
     if (!(c->x.efer & X86_EFER_SCE) || !in_64(c))
         raise_fault(c, op, X86_UD);
-    c->exits[CAUSE_SYSCALL]++;
+    counter_add(&c->exits[CAUSE_SYSCALL], 1);
     before = meter_enter(c->meter, CAUSE_SYSCALL, rip_of(c, op), c->x.reg[X86_RAX], true);
     c->x.reg[X86_RCX] = next_rip(c, op);
     c->x.reg[X86_R11] = flags_get(c);
@@ -296,7 +296,7 @@ const struct uop *op_sysenter(struct vcpu *c, const struct uop *op)
 
     if (in_real(c) || !selector)
         raise_error(c, op, X86_GP, 0);
-    c->exits[CAUSE_SYSCALL]++;
+    counter_add(&c->exits[CAUSE_SYSCALL], 1);
     before = meter_enter(c->meter, CAUSE_SYSCALL, rip_of(c, op), c->x.reg[X86_RAX], long_mode);
     flags_set(c, flags_get(c) & ~(uint64_t)(X86_FLAG_VM | X86_FLAG_IF | X86_FLAG_RF));
     c->x.reg[X86_RSP] = long_mode ? c->x.sysenter_esp : (uint32_t)c->x.sysenter_esp;

@@ -64,7 +64,7 @@ void block_cache_clear(struct vcpu *c, enum forget_cause cause)
 {
     struct block_cache *cache = c->blocks;
 
-    c->forgets[cause]++;
+    counter_add(&c->forgets[cause], 1);
     if (c->block)
         abandon(c->block);
     c->link = NO_LINK;
@@ -96,6 +96,6 @@ void block_check(struct vcpu *c)
 {
     if (!c->block || block_is_valid(c->block))
         return;
-    c->blocks->invalidated++;
+    counter_add(&c->blocks->invalidated, 1);
     abandon(c->block);
 }

@@ -216,7 +216,7 @@ static inline const struct uop *repeat(struct vcpu *c, const struct uop *op, ste
                 c->x.reg[X86_RIP] = (uint32_t)c->x.reg[X86_RIP];
             c->link = NO_LINK;
             c->repeating = true;
-            c->instructions--; /* it counts when it is done */
+            counter_sub(&c->instructions, 1); /* it counts when it is done */
             return NULL;
         }
     }

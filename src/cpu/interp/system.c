@@ -21,7 +21,7 @@ const struct uop *op_undefined(struct vcpu *c, const struct uop *op)
 const struct uop *op_hlt(struct vcpu *c, const struct uop *op)
 {
     require_cpl0(c, op);
-    c->exits[CAUSE_HALT]++;
+    counter_add(&c->exits[CAUSE_HALT], 1);
     meter_switch(c->meter, meter_enter(c->meter, CAUSE_HALT, rip_of(c, op), 0, 0));
     c->x.activity = X86_HALTED;
     return end_block(c, op);
@@ -65,7 +65,7 @@ const struct uop *op_cpuid(struct vcpu *c, const struct uop *op)
     struct x86_cpuid_regs r = x86_cpuid(&c->core->machine.model, &c->x, c->port->id,
                                         (uint32_t)c->x.reg[X86_RAX], (uint32_t)c->x.reg[X86_RCX]);
 
-    c->exits[CAUSE_CPUID]++;
+    counter_add(&c->exits[CAUSE_CPUID], 1);
     if ((uint32_t)c->x.reg[X86_RAX] == 1 && !apic_enabled(c))
         r.edx &= ~(1u << 9);
     c->x.reg[X86_RAX] = r.eax;
@@ -117,7 +117,7 @@ const struct uop *op_rdmsr(struct vcpu *c, const struct uop *op)
     unsigned before;
 
     require_cpl0(c, op);
-    c->exits[CAUSE_MSR]++;
+    counter_add(&c->exits[CAUSE_MSR], 1);
     before = meter_enter(c->meter, CAUSE_MSR, rip_of(c, op), (uint32_t)c->x.reg[X86_RCX], 0);
     if (msr_read(c, (uint32_t)c->x.reg[X86_RCX], &value) != 0)
         raise_error(c, op, X86_GP, 0);
@@ -133,7 +133,7 @@ const struct uop *op_wrmsr(struct vcpu *c, const struct uop *op)
     unsigned before;
 
     require_cpl0(c, op);
-    c->exits[CAUSE_MSR]++;
+    counter_add(&c->exits[CAUSE_MSR], 1);
     before =
         meter_enter(c->meter, CAUSE_MSR, rip_of(c, op), (uint32_t)c->x.reg[X86_RCX], TRACE_WRITE);
     if (msr_write(c, (uint32_t)c->x.reg[X86_RCX], value) != 0)

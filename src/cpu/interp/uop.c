@@ -34,7 +34,7 @@ void uop_retract(struct vcpu *c, const struct uop *op)
     uint64_t rip = c->x.reg[X86_RIP] + op->off;
 
     c->x.reg[X86_RIP] = in_64(c) ? rip : (uint32_t)rip;
-    c->instructions -= (uint64_t)(c->block->count - op->number);
+    counter_sub(&c->instructions, (uint64_t)(c->block->count - op->number));
 }
 
 uint64_t uop_address(const struct vcpu *c, const struct uop *op)
