@@ -19,7 +19,11 @@
  * cold path; and nearly all of it. */
 static const struct bt_switches
     one = {.heat = 1, .region_max = 1, .code_size = CODE, .refills = true, .second = 4},
-    tiny = {.heat = 1, .region_max = REGIONS, .inline_after = 2, .code_size = TINY, .narrow = true},
+    tiny = {.heat = 1,
+            .region_max = REGIONS,
+            .inline_after = 2,
+            .code_size = TINY,
+            .single_checks = true},
     scratch = {.heat = 1,
                .region_max = REGIONS,
                .code_size = CODE,

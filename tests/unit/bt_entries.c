@@ -107,9 +107,9 @@ static void test_walk(void **unused)
             model[page][offset] = mark;
         }
         assert_int_equal(find(page, offset), model[page][offset]);
-        bt->narrow = true; /* another context */
+        bt->single_checks = true; /* another context */
         assert_int_equal(find(page, offset), 0);
-        bt->narrow = false;
+        bt->single_checks = false;
     }
     assert_null(bt_entry_find(bt, gpa_of(PAGES, 0)));
     assert_null(bt_entry_find(bt, UINT64_MAX));

@@ -3,14 +3,14 @@
  */
 #include "cpu/bt/translate.h"
 
-/* 32-bit code's FS and GS: whatever is not a plain segment of 4 GiB, and operands that reach beyond
- * it, are left to others. Clobbers flags and s0. */
+/* For FS and GS of 32-bit code: leaves the instruction to the interpreter unless the segment is a
+ * writable one of 4 GiB and the operand lies within it. Clobbers flags and s0. */
 static void emit_check_segment(struct translation *t, const struct address *a, unsigned size)
 {
     emit_byte(&t->e, 0x65); /* cmp byte, 0 */
     emit_byte(&t->e, 0x80);
     emit_bytes(&t->e, (uint8_t[]){0x3C, 0x25}, 2);
-    emit_u32(&t->e, (uint32_t)(offsetof(struct bt, c.narrow) + a->segment));
+    emit_u32(&t->e, (uint32_t)(offsetof(struct bt, c.restricted) + a->segment));
     emit_byte(&t->e, 0);
     cold_add_one(t, emit_jcc(&t->e, CC_NE));
     if (size == 1)
@@ -21,7 +21,8 @@ static void emit_check_segment(struct translation *t, const struct address *a, u
     cold_add_one(t, emit_jcc(&t->e, CC_AE));
 }
 
-/* TEST of REG's lowest byte: is it a multiple of ALIGN? */
+/* Leaves the instruction to the interpreter unless the address is a multiple of ALIGN, a power of
+ * two up to 64. Clobbers flags and s0. */
 static void emit_align_check(struct translation *t, const struct address *a, unsigned align)
 {
     emit_address(t, a, t->s0);
@@ -32,16 +33,16 @@ static void emit_align_check(struct translation *t, const struct address *a, uns
     cold_add_one(t, emit_jcc(&t->e, CC_NE));
 }
 
-/* Where translated code keeps what K has found. */
-static struct operand addend_of(const struct translation *t, const struct known *k)
+/* Returns the place in the vCPU of range K's addend. */
+static struct operand addend_of(const struct translation *t, const struct range *k)
 {
-    return vcpu_at((int32_t)offsetof(struct bt, addend) + (int32_t)(k - t->known) * 8);
+    return vcpu_at((int32_t)offsetof(struct bt, addend) + (int32_t)(k - t->range) * 8);
 }
 
-/* The register that holds what K has found in 32-bit code. */
-static unsigned known_register(const struct translation *t, const struct known *k)
+/* Returns the register that holds the host's address of range K in 32-bit code. */
+static unsigned range_register(const struct translation *t, const struct range *k)
 {
-    return known_registers[k - t->known];
+    return range_registers[k - t->range];
 }
 
 /* The register that holds the address A as it is, or OTHERWISE, into which it was computed. The
@@ -49,20 +50,20 @@ static unsigned known_register(const struct translation *t, const struct known *
 static unsigned address_register(const struct translation *t, const struct address *a,
                                  unsigned otherwise)
 {
-    bool plain = !a->made && !a->rip && a->index == X86_NONE && a->disp == 0 &&
+    bool plain = !a->computed && !a->rip && a->index == X86_NONE && a->disp == 0 &&
                  a->segment == X86_DS && a->base != X86_NONE;
 
     return plain ? a->base : otherwise;
 }
 
-/* Finds out where A is in the host, and what is accessed later with the same registers: s1 is the
- * addend (relative to RIP, the page's address), or in 32-bit code a register of its own the
- * address. */
-static const struct known *emit_search(struct translation *t, const struct address *a,
+/* Emits a search of the software TLB for A and for later accesses through the same registers.
+ * Afterwards s1 is the addend, with the segment's base, and with the page's address if A is
+ * relative to RIP. In 32-bit code a register of its own holds the host's address of the range. */
+static const struct range *emit_search(struct translation *t, const struct address *a,
                                        unsigned size, bool write)
 {
     int32_t entries = (int32_t)offsetof(struct mmu_table, entry[write ? MMU_WRITE : MMU_READ]);
-    const struct known *k = group_start(t, a, size, write);
+    const struct range *k = group_start(t, a, size, write);
     const uint8_t *retry;
     struct address low = *a;
 
@@ -73,15 +74,15 @@ static const struct known *emit_search(struct translation *t, const struct addre
     emit_address(t, &low, t->s0);
     emit_rorx32(&t->e, t->s1, address_register(t, &low, t->s0), MEM_PAGE_SHIFT - 4);
     emit_alu_imm(&t->e, false, ALU_N_AND, t->s1, (MMU_TLB_SIZE - 1) << 4);
-    if (!t->wide) {
-        emit_reg(&t->e, true, OP_LOAD, known_register(t, k), t->s0);
-        emit_mem(&t->e, true, OP_ADD_LOAD, known_register(t, k),
+    if (!t->code64) {
+        emit_reg(&t->e, true, OP_LOAD, range_register(t, k), t->s0);
+        emit_mem(&t->e, true, OP_ADD_LOAD, range_register(t, k),
                  table_at_index(t->s1, entries + 8));
     }
     emit_mem(&t->e, true, OP_ADD_LOAD, t->s0, table_at_index(t->s1, entries));
     emit_alu_imm(&t->e, true, ALU_N_CMP, t->s0, MEM_PAGE_SIZE - (int32_t)(k->high - k->low));
     cold_add_fill(t, emit_jcc(&t->e, CC_A), a, size, k, retry);
-    if (!t->wide)
+    if (!t->code64)
         return k;
     emit_mem(&t->e, true, OP_LOAD, t->s1, table_at_index(t->s1, entries + 8));
     if (a->segment != X86_DS)
@@ -96,28 +97,28 @@ static const struct known *emit_search(struct translation *t, const struct addre
 struct operand emit_check(struct translation *t, const struct address *a, unsigned size, bool write,
                           unsigned align)
 {
-    const struct known *k;
+    const struct range *k;
 
     if (!t->keeps_s1)
-        t->held = NULL;
+        t->in_s1 = NULL;
     k = group_find(t, a, size, write);
     if (!k || align > 1)
         flags_clobber(t, live_before(&t->flow[t->i]));
-    if (!t->wide && a->segment != X86_DS)
+    if (!t->code64 && a->segment != X86_DS)
         emit_check_segment(t, a, size);
     if (align > 1)
         emit_align_check(t, a, align);
     if (!k) {
         k = emit_search(t, a, size, write);
-    } else if (t->wide && k != t->held) {
+    } else if (t->code64 && k != t->in_s1) {
         emit_mem(&t->e, true, OP_LOAD, t->s1, addend_of(t, k));
-        t->held = k;
+        t->in_s1 = k;
     }
-    if (!t->wide)
-        return at(known_register(t, k), (int32_t)(a->disp - k->low));
+    if (!t->code64)
+        return at(range_register(t, k), (int32_t)(a->disp - k->low));
     if (a->rip)
         return at(t->s1, a->disp);
-    if (!a->made && a->index == X86_NONE)
+    if (!a->computed && a->index == X86_NONE)
         return a->base == X86_NONE ? at(t->s1, a->disp) : at_index(a->base, t->s1, a->disp);
     emit_address_base(t, a);
     return at_index(t->s0, t->s1, a->disp);

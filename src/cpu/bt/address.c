@@ -5,7 +5,7 @@
 
 static bool is_whole_register(const struct translation *t, ZydisRegister r)
 {
-    return ZydisRegisterGetClass(r) == (t->wide ? ZYDIS_REGCLASS_GPR64 : ZYDIS_REGCLASS_GPR32);
+    return ZydisRegisterGetClass(r) == (t->code64 ? ZYDIS_REGCLASS_GPR64 : ZYDIS_REGCLASS_GPR32);
 }
 
 int memory_operand(const struct translation *t, const struct x86_insn *insn)
@@ -19,7 +19,7 @@ int memory_operand(const struct translation *t, const struct x86_insn *insn)
             continue;
         if (found >= 0 || op->mem.type != ZYDIS_MEMOP_TYPE_MEM ||
             (op->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM &&
-             (t->wide || op->encoding != ZYDIS_OPERAND_ENCODING_DISP16_32_64)))
+             (t->code64 || op->encoding != ZYDIS_OPERAND_ENCODING_DISP16_32_64)))
             return -2;
         found = (int)i;
     }
@@ -33,8 +33,8 @@ bool address_of(const struct translation *t, unsigned n, unsigned i, struct addr
     int64_t disp = m->disp.has_displacement ? m->disp.value : 0;
 
     /* What CS may be read through, and never written, is not part of the mode. */
-    if (insn->z.address_width != (t->wide ? 64 : 32) ||
-        (!t->wide && m->segment == ZYDIS_REGISTER_CS))
+    if (insn->z.address_width != (t->code64 ? 64 : 32) ||
+        (!t->code64 && m->segment == ZYDIS_REGISTER_CS))
         return false;
     *a = (struct address){.base = X86_NONE, .index = X86_NONE, .segment = X86_DS};
     if (m->base == ZYDIS_REGISTER_RIP) {
@@ -53,7 +53,7 @@ bool address_of(const struct translation *t, unsigned n, unsigned i, struct addr
         a->segment = X86_FS;
     else if (m->segment == ZYDIS_REGISTER_GS)
         a->segment = X86_GS;
-    if (t->wide && disp != (int32_t)disp)
+    if (t->code64 && disp != (int32_t)disp)
         return false;
     a->disp = (int32_t)disp;
     return true;
@@ -82,11 +82,11 @@ static void emit_address_32(struct translation *t, const struct address *a, unsi
 
 void emit_address(struct translation *t, const struct address *a, unsigned reg)
 {
-    if (a->made) {
-        emit_mem(&t->e, true, OP_LOAD, reg, VCPU(target));
+    if (a->computed) {
+        emit_mem(&t->e, true, OP_LOAD, reg, VCPU(temporary));
         return;
     }
-    if (!t->wide) {
+    if (!t->code64) {
         emit_address_32(t, a, reg);
         return;
     }
@@ -103,8 +103,8 @@ void emit_address(struct translation *t, const struct address *a, unsigned reg)
 
 void emit_address_base(struct translation *t, const struct address *a)
 {
-    if (a->made)
-        emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(target));
+    if (a->computed)
+        emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(temporary));
     else
         emit_mem(&t->e, true, OP_LEA, t->s0, (struct operand){a->base, a->index, a->scale, 0, 0});
 }

@@ -3,14 +3,14 @@
  */
 #include "cpu/bt/translate.h"
 
-/* Pushes the return address; the target stays wherever it is but not in s0 or s1. */
+/* Pushes the return address. Clobbers s0 and s1. */
 static void emit_push_return(struct translation *t, const struct x86_insn *insn)
 {
     struct operand place = emit_check_push(t);
 
     emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(page));
     emit_mem(&t->e, true, OP_LEA, t->s0, at(t->s0, (int32_t)(t->offset[t->i] + insn->z.length)));
-    emit_mem(&t->e, t->wide, OP_STORE, t->s0, place);
+    emit_mem(&t->e, t->code64, OP_STORE, t->s0, place);
     emit_move_sp(t, -(int32_t)slot_size(t));
 }
 
@@ -27,7 +27,7 @@ static bool translate_indirect(struct translation *t, const struct x86_insn *ins
             emit_canonical(t, target);
             emit_push_return(t, insn);
         }
-        emit_reg(&t->e, t->wide, OP_LOAD, t->s0, target);
+        emit_reg(&t->e, t->code64, OP_LOAD, t->s0, target);
     } else {
         struct address a;
 
@@ -37,9 +37,9 @@ static bool translate_indirect(struct translation *t, const struct x86_insn *ins
         emit_load_slot(t, &a, t->s0);
         if (call) {
             emit_canonical(t, t->s0);
-            emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(target));
+            emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(temporary));
             emit_push_return(t, insn);
-            emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(target));
+            emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(temporary));
         }
     }
     if (call)
@@ -60,18 +60,19 @@ static void translate_return(struct translation *t, const struct x86_insn *insn)
     emit_exit_branch(t, slot_size(t) + (unsigned)more);
 }
 
-/* A jump to be made if INSN's condition holds, or if it does not (NEGATED). */
+/* Emits a jump that is taken if INSN's condition holds, or if it does not (NEGATED). Returns its
+ * displacement. */
 static uint8_t *emit_conditional(struct translation *t, const struct x86_insn *insn, bool negated)
 {
-    /* jrcxz over a jump that jumps over the jump to be made; or over that one itself. */
+    /* JRCXZ around a JMP around the jump; or JRCXZ around the jump. */
     static const uint8_t if_zero[] = {0xE3, 2, 0xEB, 5}, if_not_zero[] = {0xE3, 5};
 
     switch (insn->z.mnemonic) {
     case ZYDIS_MNEMONIC_LOOP:
     case ZYDIS_MNEMONIC_JECXZ:
     case ZYDIS_MNEMONIC_JRCXZ:
-        if (!t->wide) /* jecxz */
-            emit_byte(&t->e, 0x67);
+        if (!t->code64) /* jecxz */
+            emit_byte(&t->e, PREFIX_ADDRESS_32);
         if ((insn->z.mnemonic != ZYDIS_MNEMONIC_LOOP) != negated)
             emit_bytes(&t->e, if_zero, sizeof(if_zero));
         else
@@ -81,8 +82,8 @@ static uint8_t *emit_conditional(struct translation *t, const struct x86_insn *i
     }
 }
 
-/* Jcc, LOOP, JECXZ and JRCXZ. A jump ahead within the region is one; a jump back is a jump around
- * the way back, which looks for requests. */
+/* Jcc, LOOP, JECXZ and JRCXZ. A jump forward within the region is one jump. A jump back is a jump
+ * around code that looks for requests and then jumps back. */
 static void translate_condition(struct translation *t, const struct x86_insn *insn, int64_t target)
 {
     uint32_t live = t->flow[t->i].live_after;
@@ -91,7 +92,7 @@ static void translate_condition(struct translation *t, const struct x86_insn *in
     t->keeps_s1 = true;
     flags_need(t);
     if (insn->z.mnemonic == ZYDIS_MNEMONIC_LOOP)
-        emit_mem(&t->e, t->wide, OP_LEA, X86_RCX, at(X86_RCX, -1));
+        emit_mem(&t->e, t->code64, OP_LEA, X86_RCX, at(X86_RCX, -1));
     if (!p) {
         flags_leave(t, live);
         cold_add_target(t, emit_conditional(t, insn, false), COLD_BRANCH, target);
@@ -139,7 +140,7 @@ bool translate_branch(struct translation *t, const struct x86_insn *insn)
     case ZYDIS_MNEMONIC_LOOP:
     case ZYDIS_MNEMONIC_JECXZ:
     case ZYDIS_MNEMONIC_JRCXZ:
-        if (insn->z.address_width != (t->wide ? 64 : 32))
+        if (insn->z.address_width != (t->code64 ? 64 : 32))
             return false;
         translate_condition(t, insn, target);
         return true;

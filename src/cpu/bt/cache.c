@@ -3,8 +3,8 @@
  * memfd mapped twice, written through one mapping and run through the other.
  *
  * One vCPU at a time adds to the cache; the others do not wait for it, but interpret meanwhile. A
- * part is translated once, whoever wants it. What is there stays as it is until all goes, when no
- * vCPU runs; entries.c finds it.
+ * part is translated once for all vCPUs. Translations stay as they are until all of them are
+ * forgotten, while no vCPU runs; entries.c finds them.
  */
 #include "cpu/bt/bt.h"
 
@@ -14,9 +14,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define SITES_SIZE (BT_SITES * sizeof(struct bt_site))
+#define EXIT_POINTS_SIZE (BT_EXIT_POINTS * sizeof(struct bt_exit_point))
 
-/* Maps the code's memory twice; as far as it succeeds. */
+/* Maps the code's memory twice. A mapping that fails is NULL. */
 static void map_code(struct bt_cache *cache)
 {
     uint32_t size = cache->switches.code_size;
@@ -41,9 +41,9 @@ struct bt_cache *bt_cache_create(const struct core *e, struct error *err)
         cache->switches = *(const struct bt_switches *)e->accelerator_options;
         cache->measure = e->machine.measure;
         map_code(cache);
-        cache->sites = bt_reserve(SITES_SIZE);
+        cache->exit_points = bt_reserve(EXIT_POINTS_SIZE);
     }
-    if (!cache || !cache->write || !cache->run || !cache->sites ||
+    if (!cache || !cache->write || !cache->run || !cache->exit_points ||
         !bt_entries_create(&cache->entries, e->code_pages)) {
         error_set(err, errno, "cannot map memory for translated code: %s", strerror(errno));
         bt_cache_destroy(cache);
@@ -61,8 +61,8 @@ void bt_cache_destroy(struct bt_cache *cache)
         munmap(cache->write, cache->switches.code_size);
     if (cache->run)
         munmap(cache->run, cache->switches.code_size);
-    if (cache->sites)
-        munmap(cache->sites, SITES_SIZE);
+    if (cache->exit_points)
+        munmap(cache->exit_points, EXIT_POINTS_SIZE);
     bt_entries_destroy(&cache->entries);
     free(cache);
 }
@@ -80,7 +80,7 @@ void bt_cache_release(struct bt_cache *cache)
 void bt_cache_clear(struct bt_cache *cache)
 {
     cache->used = cache->first;
-    cache->site_count = 0;
+    cache->exit_points_used = 0;
     bt_entries_clear(&cache->entries);
     atomic_store(&cache->stop_count, 0);
 }

@@ -36,19 +36,19 @@ static bool is_scratch(unsigned reg)
  * are not the guest's. */
 static void emit_registers(struct emitter *e, unsigned opcode)
 {
-    uint8_t *narrow, *all;
+    uint8_t *code32, *all;
 
     for (unsigned n = 0; n < X86_R8; n++)
         emit_mem(e, true, opcode, n, REGISTER(n));
-    emit_test_mem8(e, vcpu_at((int32_t)offsetof(struct bt, jump_key) + 1), BT_KEY_NARROW >> 8);
-    narrow = emit_jcc(e, CC_NE);
+    emit_test_mem8(e, vcpu_at((int32_t)offsetof(struct bt, jump_key) + 1), JUMP_KEY_CODE32 >> 8);
+    code32 = emit_jcc(e, CC_NE);
     for (unsigned n = X86_R8; n < X86_GPRS; n++)
         if (!is_scratch(n))
             emit_mem(e, true, opcode, n, REGISTER(n));
     all = emit_jmp(e);
-    emit_patch(narrow, e->at);
-    for (unsigned i = 0; i < KNOWN_REGISTERS; i++)
-        emit_mem(e, true, opcode, known_registers[i],
+    emit_patch(code32, e->at);
+    for (unsigned i = 0; i < RANGE_REGISTERS; i++)
+        emit_mem(e, true, opcode, range_registers[i],
                  vcpu_at((int32_t)(offsetof(struct bt, addend) + i * 8)));
     emit_patch(all, e->at);
 }

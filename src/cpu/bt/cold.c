@@ -21,7 +21,7 @@ static struct cold *cold_new(struct translation *t, uint8_t *jump, enum cold_kin
 }
 
 void cold_add_fill(struct translation *t, uint8_t *jump, const struct address *a, unsigned size,
-                   const struct known *k, const uint8_t *retry)
+                   const struct range *k, const uint8_t *retry)
 {
     struct cold *c = cold_new(t, jump, COLD_FILL);
 

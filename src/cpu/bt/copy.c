@@ -36,14 +36,14 @@ static bool is_locked(const struct x86_insn *insn)
     return (insn->z.attributes & ZYDIS_ATTRIB_HAS_LOCK) || insn->z.mnemonic == ZYDIS_MNEMONIC_XCHG;
 }
 
-/* The alignment of an operand in memory that the copy of an instruction relies on. A locked access
- * to two cache lines would stall the host; the interpreter makes those (access.h). */
+/* Returns the alignment that the copy of an instruction needs of its operand in memory. A locked
+ * access to two cache lines would stall the host; the interpreter makes those (core/access.h). */
 static unsigned alignment_wanted(const struct x86_insn *insn, unsigned size)
 {
     return must_align(insn, size) || is_locked(insn) ? size : 1;
 }
 
-/* Whether nothing can leave the code before the next instruction has become the x87's last. */
+/* Whether the next instruction will be the x87's last one before control can leave the code. */
 static bool is_noted_next(const struct translation *t)
 {
     const struct x86_insn *next = &t->insn[t->i + 1];
@@ -52,7 +52,8 @@ static bool is_noted_next(const struct translation *t)
            x87_is_noted(next) && !scope_excludes(t, next) && memory_operand(t, next) == -1;
 }
 
-/* Notes the present instruction as the x87's last one. Flags stay; s0 does not. */
+/* Stores the present instruction's address as that of the x87's last one. Clobbers s0, not flags.
+ */
 static void note_x87(struct translation *t, const struct x86_insn *insn)
 {
     bool noted = x87_is_noted(insn);
@@ -68,7 +69,8 @@ static void note_x87(struct translation *t, const struct x86_insn *insn)
         emit_store_imm(&t->e, false, VCPU(x87.offset), t->offset[t->i]);
 }
 
-/* Copies an instruction, its memory operand checked and replaced. False: leave it to others. */
+/* Copies an instruction with its memory operand checked and replaced. Returns false to leave it to
+ * the interpreter. */
 static bool translate_copy(struct translation *t, const struct x86_insn *insn)
 {
     const struct flow *f = &t->flow[t->i];
@@ -87,7 +89,7 @@ static bool translate_copy(struct translation *t, const struct x86_insn *insn)
             return false;
         place = emit_check(t, &a, size, op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE,
                            alignment_wanted(insn, size));
-        /* Loading the flags takes s0 for a moment; an address in it is made again. */
+        /* flags_need overwrites s0; an address in it is loaded again. */
         if (flags_input(f) && place.base == t->s0) {
             flags_need(t);
             emit_address_base(t, &a);
@@ -111,7 +113,7 @@ static bool translate_lea(struct translation *t, const struct x86_insn *insn)
     t->keeps_s1 = true;
     if (!address_of(t, t->i, 1, &a))
         return false;
-    if (!t->wide) /* a bare displacement has another encoding */
+    if (!t->code64) /* a bare displacement has another encoding */
         return emit_insn(&t->e, insn, true, (struct operand){a.base, a.index, a.scale, 0, a.disp});
     if (!a.rip)
         return copy_as_is(t, insn);
@@ -119,7 +121,7 @@ static bool translate_lea(struct translation *t, const struct x86_insn *insn)
     return emit_insn(&t->e, insn, true, at(t->s0, a.disp));
 }
 
-/* DIV and IDIV: #DE is never raised by the host; what might raise it is left to others. */
+/* DIV and IDIV. The host never raises #DE: the interpreter executes divisions that might. */
 static bool translate_divide(struct translation *t, const struct x86_insn *insn, bool is_signed)
 {
     const struct flow *f = &t->flow[t->i];
@@ -132,7 +134,7 @@ static bool translate_divide(struct translation *t, const struct x86_insn *insn,
     flags_clobber(t, live_before(f));
     if (is_signed) { /* only dividends that are sign extensions */
         emit_reg(&t->e, wide, OP_LOAD, t->s0, X86_RAX);
-        emit_shift_imm(&t->e, wide, 7, t->s0, size - 1);
+        emit_shift_imm(&t->e, wide, SHIFT_N_SAR, t->s0, size - 1);
         emit_reg(&t->e, wide, OP_CMP_LOAD, t->s0, X86_RDX);
         cold_add_one(t, emit_jcc(&t->e, CC_NE));
     }
@@ -158,17 +160,18 @@ static bool translate_divide(struct translation *t, const struct x86_insn *insn,
         emit_reg(&t->e, wide, OP_CMP_LOAD, X86_RDX, divisor);
         cold_add_one(t, emit_jcc(&t->e, CC_AE));
     }
-    if (f->live_after) /* undefined, but what this processor does with them */
+    if (f->live_after) /* undefined by the manual; the guest sees what this processor does */
         flags_need(t);
-    emit_reg(&t->e, wide, 0xF7, is_signed ? 7 : 6, divisor);
+    emit_reg(&t->e, wide, OP_GROUP_UNARY, is_signed ? UNARY_N_IDIV : UNARY_N_DIV, divisor);
     t->flags = f->live_after ? FLAGS_HOST : FLAGS_MEMORY;
     return true;
 }
 
 /* --- Floating-point control ------------------------------------------------------------------- */
 
-/* LDMXCSR and FLDCW, as long as they leave all exceptions masked: the operand's bits CHECKED must
- * be MASKS. It is read once, because others may be writing to it. */
+/* LDMXCSR and FLDCW. Leaves them to the interpreter unless they mask all exceptions: the operand's
+ * bits CHECKED must equal MASKS. Reads the operand once, because another vCPU may be writing to it.
+ */
 static bool translate_load_control(struct translation *t, const struct x86_insn *insn,
                                    uint32_t checked, uint32_t masks)
 {
@@ -182,14 +185,14 @@ static bool translate_load_control(struct translation *t, const struct x86_insn 
     flags_clobber(t, live_before(&t->flow[t->i]));
     place = emit_check(t, &a, insn->op[memory].size / 8, false, 1);
     emit_mem(&t->e, false, mxcsr ? OP_LOAD : OP_LOAD_ZX16, t->s0, place);
-    emit_mem(&t->e, false, OP_STORE, t->s0, VCPU(target));
+    emit_mem(&t->e, false, OP_STORE, t->s0, VCPU(temporary));
     emit_alu_imm(&t->e, false, ALU_N_AND, t->s0, (int32_t)checked);
     emit_alu_imm(&t->e, false, ALU_N_CMP, t->s0, (int32_t)masks);
     cold_add_one(t, emit_jcc(&t->e, CC_NE));
     if (mxcsr)
-        emit_mem(&t->e, false, OP_GROUP_FILES, LDMXCSR, VCPU(target));
+        emit_mem(&t->e, false, OP_GROUP_FILES, LDMXCSR, VCPU(temporary));
     else
-        emit_mem(&t->e, false, OP_GROUP_X87, FLDCW, VCPU(target));
+        emit_mem(&t->e, false, OP_GROUP_X87, FLDCW, VCPU(temporary));
     return true;
 }
 
@@ -204,26 +207,26 @@ bool translate_mxcsr(struct translation *t, const struct x86_insn *insn)
     }
 }
 
-/* Of BT and its kin: whether a register names a bit in memory. */
 bool is_bit_string(const struct x86_insn *insn)
 {
     return insn->op[0].type == ZYDIS_OPERAND_TYPE_MEMORY &&
            insn->op[1].type == ZYDIS_OPERAND_TYPE_REGISTER;
 }
 
-/* TO = how many bytes from an operand of BITS bits the one lies that has the bit that BIT names. */
+/* Loads TO with the distance in bytes from an operand of BITS bits to the operand-sized place that
+ * holds the bit with the number in register BIT. */
 static void emit_bit_place(struct translation *t, unsigned to, unsigned bit, unsigned bits)
 {
     unsigned shift = (unsigned)__builtin_ctz(bits);
 
     emit_reg(&t->e, true, bits == 64 ? OP_LOAD : OP_MOVSXD, to, bit);
-    emit_shift_imm(&t->e, true, 7, to, shift);     /* sar */
-    emit_shift_imm(&t->e, true, 4, to, shift - 3); /* shl */
+    emit_shift_imm(&t->e, true, SHIFT_N_SAR, to, shift);
+    emit_shift_imm(&t->e, true, SHIFT_N_SHL, to, shift - 3);
 }
 
-/* BT and its kin with a bit that a register names, which may lie far from the operand: the host's
- * own finds its place as the guest's does, from where the operand would be if the place's page were
- * all there is. */
+/* BT and its kin with a bit that a register names. The bit may lie far from the operand, so the
+ * page of the bit's place is checked. The host's instruction adds the same distance as the guest's,
+ * so it is given the host address of the place less that distance. */
 static bool translate_bit_string(struct translation *t, const struct x86_insn *insn)
 {
     const struct flow *f = &t->flow[t->i];
@@ -232,13 +235,13 @@ static bool translate_bit_string(struct translation *t, const struct x86_insn *i
     struct address a;
 
     if (bits == 16 || memory_operand(t, insn) != 0 || !address_of(t, t->i, 0, &a) ||
-        (!t->wide && a.segment != X86_DS))
+        (!t->code64 && a.segment != X86_DS))
         return false;
     flags_clobber(t, live_before(f));
     emit_address(t, &a, t->s0);
     emit_bit_place(t, t->s1, bit, bits);
-    emit_mem(&t->e, t->wide, OP_LEA, t->s0, at_index(t->s0, t->s1, 0));
-    emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(target));
+    emit_mem(&t->e, t->code64, OP_LEA, t->s0, at_index(t->s0, t->s1, 0));
+    emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(temporary));
     emit_mem(&t->e, true, OP_LEA, t->s1,
              emit_check(t, &place, bits / 8, insn->z.mnemonic != ZYDIS_MNEMONIC_BT,
                         alignment_wanted(insn, bits / 8)));
@@ -319,7 +322,7 @@ bool translate_native(struct translation *t, const struct x86_insn *insn)
     switch (insn->z.mnemonic) {
     case ZYDIS_MNEMONIC_VZEROUPPER:
     case ZYDIS_MNEMONIC_VZEROALL: /* 32-bit code's leave the upper eight alone */
-        return t->wide && copy_as_is(t, insn);
+        return t->code64 && copy_as_is(t, insn);
     case ZYDIS_MNEMONIC_VMASKMOVPS: /* what is masked out must not be touched */
     case ZYDIS_MNEMONIC_VMASKMOVPD:
     case ZYDIS_MNEMONIC_VPMASKMOVD:

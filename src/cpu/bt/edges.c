@@ -1,6 +1,6 @@
 /*
- * The edges of translated code: what changes between the state outside of a region and within it,
- * where flags are, how control leaves, and the code that is rarely run.
+ * The edges of translated code: what changes between the state outside of a region and the state
+ * within it, how control leaves, and code that is rarely run.
  */
 #include "cpu/bt/translate.h"
 
@@ -28,7 +28,7 @@ static void emit_epilogue(struct translation *t)
     }
 }
 
-/* Is the code still what was translated? If not, on to OFFSET by other means. */
+/* Checks whether the code is still what was translated; if not, looks for other code at OFFSET. */
 static void emit_validate(struct translation *t, unsigned offset)
 {
     emit_load_imm(&t->e, SCRATCH0, (uintptr_t)bt_generation(t->bt, t->gpa));
@@ -41,9 +41,9 @@ void emit_check_beyond(struct translation *t)
     int32_t entries = (int32_t)offsetof(struct mmu_table, entry[MMU_EXEC]);
 
     flags_clobber(t, live_before(&t->flow[t->i]));
-    t->held = NULL;
+    t->in_s1 = NULL;
     emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(page));
-    emit_mem(&t->e, t->wide, OP_LEA, t->s0, at(t->s0, MEM_PAGE_SIZE));
+    emit_mem(&t->e, t->code64, OP_LEA, t->s0, at(t->s0, MEM_PAGE_SIZE));
     emit_rorx32(&t->e, t->s1, t->s0, MEM_PAGE_SHIFT - 4);
     emit_alu_imm(&t->e, false, ALU_N_AND, t->s1, (MMU_TLB_SIZE - 1) << 4);
     emit_mem(&t->e, true, OP_ADD_LOAD, t->s0, table_at_index(t->s1, entries)); /* 0: this page */
@@ -59,7 +59,8 @@ void emit_check_beyond(struct translation *t)
     cold_add_one(t, emit_jcc(&t->e, CC_NE));
 }
 
-/* Are the register files that the region needs in the host's registers? */
+/* Checks whether the register files that the region needs are in the host's registers; if not,
+ * leaves with BT_LOAD. */
 static void emit_files(struct translation *t, unsigned offset)
 {
     const uint8_t *retry = t->e.at;
@@ -95,10 +96,10 @@ void emit_entry(struct translation *t, unsigned offset, uint32_t live)
 
 /* --- Ways out -------------------------------------------------------------------------------- */
 
-static void emit_leave_at(struct translation *t, enum bt_exit why, unsigned offset, uint32_t site)
+static void emit_leave_at(struct translation *t, enum bt_exit why, unsigned offset, uint32_t point)
 {
     emit_store_imm(&t->e, false, VCPU(offset), (int32_t)offset);
-    emit_store_imm(&t->e, false, VCPU(site), (int32_t)site);
+    emit_store_imm(&t->e, false, VCPU(exit_point), (int32_t)point);
     emit_jmp_to(&t->e, t->cache->write + t->cache->leave[why]);
 }
 
@@ -126,8 +127,8 @@ void emit_exit_branch(struct translation *t, unsigned popped)
     emit_exit_to(t, t->cache->lookup_branch);
 }
 
-/* A branch that may be linked, at first to what follows. UNTRADED: another one before registers
- * were traded, or NULL. */
+/* Emits a branch that may be linked; at first it leads to the code that follows. UNTRADED: another
+ * such branch, which stands before the trade of registers, or NULL. */
 static uint8_t *emit_link(struct translation *t, const uint8_t *untraded)
 {
     uint8_t *link = emit_jmp_aligned(&t->e);
@@ -145,7 +146,7 @@ static uint8_t *emit_link(struct translation *t, const uint8_t *untraded)
     return link;
 }
 
-/* Between two branches that may be linked, the second of which stands behind the trade. */
+/* Emits two branches that may be linked, with the trade of registers between them. */
 static uint8_t *emit_untraded(struct translation *t)
 {
     uint8_t *untraded = emit_jmp_aligned(&t->e); /* at first to what follows */
@@ -160,7 +161,7 @@ void emit_exit_direct(struct translation *t, int64_t target)
 
     if (target < 0 || target >= (int64_t)MEM_PAGE_SIZE) {
         emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(page));
-        emit_mem(&t->e, t->wide, OP_LEA, t->s0, at(t->s0, (int32_t)target));
+        emit_mem(&t->e, t->code64, OP_LEA, t->s0, at(t->s0, (int32_t)target));
         emit_exit_indirect(t);
         return;
     }
@@ -168,7 +169,7 @@ void emit_exit_direct(struct translation *t, int64_t target)
     emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(requests));
     emit_alu_mem_imm(&t->e, false, ALU_N_CMP, at(t->s0, 0), 0);
     request = emit_jcc(&t->e, CC_NE);
-    /* At first to what follows; patched once the target has code. */
+    /* It leads to the code that follows until the target has code. */
     link = t->s0 == SCRATCH0 ? emit_link(t, NULL) : emit_untraded(t);
     emit_leave_at(t, BT_LINK, (unsigned)target, (uint32_t)(link - t->cache->write));
     if (t->e.full)
@@ -178,7 +179,7 @@ void emit_exit_direct(struct translation *t, int64_t target)
     emit_leave_at(t, BT_LINK, (unsigned)target, 0);
 }
 
-/* Corrects the count of instructions; the flags are in memory. */
+/* Adds MORE to the count of instructions; the flags are in memory. */
 static void emit_recount(struct translation *t, int32_t more)
 {
     if (t->bt->c.core->machine.measure)
@@ -189,14 +190,14 @@ void emit_exit_one(struct translation *t, unsigned i, unsigned left)
 {
     emit_epilogue(t);
     emit_recount(t, -(int32_t)left);
-    emit_leave_at(t, BT_ONE, t->offset[i], BT_NO_SITE);
+    emit_leave_at(t, BT_ONE, t->offset[i], BT_NO_EXIT_POINT);
 }
 
 void emit_one(struct translation *t, bool unless)
 {
     unsigned left = instructions_left(t);
     uint16_t next = (uint16_t)(t->offset[t->i] + t->insn[t->i].z.length);
-    uint32_t site = t->cache->site_count++;
+    uint32_t point = t->cache->exit_points_used++;
     uint8_t *link = NULL;
 
     flags_leave(t, X86_FLAGS_STATUS);
@@ -204,8 +205,8 @@ void emit_one(struct translation *t, bool unless)
     emit_recount(t, -(int32_t)left);
     if (unless)
         link = emit_link(t, NULL);
-    emit_leave_at(t, BT_ONE, t->offset[t->i], site);
-    t->cache->sites[site] = (struct bt_site){
+    emit_leave_at(t, BT_ONE, t->offset[t->i], point);
+    t->cache->exit_points[point] = (struct bt_exit_point){
         .gpa = ALIGN_DOWN(t->gpa, MEM_PAGE_SIZE) + t->offset[t->i],
         .retry = (uint32_t)(t->e.at - t->cache->write),
         .offset = t->offset[t->i],
@@ -220,7 +221,7 @@ void emit_one(struct translation *t, bool unless)
     t->flags = FLAGS_MEMORY;
 }
 
-/* Looks for requests before a jump back to P; flags that P wants survive. */
+/* Looks for requests before a jump back to P. Saves the flags that P wants. */
 static void emit_poll(struct translation *t, const struct part *p)
 {
     flags_clobber(t, p->live);
@@ -248,9 +249,9 @@ void emit_goto(struct translation *t, int64_t target, uint32_t live)
 
 /* --- Cold code ------------------------------------------------------------------------------- */
 
-/* A check for several accesses has failed: if that is because they do not lie in one page, on with
- * code that checks each by itself. */
-static void emit_cold_narrow(struct translation *t, const struct cold *c)
+/* After a check of a range has failed: if the range does not lie in one page, goes on with code
+ * where no check serves several accesses. */
+static void emit_cold_single(struct translation *t, const struct cold *c)
 {
     struct address low = c->address;
     uint8_t *within, *link;
@@ -259,12 +260,12 @@ static void emit_cold_narrow(struct translation *t, const struct cold *c)
     emit_address(t, &low, t->s0);
     emit_mem(&t->e, true, OP_LEA, t->s1, at(t->s0, (int32_t)(c->high - c->low) - 1));
     emit_reg(&t->e, true, OP_XOR_LOAD, t->s1, t->s0);
-    emit_shift_imm(&t->e, true, 5, t->s1, MEM_PAGE_SHIFT); /* shr */
+    emit_shift_imm(&t->e, true, SHIFT_N_SHR, t->s1, MEM_PAGE_SHIFT);
     within = emit_jcc(&t->e, CC_E);
     emit_epilogue(t);
     emit_recount(t, -(int32_t)c->left);
     link = emit_link(t, NULL);
-    emit_leave_at(t, BT_NARROW, t->offset[c->index], (uint32_t)(link - t->cache->write));
+    emit_leave_at(t, BT_LINK_SINGLE, t->offset[c->index], (uint32_t)(link - t->cache->write));
     if (!t->e.full)
         emit_patch(within, t->e.at);
 }
@@ -272,22 +273,22 @@ static void emit_cold_narrow(struct translation *t, const struct cold *c)
 static void emit_cold_fill(struct translation *t, const struct cold *c)
 {
     struct bt_cache *cache = t->cache;
-    uint32_t site = cache->site_count;
+    uint32_t point = cache->exit_points_used;
     const uint8_t *retry = c->retry;
 
     if (c->high - c->low > c->size)
-        emit_cold_narrow(t, c);
+        emit_cold_single(t, c);
     emit_address(t, &c->address, t->s0);
     emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(address));
     emit_epilogue(t);
-    emit_store_imm(&t->e, false, VCPU(site), (int32_t)site);
+    emit_store_imm(&t->e, false, VCPU(exit_point), (int32_t)point);
     emit_jmp_to(&t->e, cache->write + cache->fill[c->write]);
     if (t->s0 != SCRATCH0) { /* back in, by way of the prologue */
         retry = t->e.at;
         emit_prologue(t);
         emit_jmp_to(&t->e, c->retry);
     }
-    cache->sites[cache->site_count++] = (struct bt_site){
+    cache->exit_points[cache->exit_points_used++] = (struct bt_exit_point){
         .retry = (uint32_t)(retry - cache->write),
         .offset = t->offset[c->index],
         .size = c->size,
@@ -300,11 +301,11 @@ static void emit_cold_fill(struct translation *t, const struct cold *c)
 static void emit_cold_load(struct translation *t, const struct cold *c)
 {
     struct bt_cache *cache = t->cache;
-    uint32_t site = cache->site_count++;
+    uint32_t point = cache->exit_points_used++;
 
-    emit_leave_at(t, BT_LOAD, (unsigned)c->target, site);
-    cache->sites[site] =
-        (struct bt_site){.retry = (uint32_t)(c->retry - cache->write), .files = t->files};
+    emit_leave_at(t, BT_LOAD, (unsigned)c->target, point);
+    cache->exit_points[point] =
+        (struct bt_exit_point){.retry = (uint32_t)(c->retry - cache->write), .files = t->files};
 }
 
 void emit_cold(struct translation *t)
@@ -321,7 +322,7 @@ void emit_cold(struct translation *t)
         case COLD_FILL: emit_cold_fill(t, c); break;
         case COLD_ONE: emit_exit_one(t, c->index, c->left); break;
         case COLD_BRANCH: emit_exit_direct(t, c->target); break;
-        case COLD_STALE: emit_leave_at(t, BT_LINK, (unsigned)c->target, BT_NO_SITE); break;
+        case COLD_STALE: emit_leave_at(t, BT_LINK, (unsigned)c->target, BT_NO_EXIT_POINT); break;
         case COLD_LOAD: emit_cold_load(t, c); break;
         case COLD_PART: break;
         }

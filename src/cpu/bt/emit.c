@@ -182,23 +182,23 @@ void emit_shift_imm(struct emitter *e, bool wide, unsigned n, unsigned reg, unsi
 
 uint8_t *emit_jmp(struct emitter *e)
 {
-    uint8_t *site;
+    uint8_t *branch;
 
     emit_byte(e, 0xE9);
-    site = e->at;
+    branch = e->at;
     emit_u32(e, 0);
-    return site;
+    return branch;
 }
 
 uint8_t *emit_jcc(struct emitter *e, unsigned condition)
 {
-    uint8_t *site;
+    uint8_t *branch;
 
     emit_byte(e, 0x0F);
     emit_byte(e, (uint8_t)(0x80 | condition));
-    site = e->at;
+    branch = e->at;
     emit_u32(e, 0);
-    return site;
+    return branch;
 }
 
 uint8_t *emit_jmp_aligned(struct emitter *e)
@@ -209,30 +209,31 @@ uint8_t *emit_jmp_aligned(struct emitter *e)
     return emit_jmp(e);
 }
 
-void emit_patch(uint8_t *site, const uint8_t *target)
+void emit_patch(uint8_t *branch, const uint8_t *target)
 {
-    int32_t distance = (int32_t)(target - (site + 4));
+    int32_t distance = (int32_t)(target - (branch + 4));
 
-    memcpy(site, &distance, 4);
+    memcpy(branch, &distance, 4);
 }
 
-/* The manual has no promise about code that another processor changes while it is executed but for
- * processors that serialize in between (SDM volume 3, 9.1.3). It warns of a mixture of old and new
- * bytes and of bytes fetched long ago. An aligned doubleword lies in one cache line, is stored at
- * once (9.1.1) and is fetched whole: no mixture; and the opcode in front of it does not change. The
- * old bytes do no harm: they take the way to the dispatcher. */
-void emit_patch_running(uint8_t *site, const uint8_t *target)
+/* About code that one processor changes while another executes it, the manual promises something
+ * only if the other serializes in between (SDM volume 3, 9.1.3); it warns of a mixture of old and
+ * new bytes, and of bytes that were fetched long ago. Here there is no mixture: an aligned
+ * doubleword lies in one cache line, is stored as a whole (9.1.1) and fetched as a whole, and the
+ * opcode in front of it does not change. Old bytes do no harm: the old branch leads to the
+ * dispatcher. */
+void emit_patch_running(uint8_t *branch, const uint8_t *target)
 {
-    atomic_store_explicit((_Atomic int32_t *)(void *)site, (int32_t)(target - (site + 4)),
+    atomic_store_explicit((_Atomic int32_t *)(void *)branch, (int32_t)(target - (branch + 4)),
                           memory_order_release);
 }
 
 void emit_jmp_to(struct emitter *e, const uint8_t *target)
 {
-    uint8_t *site = emit_jmp(e);
+    uint8_t *branch = emit_jmp(e);
 
     if (!e->full)
-        emit_patch(site, target);
+        emit_patch(branch, target);
 }
 
 void emit_jmp_mem(struct emitter *e, struct operand m)
@@ -322,8 +323,8 @@ static void emit_vex(struct emitter *e, const struct x86_insn *insn, bool replac
     emit_bytes(e, three, 3);
 }
 
-/* MOV with nothing but a displacement has no place for another operand, and one-byte INC and DEC
- * are REX prefixes in 64-bit code. */
+/* Whether INSN has a form that 64-bit code needs in long: MOV of a bare displacement has no ModRM
+ * for another operand, and one-byte INC and DEC are REX prefixes in 64-bit code. */
 static bool is_short_form(const struct x86_insn *insn)
 {
     return is_code32(insn) && insn->z.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
@@ -346,7 +347,8 @@ static void emit_short_form(struct emitter *e, const struct x86_insn *insn, stru
     }
 }
 
-/* Opcode 82h is 80h, and a register in an immediate has a top bit that is ignored. */
+/* Corrects what 32-bit code may and 64-bit code may not have: opcode 82h, which is 80h, and the top
+ * bit of a register in an immediate, which 32-bit code ignores. */
 static void correct_bytes(const struct x86_insn *insn, uint8_t *bytes)
 {
     if (insn->z.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY &&

@@ -71,12 +71,17 @@ enum {
     OP_MOVUPS_LOAD = 0x0F10,
     OP_MOVUPS_STORE = 0x0F11,
     OP_GROUP_FILES = 0x0FAE,
+    OP_GROUP_UNARY = 0xF7,
     OP_GROUP_X87 = 0xD9,
 };
 /* Members of OP_GROUP_FILES. */
 enum { FXSAVE, FXRSTOR, LDMXCSR, STMXCSR };
 /* Member of OP_GROUP_X87. */
 enum { FLDCW = 5 };
+/* Members of OP_GROUP_UNARY. */
+enum { UNARY_N_NOT = 2, UNARY_N_NEG = 3, UNARY_N_DIV = 6, UNARY_N_IDIV = 7 };
+/* Prefixes: 16-bit operands; 32-bit addresses. */
+enum { PREFIX_16 = 0x66, PREFIX_ADDRESS_32 = 0x67 };
 /* Conditions of Jcc. */
 enum { CC_B = 2, CC_AE = 3, CC_E = 4, CC_NE = 5, CC_BE = 6, CC_A = 7, CC_G = 15 };
 
@@ -105,6 +110,8 @@ void emit_load_imm(struct emitter *e, unsigned reg, uint64_t imm);
 void emit_rorx32(struct emitter *e, unsigned reg, unsigned rm, unsigned count);
 /* WRFSBASE REG. */
 void emit_write_fs(struct emitter *e, unsigned reg);
+/* Shifts by an immediate: opcode C1h /N. */
+enum { SHIFT_N_SHL = 4, SHIFT_N_SHR = 5, SHIFT_N_SAR = 7 };
 void emit_shift_imm(struct emitter *e, bool wide, unsigned n, unsigned reg, unsigned count);
 
 /* Branches with 32-bit displacements; return where the displacement is, for emit_patch. */
@@ -114,10 +121,10 @@ uint8_t *emit_jcc(struct emitter *e, unsigned condition);
 uint8_t *emit_jmp_aligned(struct emitter *e);
 void emit_jmp_to(struct emitter *e, const uint8_t *target);
 void emit_jmp_mem(struct emitter *e, struct operand m);
-/* Makes the branch whose displacement is at SITE go to TARGET. */
-void emit_patch(uint8_t *site, const uint8_t *target);
+/* Makes the branch whose displacement is at BRANCH go to TARGET. */
+void emit_patch(uint8_t *branch, const uint8_t *target);
 /* The same while others may be executing it: they go where it went before or to TARGET. */
-void emit_patch_running(uint8_t *site, const uint8_t *target);
+void emit_patch_running(uint8_t *branch, const uint8_t *target);
 
 /* A guest instruction of 64- or 32-bit code as it stands, but for what 64-bit code encodes in
  * another way; REPLACE: with its memory operand replaced by M. False where the encoding does not

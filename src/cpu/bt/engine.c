@@ -37,7 +37,7 @@ static void bt_create(struct vcpu *c)
 
     bt->cache = c->core->accelerator_shared;
     bt->run = bt->cache->run;
-    bt->sites = bt->cache->sites;
+    bt->exit_points = bt->cache->exit_points;
     bt->lines = (uintptr_t)c->core->code -
                 ((uintptr_t)mem_page(c->mem, 0) >> MEM_PAGE_SHIFT) * sizeof(struct code_page);
     if (bt->cache->switches.second)
@@ -113,7 +113,7 @@ static void bt_finish(struct vcpu *c)
 static void lose_code(struct bt *bt)
 {
     bt->losses++;
-    bt->link_site = 0;
+    bt->link_branch_at = 0;
     bt_jumps_clear(bt);
 }
 
@@ -213,7 +213,7 @@ static uint64_t key_of(const struct bt *bt, bool user)
     const struct vcpu *c = &bt->c;
     uint64_t space = user || c->mmu.private ? c->mmu.space : 0;
 
-    return 1u << 15 | (in_64(c) ? 0 : BT_KEY_NARROW) | (uint64_t)user << 12 | space;
+    return 1u << 15 | (in_64(c) ? 0 : JUMP_KEY_CODE32) | (uint64_t)user << 12 | space;
 }
 
 /* Takes over the present address space; of both levels, because translated code goes from one to
@@ -241,9 +241,9 @@ static bool suits(const struct bt_front *front, const struct bt_behind *behind)
  * since its code was entered, and lead to another page. */
 static void link_branch(struct bt *bt, uint64_t rip, const void *code)
 {
-    if (bt->link_site && bt->link_page == ALIGN_DOWN(rip, MEM_PAGE_SIZE)) {
+    if (bt->link_branch_at && bt->link_page == ALIGN_DOWN(rip, MEM_PAGE_SIZE)) {
         const uint8_t *target = bt->cache->write + ((const uint8_t *)code - bt->cache->run);
-        uint8_t *branch = bt->cache->write + bt->link_site;
+        uint8_t *branch = bt->cache->write + bt->link_branch_at;
         struct bt_behind behind;
         struct bt_front front;
 
@@ -257,7 +257,7 @@ static void link_branch(struct bt *bt, uint64_t rip, const void *code)
             counter_add(&bt->links, 1);
         }
     }
-    bt->link_site = 0;
+    bt->link_branch_at = 0;
 }
 
 /* Of the processor, not of the clock on the wall: the host may be busy with other things. That
@@ -356,17 +356,19 @@ static bool is_due(const struct vcpu *c)
 /* At SITE, which exits: when it has done so often, the code from there on with the handler inlined,
  * to which the exit goes from now on; else NULL. That code is of the page that the exit is of,
  * whatever the page tables say by now. */
-static const void *inline_handler(struct bt *bt, struct bt_site *site)
+static const void *inline_handler(struct bt *bt, struct bt_exit_point *point)
 {
     const void *code = NULL;
 
-    if (!site->link || ++site->exits < bt->cache->switches.inline_after || !bt_cache_try(bt->cache))
+    if (!point->link || ++point->exits < bt->cache->switches.inline_after ||
+        !bt_cache_try(bt->cache))
         return NULL;
-    if (site->link) { /* no other vCPU was faster */
-        code = timed(bt, bt_translate_again, site->gpa, atomic_load(bt_generation(bt, site->gpa)));
+    if (point->link) { /* no other vCPU was faster */
+        code =
+            timed(bt, bt_translate_again, point->gpa, atomic_load(bt_generation(bt, point->gpa)));
         bt->link_page = bt->page;
-        bt->link_site = site->link;
-        site->link = 0;
+        bt->link_branch_at = point->link;
+        point->link = 0;
     }
     if (code)
         link_branch(bt, bt->c.x.reg[X86_RIP], code);
@@ -377,20 +379,20 @@ static const void *inline_handler(struct bt *bt, struct bt_site *site)
 /* Interprets the instruction at X86_RIP. Returns where to go on in the code behind it, or NULL. */
 static const void *run_one(struct bt *bt, uint32_t index)
 {
-    struct bt_site *site = index == BT_NO_SITE ? NULL : &bt->cache->sites[index];
-    const void *code = site ? bt->cache->run + site->retry : NULL;
-    uint64_t losses = bt->losses, unmaps = bt->unmaps, next = code ? bt->page + site->next : 0;
+    struct bt_exit_point *point = index == BT_NO_EXIT_POINT ? NULL : &bt->cache->exit_points[index];
+    const void *code = point ? bt->cache->run + point->retry : NULL;
+    uint64_t losses = bt->losses, unmaps = bt->unmaps, next = code ? bt->page + point->next : 0;
 
-    if (site) {
-        const void *inlined = inline_handler(bt, site);
+    if (point) {
+        const void *inlined = inline_handler(bt, point);
 
         if (inlined)
             return inlined;
     }
-    bt->link_site = 0;
+    bt->link_branch_at = 0;
     bt->c.core->interpreter->execute_one(&bt->c);
     if (set_space(bt) || !code || losses != bt->losses || bt->c.x.reg[X86_RIP] != next ||
-        is_due(&bt->c) || unmaps != bt->unmaps || !can_run(bt) || !want_files(bt, site->files))
+        is_due(&bt->c) || unmaps != bt->unmaps || !can_run(bt) || !want_files(bt, point->files))
         return NULL;
     return code;
 }
@@ -405,23 +407,23 @@ static void note_history(struct vcpu *c)
  * register files that were loaded, as they may be again. */
 static const void *fill(struct bt *bt, unsigned had)
 {
-    const struct bt_site site = bt->cache->sites[bt->site];
+    const struct bt_exit_point point = bt->cache->exit_points[bt->exit_point];
     struct vcpu *c = &bt->c;
 
     counter_add(&bt->fills, 1);
     meter_switch(c->meter, CAUSE_TLB_MISS);
     if (bt->cache->switches.forgetful)
         mmu_table_clear(c->mmu.table[c->context]);
-    c->x.reg[X86_RIP] = bt->page + site.offset;
-    counter_sub(&c->instructions, site.left); /* in case this raises */
+    c->x.reg[X86_RIP] = bt->page + point.offset;
+    counter_sub(&c->instructions, point.left); /* in case this raises */
     note_history(c);
-    if (fill_software_tlb(c, bt->address, site.size, site.write)) {
-        counter_add(&c->instructions, site.left);
+    if (fill_software_tlb(c, bt->address, point.size, point.write)) {
+        counter_add(&c->instructions, point.left);
         meter_restore(c->meter);
-        want_files(bt, site.files | (had & BT_SSE));
-        return bt->cache->run + site.retry;
+        want_files(bt, point.files | (had & BT_SSE));
+        return bt->cache->run + point.retry;
     }
-    return run_one(bt, BT_NO_SITE);
+    return run_one(bt, BT_NO_EXIT_POINT);
 }
 
 static void interpret_block(struct vcpu *c)
@@ -435,12 +437,12 @@ static void interpret_block(struct vcpu *c)
  * has the interpreter execute a block. */
 static const void *load(struct bt *bt, unsigned had)
 {
-    const struct bt_site *site = &bt->cache->sites[bt->site];
+    const struct bt_exit_point *point = &bt->cache->exit_points[bt->exit_point];
 
     bt->c.x.reg[X86_RIP] = bt->page + bt->offset;
-    if (want_files(bt, site->files | had) || want_files(bt, site->files))
-        return bt->cache->run + site->retry;
-    bt->link_site = 0;
+    if (want_files(bt, point->files | had) || want_files(bt, point->files))
+        return bt->cache->run + point->retry;
+    bt->link_branch_at = 0;
     interpret_block(&bt->c);
     return NULL;
 }
@@ -464,21 +466,21 @@ static const void *go(struct bt *bt, const void *code)
             *rip = bt->page + bt->branch % MEM_PAGE_SIZE;
             bt->c.x.reg[X86_RSP] -= bt->branch / MEM_PAGE_SIZE;
             counter_sub(&bt->c.instructions, 1);
-            return run_one(bt, BT_NO_SITE);
+            return run_one(bt, BT_NO_EXIT_POINT);
         }
         __attribute__((fallthrough));
-    case BT_NEXT: bt->link_site = 0; return NULL;
-    case BT_NARROW: bt->narrow = true; __attribute__((fallthrough));
+    case BT_NEXT: bt->link_branch_at = 0; return NULL;
+    case BT_LINK_SINGLE: bt->single_checks = true; __attribute__((fallthrough));
     case BT_LINK:
         *rip = bt->page + bt->offset;
         bt->link_page = bt->page;
-        bt->link_site = bt->site;
-        if (bt->site == BT_NO_SITE) { /* the code is stale */
-            bt->link_site = 0;
+        bt->link_branch_at = bt->exit_point;
+        if (bt->exit_point == BT_NO_EXIT_POINT) { /* the code is stale */
+            bt->link_branch_at = 0;
             bt_jump_forget(bt, *rip);
         }
         return NULL;
-    case BT_ONE: *rip = bt->page + bt->offset; return run_one(bt, bt->site);
+    case BT_ONE: *rip = bt->page + bt->offset; return run_one(bt, bt->exit_point);
     case BT_LOAD: return load(bt, had);
     default: return fill(bt, had);
     }
@@ -521,12 +523,12 @@ static const void *find_code(struct bt *bt)
     struct vcpu *c = &bt->c;
     uint64_t rip = c->x.reg[X86_RIP];
     const void *code;
-    bool narrow = bt->narrow;
+    bool single = bt->single_checks;
 
     counter_add(&c->exits[CAUSE_LOOKUP], 1);
     set_space(bt);
     /* A link goes past the check of the code's age, so it must not be to what the table knows. */
-    code = bt->link_site || narrow ? NULL : bt_jump_find(bt, rip);
+    code = bt->link_branch_at || single ? NULL : bt_jump_find(bt, rip);
     if (!code) {
         uint64_t gpa = fetch_gpa(c, fetch_linear(c, c->x.reg[X86_RIP])), losses = bt->losses;
         bool enter = may_enter(bt, gpa);
@@ -539,16 +541,16 @@ static const void *find_code(struct bt *bt)
             /* Decoding B may have waited while another vCPU cleared the cache, and all stops. */
             code = enter && losses == bt->losses ? translate(bt, b) : NULL;
             if (!code) {
-                bt->link_site = 0;
-                bt->narrow = false;
+                bt->link_branch_at = 0;
+                bt->single_checks = false;
                 if (bt->drops == drops) /* B is still there */
                     interpret(bt, b);
                 return NULL;
             }
         }
-        bt->narrow = false;
+        bt->single_checks = false;
         set_space(bt); /* finding may have changed its identifier */
-        if (!narrow)
+        if (!single)
             bt_jump_add(bt, rip, code);
     }
     note_history(c);
@@ -562,15 +564,15 @@ static void bt_run(struct vcpu *c)
 {
     struct bt *bt = bt_of(c);
 
-    bt->link_site = 0; /* an interrupt may have come since */
-    bt->narrow = false;
+    bt->link_branch_at = 0; /* an interrupt may have come since */
+    bt->single_checks = false;
     if (bt->full)
         evict(bt);
     do {
         const void *code;
 
         if (!can_run(bt)) {
-            bt->link_site = 0;
+            bt->link_branch_at = 0;
             interpret_block(c);
             return;
         }

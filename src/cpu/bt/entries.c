@@ -3,7 +3,7 @@
  *
  * Each page of guest memory that has translations has a table of its own:
  *
- *     table_of[GPN] --> table { generation, slots } --> entry { key, generation, code }
+ *     table_of[GPN] --> table { generation, slots } --> entry { id, generation, code }
  *
  * A table is for one generation of its page. When the page is written to, all of the table is out
  * of date at once, so a search for code that changed ends with one comparison, and the next
@@ -12,7 +12,7 @@
  * One vCPU at a time adds; searching takes no lock. A search may meet a table that is emptied, is
  * copied into a larger one or serves another page by now. It still ends, because a table's memory
  * keeps its size, and it finds no wrong entry, because an entry is written before the slot that
- * leads to it, never changes its key or generation, and is compared with both. It may miss an entry
+ * leads to it, never changes its id or generation, and is compared with both. It may miss an entry
  * that is there; then the code is interpreted, or found by the next search.
  */
 #include "cpu/bt/bt.h"
@@ -34,7 +34,7 @@ struct table {
 
 #define WORD           ((uint32_t)sizeof(uint32_t))
 #define TABLE_WORDS(B) ((uint32_t)sizeof(struct table) / WORD + (1u << (B)))
-/* Each entry on a page of its own takes this much; tables that have grown take less. */
+/* Enough if each entry is on a page of its own; larger tables take less for an entry. */
 #define WORDS (BT_ENTRIES * TABLE_WORDS(TABLE_BITS_MIN))
 
 void *bt_reserve(size_t size)
@@ -96,16 +96,15 @@ static struct table *table_of(const struct bt_entries *entries, uint64_t gpn)
     return at ? (struct table *)(entries->words + at) : NULL;
 }
 
-/* What an entry's slot and the slot's tag depend on: offset, privilege and mode. */
-static uint32_t hash_of(uint64_t key)
+/* Hashes what is not the same for all entries of a page: offset, privilege and mode. */
+static uint32_t hash_of(uint64_t id)
 {
-    return ((uint32_t)(key % MEM_PAGE_SIZE) | (uint32_t)(key >> 60) << MEM_PAGE_SHIFT) *
-           0x9E3779B9u;
+    return ((uint32_t)(id % MEM_PAGE_SIZE) | (uint32_t)(id >> 60) << MEM_PAGE_SHIFT) * 0x9E3779B9u;
 }
 
-static uint32_t slot_value(uint64_t key, uint32_t number)
+static uint32_t slot_value(uint64_t id, uint32_t number)
 {
-    return number | hash_of(key) << TAG_SHIFT;
+    return number | hash_of(id) << TAG_SHIFT;
 }
 
 static uint32_t number_in(uint32_t slot)
@@ -113,18 +112,18 @@ static uint32_t number_in(uint32_t slot)
     return slot & ((1u << TAG_SHIFT) - 1);
 }
 
-/* The slot of KEY in TABLE, and the number of the entry that it leads to; or an empty slot, and 0.
- * NULL: neither, as the table changes. */
-static _Atomic uint32_t *slot_of(const struct bt_entries *entries, struct table *table,
-                                 uint64_t key, uint32_t *found)
+/* Returns the slot of ID in TABLE and sets *FOUND to the number of its entry; or returns an empty
+ * slot and sets 0. Returns NULL if it finds neither, because another vCPU changes the table. */
+static _Atomic uint32_t *slot_of(const struct bt_entries *entries, struct table *table, uint64_t id,
+                                 uint32_t *found)
 {
-    uint32_t mask = (1u << table->bits) - 1, first = hash_of(key) >> (32 - table->bits);
+    uint32_t mask = (1u << table->bits) - 1, first = hash_of(id) >> (32 - table->bits);
 
     for (uint32_t i = 0; i <= mask; i++) {
         _Atomic uint32_t *at = &table->slot[(first + i) & mask];
         uint32_t seen = atomic_load_explicit(at, memory_order_acquire), number = number_in(seen);
 
-        if (!seen || (seen == slot_value(key, number) && entries->entry[number].key == key)) {
+        if (!seen || (seen == slot_value(id, number) && entries->entry[number].id == id)) {
             *found = number;
             return at;
         }
@@ -151,7 +150,7 @@ struct bt_entry *bt_entry_find(const struct bt *bt, uint64_t gpa)
         return NULL;
     generation = atomic_load_explicit(bt_generation(bt, gpa), memory_order_relaxed);
     if (atomic_load_explicit(&table->generation, memory_order_acquire) != generation ||
-        !slot_of(entries, table, bt_key(bt, gpa), &found))
+        !slot_of(entries, table, bt_code_id(bt, gpa), &found))
         return NULL;
     entry = &entries->entry[found];
     return found && entry->generation == generation ? entry : NULL;
@@ -166,7 +165,7 @@ static void table_empty(struct table *table)
     table->used = 0;
 }
 
-/* An empty table for GENERATION; 0: there is no room. */
+/* Makes an empty table for GENERATION. Returns where it is in WORDS, or 0 if there is no room. */
 static uint32_t table_new(struct bt_entries *entries, unsigned bits, uint32_t generation)
 {
     uint32_t at = entries->free[bits];
@@ -189,16 +188,16 @@ static uint32_t table_new(struct bt_entries *entries, unsigned bits, uint32_t ge
 
 static void put_slot(const struct bt_entries *entries, struct table *table, uint32_t number)
 {
-    uint64_t key = entries->entry[number].key;
+    uint64_t id = entries->entry[number].id;
     uint32_t old;
-    _Atomic uint32_t *slot = slot_of(entries, table, key, &old);
+    _Atomic uint32_t *slot = slot_of(entries, table, id, &old);
 
     if (!old)
         table->used++;
-    atomic_store_explicit(slot, slot_value(key, number), memory_order_release);
+    atomic_store_explicit(slot, slot_value(id, number), memory_order_release);
 }
 
-/* Puts a table of twice the size in the place of TABLE, which is GPN's. NULL: there is no room. */
+/* Replaces TABLE, which is GPN's, by one of twice the size. Returns NULL if there is no room. */
 static struct table *table_grow(struct bt_entries *entries, uint64_t gpn, struct table *table)
 {
     uint32_t generation = atomic_load_explicit(&table->generation, memory_order_relaxed);
@@ -219,7 +218,7 @@ static struct table *table_grow(struct bt_entries *entries, uint64_t gpn, struct
     return larger;
 }
 
-/* The table of GPN for GENERATION with room for another entry, or NULL. */
+/* Returns the table of GPN for GENERATION, with room for another entry; NULL: there is no room. */
 static struct table *table_for(struct bt_entries *entries, uint64_t gpn, uint32_t generation)
 {
     struct table *table = table_of(entries, gpn);
@@ -244,7 +243,7 @@ void bt_entry_add(struct translation *t, const struct part *p, const uint8_t *en
     uint32_t number = entries->count;
     struct table *table;
 
-    /* What is out of date already must not empty the table of what is not. */
+    /* A part that is out of date already must not empty the table of newer ones. */
     if (atomic_load_explicit(bt_generation(t->bt, t->gpa), memory_order_relaxed) != t->generation)
         return;
     table = table_for(entries, t->gpa >> MEM_PAGE_SHIFT, t->generation);
@@ -253,7 +252,7 @@ void bt_entry_add(struct translation *t, const struct part *p, const uint8_t *en
         return;
     }
     entries->entry[number] = (struct bt_entry){
-        .key = bt_key(t->bt, ALIGN_DOWN(t->gpa, MEM_PAGE_SIZE) + p->start),
+        .id = bt_code_id(t->bt, ALIGN_DOWN(t->gpa, MEM_PAGE_SIZE) + p->start),
         .generation = t->generation,
         .entrance = entrance ? (uint32_t)(entrance - cache->run) : 0,
         .inside = (uint32_t)(p->code - cache->write),

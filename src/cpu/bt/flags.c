@@ -9,7 +9,7 @@ static void flags_save(struct translation *t)
 
     emit_reg(&t->e, true, OP_LOAD, t->s0, X86_RAX);
     emit_bytes(&t->e, lahf_seto, sizeof(lahf_seto));
-    emit_byte(&t->e, 0x66);
+    emit_byte(&t->e, PREFIX_16);
     emit_mem(&t->e, false, OP_STORE, X86_RAX, VCPU(c.cc));
     emit_reg(&t->e, true, OP_LOAD, X86_RAX, t->s0);
     t->flags = FLAGS_BOTH;

@@ -1,11 +1,12 @@
 /*
- * Checks that several accesses share. Accesses by the same base register mostly lie close together:
- * the first one has the software TLB asked for all that follow in its straight run of code, as long
- * as the register changes by constants only, and the others go without.
+ * Checks that several accesses share. Accesses through the same base register mostly lie close
+ * together. The check of the first one asks the software TLB for the range of all that follow in
+ * its straight run of code, as long as the register changes by constants only; the others need no
+ * check.
  *
- * What a check has found out stays true until control leaves the run: mappings change by
- * instructions that are not translated (or that call group_forget), and other vCPUs' doings wait
- * for a safe point, of which there is none on the way.
+ * A range that was checked may be accessed until control leaves the run. Within it, mappings change
+ * only by instructions that are not translated or whose translation calls group_forget; and what
+ * other vCPUs change waits for a safe point, of which there is none within a run.
  */
 #include "cpu/bt/translate.h"
 
@@ -29,7 +30,8 @@ static struct access slot_access(const struct translation *t, unsigned base, boo
         {(uint8_t)base, X86_NONE, 0, X86_DS, false, false, push ? -(int32_t)size : 0}, size, push};
 }
 
-/* The accesses to memory of instruction N: up to two. What is overlooked costs a check later on. */
+/* Fills in LIST with instruction N's accesses to memory, up to two, and returns how many they are.
+ * An access that this function does not know of is checked by itself later. */
 static unsigned accesses_of(const struct translation *t, unsigned n, struct access list[2])
 {
     const struct x86_insn *insn = &t->insn[n];
@@ -54,13 +56,13 @@ static unsigned accesses_of(const struct translation *t, unsigned n, struct acce
     return count;
 }
 
-/* By what constant INSN changes REG; false if it is not by a constant. */
+/* Sets *CHANGE to the constant that INSN adds to REG. Returns false if it changes REG otherwise. */
 static bool constant_change(const struct translation *t, const struct x86_insn *insn, unsigned reg,
                             int32_t *change)
 {
     const ZydisDecodedOperand *op = insn->op;
     ZydisRegister whole =
-        (ZydisRegister)((t->wide ? ZYDIS_REGISTER_RAX : ZYDIS_REGISTER_EAX) + reg);
+        (ZydisRegister)((t->code64 ? ZYDIS_REGISTER_RAX : ZYDIS_REGISTER_EAX) + reg);
     bool to_reg = op[0].type == ZYDIS_OPERAND_TYPE_REGISTER && op[0].reg.value == whole;
     int32_t slot = (int32_t)slot_size(t);
     int64_t amount = op[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? op[1].imm.value.s : INT64_MAX;
@@ -94,20 +96,21 @@ static bool uses(const struct address *a, unsigned reg)
     return !a->rip && (a->base == reg || a->index == reg);
 }
 
-/* A segment whose limit counts, or an address out of registers and what not: each access is
- * checked. */
+/* Whether accesses through A must each be checked by themselves: the segment has a limit, or the
+ * address is computed at run time. */
 static bool is_limited(const struct translation *t, const struct address *a)
 {
-    return a->made || (!t->wide && a->segment != X86_DS);
+    return a->computed || (!t->code64 && a->segment != X86_DS);
 }
 
 static bool same_registers(const struct address *a, const struct address *b)
 {
     return a->base == b->base && a->index == b->index && a->scale == b->scale &&
-           a->segment == b->segment && a->rip == b->rip && a->made == b->made;
+           a->segment == b->segment && a->rip == b->rip && a->computed == b->computed;
 }
 
-/* How far the address A moves when instruction N has been executed; false if nobody knows. */
+/* Sets *BY to how many bytes instruction N adds to the address A. Returns false if the translator
+ * cannot tell. */
 static bool moves(const struct translation *t, unsigned n, const struct address *a, int32_t *by)
 {
     uint16_t written = t->flow[n].written;
@@ -124,33 +127,33 @@ static bool moves(const struct translation *t, unsigned n, const struct address 
     return true;
 }
 
-/* --- What is known ---------------------------------------------------------------------------- */
+/* --- Ranges that have been checked ------------------------------------------------------------ */
 
 void group_forget(struct translation *t)
 {
-    memset(t->known, 0, sizeof(t->known));
-    t->held = NULL;
+    memset(t->range, 0, sizeof(t->range));
+    t->in_s1 = NULL;
 }
 
-const struct known *group_find(const struct translation *t, const struct address *a, unsigned size,
+const struct range *group_find(const struct translation *t, const struct address *a, unsigned size,
                                bool write)
 {
-    for (unsigned i = 0; i < KNOWN_MAX && !is_limited(t, a); i++) {
-        const struct known *k = &t->known[i];
+    for (unsigned i = 0; i < RANGES_MAX && !is_limited(t, a); i++) {
+        const struct range *k = &t->range[i];
 
-        if (k->high > k->low && k->write >= write && (!t->wide || k->saved || k == t->held) &&
+        if (k->high > k->low && k->write >= write && (!t->code64 || k->saved || k == t->in_s1) &&
             same_registers(&k->a, a) && k->low <= a->disp && a->disp + (int64_t)size <= k->high)
             return k;
     }
     return NULL;
 }
 
-void group_after(struct translation *t, bool kept)
+void group_after(struct translation *t, bool s1_intact)
 {
-    if (!kept)
-        t->held = NULL;
-    for (unsigned i = 0; i < KNOWN_MAX; i++) {
-        struct known *k = &t->known[i];
+    if (!s1_intact)
+        t->in_s1 = NULL;
+    for (unsigned i = 0; i < RANGES_MAX; i++) {
+        struct range *k = &t->range[i];
         int32_t by;
 
         if (k->high <= k->low)
@@ -173,12 +176,13 @@ bool group_breaks(const struct translation *t, unsigned n)
     return class == X86_CLASS_SYSTEM || class == X86_CLASS_FAR || scope_excludes(t, &t->insn[n]);
 }
 
-/* Where the run of straight code from the present instruction on ends. */
+/* Returns the instruction at which the straight run of code from the present instruction on ends.
+ */
 static unsigned run_end(const struct translation *t)
 {
     const struct part *p = t->now, *end = t->part + t->parts;
 
-    while (p + 1 < end && p[1].inherits)
+    while (p + 1 < end && p[1].only_from_before)
         p++;
     return MIN((unsigned)p->first + p->count, t->i + GROUP_LOOK);
 }
@@ -189,9 +193,9 @@ static bool is_far(const struct address *a)
     return a->disp > INT32_MAX / 2 || a->disp < INT32_MIN / 2;
 }
 
-/* Takes one more access into K's range if that stays small. MOVED: how far the register is from
- * where it was. */
-static bool extend(struct known *k, const struct access *access, int32_t moved)
+/* Extends range K to one more access; returns false if it would get too large. MOVED: what has been
+ * added to the register since K's own access. */
+static bool extend(struct range *k, const struct access *access, int32_t moved)
 {
     int64_t low = (int64_t)access->a.disp + moved, high = low + access->size;
 
@@ -204,8 +208,8 @@ static bool extend(struct known *k, const struct access *access, int32_t moved)
     return true;
 }
 
-/* Looks ahead for accesses that a check for K can serve, too. */
-static void plan(const struct translation *t, struct known *k)
+/* Extends range K to accesses of later instructions that its check can serve, too. */
+static void plan(const struct translation *t, struct range *k)
 {
     unsigned end = run_end(t), others = 0;
     int32_t moved = 0, by;
@@ -224,7 +228,7 @@ static void plan(const struct translation *t, struct known *k)
                 continue;
             }
             if (list[i].write && !k->write)
-                return; /* that one's check will do better */
+                return; /* its own check, for writing, will serve more */
             if (!extend(k, &list[i], moved))
                 return;
             k->saved |= others > 0;
@@ -235,13 +239,13 @@ static void plan(const struct translation *t, struct known *k)
     }
 }
 
-struct known *group_start(struct translation *t, const struct address *a, unsigned size, bool write)
+struct range *group_start(struct translation *t, const struct address *a, unsigned size, bool write)
 {
-    struct known *k = &t->known[t->next_known++ % (t->wide ? KNOWN_MAX : KNOWN_REGISTERS)];
+    struct range *k = &t->range[t->next_range++ % (t->code64 ? RANGES_MAX : RANGE_REGISTERS)];
 
-    *k = (struct known){*a, a->disp, a->disp + (int64_t)size, write, false};
-    if (!t->narrow && !is_limited(t, a))
+    *k = (struct range){*a, a->disp, a->disp + (int64_t)size, write, false};
+    if (!t->single_checks && !is_limited(t, a))
         plan(t, k);
-    t->held = k;
+    t->in_s1 = k;
     return k;
 }

@@ -1,7 +1,7 @@
 /*
- * The jump table of a vCPU: where the code for a virtual address is, for indirect branches and
- * those that leave their page. Translated code looks there itself (code.c). Two entries share a
- * place; the one that was entered last is looked at first.
+ * The jump table of a vCPU: where the translated code for a virtual address is, for indirect
+ * branches and for branches to other pages. Translated code looks into it by itself (code.c). A
+ * place has two entries; the one that was entered last is compared first.
  */
 #include "cpu/bt/bt.h"
 

@@ -5,8 +5,8 @@
 
 #include <string.h>
 
-/* Shifts and rotates by a count that may be 0 write no flags then; and what the table calls
- * undefined may in truth be kept. */
+/* Whether INSN writes its flags in any case. Shifts and rotates by 0 write none, and flags that the
+ * instruction table calls undefined may stay as they were. */
 static bool writes_for_sure(const struct x86_insn *insn)
 {
     switch (insn->z.mnemonic) {

@@ -12,26 +12,22 @@ const struct address top_address = {X86_RSP, X86_NONE, 0, X86_DS, false, false, 
 
 void emit_move_sp(struct translation *t, int32_t delta)
 {
-    emit_mem(&t->e, t->wide, OP_LEA, X86_RSP, at(X86_RSP, delta));
+    emit_mem(&t->e, t->code64, OP_LEA, X86_RSP, at(X86_RSP, delta));
 }
 
-/* Whether operand I is a register as wide as a stack slot. */
 bool is_word_register(const struct translation *t, const struct x86_insn *insn, unsigned i)
 {
     return insn->op[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
            ZydisRegisterGetClass(insn->op[i].reg.value) ==
-               (t->wide ? ZYDIS_REGCLASS_GPR64 : ZYDIS_REGCLASS_GPR32);
+               (t->code64 ? ZYDIS_REGCLASS_GPR64 : ZYDIS_REGCLASS_GPR32);
 }
 
-/* Whether operand I is memory that an address can be made of; hidden operands are others' business.
- */
 bool is_addressed(const struct x86_insn *insn, unsigned i)
 {
     return insn->op[i].type == ZYDIS_OPERAND_TYPE_MEMORY &&
            insn->op[i].mem.type == ZYDIS_MEMOP_TYPE_MEM;
 }
 
-/* Where a push goes. */
 struct operand emit_check_push(struct translation *t)
 {
     unsigned size = slot_size(t);
@@ -45,16 +41,16 @@ void emit_load_slot(struct translation *t, const struct address *a, unsigned reg
 {
     struct operand place = emit_check(t, a, slot_size(t), false, 1);
 
-    emit_mem(&t->e, t->wide, OP_LOAD, reg, place);
+    emit_mem(&t->e, t->code64, OP_LOAD, reg, place);
 }
 
 void emit_canonical(struct translation *t, unsigned target)
 {
-    if (!t->wide)
+    if (!t->code64)
         return;
     emit_reg(&t->e, true, OP_LOAD, t->s1, target);
-    emit_shift_imm(&t->e, true, 4, t->s1, 16); /* shl */
-    emit_shift_imm(&t->e, true, 7, t->s1, 16); /* sar */
+    emit_shift_imm(&t->e, true, SHIFT_N_SHL, t->s1, 16);
+    emit_shift_imm(&t->e, true, SHIFT_N_SAR, t->s1, 16);
     emit_reg(&t->e, true, OP_CMP_LOAD, t->s1, target);
     cold_add_one(t, emit_jcc(&t->e, CC_NE));
 }

@@ -1,8 +1,10 @@
 /*
  * Regions: which instructions are translated together, and the flow of status flags between them.
- * A region is what can be reached from an instruction within its page, behind calls too, up to a
- * limit; loops then run without leaving the code. It ends where code is translated already, which
- * it is linked to, and where nothing has ever run, which would mostly be translated for nothing.
+ *
+ * A region holds the instructions that can be reached from its first one within its page, those
+ * behind calls included, up to a limit; so loops run without leaving the code. It ends where code
+ * is translated already, which it is linked to, and at code that has never been executed: most of
+ * that never will be.
  */
 #include "cpu/bt/translate.h"
 
@@ -46,7 +48,7 @@ static int64_t target_offset(const struct translation *t, unsigned i)
     return (int64_t)next_offset(t, i) + t->insn[i].op[0].imm.value.s;
 }
 
-/* Whether control never goes on behind INSN within the region. */
+/* Whether the instruction behind INSN is not executed next, whatever INSN does. */
 static bool ends_run(const struct translation *t, const struct x86_insn *insn)
 {
     return insn->info->class == X86_CLASS_FAR ||
@@ -58,8 +60,9 @@ static uint64_t gpa_of(const struct translation *t, unsigned offset)
     return ALIGN_DOWN(t->gpa, MEM_PAGE_SIZE) + offset;
 }
 
-/* Whether the interpreter has executed the code behind a branch. Where it translates what it has
- * not executed before, that says nothing; nor does it of an instruction across two pages. */
+/* Whether the interpreter has executed the code at OFFSET, behind a branch; or whether that says
+ * nothing, because code is translated before it is executed, or because an instruction may lie
+ * across two pages there. */
 static bool has_run(const struct translation *t, unsigned offset)
 {
     return t->cache->switches.heat < 2 || offset > MEM_PAGE_SIZE - X86_LENGTH_MAX ||
@@ -71,8 +74,8 @@ static const bool *features(const struct translation *t)
     return t->bt->c.core->machine.model.feature;
 }
 
-/* Decodes an instruction that begins at OFFSET and ends in the next virtual page, where that is
- * mapped now. Returns 0 if nobody knows. */
+/* Decodes an instruction that begins at OFFSET and ends in the next virtual page. Returns its
+ * length, or 0 if the next page is not mapped or not in RAM. */
 static int decode_across(struct translation *t, unsigned offset, struct x86_insn *insn)
 {
     struct vcpu *c = &t->bt->c;
@@ -82,7 +85,7 @@ static int decode_across(struct translation *t, unsigned offset, struct x86_insn
     const uint8_t *page;
     int length;
 
-    if (!t->wide)
+    if (!t->code64)
         next = (uint32_t)next;
     if (t->beyond.insn || !fetch_peek(c, next, &gpa))
         return 0;
@@ -102,7 +105,8 @@ static int decode_across(struct translation *t, unsigned offset, struct x86_insn
     return length;
 }
 
-/* Takes in the instruction at OFFSET. */
+/* Decodes the instruction at OFFSET and adds it to the region. Returns false if the region ends in
+ * front of it. */
 static bool take(struct translation *t, unsigned offset)
 {
     struct x86_insn *insn = &t->insn[t->count];
@@ -128,13 +132,13 @@ static bool take(struct translation *t, unsigned offset)
     return true;
 }
 
-/* Whether the code at OFFSET is translated already, other than to be replaced. */
+/* Whether the code at OFFSET is translated already, and is not the code to translate again. */
 static bool ends_at(const struct translation *t, unsigned offset)
 {
     return !(t->again && t->count == 0) && bt_entry_find(t->bt, gpa_of(t, offset));
 }
 
-/* Follows the code at OFFSET until it ends or meets what is there already. */
+/* Adds the code from OFFSET on to the region, until it ends or meets code of the region. */
 static void take_run(struct translation *t, int64_t offset)
 {
     bool branch = !t->again || t->count;
@@ -151,7 +155,7 @@ static void take_run(struct translation *t, int64_t offset)
     }
 }
 
-/* Takes in all that the region's branches lead to, and what calls will return to. */
+/* Adds the code that the region's branches lead to, and that its calls return to. */
 static void take_all(struct translation *t)
 {
     take_run(t, t->gpa & (MEM_PAGE_SIZE - 1));
@@ -171,21 +175,22 @@ static int instruction_at(const struct translation *t, int64_t offset)
     return t->index[offset] - 1;
 }
 
-static void mark_leader(struct translation *t, int64_t offset, bool joined)
+static void mark_leader(struct translation *t, int64_t offset, bool other_way_in)
 {
     int i = instruction_at(t, offset);
 
     if (i >= 0) {
         t->leader[i] = 1;
-        t->joined[i] |= joined;
+        t->other_ways_in[i] |= other_way_in;
     }
 }
 
-/* Cuts the instructions into parts, in the order they were found. */
+/* Cuts the instructions into parts, in the order they were found. Returns false if there are too
+ * many. */
 static bool cut(struct translation *t)
 {
     memset(t->leader, 0, sizeof(t->leader));
-    memset(t->joined, 0, sizeof(t->joined));
+    memset(t->other_ways_in, 0, sizeof(t->other_ways_in));
     for (unsigned i = 0; i < t->count; i++) {
         if (is_direct(t, &t->insn[i]))
             mark_leader(t, target_offset(t, i), true);
@@ -194,18 +199,19 @@ static bool cut(struct translation *t)
         if (i + 1 == t->count || t->offset[i + 1] != next_offset(t, i)) {
             mark_leader(t, next_offset(t, i), true);
             if (i + 1 < t->count)
-                t->leader[i + 1] = t->joined[i + 1] = true;
+                t->leader[i + 1] = t->other_ways_in[i + 1] = true;
         }
     }
-    t->leader[0] = t->joined[0] = true;
+    t->leader[0] = t->other_ways_in[0] = true;
     for (unsigned i = 0; i < t->count; i++) {
         struct part *p = &t->part[t->parts];
 
         if (t->leader[i]) {
             if (t->parts == PARTS_MAX)
                 return false;
-            *p = (struct part){
-                .first = (uint16_t)i, .start = t->offset[i], .inherits = !t->joined[i]};
+            *p = (struct part){.first = (uint16_t)i,
+                               .start = t->offset[i],
+                               .only_from_before = !t->other_ways_in[i]};
             t->leader[i] = (uint16_t)++t->parts;
         }
         p = &t->part[t->parts - 1];
@@ -222,7 +228,7 @@ struct part *region_part(struct translation *t, int64_t offset)
     return i >= 0 && t->leader[i] ? &t->part[t->leader[i] - 1] : NULL;
 }
 
-/* What is live at OFFSET, which is not in the region. */
+/* Returns the flags that are live at OFFSET, which is not in the region. */
 static uint32_t live_ahead(struct translation *t, unsigned offset)
 {
     const struct bt_entry *entry = bt_entry_find(t->bt, gpa_of(t, offset));
@@ -230,7 +236,7 @@ static uint32_t live_ahead(struct translation *t, unsigned offset)
     return entry ? entry->live : flow_peek(features(t), t->page, offset, code_size(t));
 }
 
-/* What is live where control goes to OFFSET. */
+/* Returns the flags that are live where control goes to OFFSET. */
 static uint32_t live_at(struct translation *t, int64_t offset)
 {
     const struct part *p = region_part(t, offset);
@@ -290,7 +296,7 @@ static unsigned files_of(const struct x86_insn *insn)
     return files;
 }
 
-/* What is live depends on the code that control goes to, too; see live_at. */
+/* Has writes to the code at OFFSET noticed if that code has been looked at for live flags. */
 static void watch_peeked(struct translation *t, int64_t offset)
 {
     if (offset >= 0 && offset < (int64_t)MEM_PAGE_SIZE && !region_part(t, offset))
@@ -298,8 +304,8 @@ static void watch_peeked(struct translation *t, int64_t offset)
                    MIN(PEEK_BYTES, MEM_PAGE_SIZE - (uint64_t)offset));
 }
 
-/* Announces the region's bytes as code. They may have changed since they were decoded: then the
- * generation has moved on and the translation is stale from the start. */
+/* Has writes to the region's code noticed. A write since it was decoded has moved the generation on
+ * already, so that the translation is out of date from the start. */
 static void watch(struct translation *t)
 {
     for (unsigned n = 0; n < t->parts; n++) {
@@ -313,7 +319,7 @@ static void watch(struct translation *t)
     }
 }
 
-/* For tests: FREE without some of its members at random; two are left, unless there were fewer. */
+/* For tests: takes members out of the set FREE at random; leaves two, if there were as many. */
 static unsigned forget_some(struct bt *bt, unsigned free)
 {
     for (unsigned i = 0; i < 16 && __builtin_popcount(free) > 2; i++) {
@@ -329,7 +335,7 @@ static void choose_scratch(struct translation *t)
 
     t->s0 = SCRATCH0;
     t->s1 = SCRATCH1;
-    if (!t->wide) /* it has no use for these, and the others are taken, see known_registers */
+    if (!t->code64) /* 32-bit code does not name these; the others are range_registers */
         return;
     if (t->cache->switches.scratch_seed)
         free = forget_some(t->bt, free);
@@ -346,7 +352,7 @@ static bool unchanged(const struct translation *t)
     for (unsigned i = 0; i < t->count; i++) {
         unsigned length = t->insn[i].z.length, here = MIN(length, MEM_PAGE_SIZE - t->offset[i]);
 
-        /* What is beyond has been read after the announcement. */
+        /* The bytes in the next page have been read after code_watch. */
         if (memcmp(t->page + t->offset[i], t->insn[i].bytes, here) != 0)
             return false;
     }
@@ -358,11 +364,10 @@ bool region_find(struct translation *t)
     memset(t->index, 0, sizeof(t->index));
     t->beyond.insn = 0;
     t->registers = 1u << X86_RAX | 1u << X86_RCX | 1u << X86_RDX | 1u << X86_RSP;
-    t->wide = in_64(&t->bt->c);
+    t->code64 = in_64(&t->bt->c);
     t->page = mem_page(t->bt->c.mem, t->gpa >> MEM_PAGE_SHIFT);
     take_all(t);
-    /* From the announcement on, writes are noticed; what was written before it shows in the bytes.
-     */
+    /* Writes are noticed from here on; an earlier one shows in the bytes. */
     if (!t->count || !cut(t))
         return false;
     watch(t);

@@ -3,14 +3,14 @@
  */
 #include "cpu/bt/translate.h"
 
-/* CR8 is the local APIC's, and there are no others. */
+/* MOV from CR0, CR2, CR3 and CR4; CR8 is in the local APIC. */
 static bool reads_control_register(const struct x86_insn *insn)
 {
     return register_class(insn, 1) == ZYDIS_REGCLASS_CONTROL && (1u << register_of(insn, 1) & 0x1D);
 }
 
-/* What runs at level 0 is inlined there; elsewhere the interpreter raises what there is to raise.
- */
+/* Privileged instructions are inlined only for CPL 0. At other levels the interpreter executes them
+ * and raises the exception. */
 static bool system_is_inlined(const struct translation *t, const struct x86_insn *insn)
 {
     bool user = t->bt->c.context == MMU_USER, traced = t->bt->c.core->machine.tracer;
@@ -22,23 +22,23 @@ static bool system_is_inlined(const struct translation *t, const struct x86_insn
     case ZYDIS_MNEMONIC_STI:
     case ZYDIS_MNEMONIC_STAC:
     case ZYDIS_MNEMONIC_CLAC: return !user;
-    case ZYDIS_MNEMONIC_SWAPGS: return !user && t->wide;
+    case ZYDIS_MNEMONIC_SWAPGS: return !user && t->code64;
     case ZYDIS_MNEMONIC_RDFSBASE:
     case ZYDIS_MNEMONIC_RDGSBASE:
     case ZYDIS_MNEMONIC_WRFSBASE:
-    case ZYDIS_MNEMONIC_WRGSBASE: return t->wide;
+    case ZYDIS_MNEMONIC_WRGSBASE: return t->code64;
     case ZYDIS_MNEMONIC_MOV:
         if (register_class(insn, 1) == ZYDIS_REGCLASS_SEGMENT)
             return register_class(insn, 0) != ZYDIS_REGCLASS_GPR16;
         return !user && reads_control_register(insn);
-    case ZYDIS_MNEMONIC_SYSCALL: return user && t->wide && !traced;
+    case ZYDIS_MNEMONIC_SYSCALL: return user && t->code64 && !traced;
     case ZYDIS_MNEMONIC_SYSRET:
-    case ZYDIS_MNEMONIC_IRETQ: return !user && t->wide && insn->z.operand_width == 64 && !traced;
+    case ZYDIS_MNEMONIC_IRETQ: return !user && t->code64 && insn->z.operand_width == 64 && !traced;
     default: return false;
     }
 }
 
-/* Either prefix repeats MOVS and STOS; the attributes have only the one that is usual. */
+/* F2h and F3h both repeat MOVS and STOS, and the decoder tells only of F3h there. */
 bool string_repeats(const struct x86_insn *insn)
 {
     bool repeats = false;
@@ -51,7 +51,7 @@ bool string_repeats(const struct x86_insn *insn)
 bool string_form_of(const struct translation *t, const struct x86_insn *insn, struct string_form *f)
 {
     *f = (struct string_form){.size = insn->op[0].size / 8u, .repeats = string_repeats(insn)};
-    if (insn->z.address_width != (t->wide ? 64 : 32) ||
+    if (insn->z.address_width != (t->code64 ? 64 : 32) ||
         (insn->z.attributes & ZYDIS_ATTRIB_HAS_SEGMENT))
         return false;
     switch (insn->z.mnemonic) {

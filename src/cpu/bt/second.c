@@ -13,13 +13,11 @@
 #define VCPU(field)  vcpu_at((int32_t)offsetof(struct bt, field))
 #define TABLE(field) table_at((int32_t)offsetof(struct mmu_table, field))
 
-/* While it works. The site's address replaces the index in the end. */
+/* While it works. The exit point's address replaces the index in the end. */
 #define VA    SCRATCH0
-#define SITE  SCRATCH1
+#define POINT SCRATCH1
 #define PLACE X86_RCX
 #define FOUND X86_RAX
-
-enum { SHIFT_N_SHL = 4, SHIFT_N_SHR = 5, SHIFT_N_SAR = 7 };
 
 static struct operand table_at(int32_t disp)
 {
@@ -32,16 +30,16 @@ static void emit_spilled(struct emitter *e, unsigned opcode)
     emit_mem(e, true, opcode, PLACE, VCPU(spilled[1]));
 }
 
-/* Loads VA and SITE. Returns the branches of what no page serves: accesses that cross into another
+/* Loads VA and POINT. Returns the branches of what no page serves: accesses that cross into another
  * page, and addresses that are not canonical, which a key must not meet. */
 static void emit_begin(struct emitter *e, uint8_t *miss[2])
 {
-    _Static_assert(sizeof(struct bt_site) == 32, "an index is shifted by 5");
+    _Static_assert(sizeof(struct bt_exit_point) == 32, "an index is shifted by 5");
     emit_mem(e, true, OP_LOAD, VA, VCPU(address));
-    emit_mem(e, false, OP_LOAD, SITE, VCPU(site));
-    emit_shift_imm(e, true, SHIFT_N_SHL, SITE, 5);
-    emit_mem(e, true, OP_ADD_LOAD, SITE, VCPU(sites));
-    emit_mem(e, false, OP_LOAD_ZX8, FOUND, at(SITE, offsetof(struct bt_site, size)));
+    emit_mem(e, false, OP_LOAD, POINT, VCPU(exit_point));
+    emit_shift_imm(e, true, SHIFT_N_SHL, POINT, 5);
+    emit_mem(e, true, OP_ADD_LOAD, POINT, VCPU(exit_points));
+    emit_mem(e, false, OP_LOAD_ZX8, FOUND, at(POINT, offsetof(struct bt_exit_point, size)));
     emit_reg(e, false, OP_LOAD, PLACE, VA);
     emit_alu_imm(e, false, ALU_N_AND, PLACE, MEM_PAGE_SIZE - 1);
     emit_reg(e, false, OP_ADD_LOAD, FOUND, PLACE);
@@ -94,7 +92,7 @@ static void emit_check_write(struct emitter *e, uint8_t *miss[2])
     miss[1] = emit_jcc(e, CC_NE);
 }
 
-/* Enters FOUND as VA's page into the present table. Changes all but SITE. */
+/* Enters FOUND as VA's page into the present table. Changes all but POINT. */
 static void emit_enter(struct emitter *e, enum mmu_access access)
 {
     const int32_t entries = (int32_t)offsetof(struct mmu_table, entry[access]);
@@ -118,8 +116,8 @@ static void emit_retry(struct bt_cache *cache, struct emitter *e)
 {
     if (cache->measure)
         emit_alu_mem_imm(e, true, ALU_N_ADD, VCPU(fills), 1);
-    emit_mem(e, false, OP_LOAD, SITE, at(SITE, offsetof(struct bt_site, retry)));
-    emit_mem(e, true, OP_ADD_LOAD, SITE, VCPU(run));
+    emit_mem(e, false, OP_LOAD, POINT, at(POINT, offsetof(struct bt_exit_point, retry)));
+    emit_mem(e, true, OP_ADD_LOAD, POINT, VCPU(run));
     emit_spilled(e, OP_LOAD);
     emit_bytes(e, (uint8_t[]){0x41, 0xFF, 0xE3}, 3); /* jmp r11 */
 }

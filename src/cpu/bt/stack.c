@@ -5,13 +5,13 @@
 
 static const struct address frame_address = {X86_RBP, X86_NONE, 0, X86_DS, false, false, 0};
 
-/* Pushes what is in vcpu.target. */
-static void emit_push_target(struct translation *t)
+/* Pushes bt.temporary. */
+static void emit_push_temporary(struct translation *t)
 {
     struct operand place = emit_check_push(t);
 
-    emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(target));
-    emit_mem(&t->e, t->wide, OP_STORE, t->s0, place);
+    emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(temporary));
+    emit_mem(&t->e, t->code64, OP_STORE, t->s0, place);
     emit_move_sp(t, -(int32_t)slot_size(t));
 }
 
@@ -21,7 +21,7 @@ static bool is_segment_register(const struct x86_insn *insn, unsigned i)
            ZydisRegisterGetClass(insn->op[i].reg.value) == ZYDIS_REGCLASS_SEGMENT;
 }
 
-/* Of a slot of 32 bits, processors write 16. */
+/* Processors write only 16 of a slot's 32 bits. */
 static void translate_push_segment(struct translation *t, const struct x86_insn *insn)
 {
     struct operand place = emit_check_push(t);
@@ -30,9 +30,9 @@ static void translate_push_segment(struct translation *t, const struct x86_insn 
              vcpu_at((int32_t)(offsetof(struct bt, c.x.seg) +
                                register_of(insn, 0) * sizeof(struct x86_seg) +
                                offsetof(struct x86_seg, selector))));
-    if (!t->wide)
-        emit_byte(&t->e, 0x66);
-    emit_mem(&t->e, t->wide, OP_STORE, t->s0, place);
+    if (!t->code64)
+        emit_byte(&t->e, PREFIX_16);
+    emit_mem(&t->e, t->code64, OP_STORE, t->s0, place);
     emit_move_sp(t, -(int32_t)slot_size(t));
 }
 
@@ -47,8 +47,8 @@ static bool translate_push(struct translation *t, const struct x86_insn *insn)
         if (!is_addressed(insn, 0) || !address_of(t, t->i, 0, &a))
             return false;
         emit_load_slot(t, &a, t->s0);
-        emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(target));
-        emit_push_target(t);
+        emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(temporary));
+        emit_push_temporary(t);
         return true;
     }
     if (is_segment_register(insn, 0)) {
@@ -59,9 +59,9 @@ static bool translate_push(struct translation *t, const struct x86_insn *insn)
         return false;
     place = emit_check_push(t);
     if (is_word_register(t, insn, 0))
-        emit_mem(&t->e, t->wide, OP_STORE, register_of(insn, 0), place);
+        emit_mem(&t->e, t->code64, OP_STORE, register_of(insn, 0), place);
     else
-        emit_store_imm(&t->e, t->wide, place, (int32_t)insn->op[0].imm.value.s);
+        emit_store_imm(&t->e, t->code64, place, (int32_t)insn->op[0].imm.value.s);
     emit_move_sp(t, -(int32_t)slot_size(t));
     return true;
 }
@@ -69,8 +69,8 @@ static bool translate_push(struct translation *t, const struct x86_insn *insn)
 static void translate_pushf(struct translation *t)
 {
     emit_flags_image(t);
-    emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(target));
-    emit_push_target(t);
+    emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(temporary));
+    emit_push_temporary(t);
 }
 
 bool translate_stack(struct translation *t, const struct x86_insn *insn)
@@ -101,7 +101,7 @@ bool translate_stack(struct translation *t, const struct x86_insn *insn)
         if (insn->z.operand_width == 16)
             return false;
         emit_load_slot(t, &frame_address, t->s0);
-        emit_mem(&t->e, t->wide, OP_LEA, X86_RSP, at(X86_RBP, (int32_t)slot_size(t)));
+        emit_mem(&t->e, t->code64, OP_LEA, X86_RSP, at(X86_RBP, (int32_t)slot_size(t)));
         emit_reg(&t->e, true, OP_LOAD, X86_RBP, t->s0);
         return true;
     default: return false;

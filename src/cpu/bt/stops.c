@@ -35,8 +35,8 @@ bool bt_stop_at(struct bt *bt, uint64_t gpa)
         bt->full = true;
     } else {
         cache->stop[count] = gpa;
-        /* What has been translated goes past it, and must be out of date before another vCPU with a
-         * breakpoint here sees the stop. Nobody translates in between. */
+        /* Earlier translations go past it. They must be out of date before another vCPU with a
+         * breakpoint here sees the stop. No vCPU translates in between. */
         code_discard(&bt->c, gpa);
         atomic_store_explicit(&cache->stop_count, count + 1, memory_order_release);
     }

@@ -1,27 +1,26 @@
 /*
- * String instructions, run by the host's own on host addresses (SDM volume 1, 7.3.9; volume 2,
- * REP).
+ * String instructions: the host's own, on host addresses (SDM volume 1, 7.3.9; volume 2, REP).
  *
- * A repeated one proceeds by runs: as many elements as lie in the present page of both operands, so
- * that one look into the software TLB for each serves the run, and an overlap in the guest is the
- * same overlap in the host. After a run RCX, RSI and RDI are the guest's again: there requests are
- * looked at, and there the next page may fault. Elements across pages, and DF, are left to others.
- * In 32-bit code the three are 32 bits wide.
+ * A repeated one proceeds by runs: as many elements as lie in the present pages of both operands.
+ * One look into the software TLB for each operand serves a run, and operands that overlap in the
+ * guest overlap in the same way in the host. After a run RCX, RSI and RDI hold the guest's values:
+ * there the code looks for requests, and there the next page may fault. The interpreter executes
+ * elements that lie across two pages, and everything while DF is set. In 32-bit code the three
+ * registers are 32 bits wide.
  */
 #include "cpu/bt/translate.h"
 
 static const struct address source = {X86_RSI, X86_NONE, 0, X86_DS, false, false, 0};
 static const struct address destination = {X86_RDI, X86_NONE, 0, X86_DS, false, false, 0};
 
-/* REG's offset in its page, into INTO; 32 bits. */
+/* Loads INTO with the offset in its page of the address in REG. */
 static void emit_page_offset(struct translation *t, unsigned into, unsigned reg)
 {
     emit_reg(&t->e, false, OP_LOAD, into, reg);
     emit_alu_imm(&t->e, false, ALU_N_AND, into, MEM_PAGE_SIZE - 1);
 }
 
-/* s1 = how many elements the run has: what is left of the page, one at least, but no more than
- * RCX. */
+/* Loads s1 with the number of elements in the run: as many as begin in the page, at most RCX. */
 static void emit_run_length(struct translation *t, const struct string_form *f)
 {
     unsigned shift = (unsigned)__builtin_ctz(f->size);
@@ -33,14 +32,14 @@ static void emit_run_length(struct translation *t, const struct string_form *f)
         emit_reg(&t->e, false, OP_CMOV + CC_B, t->s1, t->s0);
     }
     emit_alu_imm(&t->e, false, ALU_N_SUB, t->s1, MEM_PAGE_SIZE);
-    emit_reg(&t->e, false, 0xF7, 3, t->s1); /* neg */
+    emit_reg(&t->e, false, OP_GROUP_UNARY, UNARY_N_NEG, t->s1);
     if (shift)
-        emit_shift_imm(&t->e, false, 5, t->s1, shift); /* shr */
-    emit_reg(&t->e, t->wide, OP_CMP_LOAD, t->s1, X86_RCX);
-    emit_reg(&t->e, t->wide, OP_CMOV + CC_A, t->s1, X86_RCX);
+        emit_shift_imm(&t->e, false, SHIFT_N_SHR, t->s1, shift);
+    emit_reg(&t->e, t->code64, OP_CMP_LOAD, t->s1, X86_RCX);
+    emit_reg(&t->e, t->code64, OP_CMOV + CC_A, t->s1, X86_RCX);
 }
 
-/* Makes sure of SIZE bytes at both operands. Leaves the host's addresses in string.from and s0. */
+/* Checks SIZE bytes of both operands. Leaves their host addresses in string.from and s0. */
 static void emit_operands(struct translation *t, const struct string_form *f, unsigned size)
 {
     if (f->from) {
@@ -51,14 +50,14 @@ static void emit_operands(struct translation *t, const struct string_form *f, un
         emit_mem(&t->e, true, OP_LEA, t->s0, emit_check(t, &destination, size, f->writes, 1));
 }
 
-/* The guest's REG behind the run of s1 elements, which starts at REG, to PLACE. */
+/* Adds the size of the run's s1 elements to REG, and stores it in PLACE. */
 static void emit_behind(struct translation *t, const struct string_form *f, unsigned reg,
                         struct operand place)
 {
     struct operand end = at_index(reg, t->s1, 0);
 
     end.scale = (uint8_t)__builtin_ctz(f->size);
-    emit_mem(&t->e, t->wide, OP_LEA, reg, end);
+    emit_mem(&t->e, t->code64, OP_LEA, reg, end);
     emit_mem(&t->e, true, OP_STORE, reg, place);
 }
 
@@ -67,12 +66,12 @@ static void translate_repeated(struct translation *t, const struct x86_insn *ins
 {
     uint8_t *none, *done, *start = t->e.at;
 
-    emit_reg(&t->e, t->wide, OP_TEST, X86_RCX, X86_RCX);
+    emit_reg(&t->e, t->code64, OP_TEST, X86_RCX, X86_RCX);
     none = emit_jcc(&t->e, CC_E);
-    emit_operands(t, f, f->size); /* not where one lies across pages */
+    emit_operands(t, f, f->size); /* the first elements; each lies in one page */
     emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(string.to));
     emit_run_length(t, f);
-    emit_reg(&t->e, t->wide, OP_SUB_LOAD, X86_RCX, t->s1);
+    emit_reg(&t->e, t->code64, OP_SUB_LOAD, X86_RCX, t->s1);
     emit_mem(&t->e, true, OP_STORE, X86_RCX, VCPU(string.rcx));
     emit_reg(&t->e, true, OP_LOAD, X86_RCX, t->s1);
     emit_behind(t, f, X86_RDI, VCPU(string.rdi));
@@ -90,7 +89,7 @@ static void translate_repeated(struct translation *t, const struct x86_insn *ins
     done = emit_jcc(&t->e, CC_E);
     emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(requests));
     emit_alu_mem_imm(&t->e, false, ALU_N_CMP, at(t->s0, 0), 0);
-    cold_add_one(t, emit_jcc(&t->e, CC_NE)); /* it does some more before it looks, too */
+    cold_add_one(t, emit_jcc(&t->e, CC_NE)); /* the interpreter goes on and looks for itself */
     emit_jmp_to(&t->e, start);
     if (t->e.full)
         return;
@@ -112,9 +111,9 @@ static void translate_single(struct translation *t, const struct x86_insn *insn,
     }
     copy_as_is(t, insn);
     if (f->to)
-        emit_mem(&t->e, t->wide, OP_LEA, X86_RDI, at(t->s1, (int32_t)f->size));
+        emit_mem(&t->e, t->code64, OP_LEA, X86_RDI, at(t->s1, (int32_t)f->size));
     if (f->from)
-        emit_mem(&t->e, t->wide, OP_LEA, X86_RSI, at(t->s0, (int32_t)f->size));
+        emit_mem(&t->e, t->code64, OP_LEA, X86_RSI, at(t->s0, (int32_t)f->size));
     if (!f->writes && f->to)
         t->flags = FLAGS_HOST;
 }
@@ -125,7 +124,7 @@ bool translate_string(struct translation *t, const struct x86_insn *insn)
 
     string_form_of(t, insn, &f);
     if (f.repeats)
-        group_forget(t); /* the registers are others when it comes back to the check */
+        group_forget(t); /* when it comes back to the check, the registers have changed */
     flags_clobber(t, live_before(&t->flow[t->i]));
     emit_test_mem_imm(&t->e, VCPU(c.x.rflags), X86_FLAG_DF);
     cold_add_one(t, emit_jcc(&t->e, CC_NE));

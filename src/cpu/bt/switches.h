@@ -10,10 +10,10 @@
 struct bt_switches {
     unsigned heat;         /* executions by the interpreter before a block is translated */
     unsigned region_max;   /* instructions that are translated together, up to REGION_MAX */
-    unsigned inline_after; /* exits of a site before its handler is inlined; 0: at once */
+    unsigned inline_after; /* exits at a point before its handler is inlined; 0: at once */
     uint32_t code_size;    /* bytes of translations; at least 128 KiB */
     uint64_t scratch_seed; /* not 0: any registers at all are traded for the scratch registers */
-    bool narrow;           /* each access has a check of its own */
+    bool single_checks;    /* no check serves several accesses */
     bool forgetful;        /* the software TLB holds no more than what was filled in last */
     bool refills;          /* its first level is empty whenever translated code is entered */
     unsigned second;       /* not 0: places that are used in each array of its second level */

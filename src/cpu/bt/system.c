@@ -9,10 +9,10 @@ void emit_flags_image(struct translation *t)
 {
     emit_mem(&t->e, false, OP_LOAD_ZX16, t->s0, VCPU(c.cc));
     emit_reg(&t->e, false, OP_LOAD, t->s1, t->s0);
-    emit_shift_imm(&t->e, false, 5, t->s0, 8); /* shr */
+    emit_shift_imm(&t->e, false, SHIFT_N_SHR, t->s0, 8);
     emit_alu_imm(&t->e, false, ALU_N_AND, t->s0, 0xD5);
     emit_alu_imm(&t->e, false, ALU_N_AND, t->s1, 1);
-    emit_shift_imm(&t->e, false, 4, t->s1, 11); /* shl */
+    emit_shift_imm(&t->e, false, SHIFT_N_SHL, t->s1, 11);
     emit_reg(&t->e, false, OP_OR_LOAD, t->s0, t->s1);
     emit_mem(&t->e, false, OP_LOAD, t->s1, VCPU(c.x.rflags));
     emit_alu_imm(&t->e, false, ALU_N_AND, t->s1,
@@ -20,39 +20,42 @@ void emit_flags_image(struct translation *t)
     emit_reg(&t->e, false, OP_OR_LOAD, t->s0, t->s1);
 }
 
-/* RFLAGS = s0, of which nothing depends but what looks there. */
+/* Stores s0 as the guest's RFLAGS and its status flags as vcpu.cc. The host's own flags do not hold
+ * the guest's. Clobbers s0 and s1. */
 static void emit_set_flags(struct translation *t)
 {
     emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(c.x.rflags));
     emit_reg(&t->e, false, OP_LOAD, t->s1, t->s0);
-    emit_shift_imm(&t->e, false, 4, t->s1, 8); /* shl */
+    emit_shift_imm(&t->e, false, SHIFT_N_SHL, t->s1, 8);
     emit_alu_imm(&t->e, false, ALU_N_AND, t->s1, 0xD500);
-    emit_shift_imm(&t->e, false, 5, t->s0, 11); /* shr */
+    emit_shift_imm(&t->e, false, SHIFT_N_SHR, t->s0, 11);
     emit_alu_imm(&t->e, false, ALU_N_AND, t->s0, 1);
     emit_reg(&t->e, false, OP_OR_LOAD, t->s1, t->s0);
-    emit_byte(&t->e, 0x66);
+    emit_byte(&t->e, PREFIX_16);
     emit_mem(&t->e, false, OP_STORE, t->s1, VCPU(c.cc));
 }
 
-/* To others if s0, RFLAGS to be, has IF set and an interrupt may be waiting for that. */
+/* Leaves the instruction to the interpreter if s0 (the new RFLAGS) sets IF while an interrupt may
+ * be pending. Clobbers s1. */
 static void emit_check_masked(struct translation *t)
 {
     emit_reg(&t->e, false, OP_LOAD, t->s1, t->s0);
-    emit_shift_imm(&t->e, false, 5, t->s1, 9); /* shr */
+    emit_shift_imm(&t->e, false, SHIFT_N_SHR, t->s1, 9);
     emit_mem(&t->e, false, OP_AND_LOAD, t->s1, VCPU(c.interrupt_masked));
     cold_add_one(t, emit_jcc(&t->e, CC_NE));
 }
 
-/* POPFQ and POPFD, where no flag changes that more depends on than what reads it; of IF that is a
- * waiting interrupt, and whether it may be changed. */
+/* POPFQ and POPFD inline. Leaves the instruction to the interpreter if it would change a flag with
+ * side effects: TF, AC, NT, IOPL and so on; or IF while an interrupt is pending, or while the guest
+ * may not change IF. */
 void translate_popf(struct translation *t)
 {
     uint32_t may = X86_FLAGS_STATUS | (t->bt->c.context == MMU_USER ? 0 : X86_FLAG_IF);
 
     emit_load_slot(t, &top_address, t->s0);
-    emit_mem(&t->e, t->wide, OP_LOAD, t->s1, VCPU(c.x.rflags));
-    emit_reg(&t->e, t->wide, OP_XOR_LOAD, t->s1, t->s0);
-    emit_alu_imm(&t->e, t->wide, ALU_N_AND, t->s1, (int32_t)~may);
+    emit_mem(&t->e, t->code64, OP_LOAD, t->s1, VCPU(c.x.rflags));
+    emit_reg(&t->e, t->code64, OP_XOR_LOAD, t->s1, t->s0);
+    emit_alu_imm(&t->e, t->code64, ALU_N_AND, t->s1, (int32_t)~may);
     cold_add_one(t, emit_jcc(&t->e, CC_NE));
     emit_check_masked(t);
     emit_set_flags(t);
@@ -71,7 +74,7 @@ void translate_direction(struct translation *t, const struct x86_insn *insn)
 
 /* --- Context ---------------------------------------------------------------------------------- */
 
-/* The present context, with its table, is the one that s0 has the number of. */
+/* Makes context number s0 the present one, with its table of the software TLB. Clobbers s0. */
 static void emit_set_context(struct translation *t)
 {
     struct operand table = VCPU(c.mmu.table);
@@ -84,16 +87,16 @@ static void emit_set_context(struct translation *t)
     emit_write_fs(&t->e, t->s0);
 }
 
-/* The supervisor's context that follows from CR4.SMAP and RFLAGS.AC (see mmu_context). */
+/* Enters the supervisor's context that follows from CR4.SMAP and RFLAGS.AC (see mmu_context). */
 static void emit_supervisor(struct translation *t)
 {
     _Static_assert(MMU_SUPER == 0 && MMU_SUPER_AC == 1, "without SMAP or with AC, 1");
 
     emit_mem(&t->e, false, OP_LOAD, t->s0, VCPU(c.x.cr4));
-    emit_reg(&t->e, false, 0xF7, 2, t->s0); /* not */
-    emit_shift_imm(&t->e, false, 5, t->s0, (unsigned)__builtin_ctz(X86_CR4_SMAP));
+    emit_reg(&t->e, false, OP_GROUP_UNARY, UNARY_N_NOT, t->s0);
+    emit_shift_imm(&t->e, false, SHIFT_N_SHR, t->s0, (unsigned)__builtin_ctz(X86_CR4_SMAP));
     emit_mem(&t->e, false, OP_LOAD, t->s1, VCPU(c.x.rflags));
-    emit_shift_imm(&t->e, false, 5, t->s1, (unsigned)__builtin_ctz(X86_FLAG_AC));
+    emit_shift_imm(&t->e, false, SHIFT_N_SHR, t->s1, (unsigned)__builtin_ctz(X86_FLAG_AC));
     emit_reg(&t->e, false, OP_OR_LOAD, t->s0, t->s1);
     emit_alu_imm(&t->e, false, ALU_N_AND, t->s0, 1);
     emit_set_context(t);
@@ -110,14 +113,14 @@ static void translate_ac(struct translation *t, bool set)
 
 /* --- System calls ----------------------------------------------------------------------------- */
 
-/* Segment N becomes a flat one with SELECTOR, which s0 holds, and ATTR. Clobbers s0. */
+/* Loads segment N with a flat segment of attributes ATTR and the selector in s0. Clobbers s0. */
 static void emit_flat_segment(struct translation *t, unsigned n, unsigned attr)
 {
     int32_t seg = (int32_t)(offsetof(struct bt, c.x.seg) + n * sizeof(struct x86_seg));
 
     _Static_assert(offsetof(struct x86_seg, selector) == offsetof(struct x86_seg, attr) + 2,
                    "the two are stored as one");
-    emit_shift_imm(&t->e, false, 4, t->s0, 16); /* shl */
+    emit_shift_imm(&t->e, false, SHIFT_N_SHL, t->s0, 16);
     emit_alu_imm(&t->e, false, ALU_N_OR, t->s0,
                  (int32_t)(attr | X86_ATTR_G | X86_ATTR_P | X86_ATTR_S | X86_ATTR_WRITE |
                            X86_ATTR_ACCESSED));
@@ -126,8 +129,8 @@ static void emit_flat_segment(struct translation *t, unsigned n, unsigned attr)
     emit_store_imm(&t->e, true, vcpu_at(seg + (int32_t)offsetof(struct x86_seg, base)), 0);
 }
 
-/* CS and SS as SYSCALL and SYSRET load them (SDM volume 2): from the 16 bits of STAR at FIELD, CS
- * with CS_MORE and SS with 8 added to the selector; LEVEL is the new CPL and its RPL. */
+/* Loads CS and SS as SYSCALL and SYSRET do (SDM volume 2): the selector is the 16 bits at byte
+ * FIELD of STAR, plus CS_MORE for CS and 8 for SS. LEVEL is the new CPL, and the RPL of both. */
 static void emit_flat_segments(struct translation *t, unsigned field, unsigned cs_more,
                                unsigned level)
 {
@@ -147,7 +150,7 @@ static void emit_flat_segments(struct translation *t, unsigned field, unsigned c
     }
 }
 
-/* On at the other level, at the address in s0. */
+/* Goes on at the other privilege level, at the address in s0. */
 static void emit_go_to_level(struct translation *t, bool user)
 {
     emit_mem(&t->e, true, OP_LOAD, t->s1, VCPU(level_key[user]));
@@ -162,7 +165,7 @@ static void emit_need_sce(struct translation *t)
     cold_add_one(t, emit_jcc(&t->e, CC_E));
 }
 
-/* From level 3. TF is 0 where translated code runs; IF at most goes off. */
+/* SYSCALL from level 3. TF is 0 wherever translated code runs, and IF can only be cleared. */
 static void translate_syscall(struct translation *t, const struct x86_insn *insn)
 {
     emit_need_sce(t);
@@ -173,7 +176,7 @@ static void translate_syscall(struct translation *t, const struct x86_insn *insn
     emit_mem(&t->e, true, OP_LOAD, X86_RCX, VCPU(page));
     emit_mem(&t->e, true, OP_LEA, X86_RCX, at(X86_RCX, t->offset[t->i] + insn->z.length));
     emit_mem(&t->e, true, OP_LOAD, t->s1, VCPU(c.x.sfmask));
-    emit_reg(&t->e, true, 0xF7, 2, t->s1); /* not */
+    emit_reg(&t->e, true, OP_GROUP_UNARY, UNARY_N_NOT, t->s1);
     emit_reg(&t->e, true, OP_AND_LOAD, t->s0, t->s1);
     emit_alu_imm(&t->e, true, ALU_N_OR, t->s0, X86_FLAG_ONE);
     emit_set_flags(t);
@@ -183,7 +186,7 @@ static void translate_syscall(struct translation *t, const struct x86_insn *insn
     emit_go_to_level(t, false);
 }
 
-/* To 64-bit code. Flags that take more than being stored are a matter for others. */
+/* SYSRET to 64-bit code. The interpreter executes it if it sets a flag with side effects. */
 static void translate_sysret(struct translation *t)
 {
     emit_need_sce(t);
@@ -204,7 +207,7 @@ static void translate_sysret(struct translation *t)
 
 /* --- IRETQ ------------------------------------------------------------------------------------ */
 
-/* The frame, from RSP on. */
+/* Offsets in the frame that RSP points at. */
 enum { FRAME_RIP = 0, FRAME_CS = 8, FRAME_FLAGS = 16, FRAME_RSP = 24, FRAME_SS = 32, FRAME = 40 };
 
 /* Descriptors of flat segments for level 3, accessed already: 64-bit code and data. */
@@ -216,7 +219,8 @@ static void emit_one_unless_equal(struct translation *t)
     cold_add_one(t, emit_jcc(&t->e, CC_NE));
 }
 
-/* The frame's CS and SS must be the selectors that SYSRET loads, in the GDT; s1 is the frame. */
+/* Leaves the instruction to the interpreter unless the frame's CS and SS are the selectors that
+ * SYSRET loads, and lie in the GDT. s1 is the frame's host address. */
 static void emit_check_selectors(struct translation *t)
 {
     struct operand star = VCPU(c.x.star);
@@ -225,19 +229,19 @@ static void emit_check_selectors(struct translation *t)
     emit_mem(&t->e, false, OP_LOAD_ZX16, t->s0, star);
     emit_alu_imm(&t->e, false, ALU_N_ADD, t->s0, 16);
     emit_alu_imm(&t->e, false, ALU_N_OR, t->s0, 3);
-    emit_byte(&t->e, 0x66);
+    emit_byte(&t->e, PREFIX_16);
     emit_mem(&t->e, false, OP_CMP_LOAD, t->s0, at(t->s1, FRAME_CS));
     emit_one_unless_equal(t);
     emit_alu_imm(&t->e, false, ALU_N_SUB, t->s0, 8);
-    emit_byte(&t->e, 0x66);
+    emit_byte(&t->e, PREFIX_16);
     emit_mem(&t->e, false, OP_CMP_LOAD, t->s0, at(t->s1, FRAME_SS));
     emit_one_unless_equal(t);
     emit_test_imm(&t->e, t->s0, 4); /* the LDT's? */
     emit_one_unless_equal(t);
 }
 
-/* Their descriptors, which stand side by side, must be those of the flat segments. Clobbers s0 and
- * s1. */
+/* Leaves it to the interpreter unless their descriptors, which stand side by side, are those of
+ * flat segments. Clobbers s0 and s1. */
 static void emit_check_descriptors(struct translation *t)
 {
     const struct address both = {X86_NONE, X86_NONE, 0, X86_DS, false, true, 0};
@@ -252,7 +256,7 @@ static void emit_check_descriptors(struct translation *t)
     cold_add_one(t, emit_jcc(&t->e, CC_G));
     emit_alu_imm(&t->e, false, ALU_N_ADD, t->s0, 8);
     emit_mem(&t->e, true, OP_ADD_LOAD, t->s0, VCPU(c.x.gdtr.base));
-    emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(target));
+    emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(temporary));
     emit_mem(&t->e, true, OP_LEA, t->s0, emit_check(t, &both, 16, false, 1));
     emit_load_imm(&t->e, t->s1, FLAT_DATA);
     emit_mem(&t->e, true, OP_CMP_LOAD, t->s1, at(t->s0, 0));
@@ -262,7 +266,7 @@ static void emit_check_descriptors(struct translation *t)
     emit_one_unless_equal(t);
 }
 
-/* The attributes of a segment, and in the upper half of the word its selector. */
+/* Returns the doubleword that holds the attributes and, in its upper half, the selector. */
 static struct operand segment_word(enum x86_segment segment)
 {
     _Static_assert(offsetof(struct x86_seg, selector) == offsetof(struct x86_seg, attr) + 2, "");
@@ -283,18 +287,17 @@ static void emit_check_null(struct translation *t)
     emit_mem(&t->e, false, OP_LOAD, t->s0, segment_word(data[0]));
     for (unsigned i = 1; i < sizeof(data); i++)
         emit_mem(&t->e, false, OP_OR_LOAD, t->s0, segment_word(data[i]));
-    emit_shift_imm(&t->e, false, 5, t->s0, 16); /* shr */
+    emit_shift_imm(&t->e, false, SHIFT_N_SHR, t->s0, 16);
     emit_one_unless_equal(t);
 }
 
-/* To 64-bit code of level 3, as kernels do it, but not out of an NMI's handler, which another NMI
- * may be waiting for; all else is left to the interpreter. RF, which every fault has saved, is
- * dropped: it is for instruction breakpoints, and while one is armed the interpreter executes the
- * instruction.
- */
+/* IRETQ to 64-bit code at level 3, as kernels use it. The interpreter executes all other forms, and
+ * IRETQ in an NMI handler, because another NMI may be pending. RF, which every fault has saved as
+ * 1, is dropped: it concerns instruction breakpoints only, and while one is armed the interpreter
+ * executes the instruction. */
 static void translate_iret(struct translation *t)
 {
-    const uint32_t kept =
+    const uint32_t loaded =
         X86_FLAGS_STATUS | X86_FLAG_IF | X86_FLAG_DF | X86_FLAG_IOPL | X86_FLAG_NT | X86_FLAG_ID;
 
     flags_clobber(t, X86_FLAGS_STATUS);
@@ -312,7 +315,7 @@ static void translate_iret(struct translation *t)
     emit_mem(&t->e, true, OP_LOAD, t->s1, VCPU(frame));
     emit_mem(&t->e, true, OP_LOAD, t->s0, at(t->s1, FRAME_RIP));
     emit_canonical(t, t->s0);
-    emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(target));
+    emit_mem(&t->e, true, OP_STORE, t->s0, VCPU(temporary));
     emit_mem(&t->e, true, OP_LOAD, t->s1, VCPU(frame));
     emit_mem(&t->e, true, OP_LOAD, t->s0, at(t->s1, FRAME_FLAGS));
     emit_test_imm(&t->e, t->s0,
@@ -321,13 +324,13 @@ static void translate_iret(struct translation *t)
     emit_check_masked(t);
     emit_mem(&t->e, true, OP_LOAD, t->s1, VCPU(frame));
     emit_mem(&t->e, true, OP_LOAD, X86_RSP, at(t->s1, FRAME_RSP));
-    emit_alu_imm(&t->e, false, ALU_N_AND, t->s0, (int32_t)kept);
+    emit_alu_imm(&t->e, false, ALU_N_AND, t->s0, (int32_t)loaded);
     emit_alu_imm(&t->e, false, ALU_N_OR, t->s0, X86_FLAG_ONE);
     emit_set_flags(t);
     emit_flat_segments(t, 6, 16, 3);
     emit_load_imm(&t->e, t->s0, MMU_USER);
     emit_set_context(t);
-    emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(target));
+    emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(temporary));
     emit_go_to_level(t, true);
 }
 
@@ -366,7 +369,7 @@ static void translate_base(struct translation *t, const struct x86_insn *insn)
              vcpu_at((int32_t)(offsetof(struct bt, c.base) + n * sizeof(uint64_t))));
 }
 
-/* A segment's selector to a register or, as a word, to memory. */
+/* MOV of a segment's selector to a register or, as a word, to memory. */
 static bool translate_selector(struct translation *t, const struct x86_insn *insn)
 {
     unsigned from = register_of(insn, 1);
@@ -383,12 +386,12 @@ static bool translate_selector(struct translation *t, const struct x86_insn *ins
         return false;
     emit_mem(&t->e, true, OP_LEA, t->s1, emit_check(t, &a, 2, true, 1));
     emit_mem(&t->e, false, OP_LOAD_ZX16, t->s0, selector);
-    emit_byte(&t->e, 0x66);
+    emit_byte(&t->e, PREFIX_16);
     emit_mem(&t->e, false, OP_STORE, t->s0, at(t->s1, 0));
     return true;
 }
 
-/* Out of segment and control registers. */
+/* MOV from segment and control registers. */
 static bool translate_move(struct translation *t, const struct x86_insn *insn)
 {
     unsigned to;
@@ -397,17 +400,17 @@ static bool translate_move(struct translation *t, const struct x86_insn *insn)
         return translate_selector(t, insn);
     to = register_of(insn, 0);
     switch (register_of(insn, 1)) {
-    case 0: emit_mem(&t->e, t->wide, OP_LOAD, to, VCPU(c.x.cr0)); return true;
-    case 2: emit_mem(&t->e, t->wide, OP_LOAD, to, VCPU(c.x.cr2)); return true;
-    case 3: emit_mem(&t->e, t->wide, OP_LOAD, to, VCPU(c.x.cr3)); return true;
-    default: emit_mem(&t->e, t->wide, OP_LOAD, to, VCPU(c.x.cr4)); return true;
+    case 0: emit_mem(&t->e, t->code64, OP_LOAD, to, VCPU(c.x.cr0)); return true;
+    case 2: emit_mem(&t->e, t->code64, OP_LOAD, to, VCPU(c.x.cr2)); return true;
+    case 3: emit_mem(&t->e, t->code64, OP_LOAD, to, VCPU(c.x.cr3)); return true;
+    default: emit_mem(&t->e, t->code64, OP_LOAD, to, VCPU(c.x.cr4)); return true;
     }
 }
 
 static bool translate_sti(struct translation *t)
 {
-    /* No interrupt may come before the next instruction: that must follow without an exit, and one
-     * that is waiting already is a matter for the interpreter. */
+    /* No interrupt may be delivered before the next instruction: that must follow without an exit,
+     * and if an interrupt may be pending already, the interpreter executes STI. */
     if (instructions_left(t) == 1)
         return false;
     emit_alu_mem_imm(&t->e, false, ALU_N_CMP, VCPU(c.interrupt_masked), 0);
@@ -425,7 +428,7 @@ static void translate_swapgs(struct translation *t)
     emit_mem(&t->e, true, OP_STORE, t->s1, VCPU(c.base[X86_GS]));
 }
 
-/* RDTSC and RDTSCP: the host's counter and what the guest's is ahead of it. */
+/* RDTSC and RDTSCP: the host's counter plus the guest's offset. */
 static void translate_rdtsc(struct translation *t, const struct x86_insn *insn)
 {
     if (t->bt->c.context == MMU_USER) {
@@ -433,12 +436,12 @@ static void translate_rdtsc(struct translation *t, const struct x86_insn *insn)
         cold_add_one(t, emit_jcc(&t->e, CC_NE));
     }
     copy_as_is(t, insn);
-    emit_shift_imm(&t->e, true, 4, X86_RDX, 32); /* shl */
+    emit_shift_imm(&t->e, true, SHIFT_N_SHL, X86_RDX, 32);
     emit_reg(&t->e, true, OP_OR_LOAD, X86_RAX, X86_RDX);
     emit_mem(&t->e, true, OP_ADD_LOAD, X86_RAX, VCPU(tsc_offset));
     emit_mem(&t->e, true, OP_ADD_LOAD, X86_RAX, VCPU(c.x.tsc_adjust));
     emit_reg(&t->e, true, OP_LOAD, X86_RDX, X86_RAX);
-    emit_shift_imm(&t->e, true, 5, X86_RDX, 32); /* shr */
+    emit_shift_imm(&t->e, true, SHIFT_N_SHR, X86_RDX, 32);
     emit_reg(&t->e, false, OP_LOAD, X86_RAX, X86_RAX);
     if (insn->z.mnemonic == ZYDIS_MNEMONIC_RDTSCP)
         emit_mem(&t->e, false, OP_LOAD, X86_RCX, VCPU(c.x.tsc_aux));

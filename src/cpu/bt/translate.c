@@ -1,6 +1,5 @@
 /*
- * Translation of a region, instruction by instruction: what is copied, what is changed, and what
- * is left to the interpreter.
+ * Translation of a region: its parts, instruction by instruction, and their entrances.
  */
 #include "cpu/bt/translate.h"
 
@@ -8,7 +7,7 @@
 
 #define ENTRY_ALIGN 16
 
-/* Whether INSN's handler is big, so that it is inlined only where it proves to be frequent. */
+/* Whether the inlined code of INSN is so long that it is emitted only where INSN is frequent. */
 static bool has_big_handler(const struct x86_insn *insn)
 {
     switch (insn->z.mnemonic) {
@@ -22,7 +21,7 @@ static bool has_big_handler(const struct x86_insn *insn)
     }
 }
 
-/* Whether the present instruction's handler waits for it to be frequent. */
+/* Whether the present instruction is not inlined until it proves to be frequent. */
 static bool is_deferred(const struct translation *t)
 {
     return t->cache->switches.inline_after && has_big_handler(&t->insn[t->i]) &&
@@ -47,7 +46,7 @@ static bool translate_insn(struct translation *t, const struct x86_insn *insn)
     }
 }
 
-/* Counts the part's instructions, if that is wanted; without touching flags that are live. */
+/* Counts the part's instructions if the machine is measured. Does not change live flags. */
 static void emit_count(struct translation *t, const struct part *p)
 {
     if (!t->bt->c.core->machine.measure)
@@ -66,7 +65,7 @@ static void emit_part(struct translation *t, struct part *p)
     t->now = p;
     t->i = p->first;
     p->code = t->e.at;
-    if (!p->inherits)
+    if (!p->only_from_before)
         group_forget(t);
     t->flags = p->live ? FLAGS_HOST : FLAGS_MEMORY;
     t->x87_page = false;
@@ -81,7 +80,7 @@ static void emit_part(struct translation *t, struct part *p)
         if (t->beyond.insn == t->i + 1)
             emit_check_beyond(t);
         if (!translate_insn(t, insn)) {
-            t->e.at = start; /* whatever it began */
+            t->e.at = start; /* drops what was emitted of it */
             t->colds = colds;
             t->flags = flags;
             t->x87_page = false;
@@ -106,7 +105,7 @@ static void emit_part(struct translation *t, struct part *p)
     emit_goto(t, p->end, t->flow[t->i].live_after);
 }
 
-/* Where the next code will be: behind the length of its check. */
+/* Begins to emit code, behind room for struct bt_front. */
 static void begin(struct translation *t)
 {
     struct bt_cache *cache = t->cache;
@@ -116,7 +115,8 @@ static void begin(struct translation *t)
                             .end = cache->write + cache->switches.code_size};
 }
 
-/* Keeps what was emitted. Returns it as it will be run; NULL if it has met the end. */
+/* Keeps the code that was emitted. Returns it where it is executed, or NULL if the cache is full.
+ */
 static const void *finish(struct translation *t)
 {
     struct bt_cache *cache = t->cache;
@@ -143,19 +143,20 @@ static const void *emit_region(struct translation *t)
     emit_cold(t);
     code = finish(t);
     for (unsigned n = 0; code && n < t->parts; n++)
-        if (!t->part[n].inherits)
+        if (!t->part[n].only_from_before)
             bt_entry_add(t, &t->part[n], n ? NULL : code);
     return code;
 }
 
-/* A translation of what is at GPA. NULL, with bt.full, if there may be no room for it. */
+/* Prepares the translation of the code at GPA. Returns NULL, with bt.full, if there may be no room.
+ */
 static struct translation *start(struct bt *bt, uint64_t gpa, uint32_t generation)
 {
     struct bt_cache *cache = bt->cache;
     struct translation *t = &cache->work;
 
     bt->full = cache->switches.code_size - cache->used < ENTRY_ALIGN * 2 ||
-               BT_SITES - cache->site_count < COLDS + REGION_MAX ||
+               BT_EXIT_POINTS - cache->exit_points_used < COLDS + REGION_MAX ||
                bt_entries_full(&cache->entries);
     if (bt->full)
         return NULL;
@@ -164,7 +165,7 @@ static struct translation *start(struct bt *bt, uint64_t gpa, uint32_t generatio
     t->cache = cache;
     t->gpa = gpa;
     t->generation = generation;
-    t->narrow = bt->narrow || cache->switches.narrow;
+    t->single_checks = bt->single_checks || cache->switches.single_checks;
     return t;
 }
 
@@ -199,7 +200,7 @@ const void *bt_translate_again(struct bt *bt, uint64_t gpa, uint32_t generation)
 
 const void *bt_entrance_add(struct bt *bt, struct bt_entry *entry)
 {
-    struct translation *t = start(bt, entry->key & BT_KEY_GPA, entry->generation);
+    struct translation *t = start(bt, entry->id & BT_CODE_ID_GPA, entry->generation);
     const void *code;
 
     if (!t)

@@ -6,7 +6,7 @@
 
 #include "cpu/core/breakpoint.h"
 
-static bool is_narrow(const struct x86_seg *s)
+static bool is_restricted(const struct x86_seg *s)
 {
     return s->limit != 0xFFFFFFFF || !(s->attr & X86_ATTR_WRITE) ||
            (s->attr & (X86_ATTR_CODE | X86_ATTR_DOWN | X86_ATTR_UNUSABLE));
@@ -14,7 +14,7 @@ static bool is_narrow(const struct x86_seg *s)
 
 static bool is_flat(const struct vcpu *c, enum x86_segment seg)
 {
-    return c->x.seg[seg].base == 0 && !c->narrow[seg];
+    return c->x.seg[seg].base == 0 && !c->restricted[seg];
 }
 
 void update_mode(struct vcpu *c)
@@ -25,7 +25,7 @@ void update_mode(struct vcpu *c)
 
     for (unsigned i = 0; i < X86_SEGMENTS; i++) {
         c->base[i] = long64 && i < X86_FS ? 0 : c->x.seg[i].base;
-        c->narrow[i] = is_narrow(&c->x.seg[i]);
+        c->restricted[i] = is_restricted(&c->x.seg[i]);
     }
     if (in_real(c) || in_v86(c))
         mode |= MODE_REAL;

@@ -101,22 +101,22 @@ struct vcpu {
     bool ss_shadow; /* the last instruction loaded SS: debug traps wait, too */
     bool no_step;   /* the instruction under way hands over to a handler: no single-step trap */
     bool single;    /* the next block is to be one instruction long */
-    uint32_t interrupt_masked;    /* one may have been waiting when IF was last found 0 */
-    bool keep_rf;                 /* the instruction under way loads RF (IRET, task switch) */
-    bool holds_stop;              /* a locked access has stopped the other vCPUs; see locked_ptr */
-    bool check_interrupt;         /* an interrupt may be waiting for IF, a shadow or the TPR */
-    uint8_t fp_trap;              /* FP_TRAP_*: why a floating-point instruction faults */
-    uint8_t link;                 /* which of block->link leads on, or NO_LINK */
-    uint64_t base[X86_SEGMENTS];  /* segment bases as 64-bit mode applies them, or x.seg[].base */
-    uint8_t narrow[X86_SEGMENTS]; /* 1: not writable data of 4 GiB */
-    enum mmu_context context;     /* of data accesses */
-    bool check_alignment;         /* #AC is on: CR0.AM, RFLAGS.AC and CPL 3 */
-    bool watches_data;            /* a data breakpoint is armed */
-    bool watches_code;            /* an instruction breakpoint is armed */
-    uint64_t apic_page;           /* of the xAPIC's registers, or UINT64_MAX */
-    const struct mmu_table *tlb;  /* of the current context */
-    struct block *block;          /* under way in the interpreter, or NULL */
-    struct counter instructions;  /* executed; translated ones only if the machine is measured */
+    uint32_t interrupt_masked;   /* one may have been waiting when IF was last found 0 */
+    bool keep_rf;                /* the instruction under way loads RF (IRET, task switch) */
+    bool holds_stop;             /* a locked access has stopped the other vCPUs; see locked_ptr */
+    bool check_interrupt;        /* an interrupt may be waiting for IF, a shadow or the TPR */
+    uint8_t fp_trap;             /* FP_TRAP_*: why a floating-point instruction faults */
+    uint8_t link;                /* which of block->link leads on, or NO_LINK */
+    uint64_t base[X86_SEGMENTS]; /* segment bases as 64-bit mode applies them, or x.seg[].base */
+    uint8_t restricted[X86_SEGMENTS]; /* 1: not a writable data segment of 4 GiB */
+    enum mmu_context context;         /* of data accesses */
+    bool check_alignment;             /* #AC is on: CR0.AM, RFLAGS.AC and CPL 3 */
+    bool watches_data;                /* a data breakpoint is armed */
+    bool watches_code;                /* an instruction breakpoint is armed */
+    uint64_t apic_page;               /* of the xAPIC's registers, or UINT64_MAX */
+    const struct mmu_table *tlb;      /* of the current context */
+    struct block *block;              /* under way in the interpreter, or NULL */
+    struct counter instructions; /* executed; translated ones only if the machine is measured */
     bool limited; /* run until there are more than 32 bits of them; see interp_run_for */
 
     struct core *core;
