@@ -7,6 +7,7 @@
  */
 #include "base/where.h"
 
+#include "base/signals.h"
 #include "base/util.h"
 
 #include <dlfcn.h>
@@ -26,37 +27,45 @@
 
 #define MOST_NAMES 12
 
+/* In si_errno, which the kernel hands on as it is: tells a question from what others may send. */
+#define MARK 0x3F3F3F3F
+
 _Static_assert(WHERE_SIGNAL == SIGSTKFLT, "the header does without <signal.h>");
 
 /* ---- The thread's side ---- */
 
-/* The one thing here that belongs to the process: the handler. It has no state but what the signal
- * itself carries. */
-__attribute__((no_stack_protector, no_sanitize("address", "undefined"))) static void
-answer(int number, siginfo_t *info, void *context)
+/* In the signal's handler. It has no state but what the signal itself carries. */
+SIGNALS_SAFE static bool answer(const siginfo_t *info, const ucontext_t *context)
 {
-    const greg_t *gregs = ((const ucontext_t *)context)->uc_mcontext.gregs;
+    const greg_t *gregs = context->uc_mcontext.gregs;
     struct where *where = info->si_value.sival_ptr;
     uintptr_t at = ALIGN_UP((uintptr_t)gregs[REG_RSP], sizeof(uintptr_t));
 
-    if (info->si_code != SI_QUEUE || !where)
-        return;
+    if (info->si_code != SI_QUEUE || info->si_errno != MARK)
+        return false;
     where->counter = (uintptr_t)gregs[REG_RIP];
     where->words = 0;
     if (at >= where->stack_start)
         for (; at < where->stack_end && where->words < WHERE_WORDS; at += sizeof(uintptr_t))
             where->word[where->words++] = *(const volatile uintptr_t *)at;
     atomic_store(&where->answered, true);
+    return true;
+}
+
+static void change_mask(int how)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, WHERE_SIGNAL);
+    pthread_sigmask(how, &set, NULL);
 }
 
 void where_begin(struct where *where)
 {
-    struct sigaction action = {.sa_sigaction = answer,
-                               .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART};
     pthread_attr_t attr;
     void *start = NULL;
     size_t size = 0;
-    sigset_t set;
 
     if (pthread_getattr_np(pthread_self(), &attr) == 0) {
         pthread_attr_getstack(&attr, &start, &size);
@@ -64,17 +73,19 @@ void where_begin(struct where *where)
     }
     where->stack_start = (uintptr_t)start;
     where->stack_end = (uintptr_t)start + size;
-    sigfillset(&action.sa_mask);
-    sigaction(WHERE_SIGNAL, &action, NULL);
-    sigemptyset(&set);
-    sigaddset(&set, WHERE_SIGNAL);
-    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    if (signals_add_question(answer, NULL) < 0)
+        return;
+    change_mask(SIG_UNBLOCK);
     atomic_store(&where->thread, (int)syscall(SYS_gettid));
 }
 
 void where_end(struct where *where)
 {
-    atomic_store(&where->thread, 0);
+    if (!atomic_exchange(&where->thread, 0))
+        return;
+    /* A question that comes later is never answered, and is gone when the thread is. */
+    change_mask(SIG_BLOCK);
+    signals_remove_question();
 }
 
 /* ---- The other side ---- */
@@ -82,7 +93,8 @@ void where_end(struct where *where)
 bool where_ask(struct where *where)
 {
     int thread = atomic_load(&where->thread);
-    siginfo_t info = {.si_signo = WHERE_SIGNAL, .si_code = SI_QUEUE, .si_pid = getpid()};
+    siginfo_t info = {
+        .si_signo = WHERE_SIGNAL, .si_errno = MARK, .si_code = SI_QUEUE, .si_pid = getpid()};
 
     info.si_value.sival_ptr = where;
     atomic_store(&where->answered, false);

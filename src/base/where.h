@@ -30,7 +30,8 @@ struct where {
     uintptr_t word[WHERE_WORDS]; /* the stack, from its top on */
 };
 
-/* On the thread itself: from when to when it can be asked. */
+/* On the thread itself: from when to when it can be asked. The end blocks WHERE_SIGNAL in it for
+ * good. If the signal's handler cannot be installed, the thread is one that nobody can ask. */
 void where_begin(struct where *where);
 void where_end(struct where *where);
 

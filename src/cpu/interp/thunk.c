@@ -24,8 +24,9 @@ struct entry {
 struct thunk_cache {
     pthread_mutex_t lock;
     struct thunk_memory *memory;
-    struct entry *entries; /* open addressing, at most half full */
-    uint32_t slots, used;  /* SLOTS is a power of two */
+    struct signals_watch *faults; /* in that memory */
+    struct entry *entries;        /* open addressing, at most half full */
+    uint32_t slots, used;         /* SLOTS is a power of two */
     bool full;
 };
 
@@ -41,7 +42,8 @@ struct thunk_cache *thunk_cache_create(struct error *err)
         goto fail;
     }
     cache->memory = thunk_memory_create(err);
-    if (!cache->memory || thunk_fault_watch(cache->memory, err) < 0)
+    cache->faults = cache->memory ? thunk_fault_watch(cache->memory, err) : NULL;
+    if (!cache->faults)
         goto fail;
     pthread_mutex_init(&cache->lock, NULL);
     cache->entries = entries;
@@ -59,7 +61,7 @@ void thunk_cache_destroy(struct thunk_cache *cache)
 {
     if (!cache)
         return;
-    thunk_fault_unwatch(cache->memory);
+    signals_unwatch(cache->faults);
     thunk_memory_destroy(cache->memory);
     pthread_mutex_destroy(&cache->lock);
     free(cache->entries);

@@ -33,8 +33,8 @@ struct thunk_state {
  * guest's registers are then as hardware leaves them (unchanged but for MXCSR or x87 status). */
 typedef int thunk_fn(const struct thunk_state *state, void *memory);
 
-/* Exceptions arrive as signals: threads that run thunks must not block SIGFPE, SIGILL, SIGSEGV and
- * SIGBUS. Handlers for them that are installed later must pass on what is not theirs. */
+/* Exceptions arrive as signals (base/signals.h): threads that run thunks must not block SIGFPE,
+ * SIGILL, SIGSEGV and SIGBUS. */
 struct thunk_cache *thunk_cache_create(struct error *err);
 void thunk_cache_destroy(struct thunk_cache *cache);
 

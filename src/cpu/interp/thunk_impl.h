@@ -4,6 +4,7 @@
 #ifndef DOPPEL_CPU_INTERP_THUNK_IMPL_H
 #define DOPPEL_CPU_INTERP_THUNK_IMPL_H
 
+#include "base/signals.h"
 #include "cpu/interp/thunk.h"
 #include "x86/cpu.h"
 
@@ -57,8 +58,7 @@ void thunk_memory_range(const struct thunk_memory *memory, uintptr_t *start, uin
 /* Where a fault at RIP goes on; 0 if RIP is not in a thunk. Safe in a signal handler. */
 uintptr_t thunk_memory_landing(const struct thunk_memory *memory, uintptr_t rip);
 
-/* Has faults in MEMORY's thunks turned into their results. Any number of memories, any thread. */
-int thunk_fault_watch(const struct thunk_memory *memory, struct error *err);
-void thunk_fault_unwatch(const struct thunk_memory *memory);
+/* Has faults in MEMORY's thunks turned into their results, until signals_unwatch. */
+struct signals_watch *thunk_fault_watch(const struct thunk_memory *memory, struct error *err);
 
 #endif

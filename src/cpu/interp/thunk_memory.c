@@ -107,7 +107,7 @@ void thunk_memory_range(const struct thunk_memory *memory, uintptr_t *start, uin
     *end = *start + CODE_SIZE;
 }
 
-uintptr_t thunk_memory_landing(const struct thunk_memory *memory, uintptr_t rip)
+SIGNALS_SAFE uintptr_t thunk_memory_landing(const struct thunk_memory *memory, uintptr_t rip)
 {
     uintptr_t offset = rip - (uintptr_t)memory->run;
     uint32_t low = 0, high = atomic_load_explicit(&memory->count, memory_order_acquire);
