@@ -428,6 +428,7 @@ static int vm_ended(const struct run *run)
         complain("the guest crashed (triple fault); its registers and last instructions:");
         print_guest_text(end->report);
         return STATUS_ERROR;
+    case DOPPEL_FAILED: complain("%s", end->report); return STATUS_ERROR;
     default: break;
     }
     if (run->session && session_state(session) == SESSION_WAITING) {

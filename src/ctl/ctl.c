@@ -3,25 +3,36 @@
  */
 #include "ctl/doppel.h"
 
+#include "ctl/config.h"
+#include "ctl/events.h"
 #include "ctl/files.h"
 #include "ctl/host.h"
+#include "ctl/sized.h"
 #include "ctl/trace.h"
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/time.h"
 #include "base/util.h"
 #include "cpu/engines.h"
 #include "vm/vm.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/sysinfo.h>
 #include <unistd.h>
 
 struct doppel_vm {
     struct vm *vm;
+    pthread_mutex_t life; /* start, pause and resume take their turns */
+    _Atomic bool started, paused;
+    struct event_hub events;
+    struct log log;
+    void (*line)(void *opaque, enum doppel_log_level level, const char *text);
+    void *line_opaque;
     enum doppel_engine engine;
     bool measured;
     struct tracer tracer;
@@ -32,51 +43,42 @@ struct doppel_vm {
 };
 
 _Static_assert(sizeof(((struct doppel_end *)0)->report) == VM_REPORT_SIZE, "reports are copied");
+_Static_assert((int)DOPPEL_LOG_ERROR == LOG_LEVEL_ERROR && (int)DOPPEL_LOG_DEBUG == LOG_LEVEL_DEBUG,
+               "the levels are the same");
 _Static_assert(DOPPEL_MAX_CPUS == VM_MAX_CPUS, "one limit");
 _Static_assert(DOPPEL_SERIAL_PORTS == BOARD_SERIAL_PORTS, "every serial port can be plugged in");
 _Static_assert(ARRAY_SIZE(((struct doppel_stats *)0)->exits) >= CAUSE_COUNT, "all causes fit");
 _Static_assert(ARRAY_SIZE(((struct doppel_stats *)0)->forgotten) >= FORGET_COUNT, "all fit");
 
-/* ---- Configuration ---- */
+/* ---- What the machine tells: on any thread, with any lock held ---- */
 
-void doppel_config_init(struct doppel_config *config)
+static void on_line(void *opaque, enum log_level level, const char *text)
 {
-    *config = (struct doppel_config){.engine = DOPPEL_ENGINE_AUTO, .cpus = 1, .memory = 512 * MiB};
+    struct doppel_vm *d = opaque;
+
+    if (d->line)
+        d->line(d->line_opaque, (enum doppel_log_level)level, text);
+    event_tell(&d->events, DOPPEL_EVENT_LOG, (enum doppel_log_level)level, text);
 }
 
-static int check_memory(uint64_t bytes, struct error *err)
+static void tell(struct doppel_vm *d, enum doppel_event_kind kind)
 {
-    unsigned long long memory = bytes, host;
-    struct sysinfo info;
-
-    if (memory < MiB)
-        return error_set(err, EINVAL, "%llu bytes of memory are too few: at least 1 MiB", memory);
-    if (memory > DOPPEL_MAX_MEMORY)
-        return error_set(err, EINVAL, "%llu MiB of memory are too many: at most %llu MiB",
-                         memory / MiB, DOPPEL_MAX_MEMORY / MiB);
-    if (memory % MEM_PAGE_SIZE)
-        return error_set(err, EINVAL, "%llu bytes of memory: must be a multiple of 4096", memory);
-    if (sysinfo(&info) < 0)
-        return 0;
-    host = ((unsigned long long)info.totalram + info.totalswap) * info.mem_unit;
-    if (memory > host)
-        return error_set(err, ENOMEM,
-                         "%llu MiB of memory are more than this host's %llu MiB, swap included",
-                         memory / MiB, host / MiB);
-    return 0;
+    event_tell(&d->events, kind, DOPPEL_LOG_ERROR, NULL);
 }
 
-static int check_config(const struct doppel_config *config, struct error *err)
+static void on_started(void *opaque)
 {
-    if (config->engine < DOPPEL_ENGINE_AUTO || config->engine > DOPPEL_ENGINE_BT)
-        return error_set(err, EINVAL, "there is no engine number %d", (int)config->engine);
-    if (config->cpus < 1 || config->cpus > DOPPEL_MAX_CPUS)
-        return error_set(err, EINVAL, "%u vCPUs: must be 1 to %d", config->cpus, DOPPEL_MAX_CPUS);
-    if (!config->kernel || !*config->kernel)
-        return error_set(err, EINVAL, "no kernel given");
-    if (config->initrd_extra_size && !config->initrd_extra)
-        return error_set(err, EINVAL, "initrd_extra_size without initrd_extra");
-    return check_memory(config->memory, err);
+    tell(opaque, DOPPEL_EVENT_STARTED);
+}
+
+static void on_reset(void *opaque)
+{
+    tell(opaque, DOPPEL_EVENT_RESET);
+}
+
+static void on_ended(void *opaque)
+{
+    tell(opaque, DOPPEL_EVENT_ENDED);
 }
 
 /* ---- Creation ---- */
@@ -88,6 +90,8 @@ static bool create_vm(struct doppel_vm *d, const struct doppel_config *config, s
         .memory = config->memory,
         .load = boot_files_load,
         .load_opaque = d->files,
+        .log = &d->log,
+        .events = {.started = on_started, .reset = on_reset, .ended = on_ended, .opaque = d},
         .no_reboot = config->no_reboot,
         .measure = config->measure,
         .tracer = config->trace ? &d->tracer : NULL,
@@ -132,28 +136,44 @@ static int give_error(struct doppel_error *to, const struct error *from)
     return -from->code;
 }
 
-struct doppel_vm *doppel_create(const struct doppel_config *config, struct doppel_error *error)
+/* Fills in D, which is zeroed. */
+static bool create(struct doppel_vm *d, const struct doppel_config *config, struct error *err)
 {
-    struct error err = {0};
-    struct doppel_vm *d = calloc(1, sizeof(*d));
-
-    if (!d) {
-        error_set(&err, ENOMEM, "no memory for a virtual machine");
-        give_error(error, &err);
-        return NULL;
-    }
     d->engine = config->engine == DOPPEL_ENGINE_AUTO ? host_engine() : config->engine;
     d->measured = config->measure;
     d->tracer.event = on_trace;
     d->tracer.opaque = d;
     d->step = config->trace;
     d->step_opaque = config->trace_opaque;
-    if (check_config(config, &err) < 0 || !(d->files = boot_files_open(config, &err)) ||
-        !create_vm(d, config, &err)) {
-        give_error(error, &err);
-        doppel_destroy(d);
-        return NULL;
+    d->line = config->log;
+    d->line_opaque = config->log_opaque;
+    d->log = (struct log){.most = (enum log_level)config->log_level, .line = on_line, .opaque = d};
+    d->files = boot_files_open(config, err);
+    return d->files && create_vm(d, config, err);
+}
+
+struct doppel_vm *doppel_create_sized(const struct doppel_config *from, size_t size,
+                                      struct doppel_error *error)
+{
+    struct error err = {0};
+    struct doppel_config config;
+    struct doppel_vm *d = NULL;
+
+    if (config_take(&config, from, size, &err) == 0) {
+        d = calloc(1, sizeof(*d));
+        if (!d)
+            error_set(&err, ENOMEM, "no memory for a virtual machine");
     }
+    if (d) {
+        pthread_mutex_init(&d->life, NULL);
+        event_hub_init(&d->events);
+        if (!create(d, &config, &err)) {
+            doppel_destroy(d);
+            d = NULL;
+        }
+    }
+    if (!d)
+        give_error(error, &err);
     return d;
 }
 
@@ -163,16 +183,85 @@ void doppel_destroy(struct doppel_vm *d)
         return;
     vm_destroy(d->vm);
     boot_files_close(d->files);
+    event_hub_destroy(&d->events);
+    pthread_mutex_destroy(&d->life);
     free(d);
 }
 
 /* ---- Life ---- */
 
+static bool has_ended(struct doppel_vm *d)
+{
+    return vm_wait(d->vm, 0, NULL) == 0;
+}
+
+static int check_not_ended(struct doppel_vm *d, struct error *err)
+{
+    return has_ended(d) ? error_set(err, ESHUTDOWN, "the virtual machine has ended") : 0;
+}
+
 int doppel_start(struct doppel_vm *d, struct doppel_error *error)
 {
     struct error err;
+    int ret;
 
-    return vm_start(d->vm, &err) < 0 ? give_error(error, &err) : 0;
+    pthread_mutex_lock(&d->life);
+    ret = check_not_ended(d, &err);
+    if (ret == 0)
+        ret = vm_start(d->vm, &err);
+    if (ret == 0)
+        atomic_store(&d->started, true);
+    pthread_mutex_unlock(&d->life);
+    return ret < 0 ? give_error(error, &err) : 0;
+}
+
+/* Pauses D, or has it go on. */
+static int set_paused(struct doppel_vm *d, bool paused, struct doppel_error *error)
+{
+    struct error err;
+    int ret;
+
+    pthread_mutex_lock(&d->life);
+    ret = check_not_ended(d, &err);
+    if (ret == 0 && atomic_load(&d->paused) != paused) {
+        if (paused)
+            vm_pause(d->vm);
+        atomic_store(&d->paused, paused);
+        tell(d, paused ? DOPPEL_EVENT_PAUSED : DOPPEL_EVENT_RESUMED);
+        if (!paused)
+            vm_resume(d->vm); /* what happens then is told afterwards */
+    }
+    pthread_mutex_unlock(&d->life);
+    return ret < 0 ? give_error(error, &err) : 0;
+}
+
+int doppel_pause(struct doppel_vm *d, struct doppel_error *error)
+{
+    return set_paused(d, true, error);
+}
+
+int doppel_resume(struct doppel_vm *d, struct doppel_error *error)
+{
+    return set_paused(d, false, error);
+}
+
+enum doppel_state doppel_state(struct doppel_vm *d)
+{
+    if (has_ended(d))
+        return DOPPEL_STATE_ENDED;
+    if (!atomic_load(&d->started))
+        return DOPPEL_STATE_NEW;
+    return atomic_load(&d->paused) ? DOPPEL_STATE_PAUSED : DOPPEL_STATE_RUNNING;
+}
+
+struct doppel_events *doppel_events_open(struct doppel_vm *d, struct doppel_error *error)
+{
+    struct error err;
+    struct doppel_events *events = event_queue_open(&d->events, &err);
+
+    if (!events)
+        give_error(error, &err);
+    return events;
 }
 
 static enum doppel_outcome public_outcome(enum vm_outcome outcome)
@@ -183,12 +272,23 @@ static enum doppel_outcome public_outcome(enum vm_outcome outcome)
     case VM_RESET: return DOPPEL_RESET;
     case VM_DEBUG_EXIT: return DOPPEL_DEBUG_EXIT;
     case VM_CRASHED: return DOPPEL_CRASHED;
+    case VM_FAILED: return DOPPEL_FAILED;
     case VM_STOPPED: return DOPPEL_STOPPED;
     }
     return DOPPEL_RUNNING;
 }
 
-int doppel_wait(struct doppel_vm *d, int timeout_ms, struct doppel_end *end)
+static void give_end(struct doppel_end *to, size_t size, const struct vm_end *from)
+{
+    struct doppel_end end;
+
+    end.outcome = public_outcome(from->outcome);
+    end.status = from->status;
+    memcpy(end.report, from->report, sizeof(end.report));
+    sized_copy_out(to, size, &end, sizeof(end));
+}
+
+int doppel_wait_sized(struct doppel_vm *d, int timeout_ms, struct doppel_end *end, size_t size)
 {
     struct vm_end *inner = calloc(1, sizeof(*inner));
     int ret;
@@ -196,11 +296,8 @@ int doppel_wait(struct doppel_vm *d, int timeout_ms, struct doppel_end *end)
     if (!inner)
         return -ENOMEM;
     ret = vm_wait(d->vm, timeout_ms, inner);
-    if (end) {
-        end->outcome = public_outcome(inner->outcome);
-        end->status = inner->status;
-        memcpy(end->report, inner->report, sizeof(end->report));
-    }
+    if (end)
+        give_end(end, size, inner);
     free(inner);
     return ret;
 }
@@ -301,21 +398,23 @@ static double work(const struct doppel_stats *stats, const char *name)
     return 0;
 }
 
-void doppel_stats(struct doppel_vm *d, struct doppel_stats *stats)
+void doppel_stats_sized(struct doppel_vm *d, struct doppel_stats *to, size_t size)
 {
+    struct doppel_stats stats;
     struct vm_stats inner;
 
     vm_stats(d->vm, &inner);
-    *stats = (struct doppel_stats){
+    stats = (struct doppel_stats){
         .engine = doppel_engine_name(d->engine),
         .elapsed_ns = inner.elapsed_ns,
         .guest_resident = inner.resident,
         .resident = process_resident(),
         .measured = d->measured,
     };
-    vm_counters(d->vm, take_counter, stats);
-    if (work(stats, "tlb-checks") > 0)
-        stats->tlb_hit_rate = 1 - work(stats, "tlb-fills") / work(stats, "tlb-checks");
+    vm_counters(d->vm, take_counter, &stats);
+    if (work(&stats, "tlb-checks") > 0)
+        stats.tlb_hit_rate = 1 - work(&stats, "tlb-fills") / work(&stats, "tlb-checks");
+    sized_copy_out(to, size, &stats, sizeof(stats));
 }
 
 void doppel_trace(struct doppel_vm *d, bool on)

@@ -1,8 +1,30 @@
 /*
  * libdoppel: virtual machines as a library. The command `doppel` is its first client.
  *
- * Every function may be called from any thread; calls on one VM are serialized. Functions that can
- * fail return 0 or a negative errno (or NULL) and fill ERR, which may be NULL.
+ * Errors. Functions that can fail return 0 or a negative errno (or NULL) and fill ERR, which may be
+ * NULL.
+ *
+ * Threads. Every function may be called from any thread at any time from doppel_create on, until
+ * doppel_destroy is called, which must be the last call on its VM. doppel_start, doppel_pause and
+ * doppel_resume on one VM are serialized: each waits until the one before it has returned, and so
+ * sees its effect. No other call waits for them or for each other; doppel_stop, doppel_wait and
+ * doppel_where work while one of them hangs. The library's own threads block all signals but those
+ * of faults and SIGSTKFLT.
+ *
+ * Callbacks (in struct doppel_config). Some run on a thread of the VM's, and the VM stands still
+ * meanwhile: they must not wait, and may call back into the VM only where it says so.
+ *
+ * Signals. While a VM exists, the process has handlers for SIGSEGV, SIGBUS, SIGFPE and SIGILL, by
+ * which the library hears of the faults of guest code and of guest memory that the host cannot
+ * provide; and for SIGSTKFLT, while one is started, for doppel_where. They pass on what is not
+ * theirs to the handlers that the program had installed before. With the last VM they are removed.
+ * A handler that the program installs later must pass on what is not its own, too. A thread that
+ * calls doppel_create must not block the first four.
+ *
+ * Growth. Structures may grow at their end in later versions. Functions that take one are told how
+ * large the caller's is (the ..._sized functions, of which this header makes the others), so a
+ * program goes on working with a library that is newer than what it was compiled with. struct
+ * doppel_error and struct doppel_serial do not grow.
  */
 #ifndef DOPPEL_H
 #define DOPPEL_H
@@ -15,9 +37,12 @@
 extern "C" {
 #endif
 
+#pragma GCC visibility push(default)
+
 #define DOPPEL_VERSION "0.1.0"
 
 struct doppel_vm;
+struct doppel_events;
 
 struct doppel_error {
     int code;       /* positive errno */
@@ -33,7 +58,8 @@ enum doppel_engine { DOPPEL_ENGINE_AUTO, DOPPEL_ENGINE_INTERP, DOPPEL_ENGINE_BT 
 #define DOPPEL_SERIAL_PORTS 4
 
 /* The host side of a serial port. Called on a thread of the VM's that has the devices locked: must
- * not wait for anything and not call back into the VM except for doppel_serial_input. */
+ * not wait for anything and not call back into the VM except for doppel_serial_input and
+ * doppel_stop. */
 struct doppel_serial {
     /* Takes all of it. */
     void (*output)(void *opaque, const void *data, size_t size);
@@ -54,6 +80,13 @@ struct doppel_step {
     unsigned cpu;
     enum doppel_actor actor;
     const char *text; /* one line */
+};
+
+enum doppel_log_level {
+    DOPPEL_LOG_ERROR,   /* something does not work any more */
+    DOPPEL_LOG_WARNING, /* something works less well than it should */
+    DOPPEL_LOG_INFO,    /* what one wants to know afterwards: the VM was started, reset, ... */
+    DOPPEL_LOG_DEBUG,   /* for the library's developers */
 };
 
 struct doppel_config {
@@ -84,6 +117,12 @@ struct doppel_config {
     void *trace_opaque;
     void (*progress)(void *opaque, const char *what, int percent); /* while creating; may be NULL */
     void *progress_opaque;
+    /* Takes a line of the VM's log, without a newline and without control characters, if its level
+     * is at most LOG_LEVEL. On any thread, also with devices locked: must not wait for anything and
+     * not call back into the VM. May be NULL: event queues have the lines, too. */
+    void (*log)(void *opaque, enum doppel_log_level level, const char *text);
+    void *log_opaque;
+    enum doppel_log_level log_level;
 };
 #define DOPPEL_MAX_CPUS   64
 #define DOPPEL_MAX_MEMORY (1ULL << 40)
@@ -96,12 +135,38 @@ enum doppel_outcome {
     DOPPEL_DEBUG_EXIT, /* through port 0xf4; status in doppel_end.status */
     DOPPEL_CRASHED,    /* triple fault; doppel_end.report has the registers */
     DOPPEL_STOPPED,    /* doppel_stop */
+    DOPPEL_FAILED,     /* the host lacks the memory, or a reset could not be done; doppel_end.report
+                          has one line that says what */
 };
 
 struct doppel_end {
     enum doppel_outcome outcome;
     int status;         /* DOPPEL_DEBUG_EXIT */
     char report[16384]; /* DOPPEL_CRASHED: lines of text: registers, the last instructions */
+};
+
+enum doppel_state {
+    DOPPEL_STATE_NEW,
+    DOPPEL_STATE_RUNNING,
+    DOPPEL_STATE_PAUSED,
+    DOPPEL_STATE_ENDED
+};
+
+enum doppel_event_kind {
+    DOPPEL_EVENT_STARTED,
+    DOPPEL_EVENT_PAUSED,
+    DOPPEL_EVENT_RESUMED,
+    DOPPEL_EVENT_RESET, /* the guest has reset itself and begins anew */
+    DOPPEL_EVENT_ENDED, /* the last event of a VM: doppel_wait returns at once from now on */
+    DOPPEL_EVENT_LOG,   /* a line of the log: LEVEL and TEXT */
+};
+
+struct doppel_event {
+    enum doppel_event_kind kind;
+    uint64_t ns;   /* CLOCK_MONOTONIC when it happened */
+    unsigned lost; /* how many events before this one were dropped, because nobody took them */
+    enum doppel_log_level level;
+    char text[512];
 };
 
 struct doppel_count {
@@ -130,14 +195,25 @@ struct doppel_stats {
     unsigned interpreted_kinds;
 };
 
-/* Fills in the defaults: one vCPU, 512 MiB, engine auto. */
-void doppel_config_init(struct doppel_config *config);
+/* ---- Life ---- */
+
+/* Fills in the defaults: one vCPU, 512 MiB, engine auto, log level info. */
+void doppel_config_init_sized(struct doppel_config *config, size_t size);
 
 /* Checks CONFIG, reads the files, builds the machine. Copies what it needs from CONFIG. */
-struct doppel_vm *doppel_create(const struct doppel_config *config, struct doppel_error *err);
+struct doppel_vm *doppel_create_sized(const struct doppel_config *config, size_t size,
+                                      struct doppel_error *err);
+/* Once. A VM that was paused before starts paused. */
 int doppel_start(struct doppel_vm *vm, struct doppel_error *err);
-/* Waits for the end of VM, at most TIMEOUT_MS (-1: for ever). -ETIMEDOUT while it runs. */
-int doppel_wait(struct doppel_vm *vm, int timeout_ms, struct doppel_end *end);
+/* Returns when no vCPU runs, no device works and the guest's time stands still. A VM that is paused
+ * already stays so. -ESHUTDOWN: it has ended. */
+int doppel_pause(struct doppel_vm *vm, struct doppel_error *err);
+/* Has a paused VM go on. One pause is enough for any number of resumes, and the other way round. */
+int doppel_resume(struct doppel_vm *vm, struct doppel_error *err);
+enum doppel_state doppel_state(struct doppel_vm *vm);
+/* Waits for the end of VM, at most TIMEOUT_MS (-1: for ever). -ETIMEDOUT while it runs. END may be
+ * NULL. Any number of threads may wait. */
+int doppel_wait_sized(struct doppel_vm *vm, int timeout_ms, struct doppel_end *end, size_t size);
 /* Ends VM at once, as pulling the plug does. */
 void doppel_stop(struct doppel_vm *vm);
 /* Presses the power button (ACPI), which a guest may heed. */
@@ -145,18 +221,38 @@ void doppel_power_button(struct doppel_vm *vm);
 /* Says what each of VM's threads does at this moment, a line of text each: for a VM that does not
  * come to its end. Takes no lock, and so works whatever they hold; uses the signal SIGSTKFLT. */
 void doppel_where(struct doppel_vm *vm, void (*line)(void *opaque, const char *text), void *opaque);
-void doppel_stats(struct doppel_vm *vm, struct doppel_stats *stats);
+void doppel_stats_sized(struct doppel_vm *vm, struct doppel_stats *stats, size_t size);
 /* Whether config.trace is told of steps from now on; not at first. Also from config.trace itself.
  */
 void doppel_trace(struct doppel_vm *vm, bool on);
-/* Stops VM if it still runs and frees it. */
+/* Stops VM if it still runs and frees it. All its event queues are closed. */
 void doppel_destroy(struct doppel_vm *vm);
+
+/* ---- Events ---- */
+
+/* A queue of what happens to VM from now on; for a VM that has ended, its end. Any number of queues
+ * may be open, and any number of threads may take from one. A queue that nobody empties drops its
+ * oldest events. */
+struct doppel_events *doppel_events_open(struct doppel_vm *vm, struct doppel_error *err);
+/* A descriptor that poll(2) finds readable while an event waits. It is the queue's: not to be read
+ * or closed. */
+int doppel_events_fd(const struct doppel_events *events);
+/* Takes the oldest event; waits for one at most TIMEOUT_MS (-1: for ever). -ETIMEDOUT: there is
+ * none. -ESHUTDOWN: DOPPEL_EVENT_ENDED has been taken. */
+int doppel_events_next_sized(struct doppel_events *events, int timeout_ms,
+                             struct doppel_event *event, size_t size);
+/* Nobody waits for events of it. */
+void doppel_events_close(struct doppel_events *events);
+
+/* ---- Serial ports ---- */
 
 /* A serial port or the debug console that was full has room again. Takes no lock of a device. */
 void doppel_output_room(struct doppel_vm *vm);
 
 /* Types SIZE bytes into serial port PORT (0..3). Returns how many its queue took. */
 size_t doppel_serial_input(struct doppel_vm *vm, unsigned port, const void *data, size_t size);
+
+/* ---- The host ---- */
 
 /* What this host offers and which engine `auto` means here, for `doppel doctor`. */
 struct doppel_host {
@@ -170,10 +266,46 @@ struct doppel_host {
     enum doppel_engine chosen;
     char reason[200];
 };
-void doppel_probe(struct doppel_host *host);
+void doppel_probe_sized(struct doppel_host *host, size_t size);
 
 const char *doppel_engine_name(enum doppel_engine engine);
 const char *doppel_version(void);
+
+/* ---- The structures as this header has them ---- */
+
+static inline void doppel_config_init(struct doppel_config *config)
+{
+    doppel_config_init_sized(config, sizeof(*config));
+}
+
+static inline struct doppel_vm *doppel_create(const struct doppel_config *config,
+                                              struct doppel_error *err)
+{
+    return doppel_create_sized(config, sizeof(*config), err);
+}
+
+static inline int doppel_wait(struct doppel_vm *vm, int timeout_ms, struct doppel_end *end)
+{
+    return doppel_wait_sized(vm, timeout_ms, end, sizeof(*end));
+}
+
+static inline void doppel_stats(struct doppel_vm *vm, struct doppel_stats *stats)
+{
+    doppel_stats_sized(vm, stats, sizeof(*stats));
+}
+
+static inline int doppel_events_next(struct doppel_events *events, int timeout_ms,
+                                     struct doppel_event *event)
+{
+    return doppel_events_next_sized(events, timeout_ms, event, sizeof(*event));
+}
+
+static inline void doppel_probe(struct doppel_host *host)
+{
+    doppel_probe_sized(host, sizeof(*host));
+}
+
+#pragma GCC visibility pop
 
 #ifdef __cplusplus
 }

@@ -5,6 +5,7 @@
 
 #include "base/util.h"
 #include "cpu/engines.h"
+#include "ctl/sized.h"
 #include "x86/cpuid.h"
 
 #include <cpuid.h>
@@ -95,7 +96,7 @@ static void probe_memory(struct doppel_host *host)
         fclose(file);
 }
 
-void doppel_probe(struct doppel_host *host)
+static void probe(struct doppel_host *host)
 {
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 
@@ -112,6 +113,14 @@ void doppel_probe(struct doppel_host *host)
                  : "translated code needs BMI2, AVX and FSGSBASE (Linux 5.9), not all of which "
                    "this host has; the "
                    "interpreter works on every x86-64 host");
+}
+
+void doppel_probe_sized(struct doppel_host *to, size_t size)
+{
+    struct doppel_host host;
+
+    probe(&host);
+    sized_copy_out(to, size, &host, sizeof(host));
 }
 
 enum doppel_engine host_engine(void)

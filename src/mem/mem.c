@@ -9,6 +9,7 @@
 #include "mem/mem.h"
 
 #include "base/util.h"
+#include "mem/lost.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -23,6 +24,7 @@ struct mem {
     uint64_t ram_size, low_end, high_end;
     int fd;
     struct mem_listener listener;
+    struct lost lost;
 };
 
 static int map_ram(struct mem *mem, uint64_t gpa, uint64_t size, uint64_t file_offset)
@@ -82,6 +84,10 @@ struct mem *mem_create(uint64_t ram_bytes, struct error *err)
         mem_destroy(mem);
         return NULL;
     }
+    if (lost_watch(&mem->lost, mem->base, mem->high_end, err) < 0) {
+        mem_destroy(mem);
+        return NULL;
+    }
     return mem;
 }
 
@@ -89,6 +95,7 @@ void mem_destroy(struct mem *mem)
 {
     if (!mem)
         return;
+    lost_unwatch(&mem->lost);
     if (mem->base)
         munmap(mem->base, mem->high_end);
     if (mem->fd >= 0)
@@ -198,4 +205,19 @@ int mem_clear(struct mem *mem, struct error *err)
 void mem_set_listener(struct mem *mem, const struct mem_listener *listener)
 {
     mem->listener = listener ? *listener : (struct mem_listener){0};
+}
+
+void mem_on_lost(struct mem *mem, void (*lost)(void *opaque), void *opaque)
+{
+    mem->lost.opaque = opaque;
+    mem->lost.on_first = lost;
+}
+
+bool mem_lost(const struct mem *mem, uint64_t *gpa)
+{
+    uint64_t first = atomic_load(&mem->lost.first);
+
+    if (first)
+        *gpa = first - 1;
+    return first != 0;
 }

@@ -58,4 +58,11 @@ void *mem_page(struct mem *mem, uint64_t gpn);
 
 void mem_set_listener(struct mem *mem, const struct mem_listener *listener);
 
+/* Has LOST called when for the first time a page cannot be provided by the host (lost.h): in a
+ * signal handler, on the thread that touched the page, so LOST must be SIGNALS_SAFE. The virtual
+ * machine must end then. Called before any other thread uses MEM. */
+void mem_on_lost(struct mem *mem, void (*lost)(void *opaque), void *opaque);
+/* Whether that has happened; *GPA is then the address of the page. Any thread. */
+bool mem_lost(const struct mem *mem, uint64_t *gpa);
+
 #endif

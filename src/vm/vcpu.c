@@ -141,7 +141,9 @@ static void reset_machine(struct vm *vm)
     ret = vm_boot(vm, &err);
     vm_undrain(vm);
     if (ret < 0)
-        vm_finish(vm, VM_CRASHED, 0, err.text);
+        vm_finish(vm, VM_FAILED, 0, err.text);
+    else if (vm->events.reset)
+        vm->events.reset(vm->events.opaque);
     pthread_mutex_lock(&vm->lock);
     vm->reset_wanted = vm->resetting = false;
     pthread_cond_broadcast(&vm->changed);

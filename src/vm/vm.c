@@ -40,6 +40,12 @@ static void on_debug_exit(void *opaque, int status)
     vm_finish(opaque, VM_DEBUG_EXIT, status, NULL);
 }
 
+/* On the event loop's thread. */
+static void on_lost(struct vm *vm, const struct error *what)
+{
+    vm_finish(vm, VM_FAILED, 0, what->text);
+}
+
 /* ---- Power-on ---- */
 
 /* Memory types as firmware sets them (SDM volume 3, 12.11): write-back, but for the VGA window and
@@ -99,7 +105,7 @@ int vm_boot(struct vm *vm, struct error *err)
         /* Nothing sent to the processor before counts any more, but a kick is for its thread. */
         atomic_fetch_and(&cpu->port.requests, CPU_REQ_KICK);
     }
-    return 0;
+    return vm_lost_check(vm, err);
 }
 
 /* ---- Assembly ---- */
@@ -113,7 +119,8 @@ static bool create_machine(struct vm *vm, const struct vm_config *config, struct
         return false;
     }
     if (!(m->mem = mem_create(config->memory, err)) || !(m->bus = bus_create(err)) ||
-        !(vm->loop = loop_create(err)) || !(m->clock = clock_create(vm->loop, m->bus, err)) ||
+        !(vm->loop = loop_create(err)) || vm_lost_init(vm, on_lost, err) < 0 ||
+        !(m->clock = clock_create(vm->loop, m->bus, err)) ||
         !(vm->workers = workers_create("doppel-io", VM_WORKERS, err)))
         return false;
     clock_pause(m->clock); /* until vm_start */
@@ -173,6 +180,7 @@ struct vm *vm_create(const struct engine_ops *engine, const struct vm_config *co
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&vm->changed, &attr);
     pthread_condattr_destroy(&attr);
+    vm->lost_fd = -1;
     vm->cpus = MIN(config->cpus, VM_MAX_CPUS);
     for (unsigned i = 0; i < vm->cpus; i++) {
         vm->ports[i] = &vm->cpu[i].port;
@@ -181,6 +189,7 @@ struct vm *vm_create(const struct engine_ops *engine, const struct vm_config *co
     vm->load = config->load;
     vm->load_opaque = config->load_opaque;
     vm->log = config->log;
+    vm->events = config->events;
     vm->no_reboot = config->no_reboot;
     if (!create_machine(vm, config, err) || !create_board(vm, config, err) ||
         !create_processors(vm, engine, err) || vm_boot(vm, err) < 0) {
@@ -208,6 +217,7 @@ void vm_destroy(struct vm *vm)
         vm->engine->ops->destroy(vm->engine);
     board_destroy(vm->board);
     workers_destroy(vm->workers);
+    vm_lost_free(vm);
     if (vm->machine.clock)
         clock_destroy(vm->machine.clock);
     if (vm->loop)
@@ -259,6 +269,8 @@ int vm_start(struct vm *vm, struct error *err)
         pthread_mutex_unlock(&vm->lock);
     }
     vm_end_turn(vm);
+    if (ret == 0 && vm->events.started)
+        vm->events.started(vm->events.opaque);
     return ret < 0 ? ret : start_processors(vm, err);
 }
 
@@ -270,17 +282,31 @@ static const char *outcome_text(enum vm_outcome outcome)
     case VM_RESET: return "the guest has reset the machine, which ends it";
     case VM_DEBUG_EXIT: return "the guest has written to the debug exit port";
     case VM_CRASHED: return "the machine has crashed";
+    case VM_FAILED: return "the machine cannot go on";
     case VM_STOPPED: return "the machine is stopped from outside";
     }
     return "the machine ends";
 }
 
+static void tell_end(struct vm *vm)
+{
+    bool told;
+
+    pthread_mutex_lock(&vm->lock);
+    told = vm->end_told;
+    vm->end_told = true;
+    pthread_mutex_unlock(&vm->lock);
+    if (!told && vm->events.ended)
+        vm->events.ended(vm->events.opaque);
+}
+
 void vm_finish(struct vm *vm, enum vm_outcome outcome, int status, const char *report)
 {
-    bool first;
+    bool first, over;
 
     pthread_mutex_lock(&vm->lock);
     first = !vm->ending;
+    over = !vm->started;
     if (first) {
         vm->ending = true;
         vm->end.outcome = outcome;
@@ -292,7 +318,11 @@ void vm_finish(struct vm *vm, enum vm_outcome outcome, int status, const char *r
     pthread_mutex_unlock(&vm->lock);
     if (first)
         log_line(vm->log, LOG_LEVEL_INFO, "%s", outcome_text(outcome));
+    if (first && outcome == VM_FAILED)
+        log_line(vm->log, LOG_LEVEL_ERROR, "%s", report);
     vm_kick_all(vm);
+    if (over)
+        tell_end(vm);
 }
 
 void vm_leave(struct vm *vm)
@@ -311,6 +341,7 @@ void vm_leave(struct vm *vm)
     vm->over = true;
     pthread_cond_broadcast(&vm->changed);
     pthread_mutex_unlock(&vm->lock);
+    tell_end(vm);
 }
 
 void vm_stop(struct vm *vm)

@@ -22,7 +22,8 @@ enum vm_outcome {
     VM_POWEROFF,
     VM_RESET, /* only with no_reboot */
     VM_DEBUG_EXIT,
-    VM_CRASHED,
+    VM_CRASHED, /* triple fault */
+    VM_FAILED,  /* the host lacks the memory, or a reset failed: not the guest's doing */
     VM_STOPPED,
 };
 
@@ -32,7 +33,15 @@ enum vm_outcome {
 struct vm_end {
     enum vm_outcome outcome;
     int status;                  /* VM_DEBUG_EXIT */
-    char report[VM_REPORT_SIZE]; /* VM_CRASHED: lines of text */
+    char report[VM_REPORT_SIZE]; /* VM_CRASHED: lines of text; VM_FAILED: one line */
+};
+
+/* What happens to a VM, in that order. On any thread; must not wait. May be NULL, each. */
+struct vm_events {
+    void (*started)(void *opaque); /* before any vCPU runs */
+    void (*reset)(void *opaque);   /* the guest has reset the machine, which begins anew */
+    void (*ended)(void *opaque);   /* once: vm_wait returns at once from now on */
+    void *opaque;
 };
 
 struct vm_config {
@@ -43,6 +52,7 @@ struct vm_config {
     int (*load)(void *opaque, struct mem *mem, struct x86_cpu *cpu, struct error *err);
     void *load_opaque;
     const struct log *log; /* or NULL; must outlive the VM */
+    struct vm_events events;
     bool no_reboot;
     bool measure;                /* see struct machine */
     const struct tracer *tracer; /* the same; must outlive the VM */

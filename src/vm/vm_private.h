@@ -39,8 +39,12 @@ struct vm_cpu {
 struct vm {
     struct machine machine;
     const struct log *log;
+    struct vm_events events;
     struct loop *loop;
     struct workers *workers;
+    int lost_fd; /* an eventfd: the host lacks memory (lost.c) */
+    struct loop_watch *lost_watch;
+    void (*lost)(struct vm *vm, const struct error *what);
     struct board *board;
     struct engine *engine;
     int (*load)(void *opaque, struct mem *mem, struct x86_cpu *cpu, struct error *err);
@@ -60,6 +64,7 @@ struct vm {
     unsigned threads;  /* vCPU threads that have not left */
     unsigned parked;   /* of those, how many stand still */
     bool over;         /* all have left, and all output is out */
+    bool end_told;     /* to events.ended */
     struct vm_end end;
     _Atomic uint64_t start_ns;
 
@@ -73,6 +78,15 @@ void vm_cpu_init(struct vm *vm, unsigned id);
 void vm_cpu_free(struct vm_cpu *cpu);
 int vm_cpu_start(struct vm_cpu *cpu, struct error *err);
 void vm_kick_all(struct vm *vm);
+
+/* lost.c */
+
+/* Has LOST called on the event loop's thread when the host cannot provide the VM's memory. */
+int vm_lost_init(struct vm *vm, void (*lost)(struct vm *vm, const struct error *what),
+                 struct error *err);
+void vm_lost_free(struct vm *vm); /* no thread runs any more */
+/* Returns a negative errno when that has happened, and says what. */
+int vm_lost_check(struct vm *vm, struct error *err);
 
 /* vm.c */
 

@@ -305,7 +305,7 @@ static void test_reboot_files(void **unused)
 
     assert_int_equal(end->outcome, DOPPEL_DEBUG_EXIT);
     end = run_changed(write_kernel("emptied", REBOOTS_ONCE), empty_it);
-    assert_int_equal(end->outcome, DOPPEL_CRASHED);
+    assert_int_equal(end->outcome, DOPPEL_FAILED);
     assert_non_null(strstr(end->report, "the kernel is empty"));
 
     file = fopen(write_kernel("piped", REBOOTS_ONCE), "rb");
