@@ -12,6 +12,8 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+static const char *const debug_exit[] = {"debug-exit", NULL};
+
 #define MIB       (1024 * 1024ULL)
 #define LOAD      0x100000u
 #define WAIT_MS   60000
@@ -38,7 +40,7 @@ static struct doppel_vm *create(enum doppel_engine engine, struct doppel_serial 
     config.engine = engine;
     config.memory = 16 * MIB;
     config.kernel = path;
-    config.debug_exit = true;
+    config.devices = debug_exit;
     config.serial[0] = serial;
     note_guest_memory(before);
     vm = doppel_create(&config, &err);

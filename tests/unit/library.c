@@ -15,6 +15,8 @@
 #include <string.h>
 #include <unistd.h>
 
+static const char *const debug_exit[] = {"debug-exit", NULL};
+
 #define MIB       (1024 * 1024ULL)
 #define LOAD      0x100000u
 #define WAIT_MS   60000
@@ -45,7 +47,7 @@ static struct doppel_config config_of(enum doppel_engine engine)
     config.engine = engine;
     config.memory = 16 * MIB;
     config.kernel = kernel;
-    config.debug_exit = true;
+    config.devices = debug_exit;
     return config;
 }
 

@@ -10,6 +10,7 @@
 #include "base/thread.h"
 #include "base/time.h"
 #include "base/util.h"
+#include "cpu/engines.h"
 #include "dev/pc/lapic.h"
 #include "vm/board.h"
 #include "vm/vm.h"
