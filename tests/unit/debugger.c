@@ -27,23 +27,27 @@ static int setup(void **state)
     return rig ? 0 : -1;
 }
 
-/* Puts the program and where it starts into CPU. It adds, stores, reads its own flags and copies.
- */
-static void prepare(struct x86_cpu *cpu)
+/* It adds, stores, reads its own flags and copies. */
+static void put_program(void)
 {
     rig_clear(rig);
     /* mov ecx, ROUNDS; 1: inc eax; push rax; pop rbx; mov [DATA], ebx; pushfq; pop rdx; dec ecx;
-     * jnz 1b; xor eax, edx; mov ecx, COPIED; mov rdi, r8; rep movsb; lea rbx, [rbx]; hlt */
+     * jnz 1b; xor eax, edx; mov ecx, COPIED; mov rdi, r8; rep movsb; lea rbx, [rbx]; nop; hlt */
     PUT(CODE, 0xB9, ROUNDS, 0, 0, 0);
     PUT(CODE + LOOP, 0xFF, 0xC0, 0x50, 0x5B);
     PUT(CODE + STORE, 0x89, 0x1C, 0x25, 0, 0, 2, 0);
     PUT(CODE + BEHIND_STORE, 0x9C, 0x5A, 0xFF, 0xC9, 0x75, 0xEF, 0x31, 0xD0);
     PUT(CODE + COPY, 0xB9, COPIED, 0, 0, 0, 0x4C, 0x89, 0xC7, 0xF3, 0xA4, 0x48, 0x8D, 0x1B, 0x90);
     PUT(CODE + END, 0xF4);
+    rig_put64(rig, FROM, 0x1122334455667788);
+}
+
+/* Where the program starts. */
+static void start(struct x86_cpu *cpu)
+{
     rig_state_64(rig, cpu, CODE);
     cpu->reg[X86_RSI] = FROM;
     cpu->reg[X86_R8] = TO;
-    rig_put64(rig, FROM, 0x1122334455667788);
 }
 
 /* Instructions of the program, with one for each element that is copied. */
@@ -79,11 +83,12 @@ static void assert_same(const struct x86_cpu *a, const struct x86_cpu *b)
     assert_int_equal(a->activity, b->activity);
 }
 
-/* The end of the program as it is without a debugger; by now, it has been translated. */
+/* Puts the program and runs it to its END without a debugger, so often that it is translated. */
 static void run_undisturbed(struct x86_cpu *end)
 {
+    put_program();
     for (unsigned i = 0; i < 3; i++) {
-        prepare(end);
+        start(end);
         assert_int_equal(run(end), EXIT_HALT);
         assert_int_equal(end->reg[X86_RIP], CODE + END + 1);
     }
@@ -97,10 +102,12 @@ static void test_steps(void **unused)
     unsigned steps = 0;
 
     run_undisturbed(&end);
-    prepare(&cpu);
+    start(&cpu);
     attach(&step);
-    for (exit = run(&cpu); exit == EXIT_STEP && steps <= STEPS; exit = go_on(&cpu))
+    for (exit = run(&cpu); exit == EXIT_STEP && steps <= STEPS; exit = go_on(&cpu)) {
         steps++;
+        assert_false(cpu.rflags & (X86_FLAG_TF | X86_FLAG_RF));
+    }
     detach();
     assert_int_equal(exit, EXIT_HALT);
     assert_int_equal(steps, STEPS);
@@ -140,7 +147,7 @@ static void test_breakpoint(void **unused)
     struct x86_cpu end, cpu;
 
     run_undisturbed(&end);
-    prepare(&cpu);
+    start(&cpu);
     attach(&debug);
     for (unsigned i = 1; i <= ROUNDS; i++) {
         assert_int_equal(i == 1 ? run(&cpu) : go_on(&cpu), EXIT_BREAKPOINT);
@@ -152,7 +159,7 @@ static void test_breakpoint(void **unused)
     assert_same(&cpu, &end);
 
     /* One that is set where the vCPU stands is met at once; one that is taken away, never. */
-    prepare(&cpu);
+    start(&cpu);
     RIG_ENGINE.state_in(rig->cpu[0].vcpu, &cpu);
     attach(&(struct engine_debug){.count = 1, .breakpoint = {{BREAK_EXECUTE, CODE, 0}}});
     assert_int_equal(go_on(&cpu), EXIT_BREAKPOINT);
@@ -168,7 +175,8 @@ static void test_breakpoint_and_kick(void **unused)
     struct vcpu *vcpu = rig->cpu[0].vcpu;
     struct x86_cpu cpu;
 
-    prepare(&cpu);
+    put_program();
+    start(&cpu);
     RIG_ENGINE.state_in(vcpu, &cpu);
     attach(&(struct engine_debug){.count = 1, .breakpoint = {{BREAK_EXECUTE, CODE, 0}}});
     for (unsigned i = 0; i < 2; i++) {
@@ -192,7 +200,7 @@ static unsigned count_hits(enum engine_break kind, uint64_t address, uint64_t si
     unsigned hits = 0;
 
     run_undisturbed(&end);
-    prepare(&cpu);
+    start(&cpu);
     attach(&debug);
     for (exit = run(&cpu); exit == EXIT_BREAKPOINT; exit = go_on(&cpu))
         hits++;
@@ -215,7 +223,7 @@ static void test_watchpoints(void **unused)
     assert_int_equal(count_hits(BREAK_WRITE, TO + 12, 8), 8); /* in two pages */
     assert_int_equal(count_hits(BREAK_WRITE, 0, 0x100000), 3 * ROUNDS + COPIED);
 
-    prepare(&cpu);
+    start(&cpu);
     attach(&debug);
     assert_int_equal(run(&cpu), EXIT_BREAKPOINT);
     assert_int_equal(cpu.reg[X86_RIP], CODE + BEHIND_STORE);
