@@ -25,13 +25,7 @@
 #define RESET_SYSTEM 0x02 /* hard rather than soft; here they are the same */
 #define RESET_CPU    0x04 /* its rising edge resets */
 
-/* Header fields (chapter 6.1). */
-#define CONFIG_VENDOR      0x00
-#define CONFIG_DEVICE      0x02
-#define CONFIG_COMMAND     0x04
-#define CONFIG_REVISION    0x08
-#define CONFIG_HEADER_TYPE 0x0E
-#define HEADER_MULTI       0x80
+#define HEADER_MULTI 0x80
 
 #define PIIX3_PIRQ          0x60 /* routing of PIRQA to PIRQD */
 #define PIIX3_PIRQ_DISABLED 0x80
@@ -46,26 +40,137 @@ struct pci_host {
     struct pci_function host_bridge, isa_bridge;
 };
 
-void pci_function_init(struct pci_function *f, uint16_t vendor, uint16_t device, uint32_t class,
-                       uint8_t revision)
+/* ---- What is decoded ---- */
+
+#define MOST_BARS (PCI_DEVICES * PCI_FUNCTIONS * PCI_BARS)
+
+/* A BAR and where it belongs now. */
+struct place {
+    struct pci_bar *bar;
+    uint64_t address;
+};
+
+static bool overlap(const struct place *a, const struct place *b)
 {
-    memset(f->config, 0, sizeof(f->config));
-    memset(f->writable, 0, sizeof(f->writable));
-    memcpy(f->config + CONFIG_VENDOR, &vendor, 2);
-    memcpy(f->config + CONFIG_DEVICE, &device, 2);
-    class = class << 8 | revision;
-    memcpy(f->config + CONFIG_REVISION, &class, 4);
+    return a->bar->ports == b->bar->ports && a->address <= b->address + (b->bar->size - 1) &&
+           b->address <= a->address + (a->bar->size - 1);
 }
 
-void pci_function_state(struct pci_function *f, struct state *s)
+/* Adds the BARs of F that are decoded, but for those whose addresses an earlier one has. */
+static unsigned add_places(struct place *places, unsigned count, struct pci_function *f)
 {
-    uint8_t config[PCI_CONFIG_SIZE];
+    for (unsigned n = 0; n < PCI_BARS; n++) {
+        struct place place = {&f->bar[n], pci_bar_address(f, n)};
+        unsigned i = 0;
 
-    memcpy(config, f->config, sizeof(config));
-    state_bytes(s, config, sizeof(config));
-    /* Only what a guest could have changed: the rest is what this machine is. */
-    for (unsigned i = 0; i < PCI_CONFIG_SIZE; i++)
-        f->config[i] ^= (f->config[i] ^ config[i]) & f->writable[i];
+        if (place.address == PCI_NOT_DECODED)
+            continue;
+        while (i < count && !overlap(&places[i], &place))
+            i++;
+        if (i == count)
+            places[count++] = place;
+    }
+    return count;
+}
+
+static enum bus_space space_of(const struct pci_bar *bar)
+{
+    return bar->ports ? BUS_PORT : BUS_MMIO;
+}
+
+static void unmap(struct pci_host *h, struct pci_bar *bar)
+{
+    if (bar->base == PCI_NOT_DECODED)
+        return;
+    if (bar->ring)
+        bus_release_doorbell(h->bus, space_of(bar), bar->base + bar->doorbell);
+    bus_release(h->bus, space_of(bar), bar->base);
+    bar->base = PCI_NOT_DECODED;
+}
+
+static void map(struct pci_host *h, struct pci_bar *bar, uint64_t address)
+{
+    enum bus_space space = space_of(bar);
+
+    if (bar->base == address ||
+        bus_claim(h->bus, space, address, bar->size, bar->name, bar->ops, bar->dev, NULL) < 0)
+        return;
+    if (bar->ring && bus_claim_doorbell(h->bus, space, address + bar->doorbell, bar->doorbell_size,
+                                        bar->name, bar->ring, bar->dev, NULL) < 0) {
+        bus_release(h->bus, space, address);
+        return;
+    }
+    bar->base = address;
+}
+
+/* Releases what F's BARs decode at another address than PLACES says. */
+static void unmap_moved(struct pci_host *h, struct pci_function *f, const struct place *places,
+                        unsigned count)
+{
+    for (unsigned n = 0; n < PCI_BARS; n++) {
+        unsigned i = 0;
+
+        while (i < count && places[i].bar != &f->bar[n])
+            i++;
+        if (i == count || places[i].address != f->bar[n].base)
+            unmap(h, &f->bar[n]);
+    }
+}
+
+/* BARs that stay where they are remain on the bus all the time: other vCPUs are using them. */
+void pci_host_remap(struct pci_host *h)
+{
+    struct pci_function *const *functions = &h->functions[0][0];
+    struct place places[MOST_BARS];
+    unsigned count = 0;
+
+    for (unsigned i = 0; i < PCI_DEVICES * PCI_FUNCTIONS; i++)
+        if (functions[i])
+            count = add_places(places, count, functions[i]);
+    for (unsigned i = 0; i < PCI_DEVICES * PCI_FUNCTIONS; i++)
+        if (functions[i])
+            unmap_moved(h, functions[i], places, count);
+    for (unsigned i = 0; i < count; i++)
+        map(h, places[i].bar, places[i].address);
+}
+
+/* Gives F's BARs for memory the next addresses from NEXT on. Returns where those end. */
+static uint64_t assign(struct pci_function *f, uint64_t next)
+{
+    for (unsigned n = 0; n < PCI_BARS; n++) {
+        const struct pci_bar *bar = &f->bar[n];
+        uint64_t address = ALIGN_UP(next, bar->size ? bar->size : 1);
+
+        if (!bar->size || bar->ports || bar->size > PCI_MMIO_END - address)
+            continue;
+        pci_function_write(f, PCI_BAR0 + 4 * n, 4, (uint32_t)address);
+        next = address + bar->size;
+    }
+    if (f->writable[PCI_COMMAND] & PCI_COMMAND_MEMORY)
+        pci_function_write(f, PCI_COMMAND, 1, PCI_COMMAND_MEMORY);
+    return next;
+}
+
+void pci_host_firmware_setup(struct pci_host *h)
+{
+    struct pci_function *const *functions = &h->functions[0][0];
+    uint64_t next = PCI_MMIO_START;
+
+    for (unsigned i = 0; i < PCI_DEVICES * PCI_FUNCTIONS; i++)
+        if (functions[i])
+            next = assign(functions[i], next);
+    pci_host_remap(h);
+}
+
+/* ---- Plugging in ---- */
+
+unsigned pci_host_free_device(const struct pci_host *h)
+{
+    unsigned device = 0;
+
+    while (device < PCI_DEVICES && h->functions[device][0])
+        device++;
+    return device;
 }
 
 int pci_attach(struct pci_host *h, unsigned device, unsigned number, struct pci_function *f,
@@ -77,15 +182,23 @@ int pci_attach(struct pci_host *h, unsigned device, unsigned number, struct pci_
         return error_set(err, EBUSY, "PCI slot %u.%u is taken", device, number);
     h->functions[device][number] = f;
     if (number > 0 && h->functions[device][0])
-        h->functions[device][0]->config[CONFIG_HEADER_TYPE] |= HEADER_MULTI;
+        h->functions[device][0]->config[PCI_HEADER_TYPE] |= HEADER_MULTI;
     return 0;
 }
 
 void pci_detach(struct pci_host *h, unsigned device, unsigned number)
 {
-    if (device < PCI_DEVICES && number < PCI_FUNCTIONS)
-        h->functions[device][number] = NULL;
+    struct pci_function *f;
+
+    if (device >= PCI_DEVICES || number >= PCI_FUNCTIONS || !h->functions[device][number])
+        return;
+    f = h->functions[device][number];
+    h->functions[device][number] = NULL;
+    unmap_moved(h, f, NULL, 0);
+    pci_host_remap(h);
 }
+
+/* ---- Configuration ports ---- */
 
 /* The function that the address register names, if the cycle is for bus 0 and there is one. */
 static struct pci_function *addressed(const struct pci_host *h)
@@ -97,29 +210,20 @@ static struct pci_function *addressed(const struct pci_host *h)
 
 static uint64_t data_read(const struct pci_host *h, unsigned at, unsigned size)
 {
-    const struct pci_function *f = addressed(h);
-    uint64_t value = UINT64_MAX;
+    struct pci_function *f = addressed(h);
 
-    if (f) {
-        value = 0;
-        memcpy(&value, f->config + at, size);
-    }
-    return value;
+    return f ? pci_function_read(f, at, size) : UINT64_MAX;
 }
 
-static void data_write(const struct pci_host *h, unsigned at, unsigned size, uint64_t value)
+static void data_write(struct pci_host *h, unsigned at, unsigned size, uint64_t value)
 {
     struct pci_function *f = addressed(h);
 
     if (!f)
         return;
-    for (unsigned i = 0; i < size; i++) {
-        uint8_t writable = f->writable[at + i], byte = (uint8_t)(value >> 8 * i);
-
-        f->config[at + i] = (f->config[at + i] & ~writable) | (byte & writable);
-    }
-    if (f->written)
-        f->written(f, at, size);
+    pci_function_write(f, at, size, (uint32_t)value);
+    if (pci_config_moves_bars(at, size))
+        pci_host_remap(h);
 }
 
 static void reset_write(struct pci_host *h, uint8_t value)
@@ -162,9 +266,9 @@ static void init_bridges(struct pci_host *h)
 {
     pci_function_init(&h->host_bridge, 0x8086, 0x1237, 0x060000, 2);
     pci_function_init(&h->isa_bridge, 0x8086, 0x7000, 0x060100, 0);
-    h->host_bridge.config[CONFIG_COMMAND] = 0x06; /* memory and bus master, always on */
-    h->isa_bridge.config[CONFIG_COMMAND] = 0x07;
-    h->isa_bridge.config[CONFIG_HEADER_TYPE] = HEADER_MULTI; /* as the chip has it */
+    h->host_bridge.config[PCI_COMMAND] = 0x06; /* memory and bus master, always on */
+    h->isa_bridge.config[PCI_COMMAND] = 0x07;
+    h->isa_bridge.config[PCI_HEADER_TYPE] = HEADER_MULTI; /* as the chip has it */
     memset(h->isa_bridge.writable + PIIX3_PIRQ, 0x8F, 4);
 }
 

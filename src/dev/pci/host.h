@@ -1,5 +1,6 @@
 /*
- * The PCI host bridge: configuration mechanism #1, bus 0, and the reset control register.
+ * The PCI host bridge: configuration mechanism #1, bus 0, what its functions decode, and the reset
+ * control register.
  */
 #ifndef DOPPEL_DEV_PCI_HOST_H
 #define DOPPEL_DEV_PCI_HOST_H
@@ -8,30 +9,16 @@
 #include "bus/bus.h"
 #include "bus/dev.h"
 #include "bus/irq.h"
+#include "dev/pci/function.h"
 
 #include <stdint.h>
 
-#define PCI_CONFIG_SIZE 256
-#define PCI_DEVICES     32
-#define PCI_FUNCTIONS   8
+#define PCI_DEVICES   32
+#define PCI_FUNCTIONS 8
 
 /* The windows through which the bus decodes addresses, for the tables that describe it. */
 #define PCI_MMIO_START 0xC0000000u
 #define PCI_MMIO_END   0xFEC00000u
-
-/* One function of a PCI device: its configuration space, which it embeds and fills in. Reads come
- * from CONFIG; a write changes the bits set in WRITABLE and then calls WRITTEN (if not NULL) with
- * the bytes that were written, board lock held. */
-struct pci_function {
-    uint8_t config[PCI_CONFIG_SIZE];
-    uint8_t writable[PCI_CONFIG_SIZE];
-    void (*written)(struct pci_function *function, unsigned offset, unsigned size);
-};
-
-/* Fills in the header's identity; CLASS is class, subclass and programming interface. */
-void pci_function_init(struct pci_function *function, uint16_t vendor, uint16_t device,
-                       uint32_t class, uint8_t revision);
-void pci_function_state(struct pci_function *function, struct state *s);
 
 struct pci_host;
 
@@ -39,9 +26,22 @@ struct pci_host;
 struct pci_host *pci_host_create(struct bus *bus, struct irq_line reset, struct error *err);
 struct dev *pci_host_dev(struct pci_host *host);
 
+/* The lowest device number that is free, or PCI_DEVICES when none is. */
+unsigned pci_host_free_device(const struct pci_host *host);
 /* Puts FUNCTION (which stays the caller's) on the bus; -EBUSY when the place is taken. */
 int pci_attach(struct pci_host *host, unsigned device, unsigned number,
                struct pci_function *function, struct error *err);
+/* Takes it off the bus, and with it all that its BARs decode. */
 void pci_detach(struct pci_host *host, unsigned device, unsigned number);
+
+/* Claims on the bus what the functions decode as their registers stand, and releases the rest. What
+ * a guest programs may overlap. Then the function with the lower number has the addresses, and a
+ * device that is not on the PCI bus has them before any of its functions: the other BAR is not
+ * decoded at all until it is moved. So what is decoded depends on the registers alone. */
+void pci_host_remap(struct pci_host *host);
+
+/* What firmware leaves behind, for after each reset: each BAR for memory has an address of its own
+ * in the window above and is decoded. */
+void pci_host_firmware_setup(struct pci_host *host);
 
 #endif
