@@ -8,6 +8,7 @@
 #endif
 #include "protocol.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <net/if.h>
@@ -23,6 +24,8 @@
 #include <sys/reboot.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <time.h>
@@ -34,6 +37,7 @@
 #define TYPING_POLL_MOST_MS  32
 #define LEADERLESS_POLLS     40
 #define AWAIT_END_SECONDS    10
+#define PCI_DEVICES          "/sys/bus/pci/devices"
 /* How often a typed end of file may go unheeded before the terminal is hung up. */
 #define TYPED_EOFS 16
 
@@ -107,6 +111,69 @@ __attribute__((noreturn, format(printf, 1, 2))) static void die(const char *form
     end_machine(RB_POWER_OFF);
 }
 
+/* Whether a PCI device's file of vendors names virtio's. */
+static bool is_virtio(const char *device)
+{
+    char path[320], vendor[16] = "";
+    int fd;
+
+    snprintf(path, sizeof(path), PCI_DEVICES "/%s/vendor", device);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    if (read(fd, vendor, sizeof(vendor) - 1) < 0)
+        vendor[0] = 0;
+    close(fd);
+    return !strncmp(vendor, "0x1af4", 6);
+}
+
+static bool has_virtio(void)
+{
+    DIR *dir = opendir(PCI_DEVICES);
+    struct dirent *entry;
+    bool found = false;
+
+    while (dir && !found && (entry = readdir(dir)))
+        found = entry->d_name[0] != '.' && is_virtio(entry->d_name);
+    if (dir)
+        closedir(dir);
+    return found;
+}
+
+static int is_module(const struct dirent *entry)
+{
+    return entry->d_name[0] != '.';
+}
+
+/* Loads the drivers of virtio devices, if there is one: the modules that guests/make has put there
+ * for this kernel, in the order of their names. */
+static void load_drivers(void)
+{
+    struct dirent **modules;
+    struct utsname system;
+    char folder[128];
+    int count;
+
+    if (!has_virtio() || uname(&system))
+        return;
+    snprintf(folder, sizeof(folder), "/lib/modules/%s", system.release);
+    count = scandir(folder, &modules, is_module, alphasort);
+    for (int i = 0; i < count; i++) {
+        char path[512];
+        int fd;
+
+        snprintf(path, sizeof(path), "%s/%s", folder, modules[i]->d_name);
+        fd = open(path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0 || syscall(SYS_finit_module, fd, "", 0))
+            fprintf(stderr, "init: cannot load %s: %s\n", path, strerror(errno));
+        if (fd >= 0)
+            close(fd);
+        free(modules[i]);
+    }
+    if (count >= 0)
+        free(modules);
+}
+
 static void set_up_system(void)
 {
     static const struct {
@@ -122,6 +189,7 @@ static void set_up_system(void)
         if (mount(mounts[i].type, mounts[i].where, mounts[i].type, 0, NULL) && errno != EBUSY)
             fprintf(stderr, "init: cannot mount %s: %s\n", mounts[i].where, strerror(errno));
     }
+    load_drivers();
     sethostname("doppel", 6);
     sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (sock >= 0) {
