@@ -1,12 +1,9 @@
 /*
- * The attendant: a thread that always hears the user.
- *
- * Two threads, in truth. What the report does (name threads, write to standard error) may hang as
- * well, so it has a thread of its own, which is there from the beginning, as making one takes
- * locks.
+ * The attendant: a thread that always hears the user and the supervisor.
  */
 #include "cli/attendant.h"
 
+#include "base/thread.h"
 #include "base/time.h"
 #include "base/util.h"
 #include "base/where.h"
@@ -26,22 +23,18 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-/* For the rest to come to its end, after the first wish and after the second; and for the report.
- * The last two together are below 3 s. */
-#define FIRST_GRACE_MS  10000
-#define SECOND_GRACE_MS 1500
-#define REPORT_MS       1000
 /* Threads that are asked where they are answer at once, or not at all. */
-#define ANSWER_MS 300
+#define ANSWER_NS (300 * NS_PER_MS)
 
 #define KEYS_SIZE (16 * 1024)
 
 struct attendant {
+    const struct channel *channel;
     struct tty *tty;
     int wake_fd, signal_fd;
-    int stop_fd, late_fd, reported_fd; /* eventfds: leave; report; the report is written */
-    pthread_t listener, reporter;
-    bool listens, reports; /* the threads are there */
+    int stop_fd; /* an eventfd: look again; leave */
+    pthread_t listener;
+    bool listens; /* the thread is there */
     struct where console;
     _Atomic(struct doppel_vm *) vm;
 
@@ -49,76 +42,44 @@ struct attendant {
     struct keys keys;
     struct outbox *typed;
     _Atomic bool terminal; /* the keys are the guest's */
-    _Atomic bool help;
-    _Atomic int wish, last_wish;
-    int64_t deadline; /* when the process is ended by force; 0: never */
+    _Atomic bool help, resized, asked;
+    _Atomic int wish;
 };
 
-static int64_t now_ms(void)
+/* ---- Where the threads are ---- */
+
+static void tell_where(void *opaque, const char *text)
 {
-    return (int64_t)(time_now_ns() / NS_PER_MS);
+    const struct attendant *a = opaque;
+
+    channel_send(a->channel->notes, false, NOTE_WHERE, 0, text);
 }
 
-/* ---- The last resort ---- */
-
-/* Not by way of stdio, whose locks a stuck thread may hold. */
-static void say(void *opaque, const char *text)
-{
-    char line[1024];
-    int size = snprintf(line, sizeof(line), "doppel:   %s\n", text);
-
-    (void)opaque;
-    if (write(STDERR_FILENO, line, MIN((size_t)size, sizeof(line))) < 0)
-        errno = 0; /* there is nobody to tell */
-}
-
-static void say_console(struct attendant *a)
+static void tell_console(struct attendant *a)
 {
     char where[800], text[900];
 
     if (!where_ask(&a->console))
         return;
-    for (int64_t end = now_ms() + ANSWER_MS; now_ms() < end && !atomic_load(&a->console.answered);)
-        poll(NULL, 0, 1);
+    for (uint64_t end = time_now_ns() + ANSWER_NS;
+         time_now_ns() < end && !atomic_load(&a->console.answered);)
+        time_sleep_ns(NS_PER_MS);
     if (atomic_load(&a->console.answered))
         where_describe(&a->console, where, sizeof(where));
     else
         snprintf(where, sizeof(where), "does not answer");
     snprintf(text, sizeof(text), "console: %s", where);
-    say(NULL, text);
+    tell_where(a, text);
 }
 
-static void *report(void *opaque)
+static void report(struct attendant *a)
 {
-    static const char title[] =
-        "doppel: ended by force; its threads were here (innermost first):\n";
-    struct attendant *a = opaque;
-    struct doppel_vm *vm;
-    eventfd_t count;
+    struct doppel_vm *vm = atomic_load(&a->vm);
 
-    eventfd_read(a->late_fd, &count);
-    if (!a->deadline) /* nothing is late: the process comes to its end */
-        return NULL;
-    if (a->tty && atomic_load(&a->terminal))
-        tty_cooked(a->tty);
-    if (write(STDERR_FILENO, title, sizeof(title) - 1) < 0)
-        errno = 0;
-    vm = atomic_load(&a->vm);
     if (vm)
-        doppel_where(vm, say, NULL);
-    say_console(a);
-    eventfd_write(a->reported_fd, 1);
-    return NULL;
-}
-
-__attribute__((noreturn)) static void end_by_force(struct attendant *a)
-{
-    struct pollfd pfd = {a->reported_fd, POLLIN, 0};
-    int wish = atomic_load(&a->last_wish);
-
-    eventfd_write(a->late_fd, 1);
-    poll(&pfd, 1, REPORT_MS);
-    _exit(wish > 0 ? STATUS_SIGNAL + wish : STATUS_ERROR);
+        doppel_where(vm, tell_where, a);
+    tell_console(a);
+    channel_send(a->channel->notes, false, NOTE_REPORTED, 0, NULL);
 }
 
 /* ---- Listening ---- */
@@ -132,20 +93,54 @@ static void want_end(struct attendant *a, int wish)
 {
     int none = 0;
 
-    atomic_store(&a->last_wish, wish);
-    if (atomic_compare_exchange_strong(&a->wish, &none, wish))
-        a->deadline = now_ms() + FIRST_GRACE_MS;
-    else
-        a->deadline = MIN(a->deadline, now_ms() + SECOND_GRACE_MS);
+    atomic_compare_exchange_strong(&a->wish, &none, wish);
     wake(a);
 }
 
+/* The process that has the terminal's settings, and that would see to the end, is gone. */
+__attribute__((noreturn)) static void end_alone(struct attendant *a)
+{
+    if (a->tty)
+        tty_cooked(a->tty);
+    _exit(STATUS_ERROR);
+}
+
+static void take_orders(struct attendant *a)
+{
+    struct message order;
+    bool gone;
+
+    while (channel_receive(a->channel->notes, &order, &gone)) {
+        switch (order.kind) {
+        case ORDER_END: want_end(a, order.value); break;
+        case ORDER_SIGNAL:
+            atomic_store(order.value == SIGWINCH ? &a->resized : &a->asked, true);
+            wake(a);
+            break;
+        case ORDER_REPORT: report(a); break;
+        default: break;
+        }
+    }
+    if (gone)
+        end_alone(a);
+}
+
+/* Those that this process got itself. What was sent to the whole process group, the supervisor has
+ * got, too. */
 static void take_signals(struct attendant *a)
 {
     struct signalfd_siginfo info;
 
-    while (read(a->signal_fd, &info, sizeof(info)) == sizeof(info))
+    while (read(a->signal_fd, &info, sizeof(info)) == sizeof(info)) {
         want_end(a, (int)info.ssi_signo);
+        channel_send(a->channel->notes, true, NOTE_SIGNAL, (int)info.ssi_signo, NULL);
+    }
+}
+
+static void quit(struct attendant *a)
+{
+    want_end(a, ATTENDANT_QUIT);
+    channel_send(a->channel->notes, true, NOTE_WISH, ATTENDANT_QUIT, NULL);
 }
 
 /* A key that the guest has no room for is lost, as on a real keyboard; the escape keys are not. */
@@ -156,14 +151,14 @@ static void take_keys(struct attendant *a, short events)
 
     if ((n == 0 && events & (POLLHUP | POLLERR)) || (n < 0 && errno != EINTR && errno != EAGAIN)) {
         atomic_store(&a->terminal, false);
-        if (!atomic_load(&a->wish))
-            want_end(a, ATTENDANT_QUIT);
+        want_end(a, ATTENDANT_QUIT);
+        channel_send(a->channel->notes, true, NOTE_SIGNAL, SIGHUP, NULL);
     }
     for (ssize_t i = 0; i < n; i++) {
         size_t size = 1;
 
         switch (keys_filter(&a->keys, &bytes[i], &size)) {
-        case KEYS_QUIT: want_end(a, ATTENDANT_QUIT); break;
+        case KEYS_QUIT: quit(a); break;
         case KEYS_HELP: atomic_store(&a->help, true); break;
         case KEYS_NONE: outbox_put(a->typed, &bytes[i], size); break;
         }
@@ -172,19 +167,30 @@ static void take_keys(struct attendant *a, short events)
         wake(a);
 }
 
+/* SIGTTIN stops a process that reads the terminal in the background; with it blocked the read would
+ * fail instead, as it does when the terminal is gone. */
+static void let_stop(void)
+{
+    sigset_t input;
+
+    sigemptyset(&input);
+    sigaddset(&input, SIGTTIN);
+    pthread_sigmask(SIG_UNBLOCK, &input, NULL);
+}
+
 static void *listen_to_user(void *opaque)
 {
     struct attendant *a = opaque;
 
+    let_stop();
+    channel_send(a->channel->notes, true, NOTE_LISTENS, 0, NULL);
     for (;;) {
         struct pollfd pfd[] = {{a->stop_fd, POLLIN, 0},
+                               {a->channel->notes, POLLIN, 0},
                                {a->signal_fd, POLLIN, 0},
                                {atomic_load(&a->terminal) ? STDIN_FILENO : -1, POLLIN, 0}};
-        int64_t left = a->deadline - now_ms();
 
-        if (a->deadline && left <= 0)
-            end_by_force(a);
-        if (poll(pfd, ARRAY_SIZE(pfd), a->deadline ? (int)left : -1) < 0)
+        if (poll(pfd, ARRAY_SIZE(pfd), -1) < 0)
             continue;
         if (pfd[0].revents) {
             eventfd_t count;
@@ -194,10 +200,12 @@ static void *listen_to_user(void *opaque)
                 return NULL;
         }
         if (pfd[1].revents)
+            take_orders(a);
+        if (pfd[2].revents)
             take_signals(a);
         pthread_mutex_lock(&a->reading);
-        if (pfd[2].revents && atomic_load(&a->terminal))
-            take_keys(a, pfd[2].revents);
+        if (pfd[3].revents && atomic_load(&a->terminal))
+            take_keys(a, pfd[3].revents);
         pthread_mutex_unlock(&a->reading);
     }
 }
@@ -212,6 +220,16 @@ int attendant_wish(const struct attendant *a)
 bool attendant_help(struct attendant *a)
 {
     return atomic_exchange(&a->help, false);
+}
+
+bool attendant_resized(struct attendant *a)
+{
+    return atomic_exchange(&a->resized, false);
+}
+
+bool attendant_asked(struct attendant *a)
+{
+    return atomic_exchange(&a->asked, false);
 }
 
 size_t attendant_keys(struct attendant *a, void *keys, size_t size)
@@ -236,54 +254,29 @@ void attendant_watch(struct attendant *a, struct doppel_vm *vm)
 
 /* ---- Making and unmaking ---- */
 
-static bool is_ignored(int number)
-{
-    struct sigaction action;
-
-    return sigaction(number, NULL, &action) == 0 && action.sa_handler == SIG_IGN;
-}
-
-/* A hangup that is ignored from the start stays so, as nohup(1) wants. Blocked, it would be read
- * from the file all the same. */
+/* The signals that end a process, of those that the supervisor takes: it has left them blocked. */
 static int signals_to_fd(void)
 {
     static const int ending[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
-    sigset_t set;
+    sigset_t set, blocked;
 
+    pthread_sigmask(SIG_BLOCK, NULL, &blocked);
     sigemptyset(&set);
     for (unsigned i = 0; i < ARRAY_SIZE(ending); i++)
-        if (ending[i] != SIGHUP || !is_ignored(SIGHUP))
+        if (sigismember(&blocked, ending[i]))
             sigaddset(&set, ending[i]);
-    pthread_sigmask(SIG_BLOCK, &set, NULL);
     return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-}
-
-/* Starts a thread that no signal interrupts: the listener reads them from a file. SIGTTIN alone is
- * not blocked. It stops a process that reads the terminal in the background; with it blocked the
- * read would fail instead, as it does when the terminal is gone. */
-static bool start_thread(pthread_t *thread, void *(*run)(void *), struct attendant *a)
-{
-    sigset_t all, before;
-    bool started;
-
-    sigfillset(&all);
-    sigdelset(&all, SIGTTIN);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    started = pthread_create(thread, NULL, run, a) == 0;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return started;
 }
 
 static bool open_files(struct attendant *a)
 {
     a->signal_fd = signals_to_fd();
     a->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    a->late_fd = eventfd(0, EFD_CLOEXEC);
-    a->reported_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    return a->signal_fd >= 0 && a->stop_fd >= 0 && a->late_fd >= 0 && a->reported_fd >= 0;
+    return a->signal_fd >= 0 && a->stop_fd >= 0;
 }
 
-struct attendant *attendant_create(struct tty *tty, int wake_fd, struct error *err)
+struct attendant *attendant_create(const struct channel *channel, struct tty *tty, int wake_fd,
+                                   struct error *err)
 {
     struct attendant *a = calloc(1, sizeof(*a));
 
@@ -292,10 +285,11 @@ struct attendant *attendant_create(struct tty *tty, int wake_fd, struct error *e
         return NULL;
     }
     pthread_mutex_init(&a->reading, NULL);
+    a->channel = channel;
     a->tty = tty;
     a->wake_fd = wake_fd;
     atomic_store(&a->terminal, tty != NULL);
-    a->signal_fd = a->stop_fd = a->late_fd = a->reported_fd = -1;
+    a->signal_fd = a->stop_fd = -1;
     a->typed = outbox_create(KEYS_SIZE, 0, wake_fd, err);
     if (!a->typed) {
         attendant_destroy(a);
@@ -307,10 +301,8 @@ struct attendant *attendant_create(struct tty *tty, int wake_fd, struct error *e
         return NULL;
     }
     where_begin(&a->console);
-    a->reports = start_thread(&a->reporter, report, a);
-    a->listens = a->reports && start_thread(&a->listener, listen_to_user, a);
+    a->listens = thread_start(&a->listener, "doppel-user", listen_to_user, a, err) == 0;
     if (!a->listens) {
-        error_set(err, EAGAIN, "cannot start a thread");
         attendant_destroy(a);
         return NULL;
     }
@@ -319,24 +311,17 @@ struct attendant *attendant_create(struct tty *tty, int wake_fd, struct error *e
 
 void attendant_destroy(struct attendant *a)
 {
-    const int files[] = {a ? a->signal_fd : -1, a ? a->stop_fd : -1, a ? a->late_fd : -1,
-                         a ? a->reported_fd : -1};
-
     if (!a)
         return;
     if (a->listens) {
         eventfd_write(a->stop_fd, 2);
         pthread_join(a->listener, NULL);
     }
-    if (a->reports) {
-        a->deadline = 0;
-        eventfd_write(a->late_fd, 1);
-        pthread_join(a->reporter, NULL);
-    }
     where_end(&a->console);
-    for (unsigned i = 0; i < ARRAY_SIZE(files); i++)
-        if (files[i] >= 0)
-            close(files[i]);
+    if (a->signal_fd >= 0)
+        close(a->signal_fd);
+    if (a->stop_fd >= 0)
+        close(a->stop_fd);
     outbox_destroy(a->typed);
     pthread_mutex_destroy(&a->reading);
     free(a);

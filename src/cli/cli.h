@@ -10,7 +10,7 @@
 /* Exit statuses of our own, as env(1), docker and others have them. Below them, `doppel run` exits
  * with the status of the command in the guest. */
 #define STATUS_ERROR  125 /* doppel failed, or was not used rightly */
-#define STATUS_SIGNAL 128 /* plus the signal that ended doppel */
+#define STATUS_SIGNAL 128 /* plus the signal that ended doppel or its VM process */
 
 /* Prints "doppel: " and the message to standard error, as one line. */
 void complain(const char *format, ...) __attribute__((format(printf, 1, 2)));

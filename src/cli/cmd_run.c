@@ -1,12 +1,16 @@
 /*
  * `doppel run`: boots a guest and lends it the terminal, or runs one command in the default guest.
+ * Options are parsed before there are two processes; all else is done in the VM process, with a
+ * supervisor behind it (cli/supervisor.h).
  */
 #include "cli/cli.h"
 #include "cli/console.h"
 #include "cli/guest.h"
 #include "cli/stats.h"
+#include "cli/supervisor.h"
 #include "cli/trace.h"
 
+#include "base/log.h"
 #include "con/session.h"
 #include "ctl/doppel.h"
 
@@ -14,6 +18,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +37,7 @@ enum {
     OPT_TRACE,
     OPT_TRACE_LINES,
     OPT_VERBOSE,
+    OPT_LOG,
     OPT_NO_REBOOT,
     OPT_DEVICE,
     OPT_TEST_DEVICE,
@@ -54,6 +60,7 @@ static const struct option_spec specs[] = {
                    "show what process, kernel and monitor do, step by step"},
     [OPT_TRACE_LINES] = {"trace-lines", "N", "end the trace after N lines (100000); 0: never"},
     [OPT_VERBOSE] = {"verbose", NULL, "show the kernel's messages"},
+    [OPT_LOG] = {"log", "FILE", "add what doppel does, and how it ends, to FILE"},
     [OPT_NO_REBOOT] = {"no-reboot", NULL, "a guest that resets itself ends the VM"},
     [OPT_DEVICE] = {"device", "NAME[,...]", "add a device (the manual page lists them)"},
     [OPT_TEST_DEVICE] = {"test-device", NULL, "what test kernels for QEMU's pc-testdev expect"},
@@ -75,11 +82,15 @@ struct run {
     const char *devices[MAX_DEVICES + 1]; /* descriptions, for the library */
     unsigned device_count;
     char **command; /* up to a NULL; NULL: none, that is, a shell */
+    struct supervisor_config supervisor;
     bool stats, json, verbose;
     bool traced;
     const char *trace_path; /* NULL: standard error */
     unsigned trace_lines;
 
+    /* In the VM process. */
+    const struct channel *channel;
+    struct log log;
     struct guest_files files;
     struct guest_kernel kernel;
     bool session; /* the guest has our init */
@@ -105,7 +116,7 @@ static int help(void)
         "\nExit status: COMMAND's; 0 when a guest without COMMAND powers off; 125 when doppel or "
         "the\n"
         "guest fails, 126 when COMMAND cannot be executed, 127 when it is not found; 128 plus the\n"
-        "signal that ended COMMAND or doppel.");
+        "signal that ended COMMAND or doppel, or killed its VM process.");
     return finish_output(0);
 }
 
@@ -212,11 +223,12 @@ static bool set_option(struct run *run, int option, const char *value)
     case OPT_INITRD: run->initrd_option = value; break;
     case OPT_APPEND: run->append = value; break;
     case OPT_ENV: return set_env(run, value);
-    case OPT_STATS: run->stats = run->config.measure = true; break;
+    case OPT_STATS: run->stats = run->config.measure = run->supervisor.usr1 = true; break;
     case OPT_JSON: run->json = true; break;
     case OPT_TRACE: return set_trace(run, value);
     case OPT_TRACE_LINES: return set_trace_lines(run, value);
     case OPT_VERBOSE: run->verbose = true; break;
+    case OPT_LOG: run->supervisor.log_path = value; break;
     case OPT_NO_REBOOT: run->config.no_reboot = true; break;
     case OPT_DEVICE: return add_device(run, value);
     case OPT_TEST_DEVICE: return add_device_once(run, "test-device");
@@ -256,6 +268,20 @@ static bool parse(struct run *run, char **argv, int *status)
 
 /* --- What to boot -------------------------------------------------------------------------- */
 
+/* Complains, and puts it into the log. */
+__attribute__((format(printf, 2, 3))) static void fail(const struct run *run, const char *format,
+                                                       ...)
+{
+    char text[1024];
+    va_list ap;
+
+    va_start(ap, format);
+    vsnprintf(text, sizeof(text), format, ap);
+    va_end(ap);
+    complain("%s", text);
+    log_line(&run->log, LOG_LEVEL_ERROR, "%s", text);
+}
+
 /* Fills in the default guest where no files were given, and decides whether the guest has our init
  * and so takes a session. */
 static bool choose_guest(struct run *run)
@@ -267,8 +293,8 @@ static bool choose_guest(struct run *run)
     if (!own_kernel)
         run->config.kernel = run->files.kernel;
     if (!own_kernel && access(run->files.kernel, R_OK) != 0) {
-        complain("the default guest is not there yet (%s); make it with: %s", run->files.kernel,
-                 run->files.remedy);
+        fail(run, "the default guest is not there yet (%s); make it with: %s", run->files.kernel,
+             run->files.remedy);
         return false;
     }
     guest_inspect(run->config.kernel, &run->kernel);
@@ -280,16 +306,15 @@ static bool choose_guest(struct run *run)
     } else if (run->kernel.linux_image &&
                (access(initrd, R_OK) == 0 || !own_kernel || run->command)) {
         if (access(initrd, R_OK) != 0) {
-            complain("the default guest's initramfs is not there yet (%s); make it with: %s%s",
-                     initrd, run->files.remedy,
-                     initrd == run->files.initrd32 ? " initrd-i386" : "");
+            fail(run, "the default guest's initramfs is not there yet (%s); make it with: %s%s",
+                 initrd, run->files.remedy, initrd == run->files.initrd32 ? " initrd-i386" : "");
             return false;
         }
         run->config.initrd = initrd;
         run->session = true;
     }
     if (run->command && !(run->session && run->kernel.linux_image && run->config.initrd)) {
-        complain("a command needs a Linux kernel and the default guest's initramfs");
+        fail(run, "a command needs a Linux kernel and the default guest's initramfs");
         return false;
     }
     return true;
@@ -310,7 +335,7 @@ static bool make_command_line(struct run *run)
     if (asprintf(&run->command_line, "%s%s%s", ours, *ours && run->append ? " " : "",
                  run->append ? run->append : "") < 0) {
         run->command_line = NULL;
-        complain("out of memory");
+        fail(run, "out of memory");
         return false;
     }
     run->config.command_line = run->command_line;
@@ -350,7 +375,7 @@ static bool make_session(struct run *run)
     run->archive = session_archive(&command, &run->config.initrd_extra_size);
     run->config.initrd_extra = run->archive;
     if (!run->archive)
-        complain("out of memory");
+        fail(run, "out of memory");
     return run->archive != NULL;
 }
 
@@ -360,7 +385,7 @@ static bool open_debug_console(struct run *run)
         return true;
     run->debug_fd = open(run->debug_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (run->debug_fd < 0)
-        complain("--debug-console: cannot open %s: %m", run->debug_path);
+        fail(run, "--debug-console: cannot open %s: %m", run->debug_path);
     return run->debug_fd >= 0;
 }
 
@@ -371,7 +396,7 @@ static bool close_debug_console(struct run *run)
     if (run->debug_fd >= 0 && close(run->debug_fd) && !error)
         error = errno;
     if (error)
-        complain("--debug-console: cannot write %s: %s", run->debug_path, strerror(error));
+        fail(run, "--debug-console: cannot write %s: %s", run->debug_path, strerror(error));
     return !error;
 }
 
@@ -408,11 +433,11 @@ static int session_ended(const struct run *run)
     switch (session_state(session)) {
     case SESSION_EXITED: return run->command ? (int)session_status(session) : 0;
     case SESSION_FAILED:
-        complain("cannot run %s", session_failure(session));
+        fail(run, "cannot run %s", session_failure(session));
         return (int)session_status(session);
     default:
-        complain("the guest's init is of another version; renew it with: %s --update initrd",
-                 run->files.remedy);
+        fail(run, "the guest's init is of another version; renew it with: %s --update initrd",
+             run->files.remedy);
         return STATUS_ERROR;
     }
 }
@@ -425,21 +450,21 @@ static int vm_ended(const struct run *run)
     switch (end->outcome) {
     case DOPPEL_DEBUG_EXIT: return end->status & 0xff;
     case DOPPEL_CRASHED:
-        complain("the guest crashed (triple fault); its registers and last instructions:");
+        fail(run, "the guest crashed (triple fault); its registers and last instructions:");
         print_guest_text(end->report);
         return STATUS_ERROR;
     case DOPPEL_FAILED: complain("%s", end->report); return STATUS_ERROR;
     default: break;
     }
     if (run->session && session_state(session) == SESSION_WAITING) {
-        complain("the guest ended before its %s began; its last words:",
-                 run->command ? "command" : "shell");
+        fail(run, "the guest ended before its %s began; its last words:",
+             run->command ? "command" : "shell");
         print_guest_text(console_last_lines(run->console));
         return STATUS_ERROR;
     }
     if (run->command) {
-        complain("the guest %s before the command ended",
-                 end->outcome == DOPPEL_RESET ? "reset itself" : "powered off");
+        fail(run, "the guest %s before the command ended",
+             end->outcome == DOPPEL_RESET ? "reset itself" : "powered off");
         return STATUS_ERROR;
     }
     return 0;
@@ -464,7 +489,7 @@ static int explain(const struct run *run, enum console_end how)
     case CONSOLE_SIGNAL: return STATUS_SIGNAL + console_signal(run->console);
     case CONSOLE_PANIC:
         console_panic(run->console, reason, sizeof(reason));
-        complain("the guest's kernel panicked: %s", reason);
+        fail(run, "the guest's kernel panicked: %s", reason);
         return STATUS_ERROR;
     case CONSOLE_QUIT: end_line(); return run->command ? STATUS_ERROR : 0;
     case CONSOLE_OUTPUT: break;
@@ -489,6 +514,36 @@ static void begin_trace(void *opaque, struct doppel_vm *vm)
     trace_begin(run->trace, vm);
 }
 
+static void log_start(const struct run *run)
+{
+    const struct doppel_config *config = &run->config;
+
+    log_line(&run->log, LOG_LEVEL_INFO, "engine %s, %u vCPUs, %llu KiB, kernel %s, initrd %s",
+             doppel_engine_name(config->engine), config->cpus,
+             (unsigned long long)config->memory >> 10, config->kernel,
+             config->initrd ? config->initrd : "none");
+}
+
+static void log_end(const struct run *run, enum console_end how)
+{
+    static const char *const hows[] = {
+        [CONSOLE_VM_ENDED] = "the VM ended",
+        [CONSOLE_QUIT] = "the user ended it",
+        [CONSOLE_SIGNAL] = "a signal ended it",
+        [CONSOLE_SESSION] = "the session ended",
+        [CONSOLE_PANIC] = "the guest's kernel panicked",
+        [CONSOLE_OUTPUT] = "standard output cannot be written",
+    };
+    static const char *const outcomes[] = {
+        [DOPPEL_RUNNING] = "it ran",  [DOPPEL_POWEROFF] = "powered off",
+        [DOPPEL_RESET] = "reset",     [DOPPEL_DEBUG_EXIT] = "ended by the debug exit port",
+        [DOPPEL_CRASHED] = "crashed", [DOPPEL_STOPPED] = "stopped",
+    };
+    const struct doppel_end *end = console_vm_end(run->console);
+
+    log_line(&run->log, LOG_LEVEL_INFO, "%s (guest: %s)", hows[how], outcomes[end->outcome]);
+}
+
 static int run_vm(struct run *run)
 {
     struct doppel_error err = {0};
@@ -506,13 +561,15 @@ static int run_vm(struct run *run)
     if (!vm) {
         progress_end(&run->progress);
         console_restore(run->console);
-        complain("%s", err.text);
+        fail(run, "%s", err.text);
         return STATUS_ERROR;
     }
     snprintf(what, sizeof(what), "booting %s", run->kernel.release[0] ? run->kernel.release : "");
     progress_tick(&run->progress, what, -1);
+    log_line(&run->log, LOG_LEVEL_INFO, "the guest runs");
     how = console_run(run->console, vm);
     console_restore(run->console);
+    log_end(run, how);
     trace_end(run->trace, vm);
     status = explain(run, how);
     if (run->stats)
@@ -529,6 +586,7 @@ static int prepare_and_run(struct run *run)
     if (!choose_guest(run) || !make_command_line(run) || !make_session(run) ||
         !open_debug_console(run) || !open_trace(run))
         return STATUS_ERROR;
+    console.channel = run->channel;
     console.session = run->session;
     console.session_input = !run->command;
     console.verbose = run->verbose;
@@ -539,6 +597,7 @@ static int prepare_and_run(struct run *run)
     console.on_session = begin_trace;
     console.on_usr1 = run->stats ? print_stats : NULL;
     console.opaque = run;
+    log_start(run);
     progress_begin(&run->progress, "preparing the guest");
     run->console = console_create(&console);
     if (!run->console)
@@ -547,6 +606,26 @@ static int prepare_and_run(struct run *run)
     run->config.progress = show_progress;
     run->config.progress_opaque = &run->progress;
     return run_vm(run);
+}
+
+/* In the VM process. */
+static int run_supervised(void *opaque, const struct channel *channel)
+{
+    struct run *run = opaque;
+    int status;
+
+    run->channel = channel;
+    run->log = channel_log(channel);
+    status = prepare_and_run(run);
+    /* The console's attendant hears the user until all that may wait for a file is done. */
+    if (!close_debug_console(run) && status == 0)
+        status = STATUS_ERROR;
+    if (!trace_destroy(run->trace) && status == 0)
+        status = STATUS_ERROR;
+    console_destroy(run->console);
+    free(run->archive);
+    free(run->command_line);
+    return status;
 }
 
 int cmd_run(char **argv)
@@ -558,14 +637,5 @@ int cmd_run(char **argv)
     run.config.devices = run.devices;
     if (!parse(&run, argv, &status))
         return status;
-    status = prepare_and_run(&run);
-    /* The console's attendant hears the user until all that may wait for a file is done. */
-    if (!close_debug_console(&run) && status == 0)
-        status = STATUS_ERROR;
-    if (!trace_destroy(run.trace) && status == 0)
-        status = STATUS_ERROR;
-    console_destroy(run.console);
-    free(run.archive);
-    free(run.command_line);
-    return status;
+    return supervise(&run.supervisor, run_supervised, &run);
 }

@@ -16,13 +16,11 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #define OUTBOX_SIZE   (64 * 1024)
@@ -52,9 +50,10 @@ struct console {
     struct doppel_vm *vm;
     struct session *session;
     struct tty *tty;
+    bool borrowed; /* the terminal is in raw mode */
     struct attendant *attendant;
 
-    int wake_fd, signal_fd;
+    int wake_fd;
     struct outbox *com[2], *debug;
     struct sink out, err; /* standard output and standard error */
     struct sink debug_out;
@@ -279,10 +278,23 @@ static void read_input(struct console *c)
         c->input_ended = true;
 }
 
+static void report_size(struct console *c)
+{
+    unsigned rows, columns;
+
+    tty_size(STDOUT_FILENO, &rows, &columns);
+    session_resize(c->session, rows, columns);
+}
+
 /* What the attendant has heard. */
 static void heed_user(struct console *c)
 {
     int wish = attendant_wish(c->attendant);
+
+    if (attendant_resized(c->attendant) && c->session)
+        report_size(c);
+    if (attendant_asked(c->attendant) && c->config.on_usr1)
+        c->config.on_usr1(c->config.opaque, c->vm);
 
     if (c->config.raw)
         c->input_size += attendant_keys(c->attendant, c->input + c->input_size,
@@ -418,39 +430,6 @@ static void write_sinks(struct console *c)
 
 /* --- The loop ------------------------------------------------------------------------------ */
 
-static void report_size(struct console *c)
-{
-    unsigned rows, columns;
-
-    tty_size(STDOUT_FILENO, &rows, &columns);
-    session_resize(c->session, rows, columns);
-}
-
-static void take_signal(struct console *c)
-{
-    struct signalfd_siginfo info;
-
-    while (read(c->signal_fd, &info, sizeof(info)) == sizeof(info)) {
-        switch (info.ssi_signo) {
-        case SIGWINCH:
-            if (c->session)
-                report_size(c);
-            break;
-        case SIGTSTP:
-            if (c->tty)
-                tty_cooked(c->tty);
-            raise(SIGSTOP);
-            break;
-        case SIGCONT:
-            if (c->tty)
-                tty_raw(c->tty);
-            break;
-        case SIGUSR1: c->config.on_usr1(c->config.opaque, c->vm); break;
-        default: break;
-        }
-    }
-}
-
 static void *wait_for_end(void *opaque)
 {
     struct console *c = opaque;
@@ -477,7 +456,6 @@ static void wait_and_take(struct console *c)
                    (!c->session || session_room(c->session) > 0);
     struct pollfd pfd[] = {
         {c->wake_fd, POLLIN, 0},
-        {c->signal_fd, POLLIN, 0},
         {reading ? STDIN_FILENO : -1, POLLIN, 0},
         {sink_pending(&c->out) ? c->out.fd : -1, POLLOUT, 0},
         {sink_pending(&c->err) ? c->err.fd : -1, POLLOUT, 0},
@@ -489,14 +467,12 @@ static void wait_and_take(struct console *c)
         return;
     if (pfd[0].revents && read(c->wake_fd, &count, sizeof(count)) < 0)
         return;
-    if (pfd[1].revents)
-        take_signal(c);
     heed_user(c);
-    if (pfd[2].revents)
+    if (pfd[1].revents)
         read_input(c);
-    c->out.ready = pfd[3].revents != 0;
-    c->err.ready = pfd[4].revents != 0;
-    c->debug_out.ready = pfd[5].revents != 0;
+    c->out.ready = pfd[2].revents != 0;
+    c->err.ready = pfd[3].revents != 0;
+    c->debug_out.ready = pfd[4].revents != 0;
 }
 
 static void talk(struct console *c)
@@ -584,18 +560,19 @@ enum console_end console_run(struct console *c, struct doppel_vm *vm)
 
 /* --- Making and unmaking ------------------------------------------------------------------- */
 
-static int signals_to_fd(bool usr1)
+/* The supervisor puts the terminal into raw mode. What its settings are is noted down here, too,
+ * for when the supervisor does not live to give the terminal back. */
+static bool borrow_terminal(struct console *c, struct error *err)
 {
-    static const int handled[] = {SIGTSTP, SIGCONT, SIGWINCH};
-    sigset_t set;
+    int ret;
 
-    sigemptyset(&set);
-    for (unsigned i = 0; i < ARRAY_SIZE(handled); i++)
-        sigaddset(&set, handled[i]);
-    if (usr1)
-        sigaddset(&set, SIGUSR1);
-    pthread_sigmask(SIG_BLOCK, &set, NULL);
-    return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (!(c->tty = tty_open(STDIN_FILENO, err)))
+        return false;
+    ret = channel_ask(c->config.channel, REQUEST_LEND);
+    if (ret < 0)
+        error_set(err, -ret, "cannot use the terminal: %s", strerror(-ret));
+    c->borrowed = ret == 0;
+    return c->borrowed;
 }
 
 static bool create_boxes(struct console *c, struct error *err)
@@ -622,16 +599,15 @@ struct console *console_create(const struct console_config *config)
     c->out.fd = STDOUT_FILENO;
     c->err.fd = STDERR_FILENO;
     c->debug_out.fd = config->debug_fd;
-    c->wake_fd = c->signal_fd = -1;
-    if (config->raw && !(c->tty = tty_borrow(STDIN_FILENO, &err)))
-        goto fail;
-    c->signal_fd = signals_to_fd(config->on_usr1 != NULL);
     c->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (c->signal_fd < 0 || c->wake_fd < 0) {
+    if (c->wake_fd < 0) {
         error_set(&err, errno, "cannot make an event file: %s", strerror(errno));
         goto fail;
     }
-    if (!(c->attendant = attendant_create(c->tty, c->wake_fd, &err)) || !create_boxes(c, &err))
+    if (config->raw && !borrow_terminal(c, &err))
+        goto fail;
+    c->attendant = attendant_create(config->channel, c->tty, c->wake_fd, &err);
+    if (!c->attendant || !create_boxes(c, &err))
         goto fail;
     if (config->session && !(c->session = session_create(&ops, c, &err)))
         goto fail;
@@ -647,8 +623,9 @@ void console_restore(struct console *c)
 {
     if (c->attendant)
         attendant_leave_terminal(c->attendant);
-    tty_return(c->tty);
-    c->tty = NULL;
+    if (c->borrowed && channel_ask(c->config.channel, REQUEST_RETURN) < 0)
+        tty_cooked(c->tty);
+    c->borrowed = false;
 }
 
 void console_destroy(struct console *c)
@@ -657,6 +634,7 @@ void console_destroy(struct console *c)
         return;
     console_restore(c);
     attendant_destroy(c->attendant);
+    tty_close(c->tty);
     session_destroy(c->session);
     for (unsigned i = 0; i < 2; i++) {
         outbox_destroy(c->com[i]);
@@ -668,8 +646,6 @@ void console_destroy(struct console *c)
     sink_free(&c->debug_out);
     if (c->wake_fd >= 0)
         close(c->wake_fd);
-    if (c->signal_fd >= 0)
-        close(c->signal_fd);
     free(c);
 }
 

@@ -1,12 +1,13 @@
 /*
  * Connects a VM's serial ports with this process's standard streams: the terminal in raw mode with
- * its escape keys, input that is typed, a session with the default guest, signals. One loop on the
- * calling thread does all of it, but for the signals and keys that end a VM: those the attendant
- * hears (cli/attendant.h), even when this thread is stuck.
+ * its escape keys, input that is typed, a session with the default guest. One loop on the calling
+ * thread does all of it, but for what the attendant hears even when this thread is stuck
+ * (cli/attendant.h): keys, and the supervisor's orders.
  */
 #ifndef DOPPEL_CLI_CONSOLE_H
 #define DOPPEL_CLI_CONSOLE_H
 
+#include "cli/channel.h"
 #include "cli/progress.h"
 #include "ctl/doppel.h"
 
@@ -15,7 +16,8 @@
 struct console;
 
 struct console_config {
-    bool session;       /* COM2 carries a session; else COM1 is what the user talks to */
+    const struct channel *channel; /* to the supervisor, which has the terminal's settings */
+    bool session;                  /* COM2 carries a session; else COM1 is what the user talks to */
     bool session_input; /* COM1's text goes with the session's output (a shell), not aside */
     bool verbose;       /* COM1's text goes to standard error instead of aside */
     bool crlf;          /* in a session lines end in CR LF, for a terminal in raw mode */
@@ -24,7 +26,7 @@ struct console_config {
     struct progress *progress;
     /* The session begins: its command is told to start when this returns. May be NULL. */
     void (*on_session)(void *opaque, struct doppel_vm *vm);
-    void (*on_usr1)(void *opaque, struct doppel_vm *vm); /* SIGUSR1 came; NULL: it ends us */
+    void (*on_usr1)(void *opaque, struct doppel_vm *vm); /* SIGUSR1 came; may be NULL */
     void *opaque;
 };
 
@@ -40,7 +42,7 @@ enum console_end {
 
 struct session;
 
-/* Blocks the signals that the loop handles, so it comes before any thread. Messages are printed. */
+/* Messages are printed. */
 struct console *console_create(const struct console_config *config);
 /* Gives the terminal back, after console_run at the latest. */
 void console_restore(struct console *console);

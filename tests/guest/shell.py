@@ -3,7 +3,7 @@
 import os
 import time
 
-from vm import check, check_run, guest, main, run, terminal
+from vm import check, check_run, guest, main, run, terminal, vm_process
 
 
 def typed(*options):
@@ -29,11 +29,16 @@ def reboot():
 
 
 def idle_use(pid, seconds):
-    """The share of one core that process PID uses over some time."""
+    """The share of one core that the supervisor PID and its VM process use over some time."""
+    processes = [pid, vm_process(pid)]
+
     def ticks():
-        with open(f"/proc/{pid}/stat", encoding="ascii") as file:
-            fields = file.read().rsplit(")", 1)[1].split()
-        return int(fields[11]) + int(fields[12])
+        total = 0
+        for process in processes:
+            with open(f"/proc/{process}/stat", encoding="ascii") as file:
+                fields = file.read().rsplit(")", 1)[1].split()
+            total += int(fields[11]) + int(fields[12])
+        return total
 
     before = ticks()
     time.sleep(seconds)

@@ -6,9 +6,9 @@ import pty
 import signal
 import subprocess
 import termios
-import time
 
-from vm import DOPPEL, FOREVER, Failure, check, main, multiboot, scratch, terminal, write, write_com1
+from vm import (DOPPEL, FOREVER, Failure, check, main, multiboot, scratch, terminal, vm_process,
+                wait_gone, write, write_com1)
 
 
 def started(term):
@@ -47,7 +47,7 @@ def help_key():
 
 
 def signals():
-    """Signals that end a process, those that it cannot see among them."""
+    """Signals that end a process; those that it cannot see, too (the VM process: supervisor.py)."""
     for number in [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT]:
         def polite(term, number=number):
             os.kill(term.process.pid, number)
@@ -57,9 +57,11 @@ def signals():
         with_guest(polite)
     for number in [signal.SIGKILL, signal.SIGSEGV]:
         def sudden(term, number=number):
+            vm = vm_process(term.process.pid)
             os.kill(term.process.pid, number)
             term.wait(10)
             term.check_restored()
+            wait_gone(vm)
         with_guest(sudden)
 
 
@@ -92,13 +94,22 @@ def hangup_ignored():
             check(status == 128 + signal.SIGTERM, f"status {status}")
 
 
+def state(pid):
+    """What process PID does, as proc(5) abbreviates it."""
+    with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+        return file.read().rpartition(")")[2].split()[0]
+
+
 def stop_and_continue():
     """Stopped, the terminal is the user's; continued, the guest's again."""
     def test(term):
+        vm = vm_process(term.process.pid)
         os.kill(term.process.pid, signal.SIGTSTP)
+        _, status = os.waitpid(term.process.pid, os.WUNTRACED)
+        check(os.WIFSTOPPED(status), f"status {status:#x}")
         term.check_restored()
+        check(state(vm) == "T", "the VM process runs on")
         os.kill(term.process.pid, signal.SIGCONT)
-        time.sleep(0.1)
         term.wait_raw()
         term.send(b"\1x")
         check(term.wait(10) == 0, "status is not 0")

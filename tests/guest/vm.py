@@ -86,15 +86,66 @@ def check_complaint(done, *words, status=125):
         check(word in text, f"no '{word}' in {text!r}")
 
 
-class Terminal:
-    """doppel under a pseudo-terminal of its own."""
+def children(pid):
+    """The processes whose parent is PID, with their names."""
+    found = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/stat", encoding="ascii", errors="replace") as file:
+                text = file.read()
+        except OSError:
+            continue  # it has ended meanwhile
+        if int(text.rpartition(")")[2].split()[1]) == pid:
+            found[int(name)] = text[text.index("(") + 1:text.rindex(")")]
+    return found
 
-    def __init__(self, *args):
+
+def vm_process(supervisor):
+    """The VM process of the doppel that was started as process SUPERVISOR."""
+    end = time.monotonic() + 60
+    while True:
+        found = [pid for pid, name in children(supervisor).items() if name == "doppel-vm"]
+        if found:
+            return found[0]
+        check(time.monotonic() < end, f"process {supervisor} has no VM process")
+        time.sleep(0.02)
+
+
+def thread_names(pid):
+    """What the threads of PID are called; nothing if it has ended."""
+    names = []
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/comm", encoding="ascii") as file:
+                names.append(file.read().strip())
+    except OSError:
+        pass
+    return names
+
+
+def wait_gone(pid, within=20):
+    """Waits until there is no process PID any more, or only what is left of it for its parent."""
+    end = time.monotonic() + within
+    while True:
+        try:
+            with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+                if file.read().rpartition(")")[2].split()[0] in "ZX":
+                    return
+        except OSError:
+            return
+        check(time.monotonic() < end, f"process {pid} is still there")
+        time.sleep(0.02)
+
+
+class Terminal:
+    """doppel, or another PROGRAM, under a pseudo-terminal of its own."""
+
+    def __init__(self, *args, program=DOPPEL):
         self.seen = b""
         self.master, self.slave = pty.openpty()
         self.resize(24, 80)
         self.before = termios.tcgetattr(self.slave)
-        self.process = subprocess.Popen([DOPPEL, *args], stdin=self.slave, stdout=self.slave,
+        self.process = subprocess.Popen([program, *args], stdin=self.slave, stdout=self.slave,
                                         stderr=self.slave, env=environment(),
                                         start_new_session=True, preexec_fn=self._control)
 
@@ -167,9 +218,9 @@ class Terminal:
 
 
 @contextlib.contextmanager
-def terminal(*args):
+def terminal(*args, **options):
     """A Terminal that is closed in the end."""
-    term = Terminal(*args)
+    term = Terminal(*args, **options)
     try:
         yield term
     finally:
