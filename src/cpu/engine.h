@@ -9,6 +9,7 @@
 #include "bus/bus.h"
 #include "bus/clock.h"
 #include "bus/cpu_port.h"
+#include "bus/local_apic.h"
 #include "mem/mem.h"
 #include "x86/cpu.h"
 #include "x86/cpuid.h"
@@ -119,7 +120,14 @@ struct engine_ops {
     struct engine *(*create)(const struct machine *machine, struct error *err);
     void (*destroy)(struct engine *engine); /* after all its vCPUs */
 
-    /* The vCPU starts in the state after RESET; PORT stays the caller's. */
+    /* Plugs in the local APICs that the engine brings along: fills in *APICS; they ask BOARD. Once,
+     * before the vCPUs are created. Returns 0 or a negative errno. NULL, where the engine uses the
+     * board's local APICs, which are in its vCPUs' ports. */
+    int (*local_apics)(struct engine *engine, const struct lapic_board *board,
+                       struct local_apics *apics, struct error *err);
+
+    /* The vCPU starts in the state after RESET; PORT stays the caller's. It has no apic_ops if the
+     * engine has local APICs of its own. */
     struct vcpu *(*vcpu_create)(struct engine *engine, struct cpu_port *port, struct error *err);
     void (*vcpu_destroy)(struct vcpu *vcpu);
 

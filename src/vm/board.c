@@ -39,7 +39,7 @@ struct board {
     struct dev *devices[BOARD_MAX_DEVICES];
     unsigned count;
 
-    struct lapic_set *lapics;
+    struct local_apics apics;
     struct pic *pic;
     struct ioapic *ioapic;
     struct pm *pm;
@@ -183,6 +183,31 @@ static struct dev *create_described(struct board *b, struct clock *clock,
     return NULL;
 }
 
+static void set_firmware_up(void *opaque)
+{
+    lapic_firmware_setup(opaque);
+}
+
+/* The processors' local APICs: those that the engine brings along, or the board's own. */
+static bool plug_in_lapics(struct board *b, struct clock *clock, const struct board_config *c,
+                           struct error *err)
+{
+    const struct lapic_board outside = {
+        .eoi = lapic_eoi, .acknowledge = lapic_acknowledge, .opaque = b};
+    struct lapic_set *set;
+
+    if (c->local_apics)
+        return c->local_apics(c->local_apics_opaque, &outside, &b->apics, err) == 0;
+    set = lapic_set_create(clock, c->ports, c->cpus, c->physical_bits, &outside, err);
+    if (!set || !add(b, lapic_set_dev(set), err))
+        return false;
+    b->apics = (struct local_apics){.msi = lapic_set_msi(set),
+                                    .lint = lapic_set_lint(set, 0),
+                                    .firmware_setup = set_firmware_up,
+                                    .opaque = set};
+    return true;
+}
+
 /* All devices, in order: the chips of a PC, and then what is described. */
 static bool assemble(struct board *b, struct clock *clock, struct mem *mem,
                      const struct board_config *c, struct error *err)
@@ -191,17 +216,14 @@ static bool assemble(struct board *b, struct clock *clock, struct mem *mem,
     struct irq_line reset = {.set = reset_asserted, .opaque = b};
     struct irq_line poweroff = {.set = poweroff_asserted, .opaque = b};
     struct irq_line alarm = {.set = rtc_alarm, .opaque = b};
-    struct lapic_board lapic_board = {
-        .eoi = lapic_eoi, .acknowledge = lapic_acknowledge, .opaque = b};
 
     /* Interrupt controllers, from the processors outwards. */
-    b->lapics = lapic_set_create(clock, c->ports, c->cpus, c->physical_bits, &lapic_board, err);
-    if (!b->lapics || !add(b, lapic_set_dev(b->lapics), err))
+    if (!plug_in_lapics(b, clock, c, err))
         return false;
-    b->ioapic = ioapic_create(bus, IOAPIC_BASE, BOARD_IOAPIC_ID, lapic_set_msi(b->lapics), err);
+    b->ioapic = ioapic_create(bus, IOAPIC_BASE, BOARD_IOAPIC_ID, b->apics.msi, err);
     if (!b->ioapic || !add(b, ioapic_dev(b->ioapic), err))
         return false;
-    b->pic = pic_create(bus, lapic_set_lint(b->lapics, 0), err);
+    b->pic = pic_create(bus, b->apics.lint, err);
     if (!b->pic || !add(b, pic_dev(b->pic), err))
         return false;
 
@@ -281,7 +303,7 @@ void board_reset(struct board *b)
     for (unsigned i = 0; i < b->count; i++)
         b->devices[i]->ops->reset(b->devices[i]);
     bus_unlock(b->bus);
-    lapic_firmware_setup(b->lapics);
+    b->apics.firmware_setup(b->apics.opaque);
     /* At the 8259s, too, the SCI is level-triggered. */
     bus_write(b->bus, BUS_PORT, PIC_ELCR_PORT + PM_SCI / 8, 1, 1u << PM_SCI % 8);
 }

@@ -11,6 +11,7 @@
 #include "bus/bus.h"
 #include "bus/clock.h"
 #include "bus/cpu_port.h"
+#include "bus/local_apic.h"
 #include "dev/pc/uart.h"
 #include "mem/mem.h"
 
@@ -59,6 +60,11 @@ struct board_config {
     struct loop *loop;             /* for jobs of devices */
     struct workers *workers;       /* for what devices do outside of the board lock */
     struct board_events events;
+    /* Plugs in local APICs that are not the board's own: see struct engine_ops. NULL: it makes
+     * them. */
+    int (*local_apics)(void *opaque, const struct lapic_board *board, struct local_apics *apics,
+                       struct error *err);
+    void *local_apics_opaque;
     const struct board_devices *devices; /* only while the board is created */
 };
 

@@ -131,17 +131,24 @@ static bool create_machine(struct vm *vm, const struct vm_config *config, struct
     return true;
 }
 
-static bool create_processors(struct vm *vm, const struct engine_ops *ops, struct error *err)
+static bool create_processors(struct vm *vm, struct error *err)
 {
-    vm->engine = ops->create(&vm->machine, err);
-    if (!vm->engine)
-        return false;
+    const struct engine_ops *ops = vm->engine->ops;
+
     for (unsigned i = 0; i < vm->cpus; i++) {
         vm->cpu[i].vcpu = ops->vcpu_create(vm->engine, vm->ports[i], err);
         if (!vm->cpu[i].vcpu)
             return false;
     }
     return true;
+}
+
+static int plug_in_local_apics(void *opaque, const struct lapic_board *board,
+                               struct local_apics *apics, struct error *err)
+{
+    struct engine *engine = opaque;
+
+    return engine->ops->local_apics(engine, board, apics, err);
 }
 
 static bool create_board(struct vm *vm, const struct vm_config *config, struct error *err)
@@ -156,6 +163,8 @@ static bool create_board(struct vm *vm, const struct vm_config *config, struct e
                    .poweroff = on_poweroff,
                    .debug_exit = on_debug_exit,
                    .opaque = vm},
+        .local_apics = vm->engine->ops->local_apics ? plug_in_local_apics : NULL,
+        .local_apics_opaque = vm->engine,
         .devices = &config->devices,
     };
 
@@ -191,8 +200,8 @@ struct vm *vm_create(const struct engine_ops *engine, const struct vm_config *co
     vm->log = config->log;
     vm->events = config->events;
     vm->no_reboot = config->no_reboot;
-    if (!create_machine(vm, config, err) || !create_board(vm, config, err) ||
-        !create_processors(vm, engine, err) || vm_boot(vm, err) < 0) {
+    if (!create_machine(vm, config, err) || !(vm->engine = engine->create(&vm->machine, err)) ||
+        !create_board(vm, config, err) || !create_processors(vm, err) || vm_boot(vm, err) < 0) {
         vm_destroy(vm);
         return NULL;
     }

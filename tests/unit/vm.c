@@ -468,6 +468,88 @@ static void test_pause(void **unused)
     assert_int_equal(end_of(vm).outcome, VM_STOPPED);
 }
 
+/* ---- Local APICs that the engine brings along ---- */
+
+static struct {
+    uint32_t data; /* of the last message */
+    unsigned messages, setups;
+    bool in_port; /* the board has plugged in its own all the same */
+} own_apics;
+
+static void own_message(void *opaque, uint64_t address, uint32_t data)
+{
+    own_apics.messages++;
+    own_apics.data = data;
+}
+
+static void own_firmware_setup(void *opaque)
+{
+    own_apics.setups++;
+}
+
+static int own_local_apics(struct engine *engine, const struct lapic_board *board,
+                           struct local_apics *apics, struct error *err)
+{
+    assert_non_null(board->eoi);
+    *apics = (struct local_apics){.msi.send = own_message, .firmware_setup = own_firmware_setup};
+    return 0;
+}
+
+static void io_apic_write(struct vcpu *vcpu, uint32_t reg, uint32_t value)
+{
+    bus_write(vcpu->machine->bus, BUS_MMIO, 0xFEC00000, 4, reg);
+    bus_write(vcpu->machine->bus, BUS_MMIO, 0xFEC00010, 4, value);
+}
+
+/* Has COM1 interrupt because its transmitter is empty; the I/O APIC's pin 4 has vector 55h. */
+static enum engine_exit interrupt_by_com1(struct vcpu *vcpu)
+{
+    own_apics.in_port = vcpu->port->apic_ops;
+    io_apic_write(vcpu, 0x10 + 2 * 4, 0x55);
+    out(vcpu, 0x3FC, 1, 8); /* OUT2: the interrupt is connected */
+    out(vcpu, 0x3F9, 1, 2); /* transmitter empty */
+    return power_off(vcpu);
+}
+
+static struct engine *own_create(const struct machine *machine, struct error *err);
+
+static const struct engine_ops own_apic_engine = {
+    .name = "own-apic",
+    .local_apics = own_local_apics,
+    .create = own_create,
+    .destroy = fake_destroy,
+    .vcpu_create = fake_vcpu_create,
+    .vcpu_destroy = fake_vcpu_destroy,
+    .run = fake_run,
+    .kick = fake_kick,
+    .state_out = fake_state_out,
+    .state_in = fake_state_in,
+};
+
+static struct engine *own_create(const struct machine *machine, struct error *err)
+{
+    struct engine *engine = fake_create(machine, err);
+
+    engine->ops = &own_apic_engine;
+    return engine;
+}
+
+/* The engine's choice: its own local APICs get the messages, and the board makes none. */
+static void test_local_apics(void **unused)
+{
+    struct vm_config config = {.cpus = 1, .memory = MEMORY(0)};
+    struct vm *vm = vm_create(&own_apic_engine, &config, NULL);
+
+    assert_non_null(vm);
+    assert_int_equal(own_apics.setups, 1);
+    programs[0] = interrupt_by_com1;
+    assert_int_equal(vm_start(vm, NULL), 0);
+    assert_int_equal(end_of(vm).outcome, VM_POWEROFF);
+    assert_false(own_apics.in_port);
+    assert_int_equal(own_apics.messages, 1);
+    assert_int_equal(own_apics.data & 0xFF, 0x55);
+}
+
 /* ---- Serial ports ---- */
 
 struct heard {
@@ -553,6 +635,7 @@ int main(void)
         cmocka_unit_test(test_start_up),      cmocka_unit_test(test_init),
         cmocka_unit_test(test_halted_sleeps), cmocka_unit_test(test_pause),
         cmocka_unit_test(test_serial),        cmocka_unit_test(test_two),
+        cmocka_unit_test(test_local_apics),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -14,20 +14,11 @@
 #include "bus/cpu_port.h"
 #include "bus/dev.h"
 #include "bus/irq.h"
+#include "bus/local_apic.h"
 
 #define LAPIC_VERSION 0x14u /* of an APIC that is part of the processor */
 
 struct lapic_set;
-
-/* What the local APICs ask of the board, on a vCPU's thread and without any lock held: the
- * functions take the board lock themselves. */
-struct lapic_board {
-    /* A level-triggered interrupt with VECTOR has been handled: tells the I/O APICs. */
-    void (*eoi)(void *opaque, unsigned vector);
-    /* An interrupt acknowledge cycle: returns the vector from the 8259s. */
-    unsigned (*acknowledge)(void *opaque);
-    void *opaque;
-};
 
 /* Makes COUNT local APICs and plugs each into its port (apic_ops, apic). PHYSICAL_BITS
  * (MAXPHYADDR) bounds IA32_APIC_BASE. INIT messages reset the APIC they reach; what they and
