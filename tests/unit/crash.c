@@ -17,17 +17,23 @@
 
 #define NOWHERE 0x123000
 
-/* Has a new process execute RUN, watched, and returns by which signal that ended. NOTE is zero if
- * none came. */
-static int last_word(void (*run)(void), struct message *note, pid_t *process)
+/* What came of a process: its last word, and that in words. */
+struct death {
+    pid_t process;
+    struct message note;
+    char text[1024];
+};
+
+/* Has a new process execute RUN, watched, and checks that SIGNAL_NUMBER ends it. */
+static void die(void (*run)(void), int signal_number, struct death *death)
 {
     struct channel supervisor, vm;
     bool gone = false;
     int status = 0;
 
     assert_int_equal(channel_open(&supervisor, &vm, NULL), 0);
-    *process = fork();
-    if (*process == 0) {
+    death->process = fork();
+    if (death->process == 0) {
         channel_close(&supervisor);
         /* Whatever handlers a sanitizer has, the default comes after ours. */
         signal(SIGSEGV, SIG_DFL);
@@ -37,11 +43,14 @@ static int last_word(void (*run)(void), struct message *note, pid_t *process)
         _exit(0);
     }
     channel_close(&vm);
-    assert_int_equal(waitpid(*process, &status, 0), *process);
-    channel_receive(supervisor.notes, note, &gone);
-    channel_close(&supervisor);
+    assert_int_equal(waitpid(death->process, &status, 0), death->process);
     assert_true(WIFSIGNALED(status));
-    return WTERMSIG(status);
+    assert_int_equal(WTERMSIG(status), signal_number);
+    assert_true(channel_receive(supervisor.notes, &death->note, &gone));
+    channel_close(&supervisor);
+    assert_int_equal(death->note.kind, NOTE_CRASH);
+    assert_int_equal(death->note.crash.signal, signal_number);
+    crash_describe(&death->note, death->process, death->text, sizeof(death->text));
 }
 
 static __attribute__((noinline, no_sanitize("address", "undefined"))) void reads_nowhere(void)
@@ -59,17 +68,12 @@ static __attribute__((noinline)) void calls_the_reader(void)
 
 static void test_fault(void **unused)
 {
-    struct message note;
-    char text[1024];
-    pid_t process;
+    struct death death;
 
-    assert_int_equal(last_word(calls_the_reader, &note, &process), SIGSEGV);
-    assert_int_equal(note.kind, NOTE_CRASH);
-    assert_int_equal(note.crash.signal, SIGSEGV);
-    assert_int_equal(note.crash.address, NOWHERE);
-    crash_describe(&note, process, text, sizeof(text));
-    assert_non_null(strstr(text, "at address 0x123000; the thread was in reads_nowhere < "));
-    assert_non_null(strstr(text, "calls_the_reader"));
+    die(calls_the_reader, SIGSEGV, &death);
+    assert_int_equal(death.note.crash.address, NOWHERE);
+    assert_non_null(strstr(death.text, "at address 0x123000; the thread was in reads_nowhere < "));
+    assert_non_null(strstr(death.text, "calls_the_reader"));
 }
 
 /* As translated code faults: FS leads to no thread-local storage, and RSP to no stack. */
@@ -92,28 +96,20 @@ faults_without_stack(void)
 
 static void test_without_stack(void **unused)
 {
-    struct message note;
-    char text[1024];
-    pid_t process;
+    struct death death;
 
-    assert_int_equal(last_word(faults_without_stack, &note, &process), SIGSEGV);
-    assert_int_equal(note.kind, NOTE_CRASH);
-    assert_int_equal(note.crash.address, NOWHERE);
-    assert_int_equal(note.crash.words, 0);
-    crash_describe(&note, process, text, sizeof(text));
-    assert_non_null(strstr(text, "the thread was in faults_without_stack"));
+    die(faults_without_stack, SIGSEGV, &death);
+    assert_int_equal(death.note.crash.address, NOWHERE);
+    assert_int_equal(death.note.crash.words, 0);
+    assert_non_null(strstr(death.text, "the thread was in faults_without_stack"));
 }
 
 static void test_abort(void **unused)
 {
-    struct message note;
-    char text[1024];
-    pid_t process;
+    struct death death;
 
-    assert_int_equal(last_word(abort, &note, &process), SIGABRT);
-    assert_int_equal(note.kind, NOTE_CRASH);
-    crash_describe(&note, process, text, sizeof(text));
-    assert_int_equal(strncmp(text, "raised by itself, in ", 21), 0);
+    die(abort, SIGABRT, &death);
+    assert_non_null(strstr(death.text, "raised by itself, in "));
 }
 
 /* A signal from another process, which the handler has to send once more. */
@@ -131,15 +127,11 @@ static void sends_it(void)
 
 static void test_sent(void **unused)
 {
-    struct message note;
-    char text[1024];
-    pid_t process;
+    struct death death;
 
-    assert_int_equal(last_word(sends_it, &note, &process), SIGSEGV);
-    assert_int_equal(note.kind, NOTE_CRASH);
-    assert_int_not_equal(note.crash.sender, process);
-    crash_describe(&note, process, text, sizeof(text));
-    assert_int_equal(strncmp(text, "sent by process ", 16), 0);
+    die(sends_it, SIGSEGV, &death);
+    assert_int_not_equal(death.note.crash.sender, death.process);
+    assert_non_null(strstr(death.text, "sent by process "));
 }
 
 /* Whatever the other side sends, describing it ends. */
