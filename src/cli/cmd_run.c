@@ -453,7 +453,7 @@ static int vm_ended(const struct run *run)
         fail(run, "the guest crashed (triple fault); its registers and last instructions:");
         print_guest_text(end->report);
         return STATUS_ERROR;
-    case DOPPEL_FAILED: complain("%s", end->report); return STATUS_ERROR;
+    case DOPPEL_FAILED: fail(run, "%s", end->report); return STATUS_ERROR;
     default: break;
     }
     if (run->session && session_state(session) == SESSION_WAITING) {
@@ -514,6 +514,14 @@ static void begin_trace(void *opaque, struct doppel_vm *vm)
     trace_begin(run->trace, vm);
 }
 
+/* A line of the VM's own. */
+static void log_vm(void *opaque, enum doppel_log_level level, const char *text)
+{
+    const struct run *run = opaque;
+
+    log_line(&run->log, (enum log_level)level, "%s", text);
+}
+
 static void log_start(const struct run *run)
 {
     const struct doppel_config *config = &run->config;
@@ -534,14 +542,8 @@ static void log_end(const struct run *run, enum console_end how)
         [CONSOLE_PANIC] = "the guest's kernel panicked",
         [CONSOLE_OUTPUT] = "standard output cannot be written",
     };
-    static const char *const outcomes[] = {
-        [DOPPEL_RUNNING] = "it ran",  [DOPPEL_POWEROFF] = "powered off",
-        [DOPPEL_RESET] = "reset",     [DOPPEL_DEBUG_EXIT] = "ended by the debug exit port",
-        [DOPPEL_CRASHED] = "crashed", [DOPPEL_STOPPED] = "stopped",
-    };
-    const struct doppel_end *end = console_vm_end(run->console);
 
-    log_line(&run->log, LOG_LEVEL_INFO, "%s (guest: %s)", hows[how], outcomes[end->outcome]);
+    log_line(&run->log, LOG_LEVEL_INFO, "%s", hows[how]);
 }
 
 static int run_vm(struct run *run)
@@ -603,6 +605,8 @@ static int prepare_and_run(struct run *run)
     if (!run->console)
         return STATUS_ERROR;
     console_plug(run->console, &run->config);
+    run->config.log = log_vm;
+    run->config.log_opaque = run;
     run->config.progress = show_progress;
     run->config.progress_opaque = &run->progress;
     return run_vm(run);

@@ -6,6 +6,7 @@
 #include "cli/crash.h"
 
 #include "base/raw_syscall.h"
+#include "base/signals.h"
 #include "base/util.h"
 #include "base/where.h"
 
@@ -37,12 +38,8 @@ _Static_assert(offsetof(struct head, crash) == offsetof(struct message, crash) &
                    sizeof(struct head) == offsetof(struct message, stack),
                "a head and a stack make a message");
 
-/* For what runs on a thread of whatever state: FS may lead to no thread-local storage, so that
- * there is no canary and no errno, and RSP to no stack. */
-#define ANYWHERE __attribute__((no_stack_protector, no_sanitize("address", "undefined", "thread")))
-
 /* The kernel copies the stack, or refuses to: RSP may be the guest's. */
-ANYWHERE static void send_note(struct head *head, uint64_t stack)
+SIGNALS_SAFE static void send_note(struct head *head, uint64_t stack)
 {
     struct iovec parts[2];
     struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
@@ -60,7 +57,7 @@ ANYWHERE static void send_note(struct head *head, uint64_t stack)
     }
 }
 
-ANYWHERE static void on_fatal(int number, siginfo_t *info, void *context)
+SIGNALS_SAFE static void on_fatal(int number, siginfo_t *info, void *context)
 {
     const greg_t *gregs = ((const ucontext_t *)context)->uc_mcontext.gregs;
     bool fault = info->si_code > 0;
