@@ -16,14 +16,17 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define PORTS 0x10000ULL
 
 struct range {
     uint64_t base, last; /* LAST is the highest address: a range may end at 2^64 */
     const char *name;
-    const struct bus_ops *ops; /* of a claimed range */
-    bus_ring *ring;            /* of a doorbell */
+    union {
+        const struct bus_ops *ops; /* of a claimed range */
+        bus_ring *ring;            /* of a doorbell */
+    };
     void *dev;
 };
 
@@ -86,7 +89,7 @@ static unsigned rank(const struct space *space, uint64_t address)
     return low;
 }
 
-static const struct range *find(const struct space *space, uint64_t address)
+static inline const struct range *find(const struct space *space, uint64_t address)
 {
     unsigned n = rank(space, address);
     return n && address <= space->ranges[n - 1].last ? &space->ranges[n - 1] : NULL;
@@ -178,9 +181,6 @@ void bus_release_doorbell(struct bus *bus, enum bus_space which, uint64_t base)
 static bool ring(struct bus *bus, enum bus_space which, uint64_t address, unsigned size,
                  uint64_t value)
 {
-    /* A vCPU that learns of a doorbell late writes to its device, which knows it as well. */
-    if (!atomic_load_explicit(&bus->has_doorbells[which], memory_order_relaxed))
-        return false;
     pthread_rwlock_rdlock(&bus->ringing);
     const struct range *range = find(&bus->doorbells[which], address);
     bool rung = range && size - 1 <= range->last - address;
@@ -227,7 +227,9 @@ bool bus_write(struct bus *bus, enum bus_space which, uint64_t address, unsigned
 {
     const struct space *space = &bus->space[which];
     bool hold;
-    if (ring(bus, which, address, size, value))
+    /* A vCPU that learns of a doorbell late writes to its device, which knows it as well. */
+    if (atomic_load_explicit(&bus->has_doorbells[which], memory_order_relaxed) &&
+        ring(bus, which, address, size, value))
         return false;
     bus_lock(bus);
     for (unsigned done = 0, n; done < size; done += n) {
@@ -256,4 +258,10 @@ void bus_lock(struct bus *bus)
 void bus_unlock(struct bus *bus)
 {
     pthread_mutex_unlock(&bus->lock);
+}
+
+bool bus_locked_here(const struct bus *bus)
+{
+    /* What the C library keeps for debuggers. A count of our own would cost each access more. */
+    return __atomic_load_n(&bus->lock.__data.__owner, __ATOMIC_RELAXED) == gettid();
 }

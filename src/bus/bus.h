@@ -75,5 +75,8 @@ void bus_hold(struct bus *bus);
 /* The board lock; not recursive. */
 void bus_lock(struct bus *bus);
 void bus_unlock(struct bus *bus);
+/* Whether the calling thread has the board lock: for assertions where it must not be held, because
+ * what follows waits for a thread that may want it. */
+bool bus_locked_here(const struct bus *bus);
 
 #endif
