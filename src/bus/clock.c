@@ -446,7 +446,7 @@ void clock_state(struct clock *clock, struct state *s)
     uint64_t ns = clock_now(clock);
     uint64_t tsc = clock_tsc(clock);
     uint64_t epoch_ns = atomic_load(&clock->epoch_ns);
-    state_section(s, "clock", 1);
+    state_section(s, "clock", 0, 1);
     state_field(s, ns);
     state_field(s, tsc);
     state_field(s, epoch_ns);

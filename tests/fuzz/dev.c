@@ -4,6 +4,7 @@
 #include "dev.h"
 
 #include "../unit/fake_clock.h"
+#include "../unit/state_image.h"
 #include "base/util.h"
 
 #include <stdlib.h>
@@ -48,57 +49,43 @@ static void access(struct fuzz_board *board, struct fuzz_input *in, bool write)
         bus_read(board->bus, range->space, address, size);
 }
 
-static struct state *save(struct fuzz_board *board, struct dev *dev)
+static struct state_image save(struct fuzz_board *board, struct dev *dev)
 {
-    struct state *s = state_create_save();
-    fuzz_check(s);
+    struct state_image image = {0};
     bus_lock(board->bus);
-    dev->ops->state(dev, s);
+    fuzz_check(image_save_dev(&image, dev) == 0);
     bus_unlock(board->bus);
-    fuzz_check(!state_error(s));
-    return s;
+    return image;
 }
 
 static void save_and_restore(struct fuzz_board *board, struct dev *dev)
 {
-    size_t size, size_again;
-    struct state *first = save(board, dev);
-    const void *data = state_data(first, &size);
-    struct state *load = state_create_load(data, size);
-    fuzz_check(load);
+    struct state_image first = save(board, dev), second;
     bus_lock(board->bus);
     dev->ops->reset(dev);
-    dev->ops->state(dev, load);
+    fuzz_check(image_load_dev(&first, dev) == 0);
     bus_unlock(board->bus);
-    fuzz_check(!state_error(load));
-    struct state *second = save(board, dev);
-    const void *again = state_data(second, &size_again);
-    fuzz_check(size == size_again && !memcmp(data, again, size));
-    state_free(first);
-    state_free(second);
-    state_free(load);
+    second = save(board, dev);
+    fuzz_check(first.size == second.size && !memcmp(first.data, second.data, first.size));
+    image_free(&first);
+    image_free(&second);
 }
 
-/* A damaged snapshot: bytes of the input in place of the state's own. */
+/* A damaged snapshot: bytes of the input in place of the state's own, under right checksums. */
 static void restore_damaged(struct fuzz_board *board, struct dev *dev, struct fuzz_input *in)
 {
-    size_t size;
-    struct state *s = save(board, dev);
-    const void *data = state_data(s, &size);
-    uint8_t *copy = malloc(size);
-    fuzz_check(copy);
-    memcpy(copy, data, size);
+    struct state_image image = save(board, dev);
     for (unsigned n = fuzz_u8(in) % 8 + 1; n; n--) {
-        size_t at = fuzz_uint(in, 2) % size;
-        copy[at] = fuzz_u8(in);
+        size_t at = IMAGE_HEADER + fuzz_uint(in, 2) % (image.size - IMAGE_HEADER);
+        image.data[at] = fuzz_u8(in);
     }
-    struct state *load = state_create_load(copy, size);
+    image_seal(&image);
+    struct state *load = image_load(&image);
     bus_lock(board->bus);
     dev->ops->state(dev, load);
     bus_unlock(board->bus);
     state_free(load);
-    state_free(s);
-    free(copy);
+    image_free(&image);
 }
 
 static void step(struct fuzz_board *board, struct dev *dev, struct fuzz_input *in)

@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "fake_clock.h"
+#include "state_image.h"
 
 #define CPUS 2
 
@@ -297,21 +298,19 @@ static void test_descriptions(void **state)
     assert_int_equal(refusal(*state, twice).code, EBUSY);
 }
 
-static struct state *save(struct fixture *f)
+static void save(struct fixture *f, struct state_image *image)
 {
-    struct state *s = state_create_save();
+    struct state *s = image_save(image);
 
     board_state(f->board, s);
-    assert_int_equal(state_error(s), 0);
-    return s;
+    assert_int_equal(image_done(s), 0);
 }
 
 static void test_save_restore(void **state)
 {
     struct fixture *f = *state, *g = create();
-    struct state *first, *second, *load;
-    const void *data, *again;
-    size_t size, size_again;
+    struct state_image first = {0}, second = {0};
+    struct state *load;
 
     apic_write(f, 0xF0, 0x1FF);
     init_pics(f, 0);
@@ -320,26 +319,24 @@ static void test_save_restore(void **state)
     out(f, 0x70, 0x0F);
     out(f, 0x71, 0xA5);
     bus_write(f->bus, BUS_PORT, 0x602, 2, 0x100);
-    first = save(f);
-    data = state_data(first, &size);
+    save(f, &first);
 
-    load = state_create_load(data, size);
+    load = image_load(&first);
     board_state(g->board, load);
-    assert_int_equal(state_error(load), 0);
-    state_free(load);
+    assert_int_equal(image_done(load), 0);
     assert_int_equal(pending(g), 0x60);
     assert_int_equal(in(g, 0x71), 0xA5);
-    second = save(g);
-    again = state_data(second, &size_again);
-    assert_int_equal(size, size_again);
-    assert_memory_equal(data, again, size);
+    save(g, &second);
+    assert_int_equal(first.size, second.size);
+    assert_memory_equal(first.data, second.data, first.size);
 
-    load = state_create_load(data, size / 2); /* cut off */
+    first.size /= 2; /* cut off */
+    load = image_load(&first);
     board_state(g->board, load);
     assert_int_not_equal(state_error(load), 0);
     state_free(load);
-    state_free(first);
-    state_free(second);
+    image_free(&first);
+    image_free(&second);
     destroy(g);
 }
 

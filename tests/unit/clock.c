@@ -5,6 +5,7 @@
 
 #include "base/time.h"
 #include "bus/clock.h"
+#include "state_image.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -308,40 +309,39 @@ static void test_state(void **unused)
     (void)unused;
     sleep_ms(30);
     clock_pause(f.clock);
-    struct state *save = state_create_save();
+    struct state_image image = {0};
+    struct state *save = image_save(&image);
     clock_state(f.clock, save);
-    size_t size;
-    const void *data = state_data(save, &size);
-    struct state *load = state_create_load(data, size);
+    assert_int_equal(image_done(save), 0);
+    struct state *load = image_load(&image);
     clock_pause(g.clock);
     clock_state(g.clock, load);
-    assert_int_equal(state_error(load), 0);
+    assert_int_equal(image_done(load), 0);
     assert_int_equal(clock_now(g.clock), clock_now(f.clock));
     assert_int_equal(clock_tsc(g.clock), clock_tsc(f.clock));
     assert_int_equal(clock_epoch_ns(g.clock), clock_epoch_ns(f.clock));
-    state_free(load);
+    image_free(&image);
 
     /* A guest older than its host: deadlines convert below zero host time. */
     char log[2] = "";
     _Atomic unsigned fired = 0;
     struct record r = {.f = &g, .name = 'x', .log = log, .fired = &fired};
     uint64_t huge = 1ULL << 61;
-    state_free(save);
-    save = state_create_save();
-    state_section(save, "clock", 1);
+    save = image_save(&image);
+    state_section(save, "clock", 0, 1);
     for (int i = 0; i < 3; i++)
         state_field(save, huge);
-    data = state_data(save, &size);
-    load = state_create_load(data, size);
+    assert_int_equal(image_done(save), 0);
+    load = image_load(&image);
     clock_state(g.clock, load);
+    assert_int_equal(image_done(load), 0);
     assert_int_equal(clock_now(g.clock), huge);
     clock_resume(g.clock);
     r.timer = timer_create_on(g.clock, fire, &r);
     timer_arm(r.timer, 5);
     wait_for(&fired, 1);
     timer_free(r.timer);
-    state_free(load);
-    state_free(save);
+    image_free(&image);
     finish(&f);
     finish(&g);
 }

@@ -9,6 +9,7 @@
 #include "bus/dev.h"
 #include "bus/irq.h"
 #include "fake_clock.h"
+#include "state_image.h"
 
 #define RIG_LINES 16
 
@@ -68,20 +69,15 @@ static inline void rig_reset(struct rig *rig, struct dev *dev)
 /* Saves FROM and restores it into TO; the result is 0 or a negative errno. */
 static inline int rig_copy_state(struct rig *rig, struct dev *from, struct dev *to)
 {
-    struct state *save = state_create_save(), *load;
-    const void *data;
-    size_t size;
+    struct state_image image = {0};
     int ret;
 
     bus_lock(rig->bus);
-    from->ops->state(from, save);
-    data = state_data(save, &size);
-    load = state_create_load(data, size);
-    to->ops->state(to, load);
+    ret = image_save_dev(&image, from);
+    if (ret == 0)
+        ret = image_load_dev(&image, to);
     bus_unlock(rig->bus);
-    ret = state_error(load);
-    state_free(load);
-    state_free(save);
+    image_free(&image);
     return ret;
 }
 

@@ -101,7 +101,7 @@ uint64_t clock_epoch_ns(const struct clock *clock)
 
 void clock_state(struct clock *clock, struct state *s)
 {
-    state_section(s, "clock", 1);
+    state_section(s, "clock", 0, 1);
     state_field(s, clock->now);
     state_field(s, clock->epoch);
 }

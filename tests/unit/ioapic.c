@@ -5,6 +5,7 @@
 
 #include "base/util.h"
 #include "dev/pc/ioapic.h"
+#include "state_image.h"
 
 struct fixture {
     struct bus *bus;
@@ -156,26 +157,21 @@ static void test_levels(void **unused)
 static void test_state(void **unused)
 {
     struct fixture f, g;
-    size_t size;
     (void)unused;
     start(&f);
     start(&g);
     wr(&f, LOW(10), 0xA951);
     line(&f, 10, true);
-    struct state *save = state_create_save();
-    ioapic_dev(f.ioapic)->ops->state(ioapic_dev(f.ioapic), save);
-    const void *data = state_data(save, &size);
-    struct state *load = state_create_load(data, size);
-    ioapic_dev(g.ioapic)->ops->state(ioapic_dev(g.ioapic), load);
-    assert_int_equal(state_error(load), 0);
+    struct state_image image = {0};
+    assert_int_equal(image_save_dev(&image, ioapic_dev(f.ioapic)), 0);
+    assert_int_equal(image_load_dev(&image, ioapic_dev(g.ioapic)), 0);
     assert_int_equal(g.sent, 0);
     assert_int_equal(rd(&g, LOW(10)), 0xE951);
     ioapic_eoi(g.ioapic, 0x51); /* the line came along */
     assert_int_equal(g.sent, 1);
     ioapic_dev(g.ioapic)->ops->reset(ioapic_dev(g.ioapic));
     assert_int_equal(rd(&g, LOW(10)), 0x10000);
-    state_free(load);
-    state_free(save);
+    image_free(&image);
     finish(&f);
     finish(&g);
 }

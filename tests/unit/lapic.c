@@ -7,6 +7,7 @@
 #include "base/util.h"
 #include "dev/pc/lapic.h"
 #include "fake_clock.h"
+#include "state_image.h"
 
 #define CPUS 20 /* two x2APIC clusters */
 
@@ -709,15 +710,15 @@ static void test_state(void **unused)
     msi(f, 0xFEE00000, 0xC051);
     fake_clock_advance(f->clock, 10000);
 
-    struct state *save = state_create_save();
-    size_t size;
+    struct state_image image = {0};
+    struct state *save = image_save(&image);
     clock_state(f->clock, save);
     lapic_set_dev(f->set)->ops->state(lapic_set_dev(f->set), save);
-    const void *data = state_data(save, &size);
-    struct state *load = state_create_load(data, size);
+    assert_int_equal(image_done(save), 0);
+    struct state *load = image_load(&image);
     clock_state(g->clock, load);
     lapic_set_dev(g->set)->ops->state(lapic_set_dev(g->set), load);
-    assert_int_equal(state_error(load), 0);
+    assert_int_equal(image_done(load), 0);
 
     assert_int_equal(rdmsr(g, 0, APIC_BASE), 0xFEE00D00);
     assert_int_equal(rdmsr(g, 1, MSR(TPR)), 0x20);
@@ -735,8 +736,7 @@ static void test_state(void **unused)
     assert_int_equal(rdmsr(g, 0, APIC_BASE), 0xFEE00900);
     assert_int_equal(pending(g, 0), -1);
     assert_int_equal(fake_clock_next(g->clock), UINT64_MAX);
-    state_free(load);
-    state_free(save);
+    image_free(&image);
     finish(f);
     finish(g);
 }

@@ -5,6 +5,7 @@
 
 #include "base/util.h"
 #include "dev/pc/pic.h"
+#include "state_image.h"
 
 struct fixture {
     struct bus *bus;
@@ -324,7 +325,6 @@ static void test_initialization_sequences(void **unused)
 static void test_state(void **unused)
 {
     struct fixture f, g;
-    size_t size;
     (void)unused;
     start(&f);
     start(&g);
@@ -333,12 +333,9 @@ static void test_state(void **unused)
     pulse(&f, 1);
     pulse(&f, 0);
     assert_int_equal(pic_acknowledge(f.pic), 0x30);
-    struct state *save = state_create_save();
-    pic_dev(f.pic)->ops->state(pic_dev(f.pic), save);
-    const void *data = state_data(save, &size);
-    struct state *load = state_create_load(data, size);
-    pic_dev(g.pic)->ops->state(pic_dev(g.pic), load);
-    assert_int_equal(state_error(load), 0);
+    struct state_image image = {0};
+    assert_int_equal(image_save_dev(&image, pic_dev(f.pic)), 0);
+    assert_int_equal(image_load_dev(&image, pic_dev(g.pic)), 0);
     assert_int_equal(in(&g, 0x21), 0xF4);
     assert_int_equal(in(&g, 0x20), in(&f, 0x20));
     out(&g, 0x20, 0x20);
@@ -349,8 +346,7 @@ static void test_state(void **unused)
     pic_dev(g.pic)->ops->reset(pic_dev(g.pic));
     assert_false(g.intr);
     assert_int_equal(in(&g, 0x20), 0);
-    state_free(load);
-    state_free(save);
+    image_free(&image);
     finish(&f);
     finish(&g);
 }

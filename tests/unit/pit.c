@@ -7,6 +7,7 @@
 #include "base/util.h"
 #include "dev/pc/pit.h"
 #include "fake_clock.h"
+#include "state_image.h"
 
 struct fixture {
     struct bus *bus;
@@ -316,7 +317,6 @@ static void test_control_port(void **unused)
 static void test_state(void **unused)
 {
     struct fixture f, g;
-    size_t size;
     (void)unused;
     start(&f);
     start(&g);
@@ -324,14 +324,15 @@ static void test_state(void **unused)
     program(&f, 2, 0, 500);
     out(&f, 0x43, 0xC2);
     tick(&f, 300);
-    struct state *save = state_create_save();
+    struct state_image image = {0};
+    struct state *save = image_save(&image);
     clock_state(f.clock, save);
     f.pit->ops->state(f.pit, save);
-    const void *data = state_data(save, &size);
-    struct state *load = state_create_load(data, size);
+    assert_int_equal(image_done(save), 0);
+    struct state *load = image_load(&image);
     clock_state(g.clock, load);
     g.pit->ops->state(g.pit, load);
-    assert_int_equal(state_error(load), 0);
+    assert_int_equal(image_done(load), 0);
     assert_int_equal(in(&g, 0x40), 0xB4); /* the latched status, then the count */
     assert_int_equal(in(&g, 0x40), 1000 & 0xFF);
     assert_int_equal(in(&g, 0x40), 1000 >> 8);
@@ -342,8 +343,7 @@ static void test_state(void **unused)
     assert_int_equal(g.rises, 1);
     g.pit->ops->reset(g.pit);
     assert_int_equal(fake_clock_next(g.clock), UINT64_MAX);
-    state_free(load);
-    state_free(save);
+    image_free(&image);
     finish(&f);
     finish(&g);
 }

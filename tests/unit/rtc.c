@@ -336,10 +336,8 @@ static void test_latest_date(void **state)
 static void test_time_ends(void **state)
 {
     struct fixture *f = *state;
-    struct state *save = state_create_save(), *load;
-    const void *data;
-    size_t size;
-    uint8_t *copy;
+    struct state_image image = {0};
+    size_t end;
 
     set(f, 0x0A, 0x23);
     set(f, 1, 0xFF);
@@ -348,17 +346,13 @@ static void test_time_ends(void **state)
     set(f, 0x0B, 0x72);
     get(f, 0x0C);
     bus_lock(f->rig->bus);
-    f->rtc->ops->state(f->rtc, save);
-    data = state_data(save, &size);
-    copy = malloc(size);
+    assert_int_equal(image_save_dev(&image, f->rtc), 0);
+    end = image_next(&image, IMAGE_HEADER);
     for (unsigned high = 0; high < 256; high++) {
-        memcpy(copy, data, size);
-        copy[size - 13] = (uint8_t)high; /* the highest byte of the offset */
-        copy[size - 1] = 0x7F;           /* everything until the end of time has been seen */
-        load = state_create_load(copy, size);
-        f->rtc->ops->state(f->rtc, load);
-        assert_int_equal(state_error(load), 0);
-        state_free(load);
+        image.data[end - 13] = (uint8_t)high; /* the highest byte of the offset */
+        image.data[end - 1] = 0x7F;           /* all until the end of time has been seen */
+        image_seal(&image);
+        assert_int_equal(image_load_dev(&image, f->rtc), 0);
         bus_unlock(f->rig->bus);
         for (unsigned i = 0; i < 5; i++) {
             pass(f, SECOND); /* aborts where timers spin */
@@ -367,8 +361,7 @@ static void test_time_ends(void **state)
         bus_lock(f->rig->bus);
     }
     bus_unlock(f->rig->bus);
-    free(copy);
-    state_free(save);
+    image_free(&image);
 }
 
 /* Flags come up with their interrupts disabled, too; enabling one then interrupts at once. */

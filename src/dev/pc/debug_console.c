@@ -45,7 +45,7 @@ bool debug_console_full(struct dev *dev)
 static void debug_console_state(struct dev *dev, struct state *s)
 {
     debug_console_flush(dev);
-    state_section(s, "debug_console", 1);
+    state_section(s, "debug_console", 0, 1);
 }
 
 static void debug_console_free(struct dev *dev)

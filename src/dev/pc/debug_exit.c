@@ -39,7 +39,7 @@ static void debug_exit_reset(struct dev *dev)
 
 static void debug_exit_state(struct dev *dev, struct state *s)
 {
-    state_section(s, "debug_exit", 1);
+    state_section(s, "debug_exit", 0, 1);
 }
 
 static void debug_exit_free(struct dev *dev)

@@ -337,7 +337,7 @@ static void i8042_state(struct dev *dev, struct state *s)
 {
     struct i8042 *k = container_of(dev, struct i8042, dev);
 
-    state_section(s, "i8042", 1);
+    state_section(s, "i8042", 0, 1);
     state_bytes(s, k->ram, sizeof(k->ram));
     state_field(s, k->output_port);
     state_field(s, k->command);

@@ -171,7 +171,7 @@ static void reset(struct dev *dev)
 static void state(struct dev *dev, struct state *s)
 {
     struct ioapic *ioapic = container_of(dev, struct ioapic, dev);
-    state_section(s, "ioapic", 1);
+    state_section(s, "ioapic", 0, 1);
     state_field(s, ioapic->select);
     state_field(s, ioapic->id);
     state_field(s, ioapic->lines);

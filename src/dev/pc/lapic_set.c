@@ -159,7 +159,7 @@ static void visit(struct lapic *apic, struct state *s)
 static void state(struct dev *dev, struct state *s)
 {
     struct lapic_set *set = container_of(dev, struct lapic_set, dev);
-    state_section(s, "lapic", 1);
+    state_section(s, "lapic", 0, 1);
     for (unsigned i = 0; i < set->count; i++) {
         struct lapic *apic = &set->apic[i];
         lapic_enter(apic);

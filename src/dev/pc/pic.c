@@ -317,7 +317,7 @@ static void visit(struct chip *chip, struct state *s)
 static void state(struct dev *dev, struct state *s)
 {
     struct pic *pic = container_of(dev, struct pic, dev);
-    state_section(s, "pic", 1);
+    state_section(s, "pic", 0, 1);
     state_bool(s, &pic->out);
     for (unsigned i = 0; i < 2; i++)
         visit(&pic->chip[i], s);

@@ -434,7 +434,7 @@ static void visit(struct counter *c, struct state *s)
 static void state(struct dev *dev, struct state *s)
 {
     struct pit *pit = container_of(dev, struct pit, dev);
-    state_section(s, "pit", 1);
+    state_section(s, "pit", 0, 1);
     state_field(s, pit->control);
     for (unsigned i = 0; i < 3; i++) {
         struct counter *c = &pit->counter[i];

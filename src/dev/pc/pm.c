@@ -192,7 +192,7 @@ static void pm_state(struct dev *dev, struct state *s)
 
     if (state_saving(s))
         update(p);
-    state_section(s, "pm", 1);
+    state_section(s, "pm", 0, 1);
     state_field(s, p->pm1_status);
     state_field(s, p->pm1_enable);
     state_field(s, p->pm1_control);

@@ -45,7 +45,7 @@ static void port92_reset(struct dev *dev)
 
 static void port92_state(struct dev *dev, struct state *s)
 {
-    state_section(s, "port92", 1);
+    state_section(s, "port92", 0, 1);
     state_field(s, container_of(dev, struct port92, dev)->value);
 }
 

@@ -486,7 +486,7 @@ static void rtc_state(struct dev *dev, struct state *s)
         load_calendar(r);
         update(r);
     }
-    state_section(s, "rtc", 1);
+    state_section(s, "rtc", 0, 1);
     state_field(s, r->index);
     state_bytes(s, r->cmos, sizeof(r->cmos));
     state_field(s, r->offset);

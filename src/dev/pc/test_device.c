@@ -111,7 +111,7 @@ static void test_device_state(struct dev *dev, struct state *s)
 {
     struct test_device *d = container_of(dev, struct test_device, dev);
 
-    state_section(s, "test_device", 1);
+    state_section(s, "test_device", 0, 1);
     state_field(s, d->raised);
     state_bytes(s, d->echo, sizeof(d->echo));
     state_bytes(s, d->memory, sizeof(d->memory));

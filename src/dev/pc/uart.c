@@ -450,7 +450,7 @@ static void uart_state(struct dev *dev, struct state *s)
     struct uart *u = container_of(dev, struct uart, dev);
 
     uart_flush(u);
-    state_section(s, "uart", 1);
+    state_section(s, "uart", u->base, 1);
     state_field(s, u->ier);
     state_field(s, u->fcr);
     state_field(s, u->lcr);

@@ -285,7 +285,7 @@ static void pci_host_state(struct dev *dev, struct state *s)
 {
     struct pci_host *h = container_of(dev, struct pci_host, dev);
 
-    state_section(s, "pci_host", 1);
+    state_section(s, "pci_host", 0, 1);
     state_field(s, h->address);
     state_field(s, h->reset_control);
     h->address &= ADDRESS_BITS;
