@@ -36,7 +36,8 @@ static void reset_common(struct x86_cpu *cpu)
     cpu->dr6 = X86_DR6_RESET;
     cpu->dr7 = X86_DR7_RESET;
     cpu->activity = X86_RUNNING;
-    cpu->interrupt_shadow = false;
+    cpu->interrupt_shadow = cpu->ss_shadow = cpu->trap_pending = false;
+    cpu->pending_dr6 = 0;
     cpu->nmi_blocked = false;
     cpu->nmis_pending = 0;
     cpu->exception = (struct x86_exception){0};

@@ -67,6 +67,11 @@ enum x86_segment { X86_ES, X86_CS, X86_SS, X86_DS, X86_FS, X86_GS, X86_SEGMENTS 
 #define X86_CR0_CD (1u << 30)
 #define X86_CR0_PG (1u << 31)
 
+/* All of them; the others are ignored or, in the upper half, reserved. */
+#define X86_CR0_DEFINED                                                                            \
+    (X86_CR0_PE | X86_CR0_MP | X86_CR0_EM | X86_CR0_TS | X86_CR0_ET | X86_CR0_NE | X86_CR0_WP |    \
+     X86_CR0_AM | X86_CR0_NW | X86_CR0_CD | X86_CR0_PG)
+
 /* CR4 (SDM volume 3, 2.5). */
 #define X86_CR4_VME        (1u << 0)
 #define X86_CR4_PVI        (1u << 1)
@@ -175,8 +180,13 @@ struct x86_cpu {
 
     enum x86_activity activity;
     bool interrupt_shadow; /* the last instruction was STI, MOV SS or POP SS */
+    bool ss_shadow;        /* it was MOV SS or POP SS: debug exceptions wait, too */
     bool nmi_blocked;      /* an NMI handler runs */
     uint8_t nmis_pending;  /* at most 2; at most 1 while one is in service */
+    /* A #DB trap follows the last instruction, or comes behind the next if that loaded SS; it adds
+     * pending_dr6 to DR6. (In VMX: pending debug exceptions, SDM volume 3, 25.4.2.) */
+    bool trap_pending;
+    uint64_t pending_dr6; /* also of breakpoints that were met and are not enabled */
     /* Raised and not yet delivered. It comes before all else that the processor does. (In VMX, the
      * IDT-vectoring information says the same: SDM volume 3, 27.2.4.) */
     struct x86_exception exception;
@@ -223,6 +233,11 @@ bool x86_vector_has_error(unsigned vector);
 /* What a second exception during delivery of the first becomes (SDM volume 3, table 6-5): SECOND
  * itself (serially), X86_DF, or -1 for shutdown. */
 int x86_vector_combine(int first, int second);
+
+static inline bool x86_is_canonical(uint64_t address)
+{
+    return (uint64_t)((int64_t)(address << 16) >> 16) == address;
+}
 
 static inline unsigned x86_cpl(const struct x86_cpu *cpu)
 {

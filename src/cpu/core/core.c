@@ -118,9 +118,7 @@ static void state_changed(struct vcpu *c)
     c->bounce_size = 0;
     c->block = NULL;
     c->check_interrupt = true;
-    c->in_software = c->trap_pending = c->repeating = c->ss_shadow = false;
-    c->debug_hit = c->debug_passed = false;
-    c->pending_dr6 = 0;
+    c->in_software = c->repeating = c->debug_hit = c->debug_passed = false;
     c->external = 0;
     c->apic_page = c->port->apic_ops->base(c->port->apic);
     flush_translations(c);

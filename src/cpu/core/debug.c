@@ -49,12 +49,12 @@ static void note(struct vcpu *c, unsigned types, uint64_t address, unsigned size
 {
     for (unsigned i = 0; i < 4; i++) {
         if ((types >> breakpoint_type(c, i) & 1) && breakpoint_overlaps(c, i, address, size)) {
-            c->pending_dr6 |= DR6_B0 << i;
-            c->trap_pending |= breakpoint_enabled(c, i);
+            c->x.pending_dr6 |= DR6_B0 << i;
+            c->x.trap_pending |= breakpoint_enabled(c, i);
         }
     }
-    if (!c->trap_pending && !c->stepping) /* after a step, the run loop looks */
-        c->pending_dr6 = 0;
+    if (!c->x.trap_pending && !c->stepping) /* after a step, the run loop looks */
+        c->x.pending_dr6 = 0;
 }
 
 /* Whether OP can be executed again as a step, and is not one already. What has no uop is a part of
@@ -74,7 +74,7 @@ void debug_data_access(struct vcpu *c, const struct uop *op, uint64_t linear, un
         c->debug_hit = true;
     }
     note(c, TYPES_ACCESS | (write ? TYPES_WRITE : 0), linear, size);
-    if ((c->trap_pending || c->debug_hit) && can_restart(c, op))
+    if ((c->x.trap_pending || c->debug_hit) && can_restart(c, op))
         restart_as_step(c, op);
 }
 
@@ -146,15 +146,15 @@ void debug_attach(struct vcpu *c, const struct engine_debug *debug)
 void debug_exception(struct vcpu *c)
 {
     c->x.dr7 &= ~(uint64_t)DR7_GD; /* the handler may use the debug registers */
-    if (!c->trap_pending)
+    if (!c->x.trap_pending)
         return;
-    c->x.dr6 = (c->x.dr6 & ~(uint64_t)0xF) | c->pending_dr6;
-    c->pending_dr6 = 0;
-    c->trap_pending = false;
+    c->x.dr6 = (c->x.dr6 & ~(uint64_t)0xF) | c->x.pending_dr6;
+    c->x.pending_dr6 = 0;
+    c->x.trap_pending = false;
 }
 
 void debug_note_step(struct vcpu *c)
 {
-    c->pending_dr6 |= DR6_BS;
-    c->trap_pending = true;
+    c->x.pending_dr6 |= DR6_BS;
+    c->x.trap_pending = true;
 }

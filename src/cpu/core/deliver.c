@@ -249,7 +249,7 @@ void deliver(struct vcpu *c, const struct event *event)
     /* What software asked for is benign, whatever its vector (SDM volume 3, table 6-4). */
     c->delivering = event->software || event->external ? X86_NMI : event->vector;
     c->external = event->software ? 0 : 1;
-    c->x.interrupt_shadow = false;
+    c->x.interrupt_shadow = c->x.ss_shadow = false;
     c->debug_passed = false;
     if (event->vector == X86_DB && !event->software)
         debug_exception(c);

@@ -54,7 +54,7 @@ void update_stepping(struct vcpu *c)
     c->watches_data = breakpoint_armed_on_data(c);
     c->watches_code = breakpoint_armed_on_code(c);
     c->stepping = (c->x.rflags & (X86_FLAG_TF | X86_FLAG_RF)) || c->x.interrupt_shadow ||
-                  c->trap_pending || c->debug.step || c->debug_hit;
+                  c->x.trap_pending || c->debug.step || c->debug_hit;
 }
 
 void flags_set(struct vcpu *c, uint64_t rflags)

@@ -25,8 +25,8 @@ static bool take_fault(struct vcpu *c)
     c->bounce_size = 0;
     c->single = false;
     c->block = NULL;
-    c->pending_dr6 = 0;
-    c->trap_pending = c->debug_hit = false;
+    c->x.pending_dr6 = 0;
+    c->x.trap_pending = c->debug_hit = false;
     if (c->in_software) {
         c->in_software = false;
         c->x.reg[X86_RIP] = c->software_start;
@@ -176,8 +176,8 @@ static void after_instruction(struct vcpu *c, bool step)
 
     if (step)
         debug_note_step(c);
-    if (!c->trap_pending) {
-        c->pending_dr6 = 0; /* of breakpoints that are not enabled */
+    if (!c->x.trap_pending) {
+        c->x.pending_dr6 = 0; /* of breakpoints that are not enabled */
         return;
     }
     c->x.activity = X86_RUNNING; /* it may have been HLT */
@@ -197,7 +197,7 @@ static bool steps_past_event(struct vcpu *c)
 static int end_step(struct vcpu *c, bool tf)
 {
     update_stepping(c);
-    if (!c->ss_shadow)
+    if (!c->x.ss_shadow)
         after_instruction(c, tf);
     c->delivered = false;
     if (c->debug_hit) {
@@ -222,13 +222,13 @@ static int step(struct vcpu *c)
 {
     bool tf = c->x.rflags & X86_FLAG_TF, shadow = c->x.interrupt_shadow;
 
-    if (c->debug_hit || (c->trap_pending && !c->ss_shadow)) /* met outside of a step */
+    if (c->debug_hit || (c->x.trap_pending && !c->x.ss_shadow)) /* met outside of a step */
         return end_step(c, false);
     if (debug_stops(c))
         return EXIT_BREAKPOINT;
-    if (!c->ss_shadow && c->watches_code)
+    if (!c->x.ss_shadow && c->watches_code)
         debug_check_fetch(c, code_address(c));
-    c->x.interrupt_shadow = c->ss_shadow = false;
+    c->x.interrupt_shadow = c->x.ss_shadow = false;
     c->keep_rf = c->repeating = c->no_step = false;
     c->core->interpreter->step(c);
     c->block = NULL;

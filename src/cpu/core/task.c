@@ -177,8 +177,8 @@ void task_switch(struct vcpu *c, const struct uop *op, struct descriptor *d,
     }
     c->keep_rf = true;
     if (t.trap) {
-        c->pending_dr6 |= DR6_BT;
-        c->trap_pending = true;
+        c->x.pending_dr6 |= DR6_BT;
+        c->x.trap_pending = true;
     }
     update_stepping(c);
 }

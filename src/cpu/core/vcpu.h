@@ -98,7 +98,6 @@ struct vcpu {
     uint8_t mode;   /* MODE_*, of the code segment */
     bool stepping;  /* one instruction at a time: TF, RF, an interrupt shadow, a breakpoint */
     bool repeating; /* a repeated string instruction will go on */
-    bool ss_shadow; /* the last instruction loaded SS: debug traps wait, too */
     bool no_step;   /* the instruction under way hands over to a handler: no single-step trap */
     bool single;    /* the next block is to be one instruction long */
     uint32_t interrupt_masked;   /* one may have been waiting when IF was last found 0 */
@@ -127,8 +126,6 @@ struct vcpu {
 
     jmp_buf fault_exit;
     struct event fault;      /* what raise_* raised */
-    uint64_t pending_dr6;    /* data and I/O breakpoints met by the instruction under way */
-    bool trap_pending;       /* #DB trap after the instruction, DR6 bits in pending_dr6 */
     int delivering;          /* vector under delivery, or -1 */
     bool delivered;          /* an event has been delivered; for EXIT_STEP */
     bool in_software;        /* INT n is being delivered: a fault belongs to it, */

@@ -13,7 +13,7 @@ const struct uop *op_mov_to_seg(struct vcpu *c, const struct uop *op)
 
     load_segment(c, op, op->aux, selector);
     if (op->aux == X86_SS) {
-        c->x.interrupt_shadow = c->ss_shadow = true;
+        c->x.interrupt_shadow = c->x.ss_shadow = true;
         update_stepping(c);
     }
     return end_block(c, op);

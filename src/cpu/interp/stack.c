@@ -140,7 +140,7 @@ const struct uop *op_pop_seg(struct vcpu *c, const struct uop *op)
     else
         c->x.reg[X86_RSP] = sp & mask;
     if (op->aux == X86_SS) {
-        c->x.interrupt_shadow = c->ss_shadow = true;
+        c->x.interrupt_shadow = c->x.ss_shadow = true;
         update_stepping(c);
     }
     return end_block(c, op);

@@ -182,7 +182,7 @@ typedef uint64_t step_fn(struct vcpu *c, const struct uop *op, uint64_t count);
 
 static bool interrupted(const struct vcpu *c)
 {
-    return c->stepping || c->trap_pending ||
+    return c->stepping || c->x.trap_pending ||
            atomic_load_explicit(&c->port->requests, memory_order_relaxed);
 }
 
