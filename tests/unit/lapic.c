@@ -741,6 +741,27 @@ static void test_state(void **unused)
     finish(g);
 }
 
+/* Whose turn it is with lowest-priority interrupts goes on, too. */
+static void test_turns_go_on(void **unused)
+{
+    struct fixture *f = start(), *g = start();
+    struct state_image image = {0};
+    (void)unused;
+    for (unsigned i = 0; i < CPUS; i++)
+        wr(f, i, SVR, 0x1FF);
+    for (unsigned turn = 0; turn < 3; turn++) {
+        msi(f, 0xFEEFF000, 0x4150);
+        assert_int_equal(receivers(f, 0x50), 1u << turn);
+    }
+    assert_int_equal(image_save_dev(&image, lapic_set_dev(f->set)), 0);
+    assert_int_equal(image_load_dev(&image, lapic_set_dev(g->set)), 0);
+    msi(g, 0xFEEFF000, 0x4150);
+    assert_int_equal(receivers(g, 0x50), 1u << 3);
+    image_free(&image);
+    finish(f);
+    finish(g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -759,6 +780,7 @@ int main(void)
         cmocka_unit_test(test_timer_deadline),
         cmocka_unit_test(test_odd_accesses),
         cmocka_unit_test(test_state),
+        cmocka_unit_test(test_turns_go_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

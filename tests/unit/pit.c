@@ -348,6 +348,26 @@ static void test_state(void **unused)
     finish(&g);
 }
 
+/* An interrupt that is due but has not been given when the state is saved comes afterwards. */
+static void test_due_interrupt(void **unused)
+{
+    struct fixture f, g;
+    struct state_image image = {0};
+    (void)unused;
+    start(&f);
+    start(&g);
+    program(&f, 0, 0, 500);
+    assert_int_equal(image_save_dev(&image, f.pit), 0);
+    tick(&g, 600);
+    assert_int_equal(image_load_dev(&image, g.pit), 0);
+    g.irq = f.irq; /* the interrupt controller knows */
+    fake_clock_advance(g.clock, 0);
+    assert_int_equal(g.rises, 1);
+    image_free(&image);
+    finish(&f);
+    finish(&g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -358,6 +378,7 @@ int main(void)
         cmocka_unit_test(test_gate),
         cmocka_unit_test(test_control_port),
         cmocka_unit_test(test_state),
+        cmocka_unit_test(test_due_interrupt),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -389,20 +389,36 @@ static void test_save_restore(void **state)
 {
     struct fixture *f = *state;
     struct uart_backend nobody = {0};
-    struct uart *other =
-        uart_create(f->rig->bus, f->rig->clock, 0x2F8, rig_line(f->rig, 3), &nobody, NULL);
+    struct rig *rig = rig_create();
+    struct uart *other = uart_create(rig->bus, rig->clock, BASE, rig_line(rig, 4), &nobody, NULL);
 
     listen(f, 0xC1);
     out(f, SCR, 0x77);
     type(f, "0123456789abcdefghijklmnopqrstuvwxyz");
     assert_int_equal(rig_copy_state(f->rig, uart_dev(f->uart), uart_dev(other)), 0);
-    assert_true(f->rig->level[3]);
-    assert_int_equal(rig_in(f->rig, 0x2F8 + SCR), 0x77);
-    assert_int_equal(rig_in(f->rig, 0x2F8 + IIR), 0xC4);
+    assert_true(rig->level[4]);
+    assert_int_equal(rig_in(rig, BASE + SCR), 0x77);
+    assert_int_equal(rig_in(rig, BASE + IIR), 0xC4);
     for (const char *c = "0123456789abcdefghijklmnopqrstuvwxyz"; *c; c++)
-        assert_int_equal(rig_in(f->rig, 0x2F8), *c);
-    assert_int_equal(rig_in(f->rig, 0x2F8 + LSR), 0x60);
+        assert_int_equal(rig_in(rig, BASE), *c);
+    assert_int_equal(rig_in(rig, BASE + LSR), 0x60);
     uart_dev(other)->ops->free(uart_dev(other));
+    rig_destroy(rig);
+}
+
+/* A character timeout comes when it would have come without being saved and restored. */
+static void test_timeout_goes_on(void **state)
+{
+    struct fixture *f = *state;
+    struct dev *dev = uart_dev(f->uart);
+
+    listen(f, 0x81);
+    type(f, "123");
+    fake_clock_advance(f->rig->clock, 3 * CHARACTER_NS);
+    assert_int_equal(rig_copy_state(f->rig, dev, dev), 0);
+    assert_int_equal(in(f, IIR), 0xC1);
+    fake_clock_advance(f->rig->clock, CHARACTER_NS);
+    assert_int_equal(in(f, IIR), 0xCC);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -426,6 +442,7 @@ int main(void)
         TEST(test_flow_control),
         TEST(test_reset),
         TEST(test_save_restore),
+        TEST(test_timeout_goes_on),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -176,6 +176,11 @@ static void state(struct dev *dev, struct state *s)
     state_field(s, ioapic->id);
     state_field(s, ioapic->lines);
     state_field(s, ioapic->entry);
+    /* What the guest cannot bring about, a damaged file must not either. */
+    ioapic->id &= 0xF;
+    ioapic->lines &= (1u << IOAPIC_PINS) - 1;
+    for (unsigned n = 0; n < IOAPIC_PINS; n++)
+        ioapic->entry[n] &= ENTRY_WRITABLE | (is_level(ioapic->entry[n]) ? ENTRY_REMOTE_IRR : 0);
 }
 
 static void destroy(struct dev *dev)

@@ -159,7 +159,11 @@ static void visit(struct lapic *apic, struct state *s)
 static void state(struct dev *dev, struct state *s)
 {
     struct lapic_set *set = container_of(dev, struct lapic_set, dev);
+    uint32_t turn = atomic_load(&set->turn);
     state_section(s, "lapic", 0, 1);
+    state_field(s, turn);
+    if (!state_saving(s))
+        atomic_store(&set->turn, turn);
     for (unsigned i = 0; i < set->count; i++) {
         struct lapic *apic = &set->apic[i];
         lapic_enter(apic);

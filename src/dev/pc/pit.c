@@ -434,8 +434,10 @@ static void visit(struct counter *c, struct state *s)
 static void state(struct dev *dev, struct state *s)
 {
     struct pit *pit = container_of(dev, struct pit, dev);
+    uint64_t due = timer_deadline(pit->timer); /* the counters do not know what is overdue */
     state_section(s, "pit", 0, 1);
     state_field(s, pit->control);
+    state_field(s, due);
     for (unsigned i = 0; i < 3; i++) {
         struct counter *c = &pit->counter[i];
         visit(c, s);
@@ -444,7 +446,7 @@ static void state(struct dev *dev, struct state *s)
         c->next = MAX(c->next, 1);
     }
     if (!state_saving(s))
-        arm(pit, ticks_now(pit));
+        timer_arm(pit->timer, due);
 }
 
 static void destroy(struct dev *dev)

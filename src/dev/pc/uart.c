@@ -448,6 +448,7 @@ static void uart_reset(struct dev *dev)
 static void uart_state(struct dev *dev, struct state *s)
 {
     struct uart *u = container_of(dev, struct uart, dev);
+    uint64_t timeout = timer_deadline(u->timeout_timer);
 
     uart_flush(u);
     state_section(s, "uart", u->base, 1);
@@ -465,6 +466,7 @@ static void uart_state(struct dev *dev, struct state *s)
     state_field(s, u->polls);
     state_bytes(s, u->fifo, sizeof(u->fifo));
     state_field(s, u->fifo_count);
+    state_field(s, timeout);
     pthread_mutex_lock(&u->queue_lock);
     state_bytes(s, u->queue, sizeof(u->queue));
     state_field(s, u->queue_head);
@@ -475,8 +477,7 @@ static void uart_state(struct dev *dev, struct state *s)
     if (state_saving(s))
         return;
     u->fifo_count = MIN(u->fifo_count, FIFO_SIZE);
-    if (!u->timeout_pending)
-        fifo_touched(u);
+    timer_arm(u->timeout_timer, timeout);
     timer_arm(u->queue_timer, clock_now(u->clock));
     update_irq(u);
 }
