@@ -22,6 +22,9 @@
 
 #define NEVER UINT64_MAX
 
+/* The latest guest time that is loaded: deadlines behind it are still in range. */
+#define STATE_NS_MAX (UINT64_MAX / 4)
+
 #define CPUID_1_ECX_HYPERVISOR (1u << 31)
 
 struct timer {
@@ -450,6 +453,8 @@ void clock_state(struct clock *clock, struct state *s)
     state_field(s, ns);
     state_field(s, tsc);
     state_field(s, epoch_ns);
+    if (ns > STATE_NS_MAX)
+        state_fail(s, "ns %llu: a clock that has run for 146 years", (unsigned long long)ns);
     if (!state_saving(s) && !state_error(s)) {
         atomic_store(&clock->epoch_ns, epoch_ns);
         view_write(clock, view_of(ns, tsc, atomic_load(&clock->paused)));

@@ -133,6 +133,35 @@ uint64_t mem_resident(const struct mem *mem)
     return fstat(mem->fd, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
 }
 
+/* Between guest physical addresses of RAM and offsets in the file, which has no gaps. */
+static uint64_t to_offset(const struct mem *mem, uint64_t gpa)
+{
+    return gpa < mem->low_end   ? gpa
+           : gpa < MEM_HOLE_END ? mem->low_end
+                                : gpa - MEM_HOLE_END + mem->low_end;
+}
+
+static uint64_t to_gpa(const struct mem *mem, uint64_t offset)
+{
+    return offset < mem->low_end ? offset : offset - mem->low_end + MEM_HOLE_END;
+}
+
+uint64_t mem_next_touched(const struct mem *mem, uint64_t gpn)
+{
+    uint64_t limit = mem_gpn_limit(mem), offset;
+    off_t found;
+
+    if (gpn >= limit)
+        return limit;
+    offset = to_offset(mem, gpn << MEM_PAGE_SHIFT);
+    if (offset >= mem->ram_size)
+        return limit;
+    found = lseek(mem->fd, (off_t)offset, SEEK_DATA);
+    if (found < 0) /* ENXIO: there is none; else it cannot be found out */
+        return errno == ENXIO ? limit : to_gpa(mem, offset) >> MEM_PAGE_SHIFT;
+    return to_gpa(mem, (uint64_t)found) >> MEM_PAGE_SHIFT;
+}
+
 /* How many bytes of RAM follow GPA without a gap; 0 when GPA is not RAM. */
 static inline uint64_t ram_from(const struct mem *mem, uint64_t gpa)
 {

@@ -9,6 +9,7 @@
 #define DOPPEL_MEM_MEM_H
 
 #include "base/error.h"
+#include "base/state.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -42,6 +43,10 @@ uint64_t mem_gpn_limit(const struct mem *mem);
 /* Resident bytes of guest RAM on the host. */
 uint64_t mem_resident(const struct mem *mem);
 
+/* The first page from GPN on that has been touched since it was last cleared, or all of them
+ * further on read as zeroes: then mem_gpn_limit. It is found without touching those before it. */
+uint64_t mem_next_touched(const struct mem *mem, uint64_t gpn);
+
 bool mem_is_ram(const struct mem *mem, uint64_t gpa, uint64_t size);
 
 /* Copies. 0, or -EFAULT with nothing copied when any byte is not RAM. */
@@ -55,6 +60,10 @@ int mem_clear(struct mem *mem, struct error *err);
 /* For engines' fast paths and for device calls that keep it no longer than the call: the machine
  * page behind GPN, or NULL when that is not RAM. */
 void *mem_page(struct mem *mem, uint64_t gpn);
+
+/* Visits all RAM: sections "ram", each with some pages that are not zero. When loading, RAM must be
+ * as mem_create left it. vCPUs must be stopped. */
+void mem_state(struct mem *mem, struct state *s);
 
 void mem_set_listener(struct mem *mem, const struct mem_listener *listener);
 

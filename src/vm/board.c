@@ -310,6 +310,12 @@ void board_reset(struct board *b)
 
 void board_state(struct board *b, struct state *s)
 {
+    bool pressed = timer_deadline(b->button) != UINT64_MAX;
+
+    state_section(s, "board", 0, 1);
+    state_bool(s, &pressed);
+    if (!state_saving(s) && pressed)
+        timer_arm(b->button, 0);
     bus_lock(b->bus);
     for (unsigned i = 0; i < b->count && !state_error(s); i++)
         b->devices[i]->ops->state(b->devices[i], s);

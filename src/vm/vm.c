@@ -110,7 +110,25 @@ int vm_boot(struct vm *vm, struct error *err)
 
 /* ---- Assembly ---- */
 
-static bool create_machine(struct vm *vm, const struct vm_config *config, struct error *err)
+/* By how much the TSCs of two hosts may differ that count as equal: 1 in so many. They have been
+ * measured. */
+#define TSC_TOLERANCE 1000
+
+void vm_machine_state(struct machine *m, struct state *s)
+{
+    uint64_t here = clock_tsc_hz(m->clock), saved;
+
+    x86_model_state(&m->model, s);
+    saved = m->model.tsc_hz;
+    if ((here > saved ? here - saved : saved - here) > here / TSC_TOLERANCE)
+        state_fail(s,
+                   "tsc_hz: the TSC of the saved machine runs at %llu Hz, and this host's at %llu",
+                   (unsigned long long)saved, (unsigned long long)here);
+    clock_state(m->clock, s);
+}
+
+static bool create_machine(struct vm *vm, const struct vm_config *config, struct state *past,
+                           struct error *err)
 {
     struct machine *m = &vm->machine;
 
@@ -128,7 +146,11 @@ static bool create_machine(struct vm *vm, const struct vm_config *config, struct
     m->measure = config->measure;
     m->tracer = config->tracer;
     x86_model_default(&m->model, config->cpus, clock_tsc_hz(m->clock));
-    return true;
+    if (past)
+        vm_machine_state(m, past);
+    if (past && state_error(past))
+        *err = *state_failure(past);
+    return !past || !state_error(past);
 }
 
 static bool create_processors(struct vm *vm, struct error *err)
@@ -172,14 +194,12 @@ static bool create_board(struct vm *vm, const struct vm_config *config, struct e
     return vm->board != NULL;
 }
 
-struct vm *vm_create(const struct engine_ops *engine, const struct vm_config *config,
-                     struct error *err)
+struct vm *vm_assemble(const struct engine_ops *engine, const struct vm_config *config,
+                       struct state *past, struct error *err)
 {
-    struct error local;
     struct vm *vm = calloc(1, sizeof(*vm));
     pthread_condattr_t attr;
 
-    err = err ? err : &local;
     if (!vm) {
         error_set(err, ENOMEM, "no memory for a virtual machine");
         return NULL;
@@ -200,8 +220,24 @@ struct vm *vm_create(const struct engine_ops *engine, const struct vm_config *co
     vm->log = config->log;
     vm->events = config->events;
     vm->no_reboot = config->no_reboot;
-    if (!create_machine(vm, config, err) || !(vm->engine = engine->create(&vm->machine, err)) ||
-        !create_board(vm, config, err) || !create_processors(vm, err) || vm_boot(vm, err) < 0) {
+    if (!create_machine(vm, config, past, err) ||
+        !(vm->engine = engine->create(&vm->machine, err)) || !create_board(vm, config, err) ||
+        !create_processors(vm, err)) {
+        vm_destroy(vm);
+        return NULL;
+    }
+    return vm;
+}
+
+struct vm *vm_create(const struct engine_ops *engine, const struct vm_config *config,
+                     struct error *err)
+{
+    struct error local;
+    struct vm *vm;
+
+    err = err ? err : &local;
+    vm = vm_assemble(engine, config, NULL, err);
+    if (vm && vm_boot(vm, err) < 0) {
         vm_destroy(vm);
         return NULL;
     }

@@ -90,6 +90,13 @@ int vm_lost_check(struct vm *vm, struct error *err);
 
 /* vm.c */
 
+/* Makes a VM whose memory is empty and whose processors are as after RESET. PAST: the one that it
+ * continues, whose model and clock are loaded from there; or NULL. */
+struct vm *vm_assemble(const struct engine_ops *engine, const struct vm_config *config,
+                       struct state *past, struct error *err);
+/* The sections of a saved machine that come before the devices: the processors' model and the
+ * clock. Loading, only before there are devices and an engine. */
+void vm_machine_state(struct machine *machine, struct state *s);
 /* Decides how the VM ends, unless that is decided already. REPORT may be NULL. */
 void vm_finish(struct vm *vm, enum vm_outcome outcome, int status, const char *report);
 /* Memory, devices and processors as firmware leaves them, and the image loaded. All vCPUs stand

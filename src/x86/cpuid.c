@@ -10,6 +10,9 @@
 
 enum { EAX, EBX, ECX, EDX };
 
+#define PHYSICAL_BITS_MIN 36u
+#define PHYSICAL_BITS_MAX 46u
+
 #define LEAF_BASIC_MAX    0x16u
 #define LEAF_KVM          0x40000000u
 #define LEAF_KVM_MAX      0x40000010u
@@ -109,11 +112,17 @@ static const struct feature_bit xsave_bits[] = {
     {0xD, EAX, 2, X86_FEAT_XSAVE}, /* XGETBV with ECX = 1 */
 };
 
+static void set_bits(const struct feature_bit *bits, unsigned count, const struct x86_model *model,
+                     uint32_t leaf, uint32_t r[4])
+{
+    for (unsigned i = 0; i < count; i++)
+        if (bits[i].leaf == leaf && model->feature[bits[i].feature])
+            r[bits[i].reg] |= 1u << bits[i].bit;
+}
+
 static void set_features(const struct x86_model *model, uint32_t leaf, uint32_t r[4])
 {
-    for (unsigned i = 0; i < ARRAY_SIZE(feature_bits); i++)
-        if (feature_bits[i].leaf == leaf && model->feature[feature_bits[i].feature])
-            r[feature_bits[i].reg] |= 1u << feature_bits[i].bit;
+    set_bits(feature_bits, ARRAY_SIZE(feature_bits), model, leaf, r);
 }
 
 /* Bits needed to number N things. */
@@ -178,9 +187,27 @@ static void leaf_topology(const struct x86_model *model, unsigned id, uint32_t s
     }
 }
 
-static uint32_t xcr0_supported(const struct x86_model *model)
+uint64_t x86_xcr0_bits(const struct x86_model *model)
 {
     return X86_XCR0_X87 | X86_XCR0_SSE | (model->feature[X86_FEAT_AVX] ? X86_XCR0_AVX : 0);
+}
+
+uint64_t x86_cr4_bits(const struct x86_model *model)
+{
+    const bool *feature = model->feature;
+    uint64_t bits = X86_CR4_TSD | X86_CR4_DE | X86_CR4_PSE | X86_CR4_PAE | X86_CR4_MCE |
+                    X86_CR4_PGE | X86_CR4_PCE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_UMIP |
+                    X86_CR4_SMEP;
+
+    if (feature[X86_FEAT_FSGSBASE])
+        bits |= X86_CR4_FSGSBASE;
+    if (feature[X86_FEAT_INVPCID])
+        bits |= X86_CR4_PCIDE;
+    if (feature[X86_FEAT_XSAVE])
+        bits |= X86_CR4_OSXSAVE;
+    if (feature[X86_FEAT_SMAP])
+        bits |= X86_CR4_SMAP;
+    return bits;
 }
 
 /* The standard and the compacted form are alike, since AVX is the only component beyond SSE. */
@@ -192,7 +219,7 @@ static uint32_t xsave_size(uint64_t xcr0)
 static void leaf_xsave(const struct x86_model *model, const struct x86_cpu *cpu, uint32_t subleaf,
                        uint32_t r[4])
 {
-    uint32_t supported = xcr0_supported(model);
+    uint32_t supported = (uint32_t)x86_xcr0_bits(model);
 
     if (!model->feature[X86_FEAT_XSAVE])
         return;
@@ -201,9 +228,7 @@ static void leaf_xsave(const struct x86_model *model, const struct x86_cpu *cpu,
         r[EBX] = xsave_size(cpu->xcr0);
         r[ECX] = xsave_size(supported);
     } else if (subleaf == 1) {
-        for (unsigned i = 0; i < ARRAY_SIZE(xsave_bits); i++)
-            if (model->feature[xsave_bits[i].feature])
-                r[xsave_bits[i].reg] |= 1u << xsave_bits[i].bit;
+        set_bits(xsave_bits, ARRAY_SIZE(xsave_bits), model, 0xD, r);
         if (model->feature[X86_FEAT_XSAVEC])
             r[EBX] = xsave_size(cpu->xcr0);
     } else if (subleaf == 2 && (supported & X86_XCR0_AVX)) {
@@ -380,7 +405,7 @@ static unsigned host_physical_bits(void)
 
     if (!__get_cpuid(0x80000008, &eax, &ebx, &ecx, &edx))
         return 40;
-    return MAX(36, MIN(eax & 0xFF, 46));
+    return MAX(PHYSICAL_BITS_MIN, MIN(eax & 0xFF, PHYSICAL_BITS_MAX));
 }
 
 void x86_model_default(struct x86_model *model, unsigned cpus, uint64_t tsc_hz)
@@ -406,4 +431,77 @@ void x86_model_default(struct x86_model *model, unsigned cpus, uint64_t tsc_hz)
         feature[X86_FEAT_AVX] = false;
     if (!feature[X86_FEAT_AVX])
         feature[X86_FEAT_AVX2] = feature[X86_FEAT_FMA] = feature[X86_FEAT_F16C] = false;
+}
+
+/* ---- Models of saved machines ---- */
+
+/* The leaves with features, as (leaf, subleaf). */
+static const struct {
+    uint32_t leaf, subleaf;
+} saved_leaves[] = {{0x1, 0}, {0x6, 0}, {0x7, 0}, {0xD, 1}, {0x80000001, 0}, {0x80000007, 0}};
+
+#define SAVED_LEAVES ARRAY_SIZE(saved_leaves)
+
+/* The registers with the features of saved leaf N alone. */
+static void saved_leaf(const struct x86_model *model, unsigned n, uint32_t r[4])
+{
+    memset(r, 0, 4 * sizeof(r[0]));
+    if (saved_leaves[n].subleaf)
+        set_bits(xsave_bits, ARRAY_SIZE(xsave_bits), model, saved_leaves[n].leaf, r);
+    else
+        set_features(model, saved_leaves[n].leaf, r);
+}
+
+/* Turns off the features of MODEL that the saved leaf N, R, does not announce. */
+static void drop_features(struct x86_model *model, unsigned n, const uint32_t r[4])
+{
+    bool subleaf = saved_leaves[n].subleaf;
+    const struct feature_bit *bits = subleaf ? xsave_bits : feature_bits;
+    unsigned count = subleaf ? ARRAY_SIZE(xsave_bits) : ARRAY_SIZE(feature_bits);
+
+    for (unsigned i = 0; i < count; i++)
+        if (bits[i].leaf == saved_leaves[n].leaf && bits[i].feature != X86_FEAT_BASE &&
+            !(r[bits[i].reg] >> bits[i].bit & 1))
+            model->feature[bits[i].feature] = false;
+}
+
+static void check_leaf(struct state *s, unsigned n, const uint32_t saved[4], const uint32_t here[4])
+{
+    static const char *const name[] = {"EAX", "EBX", "ECX", "EDX"};
+
+    for (unsigned i = 0; i < 4; i++) {
+        uint32_t differ = saved[i] ^ here[i];
+        unsigned bit = differ ? (unsigned)__builtin_ctz(differ) : 0;
+
+        if (differ)
+            state_fail(s,
+                       "cpuid: bit %u of %s in leaf %Xh is %u in the saved processor and %u here",
+                       bit, name[i], saved_leaves[n].leaf, saved[i] >> bit & 1, here[i] >> bit & 1);
+    }
+}
+
+void x86_model_state(struct x86_model *model, struct state *s)
+{
+    uint32_t cpuid[SAVED_LEAVES][4], here[4];
+    uint32_t physical_bits = model->physical_bits;
+
+    for (unsigned n = 0; n < SAVED_LEAVES; n++)
+        saved_leaf(model, n, cpuid[n]);
+    state_section(s, "model", 0, 1);
+    state_field(s, cpuid);
+    state_field(s, physical_bits);
+    state_field(s, model->tsc_hz);
+    if (state_saving(s) || state_error(s))
+        return;
+    for (unsigned n = 0; n < SAVED_LEAVES; n++)
+        drop_features(model, n, cpuid[n]);
+    for (unsigned n = 0; n < SAVED_LEAVES; n++) {
+        saved_leaf(model, n, here);
+        check_leaf(s, n, cpuid[n], here);
+    }
+    if (physical_bits < PHYSICAL_BITS_MIN || physical_bits > PHYSICAL_BITS_MAX)
+        state_fail(s, "physical_bits %u: must be %u to %u", physical_bits, PHYSICAL_BITS_MIN,
+                   PHYSICAL_BITS_MAX);
+    else
+        model->physical_bits = physical_bits;
 }

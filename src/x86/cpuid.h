@@ -5,6 +5,7 @@
 #ifndef DOPPEL_X86_CPUID_H
 #define DOPPEL_X86_CPUID_H
 
+#include "base/state.h"
 #include "x86/cpu.h"
 #include "x86/insn.h"
 
@@ -37,6 +38,15 @@ struct x86_model {
 
 /* The default model, x86-64-v3 and what goes with it, less what this host does not have. */
 void x86_model_default(struct x86_model *model, unsigned cpus, uint64_t tsc_hz);
+
+/* Visits MODEL as section "model" of a saved machine. When loading, MODEL is at first what this
+ * host can offer, and becomes what was saved. Fails if this host lacks a feature of the saved
+ * model, or this version of doppel does not know one. */
+void x86_model_state(struct x86_model *model, struct state *s);
+
+/* The bits of CR4 and of XCR0 that processors of this model have. */
+uint64_t x86_cr4_bits(const struct x86_model *model);
+uint64_t x86_xcr0_bits(const struct x86_model *model);
 
 struct x86_cpuid_regs {
     uint32_t eax, ebx, ecx, edx;

@@ -110,3 +110,103 @@ bool x86_msr_exists(const struct x86_msrs *msrs, uint32_t msr, enum x86_msr_acce
             return true;
     return false;
 }
+
+/* --- Registers that hold what was last written --- */
+
+/* IA32_MISC_ENABLE: what the manual defines for these models. The bits are kept; none has an effect
+ * on this processor. */
+#define MISC_ENABLE_BITS 0x400C51889ULL
+#define MCG_STATUS_BITS  7ULL
+
+/* The fixed-range MTRR's slot, or -1. */
+static int mtrr_fixed_index(uint32_t msr)
+{
+    if (msr == X86_MSR_MTRR_FIX64K)
+        return 0;
+    if (msr - X86_MSR_MTRR_FIX16K < 2)
+        return (int)(msr - X86_MSR_MTRR_FIX16K) + 1;
+    if (msr - X86_MSR_MTRR_FIX4K < 8)
+        return (int)(msr - X86_MSR_MTRR_FIX4K) + 3;
+    return -1;
+}
+
+static bool is_mtrr_variable(uint32_t msr)
+{
+    return msr >= X86_MSR_MTRR_PHYS && msr <= X86_MSR_MTRR_PHYS_END;
+}
+
+static uint64_t *mtrr_variable(struct x86_cpu *cpu, uint32_t msr)
+{
+    unsigned i = (msr - X86_MSR_MTRR_PHYS) / 2;
+
+    return msr & 1 ? &cpu->mtrr_mask[i] : &cpu->mtrr_base[i];
+}
+
+uint64_t *x86_msr_register(struct x86_cpu *cpu, uint32_t msr)
+{
+    int fixed = mtrr_fixed_index(msr);
+
+    if (fixed >= 0)
+        return &cpu->mtrr_fixed[fixed];
+    if (is_mtrr_variable(msr))
+        return mtrr_variable(cpu, msr);
+    switch (msr) {
+    case X86_MSR_SPEC_CTRL: return &cpu->spec_ctrl;
+    case X86_MSR_SYSENTER_CS: return &cpu->sysenter_cs;
+    case X86_MSR_SYSENTER_ESP: return &cpu->sysenter_esp;
+    case X86_MSR_SYSENTER_EIP: return &cpu->sysenter_eip;
+    case X86_MSR_MCG_STATUS: return &cpu->mcg_status;
+    case X86_MSR_MISC_ENABLE: return &cpu->misc_enable;
+    case X86_MSR_PAT: return &cpu->pat;
+    case X86_MSR_MTRR_DEF_TYPE: return &cpu->mtrr_def_type;
+    case X86_MSR_STAR: return &cpu->star;
+    case X86_MSR_LSTAR: return &cpu->lstar;
+    case X86_MSR_CSTAR: return &cpu->cstar;
+    case X86_MSR_SFMASK: return &cpu->sfmask;
+    case X86_MSR_FS_BASE: return &cpu->seg[X86_FS].base;
+    case X86_MSR_GS_BASE: return &cpu->seg[X86_GS].base;
+    case X86_MSR_KERNEL_GS_BASE: return &cpu->kernel_gs_base;
+    case X86_MSR_TSC_AUX: return &cpu->tsc_aux;
+    case X86_MSR_TSC_ADJUST: return &cpu->tsc_adjust;
+    default: return NULL;
+    }
+}
+
+/* The memory types that PAT and the MTRRs may hold: UC, WC, WT, WP, WB and, in PAT, UC-. */
+static bool valid_types(uint64_t value, bool pat)
+{
+    for (unsigned i = 0; i < 8; i++) {
+        unsigned type = value >> (i * 8) & 0xFF;
+
+        if (type > 7 || type == 2 || type == 3 || (type == 7 && !pat))
+            return false;
+    }
+    return true;
+}
+
+bool x86_msr_acceptable(const struct x86_msrs *msrs, unsigned physical_bits, uint32_t msr,
+                        uint64_t value)
+{
+    uint64_t beyond = ~((1ULL << physical_bits) - 1);
+
+    if (mtrr_fixed_index(msr) >= 0)
+        return valid_types(value, false);
+    if (is_mtrr_variable(msr))
+        return !(value & beyond) && (msr & 1 ? !(value & 0x7FF) : valid_types(value & 0xFF, false));
+    switch (msr) {
+    case X86_MSR_PAT: return valid_types(value, true);
+    case X86_MSR_MTRR_DEF_TYPE: return !(value & ~0xCFFULL) && valid_types(value & 0xFF, false);
+    case X86_MSR_SPEC_CTRL: return !(value & ~msrs->spec_ctrl_bits);
+    case X86_MSR_MISC_ENABLE: return !(value & ~MISC_ENABLE_BITS);
+    case X86_MSR_MCG_STATUS: return !(value & ~MCG_STATUS_BITS);
+    case X86_MSR_TSC_AUX: return !(value >> 32);
+    case X86_MSR_SYSENTER_ESP:
+    case X86_MSR_SYSENTER_EIP:
+    case X86_MSR_LSTAR:
+    case X86_MSR_CSTAR:
+    case X86_MSR_FS_BASE:
+    case X86_MSR_GS_BASE:
+    case X86_MSR_KERNEL_GS_BASE: return x86_is_canonical(value);
+    default: return true;
+    }
+}

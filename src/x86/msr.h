@@ -59,4 +59,11 @@ void x86_msrs_init(struct x86_msrs *msrs, const struct x86_model *model);
  * instruction raises #GP(0). The registers of x2APIC mode exist only in that mode. */
 bool x86_msr_exists(const struct x86_msrs *msrs, uint32_t msr, enum x86_msr_access access);
 
+/* The place in CPU of a register that holds what was last written and nothing more; NULL for all
+ * others. */
+uint64_t *x86_msr_register(struct x86_cpu *cpu, uint32_t msr);
+/* Whether such a register can hold VALUE. Where not, WRMSR raises #GP(0). */
+bool x86_msr_acceptable(const struct x86_msrs *msrs, unsigned physical_bits, uint32_t msr,
+                        uint64_t value);
+
 #endif

@@ -104,6 +104,9 @@ void clock_state(struct clock *clock, struct state *s)
     state_section(s, "clock", 0, 1);
     state_field(s, clock->now);
     state_field(s, clock->epoch);
+    if (clock->now > NEVER / 4)
+        state_fail(s, "ns %llu: a clock that has run for 146 years",
+                   (unsigned long long)clock->now);
 }
 
 struct timer *timer_create_on(struct clock *clock, timer_cb *cb, void *opaque)
