@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 
 NINJA = test -f $(BUILD)/build.ninja || meson setup $(BUILD) && ninja -C $(BUILD)
 
-.PHONY: all run guest test lockstep soak soak-race selftests bpf bench lint install clean
+.PHONY: all run guest test lockstep soak soak-state soak-race selftests bpf bench lint install clean
 
 all:
 	@scripts/setup build
@@ -40,6 +40,13 @@ soak:
 	@bench/make-image stress
 	@guests/make kernel 6.1 6.12 686-pae initrd-i386
 	@tests/guest/soak.py $(BUILD)/doppel $(MINUTES)
+
+soak-state:
+	@scripts/setup build guest
+	@$(NINJA)
+	@bench/make-image
+	@guests/make 6.12 686 686-pae initrd-i386
+	@tests/lockstep/soak-state.py $(BUILD) $(MINUTES)
 
 soak-race:
 	@scripts/setup build test

@@ -11,11 +11,19 @@
  * On a difference everything is done again, and from the last stop that was good on the two are
  * compared at every edge of a region, so that the report names the instructions that it came from.
  *
- *     lockstep-boot [--engine NAME] [--slice INSTRUCTIONS] [--memory MiB] [--append STRING]
- *                   [--prompt STRING] [--type LINE]... KERNEL INITRD
+ * With --restore, the leading machine is saved, destroyed and made again every so many instructions
+ * on average, at places that the seed determines, and goes on in the next of its engines; the other
+ * machine is left alone.
+ *
+ *     lockstep-boot [--engine NAME[,NAME]...] [--restore INSTRUCTIONS] [--seed N]
+ *                   [--slice INSTRUCTIONS] [--instructions MAX] [--memory MiB] [--append STRING]
+ *                   [--prompt STRING] [--type LINE]... [--test-devices] KERNEL [INITRD]
+ *
+ * --test-devices adds the devices of the bare-metal guests (tests/asm), whose end must be good.
  */
 #include "../unit/fake_clock.h"
 #include "../variants.h"
+#include "restore.h"
 
 #include "base/util.h"
 #include "cpu/core/run.h"
@@ -36,12 +44,19 @@
 #define MEMORY_EVERY  40000000 /* between two looks at all memory */
 #define DIFFERENT_MAX 16       /* differences that are listed */
 #define STATUS_USAGE  2
+#define STATUS_PASSED 1 /* of a bare-metal guest that is content */
+#define ENGINES_MAX   8
 
 struct options {
     const char *kernel, *initrd, *append, *prompt;
     const char *line[LINES_MAX];
     unsigned lines;
-    uint64_t slice, memory;
+    uint64_t slice, memory, instructions;
+    uint64_t restore, seed; /* restore: the mean distance, or 0 */
+    bool test_devices;
+    /* Of the leading machine: as they are, and with create_leading. */
+    unsigned engines;
+    struct engine_ops engine[ENGINES_MAX], leading[ENGINES_MAX];
     /* From these instructions on, look at all memory whenever registers are looked at, and look at
      * every edge of a region. */
     uint64_t memory_from, edges_from;
@@ -52,6 +67,7 @@ enum verdict { SAME, UNFINISHED, REGISTERS_DIFFER, MEMORY_DIFFERS };
 /* One of the two machines. */
 struct side {
     const struct engine_ops *ops;
+    struct vm_config config;
     struct vm *vm;
     struct vcpu *cpu;
     char *output; /* OUTPUT_MAX bytes; what is beyond them is dropped */
@@ -70,6 +86,9 @@ struct pair {
     uint64_t stops, flags_repaired, words_repaired;
     size_t shown, prompted; /* of the output */
     unsigned typed;         /* lines */
+    struct chance chance;
+    uint64_t next_restore; /* at how many instructions */
+    unsigned restores;
     enum verdict verdict;
     bool over;
 };
@@ -94,16 +113,27 @@ static struct engine *create(const struct engine_ops *ops, const struct machine 
     return ops->create(&m, err);
 }
 
-static const struct engine_ops *translated_ops;
-
 static struct engine *create_interpreted(const struct machine *machine, struct error *err)
 {
     return create(&interp_engine, machine, err);
 }
 
-static struct engine *create_translated(const struct machine *machine, struct error *err)
+/* The other machine's operations. */
+static struct engine_ops undisturbed;
+
+/* The leading machine's engine, for create_leading. */
+static const struct engine_ops *leading_ops;
+
+static struct engine *create_leading(const struct machine *machine, struct error *err)
 {
-    return create(translated_ops, machine, err);
+    return create(leading_ops, machine, err);
+}
+
+/* The operations of the Nth of its engines, to be used before those of another. */
+static const struct engine_ops *lead_with(const struct options *o, unsigned n)
+{
+    leading_ops = &o->engine[n % o->engines];
+    return &o->leading[n % o->engines];
 }
 
 static void on_output(void *opaque, const void *data, size_t size)
@@ -120,28 +150,41 @@ static int load(void *image, struct mem *mem, struct x86_cpu *cpu, struct error 
     return boot_load(image, mem, cpu, err);
 }
 
+/* VM may be NULL: that has been reported. */
+static bool side_take(struct side *side, const struct engine_ops *ops, struct vm *vm)
+{
+    side->ops = ops;
+    side->vm = vm;
+    if (!vm)
+        return false;
+    side->cpu = vm->cpu[0].vcpu;
+    /* Saving has paused the machine; it has no thread that would take notice. */
+    atomic_fetch_and(&vm->cpu[0].port.requests, ~(uint32_t)CPU_REQ_KICK);
+    clock_resume(vm->machine.clock);
+    return true;
+}
+
 static bool side_create(struct side *side, const struct engine_ops *ops, struct boot_image *image,
                         const struct options *options)
 {
-    struct vm_config config = {
+    static const char *const test_devices[] = {"test-device", "debug-exit", "debug-console", NULL};
+    struct error err = {0};
+    struct vm *vm;
+
+    side->config = (struct vm_config){
         .cpus = 1,
         .memory = options->memory,
         .load = load,
         .load_opaque = image,
-        .devices.serial[0] = {.sent = {.output = on_output, .opaque = side}},
+        .devices = {.list = options->test_devices ? test_devices : NULL,
+                    .serial[0] = {.sent = {.output = on_output, .opaque = side}},
+                    .debug_output = {.output = on_output, .opaque = side}},
     };
-    struct error err = {0};
-
-    side->ops = ops;
     side->written = 0;
-    side->vm = vm_create(ops, &config, &err);
-    if (!side->vm) {
+    vm = vm_create(ops, &side->config, &err);
+    if (!vm)
         fprintf(stderr, "lockstep: %s\n", err.text);
-        return false;
-    }
-    side->cpu = side->vm->cpu[0].vcpu;
-    clock_resume(side->vm->machine.clock);
-    return true;
+    return side_take(side, ops, vm);
 }
 
 /* --- Comparing ------------------------------------------------------------------------------- */
@@ -395,6 +438,8 @@ static bool slice(struct pair *p, int *exit)
     uint64_t start = p->instructions;
 
     p->slice_end = start + p->options->slice;
+    if (p->options->restore)
+        p->slice_end = MIN(p->slice_end, MAX(p->next_restore, start + 1));
     *exit = -1;
     while (*exit < 0 && p->instructions < p->slice_end) {
         bool every = p->instructions >= p->options->edges_from;
@@ -418,22 +463,61 @@ static bool slice(struct pair *p, int *exit)
     return true;
 }
 
+/* Has another machine take the leading one's place, if it is time. False: that failed. */
+static bool restore_leader(struct pair *p)
+{
+    const struct options *o = p->options;
+    struct side *leader = &p->side[TRANSLATED];
+    const struct engine_ops *ops;
+
+    if (!o->restore || p->instructions < p->next_restore || leader->vm->ending)
+        return true;
+    p->next_restore = p->instructions + chance_around(&p->chance, o->restore);
+    ops = lead_with(o, ++p->restores);
+    /* What the leader has buffered goes out with it. */
+    board_flush(p->side[INTERPRETED].vm->board);
+    return side_take(leader, ops, restore(leader->vm, ops, &leader->config));
+}
+
+/* Whether the guests have come to a good end, or as far as they were to go. */
+static bool is_finished(const struct pair *p)
+{
+    const struct options *o = p->options;
+    const struct vm_end *end = &p->side[0].vm->end;
+
+    if (o->instructions)
+        return !p->over;
+    if (o->test_devices)
+        return end->outcome == VM_DEBUG_EXIT && end->status == STATUS_PASSED;
+    return p->typed == o->lines;
+}
+
 static void run(struct pair *p)
 {
+    const struct options *o = p->options;
     int exit;
 
-    while (!p->over) {
+    while (!p->over && (!o->instructions || p->instructions < o->instructions)) {
         if (!slice(p, &exit))
             return;
         show_output(p);
         type(p);
+        if (!p->over && !restore_leader(p))
+            return;
         if (exit == EXIT_HALT && !wait(p))
             return;
+    }
+    if (!p->over && !same_memory(p)) {
+        p->verdict = MEMORY_DIFFERS;
+        return;
     }
     printf("lockstep: %" PRIu64 " instructions, the same at all of %" PRIu64
            " stops (dead flags differed at %" PRIu64 ", and %" PRIu64 " words of memory)\n",
            p->instructions, p->stops, p->flags_repaired, p->words_repaired);
-    p->verdict = p->typed == p->options->lines ? SAME : UNFINISHED;
+    if (o->restore)
+        printf("lockstep: saved and restored %u times, with seed %" PRIu64 "\n", p->restores,
+               o->seed);
+    p->verdict = is_finished(p) ? SAME : UNFINISHED;
 }
 
 static void show_history(struct pair *p)
@@ -449,16 +533,21 @@ static void show_history(struct pair *p)
 
 /* Runs the guest to its end, which is to be after all was typed. *GOOD and *GOOD_MEMORY: for how
  * many instructions all was the same. */
-static enum verdict run_pair(const struct engine_ops ops[SIDES], struct boot_image *image,
-                             const struct options *options, uint64_t *good, uint64_t *good_memory)
+static enum verdict run_pair(struct boot_image *image, const struct options *options,
+                             uint64_t *good, uint64_t *good_memory)
 {
-    struct pair p = {.options = options, .verdict = UNFINISHED};
+    struct pair p = {
+        .options = options, .verdict = UNFINISHED, .chance = {.state = options->seed * 2 + 1}};
     bool ready = true;
 
     for (unsigned i = 0; i < SIDES; i++) {
+        const struct engine_ops *ops = i == TRANSLATED ? lead_with(options, 0) : &undisturbed;
+
         p.side[i].output = malloc(OUTPUT_MAX);
-        ready = ready && p.side[i].output && side_create(&p.side[i], &ops[i], image, options);
+        ready = ready && p.side[i].output && side_create(&p.side[i], ops, image, options);
     }
+    if (options->restore)
+        p.next_restore = chance_around(&p.chance, options->restore);
     if (ready)
         run(&p);
     if (p.verdict > UNFINISHED) {
@@ -476,22 +565,21 @@ static enum verdict run_pair(const struct engine_ops ops[SIDES], struct boot_ima
 }
 
 /* The same with closer and closer looks, until a difference has been found between two edges. */
-static bool run_closely(const struct engine_ops ops[SIDES], struct boot_image *image,
-                        struct options *options)
+static bool run_closely(struct boot_image *image, struct options *options)
 {
     uint64_t good, good_memory;
-    enum verdict verdict = run_pair(ops, image, options, &good, &good_memory);
+    enum verdict verdict = run_pair(image, options, &good, &good_memory);
     bool same = verdict == SAME;
 
     if (verdict == MEMORY_DIFFERS) {
         printf("lockstep: again, with a look at all memory at each stop from there on\n");
         options->memory_from = good_memory;
-        verdict = run_pair(ops, image, options, &good, &good_memory);
+        verdict = run_pair(image, options, &good, &good_memory);
     }
     if (verdict > UNFINISHED) {
         printf("lockstep: again, with a stop at each edge from there on\n");
         options->edges_from = good;
-        verdict = run_pair(ops, image, options, &good, &good_memory);
+        verdict = run_pair(image, options, &good, &good_memory);
     }
     if (!same && verdict == SAME)
         printf("lockstep: this time without a difference\n");
@@ -518,20 +606,55 @@ static uint8_t *read_file(const char *path, size_t *size)
     return bytes;
 }
 
-static bool parse(int argc, char **argv, struct options *o, const char **engine)
+/* Finds the leading machine's engines, NAMES with commas in between. */
+static bool find_engines(struct options *o, char *names)
+{
+    char *rest = NULL;
+
+    for (char *name = strtok_r(names, ",", &rest); name; name = strtok_r(NULL, ",", &rest)) {
+        struct engine_ops space;
+        const struct engine_ops *ops = variant_find(name, &space);
+
+        if (!ops || o->engines == ENGINES_MAX)
+            return false;
+        o->engine[o->engines] = o->leading[o->engines] = *ops;
+        o->leading[o->engines++].create = create_leading;
+    }
+    return o->engines;
+}
+
+static bool parse_files(int argc, char **argv, struct options *o)
+{
+    if (argc < 1 || argc > 2)
+        return false;
+    o->kernel = argv[0];
+    o->initrd = argc > 1 ? argv[1] : NULL;
+    return true;
+}
+
+static bool parse(int argc, char **argv, struct options *o)
 {
     static const struct option known[] = {{"engine", required_argument, NULL, 'e'},
+                                          {"restore", required_argument, NULL, 'r'},
+                                          {"seed", required_argument, NULL, 'S'},
+                                          {"instructions", required_argument, NULL, 'i'},
+                                          {"test-devices", no_argument, NULL, 'd'},
                                           {"slice", required_argument, NULL, 's'},
                                           {"memory", required_argument, NULL, 'm'},
                                           {"append", required_argument, NULL, 'a'},
                                           {"prompt", required_argument, NULL, 'p'},
                                           {"type", required_argument, NULL, 't'},
                                           {0}};
+    char bt[] = "bt", *engines = bt;
     int option;
 
     while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {
         switch (option) {
-        case 'e': *engine = optarg; break;
+        case 'e': engines = optarg; break;
+        case 'r': o->restore = strtoull(optarg, NULL, 0); break;
+        case 'S': o->seed = strtoull(optarg, NULL, 0); break;
+        case 'i': o->instructions = strtoull(optarg, NULL, 0); break;
+        case 'd': o->test_devices = true; break;
         case 's': o->slice = strtoull(optarg, NULL, 0); break;
         case 'm': o->memory = strtoull(optarg, NULL, 0) * MiB; break;
         case 'a': o->append = optarg; break;
@@ -544,11 +667,8 @@ static bool parse(int argc, char **argv, struct options *o, const char **engine)
         default: return false;
         }
     }
-    if (argc - optind != 2 || !o->slice || o->slice >> 31)
-        return false;
-    o->kernel = argv[optind];
-    o->initrd = argv[optind + 1];
-    return true;
+    return o->slice && !(o->slice >> 31) && find_engines(o, engines) &&
+           parse_files(argc - optind, argv + optind, o);
 }
 
 int main(int argc, char **argv)
@@ -560,33 +680,30 @@ int main(int argc, char **argv)
                               .memory_from = UINT64_MAX,
                               .edges_from = UINT64_MAX};
     struct boot_source source = {.rsdp = ACPI_RSDP_ADDRESS};
-    struct engine_ops space, ops[SIDES];
-    const char *engine = bt_engine.name;
     struct error err = {0};
     struct boot_image *image;
     bool same;
 
-    if (!parse(argc, argv, &options, &engine) || !(translated_ops = variant_find(engine, &space))) {
+    if (!parse(argc, argv, &options)) {
         fprintf(stderr, "usage: lockstep-boot [OPTION]... KERNEL INITRD; see boot.c\n");
         return STATUS_USAGE;
     }
-    ops[INTERPRETED] = interp_engine;
-    ops[INTERPRETED].create = create_interpreted;
-    ops[TRANSLATED] = *translated_ops;
-    ops[TRANSLATED].create = create_translated;
+    undisturbed = interp_engine;
+    undisturbed.create = create_interpreted;
     source.kernel_name = options.kernel;
     source.initrd_name = options.initrd;
     source.command_line = options.append;
     source.kernel = read_file(options.kernel, &source.kernel_size);
-    source.initrd = read_file(options.initrd, &source.initrd_size);
-    if (!source.kernel || !source.initrd)
+    if (options.initrd)
+        source.initrd = read_file(options.initrd, &source.initrd_size);
+    if (!source.kernel || (options.initrd && !source.initrd))
         return STATUS_USAGE;
     image = boot_prepare(&source, &err);
     if (!image) {
         fprintf(stderr, "lockstep: %s\n", err.text);
         return STATUS_USAGE;
     }
-    same = run_closely(ops, image, &options);
+    same = run_closely(image, &options);
     boot_free(image);
     free((void *)(uintptr_t)source.kernel);
     free((void *)(uintptr_t)source.initrd);
