@@ -13,6 +13,7 @@
 
 #include "base/util.h"
 #include "cpu/core/run.h"
+#include "cpu/engines.h"
 #include "vm/snap/snap.h"
 #include "vm/vm_private.h"
 
@@ -141,7 +142,7 @@ static void run(struct vm *vm)
 
         atomic_fetch_and(&cpu->port.requests,
                          ~(uint32_t)(CPU_REQ_KICK | CPU_REQ_INIT | CPU_REQ_SIPI));
-        if (interp_turn(cpu->vcpu) == EXIT_SHUTDOWN)
+        if (core_turn(cpu->vcpu) == EXIT_SHUTDOWN)
             return;
         if (turn % 16 == 15)
             fake_clock_advance(vm->machine.clock, CHANGE_NS);
@@ -154,7 +155,7 @@ static bool is_shut_down(struct vm *vm)
     for (unsigned i = 0; i < CPUS; i++) {
         struct x86_cpu x;
 
-        vm->ops->state_out(vm->cpu[i].vcpu, &x);
+        vm->engine->ops->state_out(vm->cpu[i].vcpu, &x);
         if (x.activity == X86_SHUTDOWN)
             return true;
     }

@@ -33,7 +33,10 @@ PRIVATE = re.compile(r"_(private|impl)\.h$")
 # Who may look at private headers, and why.
 PRIVATE_READERS = {
     "tests/fuzz/race.c": "pauses vCPU threads and looks at their requests",
+    "tests/fuzz/state.c": "steps a machine's vCPUs itself, in place of their threads",
     "tests/lockstep/boot.c": "steps a machine's vCPUs itself, in place of their threads",
+    "tests/unit/snap.c": "compares all that two machines hold",
+    "tests/unit/snap_run.c": "compares all that two machines hold",
 }
 LIBRARY_HEADER = "src/ctl/doppel.h"
 # Which calls are made in which files only.

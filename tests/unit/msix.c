@@ -2,6 +2,7 @@
  * MSI-X: the table, masks, pending bits, and messages from other threads.
  */
 #include "test.h"
+#include "state_image.h"
 
 #include "dev/pci/msix.h"
 
@@ -216,29 +217,29 @@ static void test_reset(void **state)
 static void test_save_restore(void **state)
 {
     struct fixture *f = *state;
-    struct state *save = state_create_save(), *load;
-    const void *data;
-    size_t size;
+    struct state_image image = {0};
+    struct state *save = image_save(&image), *load;
 
     on(f);
     entry(f, 1, 0xFEE01000, 0x77, true);
     pci_msix_send(&f->msix, 1);
+    state_section(save, "test", 0, 1);
     pci_function_state(&f->function, save);
     pci_msix_state(&f->msix, save);
-    data = state_data(save, &size);
+    assert_int_equal(image_done(save), 0);
     pci_function_reset(&f->function);
     pci_msix_reset(&f->msix);
-    load = state_create_load(data, size);
+    load = image_load(&image);
+    state_section(load, "test", 0, 1);
     pci_function_state(&f->function, load);
     pci_msix_state(&f->msix, load);
-    assert_int_equal(state_error(load), 0);
+    assert_int_equal(image_done(load), 0);
     assert_int_equal(pending(f), 2);
     pci_msix_table_write(&f->msix, 16 + 12, 4, 0);
     assert_int_equal(f->data, 0x77);
     pci_msix_send(&f->msix, 3);
     assert_int_equal(f->data, 0x43);
-    state_free(load);
-    state_free(save);
+    image_free(&image);
 }
 
 #define SENT 100000

@@ -3,6 +3,7 @@
  * overlap each other or another device.
  */
 #include "test.h"
+#include "state_image.h"
 
 #include "base/util.h"
 #include "dev/pci/host.h"
@@ -333,31 +334,31 @@ static void test_firmware(void **state)
 static void test_save_restore(void **state)
 {
     struct fixture *f = *state;
-    struct state *save = state_create_save(), *load;
-    const void *data;
-    size_t size;
+    struct state_image image = {0};
+    struct state *save = image_save(&image), *load;
 
     config(f, 3, COMMAND, 2, 2);
     config(f, 3, BAR(0), 4, MEMORY);
     config(f, 3, 0x3C, 1, 11);
+    state_section(save, "test", 0, 1);
     pci_function_state(&f->first.function, save);
-    data = state_data(save, &size);
+    assert_int_equal(image_done(save), 0);
     bus_lock(f->rig->bus);
     pci_function_reset(&f->first.function);
     pci_host_remap(f->host);
     bus_unlock(f->rig->bus);
     assert_int_equal(memory(f, MEMORY), NOBODY);
     assert_int_equal(config_read(f, 3, 0x3C), 0);
-    load = state_create_load(data, size);
+    load = image_load(&image);
+    state_section(load, "test", 0, 1);
     bus_lock(f->rig->bus);
     pci_function_state(&f->first.function, load);
     pci_host_remap(f->host);
     bus_unlock(f->rig->bus);
-    assert_int_equal(state_error(load), 0);
+    assert_int_equal(image_done(load), 0);
     assert_int_equal(memory(f, MEMORY), 0x11);
     assert_int_equal(config_read(f, 3, 0x3C), 11);
-    state_free(load);
-    state_free(save);
+    image_free(&image);
 }
 
 static void test_capabilities(void **state)

@@ -5,6 +5,7 @@
 #include "test.h"
 
 #include "base/util.h"
+#include "cpu/engines.h"
 #include "fake_clock.h"
 #include "state_image.h"
 #include "vm/snap/snap.h"
