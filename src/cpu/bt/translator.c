@@ -1,5 +1,6 @@
 /*
- * The translator as an engine: when to translate, going in, and what to do on each way out.
+ * When guest code is translated, how control enters translated code, and what is done after each
+ * way out of it.
  */
 #include "cpu/bt/bt.h"
 
@@ -73,21 +74,22 @@ static void bt_unmapped(struct vcpu *c, uint64_t linear, bool large)
         bt_jumps_clear_page(bt_of(c), linear);
 }
 
-/* The kernel's own signal sets: the C library's leave out signals that it uses itself. */
+/* Signal sets as the kernel has them: those of the C library leave out signals that it uses itself.
+ */
 #define SIGNAL(n) (1ULL << (-1 + (n)))
 static const uint64_t blocked_signals = ~(SIGNAL(SIGSEGV) | SIGNAL(SIGBUS) | SIGNAL(SIGILL) |
                                           SIGNAL(SIGFPE) | SIGNAL(SIGTRAP) | SIGNAL(WHERE_SIGNAL));
 
-/* What translated code asks in place of requests while instructions are limited: the upper half of
- * their number. */
+/* Returns the word that translated code looks at in place of requests while instructions are
+ * limited: the upper half of their number, which is not 0 once the limit is reached. */
 static const _Atomic uint32_t *limit_reached(const struct vcpu *c)
 {
     return (const _Atomic uint32_t *)((const char *)&c->instructions + 4);
 }
 
-/* On the vCPU's thread, before it runs: GS leads to the vCPU, no signal may come while RSP is the
- * guest's, and a fault, which would be a bug, must not have its frame put there either. The clock
- * stands still only while no vCPU runs. */
+/* Prepares the vCPU's thread for translated code. GS leads to the vCPU. No signal may be delivered
+ * while RSP is the guest's; a fault, which would be a bug, has its frame on a stack of its own. The
+ * clock's offset changes only while no vCPU runs. */
 static void bt_prepare(struct vcpu *c)
 {
     struct bt *bt = bt_of(c);
@@ -109,7 +111,7 @@ static void bt_finish(struct vcpu *c)
     syscall(SYS_rt_sigprocmask, SIG_SETMASK, &bt->signals, NULL, sizeof(bt->signals));
 }
 
-/* Whatever the vCPU knows of translated code must not be used any more. */
+/* Has the vCPU forget where translated code is. */
 static void lose_code(struct bt *bt)
 {
     bt->losses++;
@@ -117,13 +119,14 @@ static void lose_code(struct bt *bt)
     bt_jumps_clear(bt);
 }
 
-/* Makes room in the cache: all vCPUs stop, and all translations are forgotten. */
+/* Makes room in the cache: stops all vCPUs and forgets all translations. Tries again later if
+ * another vCPU adds to the cache now. */
 static void evict(struct bt *bt)
 {
     struct core *e = bt->c.core;
 
     if (!bt_cache_try(bt->cache))
-        return; /* and try again later */
+        return;
     safepoint_stop(&e->safepoint, true);
     if (bt->full) { /* no other vCPU was faster */
         bt_cache_clear(bt->cache);
@@ -140,7 +143,7 @@ static void evict(struct bt *bt)
     bt_cache_release(bt->cache);
 }
 
-/* Whether translated code may run now. */
+/* Whether translated code may run in the vCPU's present mode. */
 static bool can_run(const struct bt *bt)
 {
     const struct vcpu *c = &bt->c;
@@ -150,8 +153,8 @@ static bool can_run(const struct bt *bt)
            (c->context == MMU_USER || cpl(c) == 0);
 }
 
-/* The register files that translated code may use now. An unmasked or pending exception would be
- * the host's. */
+/* Returns the register files that translated code may use now. While a floating-point exception is
+ * unmasked or pending, their instructions would raise it on the host. */
 static unsigned usable_files(const struct vcpu *c)
 {
     unsigned files = 0;
@@ -170,9 +173,9 @@ static unsigned usable_files(const struct vcpu *c)
     return files;
 }
 
-/* Translated code notes the x87's last instruction in the vCPU, because the host's would be its own
- * and is not always kept. Operands and opcodes are kept for unmasked exceptions only, which
- * translated code does not raise: those in the image stay. */
+/* While the x87 is loaded, translated code stores the address of its last instruction in the vCPU,
+ * because the host's processor would note an address of its own, or none. The pointers to the last
+ * operand and opcode change only with unmasked exceptions, which translated code does not raise. */
 static void load_x87_pointers(struct bt *bt)
 {
     struct x87_pointers p = x87_pointers_get(bt->c.x.xsave);
@@ -188,7 +191,8 @@ static void save_x87_pointers(struct bt *bt)
     x87_pointers_set(bt->c.x.xsave, &bt->x87.others);
 }
 
-/* Has FILES, or all vectors if any, loaded on the way in; all of them must be usable. */
+/* Has FILES loaded when translated code is entered next; both vector files, if it is one of them.
+ * Returns false if one of FILES must not be used now. */
 static bool want_files(struct bt *bt, unsigned files)
 {
     unsigned usable;
@@ -206,9 +210,10 @@ static bool want_files(struct bt *bt, unsigned files)
     return true;
 }
 
-/* What jump_key is at a level: address space, level and code size. As long as all that supervisors
- * have run or touched is mapped globally, their code is the same in every address space. */
-static uint64_t key_of(const struct bt *bt, bool user)
+/* Returns jump_key as it is at a privilege level: address space, level and code size. As long as
+ * everything that supervisors have executed or accessed is mapped globally, their code is the same
+ * in all address spaces. */
+static uint64_t jump_key_of(const struct bt *bt, bool user)
 {
     const struct vcpu *c = &bt->c;
     uint64_t space = user || c->mmu.private ? c->mmu.space : 0;
@@ -216,29 +221,31 @@ static uint64_t key_of(const struct bt *bt, bool user)
     return 1u << 15 | (in_64(c) ? 0 : JUMP_KEY_CODE32) | (uint64_t)user << 12 | space;
 }
 
-/* Takes over the present address space; of both levels, because translated code goes from one to
- * the other. Returns whether it is another one for the code under way. */
-static bool set_space(struct bt *bt)
+/* Sets jump_key for the present address space, and level_key for both privilege levels, because
+ * translated code goes from one to the other. Returns whether jump_key has changed. */
+static bool set_jump_keys(struct bt *bt)
 {
     uint64_t before = bt->jump_key;
 
     for (unsigned user = 0; user < 2; user++)
-        bt->level_key[user] = key_of(bt, user);
+        bt->level_key[user] = jump_key_of(bt, user);
     bt->jump_key = bt->level_key[bt->c.context == MMU_USER];
     return bt->jump_key != before;
 }
 
-/* Whether the code behind FRONT can be entered with the registers that are traded in front of
- * BEHIND, and all register files it needs loaded. */
-static bool suits(const struct bt_front *front, const struct bt_behind *behind)
+/* Whether a branch in front of BEHIND may lead past the trade of registers to the code behind
+ * FRONT: both have traded the same registers, and the register files that the code needs are
+ * loaded. */
+static bool has_same_trade(const struct bt_front *front, const struct bt_behind *behind)
 {
     return front->s0 == behind->s0 && front->s1 == behind->s1 &&
            !(front->files & ~(unsigned)behind->files);
 }
 
-/* Makes the branch that was left by go straight to CODE from now on, past its check and, if it can,
- * past the trade of registers on both sides. Not if the page tables have changed without notice
- * since its code was entered, and lead to another page. */
+/* Patches the branch by which translated code was left (link_branch_at): from now on it leads to
+ * CODE, past the check of the code's age and, if both sides have traded the same registers, past
+ * the trade. Does nothing if CODE is of another page, as the guest may have changed its page tables
+ * without an invalidation since the branch's code was entered. */
 static void link_branch(struct bt *bt, uint64_t rip, const void *code)
 {
     if (bt->link_branch_at && bt->link_page == ALIGN_DOWN(rip, MEM_PAGE_SIZE)) {
@@ -250,7 +257,7 @@ static void link_branch(struct bt *bt, uint64_t rip, const void *code)
         memcpy(&front, target - sizeof(front), sizeof(front));
         memcpy(&behind, branch + 4, sizeof(behind));
         if (front.page == behind.page) {
-            if (behind.untraded && suits(&front, &behind))
+            if (behind.untraded && has_same_trade(&front, &behind))
                 emit_patch_running(branch - behind.untraded, target + front.traded);
             else
                 emit_patch_running(branch, target + front.checked);
@@ -260,8 +267,8 @@ static void link_branch(struct bt *bt, uint64_t rip, const void *code)
     bt->link_branch_at = 0;
 }
 
-/* Of the processor, not of the clock on the wall: the host may be busy with other things. That
- * takes a system call, so only for who wants to know. */
+/* Returns the processor time of the thread; the host may be busy with other things, too. Returns 0
+ * unless the machine is measured, as this takes a system call. */
 static uint64_t cpu_ns(const struct bt *bt)
 {
     struct timespec t;
@@ -272,8 +279,9 @@ static uint64_t cpu_ns(const struct bt *bt)
     return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
 }
 
-/* What is translated of the code at GPA, in the present context; or NULL. */
-static const void *translated(struct bt *bt, uint64_t gpa)
+/* Returns the entrance to the translation of the code at GPA for the present context, which it
+ * makes if need be. NULL: there is no translation, or no entrance can be made now. */
+static const void *find_translation(struct bt *bt, uint64_t gpa)
 {
     struct bt_entry *entry = bt_entry_find(bt, gpa);
     const void *code = NULL;
@@ -291,10 +299,11 @@ static const void *translated(struct bt *bt, uint64_t gpa)
     return code;
 }
 
-/* What TRANSLATE makes of the code at GPA; and how long it took. */
-static const void *timed(struct bt *bt,
-                         const void *(*translate)(struct bt *bt, uint64_t gpa, uint32_t generation),
-                         uint64_t gpa, uint32_t generation)
+/* Calls TRANSLATE for the code at GPA, and counts it with the time it takes. */
+static const void *translate_timed(struct bt *bt,
+                                   const void *(*translate)(struct bt *bt, uint64_t gpa,
+                                                            uint32_t generation),
+                                   uint64_t gpa, uint32_t generation)
 {
     unsigned before = meter_enter(bt->c.meter, CAUSE_TRANSLATION, 0, 0, 0);
     uint64_t start = cpu_ns(bt), instructions = counter_read(&bt->translated_instructions);
@@ -309,8 +318,8 @@ static const void *timed(struct bt *bt,
     return code;
 }
 
-/* How often B must run before translating it pays. Code of a page that is rewritten over and over
- * may not last long: there it must have run for about twice as long as its translation takes. */
+/* Returns how often B must run before it is translated. Code of a page that is rewritten over and
+ * over may not last long: it must have run for about twice as long as its translation takes. */
 static uint32_t heat_wanted(const struct bt *bt, const struct block *b)
 {
     unsigned heat = bt->cache->switches.heat;
@@ -330,15 +339,15 @@ static bool is_hot(const struct bt *bt, struct block *b)
     return false;
 }
 
-/* Translates B in the present context when it is due; NULL: not now. */
-static const void *translate(struct bt *bt, struct block *b)
+/* Translates B for the present context if it has run often enough. Returns its code, or NULL. */
+static const void *translate_if_hot(struct bt *bt, struct block *b)
 {
     uint64_t drops = bt->drops;
     const void *code;
 
     if (!b->cached || !is_hot(bt, b) || !bt_cache_try(bt->cache))
         return NULL;
-    code = timed(bt, bt_translate, b->gpa, b->generation);
+    code = translate_timed(bt, bt_translate, b->gpa, b->generation);
     bt_cache_release(bt->cache);
     if (!code && !bt->full && bt->drops == drops &&
         !bt_entry_find(bt, b->gpa)) /* unless another vCPU was faster */
@@ -346,16 +355,17 @@ static const void *translate(struct bt *bt, struct block *b)
     return code;
 }
 
-/* Whether anything but translated code is called for now. */
+/* Whether the vCPU must leave translated code now: a request or an interrupt may be pending, it
+ * single-steps, it is not running, or its limit of instructions is reached. */
 static bool is_due(const struct vcpu *c)
 {
     return vcpu_is_due(c) ||
            (c->limited && atomic_load_explicit(limit_reached(c), memory_order_relaxed));
 }
 
-/* At SITE, which exits: when it has done so often, the code from there on with the handler inlined,
- * to which the exit goes from now on; else NULL. That code is of the page that the exit is of,
- * whatever the page tables say by now. */
+/* Counts an exit at POINT. If that has become frequent, translates the code from there on with the
+ * instruction's handler inlined, links the exit to it and returns it; else returns NULL. The code
+ * is of the page that the exit is of, whatever the page tables say by now. */
 static const void *inline_handler(struct bt *bt, struct bt_exit_point *point)
 {
     const void *code = NULL;
@@ -364,8 +374,8 @@ static const void *inline_handler(struct bt *bt, struct bt_exit_point *point)
         !bt_cache_try(bt->cache))
         return NULL;
     if (point->link) { /* no other vCPU was faster */
-        code =
-            timed(bt, bt_translate_again, point->gpa, atomic_load(bt_generation(bt, point->gpa)));
+        code = translate_timed(bt, bt_translate_again, point->gpa,
+                               atomic_load(bt_generation(bt, point->gpa)));
         bt->link_page = bt->page;
         bt->link_branch_at = point->link;
         point->link = 0;
@@ -376,8 +386,9 @@ static const void *inline_handler(struct bt *bt, struct bt_exit_point *point)
     return code;
 }
 
-/* Interprets the instruction at X86_RIP. Returns where to go on in the code behind it, or NULL. */
-static const void *run_one(struct bt *bt, uint32_t index)
+/* Has the interpreter execute the instruction at X86_RIP, which left translated code at exit point
+ * INDEX. Returns the translated code behind the instruction if control may go on there, or NULL. */
+static const void *interpret_one(struct bt *bt, uint32_t index)
 {
     struct bt_exit_point *point = index == BT_NO_EXIT_POINT ? NULL : &bt->cache->exit_points[index];
     const void *code = point ? bt->cache->run + point->retry : NULL;
@@ -391,21 +402,21 @@ static const void *run_one(struct bt *bt, uint32_t index)
     }
     bt->link_branch_at = 0;
     bt->c.core->interpreter->execute_one(&bt->c);
-    if (set_space(bt) || !code || losses != bt->losses || bt->c.x.reg[X86_RIP] != next ||
+    if (set_jump_keys(bt) || !code || losses != bt->losses || bt->c.x.reg[X86_RIP] != next ||
         is_due(&bt->c) || unmaps != bt->unmaps || !can_run(bt) || !want_files(bt, point->files))
         return NULL;
     return code;
 }
 
-/* For the report when the guest dies. */
+/* Notes X86_RIP for the report that is written when the guest dies. */
 static void note_history(struct vcpu *c)
 {
     c->history[c->history_at++ % HISTORY] = c->x.reg[X86_RIP];
 }
 
-/* After BT_FILL: enters the page and goes back, or has the interpreter do the instruction. HAD:
- * register files that were loaded, as they may be again. */
-static const void *fill(struct bt *bt, unsigned had)
+/* After BT_FILL: enters the page into the software TLB and returns the code that tries the access
+ * again, or has the interpreter execute the instruction. HAD: register files that were loaded. */
+static const void *fill_and_retry(struct bt *bt, unsigned had)
 {
     const struct bt_exit_point point = bt->cache->exit_points[bt->exit_point];
     struct vcpu *c = &bt->c;
@@ -423,7 +434,7 @@ static const void *fill(struct bt *bt, unsigned had)
         want_files(bt, point.files | (had & BT_SSE));
         return bt->cache->run + point.retry;
     }
-    return run_one(bt, BT_NO_EXIT_POINT);
+    return interpret_one(bt, BT_NO_EXIT_POINT);
 }
 
 static void interpret_block(struct vcpu *c)
@@ -433,9 +444,9 @@ static void interpret_block(struct vcpu *c)
     interpreter->execute(c, interpreter->next(c));
 }
 
-/* After BT_LOAD: goes back with the register files that the region needs besides what it had, or
- * has the interpreter execute a block. */
-static const void *load(struct bt *bt, unsigned had)
+/* After BT_LOAD: has the register files loaded that the region needs, besides those that were
+ * loaded (HAD), and returns the region's code; or has the interpreter execute a block. */
+static const void *load_and_retry(struct bt *bt, unsigned had)
 {
     const struct bt_exit_point *point = &bt->cache->exit_points[bt->exit_point];
 
@@ -447,8 +458,10 @@ static const void *load(struct bt *bt, unsigned had)
     return NULL;
 }
 
-/* Runs CODE until it is left. Returns where to go on in translated code, or NULL. */
-static const void *go(struct bt *bt, const void *code)
+/* Executes the translated CODE until it is left. Returns the translated code to go on with, or
+ * NULL.
+ */
+static const void *run_code(struct bt *bt, const void *code)
 {
     uint64_t *rip = &bt->c.x.reg[X86_RIP];
     unsigned had;
@@ -466,7 +479,7 @@ static const void *go(struct bt *bt, const void *code)
             *rip = bt->page + bt->branch % MEM_PAGE_SIZE;
             bt->c.x.reg[X86_RSP] -= bt->branch / MEM_PAGE_SIZE;
             counter_sub(&bt->c.instructions, 1);
-            return run_one(bt, BT_NO_EXIT_POINT);
+            return interpret_one(bt, BT_NO_EXIT_POINT);
         }
         __attribute__((fallthrough));
     case BT_NEXT: bt->link_branch_at = 0; return NULL;
@@ -480,14 +493,14 @@ static const void *go(struct bt *bt, const void *code)
             bt_jump_forget(bt, *rip);
         }
         return NULL;
-    case BT_ONE: *rip = bt->page + bt->offset; return run_one(bt, bt->exit_point);
-    case BT_LOAD: return load(bt, had);
-    default: return fill(bt, had);
+    case BT_ONE: *rip = bt->page + bt->offset; return interpret_one(bt, bt->exit_point);
+    case BT_LOAD: return load_and_retry(bt, had);
+    default: return fill_and_retry(bt, had);
     }
 }
 
-/* Whether translated code of the page at X86_RIP, which is at GPA, may be entered: it stops in
- * front of the page's breakpoints. */
+/* Whether translated code of the page at X86_RIP, which is at GPA, may be entered: its translations
+ * end in front of the page's breakpoints. */
 static bool may_enter(struct bt *bt, uint64_t gpa)
 {
     struct vcpu *c = &bt->c;
@@ -504,9 +517,9 @@ static bool may_enter(struct bt *bt, uint64_t gpa)
     return true;
 }
 
-/* Executes B and the blocks that follow by links, as long as nothing of their page is translated or
- * due to be: there is no code to look for. */
-static void interpret(struct bt *bt, struct block *b)
+/* Has the interpreter execute B and the blocks that follow by links, as long as their page has no
+ * translation and they have not run often enough for one. */
+static void interpret_blocks(struct bt *bt, struct block *b)
 {
     struct vcpu *c = &bt->c;
     const struct interpreter *interpreter = c->core->interpreter;
@@ -517,7 +530,8 @@ static void interpret(struct bt *bt, struct block *b)
     } while (b && !is_due(c) && !bt_page_is_live(bt, b->gpa) && !is_hot(bt, b));
 }
 
-/* The code at X86_RIP, or NULL when the interpreter has executed something instead. */
+/* Returns the translated code at X86_RIP, or NULL after the interpreter has executed something
+ * instead. */
 static const void *find_code(struct bt *bt)
 {
     struct vcpu *c = &bt->c;
@@ -526,30 +540,30 @@ static const void *find_code(struct bt *bt)
     bool single = bt->single_checks;
 
     counter_add(&c->exits[CAUSE_LOOKUP], 1);
-    set_space(bt);
-    /* A link goes past the check of the code's age, so it must not be to what the table knows. */
+    set_jump_keys(bt);
+    /* A link leads past the check of the code's age, so the jump table's code may be too old. */
     code = bt->link_branch_at || single ? NULL : bt_jump_find(bt, rip);
     if (!code) {
         uint64_t gpa = fetch_gpa(c, fetch_linear(c, c->x.reg[X86_RIP])), losses = bt->losses;
         bool enter = may_enter(bt, gpa);
 
-        code = enter ? translated(bt, gpa) : NULL;
+        code = enter ? find_translation(bt, gpa) : NULL;
         if (!code) {
             struct block *b = c->core->interpreter->next(c);
             uint64_t drops = bt->drops;
 
             /* Decoding B may have waited while another vCPU cleared the cache, and all stops. */
-            code = enter && losses == bt->losses ? translate(bt, b) : NULL;
+            code = enter && losses == bt->losses ? translate_if_hot(bt, b) : NULL;
             if (!code) {
                 bt->link_branch_at = 0;
                 bt->single_checks = false;
-                if (bt->drops == drops) /* B is still there */
-                    interpret(bt, b);
+                if (bt->drops == drops) /* B has not been forgotten */
+                    interpret_blocks(bt, b);
                 return NULL;
             }
         }
         bt->single_checks = false;
-        set_space(bt); /* finding may have changed its identifier */
+        set_jump_keys(bt); /* looking for code may have changed the space's identifier */
         if (!single)
             bt_jump_add(bt, rip, code);
     }
@@ -582,7 +596,7 @@ static void bt_run(struct vcpu *c)
         if (bt->cache->switches.refills)
             mmu_table_clear(c->mmu.table[c->context]);
         while (code)
-            code = go(bt, code);
+            code = run_code(bt, code);
     } while (!is_due(c));
 }
 
