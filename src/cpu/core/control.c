@@ -13,7 +13,7 @@
     (X86_CR0_PE | X86_CR0_MP | X86_CR0_EM | X86_CR0_TS | X86_CR0_ET | X86_CR0_NE | X86_CR0_WP |    \
      X86_CR0_AM | X86_CR0_NW | X86_CR0_CD | X86_CR0_PG)
 
-/* CR4 bits that the CPU model has; the others are reserved. */
+/* Returns the bits of CR4 that the model has; all other bits are reserved. */
 static uint64_t cr4_defined(const struct vcpu *c)
 {
     const bool *feature = c->core->machine.model.feature;

@@ -41,13 +41,13 @@ static void deliver_real(struct vcpu *c, const struct event *event)
     flags_set(c, flags_get(c) & ~(uint64_t)(X86_FLAG_IF | X86_FLAG_TF | X86_FLAG_AC | X86_FLAG_RF));
 }
 
-/* The error code for a fault over the gate itself: IDT bit set. */
+/* Returns the error code of a fault that the gate itself causes: with the IDT bit. */
 static uint32_t gate_error(const struct vcpu *c, const struct event *event)
 {
     return (uint32_t)event->vector << 3 | 2 | c->external;
 }
 
-/* Reads and checks the gate; its type is one that delivery takes. */
+/* Reads the gate of EVENT; raises #GP or #NP if it is not one for delivery. */
 static void read_gate(struct vcpu *c, const struct event *event, struct descriptor *gate)
 {
     unsigned size = in_long_mode(c) ? 16 : 8;
@@ -90,7 +90,7 @@ static void deliver_task(struct vcpu *c, const struct event *event, const struct
     }
 }
 
-/* The handler's code segment; returns the privilege level it runs at. */
+/* Reads and checks the handler's code segment. Returns the privilege level that it runs at. */
 static unsigned handler_segment(struct vcpu *c, const struct descriptor *gate,
                                 struct descriptor *code)
 {
@@ -111,7 +111,7 @@ static unsigned handler_segment(struct vcpu *c, const struct descriptor *gate,
     return desc_conforming(code) ? cpl(c) : desc_dpl(code);
 }
 
-/* What every protected-mode delivery does to RFLAGS. */
+/* Clears the flags that every protected-mode delivery clears. */
 static void enter_handler_flags(struct vcpu *c, const struct descriptor *gate)
 {
     uint64_t clear = X86_FLAG_TF | X86_FLAG_NT | X86_FLAG_RF | X86_FLAG_VM;
@@ -156,7 +156,7 @@ static void deliver_64(struct vcpu *c, const struct event *event)
     enter_handler_flags(c, &gate);
 }
 
-/* Pushes what an inner level needs to return to virtual-8086 mode. */
+/* Pushes the data segments, for a return to virtual-8086 mode. */
 static void push_v86_segments(struct vcpu *c, struct frame *f)
 {
     static const uint8_t order[] = {X86_GS, X86_FS, X86_DS, X86_ES};
@@ -246,7 +246,7 @@ void deliver(struct vcpu *c, const struct event *event)
 {
     unsigned before = enter_delivery(c, event);
 
-    /* What software asked for is benign, whatever its vector (SDM volume 3, table 6-4). */
+    /* INT n and external interrupts are benign, whatever their vector (SDM volume 3, table 6-4). */
     c->delivering = event->software || event->external ? X86_NMI : event->vector;
     c->external = event->software ? 0 : 1;
     c->x.interrupt_shadow = c->x.ss_shadow = false;

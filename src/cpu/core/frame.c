@@ -35,7 +35,7 @@ struct frame frame_current(struct vcpu *c, unsigned size)
     return f;
 }
 
-/* The linear address of an item at SP, checked against the stack's limit. */
+/* Returns the linear address of an item at SP, after a check of the stack's limit. */
 static uint64_t item_linear(struct vcpu *c, const struct uop *op, const struct frame *f,
                             uint64_t sp)
 {
@@ -53,9 +53,8 @@ static uint64_t item_linear(struct vcpu *c, const struct uop *op, const struct f
     return f->long_mode ? sp : (uint32_t)(f->base + sp);
 }
 
-/* Whether the frame is accessed with other rights than the present ones: an inner stack from
- * level 3.
- */
+/* Whether the frame is an inner stack while the present level is 3: then it is accessed with a
+ * supervisor's rights. */
 static bool is_system(const struct vcpu *c, const struct frame *f)
 {
     return cpl(c) == 3 && !f->user;

@@ -39,7 +39,7 @@ void update_context(struct vcpu *c)
 {
     c->context = mmu_context(&c->x);
     c->check_alignment = (c->x.cr0 & X86_CR0_AM) && (c->x.rflags & X86_FLAG_AC) && cpl(c) == 3;
-    /* The empty table sends every access down the slow path, where it is looked at. */
+    /* With the empty table, every access takes the slow path, which checks alignment. */
     c->tlb = c->check_alignment ? &c->mmu.empty : c->mmu.table[c->context];
 }
 

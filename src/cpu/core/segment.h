@@ -64,9 +64,10 @@ static inline uint32_t selector_error(const struct vcpu *c, uint16_t selector)
     return (selector & 0xFFFCu) | c->external;
 }
 
-/* Reads the descriptor that SELECTOR names. False beyond the table's limit (or without an LDT). */
+/* Reads the descriptor that SELECTOR names. Returns false if it lies beyond the table's limit, or
+ * there is no LDT. */
 bool desc_read(struct vcpu *c, const struct uop *op, uint16_t selector, struct descriptor *d);
-/* The same, raising VECTOR(selector) instead. */
+/* The same, but raises VECTOR with SELECTOR as the error code instead. */
 void desc_need(struct vcpu *c, const struct uop *op, uint16_t selector, int vector,
                struct descriptor *d);
 /* Reads d->high of a 16-byte descriptor; raises #GP(selector) when it lies beyond the limit. */
@@ -80,11 +81,11 @@ uint64_t desc_base_64(const struct descriptor *d); /* of a 16-byte descriptor */
 
 /* Loads ES, SS, DS, FS or GS as MOV does, in any mode. */
 void load_segment(struct vcpu *c, const struct uop *op, unsigned seg, uint16_t selector);
-/* Loads ES, DS, FS or GS in protected mode; a selector or descriptor that may not be raises VECTOR.
- */
+/* Loads ES, DS, FS or GS in protected mode. Raises VECTOR if the selector or descriptor is not
+ * allowed. */
 void load_data_segment(struct vcpu *c, const struct uop *op, unsigned seg, uint16_t selector,
                        int vector);
-/* Loads any segment register as real and virtual-8086 mode do; RIP is the caller's. */
+/* Loads any segment register as real and virtual-8086 mode do; the caller sets RIP. */
 void load_segment_real(struct vcpu *c, unsigned seg, uint16_t selector);
 /* Reads the descriptor of a stack segment for privilege level LEVEL, checks it and sets its
  * accessed bit; raises VECTOR (#TS or #GP) or #SS naming the selector. */
@@ -95,10 +96,10 @@ void load_ss(struct vcpu *c, const struct uop *op, uint16_t selector, unsigned l
 /* Loads CS from a checked code descriptor, at privilege level LEVEL (which SS.DPL must follow). */
 void load_cs(struct vcpu *c, const struct uop *op, uint16_t selector, struct descriptor *d,
              unsigned level);
-/* SS null for level LEVEL, as 64-bit mode has it. */
+/* Loads SS with a null selector for level LEVEL, as 64-bit mode allows. */
 void load_null_ss(struct vcpu *c, unsigned level);
-/* Loads selector 0 into the data segments that the new, outer level may not keep, and into those
- * that are null (SDM volume 2, RET and IRET). */
+/* After a return to an outer level: makes the data segments null that the new level must not access
+ * (SDM volume 2, RET and IRET). */
 void drop_privileged_segments(struct vcpu *c);
 
 #endif

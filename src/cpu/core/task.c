@@ -90,7 +90,7 @@ static void read_task(struct vcpu *c, const struct uop *op, uint64_t base,
     }
 }
 
-/* The new task's LDT and segments; faults are raised in the new task (#TS). */
+/* Loads the new task's LDT; faults are raised in the new task (#TS). */
 static void load_task_ldt(struct vcpu *c, uint16_t selector)
 {
     struct descriptor d;
@@ -164,7 +164,7 @@ void task_switch(struct vcpu *c, const struct uop *op, struct descriptor *d,
         set_reg(c, i * 8, l->size == 4 ? 4 : 2, t.gpr[i]);
     debug_set_control(c, c->x.dr7 & ~(uint64_t)0x155); /* no local breakpoints */
     flags_set(c, (t.flags & 0x3F7FD5) | X86_FLAG_ONE);
-    /* Until the segments are loaded they cannot be used. */
+    /* The segments cannot be used until they are loaded. */
     for (unsigned i = 0; i < X86_SEGMENTS; i++)
         c->x.seg[i].selector = t.segment[i];
     load_task_ldt(c, t.ldt);

@@ -6,14 +6,16 @@
 
 #include "cpu/core/segment.h"
 
-/* The stack for level LEVEL out of the current 16- or 32-bit TSS; #TS if it is too short. */
+/* Reads the stack for level LEVEL from the current 16- or 32-bit TSS; raises #TS if it is too
+ * short.
+ */
 void tss_stack(struct vcpu *c, const struct uop *op, unsigned level, uint16_t *ss, uint32_t *esp);
-/* A 64-bit stack pointer at OFFSET in the 64-bit TSS. */
+/* Returns the stack pointer at OFFSET in the 64-bit TSS. */
 uint64_t tss_stack_64(struct vcpu *c, const struct uop *op, unsigned offset);
 
 enum task_switch { TASK_JMP, TASK_CALL, TASK_INT, TASK_IRET };
-/* Switches to the task whose TSS descriptor D is; the return address is NEXT. Raises what it raises
- * in the old task up to the point of commitment, in the new one after. */
+/* Switches to the task whose TSS has the descriptor D; the return address is NEXT. A fault up to
+ * the point of commitment is raised in the old task at OP, a later one in the new task. */
 void task_switch(struct vcpu *c, const struct uop *op, struct descriptor *d,
                  enum task_switch reason, uint64_t next);
 

@@ -1,17 +1,17 @@
 /*
  * ADD, OR, ADC, SBB, AND, SUB, XOR, CMP, TEST in every form and size.
  *
- * The arithmetic is done by the host's own instruction, so that the flags are the processor's,
- * and they are kept as LAHF and SETO give them.
+ * The host's own instruction does the arithmetic, so the flags are those of a real processor. They
+ * are stored as LAHF and SETO give them.
  */
 #include "cpu/interp/operand.h"
 #include "cpu/interp/compute.h"
 #include "cpu/interp/handlers.h"
 
-/* CF from c->cc, for instructions that consume it. */
+/* Loads the host's CF from c->cc, for instructions that read it. */
 #define CARRY_IN "btw $8, %[cc]\n\t"
 #define NO_CARRY ""
-/* a OP b on the host; the result in a. */
+/* Executes a OP b on the host and returns the result in a. */
 #define COMPUTE(INSN, PREPARE)                                                                     \
     __asm__(PREPARE INSN " %[b], %[a]" FLAGS_OUT                                                   \
             : [a] "+q"(a), "=&a"(flags)                                                            \
@@ -19,7 +19,7 @@
             : "cc");                                                                               \
     c->cc = (uint16_t)flags
 
-/* The same on memory, as one locked instruction. */
+/* The same on memory as one locked instruction. */
 #define COMPUTE_LOCKED(INSN, PREPARE, TYPE)                                                        \
     __asm__ volatile(PREPARE "lock " INSN " %[b], %[m]" FLAGS_OUT                                  \
                      : [m] "+m"(*(TYPE *)p), "=&a"(flags)                                          \

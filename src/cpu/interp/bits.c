@@ -32,8 +32,8 @@ static inline bool replace64(memory64 *p, uint64_t *old, uint64_t desired)
 
 /* --- BT, BTS, BTR, BTC ------------------------------------------------------------------------ */
 
-/* Only CF is defined; the host's instruction decides about the others. BIT is within the
- * operand. Memory forms take a pointer and are locked where aux says so. */
+/* Of the flags only CF is defined; the others are as the host's instruction leaves them. BIT is
+ * within the operand. Memory forms take a pointer, and are locked if aux says so. */
 #define BIT_TEST(NAME, B, INSN, LOCK, WRITES)                                                      \
     static inline uint##B##_t NAME##B(struct vcpu *c, uint##B##_t a, uint##B##_t bit)              \
     {                                                                                              \
@@ -112,8 +112,8 @@ uop_fn *const bit_handlers[BIT_TESTS][SIZES][3] = {
 
 /* --- XADD, CMPXCHG, XCHG ---------------------------------------------------------------------- */
 
-/* On memory these are always done as the locked form: it differs from the plain one only in
- * being atomic, and then needs no second version. */
+/* Memory forms are always executed as the locked form, which differs only in being atomic: so there
+ * need not be a second version. */
 #define EXCHANGES(B, SUFFIX)                                                                       \
     static const struct uop *xadd##B##_r(struct vcpu *c, const struct uop *op)                     \
     {                                                                                              \

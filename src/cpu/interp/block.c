@@ -14,7 +14,7 @@ static unsigned hash_of(uint64_t gpa, unsigned mode)
     return (unsigned)((gpa * 0x9E3779B97F4A7C15ULL >> 40) + mode) & (HASH_SIZE - 1);
 }
 
-/* A block decoded under a larger limit may reach beyond the present one. */
+/* Whether block B lies within the limit of CS, which may have been larger when B was decoded. */
 static bool within_limit(const struct vcpu *c, const struct block *b, uint64_t rip)
 {
     uint64_t limit = c->x.seg[X86_CS].limit;
@@ -77,8 +77,9 @@ void block_unmapped(struct vcpu *c, uint64_t linear, bool large)
         memset(group, 0, sizeof(*group) << JUMP_GROUP_BITS);
 }
 
-/* Mode, privilege and address space: all that the meaning of a linear address depends on. What is
- * mapped globally means the same in all of them. */
+/* Returns what the meaning of a linear address depends on: mode, privilege and address space. As
+ * long as everything that supervisors have executed or accessed is mapped globally, their code
+ * means the same in all address spaces. */
 static uint64_t jump_key(const struct vcpu *c, unsigned mode)
 {
     bool user = cpl(c) == 3;
@@ -87,9 +88,9 @@ static uint64_t jump_key(const struct vcpu *c, unsigned mode)
     return 1u | mode << 1 | (uint64_t)user << 15 | space << 16 | (uint64_t)c->mmu.clears << 28;
 }
 
-/* A link holds for every address that the page is mapped at if it leads to the same distance in
- * memory as in addresses, and no limit or wrap of RIP comes between. Blocks outside of RAM or
- * across two pages are not what they seem for long, so nothing leads to them. */
+/* Whether a link from FROM to TO is right wherever the page is mapped: the distance between the two
+ * is the same in memory as in addresses, and no limit or wrap of RIP lies between them. No link
+ * leads to blocks outside of RAM or across two pages, because they are decoded anew each time. */
 static bool linkable(const struct vcpu *c, const struct block *from, const struct block *to)
 {
     uint64_t rip = c->history[(c->history_at - 1) % HISTORY]; /* of FROM */
@@ -120,8 +121,8 @@ struct block *block_next(struct vcpu *c)
     return to;
 }
 
-/* Has code at [LINEAR, LINEAR + SIZE) executed in steps if an instruction breakpoint stands in it.
- */
+/* Leaves the code at [LINEAR, LINEAR + SIZE), to be executed in steps, if an instruction breakpoint
+ * stands in it. */
 static void check_breakpoints(struct vcpu *c, uint64_t linear, unsigned size)
 {
     if (unlikely(c->watches_code) && !c->stepping && breakpoint_in_code(c, linear, size))

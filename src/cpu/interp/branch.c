@@ -191,17 +191,17 @@ const struct uop *op_ret_legacy(struct vcpu *c, const struct uop *op)
 const struct uop *op_loop(struct vcpu *c, const struct uop *op)
 {
     uint64_t mask = op->asize == 8 ? ~0ULL : op->asize == 4 ? 0xFFFFFFFF : 0xFFFF;
-    uint64_t count = c->x.reg[X86_RCX] - (op->aux == 3 ? 0 : 1);
+    uint64_t count = c->x.reg[X86_RCX] - (op->aux == LOOP_JCXZ ? 0 : 1);
     uint64_t target = c->x.reg[X86_RIP] + op->imm;
     bool zero = c->cc & CC_ZF, taken;
 
-    if (op->aux == 3)
+    if (op->aux == LOOP_JCXZ)
         taken = !(count & mask);
     else
-        taken = (count & mask) && (op->aux == 2 || zero == op->aux);
+        taken = (count & mask) && (op->aux == LOOP_ALWAYS || zero == (op->aux == LOOP_IF_ZERO));
     if (taken && !in_64(c))
         target = legacy_target(c, op, target);
-    if (op->aux != 3)
+    if (op->aux != LOOP_JCXZ)
         set_reg(c, X86_RCX * 8, op->asize, count);
     return taken ? go(c, target, legacy_link(op)) : fall_through(c, op);
 }

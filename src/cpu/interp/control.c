@@ -62,7 +62,8 @@ const struct uop *op_clts(struct vcpu *c, const struct uop *op)
 
 /* --- Debug registers -------------------------------------------------------------------------- */
 
-/* The register that a number means; DR4 and DR5 are DR6 and DR7 while CR4.DE is 0. */
+/* Returns the debug register that OP names, after checks. DR4 and DR5 mean DR6 and DR7 while CR4.DE
+ * is 0. */
 static unsigned debug_register(struct vcpu *c, const struct uop *op)
 {
     unsigned n = op->aux;

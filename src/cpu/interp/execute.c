@@ -6,9 +6,9 @@
 #include <errno.h>
 #include <stdlib.h>
 
-/* Bytes for the decoded blocks of a vCPU. Where hot ones are translated, the others have room in
- * less: a boot and a compiler run as fast with 8 MiB as with 32; with 4 MiB a compiler takes half
- * as long again. */
+/* Bytes for the decoded blocks of a vCPU. Where code that runs often is translated, fewer are
+ * enough: a boot and a compiler run as fast with 8 MiB as with 32, and a compiler takes half as
+ * long again with 4 MiB. */
 #define ARENA_SIZE             (32 * MiB)
 #define ARENA_SIZE_ACCELERATED (8 * MiB)
 

@@ -9,7 +9,7 @@
 #include "cpu/interp/handlers.h"
 #include "cpu/interp/operand.h"
 
-/* The selector and offset of a direct or memory far operand. */
+/* Reads the selector and offset of a far operand, which is immediate or in memory. */
 static void far_operand(struct vcpu *c, const struct uop *op, uint16_t *selector, uint64_t *offset)
 {
     if (op->ea == EA_NONE) { /* ptr16:16 or ptr16:32: selector above the offset */
@@ -23,7 +23,7 @@ static void far_operand(struct vcpu *c, const struct uop *op, uint16_t *selector
     }
 }
 
-/* Whether OFFSET can be executed in the code segment D; #GP(0) if not. */
+/* Raises #GP(0) if OFFSET cannot be executed in the code segment D. */
 static void check_target(struct vcpu *c, const struct uop *op, const struct descriptor *d,
                          uint64_t offset)
 {
@@ -33,7 +33,7 @@ static void check_target(struct vcpu *c, const struct uop *op, const struct desc
         raise_error(c, op, X86_GP, 0);
 }
 
-/* A code segment that a far JMP or CALL goes to directly: privilege stays. */
+/* Checks a code segment that a far JMP or CALL goes to directly, without a change of privilege. */
 static void check_direct_code(struct vcpu *c, const struct uop *op, const struct descriptor *d)
 {
     uint32_t error = selector_error(c, d->selector);
@@ -253,8 +253,8 @@ const struct uop *op_ret_far(struct vcpu *c, const struct uop *op)
 
 /* --- INT n, INT3, INTO, INT1 ------------------------------------------------------------------ */
 
-/* Delivers with the return address behind the instruction; a fault on the way is the
- * instruction's own and is raised at it. */
+/* Delivers VECTOR with a return address behind the instruction. A fault on the way is raised at the
+ * instruction. CHECKED: the gate's DPL is checked. */
 static const struct uop *software_interrupt(struct vcpu *c, const struct uop *op, int vector,
                                             bool checked)
 {

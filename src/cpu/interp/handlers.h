@@ -59,7 +59,8 @@ uop_fn op_jcc_legacy; /* aux: condition */
 uop_fn op_jmp, op_jmp_legacy, op_jmp_r, op_jmp_m, op_jmp_indirect_legacy;
 uop_fn op_call, op_call_r, op_call_m, op_call_legacy, op_call_indirect_legacy;
 uop_fn op_ret, op_ret_legacy;
-uop_fn op_loop; /* aux: 0 LOOPNE, 1 LOOPE, 2 LOOP, 3 JCXZ */
+uop_fn op_loop; /* aux: enum loop_kind */
+enum loop_kind { LOOP_IF_NOT_ZERO, LOOP_IF_ZERO, LOOP_ALWAYS, LOOP_JCXZ };
 bool condition_holds(uint16_t cc, unsigned condition);
 
 /* --- stack.c ---------------------------------------------------------------------------------- */
@@ -85,6 +86,9 @@ enum {
     NATIVE_NOTED = 32,  /* becomes the x87's last instruction; dst: ModRM; see SRC_OPCODE */
 };
 uop_fn op_native, op_vmaskmov, op_gather, op_maskmovdqu;
+/* aux of op_vmaskmov and op_gather: the size of an element in bytes, and one of these. */
+#define VMASKMOV_STORE  128
+#define GATHER_INDEX_64 128 /* the indices are 64 bits wide, else 32 */
 /* Raises what an instruction of these register FILES (FP_*) raises now. */
 void fp_check(struct vcpu *c, const struct uop *op, unsigned files);
 /* Raises #MF if an x87 exception is pending. */
@@ -95,6 +99,8 @@ void x87_check(struct vcpu *c, const struct uop *op);
 uop_fn op_fnstenv, op_fldenv, op_fnsave, op_frstor;
 
 /* --- xstate.c --------------------------------------------------------------------------------- */
+/* aux: XSTATE_WIDE (REX.W); of op_xsave also which instruction it is. */
+enum { XSTATE_XSAVE = 0, XSTATE_XSAVEOPT = 1, XSTATE_XSAVEC = 2, XSTATE_FORM = 3, XSTATE_WIDE = 4 };
 uop_fn op_fxsave, op_fxrstor, op_xsave, op_xrstor, op_ldmxcsr, op_stmxcsr, op_xgetbv, op_xsetbv;
 
 /* --- system.c, io.c, msr.c -------------------------------------------------------------------- */
@@ -104,6 +110,8 @@ uop_fn op_undefined, op_hlt, op_cli, op_sti, op_clac, op_stac, op_cpuid, op_rdts
     op_fsgsbase, op_in, op_out, op_sgdt, op_sidt, op_lgdt, op_lidt, op_sldt, op_str, op_lldt,
     op_ltr, op_lar, op_lsl, op_verr, op_verw, op_arpl, op_vmcall, op_flush_line, op_bound,
     op_monitor;
+/* aux of op_fsgsbase: the segment, and this to write its base. */
+#define FSGSBASE_WRITE 8
 /* Checks CPL, IOPL and the I/O permission bitmap (SDM volume 1, 19.5). */
 void check_port(struct vcpu *c, const struct uop *op, unsigned port, unsigned size);
 uint64_t port_in(struct vcpu *c, const struct uop *op, unsigned port, unsigned size);

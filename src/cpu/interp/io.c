@@ -5,7 +5,7 @@
 #include "cpu/core/debug.h"
 #include "cpu/interp/handlers.h"
 
-/* The permission bitmap in the TSS has a 1 for every port that is denied. */
+/* Whether the I/O permission bitmap in the TSS denies an access: it has a 1 for a denied port. */
 static bool bitmap_denies(struct vcpu *c, const struct uop *op, unsigned port, unsigned size)
 {
     const struct x86_seg *tr = &c->x.tr;
@@ -53,7 +53,7 @@ void port_out(struct vcpu *c, const struct uop *op, unsigned port, unsigned size
     meter_leave(c->meter, before);
 }
 
-/* aux: the port is DX. */
+/* Returns the port that OP names: DX if aux is set, else the immediate. */
 static unsigned port_operand(const struct vcpu *c, const struct uop *op)
 {
     return op->aux ? REG16(c, X86_RDX * 8) : (uint8_t)op->imm;

@@ -25,7 +25,7 @@ void return_code_segment(struct vcpu *c, const struct uop *op, uint16_t selector
         raise_error(c, op, X86_NP, error);
 }
 
-/* A null SS may be returned to by 64-bit code below level 3. */
+/* Whether SS is null and may be: a return to 64-bit code at a level below 3. */
 static bool null_ss_allowed(struct vcpu *c, const struct descriptor *code, uint16_t ss)
 {
     unsigned level = code->selector & 3;
@@ -59,7 +59,7 @@ void return_to_outer(struct vcpu *c, const struct uop *op, struct descriptor *co
     drop_privileged_segments(c);
 }
 
-/* The bits of RFLAGS that IRET may change from level CPL with that IOPL. */
+/* Returns the bits of RFLAGS that IRET may change at the present CPL and IOPL. */
 static uint64_t iret_flags(const struct vcpu *c, unsigned size, uint64_t image)
 {
     uint64_t may = X86_FLAGS_STATUS | X86_FLAG_TF | X86_FLAG_DF | X86_FLAG_NT;
@@ -104,7 +104,7 @@ static const struct uop *iret_real(struct vcpu *c, const struct uop *op)
     return iret_done(c, ip);
 }
 
-/* From level 0 with VM set in the image: on to virtual-8086 mode. */
+/* IRET at level 0 with VM set in the image: returns to virtual-8086 mode. */
 static const struct uop *iret_to_v86(struct vcpu *c, const struct uop *op, struct frame *f,
                                      uint64_t ip, uint16_t cs, uint64_t image)
 {
@@ -206,7 +206,7 @@ const struct uop *op_iret(struct vcpu *c, const struct uop *op)
 
 /* --- Fast system calls ------------------------------------------------------------------------ */
 
-/* The flat segments that these instructions load without looking at any table. */
+/* Returns the flat segments that these instructions load without a look at any table. */
 static struct x86_seg flat_code(uint16_t selector, unsigned level, bool long_mode)
 {
     return (struct x86_seg){

@@ -214,7 +214,7 @@ const struct uop *op_nop(struct vcpu *c, const struct uop *op)
     return op + 1;
 }
 
-/* A vCPU that spins waits for another one, which may want this very core. */
+/* A vCPU that spins waits for another vCPU, which may need the host's processor. */
 #define PAUSES_PER_YIELD 64
 
 const struct uop *op_pause(struct vcpu *c, const struct uop *op)

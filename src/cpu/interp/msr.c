@@ -29,7 +29,7 @@ static bool is_apic_msr(uint32_t msr)
            (msr >= X86_MSR_X2APIC && msr <= X86_MSR_X2APIC_END);
 }
 
-/* The fixed-range MTRR's slot, or -1. */
+/* Returns the number of a fixed-range MTRR, or -1 if MSR is none. */
 static int mtrr_fixed_index(uint32_t msr)
 {
     if (msr == X86_MSR_MTRR_FIX64K)
@@ -53,7 +53,7 @@ static uint64_t *mtrr_variable(struct vcpu *c, uint32_t msr)
     return msr & 1 ? &c->x.mtrr_mask[i] : &c->x.mtrr_base[i];
 }
 
-/* Registers that hold what was last written and nothing more; NULL if MSR is not one. */
+/* Returns the place of an MSR that only keeps what was written, or NULL if MSR is another. */
 static uint64_t *plain_register(struct vcpu *c, uint32_t msr)
 {
     int fixed = mtrr_fixed_index(msr);
@@ -201,8 +201,9 @@ static void tsc_scale(uint64_t hz, uint32_t *mul, int8_t *shift)
     *mul = (uint32_t)((second << 32) / hz);
 }
 
-/* Both clocks are constant relations to the TSC, so they are written when the guest asks and when
- * it moves its TSC; an even version says that the structure is whole. */
+/* Writes one of KVM's clock structures. Both clocks are constant functions of the TSC, so that is
+ * done when the guest asks for it and when it moves its TSC. An even version says that the
+ * structure is complete. */
 static void publish_system_time(struct vcpu *c)
 {
     const struct core *e = c->core;

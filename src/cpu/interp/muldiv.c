@@ -1,5 +1,5 @@
 /*
- * MUL, IMUL, DIV, IDIV. Quotients that do not fit raise #DE before the host could.
+ * MUL, IMUL, DIV, IDIV. The handlers raise #DE for quotients that do not fit; the host never does.
  */
 #include "cpu/interp/operand.h"
 #include "cpu/interp/compute.h"
@@ -89,8 +89,8 @@ WIDE_MULTIPLY(imulw, 64, "imulq")
 BYTE_MULTIPLY(mul, "mulb")
 BYTE_MULTIPLY(imulw, "imulb")
 
-/* WIDE and its signed kin hold a whole dividend. Status flags are undefined after a division; this
- * processor leaves them alone. */
+/* WIDE and its signed kin hold a whole dividend. Status flags are undefined after a division; the
+ * guest's stay as they were. */
 #define DIVIDE(B, WIDE)                                                                            \
     static void div##B(struct vcpu *c, const struct uop *op, uint##B##_t divisor)                  \
     {                                                                                              \

@@ -8,7 +8,8 @@
 
 #include <string.h>
 
-/* Why the register files cannot be used now (SDM volume 3, 2.5 and table 13-1). */
+/* Raises what an instruction of these register FILES raises while they cannot be used (SDM volume
+ * 3, 2.5 and table 13-1). */
 _Noreturn static void raise_fp(struct vcpu *c, const struct uop *op, unsigned files)
 {
     uint64_t cr0 = c->x.cr0, cr4 = c->x.cr4;
@@ -40,7 +41,7 @@ _Noreturn static void raise_native(struct vcpu *c, const struct uop *op, int vec
     raise_fault(c, op, vector);
 }
 
-/* FSW's exception summary. */
+/* Whether an x87 exception is pending (FSW.ES). */
 static bool x87_pending(const struct vcpu *c)
 {
     return c->x.xsave[2] & 0x80;
@@ -52,9 +53,9 @@ void x87_check(struct vcpu *c, const struct uop *op)
         raise_fault(c, op, X86_MF);
 }
 
-/* The x87's last instruction after OP, which the thunk does not know. The operand and opcode are
- * those of the last one that has raised an unmasked exception, as CPUID says (SDM volume
- * 1, 8.1.8, 8.1.9). */
+/* Stores the pointers to the x87's last instruction after OP, in place of those that the thunk has
+ * left. The operand and opcode are those of the last instruction that has raised an unmasked
+ * exception, as CPUID announces (SDM volume 1, 8.1.8, 8.1.9). P: the pointers before OP. */
 static void note_pointers(struct vcpu *c, const struct uop *op, struct x87_pointers p, int status)
 {
     if (op->mnemonic == ZYDIS_MNEMONIC_FNINIT) {
@@ -75,7 +76,7 @@ static void note_pointers(struct vcpu *c, const struct uop *op, struct x87_point
     x87_pointers_set(c->x.xsave, &p);
 }
 
-/* Comes before what the segment demands. */
+/* Raises #GP if the operand is not aligned; this comes before the checks of the segment. */
 static void check_aligned(struct vcpu *c, const struct uop *op)
 {
     uint64_t offset = ea_offset(c, op);
@@ -154,7 +155,7 @@ static bool selected(const struct vector *mask, unsigned i, unsigned size)
     return mask->byte[i * size + size - 1] & 0x80;
 }
 
-/* The linear address of the element OFFSET bytes into the operand. */
+/* Returns the linear address of the element that is OFFSET bytes into the operand. */
 static uint64_t element_linear(struct vcpu *c, const struct uop *op, unsigned offset, unsigned size,
                                enum mmu_access access)
 {
@@ -165,11 +166,11 @@ static uint64_t element_linear(struct vcpu *c, const struct uop *op, unsigned of
     return seg_linear(c, op, op->seg, start + offset, size, access);
 }
 
-/* VMASKMOVPS/PD, VPMASKMOVD/Q. imm: mask register; osize: of the vector; aux: element size, plus
- * 128 for a store; dst or src: the data register. */
+/* VMASKMOVPS/PD, VPMASKMOVD/Q. imm: mask register; osize: of the vector; dst or src: the data
+ * register. */
 const struct uop *op_vmaskmov(struct vcpu *c, const struct uop *op)
 {
-    bool store = op->aux & 128;
+    bool store = op->aux & VMASKMOV_STORE;
     unsigned size = op->aux & 15, count = op->osize / size;
     struct vector mask, data = {0};
 
@@ -199,11 +200,11 @@ const struct uop *op_vmaskmov(struct vcpu *c, const struct uop *op)
 }
 
 /* VGATHER*, VPGATHER*. dst: destination; src: mask; index: the vector of indices; osize: bytes of
- * the destination vector; aux: element size, plus 128 for 64-bit indices. An element that faults
- * leaves those before it done, as the manual demands. */
+ * the destination vector. When an element faults, the elements before it stay loaded (SDM volume
+ * 2). */
 const struct uop *op_gather(struct vcpu *c, const struct uop *op)
 {
-    unsigned size = op->aux & 15, index_size = op->aux & 128 ? 8 : 4;
+    unsigned size = op->aux & 15, index_size = op->aux & GATHER_INDEX_64 ? 8 : 4;
     unsigned count = MIN((unsigned)op->osize / size, (unsigned)op->imm / index_size);
     struct vector index = vector_get(c, op->index), mask, data;
     struct uop element = *op;
@@ -238,8 +239,8 @@ const struct uop *op_gather(struct vcpu *c, const struct uop *op)
     return op + 1;
 }
 
-/* What an MMX instruction does to the x87: TOP becomes 0 and all tags valid (SDM volume 1,
- * 9.5.1). The image holds the registers as the stack has them, so they move. */
+/* Changes the x87 as every MMX instruction does: TOP becomes 0 and all tags valid (SDM volume 1,
+ * 9.5.1). The image holds the registers from the top of the stack on, so they move in it. */
 static void enter_mmx(struct vcpu *c)
 {
     uint8_t *x = c->x.xsave, stack[8][16];

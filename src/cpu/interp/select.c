@@ -7,7 +7,7 @@
 #include "cpu/interp/block.h"
 #include "x86/x87.h"
 
-/* Size index of operand I; -1 where integers have none. */
+/* Returns the size index (SIZE_*) of operand I, or -1 if it is of no integer's size. */
 static int size_of(const struct x86_insn *insn, unsigned i)
 {
     switch (insn->op[i].size) {
@@ -19,7 +19,7 @@ static int size_of(const struct x86_insn *insn, unsigned i)
     }
 }
 
-/* Two operands in one of the five forms. */
+/* Fills in two operands of OP and returns their form. */
 static enum form set_form(const struct x86_insn *insn, unsigned mode, struct uop *op)
 {
     if (is_memory(insn, 0)) {
@@ -287,7 +287,7 @@ static bool select_one_operand(const struct x86_insn *insn, unsigned mode, struc
     }
 }
 
-/* Instructions without operands to look at. */
+/* Selects instructions whose operands need no look. */
 static uop_fn *plain_handler(ZydisMnemonic mnemonic)
 {
     switch (mnemonic) {
@@ -311,7 +311,7 @@ static uop_fn *plain_handler(ZydisMnemonic mnemonic)
     case ZYDIS_MNEMONIC_AAS: return op_aas;
     case ZYDIS_MNEMONIC_DAA: return op_daa;
     case ZYDIS_MNEMONIC_DAS: return op_das;
-    /* Loads and stores are in order already. Prefetches and NOPs touch nothing. */
+    /* x86 orders loads and stores already. Prefetches and NOPs access nothing. */
     case ZYDIS_MNEMONIC_LFENCE:
     case ZYDIS_MNEMONIC_SFENCE:
     case ZYDIS_MNEMONIC_NOP:
@@ -353,10 +353,10 @@ static void select_loop(const struct x86_insn *insn, struct uop *op)
     op->fn = op_loop;
     op->asize = insn->z.address_width / 8;
     switch (insn->z.mnemonic) {
-    case ZYDIS_MNEMONIC_LOOPNE: op->aux = 0; break;
-    case ZYDIS_MNEMONIC_LOOPE: op->aux = 1; break;
-    case ZYDIS_MNEMONIC_LOOP: op->aux = 2; break;
-    default: op->aux = 3; break;
+    case ZYDIS_MNEMONIC_LOOPNE: op->aux = LOOP_IF_NOT_ZERO; break;
+    case ZYDIS_MNEMONIC_LOOPE: op->aux = LOOP_IF_ZERO; break;
+    case ZYDIS_MNEMONIC_LOOP: op->aux = LOOP_ALWAYS; break;
+    default: op->aux = LOOP_JCXZ; break;
     }
 }
 
@@ -450,7 +450,7 @@ static bool select_string(const struct x86_insn *insn, unsigned mode, struct uop
 
 /* --- Native ----------------------------------------------------------------------------------- */
 
-/* The register files that an instruction belongs to, as fp_check knows them. */
+/* Returns the register files (FP_*) that an instruction uses. */
 static unsigned register_files(const struct x86_insn *insn)
 {
     bool vex = insn->z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX;
@@ -491,7 +491,7 @@ static bool gathers_by_quadword(ZydisMnemonic mnemonic)
            mnemonic == ZYDIS_MNEMONIC_VPGATHERQD || mnemonic == ZYDIS_MNEMONIC_VPGATHERQQ;
 }
 
-/* The vector instructions that native.c does element by element. */
+/* Selects the vector instructions that native.c executes element by element. */
 static bool select_masked(const struct x86_insn *insn, unsigned mode, struct uop *op)
 {
     uint8_t element = 4;
@@ -504,7 +504,7 @@ static bool select_masked(const struct x86_insn *insn, unsigned mode, struct uop
         op->imm = vector_number(insn, 1);
         op->aux = element;
         if (is_memory(insn, 0)) {
-            op->aux |= 128;
+            op->aux |= VMASKMOV_STORE;
             op->src = (uint8_t)vector_number(insn, 2);
             op->osize = (uint8_t)(insn->op[2].size / 8);
             set_memory(insn, 0, mode, op);
@@ -529,7 +529,7 @@ static bool select_masked(const struct x86_insn *insn, unsigned mode, struct uop
         op->index = (uint8_t)ZydisRegisterGetId(insn->op[1].mem.index);
         op->osize = (uint8_t)(insn->op[0].size / 8);
         op->imm = ZydisRegisterGetClass(insn->op[1].mem.index) == ZYDIS_REGCLASS_YMM ? 32 : 16;
-        op->aux = element | (gathers_by_quadword(insn->z.mnemonic) ? 128 : 0);
+        op->aux = element | (gathers_by_quadword(insn->z.mnemonic) ? GATHER_INDEX_64 : 0);
         op->fn = op_gather;
         return true;
     case ZYDIS_MNEMONIC_MASKMOVQ:
@@ -546,7 +546,7 @@ static bool select_masked(const struct x86_insn *insn, unsigned mode, struct uop
     }
 }
 
-/* The x87's environment, of which the host's processor has another. */
+/* Selects instructions that load or store the x87's environment: the host's is not the guest's. */
 static bool select_environment(const struct x86_insn *insn, unsigned mode, struct uop *op)
 {
     switch (insn->z.mnemonic) {
@@ -561,8 +561,10 @@ static bool select_environment(const struct x86_insn *insn, unsigned mode, struc
     return true;
 }
 
-/* Whether a misaligned memory operand is #GP (SDM volume 2, 2.4.1, 2.4.2, 2.4.4). Hosts whose SHA
- * instructions do not mind, as some of AMD's, make no difference to the guest. */
+/* Whether a misaligned memory operand raises #GP (SDM volume 2, 2.4.1, 2.4.2, 2.4.4). That of SHA
+ * instructions does so in the guest even where the host's processor accepts it, as some of AMD's
+ * do.
+ */
 static bool needs_alignment(const struct x86_insn *insn, unsigned i)
 {
     if (insn->op[i].size != 128 && insn->op[i].size != 256)
@@ -587,8 +589,8 @@ static bool needs_alignment(const struct x86_insn *insn, unsigned i)
     }
 }
 
-/* Whether a pending x87 exception is reported before the instruction is executed: of all that use
- * these registers, but for a few control instructions (SDM volume 1, 8.6). */
+/* Whether a pending x87 exception is raised before the instruction is executed: by all that use the
+ * x87's or MMX registers, but for a few control instructions (SDM volume 1, 8.6). */
 static bool waits(const struct x86_insn *insn)
 {
     switch (insn->z.mnemonic) {

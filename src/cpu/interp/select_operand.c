@@ -84,8 +84,8 @@ void set_implicit_memory(const struct x86_insn *insn, unsigned mode, enum x86_gp
     }
 }
 
-/* Operand I as a register or memory source or destination: sets BYTE or the memory operand.
- * Returns 1 for memory, 0 for a register. */
+/* Fills in operand I: its memory operand in OP, or its register in *BYTE. Returns 1 for memory, 0
+ * for a register. */
 unsigned set_rm(const struct x86_insn *insn, unsigned i, unsigned mode, struct uop *op,
                 uint8_t *byte)
 {

@@ -1,6 +1,6 @@
 /*
  * PUSH, POP and their kin (SDM volume 2). The forms that 64-bit code uses all the time have
- * handlers of their own; the others look at operand and stack size as they run.
+ * handlers of their own; the handlers of the other forms look at operand and stack size each time.
  */
 #include "cpu/interp/stack.h"
 
@@ -8,7 +8,7 @@
 #include "cpu/interp/handlers.h"
 #include "cpu/interp/operand.h"
 
-/* The linear address of OFFSET in the stack segment, checked for an access of SIZE bytes. */
+/* Returns the linear address of OFFSET in the stack segment, after a check for SIZE bytes. */
 static uint64_t stack_linear(struct vcpu *c, const struct uop *op, uint64_t offset, unsigned size,
                              enum mmu_access access)
 {
@@ -91,7 +91,7 @@ const struct uop *op_push_i(struct vcpu *c, const struct uop *op)
     return op + 1;
 }
 
-/* Processors write 16 bits of the slot even when the operand size is 32; the rest stays. */
+/* Processors write only 16 bits of the slot, even when the operand size is 32. */
 const struct uop *op_push_seg(struct vcpu *c, const struct uop *op)
 {
     uint64_t selector = c->x.seg[op->aux].selector;

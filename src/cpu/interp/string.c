@@ -38,7 +38,8 @@ static uint64_t destination(struct vcpu *c, const struct uop *op, enum mmu_acces
     return seg_linear(c, op, X86_ES, offset, op->osize, access);
 }
 
-/* How many of COUNT elements from LINEAR on lie in its page, going up; 0 when not aligned. */
+/* Returns how many of COUNT elements from LINEAR upwards lie in its page; 0 if it is not aligned.
+ */
 static uint64_t in_page(const struct uop *op, uint64_t linear, uint64_t count)
 {
     uint64_t left = MEM_PAGE_SIZE - (linear & (MEM_PAGE_SIZE - 1));
@@ -46,8 +47,8 @@ static uint64_t in_page(const struct uop *op, uint64_t linear, uint64_t count)
     return MIN(count, left / op->osize);
 }
 
-/* Whether a run within a page may be done at once: it goes up, and no limit or wrap can come
- * between its first element and its last. */
+/* Whether elements within a page may be moved at once: DF is clear, and no limit or wrap of an
+ * address can lie between the first element and the last. */
 static bool in_one_go(const struct vcpu *c, const struct uop *op, uint64_t run)
 {
     bool flat = in_64(c) || (c->mode & MODE_FLAT);
@@ -117,7 +118,7 @@ static uint64_t lods(struct vcpu *c, const struct uop *op, uint64_t count)
     return 1;
 }
 
-/* Sets flags as CMP of A and B does. */
+/* Sets the status flags as CMP of A and B does. */
 static void compare(struct vcpu *c, uint64_t a, uint64_t b, unsigned size)
 {
     unsigned shift = 64 - size * 8;
@@ -186,7 +187,7 @@ static bool interrupted(const struct vcpu *c)
            atomic_load_explicit(&c->port->requests, memory_order_relaxed);
 }
 
-/* COMPARES: the repetition also ends by ZF. */
+/* Executes ONE as often as the prefix says. COMPARES: ZF ends the repetition, too. */
 static inline const struct uop *repeat(struct vcpu *c, const struct uop *op, step_fn *one,
                                        bool compares)
 {
@@ -216,7 +217,7 @@ static inline const struct uop *repeat(struct vcpu *c, const struct uop *op, ste
                 c->x.reg[X86_RIP] = (uint32_t)c->x.reg[X86_RIP];
             c->link = NO_LINK;
             c->repeating = true;
-            counter_sub(&c->instructions, 1); /* it counts when it is done */
+            counter_sub(&c->instructions, 1); /* the last element counts it */
             return NULL;
         }
     }
@@ -247,8 +248,8 @@ const struct uop *op_scas(struct vcpu *c, const struct uop *op)
     return repeat(c, op, scas, true);
 }
 
-/* Ports: the right to them is needed even for no repetition at all; and a device may have changed
- * anything, so that the block ends. */
+/* INS and OUTS. The right to the port is checked even if nothing is repeated. The block ends,
+ * because a device may have changed anything. */
 static const struct uop *repeat_port(struct vcpu *c, const struct uop *op, step_fn *one)
 {
     check_port(c, op, REG16(c, X86_RDX * 8), op->osize);

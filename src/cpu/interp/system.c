@@ -73,7 +73,7 @@ const struct uop *op_cpuid(struct vcpu *c, const struct uop *op)
     c->x.reg[X86_RCX] = r.ecx;
     c->x.reg[X86_RDX] = r.edx;
     meter_leave(c->meter, before);
-    return end_block(c, op); /* it serializes: code changed by others is fetched anew */
+    return end_block(c, op); /* it serializes: code that another vCPU has changed is fetched anew */
 }
 
 static void read_tsc(struct vcpu *c, const struct uop *op)
@@ -152,7 +152,7 @@ const struct uop *op_swapgs(struct vcpu *c, const struct uop *op)
     return op + 1;
 }
 
-/* RDFSBASE, RDGSBASE, WRFSBASE, WRGSBASE; aux: the segment, plus 8 to write. */
+/* RDFSBASE, RDGSBASE, WRFSBASE, WRGSBASE. */
 const struct uop *op_fsgsbase(struct vcpu *c, const struct uop *op)
 {
     unsigned seg = op->aux & 7;
@@ -160,7 +160,7 @@ const struct uop *op_fsgsbase(struct vcpu *c, const struct uop *op)
 
     if (!(c->x.cr4 & X86_CR4_FSGSBASE))
         raise_fault(c, op, X86_UD);
-    if (!(op->aux & 8)) {
+    if (!(op->aux & FSGSBASE_WRITE)) {
         set_reg(c, op->dst, op->osize, c->x.seg[seg].base);
         return op + 1;
     }
@@ -171,14 +171,14 @@ const struct uop *op_fsgsbase(struct vcpu *c, const struct uop *op)
     return op + 1;
 }
 
-/* Hypercalls: none is offered, and that is what KVM answers for an unknown one. */
+/* Hypercalls. There are none: answers as KVM does to an unknown one. */
 const struct uop *op_vmcall(struct vcpu *c, const struct uop *op)
 {
     c->x.reg[X86_RAX] = (uint64_t)-1000; /* -KVM_ENOSYS */
     return op + 1;
 }
 
-/* CLFLUSH and its kin: the address must be readable, nothing else shows. */
+/* CLFLUSH and its kin: raises what a read raises; there is no cache to flush. */
 const struct uop *op_flush_line(struct vcpu *c, const struct uop *op)
 {
     /* Allowed in a segment that can only be executed (SDM volume 2, CLFLUSH). */

@@ -91,7 +91,7 @@ static uint16_t selector_operand(struct vcpu *c, const struct uop *op)
     return op->ea == EA_NONE ? REG16(c, op->src) : load16(c, op, ea_linear(c, op, 2, MMU_READ));
 }
 
-/* The descriptor for LLDT or LTR: of an allowed type, present, 16 bytes long in long mode. */
+/* Reads and checks the descriptor for LLDT or LTR, which has 16 bytes in long mode. */
 static void need_system(struct vcpu *c, const struct uop *op, uint16_t selector, unsigned types,
                         struct descriptor *d)
 {
@@ -162,7 +162,8 @@ static const struct uop *answer(struct vcpu *c, const struct uop *op, bool yes)
     return op + 1;
 }
 
-/* Reads the descriptor when this privilege may see it. TYPES: the system types that are valid. */
+/* Reads the descriptor if the present privilege may see it. TYPES: the system types that are valid.
+ */
 static bool visible(struct vcpu *c, const struct uop *op, uint16_t selector, unsigned types,
                     struct descriptor *d)
 {

@@ -68,7 +68,7 @@ void thunk_cache_destroy(struct thunk_cache *cache)
     free(cache);
 }
 
-/* The slot that holds KEY, or the free one where it belongs. */
+/* Returns the slot that holds KEY, or the free slot where it belongs. */
 static struct entry *find(struct entry *entries, uint32_t slots, const struct key *key)
 {
     uint64_t low, high;
@@ -107,7 +107,7 @@ static thunk_fn *get_locked(struct thunk_cache *cache, const struct thunk_plan *
 
     if (entry->fn)
         return entry->fn;
-    cache->full = true; /* unless everything works out */
+    cache->full = true; /* until all has succeeded */
     if (cache->used >= cache->slots / 2) {
         if (!grow(cache))
             return NULL;

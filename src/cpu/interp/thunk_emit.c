@@ -113,7 +113,7 @@ static void and_mask(struct thunk_code *c, unsigned reg, uint32_t mask)
     put32(c, mask);
 }
 
-/* A register that is in none of TAKEN, of those that can be a base without a SIB byte. */
+/* Returns a register that is not in TAKEN and can be a base without a SIB byte. */
 static unsigned pick(uint32_t taken)
 {
     static const uint8_t order[] = {X86_R8,  X86_R9,  X86_R10, X86_R11, X86_RAX, X86_RCX, X86_RDX,
@@ -125,7 +125,7 @@ static unsigned pick(uint32_t taken)
     return order[i];
 }
 
-/* The host register that holds the guest's register N. */
+/* Returns the host register that holds the guest's register N while the instruction runs. */
 static unsigned host_register(const struct thunk_plan *plan, unsigned n)
 {
     return n == X86_RSP ? plan->rsp : n;
@@ -157,7 +157,8 @@ static void store_vectors(struct thunk_code *c, const struct thunk_plan *plan, u
             op(c, MAP_0F, 0x11, n, area, X86_XSAVE_XMM + 16 * n);
             continue;
         }
-        /* Whatever a VEX instruction writes, it writes to the end: with zeros at least. */
+        /* A VEX instruction that writes a vector register writes its upper half, too, if with
+         * zeros. */
         op_vex(c, 1, 0, 0x11, n, 0, area, X86_XSAVE_XMM + 16 * n);
         op_vex(c, 3, 5, 0x19, n, 0, area, X86_XSAVE_YMMH + 16 * n); /* vextractf128 */
         PUT(c, 1);
@@ -202,7 +203,8 @@ static void emit_load(struct thunk_code *c, const struct thunk_plan *plan, unsig
         LOAD(c, plan->base, X86_RSP, FRAME_MEMORY);
 }
 
-/* Everything before the flags are read must leave them alone. */
+/* Stores the guest's registers and then its flags: what comes before must not change the host's
+ * flags. */
 static void emit_store(struct thunk_code *c, const struct thunk_plan *plan, unsigned scratch)
 {
     unsigned taken = BIT(plan->base) | BIT(scratch), a = pick(taken), b = pick(taken | BIT(a));

@@ -7,7 +7,7 @@
  *  - prefixes for segments and address size go; the operand-size prefix comes or goes where code of
  *    16 bits means another size by default.
  *
- * Whether that came out right is checked by decoding the result and comparing it with the original.
+ * The result is decoded and compared with the original, which shows whether it is right.
  */
 #include "cpu/interp/thunk_impl.h"
 
@@ -138,7 +138,7 @@ static bool uses_mxcsr(const struct x86_insn *insn)
     }
 }
 
-/* Instructions that look as if they could be thunks and cannot. */
+/* Whether INSN cannot be a thunk, though its operands look so. */
 static bool is_excluded(const struct x86_insn *insn, bool memory)
 {
     switch (insn->z.mnemonic) {
@@ -191,7 +191,7 @@ static bool has_gpr8_operand(const struct x86_insn *insn)
     return false;
 }
 
-/* Prefixes as they shall be. OPERAND_SIZE: with 66h. */
+/* Emits the prefixes of the copy. OPERAND_SIZE: with 66h. */
 static void encode_prefixes(struct thunk_plan *plan, const struct x86_insn *insn, bool operand_size)
 {
     uint8_t repeat = 0, rex = 0;
@@ -298,7 +298,7 @@ static bool same_operand(const struct thunk_plan *plan, const ZydisDecodedOperan
     }
 }
 
-/* Whether the code does what INSN does. */
+/* Whether the copy, decoded, does what INSN does. */
 static bool check(const struct thunk_plan *plan, const struct x86_insn *insn)
 {
     struct x86_insn copy;

@@ -8,7 +8,7 @@
 
 /* --- INC, DEC, NEG, NOT --------------------------------------------------------------------- */
 
-/* INC and DEC keep CF, so it is loaded first; NEG overwrites it. */
+/* INC and DEC do not change CF, so the guest's is loaded first; NEG overwrites it. */
 #define UNARY(NAME, B, INSN)                                                                       \
     static inline uint##B##_t NAME##B(struct vcpu *c, uint##B##_t a)                               \
     {                                                                                              \

@@ -31,7 +31,7 @@ static void set_status(uint8_t *xsave, uint16_t status)
     x87_set_word(xsave + X87_FSW, status);
 }
 
-/* A register's tag: valid, zero, special (SDM volume 1, 8.1.7). */
+/* Returns a register's tag: 0 valid, 1 zero, 2 special (SDM volume 1, 8.1.7). */
 static unsigned tag_of(const uint8_t *number)
 {
     uint64_t mantissa;

@@ -17,9 +17,6 @@
 #define YMMH_BYTES      256
 #define XCOMP_COMPACTED (1ULL << 63)
 
-/* With REX.W, FIP and FDP have 64 bits in an image; else 32, and selectors that are always 0. */
-#define XSTATE_WIDE 4u
-
 /* Copies between the guest and an image, 16 bytes at a time: areas are larger than one operand. */
 static void copy_bytes_out(struct vcpu *c, const struct uop *op, uint64_t linear,
                            const uint8_t *from, unsigned size)
@@ -36,7 +33,8 @@ static void copy_out(struct vcpu *c, const struct uop *op, uint64_t linear, unsi
     copy_bytes_out(c, op, linear, c->x.xsave + from, size);
 }
 
-/* What stands above the low halves of FIP and FDP in the first 32 bytes of an image. */
+/* Corrects the upper halves of FIP and FDP in the first 32 bytes of IMAGE. With REX.W they
+ * belong to the pointers; else selectors stand there, which are always 0. */
 static void clear_selectors(const struct uop *op, uint8_t *image)
 {
     if (op->aux & XSTATE_WIDE)
@@ -144,14 +142,13 @@ static uint64_t requested(const struct vcpu *c)
     return (c->x.reg[X86_RDX] << 32 | (uint32_t)c->x.reg[X86_RAX]) & c->x.xcr0;
 }
 
-/* aux: XSTATE_WIDE, and 0 XSAVE, 1 XSAVEOPT, 2 XSAVEC. XSAVEOPT may leave out what is in its
- * initial state, XSAVEC does, and neither writes more; the offset of the AVX component is the same
- * in both forms. */
+/* XSAVE, XSAVEOPT and XSAVEC. XSAVEC leaves out components in their initial state, and XSAVEOPT may
+ * (here it does); the AVX component has the same offset in both forms. */
 const struct uop *op_xsave(struct vcpu *c, const struct uop *op)
 {
     uint64_t rfbm, save, linear, used, header[2] = {0};
     uint32_t mask = MXCSR_MASK;
-    unsigned how = op->aux & 3;
+    unsigned how = op->aux & XSTATE_FORM;
     uint8_t head[32];
 
     check_xsave(c, op);
@@ -162,7 +159,7 @@ const struct uop *op_xsave(struct vcpu *c, const struct uop *op)
     used = in_use(c);
     save = how ? rfbm & used : rfbm;
     probe_write(c, op, linear + (save & X86_XCR0_AVX ? X86_XSAVE_SIZE : 576) - 1, 1);
-    if (how == 2) {
+    if (how == XSTATE_XSAVEC) {
         header[0] = save;
         header[1] = rfbm | XCOMP_COMPACTED;
     } else {
@@ -177,7 +174,7 @@ const struct uop *op_xsave(struct vcpu *c, const struct uop *op)
         copy_bytes_out(c, op, linear + 8, head + 8, 16);
         copy_out(c, op, linear + 32, 32, LEGACY_X87 - 32);
     }
-    if (how == 2 ? save & X86_XCR0_SSE : rfbm & (X86_XCR0_SSE | X86_XCR0_AVX)) {
+    if (how == XSTATE_XSAVEC ? save & X86_XCR0_SSE : rfbm & (X86_XCR0_SSE | X86_XCR0_AVX)) {
         store32(c, op, linear + X86_XSAVE_MXCSR, mxcsr(c));
         store32(c, op, linear + X86_XSAVE_MXCSR + 4, MXCSR_MASK);
     }
@@ -187,7 +184,7 @@ const struct uop *op_xsave(struct vcpu *c, const struct uop *op)
         copy_out(c, op, linear + X86_XSAVE_YMMH, X86_XSAVE_YMMH,
                  in_64(c) ? YMMH_BYTES : YMMH_BYTES / 2);
     store64(c, op, linear + X86_XSAVE_HEADER, header[0]);
-    if (how == 2)
+    if (how == XSTATE_XSAVEC)
         store64(c, op, linear + X86_XSAVE_HEADER + 8, header[1]);
     return op + 1;
 }
