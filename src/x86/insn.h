@@ -132,5 +132,9 @@ int x86_decode_for(const bool *feature, enum x86_code_size size, bool real, cons
 
 /* Whether INSN belongs to the vector registers, named or not. */
 bool x86_uses_vectors(const struct x86_insn *insn);
+/* Whether a misaligned memory operand of SIZE bytes raises #GP (SDM volume 2, 2.4.1, 2.4.2, 2.4.4).
+ * That of SHA instructions does so in the guest even where the host's processor accepts it, as some
+ * of AMD's do. */
+bool x86_needs_alignment(const struct x86_insn *insn, unsigned size);
 
 #endif

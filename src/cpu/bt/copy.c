@@ -4,32 +4,6 @@
  */
 #include "cpu/bt/translate.h"
 
-/* Whether a misaligned operand raises #GP (SDM volume 2, 2.4: types 1, 2 and 4). */
-static bool must_align(const struct x86_insn *insn, unsigned size)
-{
-    if (size < 16)
-        return false;
-    switch (insn->z.mnemonic) {
-    case ZYDIS_MNEMONIC_CMPXCHG16B: return true;
-    case ZYDIS_MNEMONIC_MOVUPS:
-    case ZYDIS_MNEMONIC_MOVUPD:
-    case ZYDIS_MNEMONIC_MOVDQU:
-    case ZYDIS_MNEMONIC_LDDQU:
-    case ZYDIS_MNEMONIC_PCMPESTRI:
-    case ZYDIS_MNEMONIC_PCMPESTRM:
-    case ZYDIS_MNEMONIC_PCMPISTRI:
-    case ZYDIS_MNEMONIC_PCMPISTRM: return false;
-    default: break;
-    }
-    switch (insn->z.meta.exception_class) {
-    case ZYDIS_EXCEPTION_CLASS_SSE1:
-    case ZYDIS_EXCEPTION_CLASS_SSE2:
-    case ZYDIS_EXCEPTION_CLASS_SSE4:
-    case ZYDIS_EXCEPTION_CLASS_AVX1: return true;
-    default: return insn->z.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY && size == 16;
-    }
-}
-
 /* Whether the processor locks the access to a memory operand: XCHG does so without a prefix. */
 static bool is_locked(const struct x86_insn *insn)
 {
@@ -40,7 +14,7 @@ static bool is_locked(const struct x86_insn *insn)
  * access to two cache lines would stall the host; the interpreter makes those (core/access.h). */
 static unsigned alignment_wanted(const struct x86_insn *insn, unsigned size)
 {
-    return must_align(insn, size) || is_locked(insn) ? size : 1;
+    return x86_needs_alignment(insn, size) || is_locked(insn) ? size : 1;
 }
 
 /* Whether the next instruction will be the x87's last one before control can leave the code. */

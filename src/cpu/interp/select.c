@@ -561,34 +561,6 @@ static bool select_environment(const struct x86_insn *insn, unsigned mode, struc
     return true;
 }
 
-/* Whether a misaligned memory operand raises #GP (SDM volume 2, 2.4.1, 2.4.2, 2.4.4). That of SHA
- * instructions does so in the guest even where the host's processor accepts it, as some of AMD's
- * do.
- */
-static bool needs_alignment(const struct x86_insn *insn, unsigned i)
-{
-    if (insn->op[i].size != 128 && insn->op[i].size != 256)
-        return false;
-    switch (insn->z.mnemonic) {
-    case ZYDIS_MNEMONIC_VMOVAPS:
-    case ZYDIS_MNEMONIC_VMOVAPD:
-    case ZYDIS_MNEMONIC_VMOVDQA:
-    case ZYDIS_MNEMONIC_VMOVNTPS:
-    case ZYDIS_MNEMONIC_VMOVNTPD:
-    case ZYDIS_MNEMONIC_VMOVNTDQ:
-    case ZYDIS_MNEMONIC_VMOVNTDQA: return true;
-    case ZYDIS_MNEMONIC_MOVUPS:
-    case ZYDIS_MNEMONIC_MOVUPD:
-    case ZYDIS_MNEMONIC_MOVDQU:
-    case ZYDIS_MNEMONIC_LDDQU:
-    case ZYDIS_MNEMONIC_PCMPESTRI:
-    case ZYDIS_MNEMONIC_PCMPESTRM:
-    case ZYDIS_MNEMONIC_PCMPISTRI:
-    case ZYDIS_MNEMONIC_PCMPISTRM: return false;
-    default: return insn->z.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY;
-    }
-}
-
 /* Whether a pending x87 exception is raised before the instruction is executed: by all that use the
  * x87's or MMX registers, but for a few control instructions (SDM volume 1, 8.6). */
 static bool waits(const struct x86_insn *insn)
@@ -632,7 +604,7 @@ static void select_native(struct vcpu *c, const struct x86_insn *insn, unsigned 
             continue;
         set_memory(insn, i, mode, op);
         op->osize = (uint8_t)(insn->op[i].size / 8);
-        if (needs_alignment(insn, i))
+        if (x86_needs_alignment(insn, insn->op[i].size / 8u))
             op->aux |= NATIVE_ALIGNED;
         if (waits(insn))
             op->aux |= NATIVE_WAITS;
