@@ -45,5 +45,6 @@ bool parse_unsigned(const char *text, unsigned least, unsigned most, unsigned *v
 /* The subcommands: argv[0] is the subcommand's name. They return the exit status. */
 int cmd_run(char **argv);
 int cmd_doctor(char **argv);
+int cmd_isa(char **argv);
 
 #endif

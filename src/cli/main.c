@@ -19,6 +19,7 @@ static const struct {
 } commands[] = {
     {"run", cmd_run, "run a virtual machine"},
     {"doctor", cmd_doctor, "show what this host offers and what would be used"},
+    {"isa", cmd_isa, "show the instructions as Popek and Goldberg see them"},
 };
 
 static int help(void)

@@ -35,7 +35,32 @@ enum undefined_flags {
 #undef P
 #undef C
 
-enum sensitive { SENSITIVE__ = 0, SENSITIVE_S = X86_SENSITIVE };
+#define C X86_CHANGES_MACHINE
+#define E X86_ENTERS_LEVEL
+#define s X86_SHOWS_STATE
+#define t X86_USES_TABLES
+#define l X86_HEEDS_LEVEL
+#define h X86_SHOWS_HOST
+enum sensitivity_letters {
+    SENSITIVE__ = 0,
+    SENSITIVE_C = C,
+    SENSITIVE_CEl = C | E | l,
+    SENSITIVE_Cl = C | l,
+    SENSITIVE_Cs = C | s,
+    SENSITIVE_Cst = C | s | t,
+    SENSITIVE_Ct = C | t,
+    SENSITIVE_E = E,
+    SENSITIVE_Et = E | t,
+    SENSITIVE_h = h,
+    SENSITIVE_s = s,
+    SENSITIVE_tl = t | l,
+};
+#undef C
+#undef E
+#undef s
+#undef t
+#undef l
+#undef h
 
 #define ENTRY(name, cls, priv, sens, feat, undef)                                                  \
     {ZYDIS_MNEMONIC_##name, X86_CLASS_##cls, X86_PRIV_##priv,                                      \

