@@ -260,7 +260,7 @@ void bus_unlock(struct bus *bus)
     pthread_mutex_unlock(&bus->lock);
 }
 
-bool bus_locked_here(const struct bus *bus)
+bool bus_is_locked_here(const struct bus *bus)
 {
     /* What the C library keeps for debuggers. A count of our own would cost each access more. */
     return __atomic_load_n(&bus->lock.__data.__owner, __ATOMIC_RELAXED) == gettid();

@@ -77,6 +77,6 @@ void bus_lock(struct bus *bus);
 void bus_unlock(struct bus *bus);
 /* Whether the calling thread has the board lock: for assertions where it must not be held, because
  * what follows waits for a thread that may want it. */
-bool bus_locked_here(const struct bus *bus);
+bool bus_is_locked_here(const struct bus *bus);
 
 #endif

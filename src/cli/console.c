@@ -3,6 +3,7 @@
  */
 #include "cli/console.h"
 
+#include "base/thread.h"
 #include "base/time.h"
 #include "base/util.h"
 #include "cli/attendant.h"
@@ -539,14 +540,16 @@ static void write_rest(struct console *c)
 
 enum console_end console_run(struct console *c, struct doppel_vm *vm)
 {
+    struct error err;
+
     c->vm = vm;
     attendant_watch(c->attendant, vm);
     c->start_ms = c->last_output_ms = c->last_typed_ms = now_ms();
     c->boot_ms = -1;
     if (c->session)
         report_size(c);
-    if (pthread_create(&c->waiter, NULL, wait_for_end, c)) {
-        complain("cannot start a thread");
+    if (thread_start(&c->waiter, "doppel-end", wait_for_end, c, &err) < 0) {
+        complain("%s", err.text);
         return CONSOLE_OUTPUT;
     }
     talk(c);

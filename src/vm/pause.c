@@ -14,7 +14,7 @@
 void vm_begin_turn(struct vm *vm)
 {
     /* Who has the turn may wait for a thread that wants the board lock. */
-    assert(!bus_locked_here(vm->machine.bus));
+    assert(!bus_is_locked_here(vm->machine.bus));
     pthread_mutex_lock(&vm->lock);
     while (vm->turning)
         pthread_cond_wait(&vm->changed, &vm->lock);

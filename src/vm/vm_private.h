@@ -5,7 +5,8 @@
  * vm->lock guards the requests below; vCPU threads look at them when they are kicked. It is taken
  * after the board lock, and neither devices nor engines are called with it held. What changes
  * whether devices stand still calls them, and so takes the *turn* instead, which is a lock, too,
- * but one that is held across those calls. It is taken with no other lock held.
+ * but one that is held across those calls. It is taken with no lock held that a vCPU, a device or
+ * an engine takes.
  */
 #ifndef DOPPEL_VM_VM_PRIVATE_H
 #define DOPPEL_VM_VM_PRIVATE_H

@@ -166,13 +166,13 @@ static void test_doorbells(void **unused)
     assert_int_equal(bus_claim_doorbell(bus, BUS_PORT, 0xFFFF, 2, "c", ring, &b, &err), -EINVAL);
 
     /* What lies in a doorbell rings it, with the board lock held or not, and reaches no device. */
-    assert_false(bus_locked_here(bus));
+    assert_false(bus_is_locked_here(bus));
     bus_lock(bus);
-    assert_true(bus_locked_here(bus));
+    assert_true(bus_is_locked_here(bus));
     assert_false(bus_write(bus, BUS_MMIO, 0x1014, 2, 0x12345));
     assert_false(bus_write(bus, BUS_MMIO, 0x101B, 1, 7));
     bus_unlock(bus);
-    assert_false(bus_locked_here(bus));
+    assert_false(bus_is_locked_here(bus));
     assert_int_equal(atomic_load(&a.rings), 1);
     assert_int_equal(a.offset, 4);
     assert_int_equal(a.size, 2);
@@ -205,7 +205,7 @@ static void test_doorbells(void **unused)
 static void ring_slowly(void *dev, uint64_t offset, unsigned size, uint64_t value)
 {
     struct bell *bell = dev;
-    assert_false(bus_locked_here(bell->bus));
+    assert_false(bus_is_locked_here(bell->bus));
     atomic_fetch_add(&bell->inside, 1);
     if (bell->gated)
         while (!atomic_load(&bell->may_return))

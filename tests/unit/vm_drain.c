@@ -445,6 +445,34 @@ static void test_all_at_once(void **unused)
     vm_destroy(vm);
 }
 
+/* Statistics are read while they are written. */
+static void add_exits(void *opaque, const struct engine_counter *counter)
+{
+    if (strcmp(counter->group, "exits") == 0)
+        *(uint64_t *)opaque += counter->count;
+}
+
+static void test_counters(void **unused)
+{
+    struct guest guest = {.resets = true};
+    struct vm *vm = create(&guest);
+    uint64_t before = 0;
+
+    start(vm);
+    let_serve(1);
+    for (unsigned i = 0; i < 50; i++) {
+        struct vm_stats stats;
+        uint64_t exits = 0;
+
+        time_sleep_ns(NS_PER_MS / 10);
+        vm_counters(vm, add_exits, &exits);
+        vm_stats(vm, &stats);
+        assert_true(exits >= before && exits > 0);
+        before = exits;
+    }
+    vm_destroy(vm);
+}
+
 /* A worker that hangs is named. */
 static void find_worker(void *opaque, const char *text)
 {
@@ -475,7 +503,7 @@ int main(void)
         cmocka_unit_test(test_pause),     cmocka_unit_test(test_pause_waits),
         cmocka_unit_test(test_end_waits), cmocka_unit_test(test_destroy_waits),
         cmocka_unit_test(test_reset),     cmocka_unit_test(test_all_at_once),
-        cmocka_unit_test(test_where),
+        cmocka_unit_test(test_where),     cmocka_unit_test(test_counters),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -4,6 +4,7 @@
  */
 #include "cpu/bt/bt.h"
 
+#include "base/time.h"
 #include "base/where.h"
 #include "cpu/bt/translator.h"
 #include "cpu/core/access.h"
@@ -19,7 +20,6 @@
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 const struct bt_switches bt_usual = {
@@ -271,12 +271,7 @@ static void link_branch(struct bt *bt, uint64_t rip, const void *code)
  * unless the machine is measured, as this takes a system call. */
 static uint64_t cpu_ns(const struct bt *bt)
 {
-    struct timespec t;
-
-    if (!bt->c.meter)
-        return 0;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+    return bt->c.meter ? time_thread_ns() : 0;
 }
 
 /* Returns the entrance to the translation of the code at GPA for the present context, which it

@@ -3,13 +3,12 @@
  */
 #include "cpu/core/run.h"
 
+#include "base/time.h"
 #include "cpu/core/access.h"
 #include "cpu/core/debug.h"
 #include "cpu/core/deliver.h"
 #include "cpu/core/executor.h"
 #include "cpu/core/mode.h"
-
-#include <time.h>
 
 /* --- Events ----------------------------------------------------------------------------------- */
 
@@ -356,17 +355,9 @@ int core_run_for(struct vcpu *c, uint64_t limit, uint64_t *count)
     return exit;
 }
 
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
-
 enum engine_exit core_run(struct vcpu *c)
 {
-    uint64_t start = now_ns(), apic_page = c->port->apic_ops->base(c->port->apic);
+    uint64_t start = time_now_ns(), apic_page = c->port->apic_ops->base(c->port->apic);
     enum engine_exit exit;
 
     if (apic_page != c->apic_page) { /* an INIT or a reset from outside */
@@ -379,6 +370,6 @@ enum engine_exit core_run(struct vcpu *c)
     exit = run_inside(c);
     end(c);
     meter_restore(c->meter);
-    counter_add(&c->run_ns, now_ns() - start);
+    counter_add(&c->run_ns, time_now_ns() - start);
     return exit;
 }

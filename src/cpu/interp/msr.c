@@ -4,6 +4,8 @@
  */
 #include "cpu/interp/msr.h"
 
+#include "base/time.h"
+
 #include <string.h>
 #include <x86intrin.h>
 
@@ -187,18 +189,16 @@ struct pvclock_time_info {
 /* ns = ((ticks << shift) * mul) >> 32, with mul as large as fits. */
 static void tsc_scale(uint64_t hz, uint32_t *mul, int8_t *shift)
 {
-    uint64_t second = 1000000000;
-
     *shift = 0;
-    while (hz > second * 2) {
+    while (hz > NS_PER_S * 2) {
         hz >>= 1;
         --*shift;
     }
-    while (hz <= second) {
+    while (hz <= NS_PER_S) {
         hz <<= 1;
         ++*shift;
     }
-    *mul = (uint32_t)((second << 32) / hz);
+    *mul = (uint32_t)((NS_PER_S << 32) / hz);
 }
 
 /* Writes one of KVM's clock structures. Both clocks are constant functions of the TSC, so that is
@@ -223,8 +223,8 @@ static void publish_wall_clock(struct vcpu *c)
     uint64_t epoch = clock_epoch_ns(c->core->machine.clock);
     struct pvclock_wall_clock wall = {
         .version = 2,
-        .sec = (uint32_t)(epoch / 1000000000),
-        .nsec = (uint32_t)(epoch % 1000000000),
+        .sec = (uint32_t)(epoch / NS_PER_S),
+        .nsec = (uint32_t)(epoch % NS_PER_S),
     };
 
     mem_write(c->mem, c->x.kvm_wall_clock, &wall, sizeof(wall));

@@ -8,6 +8,7 @@
  */
 #include "dev/pc/pit.h"
 
+#include "base/time.h"
 #include "base/util.h"
 
 #include <errno.h>
@@ -15,8 +16,6 @@
 
 #define PIT_PORT     0x40
 #define CONTROL_PORT 0x61
-
-#define NS_PER_S 1000000000u
 
 /* The shortest time between two calls for counter 0, in ticks. */
 #define SHORTEST_WAIT ((unsigned)(CLOCK_SHORTEST_PERIOD_NS * (uint64_t)PIT_HZ / NS_PER_S))

@@ -4,6 +4,7 @@
  */
 #include "dev/pc/pm.h"
 
+#include "base/time.h"
 #include "base/util.h"
 
 #include <errno.h>
@@ -27,7 +28,6 @@
 
 #define PM_TIMER_HZ   3579545
 #define PM_TIMER_HALF (UINT64_C(1) << 31) /* ticks between changes of the highest bit */
-#define NS_PER_S      UINT64_C(1000000000)
 
 struct pm {
     struct dev dev;

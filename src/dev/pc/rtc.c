@@ -7,6 +7,7 @@
  */
 #include "dev/pc/rtc.h"
 
+#include "base/time.h"
 #include "base/util.h"
 
 #include <errno.h>
@@ -51,16 +52,16 @@ enum {
 #define HOUR_PM         0x80
 #define ALARM_DONT_CARE 0xC0
 
-#define NS_PER_S    INT64_C(1000000000)
+#define SECOND_NS   ((int64_t)NS_PER_S) /* times of the calendar have a sign */
 #define CRYSTAL_HZ  32768
 #define TIME_MAX    (INT64_MAX / 2) /* the latest that can be set, in the year 2116 */
 #define UIP_WINDOW  2228000         /* ns: 244 µs of warning and 1984 µs of update */
 #define SECONDS_DAY 86400
 /* Here, in the year 2262, time stands still. The next alarm is less than two days after any time.
  */
-#define TIME_END     (INT64_MAX - 2 * SECONDS_DAY * NS_PER_S)
+#define TIME_END     (INT64_MAX - 2 * SECONDS_DAY * SECOND_NS)
 #define NEVER        INT64_MAX
-#define DIVIDER_HALF (NS_PER_S / 2) /* the first update comes half a second after divider reset */
+#define DIVIDER_HALF (SECOND_NS / 2) /* from a divider reset to the first update */
 
 struct rtc {
     struct dev dev;
@@ -177,7 +178,7 @@ static void load_calendar(struct rtc *r)
 
     if (!calendar_runs(r))
         return;
-    c = calendar_of(rtc_now(r) / NS_PER_S);
+    c = calendar_of(rtc_now(r) / SECOND_NS);
     r->cmos[REG_SECONDS] = encode(r, c.second);
     r->cmos[REG_MINUTES] = encode(r, c.minute);
     r->cmos[REG_HOURS] = encode_hour(r, c.hour);
@@ -199,8 +200,8 @@ static void store_calendar(struct rtc *r, int64_t fraction)
                       decode(r, r->cmos[REG_MINUTES]) * INT64_C(60) +
                       decode(r, r->cmos[REG_SECONDS]);
 
-    seconds = MIN(MAX(seconds, 0), TIME_MAX / NS_PER_S);
-    r->offset = (int64_t)((uint64_t)r->offset + (uint64_t)(seconds * NS_PER_S + fraction) -
+    seconds = MIN(MAX(seconds, 0), TIME_MAX / SECOND_NS);
+    r->offset = (int64_t)((uint64_t)r->offset + (uint64_t)(seconds * SECOND_NS + fraction) -
                           (uint64_t)rtc_now(r));
     r->seen = rtc_now(r);
 }
@@ -219,14 +220,14 @@ static int64_t periodic_cycles(const struct rtc *r)
 
 static int64_t cycles_of(int64_t ns)
 {
-    return ns / NS_PER_S * CRYSTAL_HZ + ns % NS_PER_S * CRYSTAL_HZ / NS_PER_S;
+    return ns / SECOND_NS * CRYSTAL_HZ + ns % SECOND_NS * CRYSTAL_HZ / SECOND_NS;
 }
 
 static int64_t ns_of_cycles(int64_t cycles)
 {
-    int64_t rest = cycles % CRYSTAL_HZ * NS_PER_S;
+    int64_t rest = cycles % CRYSTAL_HZ * SECOND_NS;
 
-    return cycles / CRYSTAL_HZ * NS_PER_S + (rest + CRYSTAL_HZ - 1) / CRYSTAL_HZ;
+    return cycles / CRYSTAL_HZ * SECOND_NS + (rest + CRYSTAL_HZ - 1) / CRYSTAL_HZ;
 }
 
 static int64_t unless_time_ends(int64_t t)
@@ -244,7 +245,7 @@ static int64_t next_periodic(const struct rtc *r, int64_t after)
 
 static int64_t next_update(const struct rtc *r, int64_t after)
 {
-    return calendar_runs(r) ? unless_time_ends((after / NS_PER_S + 1) * NS_PER_S) : NEVER;
+    return calendar_runs(r) ? unless_time_ends((after / SECOND_NS + 1) * SECOND_NS) : NEVER;
 }
 
 /* The first second from T on at which every alarm register matches; NEVER if one holds a value that
@@ -287,8 +288,8 @@ static int64_t next_alarm(const struct rtc *r, int64_t after)
 
     if (!calendar_runs(r))
         return NEVER;
-    second = matching_second(r, after / NS_PER_S + 1);
-    return second == NEVER ? NEVER : unless_time_ends(second * NS_PER_S);
+    second = matching_second(r, after / SECOND_NS + 1);
+    return second == NEVER ? NEVER : unless_time_ends(second * SECOND_NS);
 }
 
 static void collect_events(struct rtc *r)
@@ -361,7 +362,7 @@ static uint8_t read_register(struct rtc *r)
 
     load_calendar(r);
     value = r->cmos[r->index];
-    if (r->index == REG_A && calendar_runs(r) && rtc_now(r) % NS_PER_S >= NS_PER_S - UIP_WINDOW)
+    if (r->index == REG_A && calendar_runs(r) && rtc_now(r) % SECOND_NS >= SECOND_NS - UIP_WINDOW)
         value |= A_UIP;
     if (r->index == REG_C) {
         update(r);
@@ -380,7 +381,7 @@ static void write_control(struct rtc *r, uint8_t value)
     collect_events(r);
     r->cmos[r->index] = r->index == REG_A ? value & ~A_UIP : value;
     if (!was_running && calendar_runs(r))
-        store_calendar(r, divider_was_running ? rtc_now(r) % NS_PER_S : DIVIDER_HALF);
+        store_calendar(r, divider_was_running ? rtc_now(r) % SECOND_NS : DIVIDER_HALF);
     update(r);
 }
 
@@ -403,7 +404,7 @@ static void write_register(struct rtc *r, uint8_t value)
         collect_events(r);
         r->cmos[r->index] = value;
         if (calendar_runs(r))
-            store_calendar(r, rtc_now(r) % NS_PER_S);
+            store_calendar(r, rtc_now(r) % SECOND_NS);
         update(r);
         break;
     default:

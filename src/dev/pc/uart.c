@@ -9,6 +9,7 @@
  */
 #include "dev/pc/uart.h"
 
+#include "base/time.h"
 #include "base/util.h"
 
 #include <errno.h>
@@ -148,7 +149,7 @@ static unsigned fifo_room(const struct uart *u)
 static uint64_t four_characters_ns(const struct uart *u)
 {
     uint64_t bits = 1 + 5 + (u->lcr & 3) + !!(u->lcr & LCR_PARITY) + 1 + !!(u->lcr & LCR_STOP);
-    uint64_t ns = 4 * bits * MAX(u->divisor, 1) * 1000000000 / 115200;
+    uint64_t ns = 4 * bits * MAX(u->divisor, 1) * NS_PER_S / 115200;
 
     return MIN(ns, UINT64_C(20000000));
 }
