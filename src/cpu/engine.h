@@ -34,6 +34,7 @@ enum engine_exit {
     EXIT_KICK,     /* CPU_REQ_KICK, _INIT or _SIPI is pending (and left pending) */
     EXIT_HALT,     /* the guest halted (or waits for SIPI) and nothing can wake it yet */
     EXIT_SHUTDOWN, /* triple fault: activity is X86_SHUTDOWN */
+    EXIT_MEMORY,   /* a page of guest memory could not be made present: the guest cannot go on */
     /* Only if a debugger wants it. */
     EXIT_STEP,       /* one instruction has been executed (of a repeated string instruction, one
                       * element), or one exception or interrupt delivered */
@@ -148,10 +149,6 @@ struct engine_ops {
     /* Architectural state; only while the vCPU is not running. */
     void (*state_out)(struct vcpu *vcpu, struct x86_cpu *cpu);
     void (*state_in)(struct vcpu *vcpu, const struct x86_cpu *cpu);
-
-    /* The map from GPN to machine page changed. Returns when no vCPU can still use what was cached
-     * before. Any thread that is not inside run(). */
-    void (*gpn_changed)(struct engine *engine, uint64_t gpn);
 
     /* The guest's RIP as it was last written down, for a vCPU that does not come out of run(): the
      * present instruction or, in translated code, one on the way to it. Any thread, at any time. */

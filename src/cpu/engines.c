@@ -49,9 +49,8 @@ static struct engine *create_bt_eager(const struct machine *machine, struct erro
 #define ENGINE(NAME, CREATE)                                                                       \
     .name = NAME, .create = CREATE, .destroy = core_destroy, .vcpu_create = core_vcpu_create,      \
     .vcpu_destroy = core_vcpu_destroy, .run = core_run, .state_out = core_state_out,               \
-    .state_in = core_state_in, .gpn_changed = core_gpn_changed, .rip = core_rip,                   \
-    .history = core_history, .counters = core_counters, .kick = core_kick, .debug = core_debug,    \
-    .debug_met = core_debug_met
+    .state_in = core_state_in, .rip = core_rip, .history = core_history,                           \
+    .counters = core_counters, .kick = core_kick, .debug = core_debug, .debug_met = core_debug_met
 
 const struct engine_ops interp_engine = {ENGINE("interp", create_interp)};
 const struct engine_ops bt_engine = {ENGINE("bt", create_bt)};

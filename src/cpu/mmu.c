@@ -40,12 +40,17 @@ static struct walk_mode walk_mode(const struct x86_cpu *cpu)
     return (struct walk_mode){2, 9, 8}; /* PAE: the PDPTEs are registers */
 }
 
-/* A guest page-table entry as host memory, or NULL outside RAM. */
-static void *entry_host(struct mem *mem, uint64_t gpa)
+/* Finds a guest page-table entry in host memory. */
+static enum mem_answer entry_find(struct mem *mem, uint64_t gpa, enum mem_access access,
+                                  void **host, struct mmu_absent *absent)
 {
-    uint8_t *page = mem_page(mem, gpa >> MEM_PAGE_SHIFT);
+    enum mem_answer answer = mem_page(mem, gpa >> MEM_PAGE_SHIFT, access, host);
 
-    return page ? page + (gpa & (MEM_PAGE_SIZE - 1)) : NULL;
+    if (answer == MEM_OK)
+        *host = (uint8_t *)*host + (gpa & (MEM_PAGE_SIZE - 1));
+    else if (answer == MEM_ABSENT)
+        *absent = (struct mmu_absent){gpa >> MEM_PAGE_SHIFT, access};
+    return answer;
 }
 
 static uint64_t entry_load(const void *host, unsigned size)
@@ -55,16 +60,31 @@ static uint64_t entry_load(const void *host, unsigned size)
     return atomic_load_explicit((const _Atomic uint64_t *)host, memory_order_relaxed);
 }
 
-/* Sets BITS in an entry that read as OLD. False when another processor changed it meanwhile. */
-static bool entry_set(void *host, unsigned size, uint64_t old, uint64_t bits)
+/* Replaces OLD, which an entry read as. False when another processor changed it meanwhile. */
+static bool entry_replace(void *host, unsigned size, uint64_t old, uint64_t new)
 {
     if (size == 4) {
         uint32_t expected = (uint32_t)old;
 
-        return atomic_compare_exchange_strong((_Atomic uint32_t *)host, &expected,
-                                              (uint32_t)(old | bits));
+        return atomic_compare_exchange_strong((_Atomic uint32_t *)host, &expected, (uint32_t)new);
     }
-    return atomic_compare_exchange_strong((_Atomic uint64_t *)host, &old, old | bits);
+    return atomic_compare_exchange_strong((_Atomic uint64_t *)host, &old, new);
+}
+
+/* One attempt of a walk asks for another, because an entry changed under it. */
+#define WALK_AGAIN ((enum mmu_result) - 1)
+
+/* Sets BITS in the entry at GPA, which read as OLD. In ROM there is nothing to set. */
+static enum mmu_result entry_set(struct mem *mem, uint64_t gpa, unsigned size, uint64_t old,
+                                 uint64_t bits, struct mmu_absent *absent)
+{
+    void *host;
+
+    switch (entry_find(mem, gpa, MEM_WRITE, &host, absent)) {
+    case MEM_ABSENT: return MMU_ABSENT;
+    case MEM_NOT_RAM: return MMU_DONE;
+    default: return entry_replace(host, size, old, old | bits) ? MMU_DONE : WALK_AGAIN;
+    }
 }
 
 /* Bits that must be 0 in an entry. */
@@ -144,77 +164,95 @@ static uint64_t leaf_address(const struct walk_mode *mode, uint64_t entry, unsig
     return base | (va & offset_mask);
 }
 
-/* One attempt; 1 asks for another, because an entry changed under it. */
-static int walk_once(struct mem *mem, const struct x86_cpu *cpu, uint64_t va,
-                     enum mmu_access access, enum mmu_context context, bool peek,
-                     struct mmu_page *page, uint32_t *error)
+/* Where the walk of VA begins. False: a PDPTE is not present. */
+static bool walk_root(const struct x86_cpu *cpu, const struct walk_mode *mode, uint64_t va,
+                      uint64_t *table)
+{
+    *table = cpu->cr3 & PTE_ADDRESS;
+    if (mode->entry_size == 4)
+        *table &= 0xFFFFF000;
+    if (mode->entry_size == 8 && mode->levels == 2) {
+        uint64_t pdpte = cpu->pdpte[va >> 30 & 3];
+
+        *table = pdpte & PTE_ADDRESS;
+        return pdpte & PTE_P;
+    }
+    return true;
+}
+
+/* One attempt. */
+static enum mmu_result walk_once(struct mem *mem, const struct x86_cpu *cpu, uint64_t va,
+                                 enum mmu_access access, enum mmu_context context, bool peek,
+                                 struct mmu_page *page, uint32_t *error, struct mmu_absent *absent)
 {
     const struct walk_mode mode = walk_mode(cpu);
-    uint64_t table = cpu->cr3 & PTE_ADDRESS;
-    uint64_t rights = PTE_W | PTE_U;
+    uint64_t table, rights = PTE_W | PTE_U;
     bool nx = false;
 
     *error = fault_code(cpu, access, context);
-    if (mode.entry_size == 8 && mode.levels == 2) {
-        uint64_t pdpte = cpu->pdpte[va >> 30 & 3];
-
-        if (!(pdpte & PTE_P))
-            return -1;
-        table = pdpte & PTE_ADDRESS;
-    } else if (mode.entry_size == 4) {
-        table &= 0xFFFFF000;
-    }
+    if (!walk_root(cpu, &mode, va, &table))
+        return MMU_FAULT;
     for (unsigned level = mode.levels;; level--) {
         unsigned bits = MEM_PAGE_SHIFT + mode.index_bits * (level - 1);
-        uint64_t index = va >> bits & ((1u << mode.index_bits) - 1);
-        void *host = entry_host(mem, table + index * mode.entry_size);
-        uint64_t entry = host ? entry_load(host, mode.entry_size) : ~0ULL; /* as an empty bus */
+        uint64_t at = table + (va >> bits & ((1u << mode.index_bits) - 1)) * mode.entry_size;
+        void *host;
+        enum mem_answer answer = entry_find(mem, at, MEM_READ, &host, absent);
+        uint64_t entry =
+            answer == MEM_OK ? entry_load(host, mode.entry_size) : ~0ULL; /* as an empty bus */
         bool leaf = entry_is_leaf(cpu, &mode, level, entry);
         uint64_t set = PTE_A | (leaf && access == MMU_WRITE ? PTE_D : 0);
 
+        if (answer == MEM_ABSENT)
+            return MMU_ABSENT;
         if (!(entry & PTE_P))
-            return -1;
-        if (!host || (entry & reserved_bits(cpu, &mode, level, leaf))) {
+            return MMU_FAULT;
+        if (answer == MEM_NOT_RAM || (entry & reserved_bits(cpu, &mode, level, leaf))) {
             *error |= X86_PF_P | X86_PF_RSVD;
-            return -1;
+            return MMU_FAULT;
         }
         rights &= entry;
         nx |= mode.entry_size == 8 && (entry & PTE_NX);
         if (leaf && !peek && !permitted(cpu, rights, nx, access, context)) {
             *error |= X86_PF_P;
-            return -1;
+            return MMU_FAULT;
         }
-        if (!peek && (entry & set) != set && !entry_set(host, mode.entry_size, entry, set))
-            return 1;
+        if (!peek && (entry & set) != set) {
+            enum mmu_result result = entry_set(mem, at, mode.entry_size, entry, set, absent);
+
+            if (result != MMU_DONE)
+                return result;
+        }
         if (leaf) {
             page->gpa = leaf_address(&mode, entry, bits, va);
             page->page_bits = bits;
             page->global = (entry & PTE_G) && (cpu->cr4 & X86_CR4_PGE);
-            return 0;
+            return MMU_DONE;
         }
         table = entry & PTE_ADDRESS;
     }
 }
 
-int mmu_walk(struct mem *mem, const struct x86_cpu *cpu, uint64_t va, enum mmu_access access,
-             enum mmu_context context, struct mmu_page *page, uint32_t *error)
+enum mmu_result mmu_walk(struct mem *mem, const struct x86_cpu *cpu, uint64_t va,
+                         enum mmu_access access, enum mmu_context context, struct mmu_page *page,
+                         uint32_t *error, struct mmu_absent *absent)
 {
-    int status;
+    enum mmu_result result;
 
     if (!(cpu->cr0 & X86_CR0_PG)) {
         page->gpa = va;
         page->page_bits = MEM_PAGE_SHIFT;
         page->global = false;
-        return 0;
+        return MMU_DONE;
     }
     do
-        status = walk_once(mem, cpu, va, access, context, false, page, error);
-    while (status > 0);
-    return status;
+        result = walk_once(mem, cpu, va, access, context, false, page, error, absent);
+    while (result == WALK_AGAIN);
+    return result;
 }
 
 int mmu_peek(struct mem *mem, const struct x86_cpu *cpu, uint64_t va, uint64_t *gpa)
 {
+    struct mmu_absent absent;
     struct mmu_page page;
     uint32_t error;
 
@@ -222,27 +260,32 @@ int mmu_peek(struct mem *mem, const struct x86_cpu *cpu, uint64_t va, uint64_t *
         *gpa = va;
         return 0;
     }
-    if (walk_once(mem, cpu, va, MMU_READ, MMU_SUPER_AC, true, &page, &error) != 0)
+    if (walk_once(mem, cpu, va, MMU_READ, MMU_SUPER_AC, true, &page, &error, &absent) != MMU_DONE)
         return -1;
     *gpa = page.gpa;
     return 0;
 }
 
-int mmu_load_pdptes(struct mem *mem, const struct x86_cpu *cpu, uint64_t cr3, uint64_t pdpte[4])
+enum mmu_result mmu_load_pdptes(struct mem *mem, const struct x86_cpu *cpu, uint64_t cr3,
+                                uint64_t pdpte[4], struct mmu_absent *absent)
 {
     /* Bits 2:1, 8:5 and those above MAXPHYADDR (SDM volume 3, table 4-8). */
     uint64_t reserved = 0x1E6 | ~((1ULL << cpu->physical_bits) - 1);
     uint64_t loaded[4];
 
     for (unsigned i = 0; i < 4; i++) {
-        void *host = entry_host(mem, (cr3 & 0xFFFFFFE0) + i * 8);
+        void *host;
+        enum mem_answer answer =
+            entry_find(mem, (cr3 & 0xFFFFFFE0) + i * 8, MEM_READ, &host, absent);
 
-        loaded[i] = host ? entry_load(host, 8) : ~0ULL;
+        if (answer == MEM_ABSENT)
+            return MMU_ABSENT;
+        loaded[i] = answer == MEM_OK ? entry_load(host, 8) : ~0ULL;
         if ((loaded[i] & PTE_P) && (loaded[i] & reserved))
-            return -1;
+            return MMU_FAULT;
     }
     memcpy(pdpte, loaded, sizeof(loaded));
-    return 0;
+    return MMU_DONE;
 }
 
 enum mmu_context mmu_context(const struct x86_cpu *cpu)
@@ -369,6 +412,8 @@ static void second_fill(struct mmu *mmu, struct mmu_table *table, enum mmu_acces
     uint64_t key = second_key(table, va, large ? MMU_LARGE_SHIFT : MEM_PAGE_SHIFT);
 
     if (large && !page->whole) /* pieces of it would not be found when it is flushed */
+        return;
+    if (access == MMU_WRITE && !page->own) /* who takes it would ask for code at another page */
         return;
     /* What was entered for writing stays so when it is met for reading. */
     if (access == MMU_WRITE || (entry->key == key && entry->addend == (addend | MMU_WRITABLE)))
@@ -638,6 +683,73 @@ void mmu_drop_writable(struct mmu *mmu, const void *host)
         table_drop_writable(&mmu->spaces[i].user, host);
         table_drop_writable(&mmu->spaces[i].super_ac, host);
     }
+}
+
+/* --- By machine page --- */
+
+/* Whether [HOST, HOST + SIZE) meets one of the pieces. */
+static bool meets(const struct mmu_host *pieces, unsigned count, uintptr_t host, uintptr_t size)
+{
+    unsigned low = 0, high = count;
+
+    while (low < high) { /* the first piece that ends at or behind HOST */
+        unsigned middle = (low + high) / 2;
+
+        if (pieces[middle].last < host)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < count && pieces[low].first <= host + size - 1;
+}
+
+static void table_drop_host(struct mmu_table *table, const struct mmu_host *pieces, unsigned count,
+                            enum mmu_access access)
+{
+    for (uint64_t left = table->touched[access]; left; left &= left - 1) {
+        unsigned first = (unsigned)__builtin_ctzll(left) << GROUP_BITS;
+
+        for (unsigned i = first; i < first + (1u << GROUP_BITS); i++) {
+            struct mmu_entry *entry = &table->entry[access][i];
+
+            if (meets(pieces, count, entry->addend - entry->tag, MEM_PAGE_SIZE))
+                entry_drop(entry, i);
+        }
+    }
+}
+
+/* The same for entries of the second level, each for 2^SHIFT bytes. A key's lower 48 bits are those
+ * of the virtual address, which is canonical. */
+static void second_drop_host(struct mmu_second_entry *entries, unsigned size, unsigned shift,
+                             const struct mmu_host *pieces, unsigned count, bool write_only)
+{
+    for (unsigned i = 0; i < size; i++) {
+        struct mmu_second_entry *entry = &entries[i];
+        uint64_t va = (uint64_t)((int64_t)(entry->key << 16) >> 16);
+
+        if (entry->key && (!write_only || (entry->addend & MMU_WRITABLE)) &&
+            meets(pieces, count, (entry->addend & ~(uintptr_t)MMU_WRITABLE) + va, 1ULL << shift))
+            entry->key = 0;
+    }
+}
+
+static void tables_drop_host(struct mmu *mmu, const struct mmu_host *pieces, unsigned count,
+                             enum mmu_access access)
+{
+    table_drop_host(&mmu->super, pieces, count, access);
+    for (unsigned i = 0; i < MMU_PCIDS; i++) {
+        table_drop_host(&mmu->spaces[i].user, pieces, count, access);
+        table_drop_host(&mmu->spaces[i].super_ac, pieces, count, access);
+    }
+}
+
+void mmu_drop_host(struct mmu *mmu, const struct mmu_host *pieces, unsigned count, bool write_only)
+{
+    tables_drop_host(mmu, pieces, count, MMU_WRITE);
+    if (!write_only)
+        tables_drop_host(mmu, pieces, count, MMU_READ);
+    second_drop_host(mmu->second.page, MMU_SECOND_SIZE, MEM_PAGE_SHIFT, pieces, count, write_only);
+    second_drop_host(mmu->second.large, MMU_LARGE_SIZE, MMU_LARGE_SHIFT, pieces, count, write_only);
 }
 
 void mmu_fill(struct mmu *mmu, enum mmu_context context, enum mmu_access access, uint64_t va,

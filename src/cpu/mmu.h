@@ -104,20 +104,38 @@ struct mmu_page {
     /* The caller of mmu_fill says: in the 2 MiB piece of a larger page that the address lies in,
      * each page may be entered into the software TLB, but for writing to code. */
     bool whole;
+    /* ... : the machine page is the one that belongs to its GPN (mem_is_own). */
+    bool own;
+};
+
+/* Where a page walk stopped because a page of the page tables is not present. */
+struct mmu_absent {
+    uint64_t gpn;
+    enum mem_access access;
+};
+
+/* How a walk of page tables ends. */
+enum mmu_result {
+    MMU_DONE,
+    MMU_FAULT,
+    MMU_ABSENT, /* after mem_fault the walk is to begin anew */
 };
 
 /* Translates VA as an access of this kind and context under CPU's paging mode, setting accessed
- * and dirty bits. 0, or -1 with *ERROR a page-fault error code. VA has been checked for canonical
+ * and dirty bits. MMU_FAULT: *ERROR is a page-fault error code. VA has been checked for canonical
  * form or cut to 32 bits by the caller. */
-int mmu_walk(struct mem *mem, const struct x86_cpu *cpu, uint64_t va, enum mmu_access access,
-             enum mmu_context context, struct mmu_page *page, uint32_t *error);
+enum mmu_result mmu_walk(struct mem *mem, const struct x86_cpu *cpu, uint64_t va,
+                         enum mmu_access access, enum mmu_context context, struct mmu_page *page,
+                         uint32_t *error, struct mmu_absent *absent);
 
-/* The same without setting bits or faulting, for debuggers and messages: -1 if not mapped. */
+/* The same without setting bits or faulting, for debuggers and messages: -1 if it is not mapped, or
+ * a page table is not present. */
 int mmu_peek(struct mem *mem, const struct x86_cpu *cpu, uint64_t va, uint64_t *gpa);
 
-/* Loads the four PAE PDPTE registers from the table that CR3 names (SDM volume 3, 4.4.1). -1: a
- * reserved bit is set (#GP); PDPTE unchanged. */
-int mmu_load_pdptes(struct mem *mem, const struct x86_cpu *cpu, uint64_t cr3, uint64_t pdpte[4]);
+/* Loads the four PAE PDPTE registers from the table that CR3 names (SDM volume 3, 4.4.1).
+ * MMU_FAULT: a reserved bit is set (#GP). Unless MMU_DONE, PDPTE is unchanged. */
+enum mmu_result mmu_load_pdptes(struct mem *mem, const struct x86_cpu *cpu, uint64_t cr3,
+                                uint64_t pdpte[4], struct mmu_absent *absent);
 
 /* The context of data accesses in CPU's current state, and of implicit supervisor accesses. */
 enum mmu_context mmu_context(const struct x86_cpu *cpu);
@@ -134,6 +152,13 @@ bool mmu_flush_page(struct mmu *mmu, const struct x86_cpu *cpu, uint64_t va, uns
 void mmu_flush_pcid(struct mmu *mmu, const struct x86_cpu *cpu, unsigned pcid);
 /* Drops every entry for writing to the host page at HOST. */
 void mmu_drop_writable(struct mmu *mmu, const void *host);
+/* A piece of the host's memory: from FIRST to LAST, both included. */
+struct mmu_host {
+    uintptr_t first, last;
+};
+/* Drops every entry for data that leads to one of the COUNT pieces: those for writing only, or all.
+ * The pieces are disjoint, and sorted. */
+void mmu_drop_host(struct mmu *mmu, const struct mmu_host *pieces, unsigned count, bool write_only);
 /* Drops the page at VA from all address spaces. */
 void mmu_drop_page(struct mmu *mmu, uint64_t va);
 /* Empties one table. */
@@ -159,7 +184,8 @@ bool mmu_second_find(const struct mmu *mmu, enum mmu_context context, enum mmu_a
                      uint64_t va, uintptr_t *addend);
 
 /* Enters the translation of VA to PAGE into the current table of CONTEXT, and into the second level
- * if it is for data; HOST is the machine page. The caller vouches for the page: everything that
+ * if it is for data, and not for writing to a page that is not its GPN's own; HOST is the machine
+ * page. The caller vouches for the page: everything that
  * keeps a page out of the software TLB is asked before. */
 void mmu_fill(struct mmu *mmu, enum mmu_context context, enum mmu_access access, uint64_t va,
               void *host, const struct mmu_page *page);

@@ -2,14 +2,14 @@
  * Guest memory over one memfd.
  *
  * The whole guest physical space up to the end of RAM is reserved once in the host's address
- * space and the memfd is mapped into the parts of it that are RAM, so the machine page behind a
- * guest page is found by adding. The file gives its pages on first touch and takes them back when
+ * space and the memfd is mapped into the parts of it that are RAM, so the machine page of the
+ * guest's own is found by adding. The file gives its pages on first touch and takes them back when
  * a hole is punched into it, which is how reset clears gigabytes at once.
  */
-#include "mem/mem.h"
+#include "mem/mem_private.h"
 
-#include "base/util.h"
-#include "mem/lost.h"
+#include "mem/pin.h"
+#include "mem/pool.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,14 +18,6 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-struct mem {
-    uint8_t *base; /* where guest physical address 0 is mapped */
-    uint64_t ram_size, low_end, high_end;
-    int fd;
-    struct mem_listener listener;
-    struct lost lost;
-};
 
 static int map_ram(struct mem *mem, uint64_t gpa, uint64_t size, uint64_t file_offset)
 {
@@ -58,6 +50,19 @@ static int map_all(struct mem *mem)
     return ret;
 }
 
+static int add_regions(struct mem *mem)
+{
+    int ret = mem_region_add_own(mem, "conventional memory", 0, MEM_VGA_START, 0);
+
+    if (ret == 0)
+        ret = mem_region_add_own(mem, "low memory", MEM_VGA_END, mem->low_end - MEM_VGA_END,
+                                 MEM_VGA_END);
+    if (ret == 0 && mem->high_end > MEM_HOLE_END)
+        ret = mem_region_add_own(mem, "high memory", MEM_HOLE_END, mem->high_end - MEM_HOLE_END,
+                                 mem->low_end);
+    return ret;
+}
+
 struct mem *mem_create(uint64_t ram_bytes, struct error *err)
 {
     struct mem *mem;
@@ -77,7 +82,13 @@ struct mem *mem_create(uint64_t ram_bytes, struct error *err)
     mem->low_end = MIN(ram_bytes, MEM_HOLE_START);
     mem->high_end = MEM_HOLE_END + (ram_bytes - mem->low_end);
     mem->fd = -1;
+    mem->pin_limit = MEM_PIN_LIMIT;
+    pthread_mutex_init(&mem->lock, NULL);
+    pthread_cond_init(&mem->changed, NULL);
+    mem_manager_init(mem);
     ret = map_all(mem);
+    if (ret == 0)
+        ret = add_regions(mem);
     if (ret < 0) {
         error_set(err, -ret, "cannot map %llu MiB of guest memory: %s",
                   (unsigned long long)(ram_bytes / MiB), strerror(-ret));
@@ -95,7 +106,12 @@ void mem_destroy(struct mem *mem)
 {
     if (!mem)
         return;
+    mem_manager_end(mem);
     lost_unwatch(&mem->lost);
+    mem_regions_free(mem);
+    mem_pool_destroy(mem->pool);
+    pthread_cond_destroy(&mem->changed);
+    pthread_mutex_destroy(&mem->lock);
     if (mem->base)
         munmap(mem->base, mem->high_end);
     if (mem->fd >= 0)
@@ -125,115 +141,54 @@ uint64_t mem_gpn_limit(const struct mem *mem)
     return end >> MEM_PAGE_SHIFT;
 }
 
+bool mem_is_own(const struct mem *mem, uint64_t gpn, const void *host)
+{
+    return gpn < mem_gpn_limit(mem) && (const uint8_t *)host == mem->base + (gpn << MEM_PAGE_SHIFT);
+}
+
+void *mem_ram_base(const struct mem *mem)
+{
+    return mem->base;
+}
+
 uint64_t mem_resident(const struct mem *mem)
 {
+    uint64_t shared = mem->pool ? mem_pool_resident(mem->pool) : 0;
     struct stat st;
 
     /* For a memfd the blocks are the pages that have been touched. */
-    return fstat(mem->fd, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
+    return (fstat(mem->fd, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0) + shared;
 }
 
-/* Between guest physical addresses of RAM and offsets in the file, which has no gaps. */
-static uint64_t to_offset(const struct mem *mem, uint64_t gpa)
+/* All of R is written to. */
+static void mark_all(struct mem_region *r)
 {
-    return gpa < mem->low_end   ? gpa
-           : gpa < MEM_HOLE_END ? mem->low_end
-                                : gpa - MEM_HOLE_END + mem->low_end;
-}
-
-static uint64_t to_gpa(const struct mem *mem, uint64_t offset)
-{
-    return offset < mem->low_end ? offset : offset - mem->low_end + MEM_HOLE_END;
-}
-
-uint64_t mem_next_touched(const struct mem *mem, uint64_t gpn)
-{
-    uint64_t limit = mem_gpn_limit(mem), offset;
-    off_t found;
-
-    if (gpn >= limit)
-        return limit;
-    offset = to_offset(mem, gpn << MEM_PAGE_SHIFT);
-    if (offset >= mem->ram_size)
-        return limit;
-    found = lseek(mem->fd, (off_t)offset, SEEK_DATA);
-    if (found < 0) /* ENXIO: there is none; else it cannot be found out */
-        return errno == ENXIO ? limit : to_gpa(mem, offset) >> MEM_PAGE_SHIFT;
-    return to_gpa(mem, (uint64_t)found) >> MEM_PAGE_SHIFT;
-}
-
-/* How many bytes of RAM follow GPA without a gap; 0 when GPA is not RAM. */
-static inline uint64_t ram_from(const struct mem *mem, uint64_t gpa)
-{
-    if (gpa < MEM_VGA_START)
-        return MEM_VGA_START - gpa;
-    if (gpa >= MEM_VGA_END && gpa < mem->low_end)
-        return mem->low_end - gpa;
-    if (gpa >= MEM_HOLE_END && gpa < mem->high_end)
-        return mem->high_end - gpa;
-    return 0;
-}
-
-bool mem_is_ram(const struct mem *mem, uint64_t gpa, uint64_t size)
-{
-    return size <= ram_from(mem, gpa);
-}
-
-void *mem_page(struct mem *mem, uint64_t gpn)
-{
-    if (gpn > UINT64_MAX >> MEM_PAGE_SHIFT || ram_from(mem, gpn << MEM_PAGE_SHIFT) == 0)
-        return NULL;
-    return mem->base + (gpn << MEM_PAGE_SHIFT);
-}
-
-static void tell(const struct mem *mem, uint64_t gpa, uint64_t size)
-{
-    if (mem->listener.written && size)
-        mem->listener.written(mem->listener.opaque, gpa, size);
-}
-
-int mem_read(struct mem *mem, uint64_t gpa, void *buf, uint64_t size)
-{
-    if (!mem_is_ram(mem, gpa, size))
-        return -EFAULT;
-    if (size)
-        memcpy(buf, mem->base + gpa, size);
-    return 0;
-}
-
-int mem_write(struct mem *mem, uint64_t gpa, const void *buf, uint64_t size)
-{
-    if (!mem_is_ram(mem, gpa, size))
-        return -EFAULT;
-    if (size)
-        memcpy(mem->base + gpa, buf, size);
-    tell(mem, gpa, size);
-    return 0;
-}
-
-int mem_fill(struct mem *mem, uint64_t gpa, uint8_t byte, uint64_t size)
-{
-    if (!mem_is_ram(mem, gpa, size))
-        return -EFAULT;
-    if (size)
-        memset(mem->base + gpa, byte, size);
-    tell(mem, gpa, size);
-    return 0;
+    pthread_mutex_lock(&r->mem->lock);
+    for (uint64_t page = 0; (r->log || r->own_log) && page < r->pages; page++)
+        mem_mark(r, page);
+    pthread_mutex_unlock(&r->mem->lock);
 }
 
 int mem_clear(struct mem *mem, struct error *err)
 {
-    if (fallocate(mem->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)mem->ram_size) < 0)
-        return error_set(err, errno, "cannot clear guest memory: %s", strerror(errno));
-    tell(mem, 0, mem->low_end);
-    if (mem->high_end > MEM_HOLE_END)
-        tell(mem, MEM_HOLE_END, mem->high_end - MEM_HOLE_END);
-    return 0;
-}
+    const struct mem_range all = {0, UINT64_MAX, NULL};
 
-void mem_set_listener(struct mem *mem, const struct mem_listener *listener)
-{
-    mem->listener = listener ? *listener : (struct mem_listener){0};
+    mem_tell_invalidated(mem, &all, 1, MEM_READ);
+    mem_settle(mem);
+    for (struct mem_region *r = mem->regions; r; r = r->next) {
+        int ret;
+
+        if (r->kind != MEM_RAM)
+            continue;
+        mem_words_clear(r);
+        ret = mem_punch(r, 0, r->pages);
+        if (ret < 0)
+            return error_set(err, -ret, "cannot clear guest memory: %s", strerror(-ret));
+        mark_all(r);
+        if (r->first != NOWHERE)
+            mem_tell_written(mem, r->first << MEM_PAGE_SHIFT, r->pages << MEM_PAGE_SHIFT);
+    }
+    return 0;
 }
 
 void mem_on_lost(struct mem *mem, void (*lost)(void *opaque), void *opaque)

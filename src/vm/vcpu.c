@@ -208,6 +208,9 @@ static void run_once(struct vm_cpu *cpu)
     case EXIT_KICK: break;
     case EXIT_HALT: halt(cpu); break;
     case EXIT_SHUTDOWN: report_crash(cpu); break;
+    case EXIT_MEMORY:
+        vm_finish(cpu->vm, VM_CRASHED, 0, "guest memory that was swapped out cannot be read back");
+        break;
     case EXIT_STEP:
     case EXIT_BREAKPOINT: break; /* no debugger has asked for them */
     }

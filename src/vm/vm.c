@@ -9,6 +9,7 @@
 #include "vm/mp_table.h"
 #include "vm/smbios.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -110,6 +111,12 @@ int vm_boot(struct vm *vm, struct error *err)
 
 /* ---- Assembly ---- */
 
+/* Guest memory is about to wait for vCPUs, one of which may be waiting for the board lock. */
+static void check_locks(void *opaque)
+{
+    assert(!bus_locked_here(opaque));
+}
+
 /* By how much the TSCs of two hosts may differ that count as equal: 1 in so many. They have been
  * measured. */
 #define TSC_TOLERANCE 1000
@@ -141,6 +148,7 @@ static bool create_machine(struct vm *vm, const struct vm_config *config, struct
         !(m->clock = clock_create(vm->loop, m->bus, err)) ||
         !(vm->workers = workers_create("doppel-io", VM_WORKERS, err)))
         return false;
+    mem_set_check(m->mem, check_locks, m->bus);
     clock_pause(m->clock); /* until vm_start */
     m->cpus = config->cpus;
     m->measure = config->measure;

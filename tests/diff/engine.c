@@ -214,7 +214,7 @@ static void load_case(struct engine_executor *e, const struct diff_case *c)
 
     for (unsigned i = 0; i < DIFF_PAGES; i++)
         if (diff_page_access(i) &&
-            memcmp(mem_page(e->machine.mem, (WINDOW >> 12) + i), c->image + i * 4096, 4096) != 0)
+            memcmp(mem_peek(e->machine.mem, (WINDOW >> 12) + i), c->image + i * 4096, 4096) != 0)
             mem_write(e->machine.mem, WINDOW + i * 4096, c->image + i * 4096, 4096);
     *cpu = e->base;
     memcpy(cpu->reg, in->gpr, sizeof(in->gpr));
@@ -284,7 +284,7 @@ void engine_run(void *opaque, const struct diff_case *c, struct diff_result *r)
         read_result(e, r);
     for (unsigned i = 0; i < DIFF_PAGES; i++)
         if (diff_page_access(i))
-            memcpy(r->image + i * 4096, mem_page(e->machine.mem, (WINDOW >> 12) + i), 4096);
+            memcpy(r->image + i * 4096, mem_peek(e->machine.mem, (WINDOW >> 12) + i), 4096);
 }
 
 void engine_tick(void *opaque)

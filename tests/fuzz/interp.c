@@ -276,7 +276,7 @@ static void choose_state(struct x86_cpu *cpu, const struct input *in)
 static void check_outside_ram(void)
 {
     static const uint8_t zero[MEM_PAGE_SIZE];
-    const uint8_t *base = mem_page(rig->machine.mem, 0);
+    const uint8_t *base = mem_peek(rig->machine.mem, 0);
 
     for (uint64_t at = MEM_VGA_START; at < MEM_VGA_END; at += MEM_PAGE_SIZE)
         if (memcmp(base + at, zero, MEM_PAGE_SIZE) != 0)

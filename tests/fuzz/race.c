@@ -11,6 +11,7 @@
  * Inputs are deterministic, and what is made of one is, too; how the vCPUs meet is not.
  */
 #include "base/util.h"
+#include "mem/change.h"
 #include "cpu/engines.h"
 #include "race.h"
 #include "vm/vm_private.h"
@@ -95,6 +96,23 @@ static void restart(void)
     vm->cpu[1].wait_sipi = false;
 }
 
+/* Pages are shared, protected, and given back: those of the guest's shared memory and, for it is
+ * all the same to the guest, those of its page tables and code. What is ballooned is lost, as if
+ * the guest had written zeroes. */
+static void take_away(unsigned action)
+{
+    struct mem_change batch[16];
+
+    for (unsigned i = 0; i < ARRAY_SIZE(batch); i++)
+        batch[i] = (struct mem_change){
+            .kind = i == 7  ? MEM_BALLOON
+                    : i & 1 ? MEM_SHARE
+                            : MEM_PROTECT,
+            .gpn = (action * 16 + i) % (RACE_RAM >> MEM_PAGE_SHIFT),
+        };
+    mem_change(vm->machine.mem, batch, ARRAY_SIZE(batch));
+}
+
 /* Something from outside while the vCPUs run. */
 static void act(unsigned action)
 {
@@ -107,7 +125,7 @@ static void act(unsigned action)
         vm_resume(vm);
         break;
     case 1: mem_write(vm->machine.mem, shared, code, sizeof(code)); break;
-    case 2: RIG_ENGINE.gpn_changed(vm->engine, shared >> MEM_PAGE_SHIFT); break;
+    case 2: take_away(action); break;
     case 3: vm_serial_input(vm, 0, code, sizeof(code)); break;
     case 4: cpu_port_request(&vm->cpu[action >> 3 & 1].port, CPU_REQ_NMI); break;
     default: break;

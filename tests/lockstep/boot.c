@@ -279,8 +279,8 @@ static bool same_registers(struct pair *p)
 
 static bool same_page(struct pair *p, uint64_t gpn, unsigned *different)
 {
-    const uint32_t *a = mem_page(p->side[0].vm->machine.mem, gpn);
-    uint32_t *b = mem_page(p->side[1].vm->machine.mem, gpn);
+    const uint32_t *a = mem_peek(p->side[0].vm->machine.mem, gpn);
+    uint32_t *b = mem_peek(p->side[1].vm->machine.mem, gpn);
 
     if (!a || !b || memcmp(a, b, MEM_PAGE_SIZE) == 0)
         return true;

@@ -108,7 +108,7 @@ static bool same_memory(struct mem *a, struct mem *b)
     bool same = true;
 
     for (uint64_t gpn = 0; gpn < RIG_RAM >> MEM_PAGE_SHIFT; gpn++) {
-        const uint8_t *pa = mem_page(a, gpn), *pb = mem_page(b, gpn);
+        const uint8_t *pa = mem_peek(a, gpn), *pb = mem_peek(b, gpn);
 
         if (!pa || !pb || (gpn << MEM_PAGE_SHIFT) - (STACK_TOP - STACK_SIZE) < STACK_SIZE)
             continue;

@@ -33,11 +33,11 @@ static void test_small_layout(void **unused)
     assert_false(mem_is_ram(mem, 2 * MiB - 1, 2));
     assert_false(mem_is_ram(mem, 4 * GiB, 1));
     assert_false(mem_is_ram(mem, 4096, UINT64_MAX));
-    assert_non_null(mem_page(mem, 0));
-    assert_null(mem_page(mem, MEM_VGA_START >> MEM_PAGE_SHIFT));
-    assert_null(mem_page(mem, 512));
-    assert_null(mem_page(mem, UINT64_MAX));
-    assert_null(mem_page(mem, 1ULL << 52)); /* must not wrap to page 0 */
+    assert_non_null(mem_peek(mem, 0));
+    assert_null(mem_peek(mem, MEM_VGA_START >> MEM_PAGE_SHIFT));
+    assert_null(mem_peek(mem, 512));
+    assert_null(mem_peek(mem, UINT64_MAX));
+    assert_null(mem_peek(mem, 1ULL << 52)); /* must not wrap to page 0 */
     mem_destroy(mem);
 }
 
@@ -49,14 +49,14 @@ static void test_hole(void **unused)
     assert_int_equal(mem_low_end(mem), 3 * GiB);
     assert_int_equal(mem_high_end(mem), 9 * GiB);
     assert_int_equal(mem_gpn_limit(mem), 9 * GiB / 4096);
-    assert_null(mem_page(mem, MEM_HOLE_START >> MEM_PAGE_SHIFT));
+    assert_null(mem_peek(mem, MEM_HOLE_START >> MEM_PAGE_SHIFT));
     assert_false(mem_is_ram(mem, MEM_HOLE_START - 4, 8));
     assert_int_equal(mem_write(mem, 9 * GiB - 8, &magic, 8), 0);
     assert_int_equal(mem_write(mem, 9 * GiB - 7, &magic, 8), -EFAULT);
     /* High RAM must not be another name for low RAM. */
     assert_int_equal(mem_read(mem, 3 * GiB - 8, &got, 8), 0);
     assert_int_equal(got, 0);
-    assert_memory_equal((char *)mem_page(mem, 9 * GiB / 4096 - 1) + 4088, &magic, 8);
+    assert_memory_equal((char *)mem_peek(mem, 9 * GiB / 4096 - 1) + 4088, &magic, 8);
     mem_destroy(mem);
 }
 
@@ -84,14 +84,16 @@ static void log_write(void *opaque, uint64_t gpa, uint64_t size)
     log->calls++;
 }
 
+static const struct mem_listener_ops log_ops = {.written = log_write};
+
 static void test_gate_and_listener(void **unused)
 {
     struct mem *mem = create(4 * MiB);
     struct log log = {0};
-    struct mem_listener listener = {.written = log_write, .opaque = &log};
+    struct mem_listener listener = {.ops = &log_ops, .opaque = &log};
     char text[] = "guest", back[6] = "xxxxx";
 
-    mem_set_listener(mem, &listener);
+    mem_listen(mem, &listener);
     assert_int_equal(mem_write(mem, MEM_PAGE_SIZE - 3, text, 6), 0);
     assert_int_equal(log.gpa, MEM_PAGE_SIZE - 3);
     assert_int_equal(log.size, 6);
@@ -104,7 +106,7 @@ static void test_gate_and_listener(void **unused)
     assert_int_equal(log.calls, 1);
     assert_int_equal(mem_fill(mem, 2 * MiB, 0x5A, 3), 0);
     assert_int_equal(log.calls, 2);
-    assert_memory_equal(mem_page(mem, 2 * MiB / 4096), "\x5A\x5A\x5A\0", 4);
+    assert_memory_equal(mem_peek(mem, 2 * MiB / 4096), "\x5A\x5A\x5A\0", 4);
     mem_destroy(mem);
 }
 
@@ -112,17 +114,17 @@ static void test_clear(void **unused)
 {
     struct mem *mem = create(5 * GiB);
     struct log log = {0};
-    struct mem_listener listener = {.written = log_write, .opaque = &log};
+    struct mem_listener listener = {.ops = &log_ops, .opaque = &log};
     uint64_t got = 1;
 
     assert_int_equal(mem_resident(mem), 0);
     assert_int_equal(mem_fill(mem, MiB, 0xFF, 1 * MiB), 0);
     assert_int_equal(mem_fill(mem, 4 * GiB, 0xFF, 4096), 0);
     assert_int_equal(mem_resident(mem), 1 * MiB + 4096);
-    mem_set_listener(mem, &listener);
+    mem_listen(mem, &listener);
     assert_int_equal(mem_clear(mem, NULL), 0);
     assert_int_equal(mem_resident(mem), 0);
-    assert_int_equal(log.calls, 2);
+    assert_int_equal(log.calls, 3); /* for each piece of RAM */
     assert_int_equal(mem_read(mem, MiB, &got, 8), 0);
     assert_int_equal(got, 0);
     got = 1;

@@ -93,9 +93,10 @@ static void mode_long(void)
 static struct mmu_page page;
 static int walk(uint64_t va, enum mmu_access access, enum mmu_context context)
 {
+    struct mmu_absent absent;
     uint32_t error = 0;
 
-    if (mmu_walk(mem, &cpu, va, access, context, &page, &error) == 0)
+    if (mmu_walk(mem, &cpu, va, access, context, &page, &error, &absent) == MMU_DONE)
         return -1;
     return (int)error;
 }
@@ -274,19 +275,20 @@ static void test_accessed_and_dirty(void **unused)
 static void test_pdptes(void **unused)
 {
     uint64_t pdpte[4] = {9, 9, 9, 9};
+    struct mmu_absent absent;
 
     mode_pae();
     put(0x2020, 0x3000 | P, 8);
     put(0x2028, 0, 8);
     put(0x2030, 0x1E6, 8); /* reserved, but not present */
     put(0x2038, 0x4000 | P | 0x18, 8);
-    assert_int_equal(mmu_load_pdptes(mem, &cpu, 0x2020, pdpte), 0);
+    assert_int_equal(mmu_load_pdptes(mem, &cpu, 0x2020, pdpte, &absent), MMU_DONE);
     assert_int_equal(pdpte[0], 0x3000 | P);
     assert_int_equal(pdpte[3], 0x4000 | P | 0x18);
     for (unsigned bit = 1; bit < 64; bit += bit == 1 ? 1 : bit == 2 ? 3 : bit == 8 ? 32 : 1) {
         put(0x2028, P | 1ULL << bit, 8);
         pdpte[0] = 9;
-        assert_int_equal(mmu_load_pdptes(mem, &cpu, 0x2020, pdpte), -1);
+        assert_int_equal(mmu_load_pdptes(mem, &cpu, 0x2020, pdpte, &absent), MMU_FAULT);
         assert_int_equal(pdpte[0], 9);
     }
 }
@@ -310,7 +312,7 @@ static uint8_t hosts[4][MEM_PAGE_SIZE];
 static void fill_as(enum mmu_context context, enum mmu_access access, uint64_t va, unsigned host,
                     unsigned bits, bool global)
 {
-    struct mmu_page to = {.page_bits = bits, .global = global};
+    struct mmu_page to = {.page_bits = bits, .global = global, .own = true};
 
     mmu_fill(&mmu, context, access, va, hosts[host], &to);
 }
@@ -540,6 +542,59 @@ static void test_drop_writable(void **unused)
 
 /* What may be translated: places 0 to 15 are pages, which share entries of the first level with
  * others; the rest lie in two large pages. The last four of each kind are global. */
+/* Whether the second level has VA, for the current address space's users. */
+static bool second_has(uint64_t va, enum mmu_access access)
+{
+    uintptr_t addend;
+
+    return mmu_second_find(&mmu, MMU_USER, access, va, &addend);
+}
+
+/* By machine page, entries go from both levels, whatever the address space, and no others do. */
+static void test_drop_host(void **unused)
+{
+    const uint64_t low = 0x40123000, high = 0xFFFF900000456000, other = 0x7FFF00001000;
+    const struct mmu_page large = {.page_bits = 21, .whole = true, .own = true};
+    struct mmu_host pieces[2] = {{(uintptr_t)hosts[0], (uintptr_t)hosts[0] + 9},
+                                 {(uintptr_t)hosts[2], (uintptr_t)hosts[2] + 9}};
+    static uint8_t two_mib[2 * 0x200000];
+
+    mode_long();
+    mmu_init(&mmu);
+    load_cr3(0x1001, false);
+    for (unsigned access = MMU_READ; access <= MMU_WRITE; access++) {
+        fill_as(MMU_USER, access, low, 2, 12, false);
+        fill_as(MMU_USER, access, high, 0, 12, false);
+        fill_as(MMU_USER, access, other, 1, 12, false);
+        mmu_fill(&mmu, MMU_USER, access, LARGE * 5, two_mib, &large);
+    }
+    load_cr3(0x2002, true);
+    mmu_drop_host(&mmu, pieces, 2, true);
+    load_cr3(0x1001, true);
+    assert_int_equal(lookup_as(MMU_USER, MMU_WRITE, low), -1);
+    assert_int_equal(lookup_as(MMU_USER, MMU_WRITE, high), -1);
+    assert_int_equal(lookup(low), 2);
+    assert_int_equal(lookup(high), 0);
+    assert_int_equal(lookup_as(MMU_USER, MMU_WRITE, other), 1);
+    assert_false(second_has(low, MMU_WRITE));
+    assert_false(second_has(high, MMU_WRITE));
+    assert_true(second_has(other, MMU_WRITE));
+    mmu_drop_host(&mmu, pieces + 1, 1, false);
+    assert_int_equal(lookup(low), -1);
+    assert_int_equal(lookup(high), 0);
+    assert_false(second_has(low, MMU_READ));
+    assert_int_equal(lookup_as(MMU_USER, MMU_WRITE, other), 1);
+    assert_true(second_has(LARGE * 5, MMU_WRITE));
+    pieces[0] = (struct mmu_host){(uintptr_t)two_mib + 0x1FF000, (uintptr_t)two_mib + 0x1FFFFF};
+    mmu_drop_host(&mmu, pieces, 1, true);
+    assert_false(second_has(LARGE * 5, MMU_READ)); /* all of the large page */
+    assert_true(second_has(other, MMU_WRITE));
+    /* A page that is not its GPN's own is not in the second level for writing. */
+    mmu_fill(&mmu, MMU_USER, MMU_WRITE, low, hosts[3], &(struct mmu_page){.page_bits = 12});
+    assert_int_equal(lookup_as(MMU_USER, MMU_WRITE, low), 3);
+    assert_false(second_has(low, MMU_WRITE));
+}
+
 static const uint64_t walk_half[] = {0, 0xFFFF800000000000};
 static uint32_t walk_version[WALK_SPACES]
                             [WALK_PLACES]; /* of a place's translation; see walk_host */
@@ -635,7 +690,8 @@ static void walk_fill(unsigned place)
 {
     enum mmu_context context = walk_random(MMU_CONTEXTS);
     enum mmu_access access = walk_random(2) ? MMU_WRITE : MMU_READ;
-    const struct mmu_page to = {.page_bits = walk_is_large(place) ? 21 : 12,
+    const struct mmu_page to = {.own = true,
+                                .page_bits = walk_is_large(place) ? 21 : 12,
                                 .global = walk_is_global(place),
                                 .whole = walk_random(4) > 0};
     uint64_t va = walk_address(place);
@@ -748,6 +804,7 @@ int main(void)
         cmocka_unit_test(test_global),
         cmocka_unit_test(test_empty),
         cmocka_unit_test(test_drop_writable),
+        cmocka_unit_test(test_drop_host),
         cmocka_unit_test(test_walk),
         cmocka_unit_test(test_keys_begin_anew),
     };

@@ -203,13 +203,13 @@ static void *run_other(void *opaque)
     struct other *other = opaque;
     struct cpu_port *port = &rig->cpu[1].port;
 
-    safepoint_enter(safe_point());
+    safepoint_enter(safe_point(), 1);
     atomic_store(&other->running, true);
     while (!other->asked && !atomic_load(&other->done))
         other->asked = atomic_load(&port->requests) & CPU_REQ_ENGINE;
     if (other->asked && other->deed)
         other->deed();
-    safepoint_leave(safe_point());
+    safepoint_leave(safe_point(), 1);
     return NULL;
 }
 

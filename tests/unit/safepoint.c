@@ -25,32 +25,32 @@ static void work(void)
     atomic_fetch_sub(&working, 1);
 }
 
-static void stop_and_look(bool inside)
+static void stop_and_look(unsigned id)
 {
-    safepoint_stop(&sp, inside);
+    safepoint_stop(&sp, id);
     if (atomic_exchange(&exclusive, true) || atomic_load(&working))
         atomic_fetch_add(&intrusions, 1);
     for (volatile unsigned i = 0; i < 100; i++)
         ;
     atomic_store(&exclusive, false);
-    safepoint_resume(&sp, inside);
+    safepoint_resume(&sp, id);
 }
 
 static void *vcpu(void *opaque)
 {
     struct cpu_port *port = opaque;
-    unsigned turns = 0;
+    unsigned turns = 0, id = (unsigned)(port - ports);
 
     while (!atomic_load(&done)) {
-        safepoint_enter(&sp);
+        safepoint_enter(&sp, id);
         for (unsigned i = 0; i < 50; i++) {
             work();
             if (atomic_fetch_and(&port->requests, ~(uint32_t)CPU_REQ_ENGINE) & CPU_REQ_ENGINE)
-                safepoint_poll(&sp);
+                safepoint_poll(&sp, id);
             if (++turns % 64 == 0)
-                stop_and_look(true);
+                stop_and_look(id);
         }
-        safepoint_leave(&sp);
+        safepoint_leave(&sp, id);
     }
     return NULL;
 }
@@ -66,7 +66,7 @@ static void test_exclusion(void **unused)
     for (unsigned i = 0; i < CPUS; i++)
         assert_int_equal(pthread_create(&thread[i], NULL, vcpu, &ports[i]), 0);
     for (unsigned i = 0; i < STOPS; i++)
-        stop_and_look(false);
+        stop_and_look(SAFEPOINT_OUTSIDE);
     atomic_store(&done, true);
     for (unsigned i = 0; i < CPUS; i++)
         pthread_join(thread[i], NULL);
@@ -82,15 +82,15 @@ static void test_idle(void **unused)
     safepoint_init(&sp);
     sp.port[0] = &ports[0];
     atomic_store(&ports[0].requests, 0);
-    safepoint_stop(&sp, false);
+    safepoint_stop(&sp, SAFEPOINT_OUTSIDE);
     assert_int_equal(ports[0].requests, 0);
-    safepoint_resume(&sp, false);
-    safepoint_enter(&sp);
-    safepoint_stop(&sp, true); /* the only one that runs is the caller */
+    safepoint_resume(&sp, SAFEPOINT_OUTSIDE);
+    safepoint_enter(&sp, 0);
+    safepoint_stop(&sp, 0); /* the only one that runs is the caller */
     assert_int_equal(ports[0].requests, 0);
-    safepoint_resume(&sp, true);
+    safepoint_resume(&sp, 0);
     assert_int_equal(sp.running, 1);
-    safepoint_leave(&sp);
+    safepoint_leave(&sp, 0);
     safepoint_destroy(&sp);
 }
 

@@ -328,7 +328,7 @@ struct bt {
 
     struct bt_cache *cache;
     uint64_t losses;         /* counts when translated code goes, or may not be run any more */
-    uint64_t unmaps;         /* counts when the place where code is mapped changes */
+    uint64_t unmaps;         /* counts when the place of code, or of pages in the host, changes */
     uint64_t drops;          /* counts when decoded blocks go */
     uint64_t link_page;      /* virtual address of the page whose code was left by BT_LINK, */
     uint32_t link_branch_at; /* and offset in the cache of the branch to link; 0: none */

@@ -60,6 +60,14 @@ static uint64_t gpa_of(const struct translation *t, unsigned offset)
     return ALIGN_DOWN(t->gpa, MEM_PAGE_SIZE) + offset;
 }
 
+/* Finds where the region's page is; anew whenever other vCPUs may have run, as it may have been
+ * taken away. Returns false if it has. */
+static bool find_page(struct translation *t)
+{
+    t->page = mem_peek(t->bt->c.mem, t->gpa >> MEM_PAGE_SHIFT);
+    return t->page;
+}
+
 /* Whether the interpreter has executed the code at OFFSET, behind a branch; or whether that says
  * nothing, because code is translated before it is executed, or because an instruction may lie
  * across two pages there. */
@@ -89,14 +97,17 @@ static int decode_across(struct translation *t, unsigned offset, struct x86_insn
         next = (uint32_t)next;
     if (t->beyond.insn || !fetch_peek(c, next, &gpa))
         return 0;
-    page = mem_page(c->mem, gpa >> MEM_PAGE_SHIFT);
-    if (!page)
+    if (!mem_holds_code(c->mem, gpa >> MEM_PAGE_SHIFT) ||
+        gpa >> MEM_PAGE_SHIFT >= c->core->code_pages)
         return 0;
     /* Whoever ends the watch for a page that is written often moves the generation on after that:
      * read later, it could be the last one for good. */
     t->beyond.gpa = gpa;
     t->beyond.generation = atomic_load(bt_generation(t->bt, gpa));
     code_watch(c, gpa, X86_LENGTH_MAX);
+    page = mem_peek(c->mem, gpa >> MEM_PAGE_SHIFT);
+    if (!page || !find_page(t)) /* it is absent by now */
+        return 0;
     memcpy(bytes, t->page + offset, first);
     memcpy(bytes + first, page, sizeof(bytes) - first);
     length = x86_decode_for(features(t), code_size(t), false, bytes, sizeof(bytes), insn);
@@ -113,7 +124,8 @@ static bool take(struct translation *t, unsigned offset)
     struct flow *flow = &t->flow[t->count];
     int length;
 
-    if (t->count == t->cache->switches.region_max || bt_is_stop(t->cache, gpa_of(t, offset)))
+    if (!t->page || t->count == t->cache->switches.region_max ||
+        bt_is_stop(t->cache, gpa_of(t, offset)))
         return false;
     length = x86_decode_for(features(t), code_size(t), false, t->page + offset,
                             MEM_PAGE_SIZE - offset, insn);
@@ -365,13 +377,13 @@ bool region_find(struct translation *t)
     t->beyond.insn = 0;
     t->registers = 1u << X86_RAX | 1u << X86_RCX | 1u << X86_RDX | 1u << X86_RSP;
     t->code64 = in_64(&t->bt->c);
-    t->page = mem_page(t->bt->c.mem, t->gpa >> MEM_PAGE_SHIFT);
-    take_all(t);
+    if (find_page(t))
+        take_all(t);
     /* Writes are noticed from here on; an earlier one shows in the bytes. */
     if (!t->count || !cut(t))
         return false;
     watch(t);
-    if (!unchanged(t))
+    if (!find_page(t) || !unchanged(t))
         return false;
     find_liveness(t);
     for (unsigned i = 0; i < t->count; i++)

@@ -12,6 +12,7 @@
 #include "cpu/core/debug.h"
 #include "cpu/core/fetch.h"
 #include "cpu/core/mode.h"
+#include "cpu/core/present.h"
 
 #include <asm/hwcap2.h>
 #include <asm/prctl.h>
@@ -40,7 +41,7 @@ static void bt_create(struct vcpu *c)
     bt->run = bt->cache->run;
     bt->exit_points = bt->cache->exit_points;
     bt->lines = (uintptr_t)c->core->code -
-                ((uintptr_t)mem_page(c->mem, 0) >> MEM_PAGE_SHIFT) * sizeof(struct code_page);
+                ((uintptr_t)mem_ram_base(c->mem) >> MEM_PAGE_SHIFT) * sizeof(struct code_page);
     if (bt->cache->switches.second)
         c->mmu.second.page_mask = c->mmu.second.large_mask = bt->cache->switches.second - 1;
     bt->scratch_seed = bt->cache->switches.scratch_seed;
@@ -63,6 +64,11 @@ static void bt_stop(struct core *e)
 static void bt_forget(struct vcpu *c)
 {
     bt_of(c)->drops++;
+}
+
+static void bt_pages_moved(struct vcpu *c)
+{
+    bt_of(c)->unmaps++;
 }
 
 static void bt_unmapped(struct vcpu *c, uint64_t linear, bool large)
@@ -127,7 +133,7 @@ static void evict(struct bt *bt)
 
     if (!bt_cache_try(bt->cache))
         return;
-    safepoint_stop(&e->safepoint, true);
+    present_stop_others(&bt->c);
     if (bt->full) { /* no other vCPU was faster */
         bt_cache_clear(bt->cache);
         for (unsigned i = 0; i < e->machine.cpus; i++) {
@@ -139,7 +145,7 @@ static void evict(struct bt *bt)
         counter_add(&bt->evictions, 1);
         counter_add(&bt->c.forgets[FORGET_CODE_FULL], 1);
     }
-    safepoint_resume(&e->safepoint, true);
+    present_resume_others(&bt->c);
     bt_cache_release(bt->cache);
 }
 
@@ -624,6 +630,7 @@ const struct accelerator bt_translator = {
     .forget = bt_forget,
     .unmapped = bt_unmapped,
     .counters = bt_counters,
+    .pages_moved = bt_pages_moved,
 };
 
 /* RORX is BMI2; leaving translated code ends with VZEROUPPER; FS changes with WRFSBASE. */

@@ -7,6 +7,7 @@
 #include "cpu/core/code.h"
 #include "cpu/core/debug.h"
 #include "cpu/core/executor.h"
+#include "cpu/core/present.h"
 
 #include <string.h>
 
@@ -42,12 +43,14 @@ uint64_t seg_linear(struct vcpu *c, const struct uop *op, unsigned seg, uint64_t
 }
 
 /* Whether the 2 MiB around LINEAR, which PAGE is about, can be entered as one. */
-static bool is_whole(const struct vcpu *c, uint64_t linear, const struct mmu_page *page)
+static bool is_whole(const struct vcpu *c, uint64_t linear, enum mmu_access access,
+                     const struct mmu_page *page)
 {
     uint64_t piece = 1ULL << MMU_LARGE_SHIFT;
 
     return page->page_bits > MEM_PAGE_SHIFT && (page->gpa ^ c->apic_page) >= piece &&
-           mem_is_ram(c->mem, ALIGN_DOWN(page->gpa, piece), piece) &&
+           mem_is_whole(c->mem, ALIGN_DOWN(page->gpa, piece) >> MEM_PAGE_SHIFT,
+                        piece >> MEM_PAGE_SHIFT, access == MMU_WRITE ? MEM_WRITE : MEM_READ) &&
            !breakpoint_on_data(c, linear, MMU_LARGE_SHIFT);
 }
 
@@ -58,36 +61,69 @@ static bool enter_data(struct vcpu *c, enum mmu_context context, enum mmu_access
 {
     if (breakpoint_on_data(c, linear, MEM_PAGE_SHIFT))
         return false;
-    page->whole = is_whole(c, linear, page);
+    page->own = mem_is_own(c->mem, page->gpa >> MEM_PAGE_SHIFT, host);
+    page->whole = is_whole(c, linear, access, page);
     mmu_fill(&c->mmu, context, access, linear, host, page);
     return true;
 }
 
-static void span_translate(struct vcpu *c, const struct uop *op, uint64_t linear,
+/* Whether writes to GPN must be noticed, because code has been found there. */
+static bool holds_code(const struct vcpu *c, uint64_t gpn)
+{
+    return gpn < c->core->code_pages && atomic_load(&c->core->code[gpn].lines);
+}
+
+/* Finds the machine page of a span, whose place in guest physical memory is known. Returns whether
+ * it is present. */
+static bool span_find(struct vcpu *c, uint64_t linear, enum mmu_access access,
+                      enum mmu_context context, struct mmu_page *page, struct span *span)
+{
+    uint64_t gpn = page->gpa >> MEM_PAGE_SHIFT, offset = page->gpa & (MEM_PAGE_SIZE - 1);
+    enum mem_access how = access == MMU_WRITE ? MEM_WRITE : MEM_READ;
+    enum mem_answer answer = MEM_NOT_RAM;
+    void *host;
+
+    *span = (struct span){.gpa = page->gpa, .size = span->size};
+    if (gpn != c->apic_page >> MEM_PAGE_SHIFT)
+        answer = mem_page(c->mem, gpn, how, &host);
+    if (answer == MEM_ABSENT) {
+        c->absent = (struct mmu_absent){gpn, how};
+        return false;
+    }
+    if (answer == MEM_NOT_RAM) {
+        if (how == MEM_WRITE && gpn != c->apic_page >> MEM_PAGE_SHIFT &&
+            mem_page(c->mem, gpn, MEM_READ, &host) == MEM_OK)
+            span->rom = (uint8_t *)host + offset;
+        return true;
+    }
+    span->host = (uint8_t *)host + offset;
+    span->in_place = how == MEM_READ || !holds_code(c, gpn);
+    span->cached = span->in_place && enter_data(c, context, access, linear, host, page);
+    return true;
+}
+
+/* Translates LINEAR, where a span begins. Returns false if a page that this needs is absent: the
+ * caller waits for it or gives up, and then begins anew. */
+static bool span_translate(struct vcpu *c, const struct uop *op, uint64_t linear,
                            enum mmu_access access, enum mmu_context context, struct span *span)
 {
+    enum mmu_result result;
     struct mmu_page page;
     uint32_t error;
-    uint8_t *host;
-    uint64_t gpn;
     unsigned before;
+    bool present;
 
     counter_add(&c->exits[CAUSE_TLB_MISS], 1);
     before = meter_enter(c->meter, CAUSE_TLB_MISS, 0, linear, access);
-    if (mmu_walk(c->mem, &c->x, linear, access, context, &page, &error) != 0) {
+    result = mmu_walk(c->mem, &c->x, linear, access, context, &page, &error, &c->absent);
+    if (result == MMU_FAULT) {
         meter_detail(c->meter, CAUSE_TLB_MISS, linear, access | TRACE_FAULT);
         meter_leave(c->meter, before);
         raise_page_fault(c, op, linear, error);
     }
-    gpn = page.gpa >> MEM_PAGE_SHIFT;
-    host = mem_page(c->mem, gpn);
-    span->gpa = page.gpa;
-    span->in_place = host && gpn != c->apic_page >> MEM_PAGE_SHIFT;
-    span->host = span->in_place ? host + (page.gpa & (MEM_PAGE_SIZE - 1)) : NULL;
-    if (access == MMU_WRITE && host && atomic_load(&c->core->code[gpn].lines))
-        span->in_place = false;
-    span->cached = span->in_place && enter_data(c, context, access, linear, host, &page);
+    present = result == MMU_DONE && span_find(c, linear, access, context, &page, span);
     meter_leave(c->meter, before);
+    return present;
 }
 
 /* The segment of OP's memory operand; see struct interpreter. */
@@ -96,9 +132,10 @@ static unsigned operand_segment(const struct vcpu *c, const struct uop *op, bool
     return op ? c->core->interpreter->segment(op, wraps) : X86_DS;
 }
 
-/* Translates all of an operand before any of it is touched. Returns the number of spans. */
-static unsigned operand_spans(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size,
-                              enum mmu_access access, enum mmu_context context, struct span span[2])
+/* Translates all of an operand before any of it is touched. Returns the number of spans; 0 as
+ * span_translate returns false. */
+static unsigned try_spans(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size,
+                          enum mmu_access access, enum mmu_context context, struct span span[2])
 {
     unsigned first = MEM_PAGE_SIZE - (linear & (MEM_PAGE_SIZE - 1));
     uint64_t last = linear + size - 1;
@@ -115,7 +152,8 @@ static unsigned operand_spans(struct vcpu *c, const struct uop *op, uint64_t lin
     if (c->check_alignment && context == MMU_USER && size <= 8 && (linear & (size - 1)))
         raise_error(c, op, X86_AC, 0);
     span[0].size = MIN(size, first);
-    span_translate(c, op, linear, access, context, &span[0]);
+    if (!span_translate(c, op, linear, access, context, &span[0]))
+        return 0;
     if (c->watches_data && context == c->context)
         debug_data_access(c, op, linear, size, access == MMU_WRITE);
     if (size <= first)
@@ -124,8 +162,32 @@ static unsigned operand_spans(struct vcpu *c, const struct uop *op, uint64_t lin
     linear += first;
     if (!in_long_mode(c))
         linear = (uint32_t)linear;
-    span_translate(c, op, linear, access, context, &span[1]);
-    return 2;
+    return span_translate(c, op, linear, access, context, &span[1]) ? 2 : 0;
+}
+
+/* The same for an access that copies a value: waits for pages that are absent. */
+static unsigned value_spans(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size,
+                            enum mmu_access access, enum mmu_context context, struct span span[2])
+{
+    unsigned spans;
+
+    while (unlikely(!(spans = try_spans(c, op, linear, size, access, context, span)))) {
+        if (c->holds_stop) /* the other vCPUs must not wait, too */
+            raise_absent(c, op);
+        present_wait(c);
+    }
+    return spans;
+}
+
+/* The same for an access that gets a host address: leaves the instruction then. */
+static unsigned operand_spans(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size,
+                              enum mmu_access access, enum mmu_context context, struct span span[2])
+{
+    unsigned spans = try_spans(c, op, linear, size, access, context, span);
+
+    if (unlikely(!spans))
+        raise_absent(c, op);
+    return spans;
 }
 
 static uint64_t mmio_read(struct vcpu *c, const struct uop *op, uint64_t gpa, unsigned size)
@@ -194,8 +256,10 @@ static void host_store(uint8_t *host, const uint8_t *buf, unsigned size)
 
 static void span_read(struct vcpu *c, const struct uop *op, const struct span *span, uint8_t *buf)
 {
-    if (span->host) {
-        host_load(buf, span->host, span->size);
+    const uint8_t *host = span->host ? span->host : span->rom;
+
+    if (host) {
+        host_load(buf, host, span->size);
         return;
     }
     for (unsigned done = 0; done < span->size;) {
@@ -232,7 +296,7 @@ static void guest_read(struct vcpu *c, const struct uop *op, uint64_t linear, vo
                        unsigned size, enum mmu_context context)
 {
     struct span span[2];
-    unsigned spans = operand_spans(c, op, linear, size, MMU_READ, context, span);
+    unsigned spans = value_spans(c, op, linear, size, MMU_READ, context, span);
 
     for (unsigned i = 0, at = 0; i < spans; at += span[i++].size)
         span_read(c, op, &span[i], (uint8_t *)buf + at);
@@ -242,7 +306,7 @@ static void guest_write(struct vcpu *c, const struct uop *op, uint64_t linear, c
                         unsigned size, enum mmu_context context)
 {
     struct span span[2];
-    unsigned spans = operand_spans(c, op, linear, size, MMU_WRITE, context, span);
+    unsigned spans = value_spans(c, op, linear, size, MMU_WRITE, context, span);
 
     for (unsigned i = 0, at = 0; i < spans; at += span[i++].size)
         span_write(c, op, &span[i], (const uint8_t *)buf + at);
@@ -301,11 +365,54 @@ void store_system(struct vcpu *c, const struct uop *op, uint64_t linear, unsigne
     guest_write(c, op, linear, &value, size, system_context(c));
 }
 
+void load_bytes_slow(struct vcpu *c, const struct uop *op, uint64_t linear, void *buf,
+                     unsigned size)
+{
+    guest_read(c, op, linear, buf, size, c->context);
+}
+
+void store_bytes_slow(struct vcpu *c, const struct uop *op, uint64_t linear, const void *buf,
+                      unsigned size)
+{
+    guest_write(c, op, linear, buf, size, c->context);
+}
+
+/* Finds where GPA is in the host, to be written to; waits until it is there. NULL: nowhere. */
+static uint8_t *physical_page(struct vcpu *c, uint64_t gpa)
+{
+    uint64_t gpn = gpa >> MEM_PAGE_SHIFT;
+    enum mem_answer answer;
+    void *host;
+
+    while ((answer = mem_page(c->mem, gpn, MEM_WRITE, &host)) == MEM_ABSENT) {
+        c->absent = (struct mmu_absent){gpn, MEM_WRITE};
+        present_wait(c);
+    }
+    return answer == MEM_OK ? (uint8_t *)host + (gpa & (MEM_PAGE_SIZE - 1)) : NULL;
+}
+
+void store_physical(struct vcpu *c, uint64_t gpa, const void *buf, unsigned size)
+{
+    if (!mem_is_ram(c->mem, gpa, size))
+        return;
+    for (unsigned done = 0; done < size;) {
+        uint64_t at = gpa + done;
+        unsigned part = (unsigned)MIN(size - done, MEM_PAGE_SIZE - (at & (MEM_PAGE_SIZE - 1)));
+        uint8_t *host = physical_page(c, at);
+
+        if (host)
+            memcpy(host, (const uint8_t *)buf + done, part);
+        if (host && code_written(c->core, c, at, part))
+            c->core->interpreter->code_written(c);
+        done += part;
+    }
+}
+
 void probe_write(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size)
 {
     struct span span[2];
 
-    operand_spans(c, op, linear, size, MMU_WRITE, c->context, span);
+    value_spans(c, op, linear, size, MMU_WRITE, c->context, span);
 }
 
 bool fill_software_tlb(struct vcpu *c, uint64_t linear, unsigned size, bool write)
@@ -316,7 +423,8 @@ bool fill_software_tlb(struct vcpu *c, uint64_t linear, unsigned size, bool writ
     if (!is_canonical(linear) || (linear & (MEM_PAGE_SIZE - 1)) + size > MEM_PAGE_SIZE ||
         breakpoint_on_data(c, linear, MEM_PAGE_SHIFT))
         return false;
-    span_translate(c, NULL, linear, access, c->context, &span);
+    if (!span_translate(c, NULL, linear, access, c->context, &span))
+        raise_absent(c, NULL);
     return span.cached;
 }
 
@@ -363,14 +471,14 @@ void commit_ptr_slow(struct vcpu *c, const struct uop *op)
 
 void vcpu_stop_others(struct vcpu *c)
 {
-    safepoint_stop(&c->core->safepoint, true);
+    present_stop_others(c);
     c->holds_stop = true;
 }
 
 void vcpu_resume_others(struct vcpu *c)
 {
     c->holds_stop = false;
-    safepoint_resume(&c->core->safepoint, true);
+    present_resume_others(c);
 }
 
 void *locked_ptr_slow(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size)

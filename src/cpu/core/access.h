@@ -11,6 +11,8 @@
 
 #include "cpu/core/fault.h"
 
+#include <string.h>
+
 typedef uint16_t unaligned16 __attribute__((aligned(1), may_alias));
 typedef uint32_t unaligned32 __attribute__((aligned(1), may_alias));
 typedef uint64_t unaligned64 __attribute__((aligned(1), may_alias));
@@ -35,7 +37,17 @@ uint64_t load_system(struct vcpu *c, const struct uop *op, uint64_t linear, unsi
 void store_system(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size,
                   uint64_t value);
 
-/* Operands of any size up to 64 (and XSAVE areas by parts): a host pointer to the operand in place,
+/* Copies of any size up to a page; waits in the middle of the instruction for pages that are
+ * absent, as the above do, so that what was read from a device before is not read again. */
+void load_bytes_slow(struct vcpu *c, const struct uop *op, uint64_t linear, void *buf,
+                     unsigned size);
+void store_bytes_slow(struct vcpu *c, const struct uop *op, uint64_t linear, const void *buf,
+                      unsigned size);
+
+/* Writes to guest physical memory for the monitor. Nothing is written if not all of it is RAM. */
+void store_physical(struct vcpu *c, uint64_t gpa, const void *buf, unsigned size);
+
+/* Operands of any size up to 64: a host pointer to the operand in place,
  * or to the bounce buffer with the guest address's alignment. After write_ptr and rmw_ptr,
  * commit_ptr finishes. */
 void *read_ptr_slow(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size);
@@ -111,6 +123,28 @@ static inline void store_sized(struct vcpu *c, const struct uop *op, uint64_t li
     case 4: store32(c, op, linear, (uint32_t)value); break;
     default: store64(c, op, linear, value); break;
     }
+}
+
+static inline void load_bytes(struct vcpu *c, const struct uop *op, uint64_t linear, void *buf,
+                              unsigned size)
+{
+    const void *host = fast_read(c, linear, size);
+
+    if (likely(host))
+        memcpy(buf, host, size);
+    else
+        load_bytes_slow(c, op, linear, buf, size);
+}
+
+static inline void store_bytes(struct vcpu *c, const struct uop *op, uint64_t linear,
+                               const void *buf, unsigned size)
+{
+    void *host = fast_write(c, linear, size);
+
+    if (likely(host))
+        memcpy(host, buf, size);
+    else
+        store_bytes_slow(c, op, linear, buf, size);
 }
 
 static inline void *read_ptr(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size)

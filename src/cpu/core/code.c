@@ -9,6 +9,7 @@
 #include "cpu/core/code.h"
 
 #include "cpu/core/executor.h"
+#include "cpu/core/present.h"
 
 #define LINE_SHIFT  6
 #define WRITES_KEPT 32 /* without decoding in between, until a page is unmarked */
@@ -118,14 +119,14 @@ static void mark_lines(struct vcpu *c, uint64_t gpn, uint64_t lines)
             return;
     /* The first on this page: nobody may have it open for writing, or be about to. */
     if (e->machine.cpus > 1)
-        safepoint_stop(&e->safepoint, true);
-    host = mem_page(c->mem, gpn);
-    for (unsigned i = 0; i < e->machine.cpus; i++)
+        present_stop_others(c);
+    host = mem_peek(c->mem, gpn); /* NULL: it is absent, and nobody may write to it */
+    for (unsigned i = 0; host && i < e->machine.cpus; i++)
         if (e->vcpu[i])
             mmu_drop_writable(&e->vcpu[i]->mmu, host);
     atomic_fetch_or(&page->lines, lines);
     if (e->machine.cpus > 1)
-        safepoint_resume(&e->safepoint, true);
+        present_resume_others(c);
 }
 
 void code_watch(struct vcpu *c, uint64_t gpa, uint64_t size)

@@ -8,6 +8,7 @@
 #include "cpu/core/executor.h"
 #include "cpu/core/fault.h"
 #include "cpu/core/mode.h"
+#include "cpu/core/present.h"
 
 #define CR0_DEFINED                                                                                \
     (X86_CR0_PE | X86_CR0_MP | X86_CR0_EM | X86_CR0_TS | X86_CR0_ET | X86_CR0_NE | X86_CR0_WP |    \
@@ -49,6 +50,16 @@ static bool uses_pae(const struct vcpu *c, uint64_t cr0, uint64_t cr4)
     return (cr0 & X86_CR0_PG) && (cr4 & X86_CR4_PAE) && !(c->x.efer & X86_EFER_LME);
 }
 
+/* Returns false if that is a #GP. */
+static bool load_pdptes(struct vcpu *c, uint64_t cr3)
+{
+    enum mmu_result result;
+
+    while ((result = mmu_load_pdptes(c->mem, &c->x, cr3, c->x.pdpte, &c->absent)) == MMU_ABSENT)
+        present_wait(c);
+    return result == MMU_DONE;
+}
+
 static void write_cr0(struct vcpu *c, const struct uop *op, uint64_t value)
 {
     uint64_t old = c->x.cr0;
@@ -64,7 +75,7 @@ static void write_cr0(struct vcpu *c, const struct uop *op, uint64_t value)
     if (!(value & X86_CR0_PG) && (old & X86_CR0_PG) && (in_64(c) || (c->x.cr4 & X86_CR4_PCIDE)))
         raise_error(c, op, X86_GP, 0);
     if (uses_pae(c, value, c->x.cr4) && ((value ^ old) & (X86_CR0_PG | X86_CR0_CD | X86_CR0_NW)) &&
-        mmu_load_pdptes(c->mem, &c->x, c->x.cr3, c->x.pdpte) != 0)
+        !load_pdptes(c, c->x.cr3))
         raise_error(c, op, X86_GP, 0);
     c->x.cr0 = value;
     if ((value ^ old) & X86_CR0_PG) {
@@ -91,7 +102,7 @@ static void write_cr3(struct vcpu *c, const struct uop *op, uint64_t value)
     }
     if (in_long_mode(c) && value >> c->x.physical_bits)
         raise_error(c, op, X86_GP, 0);
-    if (uses_pae(c, c->x.cr0, c->x.cr4) && mmu_load_pdptes(c->mem, &c->x, value, c->x.pdpte) != 0)
+    if (uses_pae(c, c->x.cr0, c->x.cr4) && !load_pdptes(c, value))
         raise_error(c, op, X86_GP, 0);
     counter_add(&c->exits[CAUSE_TLB_FLUSH], 1);
     c->x.cr3 = value;
@@ -112,7 +123,7 @@ static void write_cr4(struct vcpu *c, const struct uop *op, uint64_t value)
     if ((value & ~old & X86_CR4_PCIDE) && (!in_long_mode(c) || (c->x.cr3 & 0xFFF)))
         raise_error(c, op, X86_GP, 0);
     if (uses_pae(c, c->x.cr0, value) && ((value ^ old) & (paging & ~X86_CR4_PCIDE)) &&
-        mmu_load_pdptes(c->mem, &c->x, c->x.cr3, c->x.pdpte) != 0)
+        !load_pdptes(c, c->x.cr3))
         raise_error(c, op, X86_GP, 0);
     c->x.cr4 = value;
     if ((value ^ old) & paging)

@@ -7,7 +7,9 @@
 #include "cpu/core/debug.h"
 #include "cpu/core/executor.h"
 #include "cpu/core/mode.h"
+#include "cpu/core/present.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,13 +25,22 @@ static void on_written(void *opaque, uint64_t gpa, uint64_t size)
     code_written(opaque, NULL, gpa, size);
 }
 
+static const struct mem_listener_ops listener_ops = {
+    .invalidated = present_invalidated, .settle = present_settle, .written = on_written};
+
+/* A vCPU may wait for the board lock, and then reaches no safe point. */
+static void check_locks(void *opaque)
+{
+    assert(!bus_locked_here(opaque));
+}
+
 void core_destroy(struct engine *engine)
 {
     struct core *e = core_of(engine);
 
     if (!e)
         return;
-    mem_set_listener(e->machine.mem, NULL);
+    mem_unlisten(e->machine.mem, &e->listener);
     if (e->accelerator_shared)
         e->accelerator->stop(e);
     if (e->interpreter_shared)
@@ -79,7 +90,6 @@ struct engine *core_create(const struct engine_ops *ops, const struct machine *m
                            const struct accelerator *accelerator, const void *options,
                            struct error *err)
 {
-    struct mem_listener listener = {.written = on_written};
     struct core *e = calloc(1, sizeof(*e));
 
     if (!e) {
@@ -99,13 +109,15 @@ struct engine *core_create(const struct engine_ops *ops, const struct machine *m
     x86_msrs_init(&e->msrs, &machine->model);
     read_epoch(e);
     safepoint_init(&e->safepoint);
+    e->safepoint.check = check_locks;
+    e->safepoint.check_opaque = machine->bus;
     e->code_pages = mem_gpn_limit(machine->mem);
     if (!start(e, err)) {
         core_destroy(&e->engine);
         return NULL;
     }
-    listener.opaque = e;
-    mem_set_listener(machine->mem, &listener);
+    e->listener = (struct mem_listener){.ops = &listener_ops, .opaque = e};
+    mem_listen(machine->mem, &e->listener);
     return &e->engine;
 }
 
@@ -120,6 +132,7 @@ static void state_changed(struct vcpu *c)
     c->check_interrupt = true;
     c->in_software = c->repeating = c->debug_hit = c->debug_passed = false;
     c->external = 0;
+    c->retry = c->step.under_way = false;
     c->apic_page = c->port->apic_ops->base(c->port->apic);
     flush_translations(c);
     flags_set_status(c, c->x.rflags);
@@ -206,18 +219,6 @@ void core_state_in(struct vcpu *c, const struct x86_cpu *cpu)
 {
     c->x = *cpu;
     state_changed(c);
-}
-
-void core_gpn_changed(struct engine *engine, uint64_t gpn)
-{
-    struct core *e = core_of(engine);
-
-    safepoint_stop(&e->safepoint, false);
-    code_written(e, NULL, gpn << MEM_PAGE_SHIFT, MEM_PAGE_SIZE);
-    for (unsigned i = 0; i < e->machine.cpus; i++)
-        if (e->vcpu[i])
-            flush_translations(e->vcpu[i]);
-    safepoint_resume(&e->safepoint, false);
 }
 
 void core_counters(const struct vcpu *c, engine_counter_fn *each, void *opaque)

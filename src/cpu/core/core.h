@@ -23,7 +23,6 @@ void core_vcpu_destroy(struct vcpu *c);
 enum engine_exit core_run(struct vcpu *c); /* run.c */
 void core_state_out(struct vcpu *c, struct x86_cpu *cpu);
 void core_state_in(struct vcpu *c, const struct x86_cpu *cpu);
-void core_gpn_changed(struct engine *engine, uint64_t gpn);
 uint64_t core_rip(const struct vcpu *c);
 void core_counters(const struct vcpu *c, engine_counter_fn *each, void *opaque);
 void core_kick(struct vcpu *c);

@@ -98,6 +98,8 @@ struct accelerator {
     /* Where code is mapped has changed for the page at LINEAR (INVLPG). LARGE: for any page, or
      * which address space an identifier stands for (mmu.clears). */
     void (*unmapped)(struct vcpu *c, uint64_t linear, bool large);
+    /* Host addresses that code under way has found may be out of date. */
+    void (*pages_moved)(struct vcpu *c);
 };
 
 /* Whether the vCPU must leave guest code now: another thread or an interrupt may want something of

@@ -35,3 +35,14 @@ void restart_as_step(struct vcpu *c, const struct uop *op)
 {
     leave(c, op, FAULT_RESTART, false, 0);
 }
+
+void raise_absent(struct vcpu *c, const struct uop *op)
+{
+    leave(c, op, FAULT_ABSENT, false, 0);
+}
+
+void raise_memory(struct vcpu *c, int error)
+{
+    c->memory_error = error;
+    leave(c, NULL, FAULT_MEMORY, false, 0);
+}

@@ -20,6 +20,17 @@ _Noreturn void raise_page_fault(struct vcpu *c, const struct uop *op, uint64_t v
  * single step: it concerns a breakpoint. */
 _Noreturn void restart_as_step(struct vcpu *c, const struct uop *op);
 
+/* Stands in for a vector after raise_absent. */
+#define FAULT_ABSENT (-2)
+/* Leaves OP, of which nothing has happened yet, as a fault does, until the page in vcpu.absent is
+ * present; then it is executed before all else. */
+_Noreturn void raise_absent(struct vcpu *c, const struct uop *op);
+
+/* Stands in for a vector after raise_memory. */
+#define FAULT_MEMORY (-3)
+/* Guest memory has failed; ERROR is a negative errno. */
+_Noreturn void raise_memory(struct vcpu *c, int error);
+
 static inline void require_cpl0(struct vcpu *c, const struct uop *op)
 {
     if (cpl(c) != 0)

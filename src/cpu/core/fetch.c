@@ -25,6 +25,7 @@ uint64_t fetch_gpa(struct vcpu *c, uint64_t linear)
 {
     enum mmu_context context = fetch_context(c);
     const struct mmu_entry *entry = mmu_entry(c->mmu.table[context], MMU_EXEC, linear);
+    enum mmu_result result;
     struct mmu_page page;
     unsigned before;
     uint32_t error;
@@ -34,7 +35,12 @@ uint64_t fetch_gpa(struct vcpu *c, uint64_t linear)
         return linear + entry->addend;
     counter_add(&c->exits[CAUSE_TLB_MISS], 1);
     before = meter_enter(c->meter, CAUSE_TLB_MISS, 0, linear, MMU_EXEC);
-    if (mmu_walk(c->mem, &c->x, linear, MMU_EXEC, context, &page, &error) != 0) {
+    result = mmu_walk(c->mem, &c->x, linear, MMU_EXEC, context, &page, &error, &c->absent);
+    if (result == MMU_ABSENT) {
+        meter_leave(c->meter, before);
+        raise_absent(c, NULL);
+    }
+    if (result == MMU_FAULT) {
         meter_detail(c->meter, CAUSE_TLB_MISS, linear, MMU_EXEC | TRACE_FAULT);
         meter_leave(c->meter, before);
         raise_page_fault(c, NULL, linear, error);

@@ -9,15 +9,13 @@
 #include "cpu/core/deliver.h"
 #include "cpu/core/executor.h"
 #include "cpu/core/mode.h"
+#include "cpu/core/present.h"
 
 /* --- Events ----------------------------------------------------------------------------------- */
 
-/* What raise_* left behind: combines it with what was under delivery into the exception that is
- * pending from now on. Returns false on a triple fault. */
-static bool take_fault(struct vcpu *c)
+/* Undoes what the instruction under way, which is given up, has left in the vCPU. */
+static void abandon_instruction(struct vcpu *c)
 {
-    struct event event = c->fault;
-
     meter_restore(c->meter);
     if (c->holds_stop)
         vcpu_resume_others(c);
@@ -30,17 +28,33 @@ static bool take_fault(struct vcpu *c)
         c->in_software = false;
         c->x.reg[X86_RIP] = c->software_start;
     }
-    if (event.vector == FAULT_RESTART) {
-        c->stepping = true; /* until the next look at what asks for it, which is after the step */
-        return true;
+}
+
+/* Makes the page present that the instruction under way needs, and has the instruction executed
+ * again, with what a step had taken before it. */
+static void wait_and_retry(struct vcpu *c)
+{
+    if (c->step.under_way) {
+        c->x.ss_shadow = c->step.ss_shadow;
+        c->x.interrupt_shadow = c->step.interrupt_shadow;
+        c->x.trap_pending = c->step.trap_pending;
+        c->x.pending_dr6 = c->step.pending_dr6;
     }
+    present_wait(c);
+    c->retry = true;
+}
+
+/* Combines the fault EVENT with what was under delivery into the exception that is pending from now
+ * on. Returns EXIT_SHUTDOWN on a triple fault, or -1. */
+static int take_exception(struct vcpu *c, struct event event)
+{
     if (c->delivering >= 0) {
         int combined = x86_vector_combine(c->delivering, event.vector);
 
         c->delivering = -1;
         if (combined < 0) {
             c->x.activity = X86_SHUTDOWN;
-            return false;
+            return EXIT_SHUTDOWN;
         }
         if (combined != event.vector)
             event = (struct event){.vector = combined, .has_error = true};
@@ -53,7 +67,23 @@ static bool take_fault(struct vcpu *c)
         .has_error = event.has_error && !in_real(c),
         .error = event.error,
     };
-    return true;
+    return -1;
+}
+
+/* Sees to what raise_* left behind. Returns an exit, or -1 to go on. */
+static int take_fault(struct vcpu *c)
+{
+    const struct event event = c->fault;
+
+    abandon_instruction(c);
+    switch (event.vector) {
+    case FAULT_ABSENT: wait_and_retry(c); return -1;
+    case FAULT_MEMORY: return EXIT_MEMORY;
+    case FAULT_RESTART:
+        c->stepping = true; /* until the next look at what asks for it, which is after the step */
+        return -1;
+    default: c->step.under_way = false; return take_exception(c, event);
+    }
 }
 
 /* Looks at what other threads request of the vCPU's own; may be called between any two events of
@@ -64,7 +94,9 @@ static int attend_monitor(struct vcpu *c)
 
     if (seen & CPU_REQ_ENGINE) {
         atomic_fetch_and(&c->port->requests, ~(uint32_t)CPU_REQ_ENGINE);
-        safepoint_poll(&c->core->safepoint);
+        present_release(c);
+        safepoint_poll(&c->core->safepoint, c->port->id);
+        present_forget(c);
     }
     return seen & (CPU_REQ_KICK | CPU_REQ_INIT | CPU_REQ_SIPI) ? EXIT_KICK : -1;
 }
@@ -215,22 +247,28 @@ static bool shows_rf(const struct vcpu *c)
            !(c->debug.step || c->debug.count);
 }
 
-/* One instruction, with everything that may happen around it. Returns an exit for a debugger, or
- * -1. */
-static int step(struct vcpu *c)
+/* Notes what a step must find again if it cannot be completed now. */
+static void begin_step(struct vcpu *c)
+{
+    c->step.under_way = true;
+    c->step.ss_shadow = c->x.ss_shadow;
+    c->step.interrupt_shadow = c->x.interrupt_shadow;
+    c->step.trap_pending = c->x.trap_pending;
+    c->step.pending_dr6 = c->x.pending_dr6;
+    c->x.interrupt_shadow = c->x.ss_shadow = false;
+    c->keep_rf = c->repeating = c->no_step = false;
+}
+
+/* One instruction, before which there is nothing to see to, and what it has earned. Returns an exit
+ * for a debugger, or -1. */
+static int step_instruction(struct vcpu *c)
 {
     bool tf = c->x.rflags & X86_FLAG_TF, shadow = c->x.interrupt_shadow;
 
-    if (c->debug_hit || (c->x.trap_pending && !c->x.ss_shadow)) /* met outside of a step */
-        return end_step(c, false);
-    if (debug_stops(c))
-        return EXIT_BREAKPOINT;
-    if (!c->x.ss_shadow && c->watches_code)
-        debug_check_fetch(c, code_address(c));
-    c->x.interrupt_shadow = c->x.ss_shadow = false;
-    c->keep_rf = c->repeating = c->no_step = false;
+    begin_step(c);
     c->core->interpreter->step(c);
     c->block = NULL;
+    c->step.under_way = false;
     if (shadow)
         c->check_interrupt = true;
     if (!c->keep_rf) {
@@ -240,6 +278,19 @@ static int step(struct vcpu *c)
             c->x.rflags |= X86_FLAG_RF;
     }
     return end_step(c, tf && !c->no_step);
+}
+
+/* One instruction, with everything that may happen around it. Returns an exit for a debugger, or
+ * -1. */
+static int step(struct vcpu *c)
+{
+    if (c->debug_hit || (c->x.trap_pending && !c->x.ss_shadow)) /* met outside of a step */
+        return end_step(c, false);
+    if (debug_stops(c))
+        return EXIT_BREAKPOINT;
+    if (!c->x.ss_shadow && c->watches_code)
+        debug_check_fetch(c, code_address(c));
+    return step_instruction(c);
 }
 
 /* Executes guest code for a while; nothing else is due. */
@@ -263,11 +314,31 @@ static run_fn *short_run(const struct vcpu *c)
     return c->core->accelerator ? run_accelerated : c->core->interpreter->run_block;
 }
 
+/* Executes the instruction for which the vCPU has waited, before the page can be taken away again.
+ * Returns an exit for a debugger, or -1. */
+static int retry(struct vcpu *c)
+{
+    c->retry = false;
+    if (c->stepping)
+        return step_instruction(c);
+    c->single = true;
+    c->block = NULL;
+    c->core->interpreter->step(c);
+    c->single = false;
+    c->block = NULL;
+    if (c->core->accelerator)
+        vcpu_check_spaces(c);
+    return -1;
+}
+
 /* What is due, then guest code by RUN, or a single step. Returns an exit, or -1 to go on. */
 static int turn(struct vcpu *c, run_fn *run)
 {
-    int exit = needs_attention(c) ? attend(c) : -1;
+    int exit;
 
+    if (unlikely(c->retry))
+        return retry(c);
+    exit = needs_attention(c) ? attend(c) : -1;
     if (exit >= 0)
         return exit;
     if (unlikely(c->stepping))
@@ -276,14 +347,23 @@ static int turn(struct vcpu *c, run_fn *run)
     return -1;
 }
 
+/* After raise_*. Returns an exit, or -1 to go on. */
+static int go_on(struct vcpu *c)
+{
+    int exit = take_fault(c);
+
+    return exit < 0 ? deliver_pending(c) : exit;
+}
+
 static enum engine_exit run_inside(struct vcpu *c)
 {
     run_fn *const run = usual_run(c);
     int exit;
 
-    if (setjmp(c->fault_exit) && !take_fault(c))
-        return EXIT_SHUTDOWN;
-    exit = deliver_pending(c);
+    if (setjmp(c->fault_exit) == 0)
+        exit = deliver_pending(c);
+    else
+        exit = go_on(c);
     while (exit < 0)
         exit = turn(c, run);
     return (enum engine_exit)exit;
@@ -294,14 +374,16 @@ static void begin(struct vcpu *c)
 {
     if (c->core->accelerator)
         c->core->accelerator->prepare(c);
-    safepoint_enter(&c->core->safepoint);
+    safepoint_enter(&c->core->safepoint, c->port->id);
+    present_forget(c);
 }
 
 static void end(struct vcpu *c)
 {
     if (c->core->accelerator)
         c->core->accelerator->finish(c);
-    safepoint_leave(&c->core->safepoint);
+    present_release(c);
+    safepoint_leave(&c->core->safepoint, c->port->id);
 }
 
 int core_turn(struct vcpu *c)
@@ -312,7 +394,7 @@ int core_turn(struct vcpu *c)
     if (setjmp(c->fault_exit) == 0)
         exit = c->x.exception.pending ? deliver_pending(c) : turn(c, short_run(c));
     else
-        exit = take_fault(c) ? -1 : EXIT_SHUTDOWN;
+        exit = take_fault(c);
     end(c);
     return exit;
 }
@@ -323,9 +405,10 @@ static int run_limited(struct vcpu *c)
     const uint64_t end = 1ULL << 32;
     int exit;
 
-    if (setjmp(c->fault_exit) && !take_fault(c))
-        return EXIT_SHUTDOWN;
-    exit = deliver_pending(c);
+    if (setjmp(c->fault_exit) == 0)
+        exit = deliver_pending(c);
+    else
+        exit = go_on(c);
     if (exit >= 0)
         return exit;
     do {

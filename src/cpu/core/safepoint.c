@@ -18,65 +18,98 @@ void safepoint_destroy(struct safepoint *sp)
     pthread_cond_destroy(&sp->changed);
 }
 
-static void enter_locked(struct safepoint *sp)
+static void enter_locked(struct safepoint *sp, unsigned id)
 {
     while (sp->stopping)
         pthread_cond_wait(&sp->changed, &sp->lock);
     sp->running++;
+    sp->inside[id] = true;
 }
 
-static void leave_locked(struct safepoint *sp)
+static void leave_locked(struct safepoint *sp, unsigned id)
 {
     sp->running--;
+    sp->inside[id] = false;
     pthread_cond_broadcast(&sp->changed);
 }
 
-void safepoint_enter(struct safepoint *sp)
+void safepoint_enter(struct safepoint *sp, unsigned id)
 {
     pthread_mutex_lock(&sp->lock);
-    enter_locked(sp);
+    enter_locked(sp, id);
     pthread_mutex_unlock(&sp->lock);
 }
 
-void safepoint_leave(struct safepoint *sp)
+void safepoint_leave(struct safepoint *sp, unsigned id)
 {
     pthread_mutex_lock(&sp->lock);
-    leave_locked(sp);
+    leave_locked(sp, id);
     pthread_mutex_unlock(&sp->lock);
 }
 
-void safepoint_poll(struct safepoint *sp)
+void safepoint_poll(struct safepoint *sp, unsigned id)
 {
     pthread_mutex_lock(&sp->lock);
-    leave_locked(sp);
-    enter_locked(sp);
+    leave_locked(sp, id);
+    enter_locked(sp, id);
     pthread_mutex_unlock(&sp->lock);
 }
 
-void safepoint_stop(struct safepoint *sp, bool inside)
+void safepoint_hurry(struct safepoint *sp)
 {
+    for (unsigned i = 0; i < SAFEPOINT_MAX_CPUS; i++)
+        if (sp->inside[i] && sp->port[i])
+            cpu_port_request(sp->port[i], CPU_REQ_ENGINE);
+}
+
+static void check(const struct safepoint *sp)
+{
+    if (sp->check)
+        sp->check(sp->check_opaque);
+}
+
+void safepoint_stop(struct safepoint *sp, unsigned id)
+{
+    check(sp);
     pthread_mutex_lock(&sp->lock);
-    if (inside)
-        leave_locked(sp);
+    if (id != SAFEPOINT_OUTSIDE)
+        leave_locked(sp, id);
     while (sp->stopping)
         pthread_cond_wait(&sp->changed, &sp->lock);
     sp->stopping = true;
-    if (sp->running) {
-        for (unsigned i = 0; i < SAFEPOINT_MAX_CPUS; i++)
-            if (sp->port[i])
-                cpu_port_request(sp->port[i], CPU_REQ_ENGINE);
-    }
+    if (sp->running)
+        safepoint_hurry(sp);
     while (sp->running)
         pthread_cond_wait(&sp->changed, &sp->lock);
+    if (id != SAFEPOINT_OUTSIDE)
+        sp->inside[id] = true;
     pthread_mutex_unlock(&sp->lock);
 }
 
-void safepoint_resume(struct safepoint *sp, bool inside)
+void safepoint_resume(struct safepoint *sp, unsigned id)
 {
     pthread_mutex_lock(&sp->lock);
     sp->stopping = false;
-    if (inside)
+    if (id != SAFEPOINT_OUTSIDE)
         sp->running++;
     pthread_cond_broadcast(&sp->changed);
+    pthread_mutex_unlock(&sp->lock);
+}
+
+void safepoint_note(struct safepoint *sp, unsigned id, uint64_t number)
+{
+    pthread_mutex_lock(&sp->lock);
+    sp->seen[id] = number;
+    pthread_cond_broadcast(&sp->changed);
+    pthread_mutex_unlock(&sp->lock);
+}
+
+void safepoint_settle(struct safepoint *sp, uint64_t number)
+{
+    check(sp);
+    pthread_mutex_lock(&sp->lock);
+    for (unsigned i = 0; i < SAFEPOINT_MAX_CPUS; i++)
+        while (sp->inside[i] && sp->seen[i] < number)
+            pthread_cond_wait(&sp->changed, &sp->lock);
     pthread_mutex_unlock(&sp->lock);
 }

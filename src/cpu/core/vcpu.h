@@ -56,6 +56,17 @@ struct code_page {
 
 #define HISTORY 64
 
+/* What software TLBs hold about pages of guest memory that have been taken away or have moved, in
+ * the order in which that happened; see present.c. Written with the lock of the safe point. */
+#define STALE_NOTES 256
+struct stale {
+    _Atomic uint64_t posted; /* notes ever */
+    struct stale_note {
+        uintptr_t first, last; /* bytes in the host */
+        bool write_only;       /* entries for reading stay */
+    } note[STALE_NOTES];
+};
+
 struct core {
     struct engine engine; /* first */
     const struct interpreter *interpreter;
@@ -66,6 +77,8 @@ struct core {
     struct machine machine;
     struct x86_msrs msrs; /* that the machine's model has */
     struct safepoint safepoint;
+    struct mem_listener listener;
+    struct stale stale;
     struct code_page *code; /* by GPN; see code.h */
     uint64_t code_pages;
     uint64_t epoch_tsc, epoch_ns; /* one moment by both clocks, without TSC_ADJUST */
@@ -82,7 +95,8 @@ struct event { /* an exception or interrupt about to be delivered */
 
 /* A piece of an operand in memory that lies within one page. */
 struct span {
-    uint8_t *host; /* NULL: not RAM */
+    uint8_t *host;      /* NULL: not RAM */
+    const uint8_t *rom; /* where a write to ROM, which HOST is not, would read */
     uint64_t gpa;
     unsigned size;
     bool in_place; /* host may be used for longer than this access */
@@ -131,6 +145,17 @@ struct vcpu {
     bool in_software;        /* INT n is being delivered: a fault belongs to it, */
     uint64_t software_start; /* at this address */
     uint32_t external;       /* 1 while delivering what no INT n asked for: EXT in error codes */
+
+    /* Pages of guest memory that are not present; see present.h. */
+    struct mmu_absent absent; /* the one that is wanted */
+    struct mem_kept kept;     /* made present for the instruction under way */
+    int memory_error;         /* FAULT_MEMORY: why one could not be */
+    bool retry;         /* the next instruction has waited for one, and goes before all else */
+    uint64_t forgotten; /* stale notes */
+    struct {            /* what a step has changed before its instruction */
+        bool under_way, ss_shadow, interrupt_shadow, trap_pending;
+        uint64_t pending_dr6;
+    } step;
 
     /* A memory operand that cannot be used in place (bounce): filled by the *_ptr functions,
      * written back by commit_ptr. */

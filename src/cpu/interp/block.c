@@ -40,8 +40,8 @@ static struct block *find_by_gpa(struct vcpu *c, uint64_t rip, uint64_t linear, 
         at = &b->hash_next;
     }
     b = block_decode(c, rip, linear, gpa, mode);
-    if (!b)
-        return NULL;
+    if (!b || !b->cached)
+        return b;
     b->hash_next = *slot;
     *slot = b;
     return b;
@@ -147,7 +147,7 @@ struct block *block_find(struct vcpu *c)
     if (!b)
         return block_straddling(c, rip, linear, gpa);
     check_breakpoints(c, linear, b->bytes);
-    if (breakpoint_on_code(c, linear))
+    if (!b->cached || breakpoint_on_code(c, linear))
         return b;
     *entry = (struct jump_entry){linear, jump_key(c, mode), b}; /* fetching may have changed it */
     return b;

@@ -15,12 +15,14 @@
 static unsigned fetch_in_page(struct vcpu *c, uint64_t linear, uint64_t gpa, uint8_t bytes[15])
 {
     unsigned offset = gpa & (MEM_PAGE_SIZE - 1), size = MIN(15, MEM_PAGE_SIZE - offset);
-    const uint8_t *page = mem_page(c->mem, gpa >> MEM_PAGE_SHIFT);
+    uint64_t gpn = gpa >> MEM_PAGE_SHIFT;
+    void *page;
 
-    if (page)
-        memcpy(bytes, page + offset, size);
-    else
-        memset(bytes, 0xFF, size);
+    switch (mem_page(c->mem, gpn, MEM_READ, &page)) {
+    case MEM_OK: memcpy(bytes, (uint8_t *)page + offset, size); break;
+    case MEM_NOT_RAM: memset(bytes, 0xFF, size); break;
+    case MEM_ABSENT: c->absent = (struct mmu_absent){gpn, MEM_READ}; raise_absent(c, NULL);
+    }
     return size;
 }
 
@@ -82,8 +84,9 @@ struct block *block_decode(struct vcpu *c, uint64_t rip, uint64_t linear, uint64
     struct block_cache *cache = c->blocks;
     uint64_t gpn = gpa >> MEM_PAGE_SHIFT;
     unsigned limit = mode & MODE_STEP ? 1 : BLOCK_MAX - 1, off = 0;
-    struct code_page *page =
-        gpn < c->core->code_pages && mem_page(c->mem, gpn) ? &c->core->code[gpn] : &cache->no_page;
+    struct code_page *page = gpn < c->core->code_pages && mem_holds_code(c->mem, gpn)
+                                 ? &c->core->code[gpn]
+                                 : &cache->no_page;
     unsigned drops;
     struct block *b;
     bool ends = false;
@@ -122,9 +125,11 @@ struct block *block_decode(struct vcpu *c, uint64_t rip, uint64_t linear, uint64
     if (!b->count)
         return NULL;
     close_block(b, off, ends);
+    counter_add(&cache->decoded, 1);
+    if (!b->cached) /* it is executed once: the next one is decoded in its place */
+        return b;
     cache->used += sizeof(*b) + b->uops * sizeof(struct uop);
     cache->used = ALIGN_UP(cache->used, 16);
-    counter_add(&cache->decoded, 1);
     return b;
 }
 

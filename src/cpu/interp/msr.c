@@ -5,6 +5,7 @@
 #include "cpu/interp/msr.h"
 
 #include "base/time.h"
+#include "cpu/core/access.h"
 
 #include <string.h>
 #include <x86intrin.h>
@@ -215,7 +216,7 @@ static void publish_system_time(struct vcpu *c)
     info.tsc_timestamp = e->epoch_tsc + c->x.tsc_adjust;
     info.system_time = e->epoch_ns;
     tsc_scale(clock_tsc_hz(e->machine.clock), &info.tsc_to_system_mul, &info.tsc_shift);
-    mem_write(c->mem, c->x.kvm_system_time & ~1ULL, &info, sizeof(info));
+    store_physical(c, c->x.kvm_system_time & ~1ULL, &info, sizeof(info));
 }
 
 static void publish_wall_clock(struct vcpu *c)
@@ -227,7 +228,7 @@ static void publish_wall_clock(struct vcpu *c)
         .nsec = (uint32_t)(epoch % NS_PER_S),
     };
 
-    mem_write(c->mem, c->x.kvm_wall_clock, &wall, sizeof(wall));
+    store_physical(c, c->x.kvm_wall_clock, &wall, sizeof(wall));
 }
 
 int msr_write(struct vcpu *c, uint32_t msr, uint64_t value)

@@ -3,6 +3,7 @@
  */
 #include "cpu/interp/block.h"
 
+#include "cpu/core/present.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -82,14 +83,14 @@ void block_renew_thunks(struct vcpu *c)
 {
     struct core *e = c->core;
 
-    safepoint_stop(&e->safepoint, true);
+    present_stop_others(c);
     if (thunk_cache_full(interp_of(e)->thunks)) { /* no other vCPU was faster */
         for (unsigned i = 0; i < e->machine.cpus; i++)
             if (e->vcpu[i])
                 block_cache_clear(e->vcpu[i], FORGET_THUNKS_FULL);
         thunk_cache_clear(interp_of(e)->thunks);
     }
-    safepoint_resume(&e->safepoint, true);
+    present_resume_others(c);
 }
 
 void block_check(struct vcpu *c)

@@ -172,11 +172,9 @@ const struct uop *op_fnsave(struct vcpu *c, const struct uop *op)
     probe_write(c, op, linear, op->osize);
     store_environment(c, op, linear);
     linear += WORDS * word_size(op);
-    for (unsigned i = 0; i < 8; i++) {
-        memcpy(write_ptr(c, op, linear + i * REGISTER_BYTES, REGISTER_BYTES),
-               x + X87_REGISTERS + i * X87_REGISTER, REGISTER_BYTES);
-        commit_ptr(c, op);
-    }
+    for (unsigned i = 0; i < 8; i++)
+        store_bytes(c, op, linear + i * REGISTER_BYTES, x + X87_REGISTERS + i * X87_REGISTER,
+                    REGISTER_BYTES);
     x87_set_word(x + X87_FCW, FCW_INIT);
     set_status(x, 0);
     x[X87_FTW] = 0;
@@ -197,8 +195,8 @@ const struct uop *op_frstor(struct vcpu *c, const struct uop *op)
     linear += WORDS * word_size(op);
     memset(x + X87_REGISTERS, 0, sizeof(x) - X87_REGISTERS);
     for (unsigned i = 0; i < 8; i++)
-        memcpy(x + X87_REGISTERS + i * X87_REGISTER,
-               read_ptr(c, op, linear + i * REGISTER_BYTES, REGISTER_BYTES), REGISTER_BYTES);
+        load_bytes(c, op, linear + i * REGISTER_BYTES, x + X87_REGISTERS + i * X87_REGISTER,
+                   REGISTER_BYTES);
     memcpy(c->x.xsave, x, X87_FDP + 8);
     memcpy(c->x.xsave + X87_REGISTERS, x + X87_REGISTERS, sizeof(x) - X87_REGISTERS);
     return op + 1;

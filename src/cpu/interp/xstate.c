@@ -21,10 +21,8 @@
 static void copy_bytes_out(struct vcpu *c, const struct uop *op, uint64_t linear,
                            const uint8_t *from, unsigned size)
 {
-    for (unsigned at = 0; at < size; at += 16) {
-        memcpy(write_ptr(c, op, linear + at, 16), from + at, 16);
-        commit_ptr(c, op);
-    }
+    for (unsigned at = 0; at < size; at += 16)
+        store_bytes(c, op, linear + at, from + at, 16);
 }
 
 static void copy_out(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned from,
@@ -47,7 +45,7 @@ static void copy_in(struct vcpu *c, const struct uop *op, uint64_t linear, uint8
                     unsigned size)
 {
     for (unsigned at = 0; at < size; at += 16)
-        memcpy(to + at, read_ptr(c, op, linear + at, 16), 16);
+        load_bytes(c, op, linear + at, to + at, 16);
 }
 
 static uint32_t mxcsr(const struct vcpu *c)

@@ -1,0 +1,79 @@
+/*
+ * Who is told what happens to guest memory.
+ */
+#include "mem/mem_private.h"
+
+void mem_listen(struct mem *mem, struct mem_listener *listener)
+{
+    listener->next = mem->listeners;
+    mem->listeners = listener;
+}
+
+void mem_unlisten(struct mem *mem, struct mem_listener *listener)
+{
+    for (struct mem_listener **at = &mem->listeners; *at; at = &(*at)->next) {
+        if (*at == listener) {
+            *at = listener->next;
+            return;
+        }
+    }
+}
+
+void mem_set_check(struct mem *mem, void (*check)(void *opaque), void *opaque)
+{
+    mem->check = check;
+    mem->check_opaque = opaque;
+}
+
+void mem_tell_invalidated(struct mem *mem, const struct mem_range *ranges, unsigned count,
+                          enum mem_access access)
+{
+    for (const struct mem_listener *l = mem->listeners; l; l = l->next)
+        if (l->ops->invalidated)
+            l->ops->invalidated(l->opaque, ranges, count, access);
+}
+
+void mem_tell_written(struct mem *mem, uint64_t gpa, uint64_t size)
+{
+    for (const struct mem_listener *l = mem->listeners; l; l = l->next)
+        if (l->ops->written)
+            l->ops->written(l->opaque, gpa, size);
+}
+
+void mem_tell_regions(struct mem *mem)
+{
+    for (const struct mem_listener *l = mem->listeners; l; l = l->next)
+        if (l->ops->regions_changed)
+            l->ops->regions_changed(l->opaque);
+}
+
+void mem_settle(struct mem *mem)
+{
+    mem_check(mem);
+    for (const struct mem_listener *l = mem->listeners; l; l = l->next)
+        if (l->ops->settle)
+            l->ops->settle(l->opaque);
+}
+
+void mem_ranges_add(struct mem_ranges *ranges, uint64_t gpn, uint64_t pages, const void *host)
+{
+    uint64_t gpa = gpn << MEM_PAGE_SHIFT, size = pages << MEM_PAGE_SHIFT;
+    struct mem_range *last = ranges->count ? &ranges->at[ranges->count - 1] : NULL;
+
+    if (last && last->gpa + last->size == gpa && (const char *)last->host + last->size == host)
+        last->size += size;
+    else if (ranges->count < RANGES_MAX)
+        ranges->at[ranges->count++] = (struct mem_range){gpa, size, host};
+    else
+        ranges->all = true;
+}
+
+void mem_ranges_tell(struct mem *mem, const struct mem_ranges *ranges, enum mem_access access)
+{
+    const struct mem_range all = {0, UINT64_MAX, NULL};
+
+    if (ranges->all)
+        mem_tell_invalidated(mem, &all, 1, access);
+    else if (ranges->count)
+        mem_tell_invalidated(mem, ranges->at, ranges->count, access);
+}
