@@ -183,7 +183,6 @@ static void *listen_to_user(void *opaque)
     struct attendant *a = opaque;
 
     let_stop();
-    channel_send(a->channel->notes, true, NOTE_LISTENS, 0, NULL);
     for (;;) {
         struct pollfd pfd[] = {{a->stop_fd, POLLIN, 0},
                                {a->channel->notes, POLLIN, 0},
@@ -301,6 +300,8 @@ struct attendant *attendant_create(const struct channel *channel, struct tty *tt
         return NULL;
     }
     where_begin(&a->console);
+    /* What is ordered before the thread runs waits for it. */
+    channel_send(channel->notes, true, NOTE_LISTENS, 0, NULL);
     a->listens = thread_start(&a->listener, "doppel-user", listen_to_user, a, err) == 0;
     if (!a->listens) {
         attendant_destroy(a);

@@ -134,41 +134,6 @@ static void go_on(struct supervisor *s)
     s->stopping = false;
 }
 
-static void log_signal(struct supervisor *s, const struct signalfd_siginfo *info)
-{
-    char text[LOG_TEXT];
-
-    snprintf(text, sizeof(text), "SIG%s from process %u", sigabbrev_np((int)info->ssi_signo),
-             info->ssi_pid);
-    journal_line(s->report.journal, LOG_LEVEL_INFO, text);
-}
-
-static void take_signal(struct supervisor *s, const struct signalfd_siginfo *info)
-{
-    int number = (int)info->ssi_signo;
-
-    switch (number) {
-    case SIGCHLD: break; /* look_after() comes anyway */
-    case SIGTSTP: stop(s); break;
-    case SIGCONT: go_on(s); break;
-    case SIGWINCH:
-    case SIGUSR1: channel_send(s->channel.notes, false, ORDER_SIGNAL, number, NULL); break;
-    default:
-        log_signal(s, info);
-        want_end(s, number, true);
-        channel_send(s->channel.notes, false, ORDER_END, number, NULL);
-        break;
-    }
-}
-
-static void take_signals(struct supervisor *s)
-{
-    struct signalfd_siginfo info;
-
-    while (!s->gone && read(s->signal_fd, &info, sizeof(info)) == sizeof(info))
-        take_signal(s, &info);
-}
-
 static bool is_ignored(int number)
 {
     struct sigaction action;
@@ -276,6 +241,42 @@ static bool take_notes(struct supervisor *s, unsigned most)
         take_note(s, &note);
     }
     return true;
+}
+
+static void log_signal(struct supervisor *s, const struct signalfd_siginfo *info)
+{
+    char text[LOG_TEXT];
+
+    snprintf(text, sizeof(text), "SIG%s from process %u", sigabbrev_np((int)info->ssi_signo),
+             info->ssi_pid);
+    journal_line(s->report.journal, LOG_LEVEL_INFO, text);
+}
+
+static void take_signal(struct supervisor *s, const struct signalfd_siginfo *info)
+{
+    int number = (int)info->ssi_signo;
+
+    switch (number) {
+    case SIGCHLD: break; /* look_after() comes anyway */
+    case SIGTSTP: stop(s); break;
+    case SIGCONT: go_on(s); break;
+    case SIGWINCH:
+    case SIGUSR1: channel_send(s->channel.notes, false, ORDER_SIGNAL, number, NULL); break;
+    default:
+        log_signal(s, info);
+        take_notes(s, NOTES_AT_ONCE); /* sent before the signal: that it listens, perhaps */
+        want_end(s, number, true);
+        channel_send(s->channel.notes, false, ORDER_END, number, NULL);
+        break;
+    }
+}
+
+static void take_signals(struct supervisor *s)
+{
+    struct signalfd_siginfo info;
+
+    while (!s->gone && read(s->signal_fd, &info, sizeof(info)) == sizeof(info))
+        take_signal(s, &info);
 }
 
 static int lend_terminal(struct supervisor *s)
