@@ -10,29 +10,6 @@
 #include "cpu/core/mode.h"
 #include "cpu/core/present.h"
 
-#define CR0_DEFINED                                                                                \
-    (X86_CR0_PE | X86_CR0_MP | X86_CR0_EM | X86_CR0_TS | X86_CR0_ET | X86_CR0_NE | X86_CR0_WP |    \
-     X86_CR0_AM | X86_CR0_NW | X86_CR0_CD | X86_CR0_PG)
-
-/* Returns the bits of CR4 that the model has; all other bits are reserved. */
-static uint64_t cr4_defined(const struct vcpu *c)
-{
-    const bool *feature = c->core->machine.model.feature;
-    uint64_t bits = X86_CR4_TSD | X86_CR4_DE | X86_CR4_PSE | X86_CR4_PAE | X86_CR4_MCE |
-                    X86_CR4_PGE | X86_CR4_PCE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_UMIP |
-                    X86_CR4_SMEP;
-
-    if (feature[X86_FEAT_FSGSBASE])
-        bits |= X86_CR4_FSGSBASE;
-    if (feature[X86_FEAT_INVPCID])
-        bits |= X86_CR4_PCIDE;
-    if (feature[X86_FEAT_XSAVE])
-        bits |= X86_CR4_OSXSAVE;
-    if (feature[X86_FEAT_SMAP])
-        bits |= X86_CR4_SMAP;
-    return bits;
-}
-
 void invalidate_page(struct vcpu *c, uint64_t linear, unsigned pcid)
 {
     code_unmapped(c, linear, mmu_flush_page(&c->mmu, &c->x, linear, pcid));
@@ -67,7 +44,7 @@ static void write_cr0(struct vcpu *c, const struct uop *op, uint64_t value)
     if (value >> 32 || ((value & X86_CR0_PG) && !(value & X86_CR0_PE)) ||
         ((value & X86_CR0_NW) && !(value & X86_CR0_CD)))
         raise_error(c, op, X86_GP, 0);
-    value = (value & CR0_DEFINED) | X86_CR0_ET;
+    value = (value & X86_CR0_DEFINED) | X86_CR0_ET;
     if ((value & X86_CR0_PG) && !(old & X86_CR0_PG) && (c->x.efer & X86_EFER_LME)) {
         if (!(c->x.cr4 & X86_CR4_PAE) || (c->x.seg[X86_CS].attr & X86_ATTR_L))
             raise_error(c, op, X86_GP, 0);
@@ -116,7 +93,7 @@ static void write_cr4(struct vcpu *c, const struct uop *op, uint64_t value)
         X86_CR4_PSE | X86_CR4_PAE | X86_CR4_PGE | X86_CR4_SMEP | X86_CR4_SMAP | X86_CR4_PCIDE;
     uint64_t old = c->x.cr4;
 
-    if (value & ~cr4_defined(c))
+    if (value & ~x86_cr4_bits(&c->core->machine.model))
         raise_error(c, op, X86_GP, 0);
     if (in_long_mode(c) && !(value & X86_CR4_PAE))
         raise_error(c, op, X86_GP, 0);

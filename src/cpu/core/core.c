@@ -51,24 +51,6 @@ void core_destroy(struct engine *engine)
     free(e);
 }
 
-/* Reads both of the guest's clocks at one moment: the tightest of several tries. */
-static void read_epoch(struct core *e)
-{
-    uint64_t narrowest = UINT64_MAX;
-
-    for (unsigned i = 0; i < 16; i++) {
-        uint64_t before = clock_tsc(e->machine.clock);
-        uint64_t ns = clock_now(e->machine.clock);
-        uint64_t width = clock_tsc(e->machine.clock) - before;
-
-        if (width < narrowest) {
-            narrowest = width;
-            e->epoch_tsc = before + width / 2;
-            e->epoch_ns = ns;
-        }
-    }
-}
-
 /* Makes what E and its executors need. Returns false if that fails; core_destroy frees what there
  * is then. */
 static bool start(struct core *e, struct error *err)
@@ -107,7 +89,6 @@ struct engine *core_create(const struct engine_ops *ops, const struct machine *m
     e->accelerator = accelerator;
     e->accelerator_options = options;
     x86_msrs_init(&e->msrs, &machine->model);
-    read_epoch(e);
     safepoint_init(&e->safepoint);
     e->safepoint.check = check_locks;
     e->safepoint.check_opaque = machine->bus;

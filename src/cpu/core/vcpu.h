@@ -81,7 +81,6 @@ struct core {
     struct stale stale;
     struct code_page *code; /* by GPN; see code.h */
     uint64_t code_pages;
-    uint64_t epoch_tsc, epoch_ns; /* one moment by both clocks, without TSC_ADJUST */
     struct vcpu *vcpu[SAFEPOINT_MAX_CPUS];
 };
 

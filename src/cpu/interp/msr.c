@@ -12,11 +12,6 @@
 
 #define MTRR_VARIABLE 8
 
-/* IA32_MISC_ENABLE: what the manual defines for these models. The bits are kept; none has an effect
- * on this processor. */
-#define MISC_ENABLE_BITS 0x400C51889ULL
-#define MCG_STATUS_BITS  7ULL
-
 uint64_t guest_tsc(const struct vcpu *c)
 {
     const struct clock *clock = c->core->machine.clock;
@@ -32,68 +27,13 @@ static bool is_apic_msr(uint32_t msr)
            (msr >= X86_MSR_X2APIC && msr <= X86_MSR_X2APIC_END);
 }
 
-/* Returns the number of a fixed-range MTRR, or -1 if MSR is none. */
-static int mtrr_fixed_index(uint32_t msr)
-{
-    if (msr == X86_MSR_MTRR_FIX64K)
-        return 0;
-    if (msr - X86_MSR_MTRR_FIX16K < 2)
-        return (int)(msr - X86_MSR_MTRR_FIX16K) + 1;
-    if (msr - X86_MSR_MTRR_FIX4K < 8)
-        return (int)(msr - X86_MSR_MTRR_FIX4K) + 3;
-    return -1;
-}
-
-static bool is_mtrr_variable(uint32_t msr)
-{
-    return msr >= X86_MSR_MTRR_PHYS && msr <= X86_MSR_MTRR_PHYS_END;
-}
-
-static uint64_t *mtrr_variable(struct vcpu *c, uint32_t msr)
-{
-    unsigned i = (msr - X86_MSR_MTRR_PHYS) / 2;
-
-    return msr & 1 ? &c->x.mtrr_mask[i] : &c->x.mtrr_base[i];
-}
-
-/* Returns the place of an MSR that only keeps what was written, or NULL if MSR is another. */
-static uint64_t *plain_register(struct vcpu *c, uint32_t msr)
-{
-    int fixed = mtrr_fixed_index(msr);
-
-    if (fixed >= 0)
-        return &c->x.mtrr_fixed[fixed];
-    if (is_mtrr_variable(msr))
-        return mtrr_variable(c, msr);
-    switch (msr) {
-    case X86_MSR_SPEC_CTRL: return &c->x.spec_ctrl;
-    case X86_MSR_SYSENTER_CS: return &c->x.sysenter_cs;
-    case X86_MSR_SYSENTER_ESP: return &c->x.sysenter_esp;
-    case X86_MSR_SYSENTER_EIP: return &c->x.sysenter_eip;
-    case X86_MSR_MCG_STATUS: return &c->x.mcg_status;
-    case X86_MSR_MISC_ENABLE: return &c->x.misc_enable;
-    case X86_MSR_PAT: return &c->x.pat;
-    case X86_MSR_MTRR_DEF_TYPE: return &c->x.mtrr_def_type;
-    case X86_MSR_STAR: return &c->x.star;
-    case X86_MSR_LSTAR: return &c->x.lstar;
-    case X86_MSR_CSTAR: return &c->x.cstar;
-    case X86_MSR_SFMASK: return &c->x.sfmask;
-    case X86_MSR_FS_BASE: return &c->x.seg[X86_FS].base;
-    case X86_MSR_GS_BASE: return &c->x.seg[X86_GS].base;
-    case X86_MSR_KERNEL_GS_BASE: return &c->x.kernel_gs_base;
-    case X86_MSR_TSC_AUX: return &c->x.tsc_aux;
-    case X86_MSR_TSC_ADJUST: return &c->x.tsc_adjust;
-    default: return NULL;
-    }
-}
-
 int msr_read(struct vcpu *c, uint32_t msr, uint64_t *value)
 {
     const uint64_t *plain;
 
     if (!x86_msr_exists(&c->core->msrs, msr, X86_MSR_READ))
         return -1;
-    plain = plain_register(c, msr);
+    plain = x86_msr_register(&c->x, msr);
     if (plain) {
         *value = *plain;
         return 0;
@@ -134,44 +74,6 @@ static int write_efer(struct vcpu *c, uint64_t value)
     return 0;
 }
 
-/* The memory types that PAT and the MTRRs may hold: UC, WC, WT, WP, WB and, in PAT, UC-. */
-static bool valid_types(uint64_t value, bool pat)
-{
-    for (unsigned i = 0; i < 8; i++) {
-        unsigned type = value >> (i * 8) & 0xFF;
-
-        if (type > 7 || type == 2 || type == 3 || (type == 7 && !pat))
-            return false;
-    }
-    return true;
-}
-
-static bool acceptable(const struct vcpu *c, uint32_t msr, uint64_t value)
-{
-    uint64_t beyond = ~((1ULL << c->x.physical_bits) - 1);
-
-    if (mtrr_fixed_index(msr) >= 0)
-        return valid_types(value, false);
-    if (is_mtrr_variable(msr))
-        return !(value & beyond) && (msr & 1 ? !(value & 0x7FF) : valid_types(value & 0xFF, false));
-    switch (msr) {
-    case X86_MSR_PAT: return valid_types(value, true);
-    case X86_MSR_MTRR_DEF_TYPE: return !(value & ~0xCFFULL) && valid_types(value & 0xFF, false);
-    case X86_MSR_SPEC_CTRL: return !(value & ~c->core->msrs.spec_ctrl_bits);
-    case X86_MSR_MISC_ENABLE: return !(value & ~MISC_ENABLE_BITS);
-    case X86_MSR_MCG_STATUS: return !(value & ~MCG_STATUS_BITS);
-    case X86_MSR_TSC_AUX: return !(value >> 32);
-    case X86_MSR_SYSENTER_ESP:
-    case X86_MSR_SYSENTER_EIP:
-    case X86_MSR_LSTAR:
-    case X86_MSR_CSTAR:
-    case X86_MSR_FS_BASE:
-    case X86_MSR_GS_BASE:
-    case X86_MSR_KERNEL_GS_BASE: return is_canonical(value);
-    default: return true;
-    }
-}
-
 /* --- KVM's clock (Documentation/virt/kvm/x86/msr.rst) ----------------------------------------- */
 
 struct pvclock_wall_clock {
@@ -207,15 +109,16 @@ static void tsc_scale(uint64_t hz, uint32_t *mul, int8_t *shift)
  * structure is complete. */
 static void publish_system_time(struct vcpu *c)
 {
-    const struct core *e = c->core;
     struct pvclock_time_info info = {.version = 2, .flags = PVCLOCK_TSC_STABLE};
 
     if (!(c->x.kvm_system_time & 1))
         return;
-    /* One pair of readings for all vCPUs, so that their clocks agree. */
-    info.tsc_timestamp = e->epoch_tsc + c->x.tsc_adjust;
-    info.system_time = e->epoch_ns;
-    tsc_scale(clock_tsc_hz(e->machine.clock), &info.tsc_to_system_mul, &info.tsc_shift);
+    /* Guest time and TSC both began at 0. All vCPUs get the same relation, whenever they ask, and
+     * so does a machine that goes on elsewhere: the frequency is the one that its CPUID announces.
+     */
+    info.tsc_timestamp = c->x.tsc_adjust;
+    info.system_time = 0;
+    tsc_scale(c->core->machine.model.tsc_hz, &info.tsc_to_system_mul, &info.tsc_shift);
     store_physical(c, c->x.kvm_system_time & ~1ULL, &info, sizeof(info));
 }
 
@@ -237,9 +140,9 @@ int msr_write(struct vcpu *c, uint32_t msr, uint64_t value)
 
     if (!x86_msr_exists(&c->core->msrs, msr, X86_MSR_WRITE))
         return -1;
-    plain = plain_register(c, msr);
+    plain = x86_msr_register(&c->x, msr);
     if (plain) {
-        if (!acceptable(c, msr, value))
+        if (!x86_msr_acceptable(&c->core->msrs, c->x.physical_bits, msr, value))
             return -1;
         *plain = value;
         if (msr == X86_MSR_FS_BASE || msr == X86_MSR_GS_BASE)

@@ -296,10 +296,8 @@ const struct uop *op_xgetbv(struct vcpu *c, const struct uop *op)
 const struct uop *op_xsetbv(struct vcpu *c, const struct uop *op)
 {
     uint64_t value = c->x.reg[X86_RDX] << 32 | (uint32_t)c->x.reg[X86_RAX];
-    uint64_t allowed = X86_XCR0_X87 | X86_XCR0_SSE;
+    uint64_t allowed = x86_xcr0_bits(&c->core->machine.model);
 
-    if (c->core->machine.model.feature[X86_FEAT_AVX])
-        allowed |= X86_XCR0_AVX;
     if (!(c->x.cr4 & X86_CR4_OSXSAVE))
         raise_fault(c, op, X86_UD);
     if (cpl(c) != 0 || (uint32_t)c->x.reg[X86_RCX] != 0 || (value & ~allowed) ||
