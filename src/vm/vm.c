@@ -114,7 +114,7 @@ int vm_boot(struct vm *vm, struct error *err)
 /* Guest memory is about to wait for vCPUs, one of which may be waiting for the board lock. */
 static void check_locks(void *opaque)
 {
-    assert(!bus_locked_here(opaque));
+    assert(!bus_is_locked_here(opaque));
 }
 
 /* By how much the TSCs of two hosts may differ that count as equal: 1 in so many. They have been

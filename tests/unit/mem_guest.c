@@ -39,7 +39,7 @@ static const struct bus_ops device_ops = {
 
 static void check_locks(void *bus)
 {
-    if (bus_locked_here(bus))
+    if (bus_is_locked_here(bus))
         abort();
 }
 

@@ -31,7 +31,7 @@ static const struct mem_listener_ops listener_ops = {
 /* A vCPU may wait for the board lock, and then reaches no safe point. */
 static void check_locks(void *opaque)
 {
-    assert(!bus_locked_here(opaque));
+    assert(!bus_is_locked_here(opaque));
 }
 
 void core_destroy(struct engine *engine)
