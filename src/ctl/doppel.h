@@ -104,7 +104,9 @@ struct doppel_config {
     /* Descriptions of devices to add, NAME[,KEY=VALUE...] each, up to a NULL; NULL: none.
      *      test-device      what test kernels for QEMU's pc-testdev expect
      *      debug-exit       port 0xf4: a byte V written ends the VM with status (V << 1) | 1
-     *      debug-console    port 0xe9: bytes go to debug_output */
+     *      debug-console    port 0xe9: bytes go to debug_output
+     *      rng[,slot=N]     a virtio entropy device; SLOT is its PCI device number (0 to 31), by
+     *                       default the first that is free */
     const char *const *devices;
     void (*debug_output)(void *opaque, const void *data, size_t size); /* as a serial port's */
     bool (*debug_full)(void *opaque);

@@ -18,13 +18,13 @@
 #include "dev/pc/rtc.h"
 #include "dev/pc/test_device.h"
 #include "dev/pci/host.h"
+#include "dev/virtio/rng.h"
 #include "vm/description.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
-#define BOARD_MAX_DEVICES 48
-#define PIC_ELCR_PORT     0x4D0
+#define PIC_ELCR_PORT 0x4D0
 
 #define BOARD_ISA_LINES 16
 
@@ -39,10 +39,12 @@ struct board {
     struct dev *devices[BOARD_MAX_DEVICES];
     unsigned count;
 
+    struct mem *mem;
     struct local_apics apics;
     struct pic *pic;
     struct ioapic *ioapic;
     struct pm *pm;
+    struct pci_host *pci;
     struct uart *uarts[BOARD_SERIAL_PORTS];
     struct dev *debug_console;
     struct timer *button; /* somebody has pressed the power button */
@@ -148,7 +150,7 @@ static bool add(struct board *b, struct dev *dev, struct error *err)
 }
 
 /* The devices that can be described, and their settings. */
-enum kind { TEST_DEVICE, DEBUG_EXIT, DEBUG_CONSOLE, KINDS };
+enum kind { TEST_DEVICE, DEBUG_EXIT, DEBUG_CONSOLE, RNG, KINDS };
 static const struct {
     const char *name;
     const char *keys[2];
@@ -156,8 +158,35 @@ static const struct {
     [TEST_DEVICE] = {"test-device", {NULL}},
     [DEBUG_EXIT] = {"debug-exit", {NULL}},
     [DEBUG_CONSOLE] = {"debug-console", {NULL}},
+    [RNG] = {"rng", {"slot", NULL}},
 };
-#define KNOWN "debug-console, debug-exit, test-device"
+#define KNOWN "debug-console, debug-exit, rng, test-device"
+
+/* Finds where TEXT, which may say so itself, wants to be plugged into the PCI bus. */
+static int find_slot(const struct board *b, const struct board_config *c, const char *text,
+                     struct virtio_slot *slot, struct error *err)
+{
+    *slot = (struct virtio_slot){
+        .pci = b->pci,
+        .number = pci_host_free_device(b->pci),
+        .bus = b->bus,
+        .mem = b->mem,
+        .loop = c->loop,
+        .workers = c->workers,
+        .msi = b->apics.msi,
+    };
+    if (slot->number == PCI_DEVICES)
+        return error_set(err, ENOSPC, "device %s: no PCI slot is free", text);
+    return description_number(text, "slot", 0, PCI_DEVICES - 1, &slot->number, err);
+}
+
+static struct dev *create_rng(const struct board *b, const struct board_config *c, const char *text,
+                              struct error *err)
+{
+    struct virtio_slot slot;
+
+    return find_slot(b, c, text, &slot, err) < 0 ? NULL : virtio_rng_create(&slot, err);
+}
 
 /* Creates the device that TEXT describes. */
 static struct dev *create_described(struct board *b, struct clock *clock,
@@ -178,6 +207,7 @@ static struct dev *create_described(struct board *b, struct clock *clock,
     case DEBUG_CONSOLE:
         b->debug_console = debug_console_create(b->bus, clock, &c->devices->debug_output, err);
         return b->debug_console;
+    case RNG: return create_rng(b, c, text, err);
     case KINDS: break;
     }
     return NULL;
@@ -244,8 +274,8 @@ static bool assemble(struct board *b, struct clock *clock, struct mem *mem,
         !add(b, i8042_create(bus, isa_line(b, 1), isa_line(b, 12), reset, err), err))
         return false;
 
-    struct pci_host *pci = pci_host_create(bus, reset, err);
-    if (!pci || !add(b, pci_host_dev(pci), err))
+    b->pci = pci_host_create(bus, reset, err);
+    if (!b->pci || !add(b, pci_host_dev(b->pci), err))
         return false;
 
     for (unsigned i = 0; i < BOARD_SERIAL_PORTS; i++) {
@@ -273,6 +303,7 @@ struct board *board_create(struct bus *bus, struct clock *clock, struct mem *mem
         return NULL;
     }
     b->bus = bus;
+    b->mem = mem;
     b->events = config->events;
     b->button = timer_create_on(clock, button_pressed, b);
     if (!b->button) {
@@ -302,6 +333,7 @@ void board_reset(struct board *b)
     bus_lock(b->bus);
     for (unsigned i = 0; i < b->count; i++)
         b->devices[i]->ops->reset(b->devices[i]);
+    pci_host_firmware_setup(b->pci);
     bus_unlock(b->bus);
     b->apics.firmware_setup(b->apics.opaque);
     /* At the 8259s, too, the SCI is level-triggered. */

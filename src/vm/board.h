@@ -23,6 +23,7 @@
 #define BOARD_IOAPIC_ID     0
 #define BOARD_TIMER_GSI     2 /* the I/O APIC's pin for ISA interrupt 0 */
 #define BOARD_SERIAL_PORTS  4
+#define BOARD_MAX_DEVICES   40
 
 /* COM1 to COM4. Each has a line of its own, unlike on the first PCs. */
 struct board_serial {
@@ -40,14 +41,15 @@ struct board_events {
     void *opaque;
 };
 
-/* What is plugged in, beside the chips that every PC has. It comes from the library's user as it
- * is.
- */
+/* What is plugged in, beside the chips that every PC has. It comes from the library's user
+ * unchanged. */
 struct board_devices {
     /* Descriptions of devices, up to a NULL: NAME[,KEY=VALUE...]. NULL: none.
      *      test-device      what test kernels for QEMU's pc-testdev expect
      *      debug-exit       port F4h: a byte written ends the machine (board_events.debug_exit)
-     *      debug-console    port E9h: bytes go to debug_output */
+     *      debug-console    port E9h: bytes go to debug_output
+     *      rng[,slot=N]     a virtio entropy device; SLOT is its PCI device number (0 to 31), by
+     *                       default the first that is free */
     const char *const *list;
     struct uart_backend serial[BOARD_SERIAL_PORTS]; /* the host sides of COM1 to COM4 */
     struct burst_backend debug_output;

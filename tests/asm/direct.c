@@ -134,7 +134,8 @@ int main(int argc, char **argv)
     static uint8_t kernel[KERNEL_LIMIT];
     struct engines engines = {0};
     struct boot_source source = {.kernel = kernel, .command_line = "", .rsdp = ACPI_RSDP_ADDRESS};
-    static const char *const devices[] = {"test-device", "debug-exit", "debug-console", NULL};
+    static const char *const devices[] = {"test-device", "debug-exit", "debug-console", "rng",
+                                          NULL};
     struct vm_config config = {
         .cpus = argc > 3 ? (unsigned)strtoul(argv[3], NULL, 0) : 1,
         .memory = MEMORY,

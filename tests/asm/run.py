@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Runs one bare-metal guest in doppel and judges its report.
 
-    run.py DOPPEL KERNEL [--engine NAME] [--cpus N] [--crash]
+    run.py DOPPEL KERNEL [--engine NAME] [--cpus N] [--device NAME] [--crash]
     run.py --direct PROGRAM KERNEL ...
 
 A guest passes when it ends through the debug-exit port with status 1 (it wrote 0), printed a plan
 ("1..N") and just as many results, none of them "not ok". With --crash it must die of a triple fault
 instead, having announced it, and print no "not ok". With --direct, PROGRAM (direct.c) runs it in
-place of doppel.
+place of doppel; its machine has all devices that a guest asks for with --device.
 """
 import argparse
 import re
@@ -45,6 +45,7 @@ def main():
     parser.add_argument('doppel')
     parser.add_argument('kernel')
     parser.add_argument('--cpus', default='1')
+    parser.add_argument('--device', action='append', default=[])
     parser.add_argument('--crash', action='store_true')
     parser.add_argument('--engine', default='interp')
     parser.add_argument('--direct', action='store_true')
@@ -53,6 +54,8 @@ def main():
         command = [args.doppel, 'run', '--kernel', args.kernel, '--no-reboot', '--test-device',
                    '--debug-exit', '--debug-console', console.name, '--memory', '64M', '--cpus', args.cpus,
                    '--engine', args.engine]
+        for device in args.device:
+            command += ['--device', device]
         if args.direct:
             command = [args.doppel, args.engine, args.kernel, args.cpus]
         try:

@@ -80,6 +80,9 @@ def devices():
             (["debug-exit,"], "debug-exit,", "KEY=VALUE"),
             (["debug-exit", "debug-exit"], "overlap", ""),
             (["debug-exit"] * 65, "64", "devices"),
+            (["rng"] * 40, "too many devices", ""),
+            (["rng,slot=40"], "rng,slot=40", "31"),
+            (["rng,slot=0"], "taken", ""),
         ]
         for names, *words in cases:
             options = [word for name in names for word in ("--device", name)]

@@ -78,6 +78,18 @@ def dmi():
     check(re.search(rb"\ndoppel\nPC\n[1-9]", output), output)
 
 
+def virtio_rng():
+    """Random bytes by virtio, as the guest's kernels find, place and drive the device: over MSI-X."""
+    script = ("uname -r; cd /sys/class/misc/hw_random; cat rng_current; head -c 65536 /dev/hwrng | gzip | wc -c; "
+              "grep virtio0 /proc/interrupts; cat /sys/bus/pci/devices/0000:00:05.0/resource")
+    for kernel, release in [("6.1", rb"6\.1\."), ("6.12", rb"6\.12\."), ("686-pae", rb"6\.1\.")]:
+        guest(f"modules-{kernel}.img")
+        output = boots(f"vmlinuz-{kernel}", release, "--device", "rng,slot=5", script=script)
+        check(re.match(rb"\S+\nvirtio_rng\.0\n6[5-9]\d{3}\n", output), output)
+        check(re.search(rb"[1-9]\d* .*MSI.*virtio0-input", output), output)
+        check(re.search(rb"\n0x00000000[c-f]\w+ 0x00000000[c-f]\w+ 0x\w+\n", output), output)
+
+
 def archive(*files):
     """A cpio archive (newc) of executables: pairs of name and contents."""
     out = b""
@@ -140,5 +152,5 @@ def gnumach():
 
 
 if __name__ == "__main__":
-    main(debian_6_1_small, debian_6_1_large, debian_6_12, debian_6_12_smp, i386, i386_pae, mp_table, dmi, compat,
-         plain_console, memtest_64, memtest_32, gnumach)
+    main(debian_6_1_small, debian_6_1_large, debian_6_12, debian_6_12_smp, i386, i386_pae, mp_table, dmi,
+         virtio_rng, compat, plain_console, memtest_64, memtest_32, gnumach)

@@ -23,6 +23,8 @@ struct fixture {
     struct cpu_port port[CPUS];
     struct cpu_port *ports[CPUS];
     struct board *board;
+    struct loop *loop;
+    struct workers *workers;
     unsigned resets, poweroffs;
     char text[64];
     size_t size;
@@ -50,7 +52,7 @@ static void hear(void *opaque, const void *data, size_t size)
 static struct fixture *create(void)
 {
     struct fixture *f = calloc(1, sizeof(*f));
-    static const char *const list[] = {"debug-console", NULL};
+    static const char *const list[] = {"debug-console", "rng,slot=9", "rng", NULL};
     const struct board_devices devices = {
         .list = list,
         .serial = {{.sent = {.output = hear, .opaque = f}}},
@@ -62,8 +64,12 @@ static struct fixture *create(void)
         .ports = f->ports,
         .events = {.reset = on_reset, .poweroff = on_poweroff, .opaque = f},
         .devices = &devices,
+        .loop = loop_create(NULL),
+        .workers = workers_create("test", 1, NULL),
     };
 
+    f->loop = config.loop;
+    f->workers = config.workers;
     f->bus = bus_create(NULL);
     f->clock = clock_create(NULL, f->bus, NULL);
     f->mem = mem_create(2 * MiB, NULL);
@@ -80,6 +86,8 @@ static struct fixture *create(void)
 static void destroy(struct fixture *f)
 {
     board_destroy(f->board);
+    workers_destroy(f->workers);
+    loop_destroy(f->loop);
     mem_destroy(f->mem);
     clock_destroy(f->clock);
     bus_destroy(f->bus);
@@ -272,7 +280,13 @@ static struct error refusal(const struct fixture *f, const char *const *list)
     struct cpu_port port = {0}, *const ports[] = {&port};
     const struct board_devices devices = {.list = list};
     const struct board_config config = {
-        .cpus = 1, .physical_bits = 40, .ports = ports, .devices = &devices};
+        .cpus = 1,
+        .physical_bits = 40,
+        .ports = ports,
+        .devices = &devices,
+        .loop = f->loop,
+        .workers = f->workers,
+    };
     struct bus *bus = bus_create(NULL);
     struct clock *clock = clock_create(NULL, bus, NULL);
     struct error err = {0};
@@ -296,6 +310,42 @@ static void test_descriptions(void **state)
     assert_int_equal(err.code, EINVAL);
     assert_non_null(strstr(err.text, "no setting 'color'"));
     assert_int_equal(refusal(*state, twice).code, EBUSY);
+}
+
+/* However many a user asks for: the board takes what fits, and nothing is written behind it. */
+static void test_too_many(void **state)
+{
+    static const char *list[BOARD_MAX_DEVICES + 2];
+    struct error err;
+
+    for (unsigned i = 0; i <= BOARD_MAX_DEVICES; i++)
+        list[i] = "rng";
+    err = refusal(*state, list);
+    assert_int_equal(err.code, ENOSPC);
+    assert_non_null(strstr(err.text, "too many devices"));
+}
+
+static uint32_t pci_config(struct fixture *f, unsigned device, unsigned reg)
+{
+    bus_write(f->bus, BUS_PORT, 0xCF8, 4, 1u << 31 | device << 11 | reg);
+    return (uint32_t)bus_read(f->bus, BUS_PORT, 0xCFC, 4);
+}
+
+/* Where it was asked for, and where firmware leaves it. */
+static void test_pci_devices(void **state)
+{
+    static const char *const taken[] = {"rng,slot=1", NULL};
+    static const char *const no_slot[] = {"rng,slot=32", NULL};
+    struct fixture *f = *state;
+    uint32_t bar = pci_config(f, 2, 0x10);
+
+    assert_int_equal(pci_config(f, 2, 0), 0x10441AF4);
+    assert_int_equal(pci_config(f, 9, 0), 0x10441AF4);
+    assert_int_equal(pci_config(f, 3, 0), 0xFFFFFFFF);
+    assert_in_range(bar & ~0xFu, 0xC0000000, 0xFEC00000 - 1);
+    assert_int_equal(bus_read(f->bus, BUS_MMIO, (bar & ~0xFu) + 18, 2), 1); /* queues */
+    assert_int_equal(refusal(*state, taken).code, EBUSY);
+    assert_int_equal(refusal(*state, no_slot).code, EINVAL);
 }
 
 static void save(struct fixture *f, struct state_image *image)
@@ -351,6 +401,8 @@ int main(void)
         TEST(test_level_triggered),
         TEST(test_events),
         TEST(test_descriptions),
+        TEST(test_too_many),
+        TEST(test_pci_devices),
         TEST(test_reset),
         TEST(test_save_restore),
     };

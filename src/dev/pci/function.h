@@ -4,12 +4,12 @@
  * A device embeds struct pci_function, describes itself with the calls below and plugs it into the
  * host bridge (dev/pci/host.h), which carries out what the guest reads and writes:
  *
- *      guest --CF8h/CFCh--> host bridge --> function.config   (identity, command, BARs,
- * capabilities)
- *                                |
- *                                '-- command or a BAR has changed: the host bridge claims on the
- * bus what every function now decodes (pci_host_remap) guest --memory, ports--> bus -->
- * function.bar[n].ops
+ *      guest --CF8h, CFCh--> host bridge --> function.config
+ *                                  |
+ *                                  '-- command or a BAR has changed: pci_host_remap
+ *                                      claims on the bus what all functions now decode
+ *
+ *      guest --memory, ports--> bus --> function.bar[n].ops
  *
  * All of it needs the board lock, or a machine that does not run.
  */
