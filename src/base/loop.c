@@ -7,6 +7,7 @@
 #include "base/loop.h"
 
 #include "base/thread.h"
+#include "base/util.h"
 #include "base/where.h"
 
 #include <errno.h>
@@ -40,11 +41,10 @@ struct loop {
     pthread_cond_t idle;  /* a callback has returned */
     struct loop_watch *watches;
     uint64_t last_id;
-    uint64_t calling;              /* the watch whose callback runs, or WAKE_ID */
-    struct loop_job *first, *last; /* the queue of jobs */
-    unsigned jobs;                 /* its length */
-    struct loop_job *running;      /* the job whose function runs, or NULL */
-    pthread_t caller;              /* the loop's thread, valid while it calls */
+    uint64_t calling;         /* the watch whose callback runs, or WAKE_ID */
+    struct fifo jobs;         /* that are posted */
+    struct loop_job *running; /* the job whose function runs, or NULL */
+    pthread_t caller;         /* the loop's thread, valid while it calls */
     bool stopping;
 };
 
@@ -119,32 +119,16 @@ static void dispatch(struct loop *loop, uint64_t id, uint32_t events)
     pthread_mutex_unlock(&loop->lock);
 }
 
-/* Takes JOB, which is queued, out of the queue. */
-static void unlink_job(struct loop *loop, struct loop_job *job)
-{
-    struct loop_job *before = NULL;
-    for (struct loop_job *at = loop->first; at != job; at = at->next)
-        before = at;
-    if (before)
-        before->next = job->next;
-    else
-        loop->first = job->next;
-    if (loop->last == job)
-        loop->last = before;
-    loop->jobs--;
-    job->queued = false;
-}
-
 /* Calls the jobs that are queued now. Those that they post wait for the next turn. Returns whether
  * there are any. */
 static bool run_jobs(struct loop *loop)
 {
     pthread_mutex_lock(&loop->lock);
-    for (unsigned n = loop->jobs; n && loop->first && !loop->stopping; n--) {
-        struct loop_job *job = loop->first;
+    for (unsigned n = loop->jobs.length; n && loop->jobs.first && !loop->stopping; n--) {
+        struct loop_job *job = container_of(loop->jobs.first, struct loop_job, link);
         void (*run)(void *opaque) = job->run;
         void *opaque = job->opaque;
-        unlink_job(loop, job);
+        fifo_remove(&loop->jobs, &job->link);
         loop->running = job;
         loop->caller = pthread_self();
         pthread_mutex_unlock(&loop->lock);
@@ -153,7 +137,7 @@ static bool run_jobs(struct loop *loop)
         loop->running = NULL;
         pthread_cond_broadcast(&loop->idle);
     }
-    bool more = loop->first;
+    bool more = loop->jobs.first;
     pthread_mutex_unlock(&loop->lock);
     return more;
 }
@@ -279,17 +263,8 @@ void loop_remove(struct loop_watch *watch)
 void loop_post(struct loop *loop, struct loop_job *job)
 {
     pthread_mutex_lock(&loop->lock);
-    bool wake = !loop->first; /* else it has been woken, or is at it */
-    if (!job->queued) {
-        job->queued = true;
-        job->next = NULL;
-        if (loop->last)
-            loop->last->next = job;
-        else
-            loop->first = job;
-        loop->last = job;
-        loop->jobs++;
-    }
+    bool wake = !loop->jobs.first; /* else it has been woken, or is at it */
+    fifo_put(&loop->jobs, &job->link);
     pthread_mutex_unlock(&loop->lock);
     if (wake)
         eventfd_write(loop->wake_fd, 1);
@@ -298,15 +273,10 @@ void loop_post(struct loop *loop, struct loop_job *job)
 bool loop_cancel(struct loop *loop, struct loop_job *job)
 {
     pthread_mutex_lock(&loop->lock);
-    bool taken = job->queued;
-    if (taken)
-        unlink_job(loop, job);
+    bool taken = fifo_remove(&loop->jobs, &job->link);
     while (loop->running == job && !pthread_equal(loop->caller, pthread_self()))
         pthread_cond_wait(&loop->idle, &loop->lock);
-    if (job->queued) { /* its function has posted it meanwhile */
-        unlink_job(loop, job);
-        taken = true;
-    }
+    taken |= fifo_remove(&loop->jobs, &job->link); /* its function may have posted it meanwhile */
     pthread_mutex_unlock(&loop->lock);
     return taken;
 }

@@ -5,6 +5,7 @@
 #define DOPPEL_BASE_LOOP_H
 
 #include "base/error.h"
+#include "base/fifo.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -41,8 +42,7 @@ void loop_remove(struct loop_watch *watch);
 struct loop_job {
     void (*run)(void *opaque);
     void *opaque;
-    struct loop_job *next;
-    bool queued;
+    struct fifo_link link;
 };
 
 /* Has the loop's thread call JOB's function soon, without a lock. A job that is queued already is

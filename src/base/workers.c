@@ -34,7 +34,7 @@ struct workers {
     pthread_mutex_t lock;   /* guards what follows, and every work that was added */
     pthread_cond_t posted;  /* the queue has grown, or the pool ends */
     pthread_cond_t changed; /* a work has returned */
-    struct work *first, *last;
+    struct fifo queue;
     unsigned works, running;
     bool ending;
     struct worker worker[];
@@ -44,41 +44,23 @@ struct workers {
 
 static void enqueue(struct workers *pool, struct work *work)
 {
-    if (!work->wanted || work->queued || work->running || work->paused)
+    if (!work->wanted || work->link.queued || work->running || work->paused)
         return;
-    work->queued = true;
-    work->next = NULL;
-    if (pool->last)
-        pool->last->next = work;
-    else
-        pool->first = work;
-    pool->last = work;
+    fifo_put(&pool->queue, &work->link);
     pthread_cond_signal(&pool->posted);
 }
 
 static void dequeue(struct workers *pool, struct work *work)
 {
-    struct work *before = NULL;
-
-    if (!work->queued)
-        return;
-    for (struct work *at = pool->first; at != work; at = at->next)
-        before = at;
-    if (before)
-        before->next = work->next;
-    else
-        pool->first = work->next;
-    if (pool->last == work)
-        pool->last = before;
-    work->queued = false;
-    pthread_cond_broadcast(&pool->changed);
+    if (fifo_remove(&pool->queue, &work->link))
+        pthread_cond_broadcast(&pool->changed);
 }
 
 /* ---- The threads ---- */
 
 static void run_first(struct workers *pool)
 {
-    struct work *work = pool->first;
+    struct work *work = container_of(pool->queue.first, struct work, link);
 
     dequeue(pool, work);
     work->wanted = false;
@@ -101,7 +83,7 @@ static void *serve(void *opaque)
     where_begin(&self->where);
     pthread_mutex_lock(&pool->lock);
     while (!pool->ending) {
-        if (pool->first)
+        if (pool->queue.first)
             run_first(pool);
         else
             pthread_cond_wait(&pool->posted, &pool->lock);
@@ -226,7 +208,7 @@ void workers_resume(struct work *work)
 void workers_drain(struct workers *pool)
 {
     pthread_mutex_lock(&pool->lock);
-    while (pool->first || pool->running)
+    while (pool->queue.first || pool->running)
         pthread_cond_wait(&pool->changed, &pool->lock);
     pthread_mutex_unlock(&pool->lock);
 }

@@ -16,6 +16,7 @@
 #define DOPPEL_BASE_WORKERS_H
 
 #include "base/error.h"
+#include "base/fifo.h"
 
 #include <stdbool.h>
 
@@ -28,10 +29,9 @@ struct work {
     struct workers *workers; /* NULL: not added */
     void (*run)(void *opaque);
     void *opaque;
-    struct work *next;
-    bool wanted;  /* posted and not yet begun */
-    bool queued;  /* in the queue: wanted, not running, not paused */
-    bool running; /* a worker is inside run() */
+    struct fifo_link link; /* in the queue: wanted, not running, not paused */
+    bool wanted;           /* posted and not yet begun */
+    bool running;          /* a worker is inside run() */
     bool paused;
 };
 
