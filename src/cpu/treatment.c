@@ -14,8 +14,8 @@ const char *const treatment_name[TREATMENTS] = {
 
 const char *const treatment_text[TREATMENTS] = {
     [TREATMENT_HOST] =
-        "the host's processor executes the very instruction, on the guest's registers and "
-        "a checked place in its memory",
+        ("the host's processor executes the very instruction, on the guest's registers and "
+         "a checked place in its memory"),
     [TREATMENT_TRANSLATED] =
         "the translation is the instruction itself, with its memory operand checked",
     [TREATMENT_INLINED] =
