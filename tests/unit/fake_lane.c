@@ -8,21 +8,20 @@
 #define MOST_STEPS 100000
 
 struct workers {
-    struct work *first, **last;
+    struct fifo queue;
 };
 
 struct loop {
-    struct loop_job *first, **last;
+    struct fifo queue;
 };
+
+#define OWNER(link_, type) ((type *)((char *)(link_) - offsetof(type, link)))
 
 /* ---- Workers ---- */
 
 struct workers *workers_create(const char *name, unsigned threads, struct error *err)
 {
-    struct workers *w = calloc(1, sizeof(*w));
-
-    w->last = &w->first;
-    return w;
+    return calloc(1, sizeof(struct workers));
 }
 
 void workers_destroy(struct workers *w)
@@ -39,32 +38,14 @@ int workers_add(struct workers *w, struct work *work, void (*run)(void *opaque),
 
 static void queue(struct work *work)
 {
-    if (work->queued || !work->wanted || work->paused)
-        return;
-    work->queued = true;
-    work->next = NULL;
-    *work->workers->last = work;
-    work->workers->last = &work->next;
-}
-
-static void take_out(struct work *work)
-{
-    struct work **link = &work->workers->first;
-
-    while (*link && *link != work)
-        link = &(*link)->next;
-    if (!*link)
-        return;
-    *link = work->next;
-    if (!*link)
-        work->workers->last = link;
-    work->queued = false;
+    if (work->wanted && !work->paused)
+        fifo_put(&work->workers->queue, &work->link);
 }
 
 void workers_remove(struct work *work)
 {
     if (work->workers)
-        take_out(work);
+        fifo_remove(&work->workers->queue, &work->link);
     work->workers = NULL;
 }
 
@@ -76,7 +57,7 @@ void workers_post(struct work *work)
 
 void workers_pause(struct work *work)
 {
-    take_out(work);
+    fifo_remove(&work->workers->queue, &work->link);
     work->paused = true;
 }
 
@@ -94,11 +75,12 @@ void workers_drain(struct workers *w)
 
 bool fake_workers_step(struct workers *w)
 {
-    struct work *work = w->first;
+    struct work *work;
 
-    if (!work)
+    if (!w->queue.first)
         return false;
-    take_out(work);
+    work = OWNER(w->queue.first, struct work);
+    fifo_remove(&w->queue, &work->link);
     work->wanted = false;
     work->run(work->opaque);
     return true;
@@ -108,10 +90,7 @@ bool fake_workers_step(struct workers *w)
 
 struct loop *loop_create(struct error *err)
 {
-    struct loop *loop = calloc(1, sizeof(*loop));
-
-    loop->last = &loop->first;
-    return loop;
+    return calloc(1, sizeof(struct loop));
 }
 
 void loop_destroy(struct loop *loop)
@@ -121,35 +100,21 @@ void loop_destroy(struct loop *loop)
 
 void loop_post(struct loop *loop, struct loop_job *job)
 {
-    if (job->queued)
-        return;
-    job->queued = true;
-    job->next = NULL;
-    *loop->last = job;
-    loop->last = &job->next;
+    fifo_put(&loop->queue, &job->link);
 }
 
 bool loop_cancel(struct loop *loop, struct loop_job *job)
 {
-    struct loop_job **link = &loop->first;
-
-    while (*link && *link != job)
-        link = &(*link)->next;
-    if (!*link)
-        return false;
-    *link = job->next;
-    if (!*link)
-        loop->last = link;
-    job->queued = false;
-    return true;
+    return fifo_remove(&loop->queue, &job->link);
 }
 
 bool fake_loop_step(struct loop *loop)
 {
-    struct loop_job *job = loop->first;
+    struct loop_job *job;
 
-    if (!job)
+    if (!loop->queue.first)
         return false;
+    job = OWNER(loop->queue.first, struct loop_job);
     loop_cancel(loop, job);
     job->run(job->opaque);
     return true;
