@@ -3,6 +3,7 @@
  * and cut into sections. Pages that nobody has touched are not even looked at, because that would
  * touch them.
  */
+#include "mem/change.h"
 #include "mem/mem.h"
 
 #include <string.h>
@@ -16,6 +17,20 @@ struct chunk {
     uint32_t count;
     uint64_t gpn[PAGES_MAX];
 };
+
+uint64_t mem_next_touched(const struct mem *mem, uint64_t gpn)
+{
+    for (;;) {
+        uint64_t pages;
+        enum mem_page_state state = mem_page_state(mem, gpn, &pages);
+
+        if (!pages)
+            return mem_gpn_limit(mem);
+        if (state != MEM_STATE_NONE && state != MEM_STATE_UNTOUCHED && state != MEM_STATE_BALLOONED)
+            return gpn;
+        gpn += pages;
+    }
+}
 
 static bool is_zero(const uint64_t page[WORDS])
 {

@@ -237,20 +237,6 @@ enum mem_page_state mem_page_state(const struct mem *mem, uint64_t gpn, uint64_t
     return state;
 }
 
-uint64_t mem_next_touched(const struct mem *mem, uint64_t gpn)
-{
-    for (;;) {
-        uint64_t pages;
-        enum mem_page_state state = mem_page_state(mem, gpn, &pages);
-
-        if (!pages)
-            return mem_gpn_limit(mem);
-        if (state != MEM_STATE_NONE && state != MEM_STATE_UNTOUCHED && state != MEM_STATE_BALLOONED)
-            return gpn;
-        gpn += pages;
-    }
-}
-
 void mem_count(struct mem *mem, struct mem_counts *counts)
 {
     pthread_mutex_lock(&mem->lock);
