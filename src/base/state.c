@@ -435,8 +435,9 @@ void state_value(struct state *s, const char *name, void *data, size_t size)
 
 void state_flag(struct state *s, const char *name, bool *value)
 {
-    uint8_t byte = *value;
+    uint8_t byte = s->saving && *value;
 
     state_value(s, name, &byte, 1);
-    *value = byte != 0;
+    if (!s->saving && !s->error.code)
+        *value = byte != 0;
 }
