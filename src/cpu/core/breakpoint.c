@@ -115,12 +115,13 @@ bool breakpoint_on_data(const struct vcpu *c, uint64_t linear, unsigned bits)
  * on instructions. */
 static bool code_breakpoint(const struct vcpu *c, unsigned i, uint64_t *address)
 {
-    const struct engine_breakpoint *b = &c->debug.breakpoint[i - ARRAY_SIZE(c->x.dr)];
+    const struct engine_breakpoint *b;
 
     if (i < ARRAY_SIZE(c->x.dr)) {
         *address = c->x.dr[i];
         return has_type(c, i, TYPES_EXECUTE);
     }
+    b = &c->debug.breakpoint[i - ARRAY_SIZE(c->x.dr)];
     *address = b->address;
     return b->kind == BREAK_EXECUTE;
 }
