@@ -4,6 +4,8 @@
  */
 #include "test.h"
 
+#include "flat_kernel.h"
+
 #include "ctl/doppel.h"
 
 #include <errno.h>
@@ -14,7 +16,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define LOAD    0x100000u
 #define WAIT_MS 60000
 #define LIMIT   1000
 
@@ -23,26 +24,12 @@ static const enum doppel_engine engines[] = {DOPPEL_ENGINE_INTERP, DOPPEL_ENGINE
 /* A file of 32-bit code that is loaded at 1 MiB; unlinked by run_kernel. */
 static char kernel[] = P_tmpdir "/doppel-ends-XXXXXX";
 
-static void write_kernel(const uint8_t *code, size_t size)
-{
-    uint32_t header[8] = {0x1BADB002, 0x10000, 0u - 0x1BADB002 - 0x10000, LOAD, LOAD,
-                          0,          0,       LOAD + sizeof(header)};
-    FILE *file;
-
-    memcpy(strrchr(kernel, '-') + 1, "XXXXXX", 6);
-    file = fdopen(mkstemp(kernel), "wb");
-    assert_non_null(file);
-    fwrite(header, 1, sizeof(header), file);
-    fwrite(code, 1, size, file);
-    fclose(file);
-}
-
 static struct doppel_vm *run_kernel(struct doppel_config *config, const uint8_t *code, size_t size)
 {
     struct doppel_error err = {0};
     struct doppel_vm *vm;
 
-    write_kernel(code, size);
+    write_flat_kernel(kernel, code, size);
     config->kernel = kernel;
     vm = doppel_create(config, &err);
     unlink(kernel);

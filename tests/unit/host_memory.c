@@ -4,6 +4,7 @@
  */
 #include "test.h"
 
+#include "flat_kernel.h"
 #include "memory_shrink.h"
 
 #include "ctl/doppel.h"
@@ -15,7 +16,6 @@
 static const char *const debug_exit[] = {"debug-exit", NULL};
 
 #define MIB       (1024 * 1024ULL)
-#define LOAD      0x100000u
 #define WAIT_MS   60000
 #define CODE(...) (const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__})
 
@@ -23,19 +23,13 @@ static const char *const debug_exit[] = {"debug-exit", NULL};
 static struct doppel_vm *create(enum doppel_engine engine, struct doppel_serial serial,
                                 const uint8_t *code, size_t size, int *fd)
 {
-    uint32_t header[8] = {0x1BADB002, 0x10000, 0u - 0x1BADB002 - 0x10000, LOAD, LOAD,
-                          0,          0,       LOAD + sizeof(header)};
     char path[] = P_tmpdir "/doppel-memory-XXXXXX";
-    FILE *file = fdopen(mkstemp(path), "wb");
     struct doppel_error err = {0};
     bool before[SHRINK_MAX_FD];
     struct doppel_config config;
     struct doppel_vm *vm;
 
-    assert_non_null(file);
-    fwrite(header, 1, sizeof(header), file);
-    fwrite(code, 1, size, file);
-    fclose(file);
+    write_flat_kernel(path, code, size);
     doppel_config_init(&config);
     config.engine = engine;
     config.memory = 16 * MIB;

@@ -4,6 +4,8 @@
  */
 #include "test.h"
 
+#include "flat_kernel.h"
+
 #include "ctl/doppel.h"
 
 #include <errno.h>
@@ -18,26 +20,10 @@
 static const char *const debug_exit[] = {"debug-exit", NULL};
 
 #define MIB       (1024 * 1024ULL)
-#define LOAD      0x100000u
 #define WAIT_MS   60000
 #define CODE(...) (const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__})
 
 static char kernel[] = P_tmpdir "/doppel-library-XXXXXX";
-
-/* A file of 32-bit code that is loaded at 1 MiB. */
-static void write_kernel(const uint8_t *code, size_t size)
-{
-    uint32_t header[8] = {0x1BADB002, 0x10000, 0u - 0x1BADB002 - 0x10000, LOAD, LOAD,
-                          0,          0,       LOAD + sizeof(header)};
-    FILE *file;
-
-    memcpy(strrchr(kernel, '-') + 1, "XXXXXX", 6);
-    file = fdopen(mkstemp(kernel), "wb");
-    assert_non_null(file);
-    fwrite(header, 1, sizeof(header), file);
-    fwrite(code, 1, size, file);
-    fclose(file);
-}
 
 static struct doppel_config config_of(enum doppel_engine engine)
 {
@@ -57,7 +43,7 @@ static struct doppel_vm *create(const struct doppel_config *config, const uint8_
     struct doppel_error err = {0};
     struct doppel_vm *vm;
 
-    write_kernel(code, size);
+    write_flat_kernel(kernel, code, size);
     vm = doppel_create(config, &err);
     unlink(kernel);
     if (!vm)
@@ -105,7 +91,7 @@ static void test_config_sizes(void **unused)
     struct doppel_vm *vm;
 
     /* A program of the past: what stands behind its structure is left alone, both ways. */
-    write_kernel(LOOPS);
+    write_flat_kernel(kernel, LOOPS);
     memset(&bigger, 0xA5, sizeof(bigger));
     doppel_config_init_sized(&bigger.config, old);
     assert_memory_equal(&bigger.config.log, &(uint64_t){0xA5A5A5A5A5A5A5A5}, 8);
