@@ -98,7 +98,8 @@ SIGNALS_SAFE static struct disposition *disposition_of(int number)
     struct disposition *d = dispositions;
 
     while (d->number != number)
-        d++;
+        if (++d == dispositions + ARRAY_SIZE(dispositions))
+            __builtin_trap(); /* a number without a row */
     return d;
 }
 

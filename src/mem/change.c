@@ -107,6 +107,8 @@ static void drop_old(struct mem *mem, const struct taken *t)
     }
 }
 
+/* Gives the memory of a busy page to the host and sets *WORD to what the page is then. Without the
+ * lock. On failure *WORD stays. */
 static int balloon(struct mem *mem, const struct taken *t, uint32_t *word)
 {
     int ret = mem_punch(t->region, t->page, 1);

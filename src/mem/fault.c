@@ -116,11 +116,12 @@ static int step(struct mem_region *r, uint64_t page, uint64_t gpn, enum mem_acce
             return 1;
         copy_shared(r, page, gpn);
         return 0;
-    default:
+    case WORD_OWN:
         if (access == MEM_READ || !(word & WORD_PROTECTED))
             return 1;
         return unprotect(r, page, gpn, word);
     }
+    return -EFAULT; /* no such state */
 }
 
 int mem_fault_locked(struct mem *mem, uint64_t gpn, enum mem_access access, bool own,

@@ -82,10 +82,10 @@ struct mem_region_config {
  * would overlap another (-EEXIST), or there are MEM_REGIONS_MAX (-ENOSPC). */
 struct mem_region *mem_region_add(struct mem *mem, const struct mem_region_config *config,
                                   struct error *err);
-/* Moves a region to GPA, or out of guest physical space. From the caller's next instruction on, if
- * it is a vCPU, what it knew of either place is forgotten, and from theirs on, what the other vCPUs
- * knew. Never waits, so a device may call it from a register write. -EEXIST: another is there;
- * -EBUSY: it is RAM, and pinned. */
+/* Moves a region to GPA, or out of guest physical space. The calling vCPU, if it is
+ * one, forgets what it knew of either place before its next instruction. Each other vCPU does so
+ * before its own next instruction. Never waits, so a device may call it from a register write.
+ * -EEXIST: another is there; -EBUSY: it is RAM, and pinned. */
 int mem_region_move(struct mem_region *region, uint64_t gpa, struct error *err);
 /* Removes a region. May block, until the last pin on it is gone. */
 void mem_region_remove(struct mem_region *region);

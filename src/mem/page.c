@@ -191,13 +191,14 @@ static uint64_t next_ram(const struct mem *mem, uint64_t gpn)
 
 static enum mem_page_state state_of(uint32_t word)
 {
-    static const enum mem_page_state state[] = {
-        [WORD_OWN] = MEM_STATE_PRIVATE,         [WORD_SHARED] = MEM_STATE_SHARED,
-        [WORD_BALLOONED] = MEM_STATE_BALLOONED, [WORD_SWAPPED] = MEM_STATE_SWAPPED,
-        [WORD_BUSY] = MEM_STATE_BUSY,
-    };
-
-    return state[mem_word_state(word)];
+    switch (mem_word_state(word)) { /* no default: the compiler finds a state that is forgotten */
+    case WORD_OWN: return MEM_STATE_PRIVATE;
+    case WORD_SHARED: return MEM_STATE_SHARED;
+    case WORD_BALLOONED: return MEM_STATE_BALLOONED;
+    case WORD_SWAPPED: return MEM_STATE_SWAPPED;
+    case WORD_BUSY: return MEM_STATE_BUSY;
+    }
+    return MEM_STATE_NONE;
 }
 
 #define SAME_MAX 8192u /* pages that one question looks at */

@@ -158,7 +158,8 @@ static uint32_t take_free(struct mem_pool *pool)
     return pool->ever < pool->pages ? pool->ever++ : POOL_NONE;
 }
 
-/* Makes sure of the memory behind SLOT, which the host might not have when it is touched. */
+/* Has the host provide the memory behind SLOT now, as a later touch might raise SIGBUS. Returns
+ * false if the host has none. */
 static bool get_memory(const struct mem_pool *pool, uint32_t slot)
 {
     return fallocate(pool->fd, 0, (off_t)slot * MEM_PAGE_SIZE, MEM_PAGE_SIZE) == 0;

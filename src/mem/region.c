@@ -158,7 +158,8 @@ static int check_place(const struct mem *mem, const struct mem_region *self, con
     return 0;
 }
 
-/* Maps R at GPA, which is free. With the lock. */
+/* Gives R the guest physical address GPA, which is free, and publishes the table. With the lock;
+ * the caller tells the listeners after it has released that. */
 static void place(struct mem_region *r, uint64_t gpa)
 {
     r->first = gpa >> MEM_PAGE_SHIFT;

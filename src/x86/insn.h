@@ -54,7 +54,8 @@ enum x86_sensitivity {
 #define X86_BEHAVIOUR_SENSITIVE                                                                    \
     (X86_SHOWS_STATE | X86_USES_TABLES | X86_HEEDS_LEVEL | X86_SHOWS_HOST)
 
-/* CPUID features that gate instructions; X86_FEAT_BASE is always there. */
+/* What a model may lack. X86_FEAT_BASE is what every model has; such a bit needs a row in cpuid.c
+ * and no value here. */
 enum x86_feature {
     X86_FEAT_BASE,
     X86_FEAT_CMOV,

@@ -391,7 +391,8 @@ static bool translate_selector(struct translation *t, const struct x86_insn *ins
     return true;
 }
 
-/* MOV from segment and control registers. */
+/* Translates MOV from a segment register or from CR0, CR2, CR3 or CR4; scope.c has left all other
+ * forms to the interpreter. Returns false to leave this one to it, too. */
 static bool translate_move(struct translation *t, const struct x86_insn *insn)
 {
     unsigned to;

@@ -166,9 +166,9 @@ void flags_need(struct translation *t);
 
 /* How many of the part's instructions have not been executed before the present one. */
 unsigned instructions_left(const struct translation *t);
-/* Notes a jump that is rarely taken, to code that emit_cold emits behind the region: the check of
- * range K has failed; the interpreter executes the present instruction; the others are for any
- * other KIND. */
+/* Each of these notes a JUMP that is rarely taken, to code that emit_cold emits behind the region.
+ * cold_add_fill: the check of range K has failed. cold_add_one: the interpreter executes the
+ * present instruction. cold_add_target: an exit of any other KIND, for TARGET. */
 void cold_add_fill(struct translation *t, uint8_t *jump, const struct address *a, unsigned size,
                    const struct range *k, const uint8_t *retry);
 void cold_add_one(struct translation *t, uint8_t *jump);

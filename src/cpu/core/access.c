@@ -42,7 +42,9 @@ uint64_t seg_linear(struct vcpu *c, const struct uop *op, unsigned seg, uint64_t
     return (uint32_t)(offset + s->base);
 }
 
-/* Whether the 2 MiB around LINEAR, which PAGE is about, can be entered as one. */
+/* Whether the software TLB may hold the 2 MiB around LINEAR as one large entry. PAGE is what LINEAR
+ * was translated to. Returns false if the guest maps it by a small page, if the local APIC's page
+ * or a data breakpoint lies there, or if a page there is not the guest's own. */
 static bool is_whole(const struct vcpu *c, uint64_t linear, enum mmu_access access,
                      const struct mmu_page *page)
 {

@@ -102,7 +102,8 @@ struct engine *core_create(const struct engine_ops *ops, const struct machine *m
     return &e->engine;
 }
 
-/* Everything that follows from the architectural state, after it was replaced. */
+/* Sets all that depends on the architectural state, after that was replaced. Drops what was under
+ * way: a delivery, a repeated instruction, a single step. */
 static void state_changed(struct vcpu *c)
 {
     c->x.reg[X86_NONE] = 0;

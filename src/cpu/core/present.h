@@ -31,7 +31,9 @@ static inline void present_release(struct vcpu *c)
  * between two instructions, or where host addresses of guest memory are not kept. */
 void present_forget(struct vcpu *c);
 
-/* Stops the other vCPUs, and has this one forget what is out of date. */
+/* Stops the other vCPUs at a safe point, then forgets what is out of date in C. On C's own thread,
+ * inside, with no lock held that a vCPU may wait for. Host addresses of guest memory that the
+ * caller got before are out of date. present_resume_others must follow. */
 void present_stop_others(struct vcpu *c);
 void present_resume_others(struct vcpu *c);
 

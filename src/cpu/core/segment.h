@@ -64,8 +64,9 @@ static inline uint32_t selector_error(const struct vcpu *c, uint16_t selector)
     return (selector & 0xFFFCu) | c->external;
 }
 
-/* Reads the descriptor that SELECTOR names. Returns false if it lies beyond the table's limit, or
- * there is no LDT. */
+/* Reads the 8 bytes of the descriptor that SELECTOR names; d->high becomes 0. Returns false if it
+ * lies beyond the table's limit, or if there is no LDT. May raise a page fault. The caller has
+ * handled the null selector. */
 bool desc_read(struct vcpu *c, const struct uop *op, uint16_t selector, struct descriptor *d);
 /* The same, but raises VECTOR with SELECTOR as the error code instead. */
 void desc_need(struct vcpu *c, const struct uop *op, uint16_t selector, int vector,

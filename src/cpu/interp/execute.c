@@ -91,7 +91,8 @@ static void step(struct vcpu *c)
     execute(c, block_find(c));
 }
 
-static void execute_block(struct vcpu *c, struct block *b)
+/* Executes B for the accelerator, and counts it as one exit of cause CAUSE_BLOCK. May raise. */
+static void execute_for_accelerator(struct vcpu *c, struct block *b)
 {
     counter_add(&c->exits[CAUSE_BLOCK], 1);
     meter_switch(c->meter, CAUSE_BLOCK);
@@ -148,7 +149,7 @@ const struct interpreter interp_executor = {
     .code_written = block_check,
     .unmapped = block_unmapped,
     .execute_one = execute_one,
-    .execute = execute_block,
+    .execute = execute_for_accelerator,
     .next = block_next,
     .linked = block_linked,
     .has_run = block_has_run,

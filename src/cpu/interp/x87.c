@@ -64,8 +64,10 @@ static uint8_t abridge(uint16_t word)
     return (uint8_t)abridged;
 }
 
-/* Of the environment's words, the last four. X87_FIP and X87_FDP of real and virtual-8086 mode are
- * linear addresses, cut in two. */
+/* Stores instruction pointer, opcode and operand pointer in words 3 to 6 of the environment. WIDE:
+ * the 32-bit form. In real and virtual-8086 mode the pointers are linear addresses, each cut in
+ * two.
+ */
 static void put_pointers(const struct vcpu *c, bool wide, uint32_t word[WORDS])
 {
     struct x87_pointers p = x87_pointers_get(c->x.xsave);

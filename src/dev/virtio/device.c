@@ -31,8 +31,8 @@ void virtio_notify(struct virtio_device *d, uint64_t queue)
 
 /* ---- Serving: on a worker, without the board lock ---- */
 
-/* Whether the queue may be served now; then the device counts as at work until leave(). */
-static bool enter(struct virtio_queue *q)
+/* Whether the queue may be served now; then the device counts as at work until end_serving(). */
+static bool begin_serving(struct virtio_queue *q)
 {
     struct virtio_device *d = q->device;
     bool may;
@@ -44,7 +44,9 @@ static bool enter(struct virtio_queue *q)
     return may;
 }
 
-static void leave(struct virtio_device *d, bool broken)
+/* Ends what begin_serving() began. BROKEN: the driver has broken a rule, and the device is served
+ * no more. Has the loop settle a broken device, or a reset that waited for the last worker. */
+static void end_serving(struct virtio_device *d, bool broken)
 {
     bool settle;
 
@@ -117,10 +119,10 @@ static void serve(void *opaque)
     struct virtio_queue *q = opaque;
     enum progress progress;
 
-    if (!enter(q))
+    if (!begin_serving(q))
         return;
     progress = serve_chains(q);
-    leave(q->device, progress == RULE_BROKEN);
+    end_serving(q->device, progress == RULE_BROKEN);
     if (progress == GO_ON || progress == TRY_LATER)
         workers_post(&q->work);
 }
@@ -217,7 +219,7 @@ bool virtio_takes_writes(struct virtio_device *d)
     return !resetting;
 }
 
-/* A driver may not go on without VIRTIO_F_VERSION_1, or with what was not offered (2.2.2). */
+/* Whether the driver has accepted VIRTIO_F_VERSION_1 and nothing that was not offered (2.2.2). */
 static bool features_suffice(const struct virtio_device *d)
 {
     return accepted(d, VIRTIO_F_VERSION_1) && !(d->driver_features & ~virtio_features(d));

@@ -55,7 +55,9 @@ struct virtio_device;
 
 /* What a serve() returns in place of a number of bytes. */
 #define VIRTIO_BROKEN (-1) /* a buffer is not memory, or the request breaks a rule */
-#define VIRTIO_LATER  (-2) /* it cannot be served now: call again with the same chain soon */
+#define VIRTIO_LATER                                                                               \
+    (-2) /* Not now: the work is posted again at once, with the same                               \
+          * chain. Not for waiting for the host: the worker would not rest. */
 
 /* A kind of device. */
 struct virtio_ops {
@@ -121,7 +123,8 @@ int virtio_init(struct virtio_device *device, const struct virtio_ops *ops,
 void virtio_free(struct virtio_device *device); /* board lock not held */
 
 /* As in struct dev_ops. While paused, nothing is served; the driver's requests stay in the rings
- * and are served after virtio_resume, here or wherever the state is restored. */
+ * and are served after virtio_resume, here or wherever the state is restored. virtio_reset clears
+ * at once and does not wait: the device is paused, or no worker has begun. */
 void virtio_reset(struct virtio_device *device);
 void virtio_state(struct virtio_device *device, struct state *s);
 void virtio_pause(struct virtio_device *device);

@@ -263,7 +263,8 @@ static void config_written(struct pci_function *f, unsigned offset, unsigned siz
         virtio_set_bus_master(&p->device, pci_bus_master(f));
 }
 
-/* Adds the capability that tells where the structure of a TYPE is. Returns its offset. */
+/* Adds the capability that tells where the structure of a TYPE is. Returns its offset.
+ * EXTRA: the multiplier of TYPE_NOTIFY; 0 for all others. */
 static unsigned add_capability(struct virtio_pci *p, uint8_t type, enum page page, uint32_t size,
                                uint32_t extra)
 {
