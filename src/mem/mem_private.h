@@ -33,30 +33,32 @@ enum word_state { WORD_OWN, WORD_SHARED, WORD_BALLOONED, WORD_SWAPPED, WORD_BUSY
 #define PIECE_SHIFT 9 /* pages in 2 MiB */
 
 struct mem_region {
-    struct mem *mem;
-    const char *name;
-    enum mem_kind kind;
-    uint64_t first; /* GPN, or NOWHERE */
-    uint64_t pages;
+    /* What the gate looks at. */
     uint8_t *host; /* of the first page */
-    int fd;        /* the memory, from FD_OFFSET on */
-    uint64_t fd_offset;
-    bool own_mapping;     /* HOST and FD are this region's, not those of mem */
-    struct lost lost;     /* of its own mapping */
-    unsigned busy;        /* pages that are WORD_BUSY */
-    unsigned long pinned; /* sum of PINS */
+    enum mem_kind kind;
+    _Atomic uint64_t odd;          /* pages whose word is not 0 */
+    _Atomic uint64_t *_Atomic log; /* mem/log.h: a bit for a page; or NULL */
+    _Atomic uint64_t *own_log;     /* the region's own; or NULL */
 
     /* Of RAM, by page; all in one mapping. */
     _Atomic uint32_t *word;
     uint16_t *pins;
-    _Atomic uint16_t *odd_in; /* by 2 MiB of GPA: pages there whose word is not 0 */
+    _Atomic uint16_t *odd_in; /* by 2 MiB of GPA: those of ODD */
     uint64_t skew;            /* pages that the first 2 MiB lack, where the region was added */
-    _Atomic uint64_t odd;     /* in the region */
     size_t tables_size;
 
-    _Atomic uint64_t *_Atomic log; /* mem/log.h: a bit for a page; or NULL */
-    _Atomic uint64_t *own_log;     /* the region's own; or NULL */
+    struct mem *mem;
+    const char *name;
+    uint64_t first; /* GPN, or NOWHERE */
+    uint64_t pages;
+    unsigned busy;        /* pages that are WORD_BUSY */
+    unsigned long pinned; /* sum of PINS */
     struct mem_region *next;
+
+    int fd; /* the memory, from FD_OFFSET on */
+    uint64_t fd_offset;
+    bool own_mapping; /* HOST and FD are this region's, not those of mem */
+    struct lost lost; /* of its own mapping */
 };
 
 #define NOWHERE (MEM_NOWHERE >> MEM_PAGE_SHIFT)
@@ -66,7 +68,8 @@ struct mem_region {
 
 /* The regions that are mapped, by rising GPN. There are two tables: while one is changed, the gate
  * searches the other (see table.c). */
-#define PLACES (MEM_REGIONS_MAX + 3)
+#define OWN_REGIONS 3
+#define PLACES      (MEM_REGIONS_MAX + OWN_REGIONS)
 struct mem_place {
     _Atomic uint64_t first, end; /* GPNs */
     struct mem_region *_Atomic region;
@@ -87,7 +90,13 @@ struct mem {
     pthread_mutex_t lock;   /* all below, and words; taken last, and never across a callback */
     pthread_cond_t changed; /* pages are no longer busy, regions no longer pinned */
     struct mem_region *regions;
-    unsigned region_count;
+    unsigned region_count; /* of those that were added */
+    /* The regions that RAM was created with, which stay: the gate need not search for them. */
+    struct mem_own {
+        uint64_t first, pages;
+        struct mem_region *region;
+    } own[OWN_REGIONS];
+    unsigned own_count;
     struct mem_table table[2];
     _Atomic unsigned turn;
     struct mem_listener *listeners;
@@ -114,7 +123,16 @@ struct mem {
 /* --- table.c --- */
 
 /* The region that GPN lies in, or NULL; stores the page's number in it. Lock-free. */
-struct mem_region *mem_region_at(const struct mem *mem, uint64_t gpn, uint64_t *page);
+struct mem_region *mem_region_search(const struct mem *mem, uint64_t gpn, uint64_t *page);
+static inline struct mem_region *mem_region_at(const struct mem *mem, uint64_t gpn, uint64_t *page)
+{
+    for (unsigned i = 0; i < OWN_REGIONS; i++) {
+        *page = gpn - mem->own[i].first;
+        if (*page < mem->own[i].pages)
+            return mem->own[i].region;
+    }
+    return mem_region_search(mem, gpn, page);
+}
 /* Makes the tables say what the regions do. With the lock. */
 void mem_table_publish(struct mem *mem);
 

@@ -28,16 +28,21 @@ enum mem_answer mem_page(struct mem *mem, uint64_t gpn, enum mem_access access, 
 {
     uint64_t page;
     struct mem_region *r = mem_region_at(mem, gpn, &page);
-    uint32_t word;
 
-    if (!r || (access == MEM_WRITE && r->kind == MEM_ROM))
+    if (!r)
         return MEM_NOT_RAM;
     /* As long as no page of the region is odd, its words need not be looked at. */
-    word = atomic_load_explicit(&r->odd, memory_order_relaxed) ? mem_word(r, page) : 0;
-    if (unlikely(word))
-        return odd_page(r, page, access, word, host);
-    if (access == MEM_WRITE)
+    if (unlikely(atomic_load_explicit(&r->odd, memory_order_relaxed))) {
+        uint32_t word = mem_word(r, page);
+
+        if (word)
+            return odd_page(r, page, access, word, host);
+    }
+    if (access == MEM_WRITE) {
+        if (r->kind == MEM_ROM)
+            return MEM_NOT_RAM;
         mem_mark(r, page);
+    }
     *host = mem_region_page(r, page);
     return MEM_OK;
 }

@@ -113,6 +113,7 @@ int mem_region_add_own(struct mem *mem, const char *name, uint64_t gpa, uint64_t
     r->fd_offset = fd_offset;
     r->next = mem->regions;
     mem->regions = r;
+    mem->own[mem->own_count++] = (struct mem_own){r->first, r->pages, r};
     mem_table_publish(mem);
     return 0;
 }

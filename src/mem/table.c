@@ -32,7 +32,7 @@ static struct mem_region *search(const struct mem_table *table, uint64_t gpn, ui
     return atomic_load_explicit(&place->region, memory_order_relaxed);
 }
 
-struct mem_region *mem_region_at(const struct mem *mem, uint64_t gpn, uint64_t *page)
+struct mem_region *mem_region_search(const struct mem *mem, uint64_t gpn, uint64_t *page)
 {
     for (;;) {
         unsigned turn = atomic_load_explicit(&mem->turn, memory_order_acquire);
