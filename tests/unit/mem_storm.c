@@ -240,6 +240,51 @@ static void test_storm(void **unused)
     assert_true(counts.swapped <= store.outs - store.ins);
 }
 
+/* --- Order ------------------------------------------------------------------------------------ */
+
+/* RDI and RSI: two numbers that go up, the first before the second; R8: the end. */
+GUEST_CODE(writer, "1:  incq %rcx\n"
+                   "    movq %rcx, (%rdi)\n"
+                   "    movq %rcx, (%rsi)\n"
+                   "    cmpq $0, (%r8)\n"
+                   "    je 1b\n"
+                   "    hlt\n")
+GUEST_CODE(reader, "1:  movq (%rsi), %rbx\n"
+                   "    movq (%rdi), %rax\n"
+                   "    cmpq %rbx, %rax\n"
+                   "    jae 2f\n"
+                   "    incq %r13\n"
+                   "2:  cmpq $0, (%r8)\n"
+                   "    je 1b\n"
+                   "    hlt\n")
+
+/* The page of the first number is shared again and again, and copied by the next write. A vCPU that
+ * sees the second number must see the first, wherever the page was when it looked last. */
+static void test_order(void **unused)
+{
+    struct runner runner[2] = {0};
+
+    rig_clear(rig);
+    store_begin();
+    PUT_CODE(writer, CODE);
+    PUT_CODE(reader, CODE + MEM_PAGE_SIZE);
+    for (unsigned id = 0; id < 2; id++) {
+        rig_state_64(rig, &runner[id].cpu, CODE + id * MEM_PAGE_SIZE);
+        runner[id].cpu.reg[X86_RDI] = ARRAY;
+        runner[id].cpu.reg[X86_RSI] = COUNTER;
+        runner[id].cpu.reg[X86_R8] = STOP;
+        runner_start(&runner[id], id);
+    }
+    for (unsigned i = 0; i < ACTS; i++) {
+        let_run();
+        change_one(MEM_SHARE, ARRAY);
+    }
+    rig_put64(rig, STOP, 1);
+    for (unsigned id = 0; id < 2; id++)
+        runner_join(&runner[id]);
+    assert_int_equal(runner[1].cpu.reg[X86_R13], 0);
+}
+
 /* --- The dirty log ---------------------------------------------------------------------------- */
 
 /* Copies what has been written to since. Returns how many pages that were. */
@@ -334,6 +379,7 @@ int main(void)
         TEST(test_walks_are_logged),
         TEST(test_dirty_log),
         TEST(test_storm),
+        TEST(test_order),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
