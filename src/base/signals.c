@@ -112,10 +112,10 @@ static void pass_on(const struct disposition *d, siginfo_t *info, void *context)
         d->previous.sa_handler(d->number);
     } else if (d->previous.sa_handler == SIG_DFL || info->si_code > 0) {
         /* Back to the default, which the same fault meets again when this returns (also where the
-         * program ignores it: a fault cannot be ignored); a signal that a process has sent does not
-         * come again by itself. */
+         * program ignores it: a fault cannot be ignored). A signal that a process has sent does not
+         * come again by itself, nor does the report of bad memory that nobody has touched yet. */
         signal(d->number, SIG_DFL);
-        if (info->si_code <= 0)
+        if (info->si_code <= 0 || (d->number == SIGBUS && info->si_code == BUS_MCEERR_AO))
             raise(d->number);
     }
 }

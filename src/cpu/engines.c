@@ -15,6 +15,11 @@ static struct engine *create_interp(const struct machine *machine, struct error 
     return core_create(&interp_engine, machine, &interp_executor, NULL, NULL, err);
 }
 
+bool bt_runs_on(const struct x86_model *model)
+{
+    return bt_translator_runs_on(model);
+}
+
 static struct engine *create_translating(const struct engine_ops *ops,
                                          const struct machine *machine,
                                          const struct bt_switches *switches, struct error *err)

@@ -634,7 +634,7 @@ const struct accelerator bt_translator = {
 };
 
 /* RORX is BMI2; leaving translated code ends with VZEROUPPER; FS changes with WRFSBASE. */
-bool bt_runs_on(const struct x86_model *model)
+bool bt_translator_runs_on(const struct x86_model *model)
 {
     return model->feature[X86_FEAT_BMI2] && model->feature[X86_FEAT_AVX] &&
            (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE);

@@ -11,6 +11,6 @@
 extern const struct accelerator bt_translator; /* its options: struct bt_switches */
 
 /* Whether translated code can run here; MODEL has only what the host has. */
-bool bt_runs_on(const struct x86_model *model);
+bool bt_translator_runs_on(const struct x86_model *model);
 
 #endif

@@ -79,6 +79,9 @@ static int save(struct vm *vm, struct outline *outline, struct state *s, struct 
     visit_outline(outline, s);
     vm_machine_state(&vm->machine, s);
     visit_parts(vm, s);
+    /* What the host could not provide reads as zeros: then the state must not look complete. */
+    if (!state_error(s) && vm_lost_check(vm, err) < 0)
+        return -err->code;
     if (state_finish(s) < 0)
         *err = *state_failure(s);
     return state_error(s);
