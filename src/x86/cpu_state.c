@@ -115,8 +115,11 @@ void x86_cpu_state(struct x86_cpu *cpu, struct state *s, uint32_t id)
 #define ATTR_DEFINED   0xF1FFu
 #define DR6_WRITABLE   0xE00Fu
 #define DR7_WRITABLE   0xFFFF23FFu
-#define VECTORS_MAX    32 /* of exceptions */
+#define VECTORS_MAX    32     /* of exceptions */
+#define PDPTE_RESERVED 0x1E6u /* below MAXPHYADDR, if the entry is present */
 
+#define FCW_FIXED   0xE0C0u /* reserved bits, */
+#define FCW_ONES    0x0040u /* and those of them that are 1 */
 #define FSW_FLAGS   0x3Fu   /* exceptions, with masks at the same bits of FCW */
 #define FSW_SUMMARY 0x8080u /* B and ES: one of them is not masked */
 
@@ -135,8 +138,13 @@ static const char *check_control(const struct x86_cpu *cpu, const struct x86_mod
         return "cr4";
     if ((cpu->efer & ~msrs->efer_bits) || long_mode != (paging && (cpu->efer & X86_EFER_LME)))
         return "efer";
-    if (long_mode && cpu->cr3 >> model->physical_bits)
+    /* Outside of long mode, CR3 still holds what 64-bit code has loaded. */
+    if (cpu->cr3 >> model->physical_bits)
         return "cr3";
+    for (unsigned i = 0; i < ARRAY_SIZE(cpu->pdpte); i++)
+        if ((cpu->pdpte[i] & 1) &&
+            ((cpu->pdpte[i] & PDPTE_RESERVED) || cpu->pdpte[i] >> model->physical_bits))
+            return "pdpte";
     if ((cpu->xcr0 & ~x86_xcr0_bits(model)) || !(cpu->xcr0 & X86_XCR0_X87) ||
         ((cpu->xcr0 & X86_XCR0_AVX) && !(cpu->xcr0 & X86_XCR0_SSE)))
         return "xcr0";
@@ -153,6 +161,17 @@ static bool is_segment(const struct x86_seg *seg, bool wide)
            (wide ? x86_is_canonical(seg->base) : seg->base <= UINT32_MAX);
 }
 
+/* Such a segment is given by its selector alone (SDM volume 3, 21.1.1). */
+static bool is_v86_segment(const struct x86_seg *seg)
+{
+    return seg->base == (uint64_t)seg->selector << 4 && seg->limit == 0xFFFF;
+}
+
+static bool is_code64(const struct x86_cpu *cpu)
+{
+    return (cpu->efer & X86_EFER_LMA) && (cpu->seg[X86_CS].attr & X86_ATTR_L);
+}
+
 static const char *check_segments(const struct x86_cpu *cpu)
 {
     const struct x86_seg *cs = &cpu->seg[X86_CS];
@@ -165,14 +184,19 @@ static const char *check_segments(const struct x86_cpu *cpu)
         return "system segment";
     if (!x86_is_canonical(cpu->gdtr.base) || !x86_is_canonical(cpu->idtr.base))
         return "descriptor table";
-    if ((cs->attr & X86_ATTR_L) && (cs->attr & X86_ATTR_DB) && (cpu->efer & X86_EFER_LMA))
+    if ((cs->attr & X86_ATTR_UNUSABLE) || (is_code64(cpu) && (cs->attr & X86_ATTR_DB)))
         return "code segment";
     if ((real && x86_cpl(cpu) != 0) || (v86 && x86_cpl(cpu) != 3))
         return "privilege level";
+    for (unsigned i = 0; v86 && i < X86_SEGMENTS; i++)
+        if (!is_v86_segment(&cpu->seg[i]))
+            return "virtual-8086 segment";
+    if (!is_code64(cpu) && cpu->reg[X86_RIP] > UINT32_MAX)
+        return "rip";
     return NULL;
 }
 
-/* MXCSR has reserved bits, and a pending x87 exception is one that FCW does not mask. */
+/* FCW and MXCSR have reserved bits, and a pending x87 exception is one that FCW does not mask. */
 static const char *check_floating_point(const struct x86_cpu *cpu)
 {
     uint32_t mxcsr;
@@ -184,6 +208,8 @@ static const char *check_floating_point(const struct x86_cpu *cpu)
     memcpy(&fsw, cpu->xsave + sizeof(fcw), sizeof(fsw));
     if (mxcsr & ~X86_MXCSR_MASK)
         return "mxcsr";
+    if ((fcw & FCW_FIXED) != FCW_ONES)
+        return "x87 control word";
     raised = fsw & ~fcw & FSW_FLAGS;
     return (fsw & FSW_SUMMARY) == (raised ? FSW_SUMMARY : 0) ? NULL : "x87 status word";
 }
@@ -227,6 +253,8 @@ static const char *check_activity(const struct x86_cpu *cpu)
         return "pending_dr6";
     if (cpu->exception.vector >= VECTORS_MAX)
         return "exception.vector";
+    if (cpu->exception.pending && cpu->activity != X86_RUNNING)
+        return "exception.pending";
     return NULL;
 }
 

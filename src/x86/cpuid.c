@@ -408,6 +408,14 @@ static unsigned host_physical_bits(void)
     return MAX(PHYSICAL_BITS_MIN, MIN(eax & 0xFF, PHYSICAL_BITS_MAX));
 }
 
+/* Turns off the features of MODEL that need another one which is off. */
+static void drop_dependent(struct x86_model *model)
+{
+    if (!model->feature[X86_FEAT_AVX])
+        model->feature[X86_FEAT_AVX2] = model->feature[X86_FEAT_FMA] =
+            model->feature[X86_FEAT_F16C] = false;
+}
+
 void x86_model_default(struct x86_model *model, unsigned cpus, uint64_t tsc_hz)
 {
     /* In the table because the host may have them, but not part of the model. */
@@ -429,8 +437,7 @@ void x86_model_default(struct x86_model *model, unsigned cpus, uint64_t tsc_hz)
     }
     if (!host_enables_avx())
         feature[X86_FEAT_AVX] = false;
-    if (!feature[X86_FEAT_AVX])
-        feature[X86_FEAT_AVX2] = feature[X86_FEAT_FMA] = feature[X86_FEAT_F16C] = false;
+    drop_dependent(model);
 }
 
 /* ---- Models of saved machines ---- */
@@ -495,6 +502,7 @@ void x86_model_state(struct x86_model *model, struct state *s)
         return;
     for (unsigned n = 0; n < SAVED_LEAVES; n++)
         drop_features(model, n, cpuid[n]);
+    drop_dependent(model); /* a saved model that has one without the other is refused below */
     for (unsigned n = 0; n < SAVED_LEAVES; n++) {
         saved_leaf(model, n, here);
         check_leaf(s, n, cpuid[n], here);

@@ -72,6 +72,15 @@ static void expect_good(const struct x86_cpu *cpu)
         fail_msg("%s", err.text);
 }
 
+static void enter_v86(struct x86_cpu *cpu)
+{
+    cpu->cr0 |= X86_CR0_PE;
+    cpu->rflags |= X86_FLAG_VM;
+    for (unsigned i = 0; i < X86_SEGMENTS; i++)
+        cpu->seg[i] =
+            (struct x86_seg){.base = 0x12340, .limit = 0xFFFF, .attr = 0xF3, .selector = 0x1234};
+}
+
 static void test_good_states(void **unused)
 {
     struct x86_cpu cpu = reset_state();
@@ -95,10 +104,26 @@ static void test_good_states(void **unused)
     cpu.nmi_blocked = true;
     cpu.nmis_pending = 1;
     expect_good(&cpu);
+    cpu.reg[X86_RIP] = 0xFFFFFFFF80000000;
+    cpu.exception.pending = true;
+    cpu.activity = X86_RUNNING;
+    expect_good(&cpu);
     /* An x87 exception that is not masked, and is announced. */
     cpu.xsave[0] = 0x7E;
     cpu.xsave[2] = 0x81;
     cpu.xsave[3] = 0x80;
+    expect_good(&cpu);
+    /* Out of long mode, with what 64-bit code has loaded into CR3. */
+    cpu = reset_state();
+    cpu.cr3 = 1ULL << 32;
+    expect_good(&cpu);
+    /* PDPTEs: an absent one may hold anything. */
+    cpu.cr0 |= X86_CR0_PE | X86_CR0_PG;
+    cpu.cr4 |= X86_CR4_PAE;
+    cpu.pdpte[0] = 0x1000 | 1 << 3 | 1;
+    cpu.pdpte[3] = ~1ULL;
+    expect_good(&cpu);
+    enter_v86(&cpu);
     expect_good(&cpu);
 }
 
@@ -128,6 +153,9 @@ static void test_refused_control(void **unused)
     REFUSED("cr4", cpu.efer |= X86_EFER_LME | X86_EFER_LMA; cpu.cr0 |= X86_CR0_PE | X86_CR0_PG);
     REFUSED("cr3", cpu.efer |= X86_EFER_LME | X86_EFER_LMA; cpu.cr0 |= X86_CR0_PE | X86_CR0_PG;
             cpu.cr4 |= X86_CR4_PAE; cpu.cr3 = 1ULL << 60);
+    REFUSED("cr3", cpu.cr3 = 1ULL << 60);
+    REFUSED("pdpte", cpu.pdpte[3] = 3);
+    REFUSED("pdpte", cpu.pdpte[0] = 1ULL << 60 | 1);
     REFUSED("xcr0", cpu.xcr0 = X86_XCR0_SSE);
     REFUSED("xcr0", cpu.xcr0 = X86_XCR0_X87 | X86_XCR0_AVX);
     REFUSED("xcr0", cpu.xcr0 |= 1u << 9);
@@ -147,12 +175,18 @@ static void test_refused_segments(void **unused)
             cpu.cr0 |= X86_CR0_PE | X86_CR0_PG; cpu.seg[X86_CS].attr |= X86_ATTR_L | X86_ATTR_DB);
     REFUSED("privilege level", cpu.seg[X86_SS].attr |= X86_ATTR_DPL);
     REFUSED("privilege level", cpu.cr0 |= X86_CR0_PE; cpu.rflags |= X86_FLAG_VM);
+    REFUSED("code segment", cpu.seg[X86_CS].attr |= X86_ATTR_UNUSABLE);
+    REFUSED("virtual-8086 segment", enter_v86(&cpu); cpu.seg[X86_GS].base++);
+    REFUSED("virtual-8086 segment", enter_v86(&cpu); cpu.seg[X86_CS].limit = UINT32_MAX);
+    REFUSED("rip", cpu.reg[X86_RIP] = 1ULL << 32);
 }
 
 static void test_refused_rest(void **unused)
 {
     (void)unused;
     REFUSED("mxcsr", cpu.xsave[X86_XSAVE_MXCSR + 2] = 1);
+    REFUSED("x87 control word", cpu.xsave[0] = 0x3F);
+    REFUSED("x87 control word", cpu.xsave[1] = 0x20);
     REFUSED("x87 status word", cpu.xsave[2] = 0x01);
     REFUSED("x87 status word", cpu.xsave[2] = 0x80);
     REFUSED("model-specific register", cpu.lstar = 1ULL << 60);
@@ -164,13 +198,14 @@ static void test_refused_rest(void **unused)
     REFUSED("rflags", cpu.rflags = 0);
     REFUSED("rflags", cpu.rflags |= 1u << 15);
     REFUSED("rflags", cpu.efer |= X86_EFER_LME | X86_EFER_LMA; cpu.cr4 |= X86_CR4_PAE;
-            cpu.cr0 |= X86_CR0_PE | X86_CR0_PG; cpu.rflags |= X86_FLAG_VM;
-            cpu.seg[X86_SS].attr |= X86_ATTR_DPL);
+            cpu.cr0 |= X86_CR0_PG; enter_v86(&cpu));
     REFUSED("nmis_pending", cpu.nmis_pending = 3);
     REFUSED("nmis_pending", cpu.nmi_blocked = true; cpu.nmis_pending = 2);
     REFUSED("ss_shadow", cpu.ss_shadow = true);
     REFUSED("pending_dr6", cpu.pending_dr6 = 0x10);
     REFUSED("exception.vector", cpu.exception.vector = 32);
+    REFUSED("exception.pending", cpu.exception.pending = true; cpu.activity = X86_HALTED);
+    REFUSED("exception.pending", cpu.exception.pending = true; cpu.activity = X86_WAIT_SIPI);
 }
 
 /* An enum is checked before it becomes one. */
@@ -258,6 +293,15 @@ static void test_other_models(void **unused)
     expect_no_model(&image, saved,
                     "section model 0: cpuid: bit 2 of EDX in leaf 1h is 0 in the "
                     "saved processor and 1 here");
+    /* One that needs AVX, without it. */
+    saved.feature[X86_FEAT_AVX] = saved.feature[X86_FEAT_FMA] = saved.feature[X86_FEAT_F16C] =
+        false;
+    saved.feature[X86_FEAT_AVX2] = true;
+    image = save_model(&saved);
+    expect_no_model(&image, saved,
+                    "section model 0: cpuid: bit 5 of EBX in leaf 7h is 1 in the "
+                    "saved processor and 0 here");
+    saved.feature[X86_FEAT_AVX2] = false;
     saved.physical_bits = 60;
     image = save_model(&saved);
     expect_no_model(&image, here,

@@ -167,14 +167,14 @@ void task_switch(struct vcpu *c, const struct uop *op, struct descriptor *d,
     /* The segments cannot be used until they are loaded. */
     for (unsigned i = 0; i < X86_SEGMENTS; i++)
         c->x.seg[i].selector = t.segment[i];
-    load_task_ldt(c, t.ldt);
-    if (t.flags & X86_FLAG_VM) {
+    if (t.flags & X86_FLAG_VM) { /* before what can fault, so that they fit VM */
         for (unsigned i = 0; i < X86_SEGMENTS; i++)
             load_segment_real(c, i, t.segment[i]);
         update_context(c);
-    } else {
-        load_task_segments(c, &t);
     }
+    load_task_ldt(c, t.ldt);
+    if (!(t.flags & X86_FLAG_VM))
+        load_task_segments(c, &t);
     c->keep_rf = true;
     if (t.trap) {
         c->x.pending_dr6 |= DR6_BT;
