@@ -31,9 +31,29 @@ const char *log_level_name(enum log_level level)
     return "?";
 }
 
+/* The length of the character at AT if it is well-formed UTF-8 of several bytes and no control
+ * character (U+0080 to U+009F), else 0. */
+static unsigned wide_character(const unsigned char *at)
+{
+    unsigned length = *at >= 0xF0 ? 4 : *at >= 0xE0 ? 3 : 2;
+
+    if (*at < 0xC2 || *at > 0xF4 || (*at == 0xC2 && at[1] < 0xA0))
+        return 0;
+    for (unsigned i = 1; i < length; i++)
+        if ((at[i] & 0xC0) != 0x80)
+            return 0;
+    return length;
+}
+
 void log_clean(char *text)
 {
-    for (; *text; text++)
-        if ((unsigned char)*text < ' ' || *text == 0x7F)
-            *text = '?';
+    unsigned char *at = (unsigned char *)text;
+
+    while (*at) {
+        unsigned wide = wide_character(at);
+
+        if (*at < ' ' || *at == 0x7F || (*at >= 0x80 && !wide))
+            *at = '?';
+        at += wide ? wide : 1;
+    }
 }

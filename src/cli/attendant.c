@@ -36,7 +36,8 @@ struct attendant {
     pthread_t listener;
     bool listens; /* the thread is there */
     struct where console;
-    _Atomic(struct doppel_vm *) vm;
+    pthread_mutex_t watching; /* VM stays while this is held */
+    struct doppel_vm *vm;
 
     pthread_mutex_t reading; /* while a key is read: held by nobody that waits */
     struct keys keys;
@@ -74,10 +75,10 @@ static void tell_console(struct attendant *a)
 
 static void report(struct attendant *a)
 {
-    struct doppel_vm *vm = atomic_load(&a->vm);
-
-    if (vm)
-        doppel_where(vm, tell_where, a);
+    pthread_mutex_lock(&a->watching);
+    if (a->vm)
+        doppel_where(a->vm, tell_where, a);
+    pthread_mutex_unlock(&a->watching);
     tell_console(a);
     channel_send(a->channel->notes, false, NOTE_REPORTED, 0, NULL);
 }
@@ -248,7 +249,9 @@ void attendant_leave_terminal(struct attendant *a)
 
 void attendant_watch(struct attendant *a, struct doppel_vm *vm)
 {
-    atomic_store(&a->vm, vm);
+    pthread_mutex_lock(&a->watching);
+    a->vm = vm;
+    pthread_mutex_unlock(&a->watching);
 }
 
 /* ---- Making and unmaking ---- */
@@ -284,6 +287,7 @@ struct attendant *attendant_create(const struct channel *channel, struct tty *tt
         return NULL;
     }
     pthread_mutex_init(&a->reading, NULL);
+    pthread_mutex_init(&a->watching, NULL);
     a->channel = channel;
     a->tty = tty;
     a->wake_fd = wake_fd;
@@ -325,5 +329,6 @@ void attendant_destroy(struct attendant *a)
         close(a->stop_fd);
     outbox_destroy(a->typed);
     pthread_mutex_destroy(&a->reading);
+    pthread_mutex_destroy(&a->watching);
     free(a);
 }

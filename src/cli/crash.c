@@ -57,6 +57,24 @@ SIGNALS_SAFE static void send_note(struct head *head, uint64_t stack)
     }
 }
 
+/* What the kernel takes in place of the C library's struct sigaction, whose function needs the C
+ * library's thread. */
+struct kernel_action {
+    void (*handler)(int number, siginfo_t *info, void *context);
+    unsigned long flags;
+    void (*restorer)(void);
+    uint64_t mask;
+};
+
+SIGNALS_SAFE static void restore(int number, const struct sigaction *before)
+{
+    const struct kernel_action action = {.handler = before->sa_sigaction,
+                                         .flags = (unsigned long)before->sa_flags,
+                                         .restorer = before->sa_restorer};
+
+    raw_syscall(SYS_rt_sigaction, number, (long)&action, 0, sizeof(action.mask), 0, 0);
+}
+
 SIGNALS_SAFE static void on_fatal(int number, siginfo_t *info, void *context)
 {
     const greg_t *gregs = ((const ucontext_t *)context)->uc_mcontext.gregs;
@@ -73,9 +91,10 @@ SIGNALS_SAFE static void on_fatal(int number, siginfo_t *info, void *context)
     send_note(&head, ALIGN_UP((uint64_t)gregs[REG_RSP], sizeof(uint64_t)));
     for (unsigned i = 0; i < ARRAY_SIZE(fatal); i++)
         if (fatal[i] == number)
-            sigaction(number, &watch.before[i], NULL);
-    /* A fault comes again when this returns; what a process has sent does not. */
-    if (!fault)
+            restore(number, &watch.before[i]);
+    /* A fault comes again when this returns. What a process has sent does not, nor do a trap and a
+     * system call that was trapped. */
+    if (!fault || number == SIGTRAP || number == SIGSYS)
         raw_syscall(SYS_tgkill, raw_syscall(SYS_getpid, 0, 0, 0, 0, 0, 0),
                     raw_syscall(SYS_gettid, 0, 0, 0, 0, 0, 0), number, 0, 0, 0);
 }

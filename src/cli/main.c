@@ -77,5 +77,6 @@ int main(int argc, char **argv)
 {
     (void)argc;
     signal(SIGPIPE, SIG_IGN); /* a closed output is an error that is reported */
+    signal(SIGXFSZ, SIG_IGN); /* and so is a file that may not grow */
     return standard_streams() ? dispatch(argv) : STATUS_ERROR;
 }

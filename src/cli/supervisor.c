@@ -68,6 +68,8 @@ struct supervisor {
 
 static void kill_vm(struct supervisor *s)
 {
+    if (s->gone) /* its number may be another process's by now */
+        return;
     s->stage = KILLED;
     s->deadline = time_now_ns() + KILL_NS;
     kill(s->vm, SIGKILL);

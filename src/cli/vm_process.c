@@ -349,8 +349,11 @@ static int run_vm(struct run *run)
     status = explain(run, how);
     if (run->options->stats)
         print_stats(run, vm);
-    doppel_destroy(vm);
+    /* What hangs hangs here, where the attendant can still say where. */
+    doppel_stop(vm);
+    doppel_wait(vm, -1, NULL);
     console_forget(run->console);
+    doppel_destroy(vm);
     return status;
 }
 

@@ -270,6 +270,7 @@ void vm_destroy(struct vm *vm)
         vm->engine->ops->destroy(vm->engine);
     board_destroy(vm->board);
     workers_destroy(vm->workers);
+    vm->workers = NULL;
     vm_lost_free(vm);
     if (vm->machine.clock)
         clock_destroy(vm->machine.clock);

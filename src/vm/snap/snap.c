@@ -153,9 +153,12 @@ static struct vm *load(const struct engine_ops *engine, const struct vm_config *
     if (!vm)
         return NULL;
     vm->reset_wanted = outline.reset_wanted;
+    vm_drain(vm); /* no device reaches memory that is not loaded yet */
     visit_parts(vm, s);
-    if (state_finish(s) == 0)
+    if (state_finish(s) == 0) {
+        vm_undrain(vm);
         return vm;
+    }
     *err = *state_failure(s);
     vm_destroy(vm);
     return NULL;
