@@ -327,8 +327,9 @@ static void table_init(struct mmu_table *table)
 
 /* --- Its second level --- */
 
-/* A key is a number in the bits that tell whether an address is canonical. Numbers are below 8000h:
- * no two keys together with two canonical addresses make the same, and none makes 0. */
+/* Gives TABLE a new key: a number in the bits of an address that only repeat its sign. Numbers are
+ * from 1 to 7FFFh, so second_key returns the same for two addresses only if the tables and the
+ * pages are the same, and never 0. */
 static void second_name(struct mmu *mmu, struct mmu_table *table)
 {
     uint64_t id = ++mmu->second.last_id;
@@ -338,14 +339,14 @@ static void second_name(struct mmu *mmu, struct mmu_table *table)
     table->in_second = false;
 }
 
-/* When numbers are used up, all begins anew. */
+/* Clears the second level and gives every table a new key, when the numbers are used up. */
 static void second_begin(struct mmu *mmu)
 {
     memset(mmu->second.page, 0, sizeof(mmu->second.page));
     memset(mmu->second.large, 0, sizeof(mmu->second.large));
     mmu->second.last_id = 0;
     second_name(mmu, &mmu->super);
-    second_name(mmu, &mmu->empty); /* the number of nothing */
+    second_name(mmu, &mmu->empty); /* its key finds nothing */
     for (unsigned i = 0; i < MMU_PCIDS; i++) {
         second_name(mmu, &mmu->spaces[i].user);
         second_name(mmu, &mmu->spaces[i].super_ac);

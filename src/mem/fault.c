@@ -135,6 +135,8 @@ int mem_fault_locked(struct mem *mem, uint64_t gpn, enum mem_access access, bool
             return -EFAULT;
         ret = step(*region, *page, gpn, access, own);
     } while (ret == 0);
+    if (ret == -EFAULT) /* the pager's own; callers take it for a page that is not RAM */
+        ret = -EIO;
     return ret < 0 ? ret : 0;
 }
 

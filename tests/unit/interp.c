@@ -778,11 +778,14 @@ static void test_strings(void **unused)
 static struct device {
     uint64_t value;
     unsigned reads, writes;
+    bool unmaps; /* reading takes it out of the page tables */
 } device;
 
 static uint64_t device_read(void *dev, uint64_t offset, unsigned size)
 {
     device.reads++;
+    if (device.unmaps)
+        rig_map(rig, MEM_VGA_START, 0, 0);
     return device.value;
 }
 
@@ -792,26 +795,80 @@ static void device_write(void *dev, uint64_t offset, unsigned size, uint64_t val
     device.value = value;
 }
 
-static void test_locked_mmio(void **unused)
+static void add_device(uint64_t value)
 {
     static const struct bus_ops ops = {device_read, device_write, 8};
-    struct x86_cpu cpu;
 
     rig_clear(rig);
+    device = (struct device){.value = value};
     assert_int_equal(
         bus_claim(rig->machine.bus, BUS_MMIO, MEM_VGA_START, 8, "register", &ops, &device, NULL),
         0);
+}
+
+static void remove_device(void)
+{
+    bus_release(rig->machine.bus, BUS_MMIO, MEM_VGA_START);
+}
+
+static void test_locked_mmio(void **unused)
+{
+    struct x86_cpu cpu;
+
+    add_device(100);
     PUT(CODE, 0xF0, 0x0F, 0xC1, 0x0B, 0xF0, 0xFF, 0x03, 0xF4); /* lock xadd, inc dword [ebx] */
     rig_state_32(rig, &cpu, CODE);
     cpu.reg[X86_RBX] = MEM_VGA_START;
     cpu.reg[X86_RCX] = 5;
-    device.value = 100;
     assert_int_equal(run(&cpu), EXIT_HALT);
     assert_int_equal(device.value, 106);
     assert_int_equal(cpu.reg[X86_RCX], 100);
     assert_int_equal(device.reads, 2);
     assert_int_equal(device.writes, 2);
-    bus_release(rig->machine.bus, BUS_MMIO, MEM_VGA_START);
+    remove_device();
+}
+
+/* An operand is translated once: an instruction that has set flags does not fault any more. */
+static void test_unmapped_between(void **unused)
+{
+    struct x86_cpu cpu;
+
+    add_device(100);
+    device.unmaps = true;
+    PUT(CODE, 0xF9, 0x11, 0x0B, 0xF4); /* stc; adc [rbx], ecx */
+    rig_state_64(rig, &cpu, CODE);
+    cpu.reg[X86_RBX] = MEM_VGA_START;
+    cpu.reg[X86_RCX] = 5;
+    assert_int_equal(run(&cpu), EXIT_HALT);
+    assert_int_equal(cpu.reg[X86_RIP], CODE + 4);
+    assert_int_equal(device.value, 106);
+    assert_int_equal(device.reads, 1);
+    assert_int_equal(device.writes, 1);
+    remove_device();
+}
+
+/* With a breakpoint armed, an instruction that writes to ROM begins anew as a step: before it has
+ * popped the x87's stack. */
+static void test_pop_to_rom(void **unused)
+{
+    const struct mem_region_config config = {
+        .name = "rom", .gpa = MEM_VGA_START, .kind = MEM_ROM, .size = MEM_PAGE_SIZE};
+    struct mem_region *rom;
+    struct x86_cpu cpu;
+
+    rig_clear(rig);
+    rom = mem_region_add(rig->machine.mem, &config, NULL);
+    assert_non_null(rom);
+    /* fninit; fldz; fld1; fstp dword [rbx]; fnstsw ax */
+    PUT(CODE, 0xDB, 0xE3, 0xD9, 0xEE, 0xD9, 0xE8, 0xD9, 0x1B, 0xDF, 0xE0, 0xF4);
+    rig_state_64(rig, &cpu, CODE);
+    cpu.reg[X86_RBX] = MEM_VGA_START;
+    cpu.dr[0] = 0x40000; /* not in this code, which would be executed in steps */
+    cpu.dr7 |= 1;
+    assert_int_equal(run(&cpu), EXIT_HALT);
+    assert_int_equal(cpu.reg[X86_RIP], CODE + 11);
+    assert_int_equal(cpu.reg[X86_RAX] & 0x3800, 7 << 11);
+    mem_region_remove(rom);
 }
 
 /* Returning to virtual-8086 mode checks EIP against the limit of 64 KiB. */
@@ -871,6 +928,8 @@ int main(void)
         cmocka_unit_test(test_wrap_at_4_gib),
         cmocka_unit_test(test_strings),
         cmocka_unit_test(test_locked_mmio),
+        cmocka_unit_test(test_unmapped_between),
+        cmocka_unit_test(test_pop_to_rom),
         cmocka_unit_test(test_iret_to_v86),
     };
 

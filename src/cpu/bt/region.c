@@ -100,8 +100,9 @@ static int decode_across(struct translation *t, unsigned offset, struct x86_insn
     if (!mem_holds_code(c->mem, gpa >> MEM_PAGE_SHIFT) ||
         gpa >> MEM_PAGE_SHIFT >= c->core->code_pages)
         return 0;
-    /* Whoever ends the watch for a page that is written often moves the generation on after that:
-     * read later, it could be the last one for good. */
+    /* Read the generation before code_watch. A page that is written often is watched no more, and
+     * its generation moves on one last time after that: if this is read later than that, nothing
+     * shows that the code has changed. */
     t->beyond.gpa = gpa;
     t->beyond.generation = atomic_load(bt_generation(t->bt, gpa));
     code_watch(c, gpa, X86_LENGTH_MAX);

@@ -56,8 +56,9 @@ static bool is_whole(const struct vcpu *c, uint64_t linear, enum mmu_access acce
            !breakpoint_on_data(c, linear, MMU_LARGE_SHIFT);
 }
 
-/* Enters PAGE, which LINEAR leads to, into both levels of the software TLB, unless a breakpoint is
- * in the way. All data comes in here, and what keeps a page out of one level is asked for both. */
+/* Enters PAGE, to which LINEAR is translated, into both levels of the software TLB. Returns false,
+ * and enters nothing, if a data breakpoint lies in the page. Only this function makes TLB entries
+ * for data. */
 static bool enter_data(struct vcpu *c, enum mmu_context context, enum mmu_access access,
                        uint64_t linear, void *host, struct mmu_page *page)
 {
@@ -451,24 +452,27 @@ void *read_ptr_slow(struct vcpu *c, const struct uop *op, uint64_t linear, unsig
 void *write_ptr_slow(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size,
                      bool read)
 {
-    struct span span[2];
-    unsigned spans = operand_spans(c, op, linear, size, MMU_WRITE, c->context, span);
+    unsigned spans = operand_spans(c, op, linear, size, MMU_WRITE, c->context, c->bounced);
 
-    if (spans == 1 && span[0].in_place)
-        return span[0].host;
-    for (unsigned i = 0, at = 0; read && i < spans; at += span[i++].size)
-        span_read(c, op, &span[i], bounce_at(c, linear) + at);
+    if (spans == 1 && c->bounced[0].in_place)
+        return c->bounced[0].host;
+    for (unsigned i = 0; i < spans; i++)
+        if (!c->bounced[i].host)
+            debug_device_access(c, op); /* which must not restart the instruction in commit_ptr */
+    for (unsigned i = 0, at = 0; read && i < spans; at += c->bounced[i++].size)
+        span_read(c, op, &c->bounced[i], bounce_at(c, linear) + at);
     c->bounce_va = linear;
-    c->bounce_size = size;
+    c->bounced_spans = spans;
     return bounce_at(c, linear);
 }
 
 void commit_ptr_slow(struct vcpu *c, const struct uop *op)
 {
-    unsigned size = c->bounce_size;
+    unsigned spans = c->bounced_spans;
 
-    c->bounce_size = 0;
-    guest_write(c, op, c->bounce_va, bounce_at(c, c->bounce_va), size, c->context);
+    c->bounced_spans = 0;
+    for (unsigned i = 0, at = 0; i < spans; at += c->bounced[i++].size)
+        span_write(c, op, &c->bounced[i], bounce_at(c, c->bounce_va) + at);
 }
 
 void vcpu_stop_others(struct vcpu *c)

@@ -49,7 +49,8 @@ void store_physical(struct vcpu *c, uint64_t gpa, const void *buf, unsigned size
 
 /* Operands of any size up to 64: a host pointer to the operand in place,
  * or to the bounce buffer with the guest address's alignment. After write_ptr and rmw_ptr,
- * commit_ptr finishes. */
+ * commit_ptr finishes. It cannot fault: the operand has been translated already, and the
+ * instruction may have had effects. */
 void *read_ptr_slow(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size);
 void *write_ptr_slow(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size,
                      bool read);
@@ -172,7 +173,7 @@ static inline void *rmw_ptr(struct vcpu *c, const struct uop *op, uint64_t linea
 
 static inline void commit_ptr(struct vcpu *c, const struct uop *op)
 {
-    if (unlikely(c->bounce_size))
+    if (unlikely(c->bounced_spans))
         commit_ptr_slow(c, op);
 }
 

@@ -109,7 +109,7 @@ static void state_changed(struct vcpu *c)
     c->x.reg[X86_NONE] = 0;
     c->x.physical_bits = c->core->machine.model.physical_bits;
     c->delivering = -1;
-    c->bounce_size = 0;
+    c->bounced_spans = 0;
     c->block = NULL;
     c->check_interrupt = true;
     c->in_software = c->repeating = c->debug_hit = c->debug_passed = false;

@@ -10,6 +10,8 @@
 #include "cpu/core/executor.h"
 #include "cpu/core/fault.h"
 
+#include <errno.h>
+
 /* --- Waiting ---------------------------------------------------------------------------------- */
 
 void present_wait(struct vcpu *c)
@@ -24,7 +26,9 @@ void present_wait(struct vcpu *c)
     present_forget(c);
     /* After the instruction the pages are released, where requests are looked at. */
     atomic_fetch_or(&c->port->requests, CPU_REQ_ENGINE);
-    if (ret < 0)
+    /* -EFAULT: another vCPU has moved the region away. The next translation finds what is there
+     * now. */
+    if (ret < 0 && ret != -EFAULT)
         raise_memory(c, ret);
 }
 
@@ -37,7 +41,7 @@ static void post(struct stale *s, const struct mem_range *range, enum mem_access
     bool all = range->size == UINT64_MAX;
 
     if (!all && !range->host)
-        return; /* nobody could have an address in it */
+        return; /* it has no host memory, so no TLB holds an address in it */
     *note = (struct stale_note){
         .first = all ? 0 : (uintptr_t)range->host,
         .last = all ? UINTPTR_MAX : (uintptr_t)range->host + range->size - 1,

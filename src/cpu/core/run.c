@@ -19,7 +19,7 @@ static void abandon_instruction(struct vcpu *c)
     meter_restore(c->meter);
     if (c->holds_stop)
         vcpu_resume_others(c);
-    c->bounce_size = 0;
+    c->bounced_spans = 0;
     c->single = false;
     c->block = NULL;
     c->x.pending_dr6 = 0;
@@ -321,6 +321,7 @@ static int retry(struct vcpu *c)
     c->retry = false;
     if (c->stepping)
         return step_instruction(c);
+    c->step.under_way = false; /* a step has waited, but is no longer asked for */
     c->single = true;
     c->block = NULL;
     c->core->interpreter->step(c);

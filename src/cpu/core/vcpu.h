@@ -1,17 +1,22 @@
+/* clang-format off */
 /*
  * The vCPU as all engines of this process know it, and what the vCPUs of one machine share.
  *
- * Who knows whom (the arrows are includes; what goes the other way goes through the tables in
- * executor.h):
+ * An arrow means "includes". Calls in the other direction go through the tables in executor.h.
  *
- *     engines.c          puts an engine together: the core, the interpreter and perhaps a
- * translator |    |    | v    v    v bt/  ...  interp/  execute guest code: translated; or decoded,
- * instruction by instruction |         | v         v core/              the vCPU, faults and their
- * delivery, access to guest memory, code pages, the run loop
+ *     engines.c          puts an engine together: the core, the interpreter, perhaps a translator
+ *      |    |    |
+ *      v    v    v
+ *     bt/  ...  interp/  execute guest code: bt/ translates it; interp/ decodes it and executes one
+ *      |         |       instruction at a time
+ *      v         v
+ *     core/              the vCPU, faults and their delivery, access to guest memory, code pages,
+ *                        the run loop
  *
  * A fault leaves whatever runs by longjmp (fault.h); a function therefore changes nothing of the
  * architectural state before its last access that can fault.
  */
+/* clang-format on */
 #ifndef DOPPEL_CPU_CORE_VCPU_H
 #define DOPPEL_CPU_CORE_VCPU_H
 
@@ -156,10 +161,11 @@ struct vcpu {
         uint64_t pending_dr6;
     } step;
 
-    /* A memory operand that cannot be used in place (bounce): filled by the *_ptr functions,
-     * written back by commit_ptr. */
+    /* A memory operand that cannot be used in place. The *_ptr functions fill BOUNCE, and
+     * commit_ptr writes it back to the spans that write_ptr and rmw_ptr have translated. */
     uint64_t bounce_va;
-    unsigned bounce_size; /* 0: the operand was used in place */
+    struct span bounced[2];
+    unsigned bounced_spans; /* 0: the operand was used in place */
     /* Where the operand of a locked access lies while holds_stop. */
     struct span locked[2];
     unsigned locked_spans;

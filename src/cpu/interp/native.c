@@ -33,7 +33,7 @@ void fp_check(struct vcpu *c, const struct uop *op, unsigned files)
 /* An unmasked SIMD exception is #UD where the OS has not said that it handles #XM. */
 _Noreturn static void raise_native(struct vcpu *c, const struct uop *op, int vector)
 {
-    c->bounce_size = 0;
+    c->bounced_spans = 0;
     if (vector == X86_XM && !(c->x.cr4 & X86_CR4_OSXMMEXCPT))
         vector = X86_UD;
     if (vector == X86_GP || vector == X86_AC)
