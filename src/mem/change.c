@@ -27,15 +27,16 @@ void mem_set_pager(struct mem *mem, const struct mem_pager *pager, void *opaque)
     mem->pager_opaque = opaque;
 }
 
-/* Whether a page whose state is STATE can be changed so: 0 or the change's status. */
+/* Whether this change can be made to a page whose word is WORD: 0 or the change's status. */
 static int check_state(const struct mem *mem, enum mem_change_kind kind, uint32_t word)
 {
     enum word_state state = mem_word_state(word);
 
-    if (state == WORD_BUSY)
+    if (state == WORD_BUSY || mem->clearing)
         return -EBUSY;
     switch (kind) {
-    case MEM_BALLOON: return state == WORD_BALLOONED ? -EALREADY : 0;
+    case MEM_BALLOON:
+        return state == WORD_BALLOONED ? -EALREADY : word & WORD_PROTECTED ? -EBUSY : 0;
     case MEM_SHARE: return state == WORD_SHARED ? -EALREADY : word ? -EBUSY : 0;
     case MEM_SWAP_OUT:
         return state == WORD_SWAPPED ? -EALREADY : word ? -EBUSY : mem->pager ? 0 : -ENODEV;
@@ -128,7 +129,8 @@ static int share(struct mem *mem, const struct taken *t, uint32_t *word)
 
     pthread_mutex_lock(&mem->lock);
     if (!mem->pool)
-        mem->pool = mem_pool_create((uint32_t)MIN(mem->ram_size >> MEM_PAGE_SHIFT, WORD_SLOTS - 1));
+        mem->pool = mem_pool_create((uint32_t)MIN(mem->ram_size >> MEM_PAGE_SHIFT, WORD_SLOTS - 1),
+                                    &mem->lost);
     if (mem->pool)
         slot = mem_pool_put(mem->pool, mem_region_page(t->region, t->page));
     pthread_mutex_unlock(&mem->lock);

@@ -7,10 +7,12 @@
  *     ballooned     given back by the guest, takes no memory; reads as zero when it is touched
  *     swapped out   in the pager's hands
  *
- * Pages are taken in batches on the thread of the memory manager. Each vCPU passes one instruction
- * boundary for a batch, whatever its size; none stands still. A page that is pinned, or kept for an
- * instruction, is skipped. A page comes back by mem_fault without anything of the kind, but for
- * writing to a shared page: then the other vCPUs drop what they have of it for reading.
+ * The memory manager's thread takes pages in batches. It waits once for a batch, whatever the size
+ * of that, until each vCPU has been between two instructions; no vCPU is stopped. It skips pages
+ * that are pinned or kept for an instruction.
+ *
+ * mem_fault brings a page back. It waits for vCPUs only if a shared page is written to: each other
+ * vCPU must first forget where it reads that page.
  */
 #ifndef DOPPEL_MEM_CHANGE_H
 #define DOPPEL_MEM_CHANGE_H
@@ -28,8 +30,9 @@ enum mem_change_kind {
 struct mem_change {
     enum mem_change_kind kind;
     uint64_t gpn;
-    /* Out: 0; -EBUSY: skipped, as it is pinned or in use; -EFAULT: not RAM; -EALREADY: nothing to
-     * do; or the pager's error. */
+    /* Out: 0; -EBUSY: skipped, as the page is pinned, in use, or in a state in which this cannot be
+     * done (MEM_BALLOON: protected; the others: any but private); -EFAULT: not RAM; -EALREADY:
+     * nothing to do; or the pager's error. */
     int status;
 };
 
@@ -49,8 +52,13 @@ struct mem_batch {
     struct mem_batch *next; /* mem's */
 };
 
-/* Any thread, with or without locks. 0, or a negative errno: the thread cannot be started. */
+/* Any thread, with or without locks. 0, or a negative errno, and DONE is not called: the thread
+ * cannot be started, or mem_change_end has been called (-ESHUTDOWN). */
 int mem_change_post(struct mem *mem, struct mem_batch *batch);
+/* Makes the changes that have been posted and ends the thread. From then on nothing can be posted.
+ * Before the listeners, and whatever a DONE uses, are destroyed; mem_destroy does it otherwise. May
+ * block. May be called again, by the same thread. */
+void mem_change_end(struct mem *mem);
 
 /* Who keeps the bytes of pages that are swapped out. SLOT is a number below 2^28 that the pager has
  * chosen. All may block, and are called without locks; 0 or a negative errno. */
@@ -59,8 +67,10 @@ struct mem_pager {
     int (*in)(void *opaque, uint64_t gpn, uint32_t slot, void *page);
     /* The slot's bytes are no longer needed. May be NULL. */
     void (*drop)(void *opaque, uint32_t slot);
-    /* The page, which was protected, is about to be written to, by whomever; it stays protected if
-     * this fails. May be NULL. */
+    /* The page, which was protected, is about to be written to, by a vCPU, a device or the monitor;
+     * it stays protected if this fails. Not called when mem_clear clears the page, or its region is
+     * removed: that ends the protection, and who wants the old bytes must read them before. May be
+     * NULL. */
     int (*unprotected)(void *opaque, uint64_t gpn, const void *page);
 };
 

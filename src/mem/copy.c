@@ -7,24 +7,14 @@
 #include <errno.h>
 #include <string.h>
 
-/* Whether each byte is in a region that can be read, or written to. */
-static bool is_covered(const struct mem *mem, uint64_t gpa, uint64_t size, enum mem_access access)
+static bool is_readable(const struct mem_region *r)
 {
-    uint64_t gpn = gpa >> MEM_PAGE_SHIFT, last, page;
-
-    if (!size)
-        return true;
-    if (size - 1 > UINT64_MAX - gpa)
-        return false;
-    last = (gpa + size - 1) >> MEM_PAGE_SHIFT;
-    while (gpn <= last) {
-        const struct mem_region *r = mem_region_at(mem, gpn, &page);
-
-        if (!r || (access == MEM_WRITE && r->kind == MEM_ROM))
-            return false;
-        gpn += r->pages - page;
-    }
     return true;
+}
+
+static bool is_writable(const struct mem_region *r)
+{
+    return r->kind != MEM_ROM;
 }
 
 /* One page's part of a copy. */
@@ -54,7 +44,7 @@ static int part_at(struct mem *mem, uint64_t gpa, uint64_t size, enum mem_access
 
 int mem_read(struct mem *mem, uint64_t gpa, void *buf, uint64_t size)
 {
-    int ret = is_covered(mem, gpa, size, MEM_READ) ? 0 : -EFAULT;
+    int ret = mem_covers(mem, gpa, size, is_readable) ? 0 : -EFAULT;
     uint8_t *to = buf;
 
     while (ret == 0 && size) {
@@ -77,7 +67,7 @@ int mem_read(struct mem *mem, uint64_t gpa, void *buf, uint64_t size)
 /* Writes FROM, or BYTE if that is NULL. */
 static int store(struct mem *mem, uint64_t gpa, const uint8_t *from, uint8_t byte, uint64_t size)
 {
-    int ret = is_covered(mem, gpa, size, MEM_WRITE) ? 0 : -EFAULT;
+    int ret = mem_covers(mem, gpa, size, is_writable) ? 0 : -EFAULT;
     uint64_t done = 0;
 
     while (ret == 0 && done < size) {

@@ -12,8 +12,9 @@
 #include <errno.h>
 #include <string.h>
 
-/* Neighbours that are unshared at once, at most: as many as were wanted one after the other just
- * before, so that memory written from end to end costs the other vCPUs few requests. */
+/* How many neighbouring pages are unshared at once, at most. The number doubles as long as each
+ * fault is for the page behind those that were unshared last. So a guest that writes to its memory
+ * from end to end interrupts its other vCPUs less often. */
 #define UNSHARE_MAX 16
 
 /* --- Shared pages ----------------------------------------------------------------------------- */
@@ -32,8 +33,10 @@ static unsigned unshare_count(struct mem_region *r, uint64_t page, uint64_t gpn)
     return count;
 }
 
-/* Gives R a copy of its own of the shared page PAGE. No vCPU may write to it before all have
- * dropped what they have of the shared one: a vCPU that sees a later write must see this one. */
+/* Replaces the shared page PAGE of R, and perhaps its neighbours, by private copies. Each copy
+ * stays busy until all vCPUs have forgotten the shared page. Otherwise one vCPU could write to the
+ * copy, then elsewhere, and another could see the second write but still read the first page as it
+ * was. */
 static void copy_shared(struct mem_region *r, uint64_t page, uint64_t gpn)
 {
     struct mem *mem = r->mem;
@@ -142,17 +145,19 @@ int mem_fault_locked(struct mem *mem, uint64_t gpn, enum mem_access access, bool
 
 /* --- Pages that are kept ---------------------------------------------------------------------- */
 
-static void count_pin(struct mem *mem, uint64_t gpn, int by)
+/* Adds BY to the pins of GPN. Returns false if the page has no such count: it is not RAM. */
+static bool count_pin(struct mem *mem, uint64_t gpn, int by)
 {
     uint64_t page;
     struct mem_region *r = mem_region_at(mem, gpn, &page);
 
     if (!r || !r->pins)
-        return;
+        return false;
     r->pins[page] = (uint16_t)(r->pins[page] + by);
     r->pinned += (unsigned long)by;
     if (!r->pinned)
         pthread_cond_broadcast(&mem->changed);
+    return true;
 }
 
 static void keep(struct mem *mem, struct mem_kept *kept, uint64_t gpn)
@@ -161,8 +166,8 @@ static void keep(struct mem *mem, struct mem_kept *kept, uint64_t gpn)
 
     if (kept->count > MEM_KEPT)
         count_pin(mem, *place, -1);
-    *place = gpn;
-    count_pin(mem, gpn, 1);
+    /* What was not counted must not be uncounted: RAM may be mapped there by then. */
+    *place = count_pin(mem, gpn, 1) ? gpn : NOWHERE;
 }
 
 void mem_release(struct mem *mem, struct mem_kept *kept)

@@ -5,6 +5,8 @@
 
 #include "base/thread.h"
 
+#include <errno.h>
+
 void mem_manager_init(struct mem *mem)
 {
     mem->manager.last = &mem->manager.first;
@@ -49,7 +51,9 @@ int mem_change_post(struct mem *mem, struct mem_batch *batch)
     int ret = 0;
 
     pthread_mutex_lock(&mem->lock);
-    if (!m->started)
+    if (m->ending)
+        ret = -ESHUTDOWN;
+    else if (!m->started)
         ret = thread_start(&m->thread, "memory", manage, mem, NULL);
     if (ret == 0) {
         m->started = true;
@@ -62,13 +66,17 @@ int mem_change_post(struct mem *mem, struct mem_batch *batch)
     return ret;
 }
 
-void mem_manager_end(struct mem *mem)
+void mem_change_end(struct mem *mem)
 {
+    struct mem_manager *m = &mem->manager;
+    bool started;
+
     pthread_mutex_lock(&mem->lock);
-    mem->manager.ending = true;
-    pthread_cond_signal(&mem->manager.posted);
+    m->ending = true;
+    started = m->started;
+    m->started = false;
+    pthread_cond_signal(&m->posted);
     pthread_mutex_unlock(&mem->lock);
-    if (mem->manager.started)
-        pthread_join(mem->manager.thread, NULL);
-    pthread_cond_destroy(&mem->manager.posted);
+    if (started)
+        pthread_join(m->thread, NULL);
 }

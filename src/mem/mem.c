@@ -106,7 +106,8 @@ void mem_destroy(struct mem *mem)
 {
     if (!mem)
         return;
-    mem_manager_end(mem);
+    mem_change_end(mem);
+    pthread_cond_destroy(&mem->manager.posted);
     lost_unwatch(&mem->lost);
     mem_regions_free(mem);
     mem_pool_destroy(mem->pool);
@@ -169,12 +170,17 @@ static void mark_all(struct mem_region *r)
     pthread_mutex_unlock(&r->mem->lock);
 }
 
-int mem_clear(struct mem *mem, struct error *err)
+/* Has mem_change skip all pages, or no longer. Otherwise the manager's thread could put a page away
+ * between mem_words_clear and mem_punch, and its old bytes would come back after the reset. */
+static void set_clearing(struct mem *mem, bool clearing)
 {
-    const struct mem_range all = {0, UINT64_MAX, NULL};
+    pthread_mutex_lock(&mem->lock);
+    mem->clearing = clearing;
+    pthread_mutex_unlock(&mem->lock);
+}
 
-    mem_tell_invalidated(mem, &all, 1, MEM_READ);
-    mem_settle(mem);
+static int clear_regions(struct mem *mem, struct error *err)
+{
     for (struct mem_region *r = mem->regions; r; r = r->next) {
         int ret;
 
@@ -189,6 +195,19 @@ int mem_clear(struct mem *mem, struct error *err)
             mem_tell_written(mem, r->first << MEM_PAGE_SHIFT, r->pages << MEM_PAGE_SHIFT);
     }
     return 0;
+}
+
+int mem_clear(struct mem *mem, struct error *err)
+{
+    const struct mem_range all = {0, UINT64_MAX, NULL};
+    int ret;
+
+    set_clearing(mem, true);
+    mem_tell_invalidated(mem, &all, 1, MEM_READ);
+    mem_settle(mem);
+    ret = clear_regions(mem, err);
+    set_clearing(mem, false);
+    return ret;
 }
 
 void mem_on_lost(struct mem *mem, void (*lost)(void *opaque), void *opaque)

@@ -153,7 +153,9 @@ int mem_read(struct mem *mem, uint64_t gpa, void *buf, uint64_t size);
 int mem_write(struct mem *mem, uint64_t gpa, const void *buf, uint64_t size);
 int mem_fill(struct mem *mem, uint64_t gpa, uint8_t byte, uint64_t size);
 
-/* All RAM back to zero-filled, untouched pages (reset). vCPUs must be stopped. */
+/* All RAM back to zero-filled, untouched pages (reset). vCPUs must be stopped. Changes
+ * (mem/change.h) that are posted meanwhile find the pages in use. The pager is not told of
+ * protected pages. */
 int mem_clear(struct mem *mem, struct error *err);
 
 /* Visits all RAM: sections "ram", each with some pages that are not zero. When loading, RAM must be
@@ -175,8 +177,9 @@ struct mem_listener_ops {
      * locks. */
     void (*invalidated)(void *opaque, const struct mem_range *ranges, unsigned count,
                         enum mem_access access);
-    /* Returns when no vCPU uses what was invalidated before the call. Not on a vCPU's thread that
-     * is inside, and with no lock held that a vCPU may wait for. */
+    /* Returns when each vCPU has been outside, or between two instructions, since the call: none
+     * uses what was invalidated before it, or what the gate can no longer find. Not on a vCPU's
+     * thread that is inside, and with no lock held that a vCPU may wait for. */
     void (*settle)(void *opaque);
     /* Bytes were written by other than the engine, or are others because of a change. Any thread,
      * with or without locks. */

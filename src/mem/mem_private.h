@@ -8,10 +8,12 @@
  *     bit 3      WORD_PROTECTED
  *     bits 31:4  shared: slot in the pool; swapped out: the pager's slot
  *
- * Words change under mem.lock. The gate reads them without it: a vCPU that is inside may use for a
- * while what the word was, and everything that a word led to stays until mem_settle says that no
- * vCPU does. A page in transition is WORD_BUSY; it belongs to the thread that made it so, and who
- * wants it waits for mem.changed.
+ * Words change under mem.lock. The gate reads them without it, so a vCPU that is inside may still
+ * go by an old word. Whoever changes a word therefore calls mem_settle before freeing the machine
+ * page that the old word led to: when that returns, no vCPU uses the page.
+ *
+ * WORD_BUSY means that one thread is changing the page. Only that thread may set the word then; all
+ * others wait for mem.changed.
  */
 #ifndef DOPPEL_MEM_MEM_PRIVATE_H
 #define DOPPEL_MEM_MEM_PRIVATE_H
@@ -62,9 +64,8 @@ struct mem_region {
 };
 
 #define NOWHERE (MEM_NOWHERE >> MEM_PAGE_SHIFT)
-#define GPN_LIMIT                                                                                  \
-    (1ULL << 40) /* no region reaches beyond; far above what a processor addresses                 \
-                  */
+/* No region reaches beyond this, which is far above what a processor can address. */
+#define GPN_LIMIT (1ULL << 40)
 
 /* The regions that are mapped, by rising GPN. There are two tables: while one is changed, the gate
  * searches the other (see table.c). */
@@ -111,6 +112,7 @@ struct mem {
 
     uint64_t pinned, pin_limit; /* bytes */
     bool logging;
+    bool clearing; /* mem_clear is at work */
 
     struct mem_manager {
         pthread_t thread;
@@ -142,6 +144,9 @@ void mem_table_publish(struct mem *mem);
 int mem_region_add_own(struct mem *mem, const char *name, uint64_t gpa, uint64_t size,
                        uint64_t fd_offset);
 void mem_regions_free(struct mem *mem);
+/* Whether each page of [GPA, GPA + SIZE) is in a region that FITS. Takes the lock. */
+bool mem_covers(const struct mem *mem, uint64_t gpa, uint64_t size,
+                bool (*fits)(const struct mem_region *r));
 
 static inline uint8_t *mem_region_page(const struct mem_region *r, uint64_t page)
 {
@@ -241,7 +246,5 @@ void mem_ranges_tell(struct mem *mem, const struct mem_ranges *ranges, enum mem_
 /* --- manager.c --- */
 
 void mem_manager_init(struct mem *mem);
-/* Makes the changes that have been posted, and ends the thread. */
-void mem_manager_end(struct mem *mem);
 
 #endif

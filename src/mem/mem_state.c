@@ -42,14 +42,15 @@ static bool is_zero(const uint64_t page[WORDS])
     return !any;
 }
 
-/* Collects the next pages that are not zero, from *GPN on; *GPN moves behind them. */
+/* Collects the next pages that are not zero, from *GPN on; *GPN moves behind them. A page that
+ * cannot be read is collected, too, so that visit_page fails for it. */
 static void collect(struct mem *mem, uint64_t *gpn, struct chunk *chunk)
 {
     uint64_t limit = mem_gpn_limit(mem), page[WORDS];
 
     chunk->count = 0;
     while (chunk->count < PAGES_MAX && (*gpn = mem_next_touched(mem, *gpn)) < limit) {
-        if (mem_read(mem, *gpn << MEM_PAGE_SHIFT, page, sizeof(page)) == 0 && !is_zero(page))
+        if (mem_read(mem, *gpn << MEM_PAGE_SHIFT, page, sizeof(page)) < 0 || !is_zero(page))
             chunk->gpn[chunk->count++] = *gpn;
         ++*gpn;
     }

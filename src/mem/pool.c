@@ -1,7 +1,7 @@
 /*
  * The pool of shared pages: a memfd, mapped once to write and once to read, and a hash table with
- * chains of slots. The hash begins with a number that guests do not know, and a search looks at a
- * few pages only, so no guest makes it slow; what is not found is put there once more.
+ * chains of slots. The hash depends on a secret that guests do not know, so a guest cannot fill one
+ * chain. A search compares a few pages only; a page that it does not find is put there once more.
  */
 #include "mem/pool.h"
 
@@ -16,6 +16,7 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #define BUCKET_BITS 16
 #define BUCKETS     (1u << BUCKET_BITS)
@@ -25,17 +26,19 @@ struct slot {
     uint64_t hash;
     uint32_t users;
     uint32_t next; /* in its bucket, or of the free ones; 1 + slot, 0: the last */
+    uint32_t prev; /* in its bucket; 1 + slot, 0: the first */
 };
 
 struct mem_pool {
     int fd;
     uint8_t *write;
     const uint8_t *read;
+    struct lost lost_write, lost_read; /* of the mappings */
     struct slot *slot;
     uint32_t pages, ever, used; /* room; slots that have been used; that have users */
     uint32_t free;              /* 1 + slot */
-    uint64_t seed;
-    uint32_t bucket[BUCKETS]; /* 1 + slot */
+    uint8_t secret[192];        /* of the hash; XXH3_SECRET_SIZE_MIN or more */
+    uint32_t bucket[BUCKETS];   /* 1 + slot */
 };
 
 static size_t bytes_of(const struct mem_pool *pool)
@@ -65,15 +68,33 @@ static bool map(struct mem_pool *pool)
     return true;
 }
 
-struct mem_pool *mem_pool_create(uint32_t pages)
+/* The host has lost a page of the pool: the VM must end. In a signal handler. */
+SIGNALS_SAFE static void on_lost(void *opaque)
+{
+    struct lost *all = opaque;
+    uint64_t none = 0;
+
+    if (atomic_compare_exchange_strong(&all->first, &none, 1) && all->on_first)
+        all->on_first(all->opaque);
+}
+
+static bool watch(struct mem_pool *pool, struct lost *all)
+{
+    pool->lost_write.on_first = pool->lost_read.on_first = on_lost;
+    pool->lost_write.opaque = pool->lost_read.opaque = all;
+    return lost_watch(&pool->lost_write, pool->write, bytes_of(pool), NULL) == 0 &&
+           lost_watch(&pool->lost_read, (void *)pool->read, bytes_of(pool), NULL) == 0;
+}
+
+struct mem_pool *mem_pool_create(uint32_t pages, struct lost *lost)
 {
     struct mem_pool *pool = calloc(1, sizeof(*pool));
 
     if (!pool)
         return NULL;
     pool->pages = pages;
-    if (!map(pool) ||
-        getrandom(&pool->seed, sizeof(pool->seed), 0) != (ssize_t)sizeof(pool->seed)) {
+    if (!map(pool) || !watch(pool, lost) ||
+        getrandom(pool->secret, sizeof(pool->secret), 0) != (ssize_t)sizeof(pool->secret)) {
         mem_pool_destroy(pool);
         return NULL;
     }
@@ -84,6 +105,8 @@ void mem_pool_destroy(struct mem_pool *pool)
 {
     if (!pool)
         return;
+    lost_unwatch(&pool->lost_write);
+    lost_unwatch(&pool->lost_read);
     if (pool->write)
         munmap(pool->write, bytes_of(pool));
     if (pool->read)
@@ -114,14 +137,7 @@ uint64_t mem_pool_resident(const struct mem_pool *pool)
 
 static uint64_t hash_of(const struct mem_pool *pool, const void *page)
 {
-    const uint64_t *word = page;
-    uint64_t hash = pool->seed;
-
-    for (unsigned i = 0; i < MEM_PAGE_SIZE / sizeof(*word); i++) {
-        hash = (hash ^ word[i]) * 0x9E3779B97F4A7C15ULL;
-        hash ^= hash >> 29;
-    }
-    return hash;
+    return XXH3_64bits_withSecret(page, MEM_PAGE_SIZE, pool->secret, sizeof(pool->secret));
 }
 
 static uint32_t *bucket_of(struct mem_pool *pool, uint64_t hash)
@@ -158,6 +174,30 @@ static uint32_t take_free(struct mem_pool *pool)
     return pool->ever < pool->pages ? pool->ever++ : POOL_NONE;
 }
 
+/* Puts SLOT, which is new, at the front of its bucket. */
+static void link_slot(struct mem_pool *pool, uint32_t slot)
+{
+    uint32_t *bucket = bucket_of(pool, pool->slot[slot].hash);
+
+    pool->slot[slot].next = *bucket;
+    pool->slot[slot].prev = 0;
+    if (*bucket)
+        pool->slot[*bucket - 1].prev = slot + 1;
+    *bucket = slot + 1;
+}
+
+static void unlink_slot(struct mem_pool *pool, uint32_t slot)
+{
+    const struct slot *gone = &pool->slot[slot];
+
+    if (gone->prev)
+        pool->slot[gone->prev - 1].next = gone->next;
+    else
+        *bucket_of(pool, gone->hash) = gone->next;
+    if (gone->next)
+        pool->slot[gone->next - 1].prev = gone->prev;
+}
+
 /* Has the host provide the memory behind SLOT now, as a later touch might raise SIGBUS. Returns
  * false if the host has none. */
 static bool get_memory(const struct mem_pool *pool, uint32_t slot)
@@ -168,7 +208,7 @@ static bool get_memory(const struct mem_pool *pool, uint32_t slot)
 uint32_t mem_pool_put(struct mem_pool *pool, const void *page)
 {
     uint64_t hash = hash_of(pool, page);
-    uint32_t slot = find(pool, page, hash), *bucket = bucket_of(pool, hash);
+    uint32_t slot = find(pool, page, hash);
 
     if (slot != POOL_NONE) {
         pool->slot[slot].users++;
@@ -183,8 +223,8 @@ uint32_t mem_pool_put(struct mem_pool *pool, const void *page)
         return POOL_NONE;
     }
     memcpy(pool->write + (size_t)slot * MEM_PAGE_SIZE, page, MEM_PAGE_SIZE);
-    pool->slot[slot] = (struct slot){.hash = hash, .users = 1, .next = *bucket};
-    *bucket = slot + 1;
+    pool->slot[slot] = (struct slot){.hash = hash, .users = 1};
+    link_slot(pool, slot);
     pool->used++;
     return slot;
 }
@@ -192,13 +232,10 @@ uint32_t mem_pool_put(struct mem_pool *pool, const void *page)
 void mem_pool_drop(struct mem_pool *pool, uint32_t slot)
 {
     struct slot *gone = &pool->slot[slot];
-    uint32_t *at = bucket_of(pool, gone->hash);
 
     if (--gone->users)
         return;
-    while (*at != slot + 1)
-        at = &pool->slot[*at - 1].next;
-    *at = gone->next;
+    unlink_slot(pool, slot);
     gone->next = pool->free;
     pool->free = slot + 1;
     pool->used--;

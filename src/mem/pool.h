@@ -5,14 +5,17 @@
 #ifndef DOPPEL_MEM_POOL_H
 #define DOPPEL_MEM_POOL_H
 
+#include "mem/lost.h"
+
 #include <stdint.h>
 
 #define POOL_NONE UINT32_MAX
 
 struct mem_pool;
 
-/* Room for PAGES pages; takes memory for those that are there. NULL: there is none. */
-struct mem_pool *mem_pool_create(uint32_t pages);
+/* Room for PAGES pages; takes memory for those that are there. If the host loses one of them, that
+ * counts as the loss of guest physical address 0 in LOST. NULL: there is no memory. */
+struct mem_pool *mem_pool_create(uint32_t pages, struct lost *lost);
 void mem_pool_destroy(struct mem_pool *pool);
 /* The slot of a page that holds the same as PAGE, put there if it is new; one user more. POOL_NONE:
  * the pool is full, or the host has no memory. */

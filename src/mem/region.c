@@ -335,23 +335,37 @@ void mem_region_written(struct mem_region *r, uint64_t offset, uint64_t size)
         mem_tell_written(r->mem, gpa + offset, size);
 }
 
-bool mem_is_ram(const struct mem *mem, uint64_t gpa, uint64_t size)
+bool mem_covers(const struct mem *mem, uint64_t gpa, uint64_t size,
+                bool (*fits)(const struct mem_region *r))
 {
+    pthread_mutex_t *lock = (pthread_mutex_t *)(uintptr_t)&mem->lock;
     uint64_t gpn = gpa >> MEM_PAGE_SHIFT, last, page;
+    bool covered = true;
 
     if (!size)
         return true;
     if (size - 1 > UINT64_MAX - gpa)
         return false;
     last = (gpa + size - 1) >> MEM_PAGE_SHIFT;
-    while (gpn <= last) {
+    pthread_mutex_lock(lock); /* mem_region_remove frees regions without waiting for the caller */
+    while (covered && gpn <= last) {
         const struct mem_region *r = mem_region_at(mem, gpn, &page);
 
-        if (!r || r->kind != MEM_RAM)
-            return false;
-        gpn += r->pages - page;
+        covered = r && fits(r);
+        gpn += covered ? r->pages - page : 0;
     }
-    return true;
+    pthread_mutex_unlock(lock);
+    return covered;
+}
+
+static bool is_ram(const struct mem_region *r)
+{
+    return r->kind == MEM_RAM;
+}
+
+bool mem_is_ram(const struct mem *mem, uint64_t gpa, uint64_t size)
+{
+    return mem_covers(mem, gpa, size, is_ram);
 }
 
 bool mem_holds_code(const struct mem *mem, uint64_t gpn)

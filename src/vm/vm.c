@@ -5,6 +5,7 @@
 
 #include "base/time.h"
 #include "base/util.h"
+#include "mem/change.h"
 #include "vm/acpi.h"
 #include "vm/mp_table.h"
 #include "vm/smbios.h"
@@ -260,6 +261,8 @@ void vm_destroy(struct vm *vm)
     for (unsigned i = 0; i < vm->cpus; i++)
         if (vm->cpu[i].started)
             pthread_join(vm->cpu[i].thread, NULL);
+    if (vm->machine.mem)
+        mem_change_end(vm->machine.mem); /* its thread calls listeners: the engine, devices */
     if (vm->board)
         vm_drain(vm); /* while the loop runs, as jobs on it may be what ends a device's work */
     if (vm->loop)

@@ -4,6 +4,7 @@
  */
 #include "test.h"
 
+#include "base/state.h"
 #include "base/util.h"
 #include "mem/change.h"
 #include "mem/log.h"
@@ -28,6 +29,7 @@ static struct store {
     unsigned unprotected, ins, outs;
     /* What `in` waits for before it goes on. */
     void (*before_in)(void);
+    void (*in_drop)(void);
 } store;
 
 static int store_out(void *opaque, uint64_t gpn, const void *page, uint32_t *slot)
@@ -58,6 +60,8 @@ static void store_drop(void *opaque, uint32_t slot)
 {
     assert_true(store.used[slot]);
     store.used[slot] = false;
+    if (store.in_drop)
+        store.in_drop();
 }
 
 static int store_unprotected(void *opaque, uint64_t gpn, const void *page)
@@ -256,6 +260,7 @@ static void test_protect(void **unused)
     put(FIRST, 1);
     assert_int_equal(change(MEM_PROTECT, FIRST), 0);
     assert_int_equal(change(MEM_PROTECT, FIRST), -EALREADY);
+    assert_int_equal(change(MEM_BALLOON, FIRST), -EBUSY); /* its bytes are wanted */
     assert_int_equal(answer(FIRST, MEM_READ), MEM_OK);
     assert_int_equal(answer(FIRST, MEM_WRITE), MEM_ABSENT);
     assert_int_equal(get(FIRST), 1);
@@ -368,6 +373,76 @@ static void test_clear(void **unused)
         assert_int_equal(get(FIRST + i), 0);
 }
 
+/* A change that comes while memory is cleared does not save the old bytes. */
+static void share_first(void)
+{
+    assert_int_equal(change(MEM_SHARE, FIRST), -EBUSY);
+}
+
+static void test_clear_changed(void **unused)
+{
+    put(FIRST, 7);
+    put(FIRST + 1, 8);
+    assert_int_equal(change(MEM_SWAP_OUT, FIRST + 1), 0);
+    store.in_drop = share_first; /* the first page has been looked at by then */
+    assert_int_equal(mem_clear(mem, NULL), 0);
+    assert_int_equal(stored(), 0);
+    assert_int_equal(mem_resident(mem), 0);
+    assert_int_equal(get(FIRST), 0);
+    put(FIRST, 7);
+    assert_int_equal(change(MEM_SHARE, FIRST), 0);
+}
+
+/* Pages leave the pool out of the middle of its chains, and those that stay are found. */
+static void test_pool_chains(void **unused)
+{
+    struct mem_counts counts;
+
+    for (unsigned i = 0; i < 768; i++) {
+        put(FIRST + i, 1 + i);
+        assert_int_equal(change(MEM_SHARE, FIRST + i), 0);
+    }
+    for (unsigned i = 1; i < 768; i += 3)
+        put(FIRST + i, 0);
+    for (unsigned i = 0; i < 768; i += 3)
+        put(FIRST + i, 0);
+    for (unsigned i = 2; i < 768; i += 3) {
+        put(FIRST + 768 + i / 3, 1 + i);
+        assert_int_equal(change(MEM_SHARE, FIRST + 768 + i / 3), 0);
+    }
+    mem_count(mem, &counts);
+    assert_int_equal(counts.shared, 512);
+    assert_int_equal(counts.shared_machine_pages, 256);
+    for (unsigned i = 2; i < 768; i += 3)
+        assert_int_equal(get(FIRST + i), 1 + i);
+}
+
+static int write_nothing(void *opaque, const void *data, size_t size, struct error *err)
+{
+    return 0;
+}
+
+/* A page that the pager cannot bring in makes a save fail; it is not left out. */
+static void test_save_fails(void **unused)
+{
+    const struct state_writer writer = {.write = write_nothing};
+
+    put(FIRST, 42);
+    assert_int_equal(change(MEM_SWAP_OUT, FIRST), 0);
+    for (int fails = 0; fails >= -EIO; fails -= EIO) {
+        struct state *s = state_create_save(&writer, "test", NULL);
+
+        assert_non_null(s);
+        store.fails = fails;
+        mem_state(mem, s);
+        assert_int_equal(state_error(s) != 0, fails != 0);
+        state_free(s);
+        store.fails = 0;
+        if (!fails)
+            assert_int_equal(change(MEM_SWAP_OUT, FIRST), 0);
+    }
+}
+
 /* --- With others ------------------------------------------------------------------------------ */
 
 /* Pages that a vCPU keeps are skipped; the first of too many are given up. */
@@ -387,6 +462,24 @@ static void test_kept(void **unused)
     assert_int_equal(change(MEM_BALLOON, FIRST + MEM_KEPT), -EBUSY);
     mem_release(mem, &kept);
     assert_int_equal(change(MEM_BALLOON, FIRST + 1), 0);
+}
+
+/* Keeping a page of a device's memory counts nothing, and so takes nothing off the RAM that is
+ * there when it is released. */
+static void test_kept_device(void **unused)
+{
+    struct mem_region_config config = {
+        .name = "region", .gpa = 0xF0000000, .size = MEM_PAGE_SIZE, .kind = MEM_DEVICE};
+    struct mem_region *device = mem_region_add(mem, &config, NULL);
+    struct mem_kept kept = {.count = 0};
+
+    assert_non_null(device);
+    assert_int_equal(mem_fault(mem, 0xF0000, MEM_READ, &kept), 0);
+    mem_region_remove(device);
+    config.kind = MEM_RAM;
+    assert_non_null(mem_region_add(mem, &config, NULL));
+    mem_release(mem, &kept);
+    assert_int_equal(change(MEM_BALLOON, 0xF0000), 0);
 }
 
 static void *read_first(void *opaque)
@@ -449,15 +542,42 @@ static void test_manager(void **unused)
     assert_int_equal(get(FIRST + 1), 3);
 }
 
+/* What was posted before the end is made. A batch that posts itself again cannot delay the end. */
+static void on_done_again(struct mem_batch *batch)
+{
+    int ret;
+
+    *(unsigned *)batch->opaque += 1;
+    ret = mem_change_post(mem, batch);
+    assert_true(ret == 0 || ret == -ESHUTDOWN);
+}
+
+static void test_manager_end(void **unused)
+{
+    unsigned done = 0;
+    struct mem_batch batch = {
+        .changes = posted, .count = 1, .done = on_done_again, .opaque = &done};
+
+    posted[0] = (struct mem_change){.kind = MEM_BALLOON, .gpn = FIRST};
+    assert_int_equal(mem_change_post(mem, &batch), 0);
+    mem_change_end(mem);
+    assert_true(done >= 1);
+    assert_int_equal(state(FIRST), MEM_STATE_BALLOONED);
+    assert_int_equal(mem_change_post(mem, &batch), -ESHUTDOWN);
+    mem_change_end(mem);
+}
+
 #define TEST(NAME) cmocka_unit_test_setup_teardown(NAME, set_up, tear_down)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_share),   TEST(test_zero),    TEST(test_unshare_groups), TEST(test_balloon),
-        TEST(test_swap),    TEST(test_protect), TEST(test_refused),        TEST(test_whole),
-        TEST(test_states),  TEST(test_clear),   TEST(test_kept),           TEST(test_slow_pager),
-        TEST(test_manager),
+        TEST(test_share),       TEST(test_zero),        TEST(test_unshare_groups),
+        TEST(test_balloon),     TEST(test_swap),        TEST(test_protect),
+        TEST(test_refused),     TEST(test_whole),       TEST(test_states),
+        TEST(test_clear),       TEST(test_kept),        TEST(test_slow_pager),
+        TEST(test_manager),     TEST(test_manager_end), TEST(test_clear_changed),
+        TEST(test_pool_chains), TEST(test_save_fails),  TEST(test_kept_device),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

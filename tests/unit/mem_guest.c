@@ -466,6 +466,42 @@ static void test_blocking_fault(void **unused)
     }
 }
 
+static uint64_t notes_seen(unsigned id)
+{
+    struct safepoint *sp = &((struct core *)rig->engine)->safepoint;
+    uint64_t seen;
+
+    pthread_mutex_lock(&sp->lock);
+    seen = sp->seen[id];
+    pthread_mutex_unlock(&sp->lock);
+    return seen;
+}
+
+/* The end of the log puts nothing out of date, but a vCPU may be using its bitmaps: they may be
+ * freed only when it has reached its next instruction. */
+static void test_log_stop_waits(void **unused)
+{
+    struct runner runner = {0};
+    uint64_t before;
+    unsigned writes;
+
+    PUT_CODE(to_device, CODE);
+    rig_state_64(rig, &runner.cpu, CODE);
+    runner.cpu.reg[X86_RBX] = DEVICE;
+    runner.cpu.reg[X86_RDI] = DATA;
+    runner.cpu.reg[X86_RSI] = DATA + 3 * MEM_PAGE_SIZE;
+    runner_start(&runner, 0);
+    writes = atomic_load(&device.writes);
+    while (atomic_load(&device.writes) < writes + 2)
+        ;
+    assert_int_equal(mem_log_start(rig->machine.mem, NULL), 0);
+    before = notes_seen(0);
+    mem_log_stop(rig->machine.mem);
+    assert_true(notes_seen(0) > before);
+    rig_put64(rig, DATA, 1);
+    runner_join(&runner);
+}
+
 /* Whether a child process that does DEED is aborted. */
 static bool aborts(void (*deed)(void))
 {
@@ -533,6 +569,7 @@ int main(void)
         TEST(test_device_memory),
         TEST(test_only_what_concerns),
         TEST(test_blocking_fault),
+        TEST(test_log_stop_waits),
         TEST(test_board_lock),
     };
 

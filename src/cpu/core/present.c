@@ -34,20 +34,24 @@ void present_wait(struct vcpu *c)
 
 /* --- Forgetting ------------------------------------------------------------------------------- */
 
-/* A note of one piece of memory. */
-static void post(struct stale *s, const struct mem_range *range, enum mem_access access)
+static void post(struct stale *s, struct stale_note note)
 {
-    struct stale_note *note = &s->note[s->posted % STALE_NOTES];
+    s->note[s->posted % STALE_NOTES] = note;
+    atomic_store_explicit(&s->posted, s->posted + 1, memory_order_release);
+}
+
+/* Posts a note of one piece of memory. */
+static void post_range(struct stale *s, const struct mem_range *range, enum mem_access access)
+{
     bool all = range->size == UINT64_MAX;
 
     if (!all && !range->host)
         return; /* it has no host memory, so no TLB holds an address in it */
-    *note = (struct stale_note){
-        .first = all ? 0 : (uintptr_t)range->host,
-        .last = all ? UINTPTR_MAX : (uintptr_t)range->host + range->size - 1,
-        .write_only = access == MEM_WRITE,
-    };
-    atomic_store_explicit(&s->posted, s->posted + 1, memory_order_release);
+    post(s, (struct stale_note){
+                .first = all ? 0 : (uintptr_t)range->host,
+                .last = all ? UINTPTR_MAX : (uintptr_t)range->host + range->size - 1,
+                .write_only = access == MEM_WRITE,
+            });
 }
 
 void present_invalidated(void *opaque, const struct mem_range *ranges, unsigned count,
@@ -57,16 +61,25 @@ void present_invalidated(void *opaque, const struct mem_range *ranges, unsigned 
 
     pthread_mutex_lock(&e->safepoint.lock);
     for (unsigned i = 0; i < count; i++)
-        post(&e->stale, &ranges[i], access);
+        post_range(&e->stale, &ranges[i], access);
     safepoint_hurry(&e->safepoint);
     pthread_mutex_unlock(&e->safepoint.lock);
 }
 
+/* Posts a note of no memory and waits for that one. The notes before it are not enough: a vCPU that
+ * has read them all may have asked the gate since, and may be using a table that the caller has
+ * replaced without a note. */
 void present_settle(void *opaque)
 {
     struct core *e = opaque;
+    uint64_t number;
 
-    safepoint_settle(&e->safepoint, atomic_load(&e->stale.posted));
+    pthread_mutex_lock(&e->safepoint.lock);
+    post(&e->stale, (struct stale_note){.first = 1, .last = 0});
+    number = e->stale.posted;
+    safepoint_hurry(&e->safepoint);
+    pthread_mutex_unlock(&e->safepoint.lock);
+    safepoint_settle(&e->safepoint, number);
 }
 
 /* Adds a piece to COUNT sorted, disjoint ones. Returns how many there are then. */
@@ -117,6 +130,8 @@ static uint64_t collect(struct vcpu *c, struct overdue *overdue)
         const struct stale_note *note = &s->note[from % STALE_NOTES];
         unsigned kind = note->write_only;
 
+        if (note->first > note->last)
+            continue; /* present_settle's */
         overdue->count[kind] = insert(overdue->pieces[kind], overdue->count[kind],
                                       (struct mmu_host){note->first, note->last});
     }
@@ -135,7 +150,7 @@ void present_forget(struct vcpu *c)
         for (unsigned kind = 0; kind < 2; kind++)
             if (overdue.count[kind])
                 mmu_drop_host(&c->mmu, overdue.pieces[kind], overdue.count[kind], kind);
-        if (c->core->accelerator)
+        if (c->core->accelerator && (overdue.count[0] || overdue.count[1]))
             c->core->accelerator->pages_moved(c);
         c->forgotten = number;
         safepoint_note(&c->core->safepoint, c->port->id, number);

@@ -67,7 +67,7 @@ struct code_page {
 struct stale {
     _Atomic uint64_t posted; /* notes ever */
     struct stale_note {
-        uintptr_t first, last; /* bytes in the host */
+        uintptr_t first, last; /* bytes in the host; none if LAST is below FIRST */
         bool write_only;       /* entries for reading stay */
     } note[STALE_NOTES];
 };
