@@ -53,10 +53,6 @@ uint64_t mem_gpn_limit(const struct mem *mem);
 /* Resident bytes of guest RAM on the host, the pages that are shared included. */
 uint64_t mem_resident(const struct mem *mem);
 
-/* The first page from GPN on that has been touched since it was last cleared, or all of them
- * further on read as zeroes: then mem_gpn_limit. It is found without touching those before it. */
-uint64_t mem_next_touched(const struct mem *mem, uint64_t gpn);
-
 /* --- Regions ---------------------------------------------------------------------------------- */
 
 enum mem_kind {
@@ -90,7 +86,6 @@ int mem_region_move(struct mem_region *region, uint64_t gpa, struct error *err);
 /* Removes a region. May block, until the last pin on it is gone. */
 void mem_region_remove(struct mem_region *region);
 uint64_t mem_region_gpa(const struct mem_region *region);
-uint64_t mem_region_size(const struct mem_region *region);
 /* The region's bytes, for its device. What the device writes there it announces afterwards with
  * mem_region_written, if the region can hold code (ROM) or has a log. */
 void *mem_region_host(const struct mem_region *region);

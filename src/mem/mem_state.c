@@ -18,7 +18,9 @@ struct chunk {
     uint64_t gpn[PAGES_MAX];
 };
 
-uint64_t mem_next_touched(const struct mem *mem, uint64_t gpn)
+/* The first page from GPN on that has been touched since it was last cleared, or all of them
+ * further on read as zeroes: then mem_gpn_limit. It is found without touching those before it. */
+static uint64_t next_touched(const struct mem *mem, uint64_t gpn)
 {
     for (;;) {
         uint64_t pages;
@@ -49,7 +51,7 @@ static void collect(struct mem *mem, uint64_t *gpn, struct chunk *chunk)
     uint64_t limit = mem_gpn_limit(mem), page[WORDS];
 
     chunk->count = 0;
-    while (chunk->count < PAGES_MAX && (*gpn = mem_next_touched(mem, *gpn)) < limit) {
+    while (chunk->count < PAGES_MAX && (*gpn = next_touched(mem, *gpn)) < limit) {
         if (mem_read(mem, *gpn << MEM_PAGE_SHIFT, page, sizeof(page)) < 0 || !is_zero(page))
             chunk->gpn[chunk->count++] = *gpn;
         ++*gpn;

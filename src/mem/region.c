@@ -310,11 +310,6 @@ uint64_t mem_region_gpa(const struct mem_region *r)
     return r->first == NOWHERE ? MEM_NOWHERE : r->first << MEM_PAGE_SHIFT;
 }
 
-uint64_t mem_region_size(const struct mem_region *r)
-{
-    return r->pages << MEM_PAGE_SHIFT;
-}
-
 void *mem_region_host(const struct mem_region *r)
 {
     return r->host;

@@ -82,6 +82,14 @@ def violations(src, source, files):
     return found
 
 
+def plant(root, files):
+    """Writes FILES, pairs of a name and a text, below ROOT: a scratch tree."""
+    for name, text in files:
+        os.makedirs(os.path.dirname(os.path.join(root, name)), exist_ok=True)
+        with open(os.path.join(root, name), "w", encoding="utf-8") as file:
+            file.write(text)
+
+
 def self_test():
     """Plants includes in a scratch tree; returns what was judged wrongly."""
     cases = [
@@ -108,10 +116,7 @@ def self_test():
     wrong = []
     with tempfile.TemporaryDirectory() as scratch:
         src = os.path.realpath(scratch)
-        for name, text in [*headers.items(), *((n, t) for n, t, _ in cases)]:
-            os.makedirs(os.path.dirname(os.path.join(src, name)), exist_ok=True)
-            with open(os.path.join(src, name), "w", encoding="utf-8") as file:
-                file.write(text)
+        plant(src, [*headers.items(), *((n, t) for n, t, _ in cases)])
         for name, _, bad in cases:
             source = os.path.join(src, name)
             found = violations(src, source, included(["cc", f"-I{src}"], source, src))

@@ -16,7 +16,7 @@ import re
 import sys
 import tempfile
 
-from layers import included
+from layers import included, plant
 
 # What files in a place may include, by the longest prefix that fits. A name that ends in / is a folder.
 BORDERS = {
@@ -113,10 +113,7 @@ def self_test(compiler):
     wrong = []
     with tempfile.TemporaryDirectory() as scratch:
         root = os.path.realpath(scratch)
-        for name, text in [*((h, "") for h in headers), *((n, t) for n, t, _ in cases)]:
-            os.makedirs(os.path.dirname(os.path.join(root, name)), exist_ok=True)
-            with open(os.path.join(root, name), "w", encoding="utf-8") as file:
-                file.write(text)
+        plant(root, [*((h, "") for h in headers), *((n, t) for n, t, _ in cases)])
         for name, _, bad in cases:
             if bool(check(root, name, compiler)) != bad:
                 wrong.append(f"self-test: {name} was {'missed' if bad else 'refused'}")

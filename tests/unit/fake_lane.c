@@ -3,6 +3,8 @@
  */
 #include "fake_lane.h"
 
+#include "base/util.h"
+
 #include <stdlib.h>
 
 #define MOST_STEPS 100000
@@ -14,8 +16,6 @@ struct workers {
 struct loop {
     struct fifo queue;
 };
-
-#define OWNER(link_, type) ((type *)((char *)(link_) - offsetof(type, link)))
 
 /* ---- Workers ---- */
 
@@ -79,7 +79,7 @@ bool fake_workers_step(struct workers *w)
 
     if (!w->queue.first)
         return false;
-    work = OWNER(w->queue.first, struct work);
+    work = container_of(w->queue.first, struct work, link);
     fifo_remove(&w->queue, &work->link);
     work->wanted = false;
     work->run(work->opaque);
@@ -114,7 +114,7 @@ bool fake_loop_step(struct loop *loop)
 
     if (!loop->queue.first)
         return false;
-    job = OWNER(loop->queue.first, struct loop_job);
+    job = container_of(loop->queue.first, struct loop_job, link);
     loop_cancel(loop, job);
     job->run(job->opaque);
     return true;

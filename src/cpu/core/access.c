@@ -475,7 +475,10 @@ void commit_ptr_slow(struct vcpu *c, const struct uop *op)
         span_write(c, op, &c->bounced[i], bounce_at(c, c->bounce_va) + at);
 }
 
-void vcpu_stop_others(struct vcpu *c)
+/* Brings the other vCPUs to a safe point, where they stay until vcpu_resume_others. The vCPU may
+ * have let them run first, so that mappings and code may have changed. A fault that is raised in
+ * between resumes them. */
+static void stop_others(struct vcpu *c)
 {
     present_stop_others(c);
     c->holds_stop = true;
@@ -494,7 +497,7 @@ void *locked_ptr_slow(struct vcpu *c, const struct uop *op, uint64_t linear, uns
 
     if (spans == 1 && span[0].in_place && !splits_line(linear, size))
         return span[0].host;
-    vcpu_stop_others(c);
+    stop_others(c);
     spans = operand_spans(c, op, linear, size, MMU_WRITE, c->context, c->locked);
     for (unsigned i = 0, at = 0; i < spans; at += c->locked[i++].size)
         span_read(c, op, &c->locked[i], c->bounce + at);

@@ -177,10 +177,7 @@ static inline void commit_ptr(struct vcpu *c, const struct uop *op)
         commit_ptr_slow(c, op);
 }
 
-/* Brings the other vCPUs to a safe point, where they stay until vcpu_resume_others. The vCPU may
- * have let them run first, so that mappings and code may have changed. A fault that is raised in
- * between resumes them. */
-void vcpu_stop_others(struct vcpu *c);
+/* Ends the stop of a locked access (holds_stop). */
 void vcpu_resume_others(struct vcpu *c);
 
 /* Whether an operand lies in two cache lines. The host must never execute a locked instruction on

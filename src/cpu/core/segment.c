@@ -46,7 +46,8 @@ void desc_read_high(struct vcpu *c, const struct uop *op, struct descriptor *d)
         raise_error(c, op, X86_GP, selector_error(c, d->selector));
 }
 
-void desc_set_accessed(struct vcpu *c, const struct uop *op, struct descriptor *d)
+/* Sets the accessed bit in the table. */
+static void set_accessed(struct vcpu *c, const struct uop *op, struct descriptor *d)
 {
     if (desc_type(d) & X86_ATTR_ACCESSED)
         return;
@@ -117,7 +118,7 @@ void ss_need(struct vcpu *c, const struct uop *op, uint16_t selector, unsigned l
         raise_error(c, op, vector, selector_error(c, selector));
     if (!desc_present(d))
         raise_error(c, op, X86_SS_FAULT, selector_error(c, selector));
-    desc_set_accessed(c, op, d);
+    set_accessed(c, op, d);
 }
 
 void load_ss(struct vcpu *c, const struct uop *op, uint16_t selector, unsigned level, int vector)
@@ -148,7 +149,7 @@ void load_data_segment(struct vcpu *c, const struct uop *op, unsigned seg, uint1
         raise_error(c, op, vector, selector_error(c, selector));
     if (!desc_present(&d))
         raise_error(c, op, X86_NP, selector_error(c, selector));
-    desc_set_accessed(c, op, &d);
+    set_accessed(c, op, &d);
     c->x.seg[seg] = desc_to_seg(&d, selector);
     update_mode(c);
 }
@@ -169,7 +170,7 @@ void load_segment(struct vcpu *c, const struct uop *op, unsigned seg, uint16_t s
 void load_cs(struct vcpu *c, const struct uop *op, uint16_t selector, struct descriptor *d,
              unsigned level)
 {
-    desc_set_accessed(c, op, d);
+    set_accessed(c, op, d);
     c->x.seg[X86_CS] = desc_to_seg(d, (uint16_t)((selector & ~3u) | level));
     update_mode(c);
 }

@@ -73,8 +73,6 @@ void desc_need(struct vcpu *c, const struct uop *op, uint16_t selector, int vect
                struct descriptor *d);
 /* Reads d->high of a 16-byte descriptor; raises #GP(selector) when it lies beyond the limit. */
 void desc_read_high(struct vcpu *c, const struct uop *op, struct descriptor *d);
-/* Sets the accessed bit in the table. */
-void desc_set_accessed(struct vcpu *c, const struct uop *op, struct descriptor *d);
 /* Changes a TSS descriptor between available and busy. */
 void desc_set_busy(struct vcpu *c, const struct uop *op, const struct descriptor *d, bool busy);
 struct x86_seg desc_to_seg(const struct descriptor *d, uint16_t selector);
