@@ -18,6 +18,7 @@
 #ifndef DOPPEL_MEM_MEM_PRIVATE_H
 #define DOPPEL_MEM_MEM_PRIVATE_H
 
+#include "base/fifo.h"
 #include "base/util.h"
 #include "mem/change.h"
 #include "mem/lost.h"
@@ -111,6 +112,7 @@ struct mem {
     uint64_t next_unshared, unshare_run; /* see fault.c */
 
     uint64_t pinned, pin_limit; /* bytes */
+    struct fifo pin_waiters;    /* mem_pin_waiter.link */
     bool logging;
     bool clearing; /* mem_clear is at work */
 

@@ -191,10 +191,74 @@ static void test_skipped(void **unused)
         for (unsigned i = 0; i < 8; i++)
             assert_int_equal(batch[i].status, i >= 2 && i < 5 ? -EBUSY : 0);
         assert_int_equal(mem_change(mem, batch + 2, 3), 0); /* pinned twice */
-        pin = (struct mem_pin){GPA + 2 * MEM_PAGE_SIZE, 3 * MEM_PAGE_SIZE, MEM_WRITE};
+        pin = (struct mem_pin){
+            .gpa = GPA + 2 * MEM_PAGE_SIZE, .size = 3 * MEM_PAGE_SIZE, .access = MEM_WRITE};
         mem_unpin(mem, &pin);
         assert_int_equal(mem_change(mem, batch + 2, 3), 3);
     }
+}
+
+static unsigned told;
+
+static void on_unpin(void *opaque)
+{
+    told++;
+}
+
+/* Who waits hears of the next unpin, or of another limit, once for each time that it waits. */
+static void test_waiting(void **unused)
+{
+    struct mem_pin_waiter waiter = {.run = on_unpin};
+    struct mem_pin first;
+
+    told = 0;
+    mem_set_pin_limit(mem, 2 * MEM_PAGE_SIZE);
+    assert_int_equal(take(GPA, 2 * MEM_PAGE_SIZE, MEM_READ), 0);
+    first = pin;
+    assert_int_equal(take(GPA, 1, MEM_READ), -EAGAIN);
+    mem_pin_await(mem, &waiter);
+    mem_pin_await(mem, &waiter);
+    assert_int_equal(take(GPA, 1, MEM_READ), -EAGAIN);
+    assert_int_equal(told, 0);
+    mem_unpin(mem, &first);
+    assert_int_equal(told, 1);
+    assert_int_equal(take(GPA, 1, MEM_READ), 0);
+    mem_unpin(mem, &pin);
+    assert_int_equal(told, 1);
+    mem_pin_await(mem, &waiter);
+    mem_set_pin_limit(mem, MEM_PIN_LIMIT);
+    assert_int_equal(told, 2);
+    mem_pin_await(mem, &waiter);
+    mem_pin_forget(mem, &waiter);
+    assert_int_equal(take(GPA, 1, MEM_READ), 0);
+    mem_unpin(mem, &pin);
+    assert_int_equal(told, 2);
+}
+
+/* What a queue's rings need is there whatever else is pinned, whole or not at all. */
+static void test_uncounted(void **unused)
+{
+    struct mem_pin_waiter waiter = {.run = on_unpin};
+
+    told = 0;
+    mem_set_pin_limit(mem, 0);
+    count = ARRAY_SIZE(iov);
+    assert_int_equal(
+        mem_pin_uncounted(mem, GPA + 1, 3 * MEM_PAGE_SIZE, MEM_WRITE, &pin, iov, &count), 0);
+    assert_int_equal(pin.size, 3 * MEM_PAGE_SIZE);
+    assert_int_equal(change(MEM_BALLOON, FIRST + 3), -EBUSY);
+    mem_pin_await(mem, &waiter);
+    mem_unpin(mem, &pin);
+    assert_int_equal(written_size, 3 * MEM_PAGE_SIZE);
+    assert_int_equal(told, 0); /* there is no more room than before */
+    count = ARRAY_SIZE(iov);
+    assert_int_equal(mem_pin_uncounted(mem, RAM - 1, 2, MEM_WRITE, &pin, iov, &count), -EFAULT);
+    count = 0;
+    assert_int_equal(mem_pin_uncounted(mem, GPA, 1, MEM_WRITE, &pin, iov, &count), -EINVAL);
+    mem_pin_forget(mem, &waiter);
+    mem_set_pin_limit(mem, MEM_PIN_LIMIT);
+    assert_int_equal(take(GPA, MEM_PAGE_SIZE, MEM_READ), 0); /* nothing was counted */
+    mem_unpin(mem, &pin);
 }
 
 #define TEST(NAME) cmocka_unit_test_setup_teardown(NAME, set_up, tear_down)
@@ -202,8 +266,8 @@ static void test_skipped(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_where),         TEST(test_refused), TEST(test_windows),
-        TEST(test_makes_present), TEST(test_skipped),
+        TEST(test_where),   TEST(test_refused), TEST(test_windows),   TEST(test_makes_present),
+        TEST(test_skipped), TEST(test_waiting), TEST(test_uncounted),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

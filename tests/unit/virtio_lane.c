@@ -1,7 +1,7 @@
 /*
- * A virtio device between threads: vCPUs that ring, workers that serve, the loop, and whoever
- * pauses the machine. Nothing gets lost, and nothing moves while it is paused. ThreadSanitizer
- * looks at it, too.
+ * Virtio devices between threads: vCPUs that ring, workers that serve, the loop, and whoever pauses
+ * the machine. Nothing gets lost, and nothing moves while it is paused. ThreadSanitizer looks at
+ * it, too. One device serves a request on the worker, the other on a thread of its own, later.
  */
 #include "test.h"
 
@@ -32,6 +32,109 @@ struct lane {
     _Atomic bool stop;
 };
 
+/* ---- A device with a thread of its own ---- */
+
+struct later {
+    struct virtio_device device;
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    struct virtio_request *waiting[SIZE]; /* FIRST to LAST of them, modulo SIZE */
+    unsigned first, last;
+    bool ending;
+};
+
+static enum virtio_result take(struct virtio_device *d, struct virtio_request *r)
+{
+    struct later *l = container_of(d, struct later, device);
+
+    pthread_mutex_lock(&l->lock);
+    l->waiting[l->last++ % SIZE] = r;
+    pthread_cond_signal(&l->changed);
+    pthread_mutex_unlock(&l->lock);
+    return VIRTIO_TAKEN;
+}
+
+/* Gives back all but what the thread is at. */
+static void give_back(struct virtio_device *d)
+{
+    struct later *l = container_of(d, struct later, device);
+
+    pthread_mutex_lock(&l->lock);
+    while (l->first != l->last)
+        virtio_give_back(l->waiting[l->first++ % SIZE]);
+    pthread_mutex_unlock(&l->lock);
+}
+
+/* Fills all buffers of the chain. */
+static void fill(struct virtio_request *r)
+{
+    static const uint8_t zeros[SMALL];
+    struct mem_pin pin[4];
+    struct iovec iov[4];
+    struct virtio_map map = {.pin = pin, .iov = iov, .room = 4};
+
+    assert_int_equal(virtio_write_at(r, 0, zeros, SMALL), 0);
+    assert_int_equal(virtio_map(r, MEM_WRITE, 0, UINT64_MAX, &map), 0);
+    for (unsigned i = 0; i < map.iovs; i++)
+        memset(iov[i].iov_base, 0xA5, iov[i].iov_len);
+    virtio_unmap(r, &map);
+}
+
+static void *serve_later(void *opaque)
+{
+    struct later *l = opaque;
+
+    pthread_mutex_lock(&l->lock);
+    while (!l->ending) {
+        struct virtio_request *r;
+
+        if (l->first == l->last) {
+            pthread_cond_wait(&l->changed, &l->lock);
+            continue;
+        }
+        r = l->waiting[l->first++ % SIZE];
+        pthread_mutex_unlock(&l->lock);
+        fill(r);
+        virtio_complete(r, (uint32_t)r->chain.writable_bytes);
+        pthread_mutex_lock(&l->lock);
+    }
+    pthread_mutex_unlock(&l->lock);
+    return NULL;
+}
+
+static void free_later(struct virtio_device *d)
+{
+    struct later *l = container_of(d, struct later, device);
+
+    pthread_mutex_lock(&l->lock);
+    l->ending = true;
+    pthread_cond_signal(&l->changed);
+    pthread_mutex_unlock(&l->lock);
+    pthread_join(l->thread, NULL);
+    pthread_cond_destroy(&l->changed);
+    pthread_mutex_destroy(&l->lock);
+    free(l);
+}
+
+static const struct virtio_ops later_ops = {.name = "later",
+                                            .id = 99,
+                                            .queues = 1,
+                                            .queue_size = SIZE,
+                                            .serve = take,
+                                            .recall = give_back,
+                                            .free = free_later};
+
+static struct dev *create_later(const struct virtio_slot *slot, struct error *err)
+{
+    struct later *l = calloc(1, sizeof(*l));
+
+    pthread_mutex_init(&l->lock, NULL);
+    pthread_cond_init(&l->changed, NULL);
+    assert_int_equal(pthread_create(&l->thread, NULL, serve_later, l), 0);
+    return virtio_pci_create(slot, &later_ops, &l->device, err);
+}
+
 static void on_message(void *opaque, uint32_t data)
 {
     struct lane *l = opaque;
@@ -40,17 +143,28 @@ static void on_message(void *opaque, uint32_t data)
         sem_post(&l->interrupted);
 }
 
-static int set_up(void **state)
+static int set_up_with(void **state,
+                       struct dev *(*create)(const struct virtio_slot *slot, struct error *err))
 {
     struct lane *l = calloc(1, sizeof(*l));
 
-    l->v = vrig_create(virtio_rng_create, NULL, 2);
+    l->v = vrig_create(create, NULL, 2);
     l->v->on_message = on_message;
     l->v->opaque = l;
     sem_init(&l->interrupted, 0, 0);
     assert_int_equal(loop_start(l->v->loop, NULL), 0);
     *state = l;
     return 0;
+}
+
+static int set_up(void **state)
+{
+    return set_up_with(state, virtio_rng_create);
+}
+
+static int set_up_later(void **state)
+{
+    return set_up_with(state, create_later);
 }
 
 static int tear_down(void **state)
@@ -267,14 +381,14 @@ static void test_resets(void **state)
     assert_int_equal(vrig_status(v), 15);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name)  cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define LATER(name) {#name "_later", name, set_up_later, tear_down, NULL}
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_notifications),
-        TEST(test_pause),
-        TEST(test_resets),
+        TEST(test_notifications),  TEST(test_pause),  TEST(test_resets),
+        LATER(test_notifications), LATER(test_pause), LATER(test_resets),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

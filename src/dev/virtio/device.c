@@ -4,127 +4,24 @@
  */
 #include "dev/virtio/device.h"
 
+#include "base/util.h"
+#include "dev/virtio/serve.h"
+
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define BIT(N) (UINT64_C(1) << (N))
 
-/* A worker gives way to the pool's other work after as many chains. */
-#define CHAINS_AT_ONCE 64
-
 uint64_t virtio_features(const struct virtio_device *d)
 {
-    return d->ops->features | BIT(VIRTIO_F_VERSION_1) | BIT(VIRTIO_F_EVENT_IDX) |
+    return d->ops->features | d->features | BIT(VIRTIO_F_VERSION_1) | BIT(VIRTIO_F_EVENT_IDX) |
            BIT(VIRTIO_F_INDIRECT_DESC);
 }
 
-static bool accepted(const struct virtio_device *d, unsigned feature)
+bool virtio_accepted(const struct virtio_device *d, unsigned feature)
 {
     return d->driver_features & BIT(feature);
-}
-
-void virtio_notify(struct virtio_device *d, uint64_t queue)
-{
-    if (queue < d->ops->queues)
-        workers_post(&d->queue[queue].work);
-}
-
-/* ---- Serving: on a worker, without the board lock ---- */
-
-/* Whether the queue may be served now; then the device counts as at work until end_serving(). */
-static bool begin_serving(struct virtio_queue *q)
-{
-    struct virtio_device *d = q->device;
-    bool may;
-
-    pthread_mutex_lock(&d->lock);
-    may = d->live && q->enabled;
-    d->serving += may;
-    pthread_mutex_unlock(&d->lock);
-    return may;
-}
-
-/* Ends what begin_serving() began. BROKEN: the driver has broken a rule, and the device is served
- * no more. Has the loop settle a broken device, or a reset that waited for the last worker. */
-static void end_serving(struct virtio_device *d, bool broken)
-{
-    bool settle;
-
-    pthread_mutex_lock(&d->lock);
-    d->serving--;
-    d->broken |= broken;
-    d->live &= !d->broken;
-    settle = d->broken || (d->resetting && !d->serving);
-    pthread_mutex_unlock(&d->lock);
-    if (settle)
-        loop_post(d->host.loop, &d->job);
-}
-
-/* Whether to go on with the next chain: the driver may have reset the device. */
-static bool still_live(struct virtio_device *d)
-{
-    bool live;
-
-    pthread_mutex_lock(&d->lock);
-    live = d->live;
-    pthread_mutex_unlock(&d->lock);
-    return live;
-}
-
-enum progress { GO_ON, TRY_LATER, ALL_SERVED, RULE_BROKEN };
-
-static enum progress serve_chain(struct virtio_queue *q)
-{
-    struct virtqueue_chain chain;
-    int64_t written;
-    int got = virtqueue_next(&q->ring, &chain);
-
-    if (got == 0)
-        return virtqueue_await(&q->ring) ? GO_ON : ALL_SERVED;
-    if (got < 0)
-        return RULE_BROKEN;
-    written = q->device->ops->serve(q->device, q->index, &chain);
-    if (written == VIRTIO_LATER) {
-        virtqueue_put_back(&q->ring);
-        return TRY_LATER;
-    }
-    if (written < 0)
-        return RULE_BROKEN;
-    virtqueue_complete(&q->ring, chain.head, (uint32_t)written);
-    return GO_ON;
-}
-
-static enum progress serve_chains(struct virtio_queue *q)
-{
-    enum progress progress = GO_ON;
-    bool tell;
-    int ret = virtqueue_open(&q->ring);
-
-    if (ret == -EAGAIN)
-        return TRY_LATER;
-    if (ret < 0)
-        return RULE_BROKEN;
-    for (unsigned i = 0; i < CHAINS_AT_ONCE && progress == GO_ON && still_live(q->device); i++)
-        progress = serve_chain(q);
-    tell = virtqueue_wants_interrupt(&q->ring);
-    virtqueue_close(&q->ring);
-    if (tell)
-        q->device->host.interrupt(q->device->host.opaque, VIRTIO_CAUSE_QUEUE,
-                                  atomic_load(&q->vector));
-    return progress;
-}
-
-static void serve(void *opaque)
-{
-    struct virtio_queue *q = opaque;
-    enum progress progress;
-
-    if (!begin_serving(q))
-        return;
-    progress = serve_chains(q);
-    end_serving(q->device, progress == RULE_BROKEN);
-    if (progress == GO_ON || progress == TRY_LATER)
-        workers_post(&q->work);
 }
 
 /* ---- Status: board lock held ---- */
@@ -134,25 +31,26 @@ static void update_live(struct virtio_device *d)
 {
     bool live =
         (d->status & VIRTIO_DRIVER_OK) && !(d->status & VIRTIO_NEEDS_RESET) && d->bus_master;
-    bool begins;
+    bool changed;
 
     pthread_mutex_lock(&d->lock);
     live &= !d->resetting && !d->broken;
-    begins = live && !d->live;
+    changed = live != d->live;
     d->live = live;
     pthread_mutex_unlock(&d->lock);
-    for (unsigned i = 0; begins && i < d->ops->queues; i++)
-        virtio_notify(d, i);
+    if (changed)
+        virtio_look_at_queues(d);
 }
 
-/* Nothing is being served. */
+/* Nothing is in flight. */
 static void clear(struct virtio_device *d)
 {
-    d->status = 0;
+    d->status = d->generation = 0;
     d->driver_features = 0;
+    d->config_changed = false;
     atomic_store(&d->config_vector, VIRTIO_NO_VECTOR);
     pthread_mutex_lock(&d->lock);
-    for (unsigned i = 0; i < d->ops->queues; i++) {
+    for (unsigned i = 0; i < d->queues; i++) {
         struct virtio_queue *q = &d->queue[i];
 
         q->config = (struct virtqueue_config){.size = d->ops->queue_size};
@@ -161,23 +59,33 @@ static void clear(struct virtio_device *d)
     }
     d->live = d->resetting = d->broken = false;
     pthread_mutex_unlock(&d->lock);
+    for (unsigned i = 0; i < d->queues; i++)
+        virtio_queue_forget(&d->queue[i]);
+    if (d->ops->reset)
+        d->ops->reset(d);
 }
 
-/* Carries out a reset that had to wait for workers, and says so if the driver has broken a rule. */
+static void interrupt_config(struct virtio_device *d)
+{
+    if (d->status & VIRTIO_DRIVER_OK)
+        d->host.interrupt(d->host.opaque, VIRTIO_CAUSE_CONFIG, atomic_load(&d->config_vector));
+}
+
+/* Carries out a reset that had to wait for requests, and says so if the driver has broken a rule.
+ */
 static void settle(struct virtio_device *d)
 {
     bool reset, broken;
 
     pthread_mutex_lock(&d->lock);
-    reset = d->resetting && !d->serving;
+    reset = d->resetting && !d->busy;
     broken = d->broken && !d->resetting;
     pthread_mutex_unlock(&d->lock);
     if (reset) {
         clear(d);
     } else if (broken && !(d->status & VIRTIO_NEEDS_RESET)) {
         d->status |= VIRTIO_NEEDS_RESET;
-        if (d->status & VIRTIO_DRIVER_OK)
-            d->host.interrupt(d->host.opaque, VIRTIO_CAUSE_CONFIG, atomic_load(&d->config_vector));
+        interrupt_config(d);
     }
 }
 
@@ -197,6 +105,7 @@ static void break_device(struct virtio_device *d)
     d->broken = true;
     d->live = false;
     pthread_mutex_unlock(&d->lock);
+    virtio_look_at_queues(d);
     settle(d);
 }
 
@@ -206,6 +115,9 @@ static void begin_reset(struct virtio_device *d)
     d->resetting = true;
     d->live = false;
     pthread_mutex_unlock(&d->lock);
+    if (d->ops->recall)
+        d->ops->recall(d);
+    virtio_look_at_queues(d);
     settle(d);
 }
 
@@ -222,7 +134,7 @@ bool virtio_takes_writes(struct virtio_device *d)
 /* Whether the driver has accepted VIRTIO_F_VERSION_1 and nothing that was not offered (2.2.2). */
 static bool features_suffice(const struct virtio_device *d)
 {
-    return accepted(d, VIRTIO_F_VERSION_1) && !(d->driver_features & ~virtio_features(d));
+    return virtio_accepted(d, VIRTIO_F_VERSION_1) && !(d->driver_features & ~virtio_features(d));
 }
 
 void virtio_set_status(struct virtio_device *d, uint8_t value)
@@ -241,6 +153,8 @@ void virtio_set_status(struct virtio_device *d, uint8_t value)
     if (!((d->status | set) & VIRTIO_FEATURES_OK))
         set &= (uint8_t)~VIRTIO_DRIVER_OK;
     d->status |= set & (uint8_t)~VIRTIO_NEEDS_RESET;
+    if ((set & VIRTIO_FEATURES_OK) && d->ops->accepted)
+        d->ops->accepted(d, d->driver_features);
     update_live(d);
 }
 
@@ -260,18 +174,64 @@ void virtio_enable_queue(struct virtio_device *d, unsigned queue)
         break_device(d);
         return;
     }
-    q->config.event_index = accepted(d, VIRTIO_F_EVENT_IDX);
-    q->config.indirect = accepted(d, VIRTIO_F_INDIRECT_DESC);
+    q->config.event_index = virtio_accepted(d, VIRTIO_F_EVENT_IDX);
+    q->config.indirect = virtio_accepted(d, VIRTIO_F_INDIRECT_DESC);
     virtqueue_start(&q->ring, &q->config);
     pthread_mutex_lock(&d->lock);
     q->enabled = true;
     pthread_mutex_unlock(&d->lock);
+    virtio_look_at_queues(d); /* a notification may have come before */
 }
 
 void virtio_set_bus_master(struct virtio_device *d, bool on)
 {
     d->bus_master = on;
     update_live(d);
+}
+
+/* ---- Device configuration: board lock held ---- */
+
+/* Whether the access lies in the configuration, which IMAGE then is. */
+static bool config_image(struct virtio_device *d, uint64_t offset, unsigned size, uint8_t *image)
+{
+    if (offset + size > d->ops->config_size)
+        return false;
+    if (d->ops->read_config)
+        d->ops->read_config(d, image);
+    return true;
+}
+
+uint32_t virtio_read_config(struct virtio_device *d, uint64_t offset, unsigned size)
+{
+    uint8_t image[VIRTIO_CONFIG_MAX] = {0};
+    uint32_t value = 0;
+
+    if (config_image(d, offset, size, image))
+        memcpy(&value, image + offset, size);
+    return value;
+}
+
+void virtio_write_config(struct virtio_device *d, uint64_t offset, unsigned size, uint32_t value)
+{
+    uint8_t image[VIRTIO_CONFIG_MAX] = {0};
+
+    if (!d->ops->write_config || !config_image(d, offset, size, image))
+        return;
+    memcpy(image + offset, &value, size);
+    d->ops->write_config(d, image, (unsigned)offset, size);
+}
+
+void virtio_config_changed(struct virtio_device *d)
+{
+    bool paused;
+
+    d->generation++;
+    pthread_mutex_lock(&d->lock);
+    paused = d->paused;
+    pthread_mutex_unlock(&d->lock);
+    d->config_changed = paused;
+    if (!paused)
+        interrupt_config(d);
 }
 
 /* ---- The device as a part of the machine ---- */
@@ -302,14 +262,18 @@ static void check_restored(struct virtio_device *d, struct state *s)
     bool wrong = (d->status & VIRTIO_FEATURES_OK) ? !features_suffice(d)
                                                   : (d->status & VIRTIO_DRIVER_OK) != 0;
 
-    for (unsigned i = 0; i < d->ops->queues; i++) {
+    for (unsigned i = 0; i < d->queues; i++) {
         struct virtio_queue *q = &d->queue[i];
 
-        q->config.event_index = accepted(d, VIRTIO_F_EVENT_IDX);
-        q->config.indirect = accepted(d, VIRTIO_F_INDIRECT_DESC);
+        q->config.event_index = virtio_accepted(d, VIRTIO_F_EVENT_IDX);
+        q->config.indirect = virtio_accepted(d, VIRTIO_F_INDIRECT_DESC);
         if (q->enabled && (!(d->status & VIRTIO_FEATURES_OK) ||
                            !virtqueue_allows(&q->config, d->ops->queue_size))) {
             q->enabled = false;
+            wrong = true;
+        }
+        if (q->held_count > (q->enabled ? q->config.size : 0)) {
+            q->held_count = 0;
             wrong = true;
         }
         q->ring.config = q->config;
@@ -324,7 +288,16 @@ static void check_restored(struct virtio_device *d, struct state *s)
     pthread_mutex_unlock(&d->lock);
 }
 
-void virtio_state(struct virtio_device *d, struct state *s)
+/* What VERSION 2 of the section has beyond 1. */
+static void state_of_requests(struct virtio_device *d, struct state *s)
+{
+    state_field(s, d->generation);
+    state_bool(s, &d->config_changed);
+    for (unsigned i = 0; i < d->queues; i++)
+        virtio_queue_held_state(&d->queue[i], s);
+}
+
+void virtio_state(struct virtio_device *d, struct state *s, uint32_t version)
 {
     uint16_t vector = atomic_load(&d->config_vector);
 
@@ -332,58 +305,88 @@ void virtio_state(struct virtio_device *d, struct state *s)
     state_field(s, d->driver_features);
     state_field(s, vector);
     atomic_store(&d->config_vector, vector);
-    for (unsigned i = 0; i < d->ops->queues; i++)
+    for (unsigned i = 0; i < d->queues; i++)
         state_queue(&d->queue[i], s);
-    if (!state_saving(s))
+    if (version >= 2)
+        state_of_requests(d, s);
+    if (!state_saving(s)) {
         check_restored(d, s);
+        if ((d->status & VIRTIO_FEATURES_OK) && !state_error(s) && d->ops->accepted)
+            d->ops->accepted(d, d->driver_features);
+    }
+    if (d->ops->state)
+        d->ops->state(d, s);
+}
+
+static void set_paused(struct virtio_device *d, bool paused)
+{
+    pthread_mutex_lock(&d->lock);
+    d->paused = paused;
+    pthread_mutex_unlock(&d->lock);
 }
 
 void virtio_pause(struct virtio_device *d)
 {
-    for (unsigned i = 0; i < d->ops->queues; i++)
-        workers_pause(&d->queue[i].work);
+    virtio_stop_queues(d);
+    bus_lock(d->host.bus);
+    set_paused(d, true);
     /* What the workers have left for the loop belongs to the state. */
-    run_job(d);
+    settle(d);
+    bus_unlock(d->host.bus);
 }
 
 void virtio_resume(struct virtio_device *d)
 {
-    for (unsigned i = 0; i < d->ops->queues; i++)
-        workers_resume(&d->queue[i].work);
+    bus_lock(d->host.bus);
+    set_paused(d, false);
+    if (d->config_changed)
+        interrupt_config(d);
+    d->config_changed = false;
+    bus_unlock(d->host.bus);
+    virtio_go_on(d);
+}
+
+static void free_queues(struct virtio_device *d, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        virtio_queue_free(&d->queue[i]);
+    free(d->queue);
+    d->queue = NULL;
+    pthread_cond_destroy(&d->idle);
+    pthread_mutex_destroy(&d->lock);
 }
 
 int virtio_init(struct virtio_device *d, const struct virtio_ops *ops,
                 const struct virtio_host *host, struct error *err)
 {
+    unsigned made = 0;
     int ret = 0;
 
-    memset(d, 0, sizeof(*d));
     d->ops = ops;
     d->host = *host;
     d->job = (struct loop_job){.run = run_job, .opaque = d};
+    d->request_stride = ALIGN_UP(sizeof(struct virtio_request) + ops->request_size, 16);
+    d->queues = d->queues ? d->queues : ops->queues;
+    d->queue = calloc(d->queues, sizeof(*d->queue));
+    if (!d->queue)
+        return error_set(err, ENOMEM, "no memory for a device (%s)", ops->name);
     pthread_mutex_init(&d->lock, NULL);
-    for (unsigned i = 0; i < ops->queues && ret == 0; i++) {
-        struct virtio_queue *q = &d->queue[i];
-
-        q->device = d;
-        q->index = i;
-        ret = virtqueue_init(&q->ring, host->mem, ops->queue_size, err);
-        if (ret == 0)
-            ret = workers_add(host->workers, &q->work, serve, q, err);
+    pthread_cond_init(&d->idle, NULL);
+    while (made < d->queues && ret == 0) {
+        ret = virtio_queue_init(d, made, err);
+        made += ret == 0;
     }
     if (ret < 0)
-        virtio_free(d);
+        free_queues(d, made);
     else
         clear(d);
     return ret;
 }
 
-void virtio_free(struct virtio_device *d)
+void virtio_finish(struct virtio_device *d)
 {
-    for (unsigned i = 0; i < d->ops->queues; i++)
-        workers_remove(&d->queue[i].work);
+    if (!d->paused)
+        virtio_stop_queues(d);
     loop_cancel(d->host.loop, &d->job);
-    for (unsigned i = 0; i < d->ops->queues; i++)
-        virtqueue_free(&d->queue[i].ring);
-    pthread_mutex_destroy(&d->lock);
+    free_queues(d, d->queues);
 }

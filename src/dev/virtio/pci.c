@@ -53,7 +53,7 @@ struct virtio_pci {
     struct pci_function function;
     struct pci_msix msix;
     unsigned window; /* offset of the capability that is a window to the BAR (4.1.4.9) */
-    struct virtio_device device;
+    struct virtio_device *device;
 
     uint32_t feature_select, driver_feature_select;
     uint16_t queue_select;
@@ -69,20 +69,21 @@ static uint32_t half(uint64_t value, uint32_t n)
 
 static struct common common_image(const struct virtio_pci *p)
 {
-    const struct virtio_device *d = &p->device;
+    const struct virtio_device *d = p->device;
     struct common c = {
         .feature_select = p->feature_select,
         .feature = half(virtio_features(d), p->feature_select),
         .driver_feature_select = p->driver_feature_select,
         .driver_feature = half(d->driver_features, p->driver_feature_select),
         .config_vector = atomic_load(&d->config_vector),
-        .queues = (uint16_t)d->ops->queues,
+        .queues = (uint16_t)d->queues,
         .status = d->status,
+        .generation = d->generation,
         .queue_select = p->queue_select,
     };
 
     /* A queue that does not exist has size 0. */
-    if (p->queue_select < d->ops->queues) {
+    if (p->queue_select < d->queues) {
         const struct virtio_queue *q = &d->queue[p->queue_select];
 
         c.queue_size = (uint16_t)q->config.size;
@@ -120,7 +121,7 @@ static uint16_t vector(const struct virtio_pci *p, uint16_t wanted)
 static void write_queue(struct virtio_pci *p, const struct common *c, uint64_t offset,
                         unsigned size)
 {
-    struct virtio_queue *q = &p->device.queue[p->queue_select];
+    struct virtio_queue *q = &p->device->queue[p->queue_select];
 
     if (WRITES(queue_vector))
         atomic_store(&q->vector, vector(p, c->queue_vector));
@@ -135,12 +136,12 @@ static void write_queue(struct virtio_pci *p, const struct common *c, uint64_t o
     if (WRITES(queue_used))
         q->config.used = c->queue_used;
     if (WRITES(queue_enable) && c->queue_enable == 1)
-        virtio_enable_queue(&p->device, p->queue_select);
+        virtio_enable_queue(p->device, p->queue_select);
 }
 
 static void common_write(struct virtio_pci *p, uint64_t offset, unsigned size, uint32_t value)
 {
-    struct virtio_device *d = &p->device;
+    struct virtio_device *d = p->device;
     struct common c = common_image(p);
 
     if (offset + size > sizeof(c) || !virtio_takes_writes(d))
@@ -158,7 +159,7 @@ static void common_write(struct virtio_pci *p, uint64_t offset, unsigned size, u
         p->driver_feature_select = c.driver_feature_select;
     if (WRITES(config_vector))
         atomic_store(&d->config_vector, vector(p, c.config_vector));
-    if (p->queue_select < d->ops->queues)
+    if (p->queue_select < d->queues)
         write_queue(p, &c, offset, size);
     if (WRITES(queue_select))
         p->queue_select = c.queue_select;
@@ -168,16 +169,6 @@ static void common_write(struct virtio_pci *p, uint64_t offset, unsigned size, u
 
 /* ---- The BAR ---- */
 
-static uint32_t device_read(const struct virtio_pci *p, uint64_t offset, unsigned size)
-{
-    const struct virtio_ops *ops = p->device.ops;
-    uint32_t value = 0;
-
-    if (offset + size <= ops->config_size)
-        memcpy(&value, ops->config + offset, size);
-    return value;
-}
-
 static uint64_t bar_read(void *dev, uint64_t offset, unsigned size)
 {
     struct virtio_pci *p = dev;
@@ -186,7 +177,7 @@ static uint64_t bar_read(void *dev, uint64_t offset, unsigned size)
     switch (offset >> PAGE_SHIFT) {
     case PAGE_COMMON: return common_read(p, within, size);
     case PAGE_ISR: return within == 0 ? atomic_exchange(&p->isr, 0) : 0;
-    case PAGE_DEVICE: return device_read(p, within, size);
+    case PAGE_DEVICE: return virtio_read_config(p->device, within, size);
     case PAGE_TABLE: return pci_msix_table_read(&p->msix, within, size);
     case PAGE_PENDING: return pci_msix_pending_read(&p->msix, within, size);
     default: return 0;
@@ -198,7 +189,7 @@ static void ring(void *dev, uint64_t offset, unsigned size, uint64_t value)
 {
     struct virtio_pci *p = dev;
 
-    virtio_notify(&p->device, offset / NOTIFY_MULTIPLIER);
+    virtio_notify(p->device, offset / NOTIFY_MULTIPLIER);
 }
 
 static void bar_write(void *dev, uint64_t offset, unsigned size, uint64_t value)
@@ -208,6 +199,7 @@ static void bar_write(void *dev, uint64_t offset, unsigned size, uint64_t value)
 
     switch (offset >> PAGE_SHIFT) {
     case PAGE_COMMON: common_write(p, within, size, (uint32_t)value); break;
+    case PAGE_DEVICE: virtio_write_config(p->device, within, size, (uint32_t)value); break;
     case PAGE_NOTIFY: ring(p, within, size, value); break;
     case PAGE_TABLE: pci_msix_table_write(&p->msix, within, size, (uint32_t)value); break;
     default: break;
@@ -260,7 +252,7 @@ static void config_written(struct pci_function *f, unsigned offset, unsigned siz
     }
     pci_msix_configure(&p->msix);
     if (touches(offset, size, PCI_COMMAND, 2))
-        virtio_set_bus_master(&p->device, pci_bus_master(f));
+        virtio_set_bus_master(p->device, pci_bus_master(f));
 }
 
 /* Adds the capability that tells where the structure of a TYPE is. Returns its offset.
@@ -303,7 +295,7 @@ static int init_function(struct virtio_pci *p, const struct virtio_ops *ops, str
         .ops = &bar_ops,
         .dev = p,
         .doorbell = PAGE_OFFSET(PAGE_NOTIFY),
-        .doorbell_size = ops->queues * NOTIFY_MULTIPLIER,
+        .doorbell_size = p->device->queues * NOTIFY_MULTIPLIER,
         .ring = ring,
     };
     struct pci_function *f = &p->function;
@@ -321,7 +313,7 @@ static int init_function(struct virtio_pci *p, const struct virtio_ops *ops, str
     add_capability(p, TYPE_NOTIFY, PAGE_NOTIFY, (uint32_t)bar.doorbell_size, NOTIFY_MULTIPLIER);
     add_window(p);
     /* One vector for each queue, and one for the configuration. */
-    return pci_msix_init(&p->msix, f, ops->queues + 1, BAR, PAGE_OFFSET(PAGE_TABLE),
+    return pci_msix_init(&p->msix, f, p->device->queues + 1, BAR, PAGE_OFFSET(PAGE_TABLE),
                          PAGE_OFFSET(PAGE_PENDING), msi, err);
 }
 
@@ -341,8 +333,8 @@ static void pci_reset(struct dev *dev)
 
     pci_function_reset(&p->function);
     pci_msix_reset(&p->msix);
-    virtio_set_bus_master(&p->device, false);
-    virtio_reset(&p->device);
+    virtio_set_bus_master(p->device, false);
+    virtio_reset(p->device);
     p->feature_select = p->driver_feature_select = 0;
     p->queue_select = 0;
     atomic_store(&p->isr, 0);
@@ -354,7 +346,8 @@ static void pci_state(struct dev *dev, struct state *s)
     struct virtio_pci *p = container_of(dev, struct virtio_pci, dev);
     uint8_t isr = atomic_load(&p->isr);
 
-    state_section(s, p->device.ops->name, p->number, 1);
+    uint32_t version = state_section(s, p->device->ops->name, p->number, 2);
+
     pci_function_state(&p->function, s);
     pci_msix_state(&p->msix, s);
     state_field(s, p->feature_select);
@@ -362,21 +355,21 @@ static void pci_state(struct dev *dev, struct state *s)
     state_field(s, p->queue_select);
     state_field(s, isr);
     atomic_store(&p->isr, isr);
-    virtio_state(&p->device, s);
+    virtio_state(p->device, s, version);
     if (state_saving(s))
         return;
-    virtio_set_bus_master(&p->device, pci_bus_master(&p->function));
+    virtio_set_bus_master(p->device, pci_bus_master(&p->function));
     pci_host_remap(p->pci);
 }
 
 static void pci_pause(struct dev *dev)
 {
-    virtio_pause(&container_of(dev, struct virtio_pci, dev)->device);
+    virtio_pause(container_of(dev, struct virtio_pci, dev)->device);
 }
 
 static void pci_resume(struct dev *dev)
 {
-    virtio_resume(&container_of(dev, struct virtio_pci, dev)->device);
+    virtio_resume(container_of(dev, struct virtio_pci, dev)->device);
 }
 
 static void pci_free(struct dev *dev)
@@ -384,7 +377,9 @@ static void pci_free(struct dev *dev)
     struct virtio_pci *p = container_of(dev, struct virtio_pci, dev);
 
     pci_detach(p->pci, p->number, 0);
-    virtio_free(&p->device);
+    virtio_finish(p->device);
+    if (p->device->ops->free)
+        p->device->ops->free(p->device);
     pci_msix_free(&p->msix);
     free(p);
 }
@@ -397,7 +392,7 @@ static const struct dev_ops pci_ops = {.name = "virtio",
                                        .free = pci_free};
 
 struct dev *virtio_pci_create(const struct virtio_slot *slot, const struct virtio_ops *ops,
-                              struct error *err)
+                              struct virtio_device *device, struct error *err)
 {
     struct virtio_pci *p = calloc(1, sizeof(*p));
     const struct virtio_host host = {.bus = slot->bus,
@@ -415,18 +410,19 @@ struct dev *virtio_pci_create(const struct virtio_slot *slot, const struct virti
     p->bus = slot->bus;
     p->pci = slot->pci;
     p->number = slot->number;
-    if (init_function(p, ops, slot->msi, err) < 0)
+    p->device = device;
+    if (virtio_init(device, ops, &host, err) < 0)
         goto fail;
-    if (virtio_init(&p->device, ops, &host, err) < 0)
-        goto fail_msix;
-    if (pci_attach(slot->pci, slot->number, 0, &p->function, err) < 0)
+    if (init_function(p, ops, slot->msi, err) < 0)
         goto fail_device;
+    if (pci_attach(slot->pci, slot->number, 0, &p->function, err) < 0)
+        goto fail_msix;
     return &p->dev;
 
-fail_device:
-    virtio_free(&p->device);
 fail_msix:
     pci_msix_free(&p->msix);
+fail_device:
+    virtio_finish(device);
 fail:
     free(p);
     return NULL;

@@ -28,8 +28,9 @@ struct virtio_slot {
     struct msi_sink msi;
 };
 
-/* Makes a device of the kind that OPS says and plugs it in; OPS stays the caller's. */
+/* Plugs in DEVICE, whose kind OPS says; OPS stays the caller's. The device then belongs to what is
+ * returned and is freed with it, by ops->free. On failure it stays the caller's. */
 struct dev *virtio_pci_create(const struct virtio_slot *slot, const struct virtio_ops *ops,
-                              struct error *err);
+                              struct virtio_device *device, struct error *err);
 
 #endif

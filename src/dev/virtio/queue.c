@@ -69,6 +69,11 @@ void virtqueue_state(struct virtqueue *q, struct state *s)
     state_field(s, q->notified);
 }
 
+void virtqueue_set_position(struct virtqueue *q, uint16_t index)
+{
+    q->next = q->done = q->notified = index;
+}
+
 /* ---- The rings in memory ---- */
 
 static int pin_area(struct virtqueue *q, struct virtqueue_area *area, uint64_t gpa, uint64_t size,
@@ -77,12 +82,8 @@ static int pin_area(struct virtqueue *q, struct virtqueue_area *area, uint64_t g
     int ret;
 
     area->pieces = ARRAY_SIZE(area->piece);
-    ret = mem_pin(q->mem, gpa, size, access, &area->pin, area->piece, &area->pieces);
-    if (ret == 0 && area->pin.size < size) {
-        mem_unpin(q->mem, &area->pin);
-        ret = -EAGAIN;
-    }
-    return ret;
+    ret = mem_pin_uncounted(q->mem, gpa, size, access, &area->pin, area->piece, &area->pieces);
+    return ret < 0 ? -EFAULT : 0;
 }
 
 int virtqueue_open(struct virtqueue *q)
@@ -232,9 +233,10 @@ int virtqueue_next(struct virtqueue *q, struct virtqueue_chain *chain)
     return 1;
 }
 
-void virtqueue_put_back(struct virtqueue *q)
+int virtqueue_again(struct virtqueue *q, uint16_t head, struct virtqueue_chain *chain)
 {
-    q->next--;
+    *chain = (struct virtqueue_chain){.buffer = q->buffers, .head = head};
+    return collect(q, chain) ? 1 : VIRTQUEUE_BROKEN;
 }
 
 bool virtqueue_await(struct virtqueue *q)

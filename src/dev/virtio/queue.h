@@ -9,7 +9,9 @@
  * chain as a whole, once, for all devices, and hands out a copy that the guest cannot change. What
  * it cannot check is whether buffers are memory: mem_pin does, when the device serves them.
  *
- * A queue belongs to one thread at a time, which holds no lock: reaching guest memory may block.
+ * One thread at a time takes chains (virtqueue_open, _next, _again, _await); it holds no lock, as
+ * reaching guest memory may block. One at a time completes them (_complete, _wants_interrupt),
+ * while another may take some. serve.c says which threads these are.
  */
 #ifndef DOPPEL_DEV_VIRTIO_QUEUE_H
 #define DOPPEL_DEV_VIRTIO_QUEUE_H
@@ -83,15 +85,19 @@ void virtqueue_start(struct virtqueue *queue, const struct virtqueue_config *con
 /* Its position, not its configuration. */
 void virtqueue_state(struct virtqueue *queue, struct state *s);
 
-/* Pins the rings for what follows. -EFAULT (and nothing pinned) if they are not in memory, -EAGAIN
- * if too much is pinned elsewhere. Close unpins them. */
+/* Where it goes on: the driver has been given back all chains before INDEX. */
+void virtqueue_set_position(struct virtqueue *queue, uint16_t index);
+
+/* Pins the rings for what follows. -EFAULT (and nothing pinned) if they are not in memory. Close
+ * unpins them. */
 int virtqueue_open(struct virtqueue *queue);
 void virtqueue_close(struct virtqueue *queue);
 
 /* Takes the next chain. Returns 1, 0 if there is none, or VIRTQUEUE_BROKEN. */
 int virtqueue_next(struct virtqueue *queue, struct virtqueue_chain *chain);
-/* Puts back what virtqueue_next has just taken, to be taken again later. */
-void virtqueue_put_back(struct virtqueue *queue);
+/* Reads the chain with HEAD again, which was taken and not given back. Returns 1 or
+ * VIRTQUEUE_BROKEN: the driver may have changed it. */
+int virtqueue_again(struct virtqueue *queue, uint16_t head, struct virtqueue_chain *chain);
 /* After virtqueue_next has returned 0: asks the driver to notify of the next chain. Returns true if
  * one has come meanwhile, which the driver may not have notified of. */
 bool virtqueue_await(struct virtqueue *queue);

@@ -6,12 +6,13 @@
 #include "base/util.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <sys/random.h>
 
-/* A chain gets at most this much: a device may fill less than the driver asks for (5.4.6.1), and a
- * worker must not be busy with one chain for long. */
+/* A chain gets at most this much, in as many pieces: a device may fill less than the driver asks
+ * for (5.4.6.1), and a worker must not be busy with one chain for long. */
 #define MOST_BYTES 65536u
-#define PIECES     (MOST_BYTES / MEM_PAGE_SIZE + 1)
+#define PIECES     64
 
 /* False: the host could not, for lack of memory. */
 static bool fill(const struct iovec *piece)
@@ -28,50 +29,52 @@ static bool fill(const struct iovec *piece)
     return true;
 }
 
-/* Fills at most SIZE bytes at GPA. Returns how many, VIRTIO_BROKEN or VIRTIO_LATER. */
-static int64_t fill_buffer(struct mem *mem, uint64_t gpa, uint64_t size)
+static enum virtio_result serve(struct virtio_device *d, struct virtio_request *r)
 {
-    struct iovec piece[PIECES];
-    unsigned pieces = PIECES;
-    struct mem_pin pin;
-    bool filled = true;
-    int ret = mem_pin(mem, gpa, size, MEM_WRITE, &pin, piece, &pieces);
-
-    if (ret < 0)
-        return ret == -EAGAIN ? VIRTIO_LATER : VIRTIO_BROKEN;
-    for (unsigned i = 0; i < pieces && filled; i++)
-        filled = fill(&piece[i]);
-    ret = (int)pin.size;
-    mem_unpin(mem, &pin);
-    return filled ? ret : VIRTIO_BROKEN;
-}
-
-static int64_t serve(struct virtio_device *d, unsigned queue, const struct virtqueue_chain *chain)
-{
-    int64_t done = 0;
+    struct mem_pin pin[PIECES];
+    struct iovec iov[PIECES];
+    struct virtio_map map = {.pin = pin, .iov = iov, .room = PIECES};
+    uint32_t filled = 0;
+    bool good = true;
+    int ret;
 
     /* The driver must give buffers to be written and no others (5.4.6). */
-    if (chain->readable || !chain->writable_bytes)
+    if (r->chain.readable || !r->chain.writable_bytes)
         return VIRTIO_BROKEN;
-    for (unsigned i = 0; i < chain->writable && done < MOST_BYTES; i++) {
-        const struct virtqueue_buffer *buffer = &chain->buffer[i];
-        uint64_t size = MIN(buffer->size, MOST_BYTES - (uint64_t)done);
-        int64_t filled = size ? fill_buffer(d->host.mem, buffer->gpa, size) : 0;
-
-        /* What could not be filled for lack of pins is left out, if there is anything else. */
-        if (filled < 0)
-            return filled == VIRTIO_LATER && done ? done : filled;
-        done += filled;
-        if ((uint64_t)filled < size)
-            break;
+    ret = virtio_map(r, MEM_WRITE, 0, MOST_BYTES, &map);
+    if (ret < 0)
+        return virtio_map_failed(ret);
+    for (unsigned i = 0; i < map.iovs && good; i++) {
+        good = fill(&iov[i]);
+        filled += good ? (uint32_t)iov[i].iov_len : 0;
     }
-    return done;
+    virtio_unmap(r, &map);
+    if (!filled)
+        return VIRTIO_BROKEN;
+    virtio_complete(r, filled);
+    return VIRTIO_TAKEN;
 }
 
-static const struct virtio_ops ops = {
-    .name = "virtio-rng", .id = 4, .queues = 1, .queue_size = 256, .serve = serve};
+static void free_rng(struct virtio_device *d)
+{
+    free(d);
+}
+
+static const struct virtio_ops ops = {.name = "virtio-rng",
+                                      .id = 4,
+                                      .queues = 1,
+                                      .queue_size = 256,
+                                      .serve = serve,
+                                      .free = free_rng};
 
 struct dev *virtio_rng_create(const struct virtio_slot *slot, struct error *err)
 {
-    return virtio_pci_create(slot, &ops, err);
+    struct virtio_device *d = calloc(1, sizeof(*d));
+    struct dev *dev = d ? virtio_pci_create(slot, &ops, d, err) : NULL;
+
+    if (!d)
+        error_set(err, ENOMEM, "no memory for a device (%s)", ops.name);
+    else if (!dev)
+        free(d);
+    return dev;
 }
