@@ -1,0 +1,312 @@
+/*
+ * Raw files and block devices: opening them, and which thread carries out a request.
+ */
+#include "blk/file.h"
+
+#include "blk/lock.h"
+
+#include "base/util.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define THREADS_MOST 16
+
+static struct file *file_of(struct blk *blk)
+{
+    return container_of(blk, struct file, blk);
+}
+
+/* ---- Which thread carries out a request ---- */
+
+static void run_job(struct pool_job *job)
+{
+    struct blk_request *request = container_of(job, struct blk_request, own.job);
+
+    blk_complete(request, file_perform(request->own.blk, request));
+}
+
+static void post_job(struct file *file, struct blk_request *request)
+{
+    request->own.job = (struct pool_job){.run = run_job};
+    pool_post(file->pool, &request->own.job);
+}
+
+/* Writes through the page cache hold the lock of the file's inode one after the other in most file
+ * systems, so more than one thread would only wait for the others. */
+static void run_writer(struct pool_job *job)
+{
+    struct file *file = container_of(job, struct file, writer);
+
+    for (;;) {
+        struct blk_request *list;
+
+        pthread_mutex_lock(&file->lock);
+        list = file->first;
+        file->first = file->last = NULL;
+        file->writing = list != NULL;
+        pthread_mutex_unlock(&file->lock);
+        if (!list)
+            return;
+        while (list) {
+            struct blk_request *request = list;
+
+            list = request->own.next;
+            blk_complete(request, file_perform(&file->blk, request));
+        }
+    }
+}
+
+static void post_write(struct file *file, struct blk_request *request)
+{
+    bool idle;
+
+    pthread_mutex_lock(&file->lock);
+    request->own.next = NULL;
+    if (file->last)
+        file->last->own.next = request;
+    else
+        file->first = request;
+    file->last = request;
+    idle = !file->writing;
+    file->writing = true;
+    pthread_mutex_unlock(&file->lock);
+    if (idle)
+        pool_post(file->pool, &file->writer);
+}
+
+static void file_submit(struct blk *blk, struct blk_request *request)
+{
+    struct file *file = file_of(blk);
+    bool moves = request->kind == BLK_READ || request->kind == BLK_WRITE;
+    int ret = -EAGAIN;
+
+    if (moves && !file->direct)
+        ret = file_try(file, request);
+    if (ret != -EAGAIN)
+        blk_complete(request, file_result(ret));
+    else if (request->kind == BLK_WRITE && !file->direct && !file->device)
+        post_write(file, request);
+    else
+        post_job(file, request);
+}
+
+static struct where *file_where(struct blk *blk, unsigned n)
+{
+    return pool_where(file_of(blk)->pool, n);
+}
+
+/* ---- Opening and closing ---- */
+
+static int open_it(struct file *file, struct error *err)
+{
+    int flags = O_CLOEXEC | O_NOCTTY | O_NONBLOCK; /* a FIFO is not waited for */
+    int code;
+
+    flags |= file->blk.info.readonly ? O_RDONLY : O_RDWR;
+    flags |= file->direct ? O_DIRECT : 0;
+    file->fd = open(file->name, flags);
+    if (file->fd >= 0)
+        return 0;
+    code = errno;
+    if (code == EINVAL && file->direct)
+        return error_set(err, code,
+                         "disk '%s': its file system has no direct I/O, which cache=none needs; "
+                         "use cache=writeback",
+                         file->name);
+    if (code == ENXIO)
+        return error_set(err, code, "disk '%s' is not a file or a block device", file->name);
+    return error_set(err, code, "cannot open the disk '%s': %s%s", file->name, strerror(code),
+                     code == ENOENT   ? " ('doppel image create' makes one)"
+                     : code == EROFS  ? " (with ',readonly' it can be read)"
+                     : code == EACCES ? " (who may not write to it may use ',readonly')"
+                                      : "");
+}
+
+static int look_at_device(struct file *file, struct error *err)
+{
+    struct blk_info *info = &file->blk.info;
+    uint64_t size;
+    int readonly = 0, block = 512;
+    unsigned physical = 512;
+
+    if (ioctl(file->fd, BLKGETSIZE64, &size) < 0 || ioctl(file->fd, BLKSSZGET, &block) < 0)
+        return error_set(err, errno, "disk '%s': cannot ask the device for its size: %s",
+                         file->name, strerror(errno));
+    if (block != 512 && block != 4096)
+        return error_set(err, EINVAL, "disk '%s': its blocks are of %d bytes, not 512 or 4096",
+                         file->name, block);
+    if (!info->readonly && ioctl(file->fd, BLKROGET, &readonly) == 0 && readonly)
+        return error_set(err, EROFS, "disk '%s': the device is read-only; add ',readonly'",
+                         file->name);
+    if (ioctl(file->fd, BLKPBSZGET, &physical) < 0)
+        physical = (unsigned)block;
+    file->device = true;
+    info->block = (unsigned)block;
+    info->optimal = MAX(physical, 4096U);
+    file->blk.size = ALIGN_DOWN(size, block);
+    return 0;
+}
+
+/* Sets what FILE is by what it is asked. */
+static int look_at(struct file *file, struct error *err)
+{
+    struct blk_info *info = &file->blk.info;
+    struct stat status;
+
+    if (fstat(file->fd, &status) < 0)
+        return error_set(err, errno, "disk '%s': %s", file->name, strerror(errno));
+    if (S_ISBLK(status.st_mode))
+        return look_at_device(file, err);
+    if (!S_ISREG(status.st_mode))
+        return error_set(err, EINVAL, "disk '%s' is %s, not a file or a block device", file->name,
+                         S_ISDIR(status.st_mode) ? "a directory" : "of an odd kind");
+    info->block = 512;
+    info->optimal = status.st_blksize >= 4096 && status.st_blksize <= (long)MiB &&
+                            (status.st_blksize & (status.st_blksize - 1)) == 0
+                        ? (unsigned)status.st_blksize
+                        : 4096;
+    file->blk.size = ALIGN_UP((uint64_t)status.st_size, 512);
+    return 0;
+}
+
+/* Finds the least alignment with which FILE can be read. Where nothing can be read, the largest
+ * that is in use is right for all. */
+static unsigned try_alignments(const struct file *file)
+{
+    unsigned align = 512;
+    void *buffer;
+
+    if (posix_memalign(&buffer, 4096, 4096))
+        return 4096;
+    while (align < 4096 && pread(file->fd, buffer, align, 0) != (ssize_t)align)
+        align *= 2;
+    free(buffer);
+    return align;
+}
+
+/* Sets how requests must be aligned for O_DIRECT. */
+static int find_alignment(struct file *file, struct error *err)
+{
+    struct statx status = {0};
+
+    file->align = file->align_memory = 1;
+    if (!file->direct)
+        return 0;
+    if (statx(file->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &status) == 0 &&
+        status.stx_mask & STATX_DIOALIGN) {
+        file->align = status.stx_dio_offset_align;
+        file->align_memory = status.stx_dio_mem_align;
+    } else {
+        file->align = file->align_memory = try_alignments(file);
+    }
+    if (file->align == 0)
+        return error_set(err, EINVAL,
+                         "disk '%s': there is no direct I/O to it, which cache=none needs; use "
+                         "cache=writeback",
+                         file->name);
+    if (file->blk.host->align) {
+        file->align = MAX(file->align, file->blk.host->align);
+        file->align_memory = MAX(file->align_memory, file->blk.host->align);
+    }
+    return 0;
+}
+
+static int file_resize(struct blk *blk, uint64_t size, struct error *err)
+{
+    struct file *file = file_of(blk);
+
+    if (file->device)
+        return error_set(err, ENOTSUP, "disk '%s' is a device, which cannot be resized",
+                         file->name);
+    if (ftruncate(file->fd, (off_t)size) < 0)
+        return error_set(err, errno, "disk '%s': cannot make it %llu bytes long: %s", file->name,
+                         (unsigned long long)size, strerror(errno));
+    return 0;
+}
+
+static void file_close(struct blk *blk)
+{
+    struct file *file = file_of(blk);
+
+    pool_destroy(file->pool);
+    if (file->fd >= 0)
+        close(file->fd);
+    pthread_mutex_destroy(&file->lock);
+    pthread_rwlock_destroy(&file->edges);
+    free(file->name);
+    free(file);
+}
+
+static const struct blk_driver file_driver = {
+    .submit = file_submit,
+    .perform = file_perform,
+    .resize = file_resize,
+    .where = file_where,
+    .close = file_close,
+};
+
+static int lock_it(const struct file *file, const struct blk_options *options, struct error *err)
+{
+    uint64_t most = (1ULL << 62) - 1, size = 0;
+
+    if (options->offset || options->size)
+        size = options->size ? options->size : most - MIN(options->offset, most - 1);
+    if (options->offset >= most || size > most - options->offset)
+        return error_set(err, EINVAL, "disk '%s': offset= and size= are too large", file->name);
+    return lock_image(file->fd, file->name, !file->blk.info.readonly, options->offset, size,
+                      file->blk.host->log, err);
+}
+
+static int begin(struct file *file, const struct blk_options *options, struct error *err)
+{
+    int ret = open_it(file, err);
+
+    if (ret == 0)
+        ret = look_at(file, err);
+    if (ret == 0)
+        ret = lock_it(file, options, err);
+    if (ret == 0)
+        ret = find_alignment(file, err);
+    if (ret < 0)
+        return ret;
+    fcntl(file->fd, F_SETFL, fcntl(file->fd, F_GETFL) & ~O_NONBLOCK);
+    file->blk.info.discards = !file->keep && !file->blk.info.readonly;
+    file->blk.info.zeroes = !file->blk.info.readonly;
+    file->pool = pool_create("blk", THREADS_MOST, err);
+    return file->pool ? 0 : -ENOMEM;
+}
+
+struct blk *file_open(const struct blk_options *options, const struct blk_host *host,
+                      struct error *err)
+{
+    struct file *file = calloc(1, sizeof(*file));
+
+    if (!file || !(file->name = strdup(options->file))) {
+        free(file);
+        error_set(err, ENOMEM, "disk '%s': out of memory", options->file);
+        return NULL;
+    }
+    file->blk.driver = &file_driver;
+    file->blk.host = host;
+    file->blk.info.readonly = options->readonly;
+    file->blk.info.format = blk_format_name(BLK_RAW);
+    file->blk.info.file = file->name;
+    file->fd = -1;
+    file->direct = options->cache == BLK_CACHE_NONE;
+    file->keep = options->keep;
+    file->writer.run = run_writer;
+    pthread_mutex_init(&file->lock, NULL);
+    pthread_rwlock_init(&file->edges, NULL);
+    if (begin(file, options, err) < 0) {
+        file_close(&file->blk);
+        return NULL;
+    }
+    return &file->blk;
+}

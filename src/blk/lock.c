@@ -1,0 +1,98 @@
+/*
+ * Who may use an image at once.
+ */
+#include "blk/lock.h"
+
+#include "base/util.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#define DOES    100 /* and N: whoever holds it does what permission N is for */
+#define FORBIDS 200 /* and N: whoever holds it does not want that of others */
+#define READS   0
+#define WRITES  1
+#define RESIZES 3
+#define RANGES  (INT64_C(1) << 62)
+
+static struct flock lock_of(short type, int64_t start, int64_t length)
+{
+    return (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_start = start, .l_len = length};
+}
+
+static int take(int fd, short type, int64_t start, int64_t length)
+{
+    struct flock lock = lock_of(type, start, length);
+
+    if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
+        return 0;
+    return errno == EAGAIN || errno == EACCES ? -EBUSY : -errno;
+}
+
+/* Returns 1 if another open file holds BYTE, 0 if none does, or a negative errno. */
+static int is_held(int fd, int64_t byte)
+{
+    struct flock lock = lock_of(F_WRLCK, byte, 1);
+
+    if (fcntl(fd, F_OFD_GETLK, &lock) < 0)
+        return -errno;
+    return lock.l_type != F_UNLCK;
+}
+
+/* Takes the bytes of HOLD, then looks for the bytes of AVOID; both end with 0. Returns -EBUSY if
+ * somebody else holds one of these. */
+static int take_and_look(int fd, const int *hold, const int *avoid)
+{
+    int ret = 0;
+
+    for (; *hold && ret == 0; hold++)
+        ret = take(fd, F_RDLCK, *hold, 1);
+    for (; *avoid && ret == 0; avoid++)
+        ret = is_held(fd, *avoid) == 1 ? -EBUSY : 0;
+    return ret;
+}
+
+static int lock_whole(int fd, bool writes)
+{
+    static const int writer[] = {DOES + READS,     DOES + WRITES,     DOES + RESIZES,
+                                 FORBIDS + WRITES, FORBIDS + RESIZES, 0},
+                     reader[] = {DOES + READS, FORBIDS + WRITES, FORBIDS + RESIZES, 0},
+                     no_writer[] = {FORBIDS + READS, FORBIDS + WRITES, FORBIDS + RESIZES,
+                                    DOES + WRITES,   DOES + RESIZES,   0},
+                     no_reader[] = {FORBIDS + READS, DOES + WRITES, DOES + RESIZES, 0};
+
+    return take_and_look(fd, writes ? writer : reader, writes ? no_writer : no_reader);
+}
+
+static int lock_part(int fd, bool writes, uint64_t offset, uint64_t size)
+{
+    static const int writer[] = {DOES + WRITES, 0}, reader[] = {FORBIDS + WRITES, 0},
+                     no_user[] = {DOES + READS, 0}, nothing[] = {0};
+    int ret = take(fd, writes ? F_WRLCK : F_RDLCK, RANGES + (int64_t)offset, (int64_t)size);
+
+    if (ret < 0)
+        return ret;
+    if (writes)
+        return take_and_look(fd, writer, no_user);
+    ret = take_and_look(fd, reader, nothing);
+    /* Only somebody who writes all of it holds both. */
+    if (ret == 0 && is_held(fd, DOES + READS) == 1 && is_held(fd, DOES + WRITES) == 1)
+        ret = -EBUSY;
+    return ret;
+}
+
+int lock_image(int fd, const char *name, bool writes, uint64_t offset, uint64_t size,
+               const struct log *log, struct error *err)
+{
+    int ret = size ? lock_part(fd, writes, offset, size) : lock_whole(fd, writes);
+
+    if (ret == -EBUSY)
+        return error_set(err, EBUSY, "disk '%s' is in use by another process%s", name,
+                         writes ? "" : ", which writes to it");
+    if (ret < 0)
+        log_line(log, LOG_LEVEL_WARNING,
+                 "disk '%s': its file system cannot lock it (%s): see that nobody else uses it",
+                 name, strerror(-ret));
+    return 0;
+}

@@ -1,0 +1,36 @@
+/*
+ * Who may use an image at once: locks on bytes of its file, as QEMU takes them.
+ *
+ * They are locks of open files (F_OFD_SETLK, fcntl(2)): they end with the file's last descriptor,
+ * and two users in one process exclude each other, too. QEMU says by shared locks on single bytes
+ * what it does (byte 100 + N for permission N) and what it does not want others to do (byte 200 +
+ * N), and then looks whether somebody else has locked the opposite. The permissions used here are 0
+ * (reads what stays consistent), 1 (writes) and 3 (resizes).
+ *
+ *      user                 holds                      may not see
+ *      whole, writes        100 101 103 201 203        200 201 203 101 103
+ *      whole, reads         100         201 203        200         101 103
+ *      a part, writes           101                    100
+ *      a part, reads                    201            100 and 101 both
+ *
+ * So a whole file has one writer, or readers. A user of a part excludes users of the whole, unless
+ * both only read, and QEMU, which knows no parts, sees it as a user of the whole. Users of parts
+ * exclude each other where the parts overlap, by a lock on as many bytes from 2^62 on, exclusive
+ * for a writer.
+ */
+#ifndef DOPPEL_BLK_LOCK_H
+#define DOPPEL_BLK_LOCK_H
+
+#include "base/error.h"
+#include "base/log.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Takes the locks on FD, the open file NAME, which is written to if WRITES. SIZE 0: the whole file;
+ * else the part of SIZE bytes from OFFSET on. Fails with -EBUSY if somebody else's use forbids it.
+ * A file system without such locks is complained of in LOG. */
+int lock_image(int fd, const char *name, bool writes, uint64_t offset, uint64_t size,
+               const struct log *log, struct error *err);
+
+#endif

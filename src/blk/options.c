@@ -1,0 +1,341 @@
+/*
+ * What a user says of a disk, as text.
+ */
+#include "blk/options.h"
+
+#include "base/util.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct parser {
+    struct blk_options *options;
+    uint64_t seen; /* by number of the key: it has been given */
+    struct error *err;
+};
+
+static int no_memory(struct error *err)
+{
+    return error_set(err, ENOMEM, "disk: out of memory");
+}
+
+/* Takes the field at *TEXT, up to a single comma or the end, and steps behind it: *TEXT becomes
+ * NULL at the end. Of two commas, one is kept. NULL: out of memory. */
+static char *take_field(const char **text)
+{
+    const char *from = *text;
+    char *field = malloc(strlen(from) + 1), *to = field;
+
+    if (!field)
+        return NULL;
+    while (*from && (from[0] != ',' || from[1] == ',')) {
+        from += from[0] == ',';
+        *to++ = *from++;
+    }
+    *to = '\0';
+    *text = *from ? from + 1 : NULL;
+    return field;
+}
+
+/* What follows PREFIX in TEXT; NULL if TEXT does not begin so. */
+static const char *after(const char *text, const char *prefix)
+{
+    size_t length = strlen(prefix);
+
+    return strncmp(text, prefix, length) == 0 ? text + length : NULL;
+}
+
+static int replace(const struct parser *p, char **string, const char *value)
+{
+    char *copy = strdup(value);
+
+    if (!copy)
+        return no_memory(p->err);
+    free(*string);
+    *string = copy;
+    return 0;
+}
+
+/* ---- Values ---- */
+
+bool blk_parse_number(const char *text, uint64_t *number)
+{
+    static const char units[] = "KMGT";
+    uint64_t value = 0;
+    const char *at = text;
+
+    for (; *at >= '0' && *at <= '9'; at++)
+        if (__builtin_mul_overflow(value, 10, &value) ||
+            __builtin_add_overflow(value, (uint64_t)(*at - '0'), &value))
+            return false;
+    if (at == text)
+        return false;
+    if (*at && strchr(units, *at)) {
+        unsigned shift = 10 * (unsigned)(strchr(units, *at++) - units + 1);
+
+        if (value > UINT64_MAX >> shift)
+            return false;
+        value <<= shift;
+    }
+    *number = value;
+    return *at == '\0';
+}
+
+static int set_number(const struct parser *p, const char *key, const char *value, uint64_t least,
+                      uint64_t *number)
+{
+    uint64_t got;
+
+    if (!value || !blk_parse_number(value, &got) || got < least || got > INT64_MAX)
+        return error_set(p->err, EINVAL,
+                         "disk '%s': %s= must be a number%s, perhaps with K, M, G or T behind it",
+                         p->options->file, key, least ? " above 0" : "");
+    *number = got;
+    return 0;
+}
+
+static int set_switch(const struct parser *p, const char *key, const char *value, bool *on)
+{
+    if (value && strcmp(value, "on") != 0 && strcmp(value, "off") != 0)
+        return error_set(p->err, EINVAL, "disk '%s': %s= must be on or off, not '%s'",
+                         p->options->file, key, value);
+    *on = !value || strcmp(value, "on") == 0;
+    return 0;
+}
+
+/* Sets *SECOND to whether VALUE is the second of two WORDS, and not the first. */
+static int set_choice(const struct parser *p, const char *key, const char *value,
+                      const char *const words[2], bool *second)
+{
+    for (unsigned i = 0; value && i < 2; i++) {
+        if (strcmp(value, words[i]) == 0) {
+            *second = i == 1;
+            return 0;
+        }
+    }
+    return error_set(p->err, EINVAL, "disk '%s': %s= must be %s or %s%s%s%s", p->options->file, key,
+                     words[0], words[1], value ? ", not '" : "", value ? value : "",
+                     value ? "'" : "");
+}
+
+static int set_text(const struct parser *p, const char *key, const char *value, char **text)
+{
+    if (!value || !*value)
+        return error_set(p->err, EINVAL, "disk '%s': %s= needs a value", p->options->file, key);
+    return replace(p, text, value);
+}
+
+/* ---- Formats ---- */
+
+static const char *const format_names[] = {[BLK_RAW] = "raw", [BLK_QCOW2] = "qcow2"};
+
+const char *blk_format_name(enum blk_format format)
+{
+    return format_names[format];
+}
+
+enum blk_format blk_format_of(const char *name)
+{
+    static const char suffix[] = ".qcow2";
+    size_t length = strlen(name);
+
+    if (length < strlen(suffix) || strcmp(name + length - strlen(suffix), suffix) != 0)
+        return BLK_RAW;
+    return BLK_QCOW2;
+}
+
+int blk_format_parse(const char *file, const char *name, enum blk_format *format, struct error *err)
+{
+    for (unsigned i = 0; i < ARRAY_SIZE(format_names); i++) {
+        if (strcmp(name, format_names[i]) == 0) {
+            *format = (enum blk_format)i;
+            return 0;
+        }
+    }
+    return error_set(err, EINVAL, "disk '%s': format= must be raw or qcow2, not '%s'", file, name);
+}
+
+/* ---- Keys ---- */
+
+enum key {
+    KEY_FORMAT,
+    KEY_READONLY,
+    KEY_SNAPSHOT,
+    KEY_CACHE,
+    KEY_DISCARD,
+    KEY_SERIAL,
+    KEY_OFFSET,
+    KEY_SIZE,
+    KEY_IOPS,
+    KEY_BPS,
+    KEY_ISOLATE,
+    KEY_QUEUES,
+    KEY_BACKING,
+    KEYS,
+};
+
+static const char *const key_names[KEYS] = {
+    [KEY_FORMAT] = "format",   [KEY_READONLY] = "readonly", [KEY_SNAPSHOT] = "snapshot",
+    [KEY_CACHE] = "cache",     [KEY_DISCARD] = "discard",   [KEY_SERIAL] = "serial",
+    [KEY_OFFSET] = "offset",   [KEY_SIZE] = "size",         [KEY_IOPS] = "iops",
+    [KEY_BPS] = "bps",         [KEY_ISOLATE] = "isolate",   [KEY_QUEUES] = "queues",
+    [KEY_BACKING] = "backing",
+};
+
+static int set_serial(const struct parser *p, const char *value)
+{
+    if (value && strlen(value) > BLK_SERIAL_MOST)
+        return error_set(p->err, EINVAL, "disk '%s': serial= has %zu characters; %d are the most",
+                         p->options->file, strlen(value), BLK_SERIAL_MOST);
+    return set_text(p, "serial", value, &p->options->serial);
+}
+
+static int set_queues(const struct parser *p, const char *value)
+{
+    uint64_t queues = 0;
+
+    if (!value || !blk_parse_number(value, &queues) || queues < 1 || queues > BLK_QUEUES_MOST)
+        return error_set(p->err, EINVAL, "disk '%s': queues= must be a number from 1 to %d",
+                         p->options->file, BLK_QUEUES_MOST);
+    p->options->queues = (unsigned)queues;
+    return 0;
+}
+
+static int set_format(const struct parser *p, const char *value)
+{
+    return blk_format_parse(p->options->file, value ? value : "", &p->options->format, p->err);
+}
+
+static int set_cache(const struct parser *p, const char *value)
+{
+    bool none = false;
+    int ret = set_choice(p, "cache", value, (const char *const[]){"writeback", "none"}, &none);
+
+    p->options->cache = none ? BLK_CACHE_NONE : BLK_CACHE_WRITEBACK;
+    return ret;
+}
+
+/* Sets what KEY stands for. VALUE is NULL if there is no '='. */
+static int set_key(const struct parser *p, enum key key, const char *value)
+{
+    static const char *const discards[] = {"unmap", "ignore"};
+    struct blk_options *o = p->options;
+    const char *name = key_names[key];
+
+    switch (key) {
+    case KEY_FORMAT: return set_format(p, value);
+    case KEY_READONLY: return set_switch(p, name, value, &o->readonly);
+    case KEY_SNAPSHOT: return set_switch(p, name, value, &o->snapshot);
+    case KEY_CACHE: return set_cache(p, value);
+    case KEY_DISCARD: return set_choice(p, name, value, discards, &o->keep);
+    case KEY_SERIAL: return set_serial(p, value);
+    case KEY_OFFSET: return set_number(p, name, value, 0, &o->offset);
+    case KEY_SIZE: return set_number(p, name, value, 1, &o->size);
+    case KEY_IOPS: return set_number(p, name, value, 1, &o->iops);
+    case KEY_BPS: return set_number(p, name, value, 1, &o->bps);
+    case KEY_ISOLATE: return set_switch(p, name, value, &o->isolate);
+    case KEY_QUEUES: return set_queues(p, value);
+    case KEY_BACKING: return set_text(p, name, value, &o->backing);
+    case KEYS: break;
+    }
+    return 0;
+}
+
+static int parse_setting(struct parser *p, char *field)
+{
+    char *equals = strchr(field, '=');
+    unsigned key = 0;
+
+    if (equals)
+        *equals = '\0';
+    while (key < KEYS && strcmp(field, key_names[key]) != 0)
+        key++;
+    if (key == KEYS)
+        return error_set(
+            p->err, EINVAL,
+            "disk '%s': there is no setting '%s' (a comma in a name is written as ',,')",
+            p->options->file, field);
+    if (p->seen & 1ULL << key)
+        return error_set(p->err, EINVAL, "disk '%s': %s is given twice", p->options->file, field);
+    p->seen |= 1ULL << key;
+    return set_key(p, (enum key)key, equals ? equals + 1 : NULL);
+}
+
+/* ---- The whole ---- */
+
+static bool is_nbd(const char *name)
+{
+    static const char *const schemes[] = {
+        "nbd:", "nbds:", "nbd+unix:", "nbds+unix:", "nbd+vsock:", "nbds+vsock:"};
+
+    for (unsigned i = 0; i < ARRAY_SIZE(schemes); i++)
+        if (after(name, schemes[i]))
+            return true;
+    return false;
+}
+
+static int parse_file(const struct parser *p, const char *field)
+{
+    struct blk_options *o = p->options;
+    const char *socket = after(field, "vhost-user="), *file = after(field, "file=");
+    const char *name = socket ? socket : file ? file : field;
+
+    if (!*name)
+        return error_set(p->err, EINVAL, "disk: the name of a file is missing");
+    o->source = socket ? BLK_VHOST_USER : is_nbd(name) ? BLK_NBD : BLK_FILE;
+    o->format = socket ? BLK_RAW : blk_format_of(name);
+    return replace(p, &o->file, name);
+}
+
+/* What one setting forbids to another. */
+static int check(const struct parser *p)
+{
+    const struct blk_options *o = p->options;
+    uint64_t foreign = p->seen & ~(1ULL << KEY_QUEUES);
+
+    if (o->source == BLK_VHOST_USER && foreign)
+        return error_set(p->err, EINVAL,
+                         "disk '%s': %s is the business of the process behind vhost-user", o->file,
+                         key_names[__builtin_ctzll(foreign)]);
+    if (o->backing && o->format == BLK_RAW)
+        return error_set(p->err, EINVAL, "disk '%s': a raw image has no backing file", o->file);
+    if (o->size && o->offset > INT64_MAX - o->size)
+        return error_set(p->err, EINVAL, "disk '%s': offset= and size= are too large", o->file);
+    return 0;
+}
+
+static int parse(struct parser *p, const char *text)
+{
+    int ret = 0;
+
+    for (bool first = true; text && ret == 0; first = false) {
+        char *field = take_field(&text);
+
+        if (!field)
+            return no_memory(p->err);
+        ret = first ? parse_file(p, field) : parse_setting(p, field);
+        free(field);
+    }
+    return ret == 0 ? check(p) : ret;
+}
+
+int blk_options_parse(const char *text, struct blk_options *options, struct error *err)
+{
+    struct parser p = {.options = options, .err = err};
+    int ret;
+
+    *options = (struct blk_options){0};
+    ret = parse(&p, text);
+    if (ret < 0)
+        blk_options_free(options);
+    return ret;
+}
+
+void blk_options_free(struct blk_options *options)
+{
+    free(options->file);
+    free(options->serial);
+    free(options->backing);
+    *options = (struct blk_options){0};
+}
