@@ -34,6 +34,8 @@ static int check_state(const struct mem *mem, enum mem_change_kind kind, uint32_
 
     if (state == WORD_BUSY || mem->clearing)
         return -EBUSY;
+    if (mem->exported && kind != MEM_BALLOON)
+        return -EPERM;
     switch (kind) {
     case MEM_BALLOON:
         return state == WORD_BALLOONED ? -EALREADY : word & WORD_PROTECTED ? -EBUSY : 0;

@@ -31,8 +31,9 @@ struct mem_change {
     enum mem_change_kind kind;
     uint64_t gpn;
     /* Out: 0; -EBUSY: skipped, as the page is pinned, in use, or in a state in which this cannot be
-     * done (MEM_BALLOON: protected; the others: any but private); -EFAULT: not RAM; -EALREADY:
-     * nothing to do; or the pager's error. */
+     * done (MEM_BALLOON: protected; the others: any but private); -EPERM: RAM is exported
+     * (foreign.h), and this is not MEM_BALLOON; -EFAULT: not RAM; -EALREADY: nothing to do; or the
+     * pager's error. */
     int status;
 };
 

@@ -8,6 +8,7 @@
  */
 #include "mem/mem_private.h"
 
+#include "mem/foreign.h"
 #include "mem/pin.h"
 #include "mem/pool.h"
 
@@ -63,17 +64,11 @@ static int add_regions(struct mem *mem)
     return ret;
 }
 
-struct mem *mem_create(uint64_t ram_bytes, struct error *err)
+/* With RAM_BYTES that are not mapped yet. */
+static struct mem *new_mem(uint64_t ram_bytes, struct error *err)
 {
-    struct mem *mem;
-    int ret;
+    struct mem *mem = calloc(1, sizeof(*mem));
 
-    if (ram_bytes % MEM_PAGE_SIZE || ram_bytes < MiB || ram_bytes > UINT64_C(1) << 46) {
-        error_set(err, EINVAL, "guest memory of %llu bytes: must be a multiple of 4096, 1 MiB up",
-                  (unsigned long long)ram_bytes);
-        return NULL;
-    }
-    mem = calloc(1, sizeof(*mem));
     if (!mem) {
         error_set(err, ENOMEM, "no memory for the guest memory map");
         return NULL;
@@ -86,6 +81,27 @@ struct mem *mem_create(uint64_t ram_bytes, struct error *err)
     pthread_mutex_init(&mem->lock, NULL);
     pthread_cond_init(&mem->changed, NULL);
     mem_manager_init(mem);
+    return mem;
+}
+
+struct mem *mem_create_empty(struct error *err)
+{
+    return new_mem(0, err);
+}
+
+struct mem *mem_create(uint64_t ram_bytes, struct error *err)
+{
+    struct mem *mem;
+    int ret;
+
+    if (ram_bytes % MEM_PAGE_SIZE || ram_bytes < MiB || ram_bytes > UINT64_C(1) << 46) {
+        error_set(err, EINVAL, "guest memory of %llu bytes: must be a multiple of 4096, 1 MiB up",
+                  (unsigned long long)ram_bytes);
+        return NULL;
+    }
+    mem = new_mem(ram_bytes, err);
+    if (!mem)
+        return NULL;
     ret = map_all(mem);
     if (ret == 0)
         ret = add_regions(mem);
@@ -108,7 +124,8 @@ void mem_destroy(struct mem *mem)
         return;
     mem_change_end(mem);
     pthread_cond_destroy(&mem->manager.posted);
-    lost_unwatch(&mem->lost);
+    if (mem->ram_size)
+        lost_unwatch(&mem->lost);
     mem_regions_free(mem);
     mem_pool_destroy(mem->pool);
     pthread_cond_destroy(&mem->changed);

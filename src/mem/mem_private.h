@@ -115,6 +115,7 @@ struct mem {
     struct fifo pin_waiters;    /* mem_pin_waiter.link */
     bool logging;
     bool clearing; /* mem_clear is at work */
+    bool exported; /* foreign.h */
 
     struct mem_manager {
         pthread_t thread;

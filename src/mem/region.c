@@ -3,12 +3,14 @@
  */
 #include "mem/mem_private.h"
 
+#include "mem/foreign.h"
 #include "mem/log.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* --- Creation --------------------------------------------------------------------------------- */
@@ -45,16 +47,20 @@ SIGNALS_SAFE static void on_lost(void *opaque)
         all->on_first(all->opaque);
 }
 
+/* Maps the region's file, which it has or gets here. */
 static int create_memory(struct mem_region *r, struct error *err)
 {
     size_t size = r->pages << MEM_PAGE_SHIFT;
     void *host;
 
     r->own_mapping = true;
-    r->fd = memfd_create("guest-region", MFD_CLOEXEC);
-    if (r->fd < 0 || ftruncate(r->fd, (off_t)size) < 0)
-        return error_set(err, errno, "%s: cannot get its memory: %s", r->name, strerror(errno));
-    host = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, r->fd, 0);
+    if (r->fd < 0) {
+        r->fd = memfd_create("guest-region", MFD_CLOEXEC);
+        if (r->fd < 0 || ftruncate(r->fd, (off_t)size) < 0)
+            return error_set(err, errno, "%s: cannot get its memory: %s", r->name, strerror(errno));
+    }
+    host = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, r->fd,
+                (off_t)r->fd_offset);
     if (host == MAP_FAILED)
         return error_set(err, errno, "%s: cannot map %zu bytes: %s", r->name, size,
                          strerror(errno));
@@ -217,23 +223,23 @@ static int insert(struct mem_region *r, uint64_t gpa, struct error *err)
     return 0;
 }
 
-struct mem_region *mem_region_add(struct mem *mem, const struct mem_region_config *config,
-                                  struct error *err)
+/* A region whose memory is FD from OFFSET on, or memory of its own if FD is negative. FD is closed
+ * with the region, or here on failure. */
+static struct mem_region *add(struct mem *mem, const struct mem_region_config *config, int fd,
+                              uint64_t offset, struct error *err)
 {
-    struct mem_region *r;
+    struct mem_region *r = region_new(mem, config);
     int ret;
 
-    if (!config->size || config->size % MEM_PAGE_SIZE ||
-        config->size >> MEM_PAGE_SHIFT > GPN_LIMIT) {
-        error_set(err, EINVAL, "%s: no memory can have %llu bytes", config->name,
-                  (unsigned long long)config->size);
-        return NULL;
-    }
-    r = region_new(mem, config);
     if (!r) {
+        if (fd >= 0)
+            close(fd);
         error_set(err, ENOMEM, "%s: out of memory", config->name);
         return NULL;
     }
+    r->fd = fd;
+    r->fd_offset = offset;
+    r->own_mapping = true;
     ret = prepare(r, config, err);
     if (ret == 0) {
         pthread_mutex_lock(&mem->lock);
@@ -247,6 +253,46 @@ struct mem_region *mem_region_add(struct mem *mem, const struct mem_region_confi
     tell_place(r, config->gpa);
     mem_tell_regions(mem);
     return r;
+}
+
+static int check_size(const struct mem_region_config *config, struct error *err)
+{
+    if (config->size && config->size % MEM_PAGE_SIZE == 0 &&
+        config->size >> MEM_PAGE_SHIFT <= GPN_LIMIT)
+        return 0;
+    return error_set(err, EINVAL, "%s: no memory can have %llu bytes", config->name,
+                     (unsigned long long)config->size);
+}
+
+struct mem_region *mem_region_add(struct mem *mem, const struct mem_region_config *config,
+                                  struct error *err)
+{
+    return check_size(config, err) < 0 ? NULL : add(mem, config, -1, 0, err);
+}
+
+/* Whether the file FD has all that the region wants of it. */
+static int check_file(const struct mem_region_config *config, int fd, uint64_t offset,
+                      struct error *err)
+{
+    struct stat st;
+
+    if (fstat(fd, &st) < 0)
+        return error_set(err, errno, "%s: cannot use its file: %s", config->name, strerror(errno));
+    if (offset % MEM_PAGE_SIZE || (uint64_t)st.st_size < config->size ||
+        offset > (uint64_t)st.st_size - config->size)
+        return error_set(err, EINVAL, "%s: its file of %lld bytes does not have %llu from %#llx on",
+                         config->name, (long long)st.st_size, (unsigned long long)config->size,
+                         (unsigned long long)offset);
+    return 0;
+}
+
+struct mem_region *mem_region_import(struct mem *mem, const struct mem_region_config *config,
+                                     int fd, uint64_t offset, struct error *err)
+{
+    if (check_size(config, err) == 0 && check_file(config, fd, offset, err) == 0)
+        return add(mem, config, fd, offset, err);
+    close(fd);
+    return NULL;
 }
 
 int mem_region_move(struct mem_region *r, uint64_t gpa, struct error *err)
