@@ -38,6 +38,7 @@
 #define LEADERLESS_POLLS     40
 #define AWAIT_END_SECONDS    10
 #define PCI_DEVICES          "/sys/bus/pci/devices"
+#define PCI_VIRTIO           0x1af4
 /* How often a typed end of file may go unheeded before the terminal is hung up. */
 #define TYPED_EOFS 16
 
@@ -111,42 +112,53 @@ __attribute__((noreturn, format(printf, 1, 2))) static void die(const char *form
     end_machine(RB_POWER_OFF);
 }
 
-/* Whether a PCI device's file of vendors names virtio's. */
-static bool is_virtio(const char *device)
+/* The number in a PCI device's file, or 0. */
+static unsigned long pci_number(const char *device, const char *file)
 {
-    char path[320], vendor[16] = "";
+    char path[320], text[16];
+    unsigned long number = 0;
+    ssize_t size;
     int fd;
 
-    snprintf(path, sizeof(path), PCI_DEVICES "/%s/vendor", device);
+    snprintf(path, sizeof(path), PCI_DEVICES "/%s/%s", device, file);
     fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return false;
-    if (read(fd, vendor, sizeof(vendor) - 1) < 0)
-        vendor[0] = 0;
+        return 0;
+    size = read(fd, text, sizeof(text) - 1);
+    if (size > 0) {
+        text[size] = 0;
+        number = strtoul(text, NULL, 16);
+    }
     close(fd);
-    return !strncmp(vendor, "0x1af4", 6);
+    return number;
 }
 
-static bool has_virtio(void)
+/* Whether there is a virtio device with this PCI device ID; 0: with any. */
+static bool has_virtio(unsigned long id)
 {
     DIR *dir = opendir(PCI_DEVICES);
     struct dirent *entry;
     bool found = false;
 
     while (dir && !found && (entry = readdir(dir)))
-        found = entry->d_name[0] != '.' && is_virtio(entry->d_name);
+        found = entry->d_name[0] != '.' && pci_number(entry->d_name, "vendor") == PCI_VIRTIO &&
+                (!id || pci_number(entry->d_name, "device") == id);
     if (dir)
         closedir(dir);
     return found;
 }
 
-static int is_module(const struct dirent *entry)
+/* Whether it is a module, and one of use: NUMBER-NAME.ko, or with the PCI device ID of what it
+ * drives NUMBER-NAME.ID.ko. */
+static int is_of_use(const struct dirent *entry)
 {
-    return entry->d_name[0] != '.';
+    const char *dot = strchr(entry->d_name, '.');
+
+    return dot && dot != entry->d_name && has_virtio(strtoul(dot + 1, NULL, 16));
 }
 
-/* Loads the drivers of virtio devices, if there is one: the modules that guests/make has put there
- * for this kernel, in the order of their names. */
+/* Loads the drivers of the virtio devices that there are: the modules that guests/make has put
+ * there for this kernel, in the order of their names. */
 static void load_drivers(void)
 {
     struct dirent **modules;
@@ -154,10 +166,10 @@ static void load_drivers(void)
     char folder[128];
     int count;
 
-    if (!has_virtio() || uname(&system))
+    if (!has_virtio(0) || uname(&system))
         return;
     snprintf(folder, sizeof(folder), "/lib/modules/%s", system.release);
-    count = scandir(folder, &modules, is_module, alphasort);
+    count = scandir(folder, &modules, is_of_use, alphasort);
     for (int i = 0; i < count; i++) {
         char path[512];
         int fd;
