@@ -7,10 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The settings begin behind the name: ",KEY=VALUE...", or nothing. */
+/* The settings begin behind the name: ",KEY=VALUE...", or nothing. Two commas are one that belongs
+ * to what stands before it. */
 static const char *settings(const char *text)
 {
-    return text + strcspn(text, ",");
+    text += strcspn(text, ",");
+    while (text[0] == ',' && text[1] == ',')
+        text += 2 + strcspn(text + 2, ",");
+    return text;
 }
 
 /* Steps from one setting to the next: SETTING stands at a comma or at the end of the text. */
@@ -73,6 +77,8 @@ int description_number(const char *text, const char *key, unsigned least, unsign
 
     if (!setting)
         return 0;
+    if (find(next(setting), key))
+        return error_set(err, EINVAL, "device %s: '%s' is given twice", text, key);
     digits = setting + 1 + strlen(key) + 1;
     errno = 0;
     number = strtoul(digits, &end, 10);
@@ -82,4 +88,28 @@ int description_number(const char *text, const char *key, unsigned least, unsign
                          least, most);
     *value = (unsigned)number;
     return 0;
+}
+
+static bool has_any_key(const char *setting, const char *const *keys)
+{
+    while (*keys && !has_key(setting, *keys))
+        keys++;
+    return *keys;
+}
+
+char *description_rest(const char *text, const char *const *keys, struct error *err)
+{
+    char *rest = malloc(strlen(text) + 1), *end = rest;
+
+    if (!rest) {
+        error_set(err, ENOMEM, "device %s: out of memory", text);
+        return NULL;
+    }
+    for (const char *setting = settings(text); *setting; setting = next(setting))
+        if (!has_any_key(setting, keys))
+            end = mempcpy(end, setting, (size_t)(next(setting) - setting));
+    *end = 0;
+    if (*rest == ',')
+        memmove(rest, rest + 1, strlen(rest));
+    return rest;
 }

@@ -7,6 +7,7 @@
 #include "vm/description.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const char *const keys[] = {"slot", "size", NULL};
@@ -19,6 +20,8 @@ static void test_names(void **unused)
     assert_false(description_is("rn", "rng"));
     assert_false(description_is("", "rng"));
     assert_false(description_is(",slot=3", "rng"));
+    assert_false(description_is("rng,,slot=3", "rng")); /* a device called "rng,slot=3" */
+    assert_true(description_is("rng,,,slot=3", "rng,,"));
 }
 
 static void test_settings(void **unused)
@@ -42,7 +45,7 @@ static void test_bad_settings(void **unused)
         const char *text, *word;
     } bad[] = {
         {"rng,", "KEY=VALUE"},          {"rng,slot", "KEY=VALUE"},
-        {"rng,slot=1,", "KEY=VALUE"},   {"rng,,slot=1", "KEY=VALUE"},
+        {"rng,slot=1,", "KEY=VALUE"},   {"rng,slot=1,,,", "KEY=VALUE"},
         {"rng,speed=9", "'speed'"},     {"rng,slots=9", "'slots'"},
         {"rng,slo=9", "'slo'"},         {"rng,=9", "''"},
         {"rng,slot=1,slot=2", "twice"}, {"rng,slot=1,size=1,slot=1", "twice"},
@@ -77,13 +80,54 @@ static void test_bad_numbers(void **unused)
     }
 }
 
+/* A doubled comma belongs to the value. */
+static void test_commas(void **unused)
+{
+    static const char *const file_keys[] = {"file", "slot", NULL};
+    unsigned value = 7;
+
+    assert_int_equal(description_check("disk,file=a,,slot=3", file_keys, NULL), 0);
+    assert_int_equal(description_number("disk,file=a,,slot=3", "slot", 0, 31, &value, NULL), 0);
+    assert_int_equal(value, 7);
+    assert_int_equal(description_number("disk,file=a,,,slot=3", "slot", 0, 31, &value, NULL), 0);
+    assert_int_equal(value, 3);
+    assert_int_equal(description_number("disk,file=,,,,,slot=4", "slot", 0, 31, &value, NULL), 0);
+    assert_int_equal(value, 4);
+    assert_int_equal(description_number("disk,slot=3,slot=3", "slot", 0, 31, &value, NULL),
+                     -EINVAL);
+    assert_int_equal(description_number("disk,slot=3,,", "slot", 0, 31, &value, NULL), -EINVAL);
+}
+
+static void test_rest(void **unused)
+{
+    static const char *const ours[] = {"slot", "queues", NULL};
+    static const struct {
+        const char *text, *rest;
+    } cases[] = {
+        {"disk", ""},
+        {"disk,slot=3", ""},
+        {"disk,file=a", "file=a"},
+        {"disk,slot=3,file=a,readonly", "file=a,readonly"},
+        {"disk,file=a,queues=2,readonly,slot=3", "file=a,readonly"},
+        {"disk,file=a,,slot=3,,,slot=4,format=raw", "file=a,,slot=3,,,format=raw"},
+        {"disk,file=,,,slots=1,slot", "file=,,,slots=1,slot"},
+        {"disk,file=a,", "file=a,"},
+    };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+        char *rest = description_rest(cases[i].text, ours, NULL);
+
+        assert_string_equal(rest, cases[i].rest);
+        free(rest);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names),
-        cmocka_unit_test(test_settings),
-        cmocka_unit_test(test_bad_settings),
-        cmocka_unit_test(test_bad_numbers),
+        cmocka_unit_test(test_names),        cmocka_unit_test(test_settings),
+        cmocka_unit_test(test_bad_settings), cmocka_unit_test(test_bad_numbers),
+        cmocka_unit_test(test_commas),       cmocka_unit_test(test_rest),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
