@@ -49,6 +49,7 @@ struct tx {
 struct console {
     struct console_config config;
     struct doppel_vm *vm;
+    struct doppel_events *events;
     struct session *session;
     struct tty *tty;
     bool borrowed; /* the terminal is in raw mode */
@@ -404,6 +405,26 @@ static void take_debug(struct console *c)
         wake(c);
 }
 
+/* A line of doppel's own, for the user. */
+static void say(struct console *c, const char *text)
+{
+    const char *end = c->borrowed ? "\r\n" : "\n";
+    char line[sizeof(((struct doppel_event *)0)->text) + 16];
+    int size = snprintf(line, sizeof(line), "%sdoppel: %s%s", c->borrowed ? end : "", text, end);
+
+    sink_put(&c->err, line, MIN((size_t)size, sizeof(line) - 1));
+}
+
+/* A machine that stands still without having been told to says why. */
+static void take_events(struct console *c)
+{
+    struct doppel_event event;
+
+    while (doppel_events_next(c->events, 0, &event) == 0)
+        if (event.kind == DOPPEL_EVENT_HELD || event.kind == DOPPEL_EVENT_GOES_ON)
+            say(c, event.text);
+}
+
 static bool sinks_pending(const struct console *c)
 {
     return sink_pending(&c->out) || sink_pending(&c->err) || sink_pending(&c->debug_out);
@@ -461,6 +482,7 @@ static void wait_and_take(struct console *c)
         {sink_pending(&c->out) ? c->out.fd : -1, POLLOUT, 0},
         {sink_pending(&c->err) ? c->err.fd : -1, POLLOUT, 0},
         {sink_pending(&c->debug_out) ? c->debug_out.fd : -1, POLLOUT, 0},
+        {doppel_events_fd(c->events), POLLIN, 0},
     };
     uint64_t count;
 
@@ -474,6 +496,8 @@ static void wait_and_take(struct console *c)
     c->out.ready = pfd[2].revents != 0;
     c->err.ready = pfd[3].revents != 0;
     c->debug_out.ready = pfd[4].revents != 0;
+    if (pfd[5].revents)
+        take_events(c);
 }
 
 static void talk(struct console *c)
@@ -538,24 +562,40 @@ static void write_rest(struct console *c)
              (c->debug && !outbox_empty(c->debug)));
 }
 
-enum console_end console_run(struct console *c, struct doppel_vm *vm)
+/* Opens what the loop listens to beside the serial ports, and starts to wait for the VM's end. */
+static bool listen_to(struct console *c, struct doppel_vm *vm)
 {
+    struct doppel_error why;
     struct error err;
 
+    c->events = doppel_events_open(vm, &why);
+    if (!c->events) {
+        complain("%s", why.text);
+        return false;
+    }
+    if (thread_start(&c->waiter, "doppel-end", wait_for_end, c, &err) < 0) {
+        complain("%s", err.text);
+        doppel_events_close(c->events);
+        return false;
+    }
+    return true;
+}
+
+enum console_end console_run(struct console *c, struct doppel_vm *vm)
+{
     c->vm = vm;
     attendant_watch(c->attendant, vm);
     c->start_ms = c->last_output_ms = c->last_typed_ms = now_ms();
     c->boot_ms = -1;
     if (c->session)
         report_size(c);
-    if (thread_start(&c->waiter, "doppel-end", wait_for_end, c, &err) < 0) {
-        complain("%s", err.text);
+    if (!listen_to(c, vm))
         return CONSOLE_OUTPUT;
-    }
     talk(c);
     doppel_stop(vm);
     pthread_join(c->waiter, NULL);
     write_rest(c);
+    doppel_events_close(c->events);
     if (c->config.progress)
         progress_end(c->config.progress);
     return c->how;

@@ -81,6 +81,20 @@ static void on_ended(void *opaque)
     tell(opaque, DOPPEL_EVENT_ENDED);
 }
 
+static void on_held(void *opaque, const char *why)
+{
+    struct doppel_vm *d = opaque;
+
+    event_tell(&d->events, DOPPEL_EVENT_HELD, DOPPEL_LOG_WARNING, why);
+}
+
+static void on_released(void *opaque, const char *why)
+{
+    struct doppel_vm *d = opaque;
+
+    event_tell(&d->events, DOPPEL_EVENT_GOES_ON, DOPPEL_LOG_INFO, why);
+}
+
 /* ---- Creation ---- */
 
 static bool create_vm(struct doppel_vm *d, const struct doppel_config *config, struct error *err)
@@ -91,7 +105,12 @@ static bool create_vm(struct doppel_vm *d, const struct doppel_config *config, s
         .load = boot_files_load,
         .load_opaque = d->files,
         .log = &d->log,
-        .events = {.started = on_started, .reset = on_reset, .ended = on_ended, .opaque = d},
+        .events = {.started = on_started,
+                   .reset = on_reset,
+                   .ended = on_ended,
+                   .held = on_held,
+                   .released = on_released,
+                   .opaque = d},
         .no_reboot = config->no_reboot,
         .measure = config->measure,
         .tracer = config->trace ? &d->tracer : NULL,
@@ -242,7 +261,11 @@ int doppel_pause(struct doppel_vm *d, struct doppel_error *error)
 
 int doppel_resume(struct doppel_vm *d, struct doppel_error *error)
 {
-    return set_paused(d, false, error);
+    int ret = set_paused(d, false, error);
+
+    if (ret == 0)
+        vm_retry(d->vm);
+    return ret;
 }
 
 enum doppel_state doppel_state(struct doppel_vm *d)
@@ -251,7 +274,9 @@ enum doppel_state doppel_state(struct doppel_vm *d)
         return DOPPEL_STATE_ENDED;
     if (!atomic_load(&d->started))
         return DOPPEL_STATE_NEW;
-    return atomic_load(&d->paused) ? DOPPEL_STATE_PAUSED : DOPPEL_STATE_RUNNING;
+    if (atomic_load(&d->paused))
+        return DOPPEL_STATE_PAUSED;
+    return vm_held(d->vm) ? DOPPEL_STATE_HELD : DOPPEL_STATE_RUNNING;
 }
 
 struct doppel_events *doppel_events_open(struct doppel_vm *d, struct doppel_error *error)

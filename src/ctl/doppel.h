@@ -151,7 +151,8 @@ enum doppel_state {
     DOPPEL_STATE_NEW,
     DOPPEL_STATE_RUNNING,
     DOPPEL_STATE_PAUSED,
-    DOPPEL_STATE_ENDED
+    DOPPEL_STATE_ENDED,
+    DOPPEL_STATE_HELD, /* it stands still because the host lacks something: DOPPEL_EVENT_HELD */
 };
 
 enum doppel_event_kind {
@@ -161,6 +162,10 @@ enum doppel_event_kind {
     DOPPEL_EVENT_RESET, /* the guest has reset itself and begins anew */
     DOPPEL_EVENT_ENDED, /* the last event of a VM: doppel_wait returns at once from now on */
     DOPPEL_EVENT_LOG,   /* a line of the log: LEVEL and TEXT */
+    /* The host lacks what a device needs, such as room for a disk's image, as TEXT says. The VM
+     * stands still; it tries again each second, and at doppel_resume. */
+    DOPPEL_EVENT_HELD,
+    DOPPEL_EVENT_GOES_ON, /* that device goes on, and the VM if there is no other such device */
 };
 
 struct doppel_event {
@@ -210,7 +215,8 @@ int doppel_start(struct doppel_vm *vm, struct doppel_error *err);
 /* Returns when no vCPU runs, no device works and the guest's time stands still. A VM that is paused
  * already stays so. -ESHUTDOWN: it has ended. */
 int doppel_pause(struct doppel_vm *vm, struct doppel_error *err);
-/* Has a paused VM go on. One pause is enough for any number of resumes, and the other way round. */
+/* Has a paused VM go on. One pause is enough for any number of resumes, and the other way round. A
+ * VM that is held by a device tries again at once. */
 int doppel_resume(struct doppel_vm *vm, struct doppel_error *err);
 enum doppel_state doppel_state(struct doppel_vm *vm);
 /* Waits for the end of VM, at most TIMEOUT_MS (-1: for ever). -ETIMEDOUT while it runs. END may be

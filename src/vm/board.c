@@ -368,6 +368,10 @@ void board_resume(struct board *b)
             b->devices[i]->ops->resume(b->devices[i]);
 }
 
+void board_retry(struct board *b)
+{
+}
+
 void board_flush(struct board *b)
 {
     bus_lock(b->bus);

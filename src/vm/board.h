@@ -38,6 +38,11 @@ struct board_events {
     void (*reset)(void *opaque);
     void (*poweroff)(void *opaque);
     void (*debug_exit)(void *opaque, int status);
+    /* A device cannot go on because the host lacks something, as WHY says in one line, and holds
+     * the machine until it calls release: WHY is then another line, or NULL if it was paused, reset
+     * or freed meanwhile. On any thread without locks, unlike the rest. */
+    void (*hold)(void *opaque, const char *why);
+    void (*release)(void *opaque, const char *why);
     void *opaque;
 };
 
@@ -83,6 +88,8 @@ void board_state(struct board *board, struct state *s); /* no vCPU runs */
  * held; does not nest. */
 void board_pause(struct board *board);
 void board_resume(struct board *board);
+/* Devices that hold the machine try again. Any thread, without locks. */
+void board_retry(struct board *board);
 void board_flush(struct board *board); /* buffered output goes out */
 /* Whether the backend of a serial port or of the debug console has no room for more output. Any
  * thread, without locks. */

@@ -73,9 +73,24 @@ static void park_processors(struct vm *vm)
     pthread_mutex_unlock(&vm->lock);
 }
 
-static void stop_time(struct vm *vm)
+void vm_stop_time(struct vm *vm)
 {
-    clock_pause(vm->machine.clock);
+    if (vm->time_stops++ == 0)
+        clock_pause(vm->machine.clock);
+}
+
+void vm_start_time(struct vm *vm)
+{
+    if (--vm->time_stops == 0)
+        clock_resume(vm->machine.clock);
+}
+
+/* Returns when no timer fires any more. */
+static void stop_timers(struct vm *vm)
+{
+    pthread_mutex_lock(&vm->lock);
+    vm_stop_time(vm);
+    pthread_mutex_unlock(&vm->lock);
     /* Waits out a timer's callback that has begun. */
     bus_lock(vm->machine.bus);
     bus_unlock(vm->machine.bus);
@@ -86,7 +101,7 @@ void vm_pause(struct vm *vm)
     park_processors(vm);
     vm_begin_turn(vm);
     if (vm->paused++ == 0)
-        stop_time(vm);
+        stop_timers(vm);
     hold_devices(vm);
     vm_end_turn(vm);
 }
@@ -99,9 +114,9 @@ void vm_resume(struct vm *vm)
     paused = vm->paused;
     if (paused) {
         release_devices(vm);
-        if (--vm->paused == 0 && vm->started)
-            clock_resume(vm->machine.clock);
         pthread_mutex_lock(&vm->lock);
+        if (--vm->paused == 0)
+            vm_start_time(vm);
         vm->pauses--;
         pthread_mutex_unlock(&vm->lock);
     }

@@ -42,6 +42,17 @@ static void on_debug_exit(void *opaque, int status)
     vm_finish(opaque, VM_DEBUG_EXIT, status, NULL);
 }
 
+/* On any thread, without locks. */
+static void on_hold(void *opaque, const char *why)
+{
+    vm_hold(opaque, why);
+}
+
+static void on_release(void *opaque, const char *why)
+{
+    vm_release(opaque, why);
+}
+
 /* On the event loop's thread. */
 static void on_lost(struct vm *vm, const struct error *what)
 {
@@ -146,11 +157,12 @@ static bool create_machine(struct vm *vm, const struct vm_config *config, struct
     }
     if (!(m->mem = mem_create(config->memory, err)) || !(m->bus = bus_create(err)) ||
         !(vm->loop = loop_create(err)) || vm_lost_init(vm, on_lost, err) < 0 ||
-        !(m->clock = clock_create(vm->loop, m->bus, err)) ||
+        vm_hold_init(vm, err) < 0 || !(m->clock = clock_create(vm->loop, m->bus, err)) ||
         !(vm->workers = workers_create("doppel-io", VM_WORKERS, err)))
         return false;
     mem_set_check(m->mem, check_locks, m->bus);
     clock_pause(m->clock); /* until vm_start */
+    vm->time_stops = 1;
     m->cpus = config->cpus;
     m->measure = config->measure;
     m->tracer = config->tracer;
@@ -193,6 +205,8 @@ static bool create_board(struct vm *vm, const struct vm_config *config, struct e
         .events = {.reset = on_reset,
                    .poweroff = on_poweroff,
                    .debug_exit = on_debug_exit,
+                   .hold = on_hold,
+                   .release = on_release,
                    .opaque = vm},
         .local_apics = vm->engine->ops->local_apics ? plug_in_local_apics : NULL,
         .local_apics_opaque = vm->engine,
@@ -218,7 +232,7 @@ struct vm *vm_assemble(const struct engine_ops *engine, const struct vm_config *
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&vm->changed, &attr);
     pthread_condattr_destroy(&attr);
-    vm->lost_fd = -1;
+    vm->lost_fd = vm->retry_fd = -1;
     vm->cpus = MIN(config->cpus, VM_MAX_CPUS);
     for (unsigned i = 0; i < vm->cpus; i++) {
         vm->ports[i] = &vm->cpu[i].port;
@@ -275,6 +289,7 @@ void vm_destroy(struct vm *vm)
     workers_destroy(vm->workers);
     vm->workers = NULL;
     vm_lost_free(vm);
+    vm_hold_free(vm);
     if (vm->machine.clock)
         clock_destroy(vm->machine.clock);
     if (vm->loop)
@@ -318,9 +333,8 @@ int vm_start(struct vm *vm, struct error *err)
         ret = loop_start(vm->loop, err);
     if (ret == 0) {
         atomic_store(&vm->start_ns, clock_now(vm->machine.clock));
-        if (!vm->paused)
-            clock_resume(vm->machine.clock);
         pthread_mutex_lock(&vm->lock);
+        vm_start_time(vm);
         vm->started = true;
         vm->threads = vm->cpus;
         pthread_mutex_unlock(&vm->lock);

@@ -36,11 +36,15 @@ struct vm_end {
     char report[VM_REPORT_SIZE]; /* VM_CRASHED: lines of text; VM_FAILED: one line */
 };
 
-/* What happens to a VM, in that order. On any thread; must not wait. May be NULL, each. */
+/* What happens to a VM. On any thread; must not wait. May be NULL, each. */
 struct vm_events {
     void (*started)(void *opaque); /* before any vCPU runs */
     void (*reset)(void *opaque);   /* the guest has reset the machine, which begins anew */
     void (*ended)(void *opaque);   /* once: vm_wait returns at once from now on */
+    /* The host lacks what a device needs: WHY says so in one line. vCPUs and guest time stand still
+     * until the device can go on, which is tried each second. */
+    void (*held)(void *opaque, const char *why);
+    void (*released)(void *opaque, const char *why);
     void *opaque;
 };
 
@@ -80,6 +84,11 @@ void vm_destroy(struct vm *vm); /* stops it first */
  * thread of the VM's, and not with a lock that one of its backends takes. */
 void vm_pause(struct vm *vm);
 void vm_resume(struct vm *vm);
+
+/* Whether a device holds the machine because the host lacks something; and has such devices try
+ * again at once. */
+bool vm_held(struct vm *vm);
+void vm_retry(struct vm *vm);
 
 /* From any thread. */
 void vm_power_button(struct vm *vm);

@@ -1,6 +1,6 @@
 /*
- * Inside struct vm: shared by vm.c (the machine), vcpu.c (its threads), pause.c (standing still)
- * and where.c (where the threads are).
+ * Inside struct vm: shared by vm.c (the machine), vcpu.c (its threads), pause.c (standing still),
+ * hold.c (waiting for the host) and where.c (where the threads are).
  *
  * vm->lock guards the requests below; vCPU threads look at them when they are kicked. It is taken
  * after the board lock, and neither devices nor engines are called with it held. What changes
@@ -46,6 +46,8 @@ struct vm {
     int lost_fd; /* an eventfd: the host lacks memory (lost.c) */
     struct loop_watch *lost_watch;
     void (*lost)(struct vm *vm, const struct error *what);
+    int retry_fd; /* a timer while a device holds the machine (hold.c) */
+    struct loop_watch *retry_watch;
     struct board *board;
     struct engine *engine;
     int (*load)(void *opaque, struct mem *mem, struct x86_cpu *cpu, struct error *err);
@@ -58,14 +60,16 @@ struct vm {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     bool started;
-    bool ending;       /* how it ends is decided: threads leave */
-    bool reset_wanted; /* threads park until it is done */
-    bool resetting;    /* one of them is at it */
-    unsigned pauses;   /* threads park while not 0 */
-    unsigned threads;  /* vCPU threads that have not left */
-    unsigned parked;   /* of those, how many stand still */
-    bool over;         /* all have left, and all output is out */
-    bool end_told;     /* to events.ended */
+    bool ending;         /* how it ends is decided: threads leave */
+    bool reset_wanted;   /* threads park until it is done */
+    bool resetting;      /* one of them is at it */
+    unsigned pauses;     /* threads park while not 0 */
+    unsigned holds;      /* devices that hold the machine; together one of PAUSES */
+    unsigned time_stops; /* guest time stands still while not 0 */
+    unsigned threads;    /* vCPU threads that have not left */
+    unsigned parked;     /* of those, how many stand still */
+    bool over;           /* all have left, and all output is out */
+    bool end_told;       /* to events.ended */
     struct vm_end end;
     _Atomic uint64_t start_ns;
 
@@ -89,6 +93,15 @@ void vm_lost_free(struct vm *vm); /* no thread runs any more */
 /* Returns a negative errno when that has happened, and says what. */
 int vm_lost_check(struct vm *vm, struct error *err);
 
+/* hold.c */
+int vm_hold_init(struct vm *vm, struct error *err);
+void vm_hold_free(struct vm *vm); /* no thread runs any more */
+/* One more device holds the machine, and WHY, a line for the user; and one less, which may say why,
+ * too, or NULL if it has been told to stop. Any thread; neither vm->lock nor a lock that is taken
+ * after it is held. */
+void vm_hold(struct vm *vm, const char *why);
+void vm_release(struct vm *vm, const char *why);
+
 /* vm.c */
 
 /* Makes a VM whose memory is empty and whose processors are as after RESET. PAST: the one that it
@@ -108,6 +121,9 @@ void vm_leave(struct vm *vm);
 
 /* pause.c */
 
+/* Stop guest time, and let it go on when each stop is undone. vm->lock held. */
+void vm_stop_time(struct vm *vm);
+void vm_start_time(struct vm *vm);
 /* Takes the turn, and gives it back. */
 void vm_begin_turn(struct vm *vm);
 void vm_end_turn(struct vm *vm);

@@ -23,8 +23,8 @@ from layers import judge, room
 ALLOWED = [
     ({"lapic", "lapic_regs", "lapic_set", "lapic_timer"},
      "one device, cut by what its registers are about; its lock and its IRR are in lapic.c"),
-    ({"vm", "vcpu", "pause"},
-     "a VM starts its vCPUs' threads, and a vCPU's thread pauses, ends or resets its VM"),
+    ({"vm", "vcpu", "pause", "hold"},
+     "a VM starts its vCPUs' threads, and a vCPU's thread pauses, ends or resets its VM; a hold parks them"),
 ]
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)

@@ -1,6 +1,7 @@
 /*
  * A VM whose one device never rests: what it does is done on a worker and on the event loop's
  * thread, and nothing of it may touch guest memory while the VM is paused, is reset, or has ended.
+ * And the device holds the VM, as one does for which the host has no room.
  *
  * The board is the test's own, in place of vm/board.c. The guest does nothing but ring the device's
  * doorbell, under the real interpreter.
@@ -46,6 +47,7 @@ struct board {
     _Atomic unsigned active; /* threads of the device that may touch guest memory */
     _Atomic unsigned served;
     _Atomic unsigned intrusions; /* how often one did while the device stood still */
+    _Atomic unsigned retries;    /* what it was told to do while it held the VM */
 
     /* With GATED, a worker waits here in the middle of its work. */
     _Atomic bool gated;
@@ -197,6 +199,11 @@ void board_resume(struct board *b)
     b->dev.ops->resume(&b->dev);
 }
 
+void board_retry(struct board *b)
+{
+    atomic_fetch_add(&b->retries, 1);
+}
+
 void board_reset(struct board *b)
 {
     struct dev *dev = lapic_set_dev(b->lapics);
@@ -239,6 +246,7 @@ static const uint8_t ringing_code[] = {0xE6, DOORBELL, 0xEB, 0xFC};
 struct guest {
     bool resets;
     _Atomic unsigned boots;
+    unsigned held, released; /* what its VM has told */
 };
 
 /* At power-on and at each reset: memory has been cleared, and nothing may have reached it since. */
@@ -261,9 +269,30 @@ static int load(void *opaque, struct mem *mem, struct x86_cpu *cpu, struct error
                      guest->resets ? sizeof(resetting_code) : sizeof(ringing_code));
 }
 
+static void on_held(void *opaque, const char *why)
+{
+    struct guest *guest = opaque;
+
+    assert_string_equal(why, "no room");
+    guest->held++;
+}
+
+static void on_released(void *opaque, const char *why)
+{
+    struct guest *guest = opaque;
+
+    assert_string_equal(why, "room");
+    guest->released++;
+}
+
 static struct vm *create(struct guest *guest)
 {
-    struct vm_config config = {.cpus = 2, .memory = 2 * MiB, .load = load, .load_opaque = guest};
+    struct vm_config config = {
+        .cpus = 2,
+        .memory = 2 * MiB,
+        .load = load,
+        .load_opaque = guest,
+        .events = {.held = on_held, .released = on_released, .opaque = guest}};
     struct error err = {0};
     struct vm *vm = vm_create(&interp_engine, &config, &err);
 
@@ -445,6 +474,62 @@ static void test_all_at_once(void **unused)
     vm_destroy(vm);
 }
 
+static void hold(const char *why)
+{
+    board->events.hold(board->events.opaque, why);
+}
+
+static void release(const char *why)
+{
+    board->events.release(board->events.opaque, why);
+}
+
+/* vCPUs and guest time stand still, with devices that do not. */
+static void assert_held(struct vm *vm)
+{
+    struct vm_stats before, after;
+
+    assert_true(vm_held(vm));
+    vm_pause(vm); /* which waits until all have parked */
+    vm_resume(vm);
+    vm_stats(vm, &before);
+    assert_still();
+    vm_stats(vm, &after);
+    assert_int_equal(before.elapsed_ns, after.elapsed_ns);
+}
+
+/* A device that cannot go on holds the VM, and is told to try again: at once, and each second. */
+static void test_hold(void **unused)
+{
+    struct guest guest = {.resets = false};
+    struct vm *vm = create(&guest);
+
+    start(vm);
+    let_serve(3);
+    assert_false(vm_held(vm));
+    hold("no room");
+    assert_held(vm);
+    hold("no room"); /* another device */
+    release("room");
+    assert_held(vm);
+    atomic_store(&board->retries, 0);
+    vm_retry(vm);
+    assert_true(atomic_load(&board->retries) >= 1);
+    for (unsigned i = 0; i < 10000 && atomic_load(&board->retries) < 3; i++)
+        time_sleep_ns(NS_PER_MS);
+    assert_true(atomic_load(&board->retries) >= 3);
+    vm_pause(vm);
+    release(NULL); /* it has given its requests back */
+    assert_false(vm_held(vm));
+    assert_still();
+    vm_resume(vm);
+    let_serve(3);
+    assert_int_equal(guest.held, 2);
+    assert_int_equal(guest.released, 1);
+    hold("no room");
+    vm_destroy(vm); /* held or not */
+}
+
 /* Statistics are read while they are written. */
 static void add_exits(void *opaque, const struct engine_counter *counter)
 {
@@ -504,6 +589,7 @@ int main(void)
         cmocka_unit_test(test_end_waits), cmocka_unit_test(test_destroy_waits),
         cmocka_unit_test(test_reset),     cmocka_unit_test(test_all_at_once),
         cmocka_unit_test(test_where),     cmocka_unit_test(test_counters),
+        cmocka_unit_test(test_hold),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
