@@ -18,7 +18,8 @@ void complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* Flushes standard output. STATUS, or STATUS_ERROR with a message when that fails. */
 int finish_output(int status);
 
-/* An option, as it is parsed and as --help lists it. */
+/* An option, as it is parsed and as --help lists it. A list ends with a NULL name; HELP is there
+ * what is said of a word that is no option, or NULL. */
 struct option_spec {
     const char *name;  /* without the dashes */
     const char *value; /* what its value is called; NULL: it has none */

@@ -53,7 +53,7 @@ static const struct option_spec specs[] = {
     [OPT_DEBUG_EXIT] = {"debug-exit", NULL, "port 0xf4: writing V ends the VM, status 2 V + 1"},
     [OPT_DEBUG_CONSOLE] = {"debug-console", "FILE", "port 0xe9: bytes go to FILE"},
     [OPT_HELP] = {"help", NULL, "show this"},
-    {NULL, NULL, NULL},
+    {NULL, NULL, "a command for the guest goes after --"},
 };
 
 static int help(void)
@@ -191,6 +191,22 @@ static bool set_option(struct run_options *run, int option, const char *value)
     return true;
 }
 
+/* Whether the options go together. */
+static bool check_options(const struct run_options *run)
+{
+    if (run->json && !run->stats) {
+        complain("--json: only says how --stats is printed; give --stats, too");
+        return false;
+    }
+    for (unsigned i = 0; i < run->device_count && !run->debug_path; i++) {
+        if (!strcmp(run->devices[i], "debug-console")) {
+            complain("--device debug-console: needs a file; use --debug-console FILE instead");
+            return false;
+        }
+    }
+    return true;
+}
+
 /* True when there is something to run; else STATUS is what to exit with. */
 static bool parse(struct run_options *run, char **argv, int *status)
 {
@@ -215,7 +231,7 @@ static bool parse(struct run_options *run, char **argv, int *status)
         complain("no command after --");
         return false;
     }
-    return true;
+    return check_options(run);
 }
 
 int cmd_run(char **argv)

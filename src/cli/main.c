@@ -30,8 +30,33 @@ static int help(void)
         printf("  %-10s %s\n", commands[i].name, commands[i].help);
     puts("\n  --help     show this\n"
          "  --version  show the version\n"
-         "\n`doppel COMMAND --help` tells more.");
+         "\n`doppel help COMMAND` and `doppel COMMAND --help` tell more.");
     return finish_output(0);
+}
+
+/* Runs the subcommand that ARGV begins with. */
+static int run_command(char **argv)
+{
+    for (unsigned i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
+        if (!strcmp(argv[0], commands[i].name))
+            return commands[i].run(argv);
+    complain("unknown %s '%s' (doppel --help lists them)", argv[0][0] == '-' ? "option" : "command",
+             argv[0]);
+    return STATUS_ERROR;
+}
+
+/* `doppel help`, and `doppel help COMMAND`, which is `doppel COMMAND --help`. */
+static int help_on(char **argv)
+{
+    char option[] = "--help";
+
+    if (!argv[1])
+        return help();
+    if (argv[2]) {
+        complain("help is for one command at a time: unexpected argument '%s'", argv[2]);
+        return STATUS_ERROR;
+    }
+    return run_command((char *[]){argv[1], option, NULL});
 }
 
 static int dispatch(char **argv)
@@ -42,18 +67,15 @@ static int dispatch(char **argv)
         complain("no command (doppel --help lists them)");
         return STATUS_ERROR;
     }
-    if (!strcmp(name, "--help") || !strcmp(name, "-h") || !strcmp(name, "help"))
+    if (!strcmp(name, "help"))
+        return help_on(argv + 1);
+    if (!strcmp(name, "--help") || !strcmp(name, "-h"))
         return help();
     if (!strcmp(name, "--version")) {
         printf("doppel %s\n", doppel_version());
         return finish_output(0);
     }
-    for (unsigned i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
-        if (!strcmp(name, commands[i].name))
-            return commands[i].run(argv + 1);
-    complain("unknown %s '%s' (doppel --help lists them)", name[0] == '-' ? "option" : "command",
-             name);
-    return STATUS_ERROR;
+    return run_command(argv + 1);
 }
 
 /* Files opened later must not become standard streams that were closed. A closed standard output

@@ -35,6 +35,17 @@ int finish_output(int status)
     return status;
 }
 
+/* WORD is no option. */
+static void complain_of_word(const struct option_spec *spec, const char *word)
+{
+    while (spec->name)
+        spec++;
+    if (spec->help)
+        complain("unexpected argument '%s' (%s)", word, spec->help);
+    else
+        complain("unexpected argument '%s'", word);
+}
+
 int options_next(struct options *options, const char **value)
 {
     const char *word = *options->argv;
@@ -46,7 +57,7 @@ int options_next(struct options *options, const char **value)
     if (!strcmp(word, "--"))
         return OPTIONS_END;
     if (word[0] != '-') {
-        complain("unexpected argument '%s' (a command for the guest goes after --)", word);
+        complain_of_word(options->specs, word);
         return OPTIONS_FAIL;
     }
     if (!strcmp(word, "-h"))

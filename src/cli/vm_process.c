@@ -11,6 +11,7 @@
 #include "cli/trace.h"
 
 #include "base/log.h"
+#include "base/util.h"
 #include "con/session.h"
 
 #include <errno.h>
@@ -67,6 +68,10 @@ static bool choose_guest(struct run *run)
     if (!own_kernel && access(run->files.kernel, R_OK) != 0) {
         fail(run, "the default guest is not there yet (%s); make it with: %s", run->files.kernel,
              run->files.remedy);
+        return false;
+    }
+    if (access(run->config.kernel, R_OK) != 0) {
+        fail(run, "%s: cannot open the kernel: %m", run->config.kernel);
         return false;
     }
     guest_inspect(run->config.kernel, &run->kernel);
@@ -295,14 +300,27 @@ static void log_vm(void *opaque, enum doppel_log_level level, const char *text)
     log_line(&run->log, (enum log_level)level, "%s", text);
 }
 
+/* The engine that CONFIG means on this host. */
+static enum doppel_engine chosen_engine(const struct doppel_config *config)
+{
+    struct doppel_host host = {.chosen = config->engine};
+
+    if (config->engine == DOPPEL_ENGINE_AUTO)
+        doppel_probe(&host);
+    return host.chosen;
+}
+
 static void log_start(const struct run *run)
 {
     const struct doppel_config *config = &run->config;
+    bool whole = config->memory % MiB == 0;
 
-    log_line(&run->log, LOG_LEVEL_INFO, "engine %s, %u vCPUs, %llu KiB, kernel %s, initrd %s",
-             doppel_engine_name(config->engine), config->cpus,
-             (unsigned long long)config->memory >> 10, config->kernel,
-             config->initrd ? config->initrd : "none");
+    log_line(&run->log, LOG_LEVEL_INFO, "engine %s%s, %u vCPU%s, %llu %s, kernel %s, initrd %s",
+             doppel_engine_name(chosen_engine(config)),
+             config->engine == DOPPEL_ENGINE_AUTO ? " (auto)" : "", config->cpus,
+             config->cpus == 1 ? "" : "s",
+             (unsigned long long)(config->memory / (whole ? MiB : KiB)), whole ? "MiB" : "KiB",
+             config->kernel, config->initrd ? config->initrd : "none");
 }
 
 static void log_end(const struct run *run, enum console_end how)

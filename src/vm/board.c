@@ -22,6 +22,7 @@
 #include "vm/description.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #define PIC_ELCR_PORT 0x4D0
@@ -162,6 +163,28 @@ static const struct {
 };
 #define KNOWN "debug-console, debug-exit, rng, test-device"
 
+/* Says that TEXT asks for SLOT, which is taken, and which slots are free, as in "2-8 10-31". */
+static int refuse_slot(const struct pci_host *pci, const char *text, unsigned slot,
+                       struct error *err)
+{
+    char free[128] = "";
+    size_t length = 0;
+
+    for (unsigned first = 0; first < PCI_DEVICES; first++) {
+        unsigned last = first;
+
+        if (!pci_host_is_free(pci, first))
+            continue;
+        while (pci_host_is_free(pci, last + 1))
+            last++;
+        length += (size_t)snprintf(free + length, sizeof(free) - length, " %u", first);
+        if (last > first)
+            length += (size_t)snprintf(free + length, sizeof(free) - length, "-%u", last);
+        first = last;
+    }
+    return error_set(err, EBUSY, "device %s: PCI slot %u is taken (free:%s)", text, slot, free);
+}
+
 /* Finds where TEXT, which may say so itself, wants to be plugged into the PCI bus. */
 static int find_slot(const struct board *b, const struct board_config *c, const char *text,
                      struct virtio_slot *slot, struct error *err)
@@ -177,7 +200,11 @@ static int find_slot(const struct board *b, const struct board_config *c, const 
     };
     if (slot->number == PCI_DEVICES)
         return error_set(err, ENOSPC, "device %s: no PCI slot is free", text);
-    return description_number(text, "slot", 0, PCI_DEVICES - 1, &slot->number, err);
+    if (description_number(text, "slot", 0, PCI_DEVICES - 1, &slot->number, err) < 0)
+        return -err->code;
+    if (!pci_host_is_free(b->pci, slot->number))
+        return refuse_slot(b->pci, text, slot->number, err);
+    return 0;
 }
 
 static struct dev *create_rng(const struct board *b, const struct board_config *c, const char *text,

@@ -354,7 +354,7 @@ static const char *outcome_text(enum vm_outcome outcome)
     case VM_DEBUG_EXIT: return "the guest has written to the debug exit port";
     case VM_CRASHED: return "the machine has crashed";
     case VM_FAILED: return "the machine cannot go on";
-    case VM_STOPPED: return "the machine is stopped from outside";
+    case VM_STOPPED: return "the machine has been stopped";
     }
     return "the machine ends";
 }

@@ -28,8 +28,13 @@ def usage():
         (["run", "--trace", "entries"], "entries"),
         (["run", "--trace", "exitsX=file"], "exitsX"),
         (["run", "--trace-lines", "many"], "many"),
+        (["run", "--json"], "--stats"),
+        (["run", "--device", "debug-console"], "--debug-console FILE"),
         (["doctor", "stray"], "stray"),
         (["doctor", "--bogus"], "--bogus"),
+        (["isa", "stray"], "stray"),
+        (["help", "nonesuch"], "nonesuch"),
+        (["help", "run", "stray"], "stray"),
         (["nonesuch"], "nonesuch"),
         ([], "no command"),
     ]
@@ -38,15 +43,19 @@ def usage():
         cases.append((["run", "--memory", memory], f"--memory: {memory}" if not memory else "--memory"))
     for args, word in cases:
         check_complaint(run(*args), word)
+    for args in [["run", "stray"], ["doctor", "stray"], ["isa", "stray"]]:
+        check((b"goes after --" in run(*args).stderr) == (args[0] == "run"), args)
 
 
 def help_and_version():
     """What must work without any guest."""
-    for args in [["--help"], ["run", "--help"], ["doctor", "--help"], ["--version"], ["doctor"]]:
+    for args in [["--help"], ["help"], ["run", "--help"], ["doctor", "--help"], ["--version"], ["doctor"]]:
         done = run(*args)
         check_run(done, 0, stderr=b"")
         check(len(done.stdout) > 5, "nothing was said")
     check(run("--version").stdout.startswith(b"doppel "), "no version")
+    for command in ["run", "doctor", "isa"]:
+        check(run("help", command).stdout == run(command, "--help").stdout, command)
     doctor = json.loads(run("doctor", "--json").stdout)
     check(doctor["cpus"] > 0 and doctor["engine"] in ("interp", "bt"), doctor)
 
@@ -62,6 +71,7 @@ def files():
             check_complaint(run("run", "--kernel", file), file)
         check_complaint(run("run", "--kernel", good, "--initrd", missing), missing)
         check_complaint(run("run", "--kernel", good, "--", "true"), "command")
+        check_complaint(run("run", "--kernel", missing, "--", "true"), missing, "No such file")
         check_complaint(run("run", "--kernel", good, "--debug-console", missing + "/x"), missing)
         env = {**environment(), "DOPPEL_GUESTS": path("none")}
         check_complaint(run("run", env=env), "guests/make")
@@ -82,7 +92,8 @@ def devices():
             (["debug-exit"] * 65, "64", "devices"),
             (["rng"] * 40, "too many devices", ""),
             (["rng,slot=40"], "rng,slot=40", "31"),
-            (["rng,slot=0"], "taken", ""),
+            (["rng,slot=0"], "rng,slot=0", "free: 2-31"),
+            (["rng,slot=9", "rng,slot=9"], "slot 9 is taken", "free: 2-8 10-31"),
         ]
         for names, *words in cases:
             options = [word for name in names for word in ("--device", name)]

@@ -213,7 +213,8 @@ def log():
                      for line in file]
         check(all(lines), "a line is of another form")
         text = "\n".join(line.group(1) for line in lines)
-        for part in [f"info: doppel [0-9.]+: the VM process is {vm}", f"info: engine auto.*{hello}",
+        for part in [f"info: doppel [0-9.]+: the VM process is {vm}",
+                     rf"info: engine (bt|interp) \(auto\), 1 vCPU, 512 MiB, kernel {hello}",
                      "info: the guest runs", f"error: the VM process \\({vm}\\) was killed by signal 9",
                      f"info: SIGINT from process {os.getpid()}", "info: a signal ended it",
                      "info: the VM process ended with status 130"]:

@@ -345,6 +345,8 @@ static void test_pci_devices(void **state)
     assert_in_range(bar & ~0xFu, 0xC0000000, 0xFEC00000 - 1);
     assert_int_equal(bus_read(f->bus, BUS_MMIO, (bar & ~0xFu) + 18, 2), 1); /* queues */
     assert_int_equal(refusal(*state, taken).code, EBUSY);
+    assert_non_null(strstr(refusal(*state, taken).text, "device rng,slot=1: PCI slot 1 is taken"));
+    assert_non_null(strstr(refusal(*state, taken).text, "(free: 2-31)"));
     assert_int_equal(refusal(*state, no_slot).code, EINVAL);
 }
 

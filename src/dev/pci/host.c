@@ -164,11 +164,16 @@ void pci_host_firmware_setup(struct pci_host *h)
 
 /* ---- Plugging in ---- */
 
+bool pci_host_is_free(const struct pci_host *h, unsigned device)
+{
+    return device < PCI_DEVICES && !h->functions[device][0];
+}
+
 unsigned pci_host_free_device(const struct pci_host *h)
 {
     unsigned device = 0;
 
-    while (device < PCI_DEVICES && h->functions[device][0])
+    while (device < PCI_DEVICES && !pci_host_is_free(h, device))
         device++;
     return device;
 }

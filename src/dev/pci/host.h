@@ -28,6 +28,8 @@ struct dev *pci_host_dev(struct pci_host *host);
 
 /* The lowest device number that is free, or PCI_DEVICES when none is. */
 unsigned pci_host_free_device(const struct pci_host *host);
+/* Whether a function can be attached there: DEVICE is below PCI_DEVICES, and has none. */
+bool pci_host_is_free(const struct pci_host *host, unsigned device);
 /* Puts FUNCTION (which stays the caller's) on the bus; -EBUSY when the place is taken. */
 int pci_attach(struct pci_host *host, unsigned device, unsigned number,
                struct pci_function *function, struct error *err);
