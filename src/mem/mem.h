@@ -153,8 +153,11 @@ int mem_fill(struct mem *mem, uint64_t gpa, uint8_t byte, uint64_t size);
  * protected pages. */
 int mem_clear(struct mem *mem, struct error *err);
 
-/* Visits all RAM: sections "ram", each with some pages that are not zero. When loading, RAM must be
- * as mem_create left it. vCPUs must be stopped. */
+/* Visits all RAM that is mapped: sections "ram", each with some pages that are not zero; then each
+ * region of ROM and DEVICE, in the order in which they were added: "region", and "region_pages"
+ * with its pages. When loading, RAM must be as mem_create left it and mapped where it was; the
+ * other regions must be of the same names, kinds and sizes, and may be anywhere and hold anything.
+ * vCPUs and devices must be stopped. */
 void mem_state(struct mem *mem, struct state *s);
 
 /* --- Listeners -------------------------------------------------------------------------------- */

@@ -186,6 +186,9 @@ void mem_words_clear(struct mem_region *r);
 /* Gives the page's memory back to the host; from then on it reads as zeroes. The page is busy.
  * Without the lock. */
 int mem_punch(const struct mem_region *r, uint64_t page, uint64_t pages);
+/* Whether the host has memory for PAGE, of PAGES pages that are the guest's own or a device's.
+ * Stores for how many from there on the answer is the same. */
+bool mem_is_touched(const struct mem_region *r, uint64_t page, uint64_t pages, uint64_t *same);
 /* Where the bytes of a page are that is present for reading. */
 const void *mem_present(const struct mem_region *r, uint64_t page, uint32_t word);
 

@@ -161,9 +161,7 @@ int mem_punch(const struct mem_region *r, uint64_t page, uint64_t pages)
 
 /* --- Questions -------------------------------------------------------------------------------- */
 
-/* Whether the host has memory for PAGE, of PAGES that are the guest's own; and for how many from
- * there on the answer is the same. */
-static bool is_touched(const struct mem_region *r, uint64_t page, uint64_t pages, uint64_t *same)
+bool mem_is_touched(const struct mem_region *r, uint64_t page, uint64_t pages, uint64_t *same)
 {
     off_t start = (off_t)(r->fd_offset + (page << MEM_PAGE_SHIFT));
     off_t end = start + (off_t)(pages << MEM_PAGE_SHIFT), data, hole;
@@ -226,7 +224,7 @@ static enum mem_page_state state_locked(const struct mem *mem, uint64_t gpn, uin
     while (count < SAME_MAX && page + count < r->pages &&
            state_of(mem_word(r, page + count)) == state)
         count++;
-    if (state == MEM_STATE_PRIVATE && !is_touched(r, page, count, &count))
+    if (state == MEM_STATE_PRIVATE && !mem_is_touched(r, page, count, &count))
         state = MEM_STATE_UNTOUCHED;
     *pages = count;
     return state;
