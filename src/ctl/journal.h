@@ -1,7 +1,8 @@
 /*
  * The log of a virtual machine: lines with the time of day, the last ones in memory, all of them in
- * a file if there is one. The file is bounded: when it is full it gets a new name, FILE.1, in place
- * of the one that had that name before, and another is begun.
+ * a file if there is one. The file is bounded: when it is full its lines go to FILE.1, in place of
+ * those that were there before, and it begins anew. FILE stays the same file all the time, and is
+ * locked: another journal, in whatever process, cannot use it or FILE.1 meanwhile.
  *
  * One thread uses it. Nothing here waits but for the file system: FILE is a regular file.
  */

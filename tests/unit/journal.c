@@ -144,6 +144,64 @@ static void test_files(void **unused)
     forget_files();
 }
 
+/* Writes COUNT lines of about 60 bytes. */
+static void write_lines(struct journal *j, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        journal_line(j, LOG_LEVEL_INFO, "a line of no great importance");
+}
+
+/* A symbolic link stays one, and the older lines are beside the file that it leads to. */
+static void test_link(void **unused)
+{
+    char link[80], astray[96];
+    struct journal *j;
+    struct stat st;
+
+    snprintf(link, sizeof(link), "%s/link", folder);
+    snprintf(astray, sizeof(astray), "%s.1", link);
+    assert_int_equal(symlink("log", link), 0);
+    j = journal_create(link, 2000, NULL);
+    assert_non_null(j);
+    assert_null(journal_create(path, 2000, NULL));
+    write_lines(j, 100);
+    assert_int_equal(journal_error(j), 0);
+    journal_destroy(j);
+    assert_int_equal(lstat(link, &st), 0);
+    assert_true(S_ISLNK(st.st_mode));
+    assert_int_equal(access(astray, F_OK), -1);
+    assert_in_range(strlen(content(path)), 1, 2000);
+    assert_in_range(strlen(content(older)), 1500, 2000);
+    unlink(link);
+    forget_files();
+}
+
+/* The file is locked at every moment, rotations included: it is never another file, and no other
+ * journal can have it. Nor does a rotation touch a file that is another journal's. */
+static void test_two(void **unused)
+{
+    struct journal *j = journal_create(path, 2000, NULL), *other;
+    struct stat before, after;
+
+    assert_non_null(j);
+    assert_int_equal(stat(path, &before), 0);
+    for (unsigned i = 0; i < 100; i++) {
+        write_lines(j, 1);
+        assert_null(journal_create(path, 2000, NULL));
+    }
+    assert_int_equal(stat(path, &after), 0);
+    assert_int_equal(before.st_ino, after.st_ino);
+    other = journal_create(older, 2000, NULL);
+    assert_non_null(other);
+    journal_line(other, LOG_LEVEL_INFO, "not to be lost");
+    write_lines(j, 100);
+    assert_int_equal(journal_error(j), EWOULDBLOCK);
+    assert_non_null(strstr(content(older), "not to be lost"));
+    journal_destroy(j);
+    journal_destroy(other);
+    forget_files();
+}
+
 /* When the file cannot be written any more, the memory still can. */
 static void test_lost(void **unused)
 {
@@ -163,10 +221,9 @@ static void test_lost(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_rotation),
-        cmocka_unit_test(test_files),
-        cmocka_unit_test(test_lost),
+        cmocka_unit_test(test_memory), cmocka_unit_test(test_rotation),
+        cmocka_unit_test(test_files),  cmocka_unit_test(test_link),
+        cmocka_unit_test(test_two),    cmocka_unit_test(test_lost),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);
