@@ -56,6 +56,7 @@ struct supervisor {
     enum stage stage;
     uint64_t deadline; /* for the present stage; 0: none */
     bool answered;     /* it has said where at least one thread is */
+    bool stopped;      /* the VM process stands still, whoever has stopped it */
     bool stopping;     /* the VM process is about to stop, and then the supervisor */
 
     bool crashed;
@@ -165,24 +166,30 @@ static int signals_to_fd(bool usr1)
 
 /* ---- The VM process ---- */
 
-/* Sees whether the VM process is gone, or stands still: then the supervisor stops as well, for the
- * shell to see. */
+/* Sees whether the VM process is gone, or stands still: if it is to stop, the supervisor then stops
+ * as well, for the shell to see. */
 static void look_after(struct supervisor *s)
 {
+    const int changes = WEXITED | WSTOPPED | WCONTINUED | WNOHANG;
     siginfo_t info = {0};
 
-    while (!s->gone && waitid(P_PID, (id_t)s->vm, &info, WEXITED | WSTOPPED | WNOHANG) == 0 &&
-           info.si_pid) {
-        if (info.si_code == CLD_STOPPED || info.si_code == CLD_TRAPPED) {
-            if (s->stopping)
-                raise(SIGSTOP);
-            s->stopping = false;
-        } else {
+    while (!s->gone && waitid(P_PID, (id_t)s->vm, &info, changes) == 0 && info.si_pid) {
+        switch (info.si_code) {
+        case CLD_STOPPED:
+        case CLD_TRAPPED: s->stopped = true; break;
+        case CLD_CONTINUED: s->stopped = false; break;
+        default:
             s->gone = true;
             s->how = info.si_code;
             s->status = info.si_status;
+            break;
         }
         info.si_pid = 0;
+    }
+    /* One that stood still already is not reported again. */
+    if (!s->gone && s->stopping && s->stopped) {
+        s->stopping = false;
+        raise(SIGSTOP);
     }
 }
 

@@ -6,6 +6,7 @@ import pty
 import signal
 import subprocess
 import termios
+import time
 
 from vm import (DOPPEL, FOREVER, Failure, check, main, multiboot, scratch, terminal, vm_process,
                 wait_gone, write, write_com1)
@@ -117,6 +118,28 @@ def stop_and_continue():
     with_guest(test)
 
 
+def stopped_before():
+    """A VM process that somebody has stopped does not keep Ctrl-Z from stopping the supervisor."""
+    def test(term):
+        vm = vm_process(term.process.pid)
+        os.kill(vm, signal.SIGSTOP)
+        end = time.monotonic() + 30
+        while state(vm) != "T":
+            check(time.monotonic() < end, "the VM process runs on")
+            time.sleep(0.02)
+        time.sleep(0.2)  # for the supervisor to take note
+        os.kill(term.process.pid, signal.SIGTSTP)
+        while state(term.process.pid) != "T":
+            check(time.monotonic() < end, "the supervisor runs on")
+            time.sleep(0.02)
+        term.check_restored()
+        os.kill(term.process.pid, signal.SIGCONT)
+        term.wait_raw()
+        term.send(b"\1x")
+        check(term.wait(10) == 0, "status is not 0")
+    with_guest(test)
+
+
 def job_control(kernel):
     """What a shell does: it takes the terminal back from doppel, which runs on, and lends it again."""
     master, slave = pty.openpty()
@@ -174,4 +197,4 @@ def failure():
             check(term.seen.count(b"\n") == 1 and term.seen.startswith(b"doppel: "), term.seen)
 
 
-main(quit_key, help_key, signals, no_terminal, hangup_ignored, stop_and_continue, background, failure)
+main(quit_key, help_key, signals, no_terminal, hangup_ignored, stop_and_continue, stopped_before, background, failure)
