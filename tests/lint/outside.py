@@ -36,6 +36,7 @@ PRIVATE_READERS = {
     "tests/fuzz/state.c": "steps a machine's vCPUs itself, in place of their threads",
     "tests/lockstep/boot.c": "steps a machine's vCPUs itself, in place of their threads",
     "tests/unit/snap.c": "compares all that two machines hold",
+    "tests/unit/snap_devices.c": "drives a device by the bus of its machine, which has no guest that does",
     "tests/unit/snap_run.c": "compares all that two machines hold",
 }
 LIBRARY_HEADER = "src/ctl/doppel.h"

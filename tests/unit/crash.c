@@ -8,9 +8,13 @@
 #include "cli/crash.h"
 
 #include <asm/prctl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -38,6 +42,8 @@ static void die(void (*run)(void), int signal_number, struct death *death)
         /* Whatever handlers a sanitizer has, the default comes after ours. */
         signal(SIGSEGV, SIG_DFL);
         signal(SIGABRT, SIG_DFL);
+        signal(SIGTRAP, SIG_DFL);
+        signal(SIGSYS, SIG_DFL);
         crash_watch(&vm);
         run();
         _exit(0);
@@ -112,6 +118,40 @@ static void test_abort(void **unused)
     assert_non_null(strstr(death.text, "raised by itself, in "));
 }
 
+static __attribute__((noinline)) void meets_a_breakpoint(void)
+{
+    asm volatile("int3");
+}
+
+/* The filter has getppid trapped. */
+static __attribute__((noinline)) void calls_what_is_trapped(void)
+{
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_getppid, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    const struct sock_fprog filter = {.len = sizeof(code) / sizeof(code[0]), .filter = code};
+
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
+        prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) < 0)
+        _exit(1);
+    syscall(SYS_getppid);
+}
+
+/* A trap, and a system call that was trapped, do not come again when the handler returns, but end
+ * the process all the same. */
+static void test_traps(void **unused)
+{
+    struct death death;
+
+    die(meets_a_breakpoint, SIGTRAP, &death);
+    assert_non_null(strstr(death.text, "the thread was in meets_a_breakpoint"));
+    die(calls_what_is_trapped, SIGSYS, &death);
+    assert_non_null(strstr(death.text, "calls_what_is_trapped"));
+}
+
 /* A signal from another process, which the handler has to send once more. */
 static void sends_it(void)
 {
@@ -150,7 +190,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_fault),    cmocka_unit_test(test_without_stack),
         cmocka_unit_test(test_abort),    cmocka_unit_test(test_sent),
-        cmocka_unit_test(test_nonsense),
+        cmocka_unit_test(test_nonsense), cmocka_unit_test(test_traps),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -56,6 +56,38 @@ static void test_hostile_text(void **unused)
     assert_int_equal(strlen(lines.text[1]), LOG_TEXT - 1);
 }
 
+/* Eight-bit controls do what ESC and a letter do, alone or as UTF-8; and what is not UTF-8 may be
+ * one for a terminal of another kind. */
+static void test_controls(void **unused)
+{
+    static const struct {
+        const char *text, *clean;
+    } cases[] = {
+        {"a\x9b"
+         "2J",
+         "a?2J"}, /* CSI as one byte */
+        {"a\xc2\x9b"
+         "2J",
+         "a??2J"},                                  /* and as U+009B */
+        {"\xc2\x80\xc2\x9f", "????"},               /* the first and the last of them */
+        {"\xc2\xa0|\xc3\xbc", "\xc2\xa0|\xc3\xbc"}, /* U+00A0 is none, U+00FC is a letter */
+        {"\xe2\x82\xac|\xf0\x9f\x98\x80", "\xe2\x82\xac|\xf0\x9f\x98\x80"},
+        {"\xc3", "?"}, /* cut off */
+        {"\xe2\x82|", "??|"},
+        {"\xf0\x9f\x98", "???"},
+        {"\xc0\x9b|\xc1\xbf|\xf5\x80\x80\x80", "??|??|????"}, /* never UTF-8 */
+        {"\x80\xbf", "??"},
+    };
+
+    for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char text[32];
+
+        snprintf(text, sizeof(text), "%s", cases[i].text);
+        log_clean(text);
+        assert_string_equal(text, cases[i].clean);
+    }
+}
+
 static void test_time(void **unused)
 {
     uint64_t before = time_now_ns(), used = time_thread_ns();
@@ -75,6 +107,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_levels),
         cmocka_unit_test(test_hostile_text),
+        cmocka_unit_test(test_controls),
         cmocka_unit_test(test_time),
     };
 
