@@ -4,6 +4,7 @@
  */
 #include "base/signals.h"
 
+#include "base/raw_syscall.h"
 #include "base/util.h"
 
 #include <errno.h>
@@ -76,21 +77,58 @@ static void set_watch(struct signals_watch *w, enum signals_by by, uintptr_t sta
     atomic_fetch_add(&w->turn, 1);
 }
 
+/* ---- Questions: which threads can be asked ---- */
+
+/* A thread that answers. Like a watch it is never freed, and is used again. Only the thread itself
+ * changes what its own handler reads. */
+struct question {
+    _Atomic int thread; /* its number in the kernel; 0: not in use */
+    void *_Atomic opaque;
+    struct question *next;
+};
+
+static struct question *_Atomic questions;
+static bool (*_Atomic question_handler)(void *opaque, const siginfo_t *info,
+                                        const ucontext_t *context);
+
+SIGNALS_SAFE static struct question *question_of(int thread)
+{
+    struct question *q = atomic_load(&questions);
+
+    while (q && atomic_load(&q->thread) != thread)
+        q = q->next;
+    return q;
+}
+
+SIGNALS_SAFE static int this_thread(void)
+{
+    return (int)raw_syscall(SYS_gettid, 0, 0, 0, 0, 0, 0);
+}
+
+SIGNALS_SAFE static bool on_question(const siginfo_t *info, const ucontext_t *context)
+{
+    const struct question *q = question_of(this_thread());
+
+    return atomic_load(&question_handler)(q ? atomic_load(&q->opaque) : NULL, info, context);
+}
+
 /* ---- Dispositions ---- */
 
 struct disposition {
     int number;
     bool alone; /* all other signals are blocked while the handler runs */
-    bool (*_Atomic handler)(const siginfo_t *info, const ucontext_t *context);
+    bool (*handler)(const siginfo_t *info, const ucontext_t *context);
     unsigned users;
     bool installed; /* also while a later handler of the program's stands in front of it */
     struct sigaction previous;
 };
 
 static struct disposition dispositions[] = {
-    {.number = SIGFPE, .handler = on_fault},  {.number = SIGILL, .handler = on_fault},
-    {.number = SIGSEGV, .handler = on_fault}, {.number = SIGBUS, .handler = on_fault},
-    {.number = SIGSTKFLT, .alone = true},
+    {.number = SIGFPE, .handler = on_fault},
+    {.number = SIGILL, .handler = on_fault},
+    {.number = SIGSEGV, .handler = on_fault},
+    {.number = SIGBUS, .handler = on_fault},
+    {.number = SIGSTKFLT, .alone = true, .handler = on_question},
 };
 
 SIGNALS_SAFE static struct disposition *disposition_of(int number)
@@ -123,9 +161,8 @@ static void pass_on(const struct disposition *d, siginfo_t *info, void *context)
 SIGNALS_SAFE static void on_signal(int number, siginfo_t *info, void *context)
 {
     struct disposition *d = disposition_of(number);
-    bool (*handler)(const siginfo_t *info, const ucontext_t *context) = atomic_load(&d->handler);
 
-    if (!handler || !handler(info, context))
+    if (!d->handler(info, context))
         pass_on(d, info, context);
 }
 
@@ -251,22 +288,51 @@ void signals_unwatch(struct signals_watch *w)
     pthread_mutex_unlock(&lock);
 }
 
-int signals_add_question(bool (*handler)(const siginfo_t *info, const ucontext_t *context),
-                         struct error *err)
+/* A question that is not in use; the lock is held. */
+static struct question *free_question(void)
 {
-    struct disposition *d = disposition_of(SIGSTKFLT);
+    struct question *q = question_of(0);
+
+    if (!q) {
+        q = calloc(1, sizeof(*q));
+        if (q) {
+            q->next = atomic_load(&questions);
+            atomic_store(&questions, q);
+        }
+    }
+    return q;
+}
+
+int signals_add_question(bool (*handler)(void *opaque, const siginfo_t *info,
+                                         const ucontext_t *context),
+                         void *opaque, struct error *err)
+{
+    struct question *q;
     int ret;
 
     pthread_mutex_lock(&lock);
-    atomic_store(&d->handler, handler);
-    ret = add_user(d, err);
+    q = free_question();
+    ret = q ? 0 : error_set(err, ENOMEM, "no memory for a thread that can be asked");
+    atomic_store(&question_handler, handler);
+    if (ret == 0)
+        ret = add_user(disposition_of(SIGSTKFLT), err);
+    if (ret == 0) {
+        atomic_store(&q->opaque, opaque);
+        atomic_store(&q->thread, this_thread());
+    }
     pthread_mutex_unlock(&lock);
     return ret;
 }
 
 void signals_remove_question(void)
 {
+    struct question *q;
+
     pthread_mutex_lock(&lock);
-    remove_user(disposition_of(SIGSTKFLT));
+    q = question_of(this_thread());
+    if (q)
+        atomic_store(&q->thread, 0);
+    if (q)
+        remove_user(disposition_of(SIGSTKFLT));
     pthread_mutex_unlock(&lock);
 }

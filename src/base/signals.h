@@ -59,11 +59,14 @@ void signals_unwatch(struct signals_watch *watch); /* may be NULL */
 
 /* ---- Questions ---- */
 
-/* Has HANDLER called for SIGSTKFLT; false: the signal is not meant. All users name the same
- * handler. All other signals are blocked while it runs. Any thread. */
-int signals_add_question(bool (*handler)(const siginfo_t *info, const ucontext_t *context),
-                         struct error *err);
-/* One user less. No thread that does not block SIGSTKFLT may still be sent one. */
+/* Has HANDLER called for SIGSTKFLT; false: the signal is not meant. On the calling thread it gets
+ * OPAQUE, and NULL on a thread that has not called this: what a signal carries can be made up by
+ * any process of the same user. All users name the same handler. All other signals are blocked
+ * while it runs. A thread calls this once. */
+int signals_add_question(bool (*handler)(void *opaque, const siginfo_t *info,
+                                         const ucontext_t *context),
+                         void *opaque, struct error *err);
+/* Undoes that, on the same thread, which blocks SIGSTKFLT by now. */
 void signals_remove_question(void);
 
 #endif

@@ -34,21 +34,24 @@ _Static_assert(WHERE_SIGNAL == SIGSTKFLT, "the header does without <signal.h>");
 
 /* ---- The thread's side ---- */
 
-/* In the signal's handler. It has no state but what the signal itself carries. */
-SIGNALS_SAFE static bool answer(const siginfo_t *info, const ucontext_t *context)
+/* In the signal's handler. OPAQUE is the thread's own struct where, or NULL: what was asked was a
+ * thread that had this one's number before. */
+SIGNALS_SAFE static bool answer(void *opaque, const siginfo_t *info, const ucontext_t *context)
 {
     const greg_t *gregs = context->uc_mcontext.gregs;
-    struct where *where = info->si_value.sival_ptr;
     uintptr_t at = ALIGN_UP((uintptr_t)gregs[REG_RSP], sizeof(uintptr_t));
+    struct where *where = opaque;
 
     if (info->si_code != SI_QUEUE || info->si_errno != MARK)
         return false;
+    if (!where || atomic_load(&where->turn) != WHERE_ASKED)
+        return true;
     where->counter = (uintptr_t)gregs[REG_RIP];
     where->words = 0;
     if (at >= where->stack_start)
         for (; at < where->stack_end && where->words < WHERE_WORDS; at += sizeof(uintptr_t))
             where->word[where->words++] = *(const volatile uintptr_t *)at;
-    atomic_store(&where->answered, true);
+    atomic_store(&where->turn, WHERE_ANSWERED);
     return true;
 }
 
@@ -73,7 +76,7 @@ void where_begin(struct where *where)
     }
     where->stack_start = (uintptr_t)start;
     where->stack_end = (uintptr_t)start + size;
-    if (signals_add_question(answer, NULL) < 0)
+    if (signals_add_question(answer, where, NULL) < 0)
         return;
     change_mask(SIG_UNBLOCK);
     atomic_store(&where->thread, (int)syscall(SYS_gettid));
@@ -96,9 +99,13 @@ bool where_ask(struct where *where)
     siginfo_t info = {
         .si_signo = WHERE_SIGNAL, .si_errno = MARK, .si_code = SI_QUEUE, .si_pid = getpid()};
 
-    info.si_value.sival_ptr = where;
-    atomic_store(&where->answered, false);
+    atomic_store(&where->turn, thread ? WHERE_ASKED : WHERE_UNASKED);
     return thread && syscall(SYS_rt_tgsigqueueinfo, getpid(), thread, WHERE_SIGNAL, &info) == 0;
+}
+
+bool where_has_answered(const struct where *where)
+{
+    return atomic_load(&where->turn) == WHERE_ANSWERED;
 }
 
 /* An object that is loaded, by the file it comes from: only there is the table of all symbols. */

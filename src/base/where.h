@@ -20,11 +20,15 @@
 
 #define WHERE_WORDS 1024
 
+/* Whose turn it is to use what a thread has written down: the thread writes only when it is asked,
+ * and what it has written stays until it is asked again. */
+enum where_turn { WHERE_UNASKED, WHERE_ASKED, WHERE_ANSWERED };
+
 /* Zeroed at first. Lives until nobody can ask any more. */
 struct where {
     _Atomic int thread; /* its number in the kernel; 0: there is none, or no longer */
     uintptr_t stack_start, stack_end;
-    _Atomic bool answered; /* then the rest holds */
+    _Atomic int turn; /* enum where_turn */
     uintptr_t counter;
     unsigned words;
     uintptr_t word[WHERE_WORDS]; /* the stack, from its top on */
@@ -35,8 +39,10 @@ struct where {
 void where_begin(struct where *where);
 void where_end(struct where *where);
 
-/* Asks the thread; where.answered becomes true when it has answered. False: there is no thread. */
+/* Asks the thread. False: there is no thread. One thread at a time asks and describes. */
 bool where_ask(struct where *where);
+/* Whether it has answered since. */
+bool where_has_answered(const struct where *where);
 /* Writes the functions that a thread which has answered was in, innermost first: "a < b < c". */
 void where_describe(const struct where *where, char *text, size_t size);
 

@@ -63,9 +63,9 @@ static void tell_console(struct attendant *a)
     if (!where_ask(&a->console))
         return;
     for (uint64_t end = time_now_ns() + ANSWER_NS;
-         time_now_ns() < end && !atomic_load(&a->console.answered);)
+         time_now_ns() < end && !where_has_answered(&a->console);)
         time_sleep_ns(NS_PER_MS);
-    if (atomic_load(&a->console.answered))
+    if (where_has_answered(&a->console))
         where_describe(&a->console, where, sizeof(where));
     else
         snprintf(where, sizeof(where), "does not answer");

@@ -315,14 +315,16 @@ static void give_end(struct doppel_end *to, size_t size, const struct vm_end *fr
 
 int doppel_wait_sized(struct doppel_vm *d, int timeout_ms, struct doppel_end *end, size_t size)
 {
-    struct vm_end *inner = calloc(1, sizeof(*inner));
+    struct vm_end *inner; /* too large for a small stack */
     int ret;
 
+    if (!end)
+        return vm_wait(d->vm, timeout_ms, NULL);
+    inner = calloc(1, sizeof(*inner));
     if (!inner)
         return -ENOMEM;
     ret = vm_wait(d->vm, timeout_ms, inner);
-    if (end)
-        give_end(end, size, inner);
+    give_end(end, size, inner);
     free(inner);
     return ret;
 }

@@ -16,8 +16,10 @@
  *
  * Signals. While a VM exists, the process has handlers for SIGSEGV, SIGBUS, SIGFPE and SIGILL, by
  * which the library hears of the faults of guest code and of guest memory that the host cannot
- * provide; and for SIGSTKFLT, while one is started, for doppel_where. They pass on what is not
- * theirs to the handlers that the program had installed before. With the last VM they are removed.
+ * provide. While a VM has threads (from doppel_start on, or from doppel_create on if one of its
+ * devices has a thread), there is one for SIGSTKFLT, by which doppel_where asks them. The handlers
+ * pass on what is not theirs to those that the program had installed before. With the last VM they
+ * are removed.
  * A handler that the program installs later must pass on what is not its own, too. A thread that
  * calls doppel_create must not block the first four.
  *
@@ -220,14 +222,16 @@ int doppel_pause(struct doppel_vm *vm, struct doppel_error *err);
 int doppel_resume(struct doppel_vm *vm, struct doppel_error *err);
 enum doppel_state doppel_state(struct doppel_vm *vm);
 /* Waits for the end of VM, at most TIMEOUT_MS (-1: for ever). -ETIMEDOUT while it runs. END may be
- * NULL. Any number of threads may wait. */
+ * NULL. Any number of threads may wait. -ENOMEM: there is no memory to copy END, and nothing was
+ * waited for. */
 int doppel_wait_sized(struct doppel_vm *vm, int timeout_ms, struct doppel_end *end, size_t size);
 /* Ends VM at once, as pulling the plug does. */
 void doppel_stop(struct doppel_vm *vm);
 /* Presses the power button (ACPI), which a guest may heed. */
 void doppel_power_button(struct doppel_vm *vm);
 /* Says what each of VM's threads does at this moment, a line of text each: for a VM that does not
- * come to its end. Takes no lock, and so works whatever they hold; uses the signal SIGSTKFLT. */
+ * come to its end. Takes no lock of theirs, and so works whatever they hold; uses the signal
+ * SIGSTKFLT. Calls on one VM take their turns, so LINE must not call it. */
 void doppel_where(struct doppel_vm *vm, void (*line)(void *opaque, const char *text), void *opaque);
 void doppel_stats_sized(struct doppel_vm *vm, struct doppel_stats *stats, size_t size);
 /* Whether config.trace is told of steps from now on; not at first. Also from config.trace itself.

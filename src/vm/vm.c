@@ -227,6 +227,7 @@ struct vm *vm_assemble(const struct engine_ops *engine, const struct vm_config *
         error_set(err, ENOMEM, "no memory for a virtual machine");
         return NULL;
     }
+    pthread_mutex_init(&vm->asking, NULL);
     pthread_mutex_init(&vm->lock, NULL);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -299,6 +300,7 @@ void vm_destroy(struct vm *vm)
     mem_destroy(vm->machine.mem);
     pthread_cond_destroy(&vm->changed);
     pthread_mutex_destroy(&vm->lock);
+    pthread_mutex_destroy(&vm->asking);
     free(vm);
 }
 

@@ -57,7 +57,7 @@ static void ask_all(struct vm *vm, struct inquiry *inquiry)
 static bool all_answered(const struct inquiry *inquiry)
 {
     for (unsigned i = 0; i < inquiry->count; i++)
-        if (!atomic_load(&inquiry->asked[i].where->answered))
+        if (!where_has_answered(inquiry->asked[i].where))
             return false;
     return true;
 }
@@ -67,7 +67,7 @@ static void describe(const struct asked *asked, void (*line)(void *opaque, const
 {
     char functions[640], text[768];
 
-    if (atomic_load(&asked->where->answered))
+    if (where_has_answered(asked->where))
         where_describe(asked->where, functions, sizeof(functions));
     else
         snprintf(functions, sizeof(functions), "does not answer");
@@ -79,9 +79,11 @@ void vm_where(struct vm *vm, void (*line)(void *opaque, const char *text), void 
 {
     struct inquiry inquiry = {.count = 0};
 
+    pthread_mutex_lock(&vm->asking);
     ask_all(vm, &inquiry);
     for (unsigned ms = 0; ms < ANSWER_MS && !all_answered(&inquiry); ms++)
         time_sleep_ns(NS_PER_MS);
     for (unsigned i = 0; i < inquiry.count; i++)
         describe(&inquiry.asked[i], line, opaque);
+    pthread_mutex_unlock(&vm->asking);
 }

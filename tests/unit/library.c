@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -536,13 +537,102 @@ static void test_storm(void **unused)
     storm(DOPPEL_ENGINE_AUTO);
 }
 
+/* ---- Where the threads are ---- */
+
+struct asker {
+    struct doppel_vm *vm;
+    atomic_int lines;
+    sem_t *inside, *go; /* the first line waits between the two; or NULL */
+    atomic_bool *over;  /* asks again and again until then; or NULL: once */
+};
+
+static void take_where(void *opaque, const char *text)
+{
+    struct asker *a = opaque;
+
+    assert_non_null(strstr(text, ": "));
+    if (atomic_fetch_add(&a->lines, 1) == 0 && a->go) {
+        sem_post(a->inside);
+        sem_wait(a->go);
+    }
+}
+
+static void *ask(void *opaque)
+{
+    struct asker *a = opaque;
+
+    do
+        doppel_where(a->vm, take_where, a);
+    while (a->over && !atomic_load(a->over));
+    return NULL;
+}
+
+/* Of two who ask, one waits for the other: the threads answer one question at a time. */
+static void test_where_by_turns(void **unused)
+{
+    struct doppel_config config = config_of(DOPPEL_ENGINE_INTERP);
+    struct doppel_vm *vm = create(&config, LOOPS);
+    sem_t inside, go;
+    struct asker first = {.vm = vm, .inside = &inside, .go = &go}, second = {.vm = vm},
+                 ready = {.vm = vm};
+    pthread_t one, two;
+
+    sem_init(&inside, 0, 0);
+    sem_init(&go, 0, 0);
+    assert_int_equal(doppel_start(vm, NULL), 0);
+    do { /* until both threads can be asked */
+        atomic_store(&ready.lines, 0);
+        ask(&ready);
+    } while (atomic_load(&ready.lines) < 2);
+    assert_int_equal(pthread_create(&one, NULL, ask, &first), 0);
+    sem_wait(&inside);
+    assert_int_equal(pthread_create(&two, NULL, ask, &second), 0);
+    usleep(50000); /* for it to make the mistake */
+    assert_int_equal(atomic_load(&second.lines), 0);
+    sem_post(&go);
+    pthread_join(one, NULL);
+    pthread_join(two, NULL);
+    assert_int_equal(atomic_load(&first.lines), 2); /* the vCPU and the event loop */
+    assert_int_equal(atomic_load(&second.lines), 2);
+    stop_and_destroy(vm);
+    sem_destroy(&inside);
+    sem_destroy(&go);
+}
+
+/* A VM may be asked while it ends, and when it has ended. */
+static void test_where_at_the_end(void **unused)
+{
+    for (unsigned i = 0; i < 5; i++) {
+        struct doppel_config config = config_of(i % 2 ? DOPPEL_ENGINE_AUTO : DOPPEL_ENGINE_INTERP);
+        struct doppel_vm *vm;
+        atomic_bool over = false;
+        struct asker asker = {.over = &over}, last = {0};
+        pthread_t thread;
+
+        config.cpus = 2;
+        asker.vm = last.vm = vm = create(&config, LOOPS);
+        assert_int_equal(pthread_create(&thread, NULL, ask, &asker), 0);
+        assert_int_equal(doppel_start(vm, NULL), 0);
+        while (!atomic_load(&asker.lines))
+            usleep(100);
+        doppel_stop(vm);
+        assert_int_equal(doppel_wait(vm, WAIT_MS, NULL), 0);
+        ask(&last);
+        assert_in_range(atomic_load(&last.lines), 1, 3);
+        atomic_store(&over, true);
+        pthread_join(thread, NULL);
+        doppel_destroy(vm);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_config_sizes), cmocka_unit_test(test_other_sizes),
-        cmocka_unit_test(test_pause),        cmocka_unit_test(test_events),
-        cmocka_unit_test(test_lost_events),  cmocka_unit_test(test_log),
-        cmocka_unit_test(test_waiters),      cmocka_unit_test(test_storm),
+        cmocka_unit_test(test_config_sizes),   cmocka_unit_test(test_other_sizes),
+        cmocka_unit_test(test_pause),          cmocka_unit_test(test_events),
+        cmocka_unit_test(test_lost_events),    cmocka_unit_test(test_log),
+        cmocka_unit_test(test_waiters),        cmocka_unit_test(test_storm),
+        cmocka_unit_test(test_where_by_turns), cmocka_unit_test(test_where_at_the_end),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -26,7 +26,7 @@ static const char *ask(struct thread *t)
 
     while (!where_ask(&t->where))
         usleep(100); /* it has not begun */
-    while (!atomic_load(&t->where.answered))
+    while (!where_has_answered(&t->where))
         usleep(100);
     where_describe(&t->where, text, sizeof(text));
     return text;
@@ -130,10 +130,54 @@ static void test_foreign_registers(void **unused)
     pthread_join(thread, NULL);
 }
 
+/* Sends T the signal that where_ask sends, as any process of the same user could. */
+static void forge(struct thread *t, void *pointer)
+{
+    siginfo_t info = {.si_signo = WHERE_SIGNAL,
+                      .si_errno = 0x3F3F3F3F, /* as in where.c */
+                      .si_code = SI_QUEUE,
+                      .si_pid = getpid()};
+
+    info.si_value.sival_ptr = pointer;
+    assert_int_equal(syscall(SYS_rt_tgsigqueueinfo, getpid(), atomic_load(&t->where.thread),
+                             WHERE_SIGNAL, &info),
+                     0);
+}
+
+/* What the signal carries leads nowhere: the thread writes into its own struct where, and only when
+ * it has been asked. */
+static void test_forged(void **unused)
+{
+    static struct thread t;
+    static struct where decoy, untouched;
+    pthread_t thread;
+    int ends[2];
+
+    assert_int_equal(pipe(ends), 0);
+    t.wait_fd = ends[0];
+    assert_int_equal(pthread_create(&thread, NULL, wait, &t), 0);
+    ask(&t);
+    t.where.counter = 0x1234;
+    decoy.turn = untouched.turn = WHERE_ASKED;
+    forge(&t, &decoy);
+    forge(&t, NULL);
+    forge(&t, (void *)0x123000);
+    /* It has taken them when it has answered a question of ours, which comes after them. */
+    assert_int_equal(t.where.counter, 0x1234);
+    ask(&t);
+    assert_int_not_equal(t.where.counter, 0x1234);
+    assert_memory_equal(&decoy, &untouched, sizeof(decoy));
+    assert_int_equal(write(ends[1], "x", 1), 1);
+    pthread_join(thread, NULL);
+    close(ends[0]);
+    close(ends[1]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_waiting),
-                                       cmocka_unit_test(test_foreign_registers)};
+                                       cmocka_unit_test(test_foreign_registers),
+                                       cmocka_unit_test(test_forged)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
