@@ -618,7 +618,8 @@ static void test_where_at_the_end(void **unused)
         doppel_stop(vm);
         assert_int_equal(doppel_wait(vm, WAIT_MS, NULL), 0);
         ask(&last);
-        assert_in_range(atomic_load(&last.lines), 1, 3);
+        /* Of the threads, some or all may have ended. */
+        assert_in_range(atomic_load(&last.lines), 0, 3);
         atomic_store(&over, true);
         pthread_join(thread, NULL);
         doppel_destroy(vm);
