@@ -48,6 +48,7 @@
 
 #include "cpu/bt/emit.h"
 #include "cpu/bt/switches.h"
+#include "cpu/core/code_memory.h"
 #include "cpu/core/executor.h"
 #include "x86/x87.h"
 
@@ -55,6 +56,7 @@
 
 #define BT_NEVER          UINT32_MAX /* heat of a block that cannot be translated */
 #define BT_CODE_SIZE      (96 * MiB)
+#define BT_CODE_LEAST     (128 * KiB) /* any translation fits in; without it no machine begins */
 #define BT_HEAT           12 /* executions by the interpreter before a block is translated */
 #define BT_HEAT_DOUBLINGS 5  /* how often that is doubled at most, for code that is rewritten */
 /* Exits at a point before the instruction's handler is inlined. That many exits cost about as much
@@ -267,9 +269,10 @@ struct bt_entries {
 /* What is translated; all vCPUs of a machine share it. */
 struct bt_cache {
     struct bt_switches switches;
-    bool measure;         /* the machine is measured */
-    _Atomic bool busy;    /* a vCPU changes what follows, but for tables of entries, entrances */
-    uint8_t *write, *run; /* the same memory, to write and to execute */
+    bool measure;      /* the machine is measured */
+    _Atomic bool busy; /* a vCPU changes what follows, but for tables of entries, entrances */
+    struct code_memory memory;
+    uint8_t *write, *run; /* it, to write and to execute */
     uint32_t used;
     struct bt_exit_point *exit_points;
     uint32_t exit_points_used;

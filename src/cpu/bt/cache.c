@@ -1,6 +1,5 @@
 /*
- * The translation cache, which all vCPUs of a machine share: the memory of translated code, one
- * memfd mapped twice, written through one mapping and run through the other.
+ * The translation cache, which all vCPUs of a machine share.
  *
  * One vCPU at a time adds to the cache; the others do not wait for it, but interpret meanwhile. A
  * part is translated once for all vCPUs. Translations stay as they are until all of them are
@@ -12,40 +11,29 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #define EXIT_POINTS_SIZE (BT_EXIT_POINTS * sizeof(struct bt_exit_point))
-
-/* Maps the code's memory twice. A mapping that fails is NULL. */
-static void map_code(struct bt_cache *cache)
-{
-    uint32_t size = cache->switches.code_size;
-    int fd = memfd_create("doppel-translations", MFD_CLOEXEC);
-    void *write = MAP_FAILED, *run = MAP_FAILED;
-
-    if (fd >= 0 && ftruncate(fd, size) == 0) {
-        write = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-        run = mmap(NULL, size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
-    }
-    cache->write = write == MAP_FAILED ? NULL : write;
-    cache->run = run == MAP_FAILED ? NULL : run;
-    if (fd >= 0)
-        close(fd);
-}
 
 struct bt_cache *bt_cache_create(const struct core *e, struct error *err)
 {
     struct bt_cache *cache = calloc(1, sizeof(*cache));
 
-    if (cache) {
-        cache->switches = *(const struct bt_switches *)e->accelerator_options;
-        cache->measure = e->machine.measure;
-        map_code(cache);
-        cache->exit_points = bt_reserve(EXIT_POINTS_SIZE);
+    if (!cache) {
+        error_set(err, ENOMEM, "out of memory for the translation cache");
+        return NULL;
     }
-    if (!cache || !cache->write || !cache->run || !cache->exit_points ||
-        !bt_entries_create(&cache->entries, e->code_pages)) {
-        error_set(err, errno, "cannot map memory for translated code: %s", strerror(errno));
+    cache->switches = *(const struct bt_switches *)e->accelerator_options;
+    cache->measure = e->machine.measure;
+    if (code_memory_create(&cache->memory, "doppel-translations", cache->switches.code_size,
+                           BT_CODE_LEAST, err) < 0) {
+        free(cache);
+        return NULL;
+    }
+    cache->write = cache->memory.write;
+    cache->run = cache->memory.run;
+    cache->exit_points = bt_reserve(EXIT_POINTS_SIZE);
+    if (!cache->exit_points || !bt_entries_create(&cache->entries, e->code_pages)) {
+        error_set(err, errno, "cannot map memory for translations: %s", strerror(errno));
         bt_cache_destroy(cache);
         return NULL;
     }
@@ -57,10 +45,7 @@ void bt_cache_destroy(struct bt_cache *cache)
 {
     if (!cache)
         return;
-    if (cache->write)
-        munmap(cache->write, cache->switches.code_size);
-    if (cache->run)
-        munmap(cache->run, cache->switches.code_size);
+    code_memory_destroy(&cache->memory);
     if (cache->exit_points)
         munmap(cache->exit_points, EXIT_POINTS_SIZE);
     bt_entries_destroy(&cache->entries);

@@ -237,7 +237,7 @@ static void emit_lookup(struct bt_cache *cache, struct emitter *e, enum bt_exit 
 
 void bt_emit_common(struct bt_cache *cache)
 {
-    struct emitter e = {.at = cache->write, .end = cache->write + cache->switches.code_size};
+    struct emitter e = {.at = cache->write, .end = cache->write + cache->memory.provided};
     const void *enter = cache->run;
     const uint8_t *leave;
 

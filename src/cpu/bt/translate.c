@@ -105,14 +105,16 @@ static void emit_part(struct translation *t, struct part *p)
     emit_goto(t, p->end, t->flow[t->i].live_after);
 }
 
-/* Begins to emit code, behind room for struct bt_front. */
+/* Begins to emit code, behind room for struct bt_front. If the host has no memory for more code,
+ * the cache is full for now. */
 static void begin(struct translation *t)
 {
     struct bt_cache *cache = t->cache;
+    uint32_t end;
 
     cache->used = (uint32_t)ALIGN_UP(cache->used + sizeof(struct bt_front), ENTRY_ALIGN);
-    t->e = (struct emitter){.at = cache->write + cache->used,
-                            .end = cache->write + cache->switches.code_size};
+    end = code_memory_provide(&cache->memory, (uint64_t)cache->used + BT_CODE_LEAST);
+    t->e = (struct emitter){.at = cache->write + cache->used, .end = cache->write + end};
 }
 
 /* Keeps the code that was emitted. Returns it where it is executed, or NULL if the cache is full.
@@ -155,7 +157,7 @@ static struct translation *start(struct bt *bt, uint64_t gpa, uint32_t generatio
     struct bt_cache *cache = bt->cache;
     struct translation *t = &cache->work;
 
-    bt->full = cache->switches.code_size - cache->used < ENTRY_ALIGN * 2 ||
+    bt->full = cache->memory.size - cache->used < ENTRY_ALIGN * 2 ||
                BT_EXIT_POINTS - cache->exit_points_used < COLDS + REGION_MAX ||
                bt_entries_full(&cache->entries);
     if (bt->full)

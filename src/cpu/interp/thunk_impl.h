@@ -49,7 +49,8 @@ void thunk_emit(struct thunk_code *code, const struct thunk_plan *plan);
 struct thunk_memory;
 struct thunk_memory *thunk_memory_create(struct error *err);
 void thunk_memory_destroy(struct thunk_memory *memory);
-/* Copies CODE and returns where it can be run, or NULL when there is no room left. */
+/* Copies CODE and returns where it can be run, or NULL when there is no room left, or when the host
+ * has no memory for more now. */
 thunk_fn *thunk_memory_add(struct thunk_memory *memory, const struct thunk_code *code);
 /* Forgets all thunks. */
 void thunk_memory_clear(struct thunk_memory *memory);

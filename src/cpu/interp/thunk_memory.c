@@ -1,21 +1,21 @@
 /*
- * The memory that holds thunks. It is one memfd mapped twice, so that no page is ever writable and
- * executable at one address; pages take memory only once they are used.
+ * The memory that holds thunks, and where each of them lies.
  */
 #include "cpu/interp/thunk_impl.h"
 
 #include "base/util.h"
+#include "cpu/core/code_memory.h"
 
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
-#define CODE_SIZE (32 * MiB)
-#define ALIGNMENT 16
-#define SPANS     (CODE_SIZE / ALIGNMENT) /* always enough */
+#define CODE_SIZE  (32 * MiB)
+#define CODE_LEAST (64 * KiB) /* without which no machine begins */
+#define ALIGNMENT  16
+#define SPANS      (CODE_SIZE / ALIGNMENT) /* always enough */
 
 /* Where one thunk lies; offsets from the start of the code. */
 struct span {
@@ -23,8 +23,7 @@ struct span {
 };
 
 struct thunk_memory {
-    uint8_t *write;         /* PROT_READ | PROT_WRITE */
-    const uint8_t *run;     /* PROT_READ | PROT_EXEC */
+    struct code_memory code;
     uint32_t used;          /* bytes of code */
     struct span *spans;     /* by rising start */
     _Atomic uint32_t count; /* of spans; stored after the span is complete */
@@ -33,33 +32,25 @@ struct thunk_memory {
 struct thunk_memory *thunk_memory_create(struct error *err)
 {
     struct thunk_memory *memory = calloc(1, sizeof(*memory));
-    int fd = memfd_create("doppel-thunks", MFD_CLOEXEC);
-    void *write = MAP_FAILED, *run = MAP_FAILED, *spans = MAP_FAILED;
+    void *spans;
 
-    if (memory && fd >= 0 && ftruncate(fd, CODE_SIZE) == 0) {
-        write = mmap(NULL, CODE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-        run = mmap(NULL, CODE_SIZE, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
-        spans = mmap(NULL, SPANS * sizeof(struct span), PROT_READ | PROT_WRITE,
-                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (!memory) {
+        error_set(err, ENOMEM, "out of memory for thunks");
+        return NULL;
     }
-    if (write == MAP_FAILED || run == MAP_FAILED || spans == MAP_FAILED) {
-        error_set(err, errno ? errno : ENOMEM, "cannot map memory for generated code: %s",
-                  strerror(errno));
-        if (write != MAP_FAILED)
-            munmap(write, CODE_SIZE);
-        if (run != MAP_FAILED)
-            munmap(run, CODE_SIZE);
-        if (spans != MAP_FAILED)
-            munmap(spans, SPANS * sizeof(struct span));
+    if (code_memory_create(&memory->code, "doppel-thunks", CODE_SIZE, CODE_LEAST, err) < 0) {
         free(memory);
-        memory = NULL;
-    } else {
-        memory->write = write;
-        memory->run = run;
-        memory->spans = spans;
+        return NULL;
     }
-    if (fd >= 0)
-        close(fd);
+    spans = mmap(NULL, SPANS * sizeof(struct span), PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (spans == MAP_FAILED) {
+        error_set(err, errno, "cannot map memory for thunks: %s", strerror(errno));
+        code_memory_destroy(&memory->code);
+        free(memory);
+        return NULL;
+    }
+    memory->spans = spans;
     return memory;
 }
 
@@ -67,8 +58,7 @@ void thunk_memory_destroy(struct thunk_memory *memory)
 {
     if (!memory)
         return;
-    munmap(memory->write, CODE_SIZE);
-    munmap((void *)memory->run, CODE_SIZE);
+    code_memory_destroy(&memory->code);
     munmap(memory->spans, SPANS * sizeof(struct span));
     free(memory);
 }
@@ -77,12 +67,13 @@ thunk_fn *thunk_memory_add(struct thunk_memory *memory, const struct thunk_code 
 {
     uint32_t start = memory->used;
     uint32_t count = atomic_load_explicit(&memory->count, memory_order_relaxed);
-    const void *entry = memory->run + start;
+    const void *entry = memory->code.run + start;
     thunk_fn *fn;
 
-    if (code->size > CODE_SIZE - start)
+    if (code->size > CODE_SIZE - start ||
+        code_memory_provide(&memory->code, start + code->size) < start + code->size)
         return NULL;
-    memcpy(memory->write + start, code->bytes, code->size);
+    memcpy(memory->code.write + start, code->bytes, code->size);
     memory->spans[count] = (struct span){
         .start = start,
         .insn = start + code->insn,
@@ -103,13 +94,13 @@ void thunk_memory_clear(struct thunk_memory *memory)
 
 void thunk_memory_range(const struct thunk_memory *memory, uintptr_t *start, uintptr_t *end)
 {
-    *start = (uintptr_t)memory->run;
+    *start = (uintptr_t)memory->code.run;
     *end = *start + CODE_SIZE;
 }
 
 SIGNALS_SAFE uintptr_t thunk_memory_landing(const struct thunk_memory *memory, uintptr_t rip)
 {
-    uintptr_t offset = rip - (uintptr_t)memory->run;
+    uintptr_t offset = rip - (uintptr_t)memory->code.run;
     uint32_t low = 0, high = atomic_load_explicit(&memory->count, memory_order_acquire);
     const struct span *span;
 
@@ -124,5 +115,5 @@ SIGNALS_SAFE uintptr_t thunk_memory_landing(const struct thunk_memory *memory, u
             high = middle;
     }
     span = &memory->spans[low];
-    return (uintptr_t)memory->run + (offset == span->insn ? span->tail : span->leave);
+    return (uintptr_t)memory->code.run + (offset == span->insn ? span->tail : span->leave);
 }
