@@ -112,7 +112,8 @@ struct blk_host {
     enum blk_lane lane;
     unsigned align; /* offsets and buffers of cache=none are multiples of it, at least */
     const struct blk_clock *clock; /* NULL: the host's */
-    uint64_t patience_ns;          /* how long a server may not answer; 0: 30 s */
+    bool hasty;           /* an image in use is refused at once, and not after half a second */
+    uint64_t patience_ns; /* how long a server may not answer; 0: 30 s */
 };
 
 /* Opens what OPTIONS name (options.h). HOST NULL: all is zero. Returns NULL on failure, with

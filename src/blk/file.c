@@ -4,11 +4,14 @@
 #include "blk/file.h"
 
 #include "blk/lock.h"
+#include "blk/uring.h"
 
+#include "base/time.h"
 #include "base/util.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/fs.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +20,7 @@
 #include <unistd.h>
 
 #define THREADS_MOST 16
+#define LOCK_WAIT_NS (500 * NS_PER_MS)
 
 static struct file *file_of(struct blk *blk)
 {
@@ -81,6 +85,28 @@ static void post_write(struct file *file, struct blk_request *request)
         pool_post(file->pool, &file->writer);
 }
 
+/* The ring has done what it could of REQUEST; a job does the rest. */
+static void end_in_ring(struct blk_request *request, int result)
+{
+    if (result > 0)
+        request->own.moved = (uint64_t)result;
+    if (result >= 0 && request->own.moved == request->size)
+        blk_complete(request, 0);
+    else if (result >= 0 || result == -EAGAIN || result == -EINTR)
+        post_job(file_of(request->own.blk), request);
+    else
+        blk_complete(request, file_result(result));
+}
+
+/* Whether the ring can do REQUEST, a READ or WRITE. */
+static bool is_for_ring(const struct file *file, const struct blk_request *request)
+{
+    if (!file->uring || request->iovs > IOV_MAX || !file_is_aligned(file, request))
+        return false;
+    /* The kernel would do a write through the page cache on a thread. */
+    return request->kind == BLK_READ || (file->direct && file->align <= file->blk.info.block);
+}
+
 static void file_submit(struct blk *blk, struct blk_request *request)
 {
     struct file *file = file_of(blk);
@@ -89,17 +115,33 @@ static void file_submit(struct blk *blk, struct blk_request *request)
 
     if (moves && !file->direct)
         ret = file_try(file, request);
-    if (ret != -EAGAIN)
+    if (ret != -EAGAIN) {
         blk_complete(request, file_result(ret));
-    else if (request->kind == BLK_WRITE && !file->direct && !file->device)
+    } else if (moves && is_for_ring(file, request)) {
+        request->own.moved = 0;
+        uring_submit(file->uring, request);
+    } else if (request->kind == BLK_WRITE && !file->direct && !file->device) {
         post_write(file, request);
-    else
+    } else {
         post_job(file, request);
+    }
+}
+
+static void file_kick(struct blk *blk)
+{
+    struct file *file = file_of(blk);
+
+    if (file->uring)
+        uring_kick(file->uring);
 }
 
 static struct where *file_where(struct blk *blk, unsigned n)
 {
-    return pool_where(file_of(blk)->pool, n);
+    struct file *file = file_of(blk);
+
+    if (file->uring && n == 0)
+        return uring_where(file->uring);
+    return pool_where(file->pool, file->uring ? n - 1 : n);
 }
 
 /* ---- Opening and closing ---- */
@@ -235,9 +277,12 @@ static void file_close(struct blk *blk)
 {
     struct file *file = file_of(blk);
 
+    uring_destroy(file->uring);
     pool_destroy(file->pool);
-    if (file->fd >= 0)
+    if (file->fd >= 0) {
+        unlock_image(file->fd);
         close(file->fd);
+    }
     pthread_mutex_destroy(&file->lock);
     pthread_rwlock_destroy(&file->edges);
     free(file->name);
@@ -246,6 +291,7 @@ static void file_close(struct blk *blk)
 
 static const struct blk_driver file_driver = {
     .submit = file_submit,
+    .kick = file_kick,
     .perform = file_perform,
     .resize = file_resize,
     .where = file_where,
@@ -254,14 +300,35 @@ static const struct blk_driver file_driver = {
 
 static int lock_it(const struct file *file, const struct blk_options *options, struct error *err)
 {
-    uint64_t most = (1ULL << 62) - 1, size = 0;
+    const uint64_t most = (1ULL << 62) - 1;
+    struct lock_use use = {.writes = !file->blk.info.readonly, .offset = options->offset};
 
     if (options->offset || options->size)
-        size = options->size ? options->size : most - MIN(options->offset, most - 1);
-    if (options->offset >= most || size > most - options->offset)
+        use.size = options->size ? options->size : most - MIN(options->offset, most - 1);
+    if (use.offset >= most || use.size > most - use.offset)
         return error_set(err, EINVAL, "disk '%s': offset= and size= are too large", file->name);
-    return lock_image(file->fd, file->name, !file->blk.info.readonly, options->offset, size,
+    return lock_image(file->fd, file->name, &use, file->blk.host->hasty ? 0 : LOCK_WAIT_NS,
                       file->blk.host->log, err);
+}
+
+/* Starts the threads, and a ring if the host has one. */
+static int start(struct file *file, struct error *err)
+{
+    const struct blk_host *host = file->blk.host;
+    struct error why = {0};
+
+    file->pool = pool_create("blk", THREADS_MOST, err);
+    if (!file->pool)
+        return -ENOMEM;
+    if (host->lane == BLK_LANE_THREADS)
+        return 0;
+    file->uring = uring_create(file->fd, end_in_ring, &why);
+    if (file->uring)
+        return 0;
+    if (host->lane == BLK_LANE_URING)
+        return error_set(err, why.code, "disk '%s': %s", file->name, why.text);
+    log_line(host->log, LOG_LEVEL_INFO, "disk '%s': %s; threads do its work", file->name, why.text);
+    return 0;
 }
 
 static int begin(struct file *file, const struct blk_options *options, struct error *err)
@@ -279,8 +346,7 @@ static int begin(struct file *file, const struct blk_options *options, struct er
     fcntl(file->fd, F_SETFL, fcntl(file->fd, F_GETFL) & ~O_NONBLOCK);
     file->blk.info.discards = !file->keep && !file->blk.info.readonly;
     file->blk.info.zeroes = !file->blk.info.readonly;
-    file->pool = pool_create("blk", THREADS_MOST, err);
-    return file->pool ? 0 : -ENOMEM;
+    return start(file, err);
 }
 
 struct blk *file_open(const struct blk_options *options, const struct blk_host *host,

@@ -4,6 +4,7 @@
  *      blk_submit ---- a read that the page cache has ----> done, on the submitting thread
  *           |
  *           |--- a write through the page cache ----------> the writer, one job of the pool
+ *           |--- other reads and writes, with io_uring ----> the ring's thread (uring.h)
  *           '--- all else --------------------------------> a job each of the pool
  *
  * With cache=none the file is opened with O_DIRECT. Requests whose offsets or buffers are not
@@ -19,6 +20,8 @@
 #include "blk/driver.h"
 #include "blk/options.h"
 #include "blk/pool.h"
+
+struct uring;
 
 struct file {
     struct blk blk;
@@ -36,6 +39,7 @@ struct file {
      * while anything else is written; only if ALIGN is more than BLOCK. */
     pthread_rwlock_t edges;
     struct pool *pool;
+    struct uring *uring; /* NULL: there is none */
     /* Writes for the writer, guarded by LOCK, a leaf. */
     pthread_mutex_t lock;
     struct blk_request *first, *last;

@@ -172,6 +172,16 @@ static ssize_t read_aligned(const struct file *file, char *buffer, uint64_t at, 
     return (ssize_t)got;
 }
 
+static int cut_file(const struct file *file, uint64_t size)
+{
+    int ret;
+
+    do
+        ret = ftruncate(file->fd, (off_t)size);
+    while (ret < 0 && errno == EINTR);
+    return ret < 0 ? -errno : 0;
+}
+
 /* Writes the aligned bytes from AT on, of which those up to END are wanted: the file does not grow
  * beyond them. */
 static int write_aligned(const struct file *file, const char *buffer, uint64_t at, uint64_t size,
@@ -195,7 +205,7 @@ static int write_aligned(const struct file *file, const char *buffer, uint64_t a
         size -= (uint64_t)n;
     }
     if (!file->device && end < at && (uint64_t)before.st_size < at)
-        return ftruncate(file->fd, (off_t)MAX(end, (uint64_t)before.st_size)) < 0 ? -errno : 0;
+        return cut_file(file, MAX(end, (uint64_t)before.st_size));
     return 0;
 }
 

@@ -3,7 +3,7 @@
  */
 #include "blk/lock.h"
 
-#include "base/util.h"
+#include "base/time.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -65,15 +65,16 @@ static int lock_whole(int fd, bool writes)
     return take_and_look(fd, writes ? writer : reader, writes ? no_writer : no_reader);
 }
 
-static int lock_part(int fd, bool writes, uint64_t offset, uint64_t size)
+static int lock_part(int fd, const struct lock_use *use)
 {
     static const int writer[] = {DOES + WRITES, 0}, reader[] = {FORBIDS + WRITES, 0},
                      no_user[] = {DOES + READS, 0}, nothing[] = {0};
-    int ret = take(fd, writes ? F_WRLCK : F_RDLCK, RANGES + (int64_t)offset, (int64_t)size);
+    int ret = take(fd, use->writes ? F_WRLCK : F_RDLCK, RANGES + (int64_t)use->offset,
+                   (int64_t)use->size);
 
     if (ret < 0)
         return ret;
-    if (writes)
+    if (use->writes)
         return take_and_look(fd, writer, no_user);
     ret = take_and_look(fd, reader, nothing);
     /* Only somebody who writes all of it holds both. */
@@ -82,14 +83,34 @@ static int lock_part(int fd, bool writes, uint64_t offset, uint64_t size)
     return ret;
 }
 
-int lock_image(int fd, const char *name, bool writes, uint64_t offset, uint64_t size,
+void unlock_image(int fd)
+{
+    take(fd, F_UNLCK, 0, 0);
+}
+
+static int lock_once(int fd, const struct lock_use *use)
+{
+    int ret = use->size ? lock_part(fd, use) : lock_whole(fd, use->writes);
+
+    /* What it has taken must not keep anybody else away meanwhile. */
+    if (ret == -EBUSY)
+        unlock_image(fd);
+    return ret;
+}
+
+int lock_image(int fd, const char *name, const struct lock_use *use, uint64_t wait_ns,
                const struct log *log, struct error *err)
 {
-    int ret = size ? lock_part(fd, writes, offset, size) : lock_whole(fd, writes);
+    uint64_t begun = time_now_ns();
+    int ret = lock_once(fd, use);
 
+    while (ret == -EBUSY && time_now_ns() - begun < wait_ns) {
+        time_sleep_ns(5 * NS_PER_MS);
+        ret = lock_once(fd, use);
+    }
     if (ret == -EBUSY)
         return error_set(err, EBUSY, "disk '%s' is in use by another process%s", name,
-                         writes ? "" : ", which writes to it");
+                         use->writes ? "" : ", which writes to it");
     if (ret < 0)
         log_line(log, LOG_LEVEL_WARNING,
                  "disk '%s': its file system cannot lock it (%s): see that nobody else uses it",

@@ -27,10 +27,19 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Takes the locks on FD, the open file NAME, which is written to if WRITES. SIZE 0: the whole file;
- * else the part of SIZE bytes from OFFSET on. Fails with -EBUSY if somebody else's use forbids it.
- * A file system without such locks is complained of in LOG. */
-int lock_image(int fd, const char *name, bool writes, uint64_t offset, uint64_t size,
+/* A use of an image. */
+struct lock_use {
+    bool writes;
+    uint64_t offset, size; /* a part; SIZE 0: the whole file */
+};
+
+/* Takes the locks for USE on FD, the open file NAME. Fails with -EBUSY if somebody else's use
+ * forbids it and goes on doing so for WAIT_NS: after a process has been killed, the kernel first
+ * ends what that had in flight. A file system without such locks is complained of in LOG. */
+int lock_image(int fd, const char *name, const struct lock_use *use, uint64_t wait_ns,
                const struct log *log, struct error *err);
+/* Gives back what this process has locked by FD, which is about to be closed. Without, the locks
+ * last until everything that knows the open file has gone, a ring of io_uring's among it. */
+void unlock_image(int fd);
 
 #endif

@@ -11,6 +11,8 @@
 #include <signal.h>
 #include <sys/wait.h>
 
+static const struct blk_host hasty = {.hasty = true};
+
 /* Ways to open a file of 4 MiB. */
 struct use {
     const char *more;
@@ -49,7 +51,7 @@ static void test_pairs(void **unused)
             if (may_meet(&uses[i], &uses[j]))
                 blk_close(open_disk(name, uses[j].more, NULL));
             else
-                refuse_disk(name, uses[j].more, NULL, EBUSY, "is in use by another process");
+                refuse_disk(name, uses[j].more, &hasty, EBUSY, "is in use by another process");
             blk_close(first);
             /* Nothing stays locked. */
             blk_close(open_disk(name, uses[j].more, NULL));
@@ -68,13 +70,13 @@ static void test_parts_add_up(void **unused)
     a = open_disk(name, ",size=1M", NULL);
     b = open_disk(name, ",offset=1M,size=1M,readonly", NULL);
     c = open_disk(name, ",offset=2M", NULL);
-    refuse_disk(name, "", NULL, EBUSY, "is in use");
-    refuse_disk(name, ",readonly", NULL, EBUSY, "which writes to it");
+    refuse_disk(name, "", &hasty, EBUSY, "is in use");
+    refuse_disk(name, ",readonly", &hasty, EBUSY, "which writes to it");
     blk_close(a);
-    refuse_disk(name, ",readonly", NULL, EBUSY, "which writes to it");
+    refuse_disk(name, ",readonly", &hasty, EBUSY, "which writes to it");
     blk_close(c);
     blk_close(open_disk(name, ",readonly", NULL));
-    refuse_disk(name, "", NULL, EBUSY, "is in use");
+    refuse_disk(name, "", &hasty, EBUSY, "is in use");
     blk_close(b);
     blk_close(open_disk(name, "", NULL));
     unlink(name);
@@ -188,12 +190,12 @@ static void test_qemu_refuses(void **unused)
     make_qcow2(name);
     start_qemu(&qemu, name, true);
     for (unsigned i = 0; i < ARRAY_SIZE(uses); i++)
-        refuse_disk(name, uses[i].more, NULL, EBUSY, "is in use by another process");
+        refuse_disk(name, uses[i].more, &hasty, EBUSY, "is in use by another process");
     end_qemu(&qemu);
     start_qemu(&qemu, name, false);
     for (unsigned i = 0; i < ARRAY_SIZE(uses); i++) {
         if (uses[i].writes)
-            refuse_disk(name, uses[i].more, NULL, EBUSY, "is in use by another process");
+            refuse_disk(name, uses[i].more, &hasty, EBUSY, "is in use by another process");
         else
             blk_close(open_disk(name, uses[i].more, NULL));
     }
@@ -202,12 +204,46 @@ static void test_qemu_refuses(void **unused)
     unlink(name);
 }
 
+/* A process that is killed with requests in flight gives its image back. */
+static void test_killed(void **unused)
+{
+    enum { COUNT = 64, SIZE = 65536 };
+    char name[64], byte;
+    int pipes[2], status;
+    pid_t pid;
+
+    make_file(name, COUNT * SIZE);
+    assert_int_equal(pipe2(pipes, O_CLOEXEC), 0);
+    pid = fork();
+    if (pid == 0) {
+        struct blk *blk = open_disk(name, "", NULL);
+        struct asked asked[COUNT];
+        struct asks asks;
+
+        begin_asks(&asks);
+        for (unsigned i = 0; i < COUNT; i++)
+            ask(&asks, blk, &asked[i], i % 2 ? BLK_READ : BLK_WRITE, (uint64_t)i * SIZE,
+                calloc(1, SIZE), SIZE);
+        blk_kick(blk);
+        if (write(pipes[1], "x", 1) == 1)
+            pause();
+        _exit(1);
+    }
+    assert_int_equal(read(pipes[0], &byte, 1), 1);
+    refuse_disk(name, "", &hasty, EBUSY, "is in use by another process");
+    kill(pid, SIGKILL);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    blk_close(open_disk(name, "", NULL));
+    close(pipes[0]);
+    close(pipes[1]);
+    unlink(name);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_pairs),
-        cmocka_unit_test(test_parts_add_up),
-        cmocka_unit_test(test_qemu_is_refused),
+        cmocka_unit_test(test_pairs),        cmocka_unit_test(test_parts_add_up),
+        cmocka_unit_test(test_killed),       cmocka_unit_test(test_qemu_is_refused),
         cmocka_unit_test(test_qemu_refuses),
     };
 
