@@ -49,6 +49,19 @@ static void access(struct fuzz_board *board, struct fuzz_input *in, bool write)
         bus_read(board->bus, range->space, address, size);
 }
 
+/* Has the device stand still, or go on, as whoever saves a machine does. */
+static void hold(struct dev *dev)
+{
+    if (dev->ops->pause)
+        dev->ops->pause(dev);
+}
+
+static void go_on(struct dev *dev)
+{
+    if (dev->ops->resume)
+        dev->ops->resume(dev);
+}
+
 static struct state_image save(struct fuzz_board *board, struct dev *dev)
 {
     struct state_image image = {0};
@@ -109,12 +122,22 @@ static void step(struct fuzz_board *board, struct dev *dev, struct fuzz_input *i
             bus_unlock(board->bus);
         }
         break;
-    case 11: save_and_restore(board, dev); break;
-    case 12: restore_damaged(board, dev, in); break;
+    case 11:
+        hold(dev);
+        save_and_restore(board, dev);
+        go_on(dev);
+        break;
+    case 12:
+        hold(dev);
+        restore_damaged(board, dev, in);
+        go_on(dev);
+        break;
     case 13:
+        hold(dev);
         bus_lock(board->bus);
         dev->ops->reset(dev);
         bus_unlock(board->bus);
+        go_on(dev);
         break;
     default:
         if (fuzz_device.other)

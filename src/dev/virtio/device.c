@@ -268,19 +268,16 @@ static void check_restored(struct virtio_device *d, struct state *s)
         q->config.event_index = virtio_accepted(d, VIRTIO_F_EVENT_IDX);
         q->config.indirect = virtio_accepted(d, VIRTIO_F_INDIRECT_DESC);
         if (q->enabled && (!(d->status & VIRTIO_FEATURES_OK) ||
-                           !virtqueue_allows(&q->config, d->ops->queue_size))) {
-            q->enabled = false;
+                           !virtqueue_allows(&q->config, d->ops->queue_size)))
             wrong = true;
-        }
-        if (q->held_count > (q->enabled ? q->config.size : 0)) {
-            q->held_count = 0;
+        if (q->held_count > (q->enabled ? q->config.size : 0))
             wrong = true;
-        }
         q->ring.config = q->config;
     }
     if (wrong) {
         state_fail(s, "status %#x does not go with features and queues", d->status);
-        d->status |= VIRTIO_NEEDS_RESET;
+        clear(d);
+        d->status = VIRTIO_NEEDS_RESET;
     }
     pthread_mutex_lock(&d->lock);
     d->live = d->resetting = false;
