@@ -8,6 +8,7 @@
 
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum {
@@ -25,6 +26,7 @@ enum {
     OPT_VERBOSE,
     OPT_LOG,
     OPT_NO_REBOOT,
+    OPT_DISK,
     OPT_DEVICE,
     OPT_TEST_DEVICE,
     OPT_DEBUG_EXIT,
@@ -48,6 +50,7 @@ static const struct option_spec specs[] = {
     [OPT_VERBOSE] = {"verbose", NULL, "show the kernel's messages"},
     [OPT_LOG] = {"log", "FILE", "add what doppel does, and how it ends, to FILE"},
     [OPT_NO_REBOOT] = {"no-reboot", NULL, "a guest that resets itself ends the VM"},
+    [OPT_DISK] = {"disk", "FILE[,...]", "add a disk (the manual page lists its settings)"},
     [OPT_DEVICE] = {"device", "NAME[,...]", "add a device (the manual page lists them)"},
     [OPT_TEST_DEVICE] = {"test-device", NULL, "what test kernels for QEMU's pc-testdev expect"},
     [OPT_DEBUG_EXIT] = {"debug-exit", NULL, "port 0xf4: writing V ends the VM, status 2 V + 1"},
@@ -113,6 +116,23 @@ static bool add_device(struct run_options *run, const char *description)
         return false;
     }
     run->devices[run->device_count++] = description;
+    return true;
+}
+
+/* A disk is a device whose first setting is what the option names. */
+static bool add_disk(struct run_options *run, const char *value)
+{
+    char *description;
+
+    if (asprintf(&description, "disk,file=%s", value) < 0) {
+        complain("out of memory");
+        return false;
+    }
+    if (!add_device(run, description)) {
+        free(description);
+        return false;
+    }
+    run->disks[run->disk_count++] = description;
     return true;
 }
 
@@ -182,6 +202,7 @@ static bool set_option(struct run_options *run, int option, const char *value)
     case OPT_VERBOSE: run->verbose = true; break;
     case OPT_LOG: run->log_path = value; break;
     case OPT_NO_REBOOT: run->config.no_reboot = true; break;
+    case OPT_DISK: return add_disk(run, value);
     case OPT_DEVICE: return add_device(run, value);
     case OPT_TEST_DEVICE: return add_device_once(run, "test-device");
     case OPT_DEBUG_EXIT: return add_device_once(run, "debug-exit");
@@ -242,9 +263,12 @@ int cmd_run(char **argv)
 
     doppel_config_init(&run.config);
     run.config.devices = run.devices;
-    if (!parse(&run, argv, &status))
-        return status;
-    config.log_path = run.log_path;
-    config.usr1 = run.stats;
-    return supervise(&config, vm_process, &run);
+    if (parse(&run, argv, &status)) {
+        config.log_path = run.log_path;
+        config.usr1 = run.stats;
+        status = supervise(&config, vm_process, &run);
+    }
+    while (run.disk_count > 0)
+        free(run.disks[--run.disk_count]);
+    return status;
 }

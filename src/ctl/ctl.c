@@ -344,6 +344,15 @@ void doppel_power_button(struct doppel_vm *d)
     vm_power_button(d->vm);
 }
 
+int doppel_resize_disk(struct doppel_vm *d, unsigned disk, uint64_t size,
+                       struct doppel_error *error)
+{
+    struct error err;
+    int ret = vm_resize_disk(d->vm, disk, size, &err);
+
+    return ret < 0 ? give_error(error, &err) : 0;
+}
+
 void doppel_output_room(struct doppel_vm *d)
 {
     vm_output_room(d->vm);

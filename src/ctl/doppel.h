@@ -107,6 +107,10 @@ struct doppel_config {
      *      test-device      what test kernels for QEMU's pc-testdev expect
      *      debug-exit       port 0xf4: a byte V written ends the VM with status (V << 1) | 1
      *      debug-console    port 0xe9: bytes go to debug_output
+     *      disk,file=F[,slot=N][,SETTING...]   a virtio block device in front of F: a file, a block
+     *                       device, or an NBD server's URI. The settings are those of `doppel run
+     *                       --disk` (doppel.1); a comma in F is written as two. Files are opened
+     *                       by doppel_create and closed by doppel_destroy
      *      rng[,slot=N]     a virtio entropy device; SLOT is its PCI device number (0 to 31), by
      *                       default the first that is free */
     const char *const *devices;
@@ -263,6 +267,13 @@ void doppel_output_room(struct doppel_vm *vm);
 
 /* Types SIZE bytes into serial port PORT (0..3). Returns how many its queue took. */
 size_t doppel_serial_input(struct doppel_vm *vm, unsigned port, const void *data, size_t size);
+
+/* ---- Disks ---- */
+
+/* Makes a disk SIZE bytes long, which must be more than it has, and tells the guest. DISK: which of
+ * those in doppel_config.devices, from 0 on. Waits for the host's file system. */
+int doppel_resize_disk(struct doppel_vm *vm, unsigned disk, uint64_t size,
+                       struct doppel_error *err);
 
 /* ---- The host ---- */
 

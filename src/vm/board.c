@@ -20,6 +20,7 @@
 #include "dev/pci/host.h"
 #include "dev/virtio/rng.h"
 #include "vm/description.h"
+#include "vm/disk.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -48,6 +49,9 @@ struct board {
     struct pci_host *pci;
     struct uart *uarts[BOARD_SERIAL_PORTS];
     struct dev *debug_console;
+    struct blk_host blk_host;
+    struct virtio_block *disks[PCI_DEVICES];
+    unsigned disk_count;
     struct timer *button; /* somebody has pressed the power button */
 };
 
@@ -151,17 +155,19 @@ static bool add(struct board *b, struct dev *dev, struct error *err)
 }
 
 /* The devices that can be described, and their settings. */
-enum kind { TEST_DEVICE, DEBUG_EXIT, DEBUG_CONSOLE, RNG, KINDS };
+enum kind { TEST_DEVICE, DEBUG_EXIT, DEBUG_CONSOLE, DISK, RNG, KINDS };
 static const struct {
     const char *name;
     const char *keys[2];
+    bool others; /* most settings are for who opens what is behind the device, who checks them */
 } kinds[KINDS] = {
     [TEST_DEVICE] = {"test-device", {NULL}},
     [DEBUG_EXIT] = {"debug-exit", {NULL}},
     [DEBUG_CONSOLE] = {"debug-console", {NULL}},
+    [DISK] = {.name = "disk", .others = true},
     [RNG] = {"rng", {"slot", NULL}},
 };
-#define KNOWN "debug-console, debug-exit, rng, test-device"
+#define KNOWN "debug-console, debug-exit, disk, rng, test-device"
 
 /* Says that TEXT asks for SLOT, which is taken, and which slots are free, as in "2-8 10-31". */
 static int refuse_slot(const struct pci_host *pci, const char *text, unsigned slot,
@@ -215,6 +221,19 @@ static struct dev *create_rng(const struct board *b, const struct board_config *
     return find_slot(b, c, text, &slot, err) < 0 ? NULL : virtio_rng_create(&slot, err);
 }
 
+static struct dev *create_disk(struct board *b, const struct board_config *c, const char *text,
+                               struct error *err)
+{
+    struct virtio_slot slot;
+    struct virtio_block *disk;
+
+    if (find_slot(b, c, text, &slot, err) < 0 ||
+        !(disk = disk_create(&slot, text, c, &b->blk_host, err)))
+        return NULL;
+    b->disks[b->disk_count++] = disk;
+    return virtio_block_dev(disk);
+}
+
 /* Creates the device that TEXT describes. */
 static struct dev *create_described(struct board *b, struct clock *clock,
                                     const struct board_config *c, const char *text,
@@ -226,7 +245,8 @@ static struct dev *create_described(struct board *b, struct clock *clock,
         kind++;
     if (kind == KINDS)
         error_set(err, EINVAL, "unknown device '%s' (known: " KNOWN ")", text);
-    if (kind == KINDS || description_check(text, kinds[kind].keys, err) < 0)
+    if (kind == KINDS ||
+        (!kinds[kind].others && description_check(text, kinds[kind].keys, err) < 0))
         return NULL;
     switch ((enum kind)kind) {
     case TEST_DEVICE: return test_device_create(b->bus, board_irq, b, err);
@@ -234,6 +254,7 @@ static struct dev *create_described(struct board *b, struct clock *clock,
     case DEBUG_CONSOLE:
         b->debug_console = debug_console_create(b->bus, clock, &c->devices->debug_output, err);
         return b->debug_console;
+    case DISK: return create_disk(b, c, text, err);
     case RNG: return create_rng(b, c, text, err);
     case KINDS: break;
     }
@@ -332,6 +353,7 @@ struct board *board_create(struct bus *bus, struct clock *clock, struct mem *mem
     b->bus = bus;
     b->mem = mem;
     b->events = config->events;
+    b->blk_host.log = config->log;
     b->button = timer_create_on(clock, button_pressed, b);
     if (!b->button) {
         error_set(err, ENOMEM, "no memory for the board");
@@ -397,6 +419,16 @@ void board_resume(struct board *b)
 
 void board_retry(struct board *b)
 {
+    for (unsigned i = 0; i < b->disk_count; i++)
+        virtio_block_retry(b->disks[i]);
+}
+
+int board_resize_disk(struct board *b, unsigned disk, uint64_t size, struct error *err)
+{
+    if (disk >= b->disk_count)
+        return error_set(err, ENODEV, "there is no disk %u: the machine has %u", disk,
+                         b->disk_count);
+    return virtio_block_resize(b->disks[disk], size, err);
 }
 
 void board_flush(struct board *b)

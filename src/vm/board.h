@@ -5,6 +5,7 @@
 #define DOPPEL_VM_BOARD_H
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/loop.h"
 #include "base/state.h"
 #include "base/workers.h"
@@ -53,6 +54,7 @@ struct board_devices {
      *      test-device      what test kernels for QEMU's pc-testdev expect
      *      debug-exit       port F4h: a byte written ends the machine (board_events.debug_exit)
      *      debug-console    port E9h: bytes go to debug_output
+     *      disk,file=F[,slot=N][,...]     a virtio block device; see blk/options.h for the rest
      *      rng[,slot=N]     a virtio entropy device; SLOT is its PCI device number (0 to 31), by
      *                       default the first that is free */
     const char *const *list;
@@ -66,6 +68,7 @@ struct board_config {
     struct cpu_port *const *ports; /* one for each processor */
     struct loop *loop;             /* for jobs of devices */
     struct workers *workers;       /* for what devices do outside of the board lock */
+    const struct log *log;         /* for disks; or NULL */
     struct board_events events;
     /* Plugs in local APICs that are not the board's own: see struct engine_ops. NULL: it makes
      * them. */
@@ -90,6 +93,9 @@ void board_pause(struct board *board);
 void board_resume(struct board *board);
 /* Devices that hold the machine try again. Any thread, without locks. */
 void board_retry(struct board *board);
+/* Makes the disk that was described as number DISK, from 0 on, SIZE bytes long, which must be more
+ * than it has. Board lock not held; waits for the host. */
+int board_resize_disk(struct board *board, unsigned disk, uint64_t size, struct error *err);
 void board_flush(struct board *board); /* buffered output goes out */
 /* Whether the backend of a serial port or of the debug console has no room for more output. Any
  * thread, without locks. */

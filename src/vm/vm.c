@@ -202,6 +202,7 @@ static bool create_board(struct vm *vm, const struct vm_config *config, struct e
         .ports = vm->ports,
         .loop = vm->loop,
         .workers = vm->workers,
+        .log = vm->log,
         .events = {.reset = on_reset,
                    .poweroff = on_poweroff,
                    .debug_exit = on_debug_exit,
@@ -441,6 +442,11 @@ int vm_wait(struct vm *vm, int timeout_ms, struct vm_end *end)
 void vm_power_button(struct vm *vm)
 {
     board_power_button(vm->board);
+}
+
+int vm_resize_disk(struct vm *vm, unsigned disk, uint64_t size, struct error *err)
+{
+    return board_resize_disk(vm->board, disk, size, err);
 }
 
 void vm_output_room(struct vm *vm)

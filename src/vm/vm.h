@@ -90,6 +90,9 @@ void vm_resume(struct vm *vm);
 bool vm_held(struct vm *vm);
 void vm_retry(struct vm *vm);
 
+/* See board_resize_disk. */
+int vm_resize_disk(struct vm *vm, unsigned disk, uint64_t size, struct error *err);
+
 /* From any thread. */
 void vm_power_button(struct vm *vm);
 /* The backend of a device that was full has room again: vCPUs that are held look. */

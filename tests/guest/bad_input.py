@@ -94,10 +94,40 @@ def devices():
             (["rng,slot=40"], "rng,slot=40", "31"),
             (["rng,slot=0"], "rng,slot=0", "free: 2-31"),
             (["rng,slot=9", "rng,slot=9"], "slot 9 is taken", "free: 2-8 10-31"),
+            (["disk"], "disk,file=F", ""),
+            (["disk,readonly,file=x"], "disk,file=F", ""),
+            (["disk,file="], "disk", "missing"),
+            ([f"disk,file={good},slot=2,slot=3"], "'slot'", "twice"),
+            ([f"disk,file={good},queues=33"], "32 queues", ""),
         ]
         for names, *words in cases:
             options = [word for name in names for word in ("--device", name)]
             check_complaint(run("run", "--kernel", good, *options), *words)
+
+
+def disks():
+    """Disks that cannot be opened: one line each, and nothing has changed on disk."""
+    with scratch() as path:
+        good = write(path("good"), multiboot(FOREVER))
+        image = write(path("image"), bytes(4096))
+        odd = write(path("odd"), bytes(1000))
+        empty = write(path("empty"), b"")
+        cases = [
+            (path("none"), path("none"), "No such file"),
+            (path(""), path(""), "directory"),
+            ("/dev/null", "/dev/null", ""),
+            (image + ",frob=1", image, "'frob'"),
+            (image + ",slot=32", "slot must be", "31"),
+            (image + ",format=vmdk", image, "vmdk"),
+            (image + ",offset=8192", image, ""),
+            (image + ",serial=" + "x" * 21, image, "serial"),
+            (odd + "/x", odd, "Not a directory"),
+            (path("a,b"), path("a"), "',,'"),
+        ]
+        for text, *words in cases:
+            check_complaint(run("run", "--kernel", good, "--disk", text), *words)
+        for name, size in ((image, 4096), (odd, 1000), (empty, 0)):
+            check(os.stat(name).st_size == size, name)
 
 
 def kernels():
@@ -165,4 +195,4 @@ def debug_ports():
         check_run(done, 11, b"hello\n", b"")
 
 
-main(usage, help_and_version, files, devices, kernels, crash, outputs, debug_ports)
+main(usage, help_and_version, files, devices, disks, kernels, crash, outputs, debug_ports)

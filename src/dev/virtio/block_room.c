@@ -1,0 +1,106 @@
+/*
+ * Requests that wait for room on the host's disk. While there are any, the machine is held.
+ */
+#include "dev/virtio/block_private.h"
+
+#include <stdio.h>
+
+void block_room_init(struct block_room *room)
+{
+    pthread_mutex_init(&room->lock, NULL);
+    room->last = &room->first;
+}
+
+void block_room_free(struct block_room *room)
+{
+    pthread_mutex_destroy(&room->lock);
+}
+
+static void hold(const struct virtio_block *b)
+{
+    char why[400];
+
+    snprintf(why, sizeof(why),
+             "disk %.200s: the host's disk is full; the machine stands still until there is room",
+             b->info.file);
+    b->config.hold(b->config.opaque, why);
+}
+
+static void release(const struct virtio_block *b, bool gone)
+{
+    char why[400];
+
+    snprintf(why, sizeof(why), "disk %.200s: there is room again; the machine goes on",
+             b->info.file);
+    b->config.release(b->config.opaque, gone ? NULL : why);
+}
+
+bool block_room_await(struct block_request *r)
+{
+    struct virtio_block *b = r->block;
+    struct block_room *room = &b->room;
+    bool waits;
+
+    pthread_mutex_lock(&room->lock);
+    waits = !atomic_load(&room->recalled);
+    if (waits) {
+        r->next = NULL;
+        *room->last = r;
+        room->last = &r->next;
+        if (!r->wants_room && room->wanting++ == 0)
+            hold(b);
+        r->wants_room = true;
+    }
+    pthread_mutex_unlock(&room->lock);
+    return waits;
+}
+
+void block_room_leave(struct block_request *r, bool gone)
+{
+    struct virtio_block *b = r->block;
+
+    if (!r->wants_room)
+        return;
+    pthread_mutex_lock(&b->room.lock);
+    r->wants_room = false;
+    if (--b->room.wanting == 0)
+        release(b, gone);
+    pthread_mutex_unlock(&b->room.lock);
+}
+
+/* With the lock. */
+static struct block_request *take(struct block_room *room)
+{
+    struct block_request *first = room->first;
+
+    room->first = NULL;
+    room->last = &room->first;
+    return first;
+}
+
+struct block_request *block_room_take(struct virtio_block *b)
+{
+    struct block_request *first;
+
+    pthread_mutex_lock(&b->room.lock);
+    first = take(&b->room);
+    pthread_mutex_unlock(&b->room.lock);
+    return first;
+}
+
+struct block_request *block_room_recall(struct virtio_block *b)
+{
+    struct block_request *first;
+
+    pthread_mutex_lock(&b->room.lock);
+    atomic_store(&b->room.recalled, true);
+    first = take(&b->room);
+    pthread_mutex_unlock(&b->room.lock);
+    return first;
+}
+
+void block_room_open(struct virtio_block *b)
+{
+    if (atomic_load_explicit(&b->room.recalled, memory_order_relaxed))
+        atomic_store(&b->room.recalled, false);
+}

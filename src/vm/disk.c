@@ -1,0 +1,78 @@
+/*
+ * Disks: from a description to a device with an open image behind it.
+ */
+#include "vm/disk.h"
+
+#include "base/util.h"
+#include "blk/options.h"
+#include "vm/board.h"
+#include "vm/description.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A disk has as many queues as there are vCPUs, up to this. */
+#define QUEUES_MOST 4u
+
+static int check_options(const char *text, const struct blk_options *options, struct error *err)
+{
+    if (options->queues > VIRTIO_BLOCK_QUEUES_MAX)
+        return error_set(err, EINVAL, "device %s: a disk has at most %d queues", text,
+                         VIRTIO_BLOCK_QUEUES_MAX);
+    return 0;
+}
+
+/* Reads TEXT, but for what the board reads. */
+static int parse(const char *text, struct blk_options *options, struct error *err)
+{
+    static const char *const boards[] = {"slot", NULL};
+    char *rest = description_rest(text, boards, err);
+    int ret;
+
+    if (!rest)
+        return -ENOMEM;
+    ret = !strncmp(rest, "file=", strlen("file="))
+              ? blk_options_parse(rest, options, err)
+              : error_set(err, EINVAL, "device %s: no file is given first (disk,file=F)", text);
+    free(rest);
+    if (ret == 0 && (ret = check_options(text, options, err)) < 0)
+        blk_options_free(options);
+    return ret;
+}
+
+static struct virtio_block *plug_in(const struct virtio_slot *slot, struct blk *blk,
+                                    const struct blk_options *options,
+                                    const struct board_config *config, struct error *err)
+{
+    const struct virtio_block_config block = {
+        .blk = blk,
+        .serial = options->serial,
+        .queues = options->queues ? options->queues : MIN(config->cpus, QUEUES_MOST),
+        .discard = !options->keep,
+        .hold = config->events.hold,
+        .release = config->events.release,
+        .opaque = config->events.opaque,
+    };
+
+    return virtio_block_create(slot, &block, err);
+}
+
+struct virtio_block *disk_create(const struct virtio_slot *slot, const char *text,
+                                 const struct board_config *config, const struct blk_host *host,
+                                 struct error *err)
+{
+    struct virtio_block *block = NULL;
+    struct blk_options options;
+    struct blk *blk;
+
+    if (parse(text, &options, err) < 0)
+        return NULL;
+    blk = blk_open(&options, host, err);
+    if (blk)
+        block = plug_in(slot, blk, &options, config, err);
+    if (!block)
+        blk_close(blk);
+    blk_options_free(&options);
+    return block;
+}

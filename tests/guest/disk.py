@@ -1,0 +1,140 @@
+#!/usr/bin/python3
+"""Disks of whole guests: /dev/vda is simply there, and what the guest reads, writes, flushes and
+discards is what the host finds in the image.
+"""
+import hashlib
+import os
+import random
+import subprocess
+
+from vm import DOPPEL, check, check_complaint, check_run, environment, guest, main, run, scratch, write
+
+MIB = 1 << 20
+
+
+def pattern(size, seed):
+    return random.Random(seed).randbytes(size)
+
+
+def digest(data):
+    return hashlib.md5(data).hexdigest()
+
+
+def read(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def boot(script, *options, kernel=None):
+    """Runs SCRIPT in a guest and returns what it says, line by line. Nothing may go wrong."""
+    kernel = ["--kernel", guest(kernel)] if kernel else []
+    done = run("run", *kernel, *options, "--", "sh", "-ec", script)
+    check_run(done, 0)
+    return done.stdout.decode().splitlines()
+
+
+def gives_space_back(path):
+    """Whether files beside PATH can have holes punched into them."""
+    write(path, bytes(MIB))
+    punched = subprocess.run(["fallocate", "--punch-hole", "--length", str(MIB), path],
+                             stderr=subprocess.DEVNULL, check=False).returncode == 0
+    return punched and os.stat(path).st_blocks == 0
+
+
+def contents():
+    """Two vCPUs and so two queues: reads, writes past the guest's cache, flushes, a discard."""
+    with scratch() as at:
+        model = bytearray(pattern(24 * MIB, 1))
+        image = write(at("a,disk.raw"), model)
+        before = os.stat(image).st_blocks
+        said = boot("""
+            cat /sys/block/vda/serial; echo; cat /sys/block/vda/size; ls /sys/block/vda/mq | wc -l
+            cat /sys/block/vda/queue/logical_block_size /sys/block/vda/queue/write_cache
+            md5sum </dev/vda
+            dd if=/dev/vda of=/tmp/part bs=4k skip=77 count=300 iflag=direct 2>/dev/null
+            md5sum </tmp/part
+            dd if=/tmp/part of=/dev/vda bs=4k seek=4096 oflag=direct conv=fsync 2>/dev/null &
+            dd if=/tmp/part of=/dev/vda bs=512 seek=999 oflag=direct 2>/dev/null
+            wait
+            blkdiscard -o 8388608 -l 4194304 /dev/vda
+            sync; echo 3 >/proc/sys/vm/drop_caches; md5sum </dev/vda
+            """, "--cpus", "2", "--disk", image.replace(",", ",,") + ",serial=D-1")
+        part = bytes(model[77 * 4096:377 * 4096])
+        serial, sectors, queues, block, cache, whole, piece, after = said
+        check(serial == "D-1" and int(sectors) == len(model) // 512, said)
+        check((queues, block, cache) == ("2", "512", "write back"), said)
+        check(whole.split()[0] == digest(model) and piece.split()[0] == digest(part), said)
+        model[4096 * 4096:4096 * 4096 + len(part)] = part
+        model[999 * 512:999 * 512 + len(part)] = part
+        model[8 * MIB:12 * MIB] = bytes(4 * MIB)
+        check(after.split()[0] == digest(model), "the guest reads something else than it wrote")
+        check(read(image) == model, "the host finds something else than the guest")
+        if gives_space_back(at("hole")):
+            check(before - os.stat(image).st_blocks >= 4 * MIB // 512, "nothing was given back")
+
+
+def readonly():
+    """A write fails in the guest, and the image stays as it is, discard and all."""
+    with scratch() as at:
+        data = pattern(MIB, 2)
+        image = write(at("disk.raw"), data)
+        os.chmod(image, 0o444)
+        said = boot("""
+            cat /sys/block/vda/ro; md5sum </dev/vda
+            ! dd if=/dev/zero of=/dev/vda count=1 2>/dev/null
+            ! blkdiscard /dev/vda 2>/dev/null
+            """, "--disk", image + ",readonly")
+        check(said[0] == "1" and said[1].split()[0] == digest(data), said)
+        check(read(image) == data, "the image has changed")
+
+
+def several():
+    """Each disk has its own letter, in the order of their PCI slots; one is past the host's cache."""
+    with scratch() as at:
+        images = [write(at(f"{n}.raw"), pattern(MIB, n)) for n in range(3)]
+        said = boot("""
+            for d in a b c; do md5sum </dev/vd$d; done
+            for d in a b c; do echo $d | dd of=/dev/vd$d bs=512 conv=sync,fsync 2>/dev/null; done
+            ls /sys/block/vdb/mq | wc -l
+            """, "--disk", images[0], "--device", "rng", "--device", f"disk,slot=9,file={images[2]}",
+                    "--disk", images[1] + ",cache=none,queues=1")
+        check([line.split()[0] for line in said[:3]] == [digest(pattern(MIB, n)) for n in range(3)], said)
+        check(said[3] == "1", said)
+        for n, letter in enumerate(b"abc"):
+            check(read(images[n])[:4] == bytes((letter, 10, 0, 0)), f"disk {n} was not written")
+
+
+def kernels():
+    """The drivers of the other kernels."""
+    for kernel in ("6.12", "686", "686-pae"):
+        guest(f"modules-{kernel}.img")
+        guest("initrd-i386.img")
+        with scratch() as at:
+            data = pattern(MIB, 3)
+            image = write(at("disk.raw"), data)
+            said = boot("""
+                md5sum </dev/vda; dd if=/dev/vda of=/tmp/x bs=512 count=9 2>/dev/null
+                dd if=/tmp/x of=/dev/vda bs=512 seek=1000 conv=fsync 2>/dev/null
+                """, "--disk", image, kernel=f"vmlinuz-{kernel}")
+            check(said[0].split()[0] == digest(data), kernel, said)
+            check(read(image)[512000:516608] == data[:4608], kernel, "has not written")
+
+
+def locked():
+    """A second writer is refused with one line that says why; a reader beside a writer, too."""
+    with scratch() as at:
+        image = write(at("disk.raw"), bytes(MIB))
+        first = subprocess.Popen([DOPPEL, "run", "--disk", image, "--", "sh", "-c", "echo up; cat"],
+                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment())
+        try:
+            check(first.stdout.readline() == b"up\n", "the first does not run")
+            check_complaint(run("run", "--disk", image, "--", "true"), image, "use")
+            check_complaint(run("run", "--disk", image + ",readonly", "--", "true"), image, "use")
+        finally:
+            first.stdin.close()
+            check(first.wait(60) == 0, "the first has failed")
+        boot("true", "--disk", image)
+
+
+if __name__ == "__main__":
+    main(contents, readonly, several, kernels, locked)

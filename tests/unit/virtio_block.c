@@ -1,0 +1,947 @@
+/*
+ * The block device: its configuration, requests of every kind in every layout and order, errors,
+ * drivers that break rules, a host without room, pause, reset, save and restore. What is behind it
+ * is the test's own disk, in place of src/blk, which does what it is told when it is told so.
+ * Workers run when the test says so.
+ */
+#include "test.h"
+
+#include "dev/virtio/block.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "fake_lane.h"
+#include "virtio_rig.h"
+
+#define SIZE      16u
+#define RINGS     0x10000u
+#define HEADER    0x20000u /* descriptor N's header, 64 bytes apart; its status is 32 bytes in */
+#define DATA      0x100000u
+#define VRIG_CONF 0x2000 /* device configuration in the BAR */
+
+enum { QUEUE_VECTOR = 1, CONFIG_VECTOR = 0 };
+enum { IN = 0, OUT = 1, FLUSH = 4, GET_ID = 8, DISCARD = 11, WRITE_ZEROES = 13 };
+enum { OK = 0, IOERR = 1, UNSUPP = 2, NOT_WRITTEN = 0x77 };
+enum { F_RO = 5, F_FLUSH = 9, F_CONFIG_WCE = 11, F_DISCARD = 13, F_WRITE_ZEROES = 14 };
+
+#define BIT(n)   (UINT64_C(1) << (n))
+#define FEATURES (VRIG_FEATURES | BIT(F_FLUSH))
+#define ALL      (FEATURES | BIT(F_CONFIG_WCE) | BIT(F_DISCARD) | BIT(F_WRITE_ZEROES))
+
+/* ---- The disk ---- */
+
+#define DISK_SIZE (4 * MiB)
+
+struct blk {
+    struct blk_info info;
+    uint8_t *bytes;
+    bool later;                     /* requests are kept until the test ends them */
+    struct blk_request *kept[4096]; /* in the order in which they came */
+    unsigned count;
+    int fails[2];      /* what a change, or a read, results in */
+    unsigned requests; /* by kind: how many were done well */
+    unsigned done[5], kicks, open;
+    const char *order; /* what was done, a letter each */
+    char letters[64];
+};
+
+static struct blk disk;
+
+static void disk_make(void)
+{
+    uint8_t *bytes = calloc(1, DISK_SIZE);
+
+    for (size_t i = 0; i < DISK_SIZE; i++)
+        bytes[i] = (uint8_t)(i * 7 + i / 512);
+    disk = (struct blk){
+        .info = {.size = DISK_SIZE,
+                 .block = 512,
+                 .optimal = 65536,
+                 .discards = true,
+                 .zeroes = true,
+                 .format = "raw",
+                 .file = "test.raw"},
+        .bytes = bytes,
+        .open = 1,
+    };
+}
+
+static void note(char letter)
+{
+    size_t length = strlen(disk.letters);
+
+    if (length + 1 < sizeof(disk.letters))
+        disk.letters[length] = letter;
+}
+
+static void move(struct blk_request *r)
+{
+    uint8_t *at = disk.bytes + r->offset;
+    uint64_t total = 0;
+
+    for (unsigned i = 0; i < r->iovs; i++) {
+        size_t size = r->iov[i].iov_len;
+
+        if (r->kind == BLK_READ)
+            memcpy(r->iov[i].iov_base, at + total, size);
+        else
+            memcpy(at + total, r->iov[i].iov_base, size);
+        total += size;
+    }
+    assert_int_equal(total, r->size);
+}
+
+static int perform(struct blk_request *r)
+{
+    bool changes = r->kind == BLK_WRITE || r->kind == BLK_DISCARD || r->kind == BLK_ZEROES;
+
+    if (changes && disk.info.readonly)
+        return -EPERM;
+    if (disk.fails[r->kind == BLK_READ])
+        return disk.fails[r->kind == BLK_READ];
+    if (r->kind != BLK_FLUSH)
+        assert_true(r->size && r->size % disk.info.block == 0 && r->offset % disk.info.block == 0 &&
+                    r->offset <= disk.info.size - r->size);
+    if (r->kind == BLK_READ || r->kind == BLK_WRITE)
+        move(r);
+    else if (r->kind != BLK_FLUSH)
+        memset(disk.bytes + r->offset, r->kind == BLK_ZEROES ? (r->unmap ? 0 : 1) : 0xDD, r->size);
+    disk.done[r->kind]++;
+    note("rwfdz"[r->kind]);
+    return 0;
+}
+
+static void end(unsigned n)
+{
+    struct blk_request *r = disk.kept[n];
+
+    assert_true(n < disk.count);
+    memmove(&disk.kept[n], &disk.kept[n + 1], (--disk.count - n) * sizeof(*disk.kept));
+    r->done(r, perform(r));
+}
+
+void blk_submit(struct blk *blk, struct blk_request *r)
+{
+    assert_ptr_equal(blk, &disk);
+    if (!disk.later) {
+        r->done(r, perform(r));
+        return;
+    }
+    assert_true(disk.count < ARRAY_SIZE(disk.kept));
+    disk.kept[disk.count++] = r;
+}
+
+void blk_kick(struct blk *blk)
+{
+    disk.kicks++;
+}
+
+struct blk_info blk_info(struct blk *blk)
+{
+    return disk.info;
+}
+
+void blk_close(struct blk *blk)
+{
+    if (!blk)
+        return;
+    assert_int_equal(disk.count, 0);
+    disk.open--;
+}
+
+int blk_resize(struct blk *blk, uint64_t size, struct error *err)
+{
+    if (size > DISK_SIZE)
+        return error_set(err, ENOSPC, "no room");
+    disk.info.size = size;
+    return 0;
+}
+
+/* ---- The machine ---- */
+
+static struct virtio_block *block; /* the last that was made */
+static struct virtio_block_config config;
+static unsigned holds, releases, silent_releases;
+
+static void hold(void *opaque, const char *why)
+{
+    assert_non_null(strstr(why, "test.raw"));
+    assert_int_equal(holds, releases + silent_releases);
+    holds++;
+}
+
+static void release(void *opaque, const char *why)
+{
+    *(why ? &releases : &silent_releases) += 1;
+    assert_int_equal(holds, releases + silent_releases);
+}
+
+static struct dev *create(const struct virtio_slot *slot, struct error *err)
+{
+    block = virtio_block_create(slot, &config, err);
+    return block ? virtio_block_dev(block) : NULL;
+}
+
+static int set_up(void **state)
+{
+    disk_make();
+    config = (struct virtio_block_config){.blk = &disk,
+                                          .serial = "SERIAL-12345678901234567890",
+                                          .queues = 2,
+                                          .discard = true,
+                                          .hold = hold,
+                                          .release = release};
+    holds = releases = silent_releases = 0;
+    *state = vrig_create(create, NULL, 1);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    vrig_destroy(*state);
+    assert_int_equal(disk.open, 0);
+    assert_int_equal(holds, releases + silent_releases);
+    free(disk.bytes);
+    return 0;
+}
+
+static void run(struct vrig *v)
+{
+    fake_lane_run(v->workers, v->loop);
+}
+
+static void start(struct vrig *v, uint64_t features)
+{
+    vrig_start(v, rig_layout(RINGS, SIZE), features);
+    rig_want_interrupt_at(&v->queue, 0);
+    run(v);
+}
+
+/* ---- Requests: N is the first of three descriptors ---- */
+
+static void put_header(struct vrig *v, unsigned n, uint32_t type, uint64_t sector)
+{
+    const struct {
+        uint32_t type, reserved;
+        uint64_t sector;
+    } header = {type, 0, sector};
+
+    assert_int_equal(mem_write(v->mem, HEADER + 64 * n, &header, sizeof(header)), 0);
+    rig_put(v->mem, HEADER + 64 * n + 32, NOT_WRITTEN, 1);
+}
+
+static uint8_t status_of(struct vrig *v, unsigned n)
+{
+    return (uint8_t)rig_get(v->mem, HEADER + 64 * n + 32, 1);
+}
+
+/* Header, SIZE bytes at GPA (0: none), status. */
+static void request(struct vrig *v, unsigned n, uint32_t type, uint64_t sector, uint64_t gpa,
+                    uint32_t size)
+{
+    put_header(v, n, type, sector);
+    rig_descriptor(&v->queue, n, HEADER + 64 * n, 16, RIG_NEXT, (uint16_t)(size ? n + 1 : n + 2));
+    if (size)
+        rig_descriptor(&v->queue, n + 1, gpa, size, RIG_NEXT | (type == IN ? RIG_WRITE : 0),
+                       (uint16_t)(n + 2));
+    rig_descriptor(&v->queue, n + 2, HEADER + 64 * n + 32, 1, RIG_WRITE, 0);
+    rig_publish(&v->queue, (uint16_t)n);
+}
+
+static void serve(struct vrig *v)
+{
+    vrig_notify(v);
+    run(v);
+}
+
+static void assert_not_given_back(struct vrig *v)
+{
+    uint32_t head, written;
+
+    assert_false(rig_reap(&v->queue, &head, &written));
+}
+
+/* Request N is the next one that was given back, with STATUS. */
+static void assert_status(struct vrig *v, unsigned n, uint8_t status, uint32_t written)
+{
+    uint32_t head, wrote;
+
+    assert_true(rig_reap(&v->queue, &head, &wrote));
+    assert_int_equal(head, n);
+    assert_int_equal(wrote, written);
+    assert_int_equal(status_of(v, n), status);
+}
+
+static void do_one(struct vrig *v, uint32_t type, uint64_t sector, uint32_t size, uint8_t status)
+{
+    request(v, 0, type, sector, DATA, size);
+    serve(v);
+    assert_status(v, 0, status, type == IN ? size + 1 : 1);
+}
+
+static void assert_memory(struct vrig *v, uint64_t gpa, const void *bytes, size_t size)
+{
+    uint8_t *seen = malloc(size);
+
+    assert_int_equal(mem_read(v->mem, gpa, seen, size), 0);
+    assert_memory_equal(seen, bytes, size);
+    free(seen);
+}
+
+static void fill(struct vrig *v, uint64_t gpa, size_t size, uint8_t first)
+{
+    uint8_t *bytes = malloc(size);
+
+    for (size_t i = 0; i < size; i++)
+        bytes[i] = (uint8_t)(first + i * 3 + i / 1000);
+    assert_int_equal(mem_write(v->mem, gpa, bytes, size), 0);
+    free(bytes);
+}
+
+static void assert_disk_has(struct vrig *v, uint64_t offset, uint64_t gpa, size_t size)
+{
+    assert_memory(v, gpa, disk.bytes + offset, size);
+}
+
+/* ---- Tests ---- */
+
+static uint32_t conf(struct vrig *v, unsigned offset, unsigned size)
+{
+    return vrig_read(v, VRIG_CONF + offset, size);
+}
+
+static uint64_t offered(struct vrig *v)
+{
+    uint64_t features = 0;
+
+    for (unsigned i = 0; i < 2; i++) {
+        vrig_write(v, VRIG_FEATURE_SELECT, 4, i);
+        features |= (uint64_t)vrig_read(v, VRIG_FEATURE, 4) << 32 * i;
+    }
+    return features & 0xFFFFFF;
+}
+
+static void test_configuration(void **state)
+{
+    struct vrig *v = *state;
+
+    vrig_enable(v);
+    assert_int_equal(vrig_config(v, 0, 4), 0x10421AF4);
+    assert_int_equal(offered(v), 1u << 2 | 1u << 6 | 1u << 9 | 1u << 10 | 1u << 11 | 1u << 12 |
+                                     1u << 13 | 1u << 14);
+    assert_int_equal(conf(v, 0, 4), DISK_SIZE / 512);
+    assert_int_equal(conf(v, 4, 4), 0);
+    assert_int_equal(conf(v, 12, 4), 254); /* seg_max */
+    assert_int_equal(conf(v, 20, 4), 512);
+    assert_int_equal(conf(v, 24, 1), 3); /* blocks of 4 KiB */
+    assert_int_equal(conf(v, 25, 1), 0);
+    assert_int_equal(conf(v, 26, 2), 128); /* 64 KiB */
+    assert_int_equal(conf(v, 32, 1), 1);   /* write-back */
+    assert_int_equal(conf(v, 34, 2), 2);   /* queues */
+    assert_int_equal(conf(v, 36, 4), 4 << 20);
+    assert_int_equal(conf(v, 40, 4), 32);
+    assert_int_equal(conf(v, 44, 4), 128);
+    assert_int_equal(conf(v, 48, 4), 4 << 20);
+    assert_int_equal(conf(v, 52, 4), 1);
+    assert_int_equal(conf(v, 56, 1), 1);
+}
+
+static void test_readonly_configuration(void **state)
+{
+    struct vrig *v = *state;
+    struct vrig *other;
+
+    disk.info.readonly = true;
+    disk.info.block = 4096;
+    disk.open++;
+    other = vrig_create(create, v->mem, 1);
+    vrig_enable(other);
+    assert_int_equal(offered(other),
+                     1u << 2 | 1u << 5 | 1u << 6 | 1u << 9 | 1u << 10 | 1u << 11 | 1u << 12);
+    assert_int_equal(conf(other, 20, 4), 4096);
+    assert_int_equal(conf(other, 24, 1), 0);
+    assert_int_equal(conf(other, 26, 2), 16);
+    start(other, FEATURES | BIT(F_RO));
+    do_one(other, OUT, 0, 4096, IOERR);
+    do_one(other, IN, 8, 4096, OK);
+    assert_disk_has(other, 4096, DATA, 4096);
+    do_one(other, IN, 1, 4096, IOERR); /* not at a block's beginning */
+    do_one(other, IN, 0, 512, IOERR);
+    do_one(other, FLUSH, 0, 0, OK);
+    vrig_destroy(other);
+    disk.info.readonly = false;
+}
+
+static void test_read_and_write(void **state)
+{
+    struct vrig *v = *state;
+
+    start(v, FEATURES);
+    do_one(v, IN, 17, 8192, OK);
+    assert_disk_has(v, 17 * 512, DATA, 8192);
+    fill(v, DATA, 1024, 5);
+    do_one(v, OUT, DISK_SIZE / 512 - 2, 1024, OK);
+    assert_disk_has(v, DISK_SIZE - 1024, DATA, 1024);
+    assert_true(v->messages[QUEUE_VECTOR] > 0);
+    do_one(v, FLUSH, 0, 0, OK);
+    assert_int_equal(disk.done[BLK_FLUSH], 1);
+    do_one(v, IN, 0, 0, OK); /* nothing */
+    assert_true(disk.kicks > 0);
+}
+
+/* What is beyond the end, not whole sectors, unknown or not agreed on. */
+static void test_refused(void **state)
+{
+    struct vrig *v = *state;
+
+    start(v, FEATURES);
+    do_one(v, IN, DISK_SIZE / 512 - 1, 1024, IOERR);
+    do_one(v, OUT, DISK_SIZE / 512, 512, IOERR);
+    do_one(v, IN, UINT64_MAX / 512, 512, IOERR);
+    do_one(v, IN, UINT64_C(1) << 55, 512, IOERR); /* 0 when it is taken for bytes */
+    do_one(v, OUT, UINT64_MAX, 512, IOERR);
+    do_one(v, IN, 0, 100, IOERR);
+    do_one(v, OUT, 0, 513, IOERR);
+    do_one(v, 2, 0, 512, UNSUPP);
+    do_one(v, UINT32_MAX, 0, 512, UNSUPP);
+    do_one(v, DISCARD, 0, 16, UNSUPP);
+    do_one(v, WRITE_ZEROES, 0, 16, UNSUPP);
+    assert_int_equal(strlen(disk.letters), 0);
+    disk.fails[1] = -EIO;
+    do_one(v, IN, 0, 512, IOERR);
+    disk.fails[1] = -ENOTSUP;
+    do_one(v, IN, 0, 512, UNSUPP);
+    assert_int_equal(vrig_status(v), 15);
+}
+
+static void test_serial(void **state)
+{
+    struct vrig *v = *state;
+    const uint64_t untouched = 0x1111;
+
+    start(v, FEATURES);
+    for (unsigned size = 1; size <= 30; size += 29) {
+        put_header(v, 0, GET_ID, 0);
+        mem_fill(v->mem, DATA, 0x11, 64);
+        rig_descriptor(&v->queue, 0, HEADER, 16, RIG_NEXT, 1);
+        rig_descriptor(&v->queue, 1, DATA, size, RIG_NEXT | RIG_WRITE, 2);
+        rig_descriptor(&v->queue, 2, HEADER + 32, 1, RIG_WRITE, 0);
+        rig_publish(&v->queue, 0);
+        serve(v);
+        assert_status(v, 0, OK, size + 1);
+        assert_memory(v, DATA, "SERIAL-1234567890123", MIN(size, 20u));
+        assert_memory(v, DATA + MIN(size, 20u), &untouched, 2);
+    }
+}
+
+/* Where a driver cuts its buffers is its own affair (2.7.4.2). */
+static void test_layouts(void **state)
+{
+    struct vrig *v = *state;
+
+    start(v, FEATURES);
+    /* The header in three parts, of which the last has the data's beginning. */
+    fill(v, DATA, 1536, 9);
+    put_header(v, 0, OUT, 3);
+    rig_descriptor(&v->queue, 0, HEADER, 1, RIG_NEXT, 1);
+    rig_descriptor(&v->queue, 1, HEADER + 1, 14, RIG_NEXT, 2);
+    mem_fill(v->mem, DATA - 1, 0, 1); /* the header's last byte */
+    rig_descriptor(&v->queue, 2, DATA - 1, 1 + 1000, RIG_NEXT, 3);
+    rig_descriptor(&v->queue, 3, DATA + 1000, 24, RIG_NEXT, 4);
+    rig_descriptor(&v->queue, 4, HEADER + 32, 1, RIG_WRITE, 0);
+    rig_publish(&v->queue, 0);
+    serve(v);
+    assert_status(v, 0, OK, 1);
+    assert_disk_has(v, 3 * 512, DATA, 1024);
+    /* The status in one buffer with what is read. */
+    put_header(v, 0, IN, 5);
+    rig_descriptor(&v->queue, 0, HEADER, 16, RIG_NEXT, 1);
+    rig_descriptor(&v->queue, 1, DATA, 500, RIG_NEXT | RIG_WRITE, 2);
+    rig_descriptor(&v->queue, 2, DATA + 0x1000, 13, RIG_WRITE, 0);
+    rig_put(v->mem, DATA + 0x1000 + 12, NOT_WRITTEN, 1);
+    rig_publish(&v->queue, 0);
+    serve(v);
+    {
+        uint32_t head, written;
+
+        assert_true(rig_reap(&v->queue, &head, &written));
+        assert_int_equal(written, 513);
+    }
+    assert_disk_has(v, 5 * 512, DATA, 500);
+    assert_disk_has(v, 5 * 512 + 500, DATA + 0x1000, 12);
+    assert_int_equal(rig_get(v->mem, DATA + 0x1000 + 12, 1), OK);
+}
+
+/* More than can be pinned at once; and as many pieces as there may be, in which blocks do not end
+ * where pages do. */
+static void test_large(void **state)
+{
+    struct vrig *v = *state;
+    const uint64_t table = 0x40000;
+    const unsigned pieces = 254;
+
+    vrig_start(v, rig_layout(RINGS, 256), FEATURES);
+    mem_set_pin_limit(v->mem, 1 * MiB);
+    do_one(v, IN, 8, 2 * MiB + 512, OK);
+    assert_disk_has(v, 4096, DATA, 2 * MiB + 512);
+    assert_true(disk.done[BLK_READ] >= 3);
+    fill(v, DATA, 2 * MiB, 77);
+    do_one(v, OUT, 1, 2 * MiB, OK);
+    assert_disk_has(v, 512, DATA, 2 * MiB);
+    mem_set_pin_limit(v->mem, 16 * MEM_PAGE_SIZE);
+    put_header(v, 0, OUT, 0);
+    rig_descriptor_at(v->mem, table, 0, HEADER, 16, RIG_NEXT, 1);
+    for (unsigned i = 0; i < pieces; i++)
+        rig_descriptor_at(v->mem, table, i + 1, DATA + 1200 * i, 1024, RIG_NEXT, (uint16_t)(i + 2));
+    rig_descriptor_at(v->mem, table, pieces + 1, HEADER + 32, 1, RIG_WRITE, 0);
+    rig_descriptor(&v->queue, 0, table, 16 * (pieces + 2), RIG_INDIRECT, 0);
+    rig_publish(&v->queue, 0);
+    serve(v);
+    assert_status(v, 0, OK, 1);
+    for (unsigned i = 0; i < pieces; i++)
+        assert_disk_has(v, 1024 * i, DATA + 1200 * i, 1024);
+}
+
+/* Requests end in any order, and steps of one are carried on when the disk says so. */
+static void test_later(void **state)
+{
+    struct vrig *v = *state;
+
+    start(v, FEATURES);
+    mem_set_pin_limit(v->mem, 1 * MiB + 4 * MEM_PAGE_SIZE);
+    disk.later = true;
+    request(v, 0, IN, 0, DATA, 512);
+    request(v, 3, IN, 1, DATA + 0x1000, 512);
+    request(v, 6, FLUSH, 0, 0, 0);
+    request(v, 9, IN, 8, DATA + 0x10000, 2 * MiB);
+    serve(v);
+    assert_int_equal(disk.count, 4);
+    assert_not_given_back(v);
+    end(2);
+    run(v);
+    assert_status(v, 6, OK, 1);
+    end(1);
+    run(v);
+    assert_status(v, 3, OK, 513);
+    end(1); /* the large one's first step */
+    run(v);
+    assert_not_given_back(v);
+    end(0);
+    run(v);
+    assert_status(v, 0, OK, 513);
+    while (disk.count)
+        end(0);
+    run(v);
+    assert_status(v, 9, OK, 2 * MiB + 1);
+    assert_disk_has(v, 4096, DATA + 0x10000, 2 * MiB);
+    /* The third step fails: the rest is left out. */
+    request(v, 0, IN, 8, DATA + 0x10000, 2 * MiB + 4096);
+    serve(v);
+    disk.done[BLK_READ] = 0;
+    end(0);
+    disk.fails[1] = -EIO;
+    end(0);
+    assert_int_equal(disk.count, 0);
+    run(v);
+    assert_status(v, 0, IOERR, 2 * MiB + 4096 + 1);
+    assert_int_equal(disk.done[BLK_READ], 1);
+}
+
+static void put_range(struct vrig *v, unsigned n, uint64_t sector, uint32_t sectors, uint32_t flags)
+{
+    rig_put(v->mem, DATA + 16 * n, sector, 8);
+    rig_put(v->mem, DATA + 16 * n + 8, sectors, 4);
+    rig_put(v->mem, DATA + 16 * n + 12, flags, 4);
+}
+
+static void test_discard(void **state)
+{
+    struct vrig *v = *state;
+    const uint8_t kept = disk.bytes[7 * 512], end_kept = disk.bytes[9 * 512];
+
+    start(v, ALL);
+    put_range(v, 0, 0, 7, 0);
+    put_range(v, 1, 5000, 0, 0);
+    put_range(v, 2, 8, 1, 0);
+    do_one(v, DISCARD, 0, 48, OK);
+    assert_int_equal(disk.bytes[0], 0xDD);
+    assert_int_equal(disk.bytes[7 * 512 - 1], 0xDD);
+    assert_int_equal(disk.bytes[7 * 512], kept);
+    assert_int_equal(disk.bytes[8 * 512], 0xDD);
+    assert_int_equal(disk.bytes[9 * 512], end_kept);
+    put_range(v, 0, 16, 2, 0);
+    do_one(v, WRITE_ZEROES, 0, 16, OK);
+    assert_int_equal(disk.bytes[16 * 512], 1); /* this disk's zero that takes room */
+    put_range(v, 0, 16, 2, 1);
+    do_one(v, WRITE_ZEROES, 0, 16, OK);
+    assert_int_equal(disk.bytes[16 * 512], 0);
+    /* All is checked before anything is done. */
+    memset(disk.letters, 0, sizeof(disk.letters));
+    put_range(v, 0, 0, 1, 0);
+    put_range(v, 1, DISK_SIZE / 512 - 1, 2, 0);
+    do_one(v, DISCARD, 0, 32, IOERR);
+    put_range(v, 1, UINT64_MAX, 1, 0);
+    do_one(v, DISCARD, 0, 32, IOERR);
+    put_range(v, 1, UINT64_C(1) << 55, 1, 0);
+    do_one(v, WRITE_ZEROES, 0, 32, IOERR);
+    put_range(v, 1, 1, 1, 1); /* UNMAP is not for discards */
+    do_one(v, DISCARD, 0, 32, UNSUPP);
+    put_range(v, 1, 1, 1, 2);
+    do_one(v, WRITE_ZEROES, 0, 32, UNSUPP);
+    do_one(v, DISCARD, 0, 0, IOERR);
+    do_one(v, DISCARD, 0, 17, IOERR);
+    do_one(v, DISCARD, 0, 33 * 16, IOERR); /* more than max_discard_seg */
+    assert_int_equal(strlen(disk.letters), 0);
+}
+
+/* A driver that does not flush, or does not want to, is told when a write is on stable storage. */
+static void test_write_through(void **state)
+{
+    struct vrig *v = *state;
+
+    start(v, VRIG_FEATURES | BIT(F_WRITE_ZEROES));
+    put_range(v, 0, 0, 1, 0);
+    do_one(v, OUT, 0, 512, OK);
+    put_range(v, 0, 0, 1, 0);
+    do_one(v, WRITE_ZEROES, 0, 16, OK);
+    do_one(v, IN, 0, 512, OK);
+    assert_string_equal(disk.letters, "wfzfr");
+    disk.later = true;
+    request(v, 0, OUT, 0, DATA, 512);
+    serve(v);
+    end(0);
+    run(v);
+    assert_not_given_back(v);
+    end(0);
+    run(v);
+    assert_status(v, 0, OK, 1);
+    disk.later = false;
+
+    memset(disk.letters, 0, sizeof(disk.letters));
+    start(v, ALL);
+    do_one(v, OUT, 0, 512, OK);
+    vrig_write(v, VRIG_CONF + 32, 1, 0);
+    assert_int_equal(conf(v, 32, 1), 0);
+    do_one(v, OUT, 0, 512, OK);
+    vrig_write(v, VRIG_CONF + 32, 1, 1);
+    do_one(v, OUT, 0, 512, OK);
+    vrig_write(v, VRIG_CONF, 4, 1); /* the capacity is not the driver's */
+    assert_int_equal(conf(v, 0, 4), DISK_SIZE / 512);
+    assert_string_equal(disk.letters, "wwfw");
+    vrig_write(v, VRIG_CONF + 32, 1, 0);
+
+    memset(disk.letters, 0, sizeof(disk.letters));
+    start(v, FEATURES); /* a reset, and a driver that flushes and does not know of CONFIG_WCE */
+    assert_int_equal(conf(v, 32, 1), 1);
+    vrig_write(v, VRIG_CONF + 32, 1, 0);
+    do_one(v, OUT, 0, 512, OK);
+    assert_string_equal(disk.letters, "w");
+}
+
+/* Each leaves the device in need of a reset. */
+static void test_broken_drivers(void **state)
+{
+    struct vrig *v = *state;
+    const uint64_t nowhere = 0x40000000;
+
+    for (unsigned i = 0; i < 5; i++) {
+        start(v, FEATURES);
+        put_header(v, 0, OUT, 0);
+        switch (i) {
+        case 0: /* no status */
+            rig_descriptor(&v->queue, 0, HEADER, 16, RIG_NEXT, 1);
+            rig_descriptor(&v->queue, 1, DATA, 512, 0, 0);
+            break;
+        case 1: /* half a header */
+            rig_descriptor(&v->queue, 0, HEADER, 15, RIG_NEXT, 1);
+            rig_descriptor(&v->queue, 1, HEADER + 32, 1, RIG_WRITE, 0);
+            break;
+        case 2: /* data, header, status that are not memory */
+        case 3:
+        case 4:
+            rig_descriptor(&v->queue, 0, i == 3 ? nowhere : HEADER, 16, RIG_NEXT, 1);
+            rig_descriptor(&v->queue, 1, i == 2 ? nowhere : DATA, 512, RIG_NEXT, 2);
+            rig_descriptor(&v->queue, 2, i == 4 ? nowhere : HEADER + 32, 1, RIG_WRITE, 0);
+            break;
+        default: break;
+        }
+        rig_publish(&v->queue, 0);
+        serve(v);
+        assert_not_given_back(v);
+        assert_int_equal(vrig_status(v), 15 | 0x40);
+    }
+    start(v, FEATURES);
+    do_one(v, IN, 0, 512, OK);
+}
+
+/* The second step meets memory that is none: what follows the first MiB of a buffer. */
+static void test_broken_later(void **state)
+{
+    struct vrig *v = *state;
+
+    start(v, FEATURES);
+    disk.later = true;
+    put_header(v, 0, IN, 0);
+    rig_descriptor(&v->queue, 0, HEADER, 16, RIG_NEXT, 1);
+    rig_descriptor(&v->queue, 1, DATA, 1 * MiB, RIG_NEXT | RIG_WRITE, 2);
+    rig_descriptor(&v->queue, 2, 0x40000000, 512, RIG_NEXT | RIG_WRITE, 3);
+    rig_descriptor(&v->queue, 3, HEADER + 32, 1, RIG_WRITE, 0);
+    rig_publish(&v->queue, 0);
+    serve(v);
+    while (disk.count)
+        end(0);
+    run(v);
+    assert_not_given_back(v);
+    assert_int_equal(vrig_status(v), 15 | 0x40);
+}
+
+/* Pins are few: requests wait for those of others, and all are served. */
+static void test_few_pins(void **state)
+{
+    struct vrig *v = *state;
+
+    mem_set_pin_limit(v->mem, 2 * MEM_PAGE_SIZE);
+    start(v, FEATURES);
+    disk.later = true;
+    for (unsigned n = 0; n < 15; n += 3)
+        request(v, n, IN, n, DATA + 0x10000 * n, 3 * 4096);
+    serve(v);
+    assert_true(disk.count >= 1 && disk.count <= 2);
+    for (unsigned i = 0; i < 1000 && disk.count; i++) {
+        end(i % disk.count);
+        run(v);
+    }
+    for (unsigned n = 0; n < 15; n += 3) {
+        uint32_t head = 0, written;
+
+        assert_true(rig_reap(&v->queue, &head, &written));
+        assert_int_equal(status_of(v, head), OK);
+        assert_disk_has(v, 512 * head, DATA + 0x10000 * head, 3 * 4096);
+    }
+    assert_not_given_back(v);
+}
+
+/* ---- A host without room ---- */
+
+static void test_full(void **state)
+{
+    struct vrig *v = *state;
+
+    start(v, FEATURES);
+    fill(v, DATA, 8192, 1);
+    disk.fails[0] = -ENOSPC;
+    request(v, 0, OUT, 0, DATA, 4096);
+    request(v, 3, OUT, 8, DATA + 4096, 4096);
+    request(v, 6, IN, 64, DATA + 0x10000, 512);
+    serve(v);
+    assert_status(v, 6, OK, 513); /* reads go on */
+    assert_not_given_back(v);
+    assert_int_equal(holds, 1);
+    virtio_block_retry(block);
+    run(v);
+    assert_not_given_back(v);
+    assert_int_equal(releases, 0);
+    /* There is room for one. */
+    disk.later = true;
+    virtio_block_retry(block);
+    run(v);
+    assert_int_equal(disk.count, 2);
+    disk.fails[0] = 0;
+    end(0);
+    disk.fails[0] = -EDQUOT;
+    end(0);
+    run(v);
+    assert_status(v, 0, OK, 1);
+    assert_not_given_back(v);
+    assert_int_equal(releases, 0);
+    disk.later = false;
+    disk.fails[0] = 0;
+    virtio_block_retry(block);
+    run(v);
+    assert_status(v, 3, OK, 1);
+    assert_int_equal(holds, 1);
+    assert_int_equal(releases, 1);
+    assert_disk_has(v, 0, DATA, 8192);
+    virtio_block_retry(block); /* nothing waits */
+    run(v);
+    /* It may fail in another way at last. */
+    disk.fails[0] = -ENOSPC;
+    request(v, 0, OUT, 0, DATA, 4096);
+    serve(v);
+    disk.fails[0] = -EIO;
+    virtio_block_retry(block);
+    run(v);
+    assert_status(v, 0, IOERR, 1);
+    assert_int_equal(releases, 2);
+}
+
+static void pause_device(struct vrig *v)
+{
+    v->dev->ops->pause(v->dev);
+}
+
+static void resume_device(struct vrig *v)
+{
+    v->dev->ops->resume(v->dev);
+}
+
+/* What waits for room is taken back by a pause and served again afterwards; a large request from
+ * its beginning. */
+static void test_full_pause(void **state)
+{
+    struct vrig *v = *state;
+
+    start(v, FEATURES);
+    mem_set_pin_limit(v->mem, 1 * MiB);
+    fill(v, DATA, 2 * MiB, 3);
+    disk.later = true;
+    request(v, 0, OUT, 0, DATA, 2 * MiB);
+    serve(v);
+    end(0);
+    disk.fails[0] = -ENOSPC;
+    end(0);
+    run(v);
+    assert_int_equal(holds, 1);
+    disk.later = false;
+    virtio_block_retry(block); /* posted, and not run before the pause */
+    pause_device(v);
+    assert_int_equal(silent_releases, 1);
+    assert_int_equal(disk.count, 0);
+    run(v);
+    assert_not_given_back(v);
+    resume_device(v);
+    run(v);
+    assert_int_equal(holds, 2);
+    disk.fails[0] = 0;
+    virtio_block_retry(block);
+    run(v);
+    assert_status(v, 0, OK, 1);
+    assert_disk_has(v, 0, DATA, 2 * MiB);
+    assert_int_equal(releases, 1);
+    /* The driver resets the device. */
+    disk.fails[0] = -ENOSPC;
+    request(v, 3, OUT, 0, DATA, 512);
+    serve(v);
+    vrig_write(v, VRIG_STATUS, 1, 0);
+    run(v);
+    assert_int_equal(vrig_status(v), 0);
+    assert_int_equal(silent_releases, 2);
+    disk.fails[0] = 0;
+    start(v, FEATURES);
+    assert_not_given_back(v);
+    do_one(v, OUT, 0, 512, OK);
+}
+
+/* A machine is saved with requests that wait for room, and others that no one has looked at. The
+ * one that takes its place has a disk with room. */
+static void test_save_restore(void **state)
+{
+    struct vrig *v = *state, *other;
+
+    disk.open++;
+    other = vrig_create(create, v->mem, 1);
+    start(v, ALL);
+    vrig_write(v, VRIG_CONF + 32, 1, 0); /* write-through */
+    fill(v, DATA, 8192, 200);
+    disk.fails[0] = -ENOSPC;
+    request(v, 0, OUT, 0, DATA, 4096);
+    serve(v);
+    request(v, 3, OUT, 8, DATA + 4096, 4096);
+    vrig_notify(v);
+    pause_device(v);
+    pause_device(other);
+    assert_int_equal(rig_copy_state(v->rig, v->dev, other->dev), 0);
+    disk.fails[0] = 0;
+    other->queue = v->queue;
+    run(other);
+    assert_not_given_back(other);
+    resume_device(other);
+    run(other);
+    assert_status(other, 0, OK, 1);
+    assert_status(other, 3, OK, 1);
+    assert_not_given_back(other);
+    assert_disk_has(other, 0, DATA, 8192);
+    assert_string_equal(disk.letters, "wfwf");
+    assert_int_equal(conf(other, 32, 1), 0);
+    vrig_destroy(other);
+}
+
+/* A disk that is not what the driver was told of cannot take the other's place. */
+static void test_restore_other_disk(void **state)
+{
+    struct vrig *v = *state;
+
+    start(v, FEATURES);
+    pause_device(v);
+    for (unsigned i = 0; i < 4; i++) {
+        struct blk_info before = disk.info;
+        unsigned queues = config.queues;
+        struct vrig *other;
+
+        switch (i) {
+        case 0: disk.info.size -= 4096; break;
+        case 1: disk.info.readonly = true; break;
+        case 2: disk.info.block = 4096; break;
+        default: config.queues = 1; break;
+        }
+        disk.open++;
+        other = vrig_create(create, v->mem, 1);
+        pause_device(other);
+        assert_true(rig_copy_state(v->rig, v->dev, other->dev) < 0);
+        vrig_destroy(other);
+        disk.info = before;
+        config.queues = queues;
+    }
+}
+
+static void test_resize(void **state)
+{
+    struct vrig *v = *state;
+    struct error err = {0};
+    unsigned told;
+
+    disk.info.size = DISK_SIZE / 2;
+    disk.open++;
+    v = vrig_create(create, NULL, 1);
+    start(v, FEATURES);
+    do_one(v, IN, DISK_SIZE / 1024, 512, IOERR);
+    told = v->messages[CONFIG_VECTOR];
+    assert_int_equal(virtio_block_resize(block, DISK_SIZE, &err), 0);
+    run(v);
+    assert_int_equal(v->messages[CONFIG_VECTOR], told + 1);
+    assert_int_equal(conf(v, 0, 4), DISK_SIZE / 512);
+    do_one(v, IN, DISK_SIZE / 1024, 512, OK);
+    assert_true(virtio_block_resize(block, DISK_SIZE / 2, &err) < 0); /* in use */
+    assert_true(virtio_block_resize(block, 2 * DISK_SIZE, &err) < 0);
+    assert_int_equal(conf(v, 0, 4), DISK_SIZE / 512);
+    vrig_destroy(v);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_configuration),
+        TEST(test_readonly_configuration),
+        TEST(test_read_and_write),
+        TEST(test_refused),
+        TEST(test_serial),
+        TEST(test_layouts),
+        TEST(test_large),
+        TEST(test_later),
+        TEST(test_discard),
+        TEST(test_write_through),
+        TEST(test_broken_drivers),
+        TEST(test_broken_later),
+        TEST(test_few_pins),
+        TEST(test_full),
+        TEST(test_full_pause),
+        TEST(test_save_restore),
+        TEST(test_restore_other_disk),
+        TEST(test_resize),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
