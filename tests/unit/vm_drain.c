@@ -204,6 +204,11 @@ void board_retry(struct board *b)
     atomic_fetch_add(&b->retries, 1);
 }
 
+int board_resize_disk(struct board *b, unsigned disk, uint64_t size, struct error *err)
+{
+    return -ENOENT;
+}
+
 void board_reset(struct board *b)
 {
     struct dev *dev = lapic_set_dev(b->lapics);
