@@ -159,12 +159,11 @@ enum kind { TEST_DEVICE, DEBUG_EXIT, DEBUG_CONSOLE, DISK, RNG, KINDS };
 static const struct {
     const char *name;
     const char *keys[2];
-    bool others; /* most settings are for who opens what is behind the device, who checks them */
 } kinds[KINDS] = {
     [TEST_DEVICE] = {"test-device", {NULL}},
     [DEBUG_EXIT] = {"debug-exit", {NULL}},
     [DEBUG_CONSOLE] = {"debug-console", {NULL}},
-    [DISK] = {.name = "disk", .others = true},
+    [DISK] = {"disk", {NULL}}, /* disk_create looks at its settings */
     [RNG] = {"rng", {"slot", NULL}},
 };
 #define KNOWN "debug-console, debug-exit, disk, rng, test-device"
@@ -245,8 +244,7 @@ static struct dev *create_described(struct board *b, struct clock *clock,
         kind++;
     if (kind == KINDS)
         error_set(err, EINVAL, "unknown device '%s' (known: " KNOWN ")", text);
-    if (kind == KINDS ||
-        (!kinds[kind].others && description_check(text, kinds[kind].keys, err) < 0))
+    if (kind == KINDS || (kind != DISK && description_check(text, kinds[kind].keys, err) < 0))
         return NULL;
     switch ((enum kind)kind) {
     case TEST_DEVICE: return test_device_create(b->bus, board_irq, b, err);

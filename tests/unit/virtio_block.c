@@ -1,8 +1,7 @@
 /*
  * The block device: its configuration, requests of every kind in every layout and order, errors,
  * drivers that break rules, a host without room, pause, reset, save and restore. What is behind it
- * is the test's own disk, in place of src/blk, which does what it is told when it is told so.
- * Workers run when the test says so.
+ * is the test's own disk (fake_blk.h). Workers run when the test says so.
  */
 #include "test.h"
 
@@ -11,6 +10,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "fake_blk.h"
 #include "fake_lane.h"
 #include "virtio_rig.h"
 
@@ -29,140 +29,13 @@ enum { F_RO = 5, F_FLUSH = 9, F_CONFIG_WCE = 11, F_DISCARD = 13, F_WRITE_ZEROES 
 #define FEATURES (VRIG_FEATURES | BIT(F_FLUSH))
 #define ALL      (FEATURES | BIT(F_CONFIG_WCE) | BIT(F_DISCARD) | BIT(F_WRITE_ZEROES))
 
-/* ---- The disk ---- */
-
 #define DISK_SIZE (4 * MiB)
-
-struct blk {
-    struct blk_info info;
-    uint8_t *bytes;
-    bool later;                     /* requests are kept until the test ends them */
-    struct blk_request *kept[4096]; /* in the order in which they came */
-    unsigned count;
-    int fails[2];      /* what a change, or a read, results in */
-    unsigned requests; /* by kind: how many were done well */
-    unsigned done[5], kicks, open;
-    const char *order; /* what was done, a letter each */
-    char letters[64];
-};
-
-static struct blk disk;
-
-static void disk_make(void)
-{
-    uint8_t *bytes = calloc(1, DISK_SIZE);
-
-    for (size_t i = 0; i < DISK_SIZE; i++)
-        bytes[i] = (uint8_t)(i * 7 + i / 512);
-    disk = (struct blk){
-        .info = {.size = DISK_SIZE,
-                 .block = 512,
-                 .optimal = 65536,
-                 .discards = true,
-                 .zeroes = true,
-                 .format = "raw",
-                 .file = "test.raw"},
-        .bytes = bytes,
-        .open = 1,
-    };
-}
-
-static void note(char letter)
-{
-    size_t length = strlen(disk.letters);
-
-    if (length + 1 < sizeof(disk.letters))
-        disk.letters[length] = letter;
-}
-
-static void move(struct blk_request *r)
-{
-    uint8_t *at = disk.bytes + r->offset;
-    uint64_t total = 0;
-
-    for (unsigned i = 0; i < r->iovs; i++) {
-        size_t size = r->iov[i].iov_len;
-
-        if (r->kind == BLK_READ)
-            memcpy(r->iov[i].iov_base, at + total, size);
-        else
-            memcpy(at + total, r->iov[i].iov_base, size);
-        total += size;
-    }
-    assert_int_equal(total, r->size);
-}
-
-static int perform(struct blk_request *r)
-{
-    bool changes = r->kind == BLK_WRITE || r->kind == BLK_DISCARD || r->kind == BLK_ZEROES;
-
-    if (changes && disk.info.readonly)
-        return -EPERM;
-    if (disk.fails[r->kind == BLK_READ])
-        return disk.fails[r->kind == BLK_READ];
-    if (r->kind != BLK_FLUSH)
-        assert_true(r->size && r->size % disk.info.block == 0 && r->offset % disk.info.block == 0 &&
-                    r->offset <= disk.info.size - r->size);
-    if (r->kind == BLK_READ || r->kind == BLK_WRITE)
-        move(r);
-    else if (r->kind != BLK_FLUSH)
-        memset(disk.bytes + r->offset, r->kind == BLK_ZEROES ? (r->unmap ? 0 : 1) : 0xDD, r->size);
-    disk.done[r->kind]++;
-    note("rwfdz"[r->kind]);
-    return 0;
-}
-
-static void end(unsigned n)
-{
-    struct blk_request *r = disk.kept[n];
-
-    assert_true(n < disk.count);
-    memmove(&disk.kept[n], &disk.kept[n + 1], (--disk.count - n) * sizeof(*disk.kept));
-    r->done(r, perform(r));
-}
-
-void blk_submit(struct blk *blk, struct blk_request *r)
-{
-    assert_ptr_equal(blk, &disk);
-    if (!disk.later) {
-        r->done(r, perform(r));
-        return;
-    }
-    assert_true(disk.count < ARRAY_SIZE(disk.kept));
-    disk.kept[disk.count++] = r;
-}
-
-void blk_kick(struct blk *blk)
-{
-    disk.kicks++;
-}
-
-struct blk_info blk_info(struct blk *blk)
-{
-    return disk.info;
-}
-
-void blk_close(struct blk *blk)
-{
-    if (!blk)
-        return;
-    assert_int_equal(disk.count, 0);
-    disk.open--;
-}
-
-int blk_resize(struct blk *blk, uint64_t size, struct error *err)
-{
-    if (size > DISK_SIZE)
-        return error_set(err, ENOSPC, "no room");
-    disk.info.size = size;
-    return 0;
-}
 
 /* ---- The machine ---- */
 
 static struct virtio_block *block; /* the last that was made */
 static struct virtio_block_config config;
-static unsigned holds, releases, silent_releases;
+static unsigned devices, holds, releases, silent_releases;
 
 static void hold(void *opaque, const char *why)
 {
@@ -180,19 +53,20 @@ static void release(void *opaque, const char *why)
 static struct dev *create(const struct virtio_slot *slot, struct error *err)
 {
     block = virtio_block_create(slot, &config, err);
+    devices++;
     return block ? virtio_block_dev(block) : NULL;
 }
 
 static int set_up(void **state)
 {
-    disk_make();
-    config = (struct virtio_block_config){.blk = &disk,
+    fake_blk_make(DISK_SIZE);
+    config = (struct virtio_block_config){.blk = &fake_blk,
                                           .serial = "SERIAL-12345678901234567890",
                                           .queues = 2,
                                           .discard = true,
                                           .hold = hold,
                                           .release = release};
-    holds = releases = silent_releases = 0;
+    devices = holds = releases = silent_releases = 0;
     *state = vrig_create(create, NULL, 1);
     return 0;
 }
@@ -200,9 +74,9 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
     vrig_destroy(*state);
-    assert_int_equal(disk.open, 0);
+    assert_int_equal(fake_blk.closed, devices);
     assert_int_equal(holds, releases + silent_releases);
-    free(disk.bytes);
+    fake_blk_free();
     return 0;
 }
 
@@ -301,7 +175,7 @@ static void fill(struct vrig *v, uint64_t gpa, size_t size, uint8_t first)
 
 static void assert_disk_has(struct vrig *v, uint64_t offset, uint64_t gpa, size_t size)
 {
-    assert_memory(v, gpa, disk.bytes + offset, size);
+    assert_memory(v, gpa, fake_blk.bytes + offset, size);
 }
 
 /* ---- Tests ---- */
@@ -352,9 +226,8 @@ static void test_readonly_configuration(void **state)
     struct vrig *v = *state;
     struct vrig *other;
 
-    disk.info.readonly = true;
-    disk.info.block = 4096;
-    disk.open++;
+    fake_blk.info.readonly = true;
+    fake_blk.info.block = 4096;
     other = vrig_create(create, v->mem, 1);
     vrig_enable(other);
     assert_int_equal(offered(other),
@@ -370,7 +243,7 @@ static void test_readonly_configuration(void **state)
     do_one(other, IN, 0, 512, IOERR);
     do_one(other, FLUSH, 0, 0, OK);
     vrig_destroy(other);
-    disk.info.readonly = false;
+    fake_blk.info.readonly = false;
 }
 
 static void test_read_and_write(void **state)
@@ -385,9 +258,9 @@ static void test_read_and_write(void **state)
     assert_disk_has(v, DISK_SIZE - 1024, DATA, 1024);
     assert_true(v->messages[QUEUE_VECTOR] > 0);
     do_one(v, FLUSH, 0, 0, OK);
-    assert_int_equal(disk.done[BLK_FLUSH], 1);
+    assert_int_equal(fake_blk.done[BLK_FLUSH], 1);
     do_one(v, IN, 0, 0, OK); /* nothing */
-    assert_true(disk.kicks > 0);
+    assert_true(fake_blk.kicks > 0);
 }
 
 /* What is beyond the end, not whole sectors, unknown or not agreed on. */
@@ -407,10 +280,10 @@ static void test_refused(void **state)
     do_one(v, UINT32_MAX, 0, 512, UNSUPP);
     do_one(v, DISCARD, 0, 16, UNSUPP);
     do_one(v, WRITE_ZEROES, 0, 16, UNSUPP);
-    assert_int_equal(strlen(disk.letters), 0);
-    disk.fails[1] = -EIO;
+    assert_int_equal(strlen(fake_blk.letters), 0);
+    fake_blk.read_fails = -EIO;
     do_one(v, IN, 0, 512, IOERR);
-    disk.fails[1] = -ENOTSUP;
+    fake_blk.read_fails = -ENOTSUP;
     do_one(v, IN, 0, 512, UNSUPP);
     assert_int_equal(vrig_status(v), 15);
 }
@@ -485,7 +358,7 @@ static void test_large(void **state)
     mem_set_pin_limit(v->mem, 1 * MiB);
     do_one(v, IN, 8, 2 * MiB + 512, OK);
     assert_disk_has(v, 4096, DATA, 2 * MiB + 512);
-    assert_true(disk.done[BLK_READ] >= 3);
+    assert_true(fake_blk.done[BLK_READ] >= 3);
     fill(v, DATA, 2 * MiB, 77);
     do_one(v, OUT, 1, 2 * MiB, OK);
     assert_disk_has(v, 512, DATA, 2 * MiB);
@@ -510,42 +383,42 @@ static void test_later(void **state)
 
     start(v, FEATURES);
     mem_set_pin_limit(v->mem, 1 * MiB + 4 * MEM_PAGE_SIZE);
-    disk.later = true;
+    fake_blk.later = true;
     request(v, 0, IN, 0, DATA, 512);
     request(v, 3, IN, 1, DATA + 0x1000, 512);
     request(v, 6, FLUSH, 0, 0, 0);
     request(v, 9, IN, 8, DATA + 0x10000, 2 * MiB);
     serve(v);
-    assert_int_equal(disk.count, 4);
+    assert_int_equal(fake_blk.count, 4);
     assert_not_given_back(v);
-    end(2);
+    fake_blk_end(2);
     run(v);
     assert_status(v, 6, OK, 1);
-    end(1);
+    fake_blk_end(1);
     run(v);
     assert_status(v, 3, OK, 513);
-    end(1); /* the large one's first step */
+    fake_blk_end(1); /* the large one's first step */
     run(v);
     assert_not_given_back(v);
-    end(0);
+    fake_blk_end(0);
     run(v);
     assert_status(v, 0, OK, 513);
-    while (disk.count)
-        end(0);
+    while (fake_blk.count)
+        fake_blk_end(0);
     run(v);
     assert_status(v, 9, OK, 2 * MiB + 1);
     assert_disk_has(v, 4096, DATA + 0x10000, 2 * MiB);
     /* The third step fails: the rest is left out. */
     request(v, 0, IN, 8, DATA + 0x10000, 2 * MiB + 4096);
     serve(v);
-    disk.done[BLK_READ] = 0;
-    end(0);
-    disk.fails[1] = -EIO;
-    end(0);
-    assert_int_equal(disk.count, 0);
+    fake_blk.done[BLK_READ] = 0;
+    fake_blk_end(0);
+    fake_blk.read_fails = -EIO;
+    fake_blk_end(0);
+    assert_int_equal(fake_blk.count, 0);
     run(v);
     assert_status(v, 0, IOERR, 2 * MiB + 4096 + 1);
-    assert_int_equal(disk.done[BLK_READ], 1);
+    assert_int_equal(fake_blk.done[BLK_READ], 1);
 }
 
 static void put_range(struct vrig *v, unsigned n, uint64_t sector, uint32_t sectors, uint32_t flags)
@@ -558,26 +431,26 @@ static void put_range(struct vrig *v, unsigned n, uint64_t sector, uint32_t sect
 static void test_discard(void **state)
 {
     struct vrig *v = *state;
-    const uint8_t kept = disk.bytes[7 * 512], end_kept = disk.bytes[9 * 512];
+    const uint8_t kept = fake_blk.bytes[7 * 512], end_kept = fake_blk.bytes[9 * 512];
 
     start(v, ALL);
     put_range(v, 0, 0, 7, 0);
     put_range(v, 1, 5000, 0, 0);
     put_range(v, 2, 8, 1, 0);
     do_one(v, DISCARD, 0, 48, OK);
-    assert_int_equal(disk.bytes[0], 0xDD);
-    assert_int_equal(disk.bytes[7 * 512 - 1], 0xDD);
-    assert_int_equal(disk.bytes[7 * 512], kept);
-    assert_int_equal(disk.bytes[8 * 512], 0xDD);
-    assert_int_equal(disk.bytes[9 * 512], end_kept);
+    assert_int_equal(fake_blk.bytes[0], 0xDD);
+    assert_int_equal(fake_blk.bytes[7 * 512 - 1], 0xDD);
+    assert_int_equal(fake_blk.bytes[7 * 512], kept);
+    assert_int_equal(fake_blk.bytes[8 * 512], 0xDD);
+    assert_int_equal(fake_blk.bytes[9 * 512], end_kept);
     put_range(v, 0, 16, 2, 0);
     do_one(v, WRITE_ZEROES, 0, 16, OK);
-    assert_int_equal(disk.bytes[16 * 512], 1); /* this disk's zero that takes room */
+    assert_int_equal(fake_blk.bytes[16 * 512], 1); /* this disk's zero that takes room */
     put_range(v, 0, 16, 2, 1);
     do_one(v, WRITE_ZEROES, 0, 16, OK);
-    assert_int_equal(disk.bytes[16 * 512], 0);
+    assert_int_equal(fake_blk.bytes[16 * 512], 0);
     /* All is checked before anything is done. */
-    memset(disk.letters, 0, sizeof(disk.letters));
+    memset(fake_blk.letters, 0, sizeof(fake_blk.letters));
     put_range(v, 0, 0, 1, 0);
     put_range(v, 1, DISK_SIZE / 512 - 1, 2, 0);
     do_one(v, DISCARD, 0, 32, IOERR);
@@ -592,7 +465,7 @@ static void test_discard(void **state)
     do_one(v, DISCARD, 0, 0, IOERR);
     do_one(v, DISCARD, 0, 17, IOERR);
     do_one(v, DISCARD, 0, 33 * 16, IOERR); /* more than max_discard_seg */
-    assert_int_equal(strlen(disk.letters), 0);
+    assert_int_equal(strlen(fake_blk.letters), 0);
 }
 
 /* A driver that does not flush, or does not want to, is told when a write is on stable storage. */
@@ -606,19 +479,19 @@ static void test_write_through(void **state)
     put_range(v, 0, 0, 1, 0);
     do_one(v, WRITE_ZEROES, 0, 16, OK);
     do_one(v, IN, 0, 512, OK);
-    assert_string_equal(disk.letters, "wfzfr");
-    disk.later = true;
+    assert_string_equal(fake_blk.letters, "wfzfr");
+    fake_blk.later = true;
     request(v, 0, OUT, 0, DATA, 512);
     serve(v);
-    end(0);
+    fake_blk_end(0);
     run(v);
     assert_not_given_back(v);
-    end(0);
+    fake_blk_end(0);
     run(v);
     assert_status(v, 0, OK, 1);
-    disk.later = false;
+    fake_blk.later = false;
 
-    memset(disk.letters, 0, sizeof(disk.letters));
+    memset(fake_blk.letters, 0, sizeof(fake_blk.letters));
     start(v, ALL);
     do_one(v, OUT, 0, 512, OK);
     vrig_write(v, VRIG_CONF + 32, 1, 0);
@@ -628,15 +501,15 @@ static void test_write_through(void **state)
     do_one(v, OUT, 0, 512, OK);
     vrig_write(v, VRIG_CONF, 4, 1); /* the capacity is not the driver's */
     assert_int_equal(conf(v, 0, 4), DISK_SIZE / 512);
-    assert_string_equal(disk.letters, "wwfw");
+    assert_string_equal(fake_blk.letters, "wwfw");
     vrig_write(v, VRIG_CONF + 32, 1, 0);
 
-    memset(disk.letters, 0, sizeof(disk.letters));
+    memset(fake_blk.letters, 0, sizeof(fake_blk.letters));
     start(v, FEATURES); /* a reset, and a driver that flushes and does not know of CONFIG_WCE */
     assert_int_equal(conf(v, 32, 1), 1);
     vrig_write(v, VRIG_CONF + 32, 1, 0);
     do_one(v, OUT, 0, 512, OK);
-    assert_string_equal(disk.letters, "w");
+    assert_string_equal(fake_blk.letters, "w");
 }
 
 /* Each leaves the device in need of a reset. */
@@ -681,7 +554,7 @@ static void test_broken_later(void **state)
     struct vrig *v = *state;
 
     start(v, FEATURES);
-    disk.later = true;
+    fake_blk.later = true;
     put_header(v, 0, IN, 0);
     rig_descriptor(&v->queue, 0, HEADER, 16, RIG_NEXT, 1);
     rig_descriptor(&v->queue, 1, DATA, 1 * MiB, RIG_NEXT | RIG_WRITE, 2);
@@ -689,8 +562,8 @@ static void test_broken_later(void **state)
     rig_descriptor(&v->queue, 3, HEADER + 32, 1, RIG_WRITE, 0);
     rig_publish(&v->queue, 0);
     serve(v);
-    while (disk.count)
-        end(0);
+    while (fake_blk.count)
+        fake_blk_end(0);
     run(v);
     assert_not_given_back(v);
     assert_int_equal(vrig_status(v), 15 | 0x40);
@@ -703,13 +576,13 @@ static void test_few_pins(void **state)
 
     mem_set_pin_limit(v->mem, 2 * MEM_PAGE_SIZE);
     start(v, FEATURES);
-    disk.later = true;
+    fake_blk.later = true;
     for (unsigned n = 0; n < 15; n += 3)
         request(v, n, IN, n, DATA + 0x10000 * n, 3 * 4096);
     serve(v);
-    assert_true(disk.count >= 1 && disk.count <= 2);
-    for (unsigned i = 0; i < 1000 && disk.count; i++) {
-        end(i % disk.count);
+    assert_true(fake_blk.count >= 1 && fake_blk.count <= 2);
+    for (unsigned i = 0; i < 1000 && fake_blk.count; i++) {
+        fake_blk_end(i % fake_blk.count);
         run(v);
     }
     for (unsigned n = 0; n < 15; n += 3) {
@@ -730,7 +603,7 @@ static void test_full(void **state)
 
     start(v, FEATURES);
     fill(v, DATA, 8192, 1);
-    disk.fails[0] = -ENOSPC;
+    fake_blk.write_fails = -ENOSPC;
     request(v, 0, OUT, 0, DATA, 4096);
     request(v, 3, OUT, 8, DATA + 4096, 4096);
     request(v, 6, IN, 64, DATA + 0x10000, 512);
@@ -743,20 +616,20 @@ static void test_full(void **state)
     assert_not_given_back(v);
     assert_int_equal(releases, 0);
     /* There is room for one. */
-    disk.later = true;
+    fake_blk.later = true;
     virtio_block_retry(block);
     run(v);
-    assert_int_equal(disk.count, 2);
-    disk.fails[0] = 0;
-    end(0);
-    disk.fails[0] = -EDQUOT;
-    end(0);
+    assert_int_equal(fake_blk.count, 2);
+    fake_blk.write_fails = 0;
+    fake_blk_end(0);
+    fake_blk.write_fails = -EDQUOT;
+    fake_blk_end(0);
     run(v);
     assert_status(v, 0, OK, 1);
     assert_not_given_back(v);
     assert_int_equal(releases, 0);
-    disk.later = false;
-    disk.fails[0] = 0;
+    fake_blk.later = false;
+    fake_blk.write_fails = 0;
     virtio_block_retry(block);
     run(v);
     assert_status(v, 3, OK, 1);
@@ -766,10 +639,10 @@ static void test_full(void **state)
     virtio_block_retry(block); /* nothing waits */
     run(v);
     /* It may fail in another way at last. */
-    disk.fails[0] = -ENOSPC;
+    fake_blk.write_fails = -ENOSPC;
     request(v, 0, OUT, 0, DATA, 4096);
     serve(v);
-    disk.fails[0] = -EIO;
+    fake_blk.write_fails = -EIO;
     virtio_block_retry(block);
     run(v);
     assert_status(v, 0, IOERR, 1);
@@ -795,39 +668,39 @@ static void test_full_pause(void **state)
     start(v, FEATURES);
     mem_set_pin_limit(v->mem, 1 * MiB);
     fill(v, DATA, 2 * MiB, 3);
-    disk.later = true;
+    fake_blk.later = true;
     request(v, 0, OUT, 0, DATA, 2 * MiB);
     serve(v);
-    end(0);
-    disk.fails[0] = -ENOSPC;
-    end(0);
+    fake_blk_end(0);
+    fake_blk.write_fails = -ENOSPC;
+    fake_blk_end(0);
     run(v);
     assert_int_equal(holds, 1);
-    disk.later = false;
+    fake_blk.later = false;
     virtio_block_retry(block); /* posted, and not run before the pause */
     pause_device(v);
     assert_int_equal(silent_releases, 1);
-    assert_int_equal(disk.count, 0);
+    assert_int_equal(fake_blk.count, 0);
     run(v);
     assert_not_given_back(v);
     resume_device(v);
     run(v);
     assert_int_equal(holds, 2);
-    disk.fails[0] = 0;
+    fake_blk.write_fails = 0;
     virtio_block_retry(block);
     run(v);
     assert_status(v, 0, OK, 1);
     assert_disk_has(v, 0, DATA, 2 * MiB);
     assert_int_equal(releases, 1);
     /* The driver resets the device. */
-    disk.fails[0] = -ENOSPC;
+    fake_blk.write_fails = -ENOSPC;
     request(v, 3, OUT, 0, DATA, 512);
     serve(v);
     vrig_write(v, VRIG_STATUS, 1, 0);
     run(v);
     assert_int_equal(vrig_status(v), 0);
     assert_int_equal(silent_releases, 2);
-    disk.fails[0] = 0;
+    fake_blk.write_fails = 0;
     start(v, FEATURES);
     assert_not_given_back(v);
     do_one(v, OUT, 0, 512, OK);
@@ -839,12 +712,11 @@ static void test_save_restore(void **state)
 {
     struct vrig *v = *state, *other;
 
-    disk.open++;
     other = vrig_create(create, v->mem, 1);
     start(v, ALL);
     vrig_write(v, VRIG_CONF + 32, 1, 0); /* write-through */
     fill(v, DATA, 8192, 200);
-    disk.fails[0] = -ENOSPC;
+    fake_blk.write_fails = -ENOSPC;
     request(v, 0, OUT, 0, DATA, 4096);
     serve(v);
     request(v, 3, OUT, 8, DATA + 4096, 4096);
@@ -852,7 +724,7 @@ static void test_save_restore(void **state)
     pause_device(v);
     pause_device(other);
     assert_int_equal(rig_copy_state(v->rig, v->dev, other->dev), 0);
-    disk.fails[0] = 0;
+    fake_blk.write_fails = 0;
     other->queue = v->queue;
     run(other);
     assert_not_given_back(other);
@@ -862,7 +734,7 @@ static void test_save_restore(void **state)
     assert_status(other, 3, OK, 1);
     assert_not_given_back(other);
     assert_disk_has(other, 0, DATA, 8192);
-    assert_string_equal(disk.letters, "wfwf");
+    assert_string_equal(fake_blk.letters, "wfwf");
     assert_int_equal(conf(other, 32, 1), 0);
     vrig_destroy(other);
 }
@@ -875,22 +747,21 @@ static void test_restore_other_disk(void **state)
     start(v, FEATURES);
     pause_device(v);
     for (unsigned i = 0; i < 4; i++) {
-        struct blk_info before = disk.info;
+        struct blk_info before = fake_blk.info;
         unsigned queues = config.queues;
         struct vrig *other;
 
         switch (i) {
-        case 0: disk.info.size -= 4096; break;
-        case 1: disk.info.readonly = true; break;
-        case 2: disk.info.block = 4096; break;
+        case 0: fake_blk.info.size -= 4096; break;
+        case 1: fake_blk.info.readonly = true; break;
+        case 2: fake_blk.info.block = 4096; break;
         default: config.queues = 1; break;
         }
-        disk.open++;
         other = vrig_create(create, v->mem, 1);
         pause_device(other);
         assert_true(rig_copy_state(v->rig, v->dev, other->dev) < 0);
         vrig_destroy(other);
-        disk.info = before;
+        fake_blk.info = before;
         config.queues = queues;
     }
 }
@@ -901,8 +772,7 @@ static void test_resize(void **state)
     struct error err = {0};
     unsigned told;
 
-    disk.info.size = DISK_SIZE / 2;
-    disk.open++;
+    fake_blk.info.size = DISK_SIZE / 2;
     v = vrig_create(create, NULL, 1);
     start(v, FEATURES);
     do_one(v, IN, DISK_SIZE / 1024, 512, IOERR);

@@ -199,14 +199,14 @@ void board_resume(struct board *b)
     b->dev.ops->resume(&b->dev);
 }
 
+int board_resize_disk(struct board *b, unsigned disk, uint64_t size, struct error *err)
+{
+    return -ENODEV;
+}
+
 void board_retry(struct board *b)
 {
     atomic_fetch_add(&b->retries, 1);
-}
-
-int board_resize_disk(struct board *b, unsigned disk, uint64_t size, struct error *err)
-{
-    return -ENOENT;
 }
 
 void board_reset(struct board *b)
