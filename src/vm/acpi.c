@@ -217,7 +217,48 @@ static void finish(struct area *a, uint32_t address)
 
 /* ---- DSDT ---- */
 
-static void dsdt_pci(struct aml *a)
+/* What the operating system tells by _PIC (5.8.1): 0 while it uses the 8259s, 1 for the I/O APIC.
+ */
+static void dsdt_interrupt_model(struct aml *a)
+{
+    aml_name_integer(a, "PICF", 0);
+    aml_method(a, "_PIC", 1);
+    aml_store_argument(a, 0, "PICF");
+    aml_end(a);
+}
+
+/* Where interrupt pins lead (6.2.13): at the 8259s where firmware routes them to, or at the I/O
+ * APIC. An entry is the device, any function of it, the pin, and the global interrupt. */
+static void dsdt_routing(struct aml *a, const char *name, bool ioapic)
+{
+    aml_name(a, name);
+    aml_package(a, PCI_DEVICES * PCI_PINS);
+    for (unsigned i = 0; i < PCI_DEVICES * PCI_PINS; i++) {
+        unsigned device = i / PCI_PINS, pin = i % PCI_PINS, pirq = PCI_PIRQ(device, pin);
+
+        aml_package(a, 4);
+        aml_integer(a, device << 16 | 0xFFFF);
+        aml_integer(a, pin);
+        aml_integer(a, 0);
+        aml_integer(a, ioapic ? BOARD_PIRQ_GSI + pirq : PCI_FIRMWARE_ISA(pirq));
+        aml_end(a);
+    }
+    aml_end(a);
+}
+
+static void dsdt_pci_interrupts(struct aml *a)
+{
+    dsdt_routing(a, "PRTA", true);
+    dsdt_routing(a, "PRTP", false);
+    aml_method(a, "_PRT", 0);
+    aml_if(a, "PICF");
+    aml_return(a, "PRTA");
+    aml_end(a);
+    aml_return(a, "PRTP");
+    aml_end(a);
+}
+
+static void dsdt_pci(struct aml *a, const struct pci_window *high)
 {
     aml_device(a, "PCI0");
     aml_name_eisa_id(a, "_HID", "PNP0A03");
@@ -230,7 +271,10 @@ static void dsdt_pci(struct aml *a)
     aml_io_range(a, 0xD00, 0xFFFF);
     aml_memory_range(a, MEM_VGA_START, MEM_VGA_END - 1, true);
     aml_memory_range(a, PCI_MMIO_START, PCI_MMIO_END - 1, false);
+    if (high->start < high->end)
+        aml_high_memory_range(a, high->start, high->end - 1);
     aml_end(a);
+    dsdt_pci_interrupts(a);
 }
 
 /* SECOND is one more port, or 0. */
@@ -274,8 +318,9 @@ static void dsdt_processor(struct aml *a, unsigned n)
     aml_end(a);
 }
 
-static void dsdt_body(struct aml *a, unsigned cpus)
+static void dsdt_body(struct aml *a, unsigned cpus, const struct pci_window *high)
 {
+    dsdt_interrupt_model(a);
     aml_name(a, "\\_S5_");
     aml_package(a, 4);
     aml_integer(a, PM_SLEEP_TYPE_S5);
@@ -287,7 +332,7 @@ static void dsdt_body(struct aml *a, unsigned cpus)
     aml_scope(a, "\\_SB_");
     for (unsigned i = 0; i < cpus; i++)
         dsdt_processor(a, i);
-    dsdt_pci(a);
+    dsdt_pci(a, high);
     aml_device(a, "ISA_");
     aml_name_integer(a, "_ADR", 0x00010000); /* device 1, function 0 */
     dsdt_isa_device(a, "TIMR", "PNP0100", 0x40, 4, 0, 0);
@@ -300,13 +345,13 @@ static void dsdt_body(struct aml *a, unsigned cpus)
     aml_end(a); /* \_SB */
 }
 
-static uint32_t add_dsdt(struct area *a, unsigned cpus)
+static uint32_t add_dsdt(struct area *a, unsigned cpus, const struct pci_window *high)
 {
     struct table_header h = header("DSDT", 2); /* 2: integers have 64 bits */
     uint32_t address = append(a, &h, sizeof(h));
     struct aml aml = {.data = a->bytes + a->used, .capacity = sizeof(a->bytes) - a->used};
 
-    dsdt_body(&aml, cpus);
+    dsdt_body(&aml, cpus, high);
     if (aml.overflow)
         a->overflow = true;
     else
@@ -443,9 +488,10 @@ static struct rsdp make_rsdp(uint32_t rsdt, uint32_t xsdt)
     return r;
 }
 
-int acpi_write(struct mem *mem, unsigned cpus, struct error *err)
+int acpi_write(struct mem *mem, unsigned cpus, unsigned physical_bits, struct error *err)
 {
     struct area *a = calloc(1, sizeof(*a));
+    const struct pci_window high = pci_high_window(mem_high_end(mem), physical_bits);
     uint32_t facs, dsdt, tables[2];
     struct rsdp rsdp;
     int ret = 0;
@@ -453,7 +499,7 @@ int acpi_write(struct mem *mem, unsigned cpus, struct error *err)
     if (!a)
         return error_set(err, ENOMEM, "no memory for the ACPI tables");
     facs = add_facs(a);
-    dsdt = add_dsdt(a, cpus);
+    dsdt = add_dsdt(a, cpus, &high);
     tables[0] = add_fadt(a, facs, dsdt);
     tables[1] = add_madt(a, cpus);
     rsdp = make_rsdp(add_root(a, "RSDT", 4, tables, ARRAY_SIZE(tables)),

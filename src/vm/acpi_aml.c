@@ -20,8 +20,13 @@ enum {
     OP_SCOPE = 0x10,
     OP_BUFFER = 0x11,
     OP_PACKAGE = 0x12,
+    OP_METHOD = 0x14,
     PREFIX_DUAL_NAME = 0x2E,
     OP_EXTENDED = 0x5B,
+    OP_ARGUMENT_0 = 0x68,
+    OP_STORE = 0x70,
+    OP_IF = 0xA0,
+    OP_RETURN = 0xA4,
     OP_EXT_DEVICE = 0x82,
 };
 
@@ -32,6 +37,7 @@ enum {
     TAG_END = 0x79,
     TAG_DWORD_SPACE = 0x87,
     TAG_WORD_SPACE = 0x88,
+    TAG_QWORD_SPACE = 0x8A,
 };
 
 /* Address space descriptors (6.4.3.5). */
@@ -64,6 +70,11 @@ static void put16(struct aml *a, uint16_t value)
 static void put32(struct aml *a, uint32_t value)
 {
     put(a, &value, 4);
+}
+
+static void put64(struct aml *a, uint64_t value)
+{
+    put(a, &value, 8);
 }
 
 static void insert(struct aml *a, size_t at, const uint8_t *bytes, size_t count)
@@ -171,6 +182,34 @@ void aml_package(struct aml *a, uint8_t elements)
     put8(a, elements);
 }
 
+void aml_method(struct aml *a, const char *name, uint8_t arguments)
+{
+    put8(a, OP_METHOD);
+    open_body(a, false);
+    put_path(a, name);
+    put8(a, arguments); /* the flags: not serialized */
+}
+
+void aml_if(struct aml *a, const char *name)
+{
+    put8(a, OP_IF);
+    open_body(a, false);
+    put_path(a, name);
+}
+
+void aml_store_argument(struct aml *a, unsigned n, const char *name)
+{
+    put8(a, OP_STORE);
+    put8(a, (uint8_t)(OP_ARGUMENT_0 + n));
+    put_path(a, name);
+}
+
+void aml_return(struct aml *a, const char *name)
+{
+    put8(a, OP_RETURN);
+    put_path(a, name);
+}
+
 void aml_name(struct aml *a, const char *name)
 {
     put8(a, OP_NAME);
@@ -194,7 +233,7 @@ void aml_integer(struct aml *a, uint64_t value)
         put32(a, (uint32_t)value);
     } else {
         put8(a, PREFIX_QWORD);
-        put(a, &value, 8);
+        put64(a, value);
     }
 }
 
@@ -295,4 +334,18 @@ void aml_memory_range(struct aml *a, uint32_t first, uint32_t last, bool cacheab
     put32(a, last);
     put32(a, 0); /* translation offset */
     put32(a, last - first + 1);
+}
+
+void aml_high_memory_range(struct aml *a, uint64_t first, uint64_t last)
+{
+    put8(a, TAG_QWORD_SPACE);
+    put16(a, 43); /* length of what follows */
+    put8(a, SPACE_MEMORY);
+    put8(a, SPACE_FIXED);
+    put8(a, MEMORY_WRITABLE);
+    put64(a, 0); /* granularity */
+    put64(a, first);
+    put64(a, last);
+    put64(a, 0); /* translation offset */
+    put64(a, last - first + 1);
 }

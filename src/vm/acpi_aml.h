@@ -2,7 +2,7 @@
  * A small emitter of AML, the bytecode of ACPI's definition blocks.
  *
  * Calls are made in the order in which the ASL would be read. Whatever has a body (scope, device,
- * package, resources) is opened by its call and closed by aml_end.
+ * package, method, if, resources) is opened by its call and closed by aml_end.
  */
 #ifndef DOPPEL_VM_ACPI_AML_H
 #define DOPPEL_VM_ACPI_AML_H
@@ -29,11 +29,17 @@ void aml_scope(struct aml *a, const char *path);
 void aml_device(struct aml *a, const char *name);
 void aml_name(struct aml *a, const char *name); /* its value follows */
 void aml_package(struct aml *a, uint8_t elements);
+void aml_method(struct aml *a, const char *name, uint8_t arguments);
+void aml_if(struct aml *a, const char *name); /* the named integer is not 0 */
 void aml_end(struct aml *a);
 
 void aml_integer(struct aml *a, uint64_t value);
 void aml_string(struct aml *a, const char *text);
 void aml_eisa_id(struct aml *a, const char *id); /* "PNP0501" */
+
+/* Statements of a method: NAME = ARGN, and return NAME. */
+void aml_store_argument(struct aml *a, unsigned n, const char *name);
+void aml_return(struct aml *a, const char *name);
 
 /* Shorthands: a name and its value. */
 void aml_name_integer(struct aml *a, const char *name, uint64_t value);
@@ -46,5 +52,6 @@ void aml_irq(struct aml *a, unsigned irq); /* edge-triggered, active high */
 void aml_bus_range(struct aml *a, uint16_t first, uint16_t last);
 void aml_io_range(struct aml *a, uint16_t first, uint16_t last);
 void aml_memory_range(struct aml *a, uint32_t first, uint32_t last, bool cacheable);
+void aml_high_memory_range(struct aml *a, uint64_t first, uint64_t last); /* not cacheable */
 
 #endif

@@ -47,6 +47,7 @@ struct board {
     struct ioapic *ioapic;
     struct pm *pm;
     struct pci_host *pci;
+    uint16_t isa_levels, pci_levels; /* of the ISA interrupts: their own, and what PCI adds */
     struct uart *uarts[BOARD_SERIAL_PORTS];
     struct dev *debug_console;
     struct blk_host blk_host;
@@ -57,15 +58,47 @@ struct board {
 
 /* ---- What the lines lead to ---- */
 
+/* An input of the 8259s is active if its ISA interrupt is, or one of the PCI bus that leads there.
+ */
+static void drive_pic(struct board *b, unsigned n)
+{
+    struct irq_line pic = pic_pin(b->pic, n);
+
+    irq_set(&pic, (b->isa_levels | b->pci_levels) >> n & 1);
+}
+
+static void set_level(uint16_t *levels, unsigned n, bool level)
+{
+    *levels = (uint16_t)((*levels & ~(1u << n)) | (unsigned)level << n);
+}
+
 /* An ISA interrupt reaches both the 8259s and the I/O APIC; the guest masks one of them. */
 static void isa_irq(void *opaque, unsigned n, bool level)
 {
     struct board *b = opaque;
-    struct irq_line pic = pic_pin(b->pic, n);
     struct irq_line ioapic = ioapic_pin(b->ioapic, n == 0 ? BOARD_TIMER_GSI : n);
 
-    irq_set(&pic, level);
+    set_level(&b->isa_levels, n, level);
+    drive_pic(b, n);
     irq_set(&ioapic, level);
+}
+
+/* PIRQA to PIRQD have pins of their own at the I/O APIC, and lead to the 8259s by ISA interrupts.
+ */
+static void pirq(void *opaque, unsigned n, bool level)
+{
+    struct board *b = opaque;
+    struct irq_line ioapic = ioapic_pin(b->ioapic, BOARD_PIRQ_GSI + n);
+
+    irq_set(&ioapic, level);
+}
+
+static void pirq_isa(void *opaque, unsigned n, bool level)
+{
+    struct board *b = opaque;
+
+    set_level(&b->pci_levels, n, level);
+    drive_pic(b, n);
 }
 
 /* Line N of the board: the ISA interrupts, then the I/O APIC's other pins. */
@@ -292,6 +325,11 @@ static bool assemble(struct board *b, struct clock *clock, struct mem *mem,
     struct irq_line reset = {.set = reset_asserted, .opaque = b};
     struct irq_line poweroff = {.set = poweroff_asserted, .opaque = b};
     struct irq_line alarm = {.set = rtc_alarm, .opaque = b};
+    const struct pci_host_config pci = {.reset = reset,
+                                        .pirq = {.set = pirq, .opaque = b},
+                                        .isa = {.set = pirq_isa, .opaque = b},
+                                        .high =
+                                            pci_high_window(mem_high_end(mem), c->physical_bits)};
 
     /* Interrupt controllers, from the processors outwards. */
     if (!plug_in_lapics(b, clock, c, err))
@@ -320,7 +358,7 @@ static bool assemble(struct board *b, struct clock *clock, struct mem *mem,
         !add(b, i8042_create(bus, isa_line(b, 1), isa_line(b, 12), reset, err), err))
         return false;
 
-    b->pci = pci_host_create(bus, reset, err);
+    b->pci = pci_host_create(bus, &pci, err);
     if (!b->pci || !add(b, pci_host_dev(b->pci), err))
         return false;
 
@@ -375,6 +413,16 @@ void board_destroy(struct board *b)
     free(b);
 }
 
+/* The ISA interrupts that are level-triggered: the SCI, and those that firmware gives to PCI. */
+static uint16_t level_triggered(void)
+{
+    uint16_t irqs = 1u << PM_SCI;
+
+    for (unsigned n = 0; n < PCI_PIRQS; n++)
+        irqs |= (uint16_t)(1u << PCI_FIRMWARE_ISA(n));
+    return irqs;
+}
+
 void board_reset(struct board *b)
 {
     bus_lock(b->bus);
@@ -383,16 +431,20 @@ void board_reset(struct board *b)
     pci_host_firmware_setup(b->pci);
     bus_unlock(b->bus);
     b->apics.firmware_setup(b->apics.opaque);
-    /* At the 8259s, too, the SCI is level-triggered. */
-    bus_write(b->bus, BUS_PORT, PIC_ELCR_PORT + PM_SCI / 8, 1, 1u << PM_SCI % 8);
+    /* At the 8259s, too. */
+    for (unsigned i = 0; i < 2; i++)
+        bus_write(b->bus, BUS_PORT, PIC_ELCR_PORT + i, 1, level_triggered() >> 8 * i & 0xFF);
 }
 
 void board_state(struct board *b, struct state *s)
 {
     bool pressed = timer_deadline(b->button) != UINT64_MAX;
 
-    state_section(s, "board", 0, 1);
+    uint32_t version = state_section(s, "board", 0, 2);
+
     state_bool(s, &pressed);
+    if (version >= 2)
+        state_field(s, b->isa_levels);
     if (!state_saving(s) && pressed)
         timer_arm(b->button, 0);
     bus_lock(b->bus);

@@ -22,7 +22,8 @@
 
 #define BOARD_LAPIC_ADDRESS 0xFEE00000u
 #define BOARD_IOAPIC_ID     0
-#define BOARD_TIMER_GSI     2 /* the I/O APIC's pin for ISA interrupt 0 */
+#define BOARD_TIMER_GSI     2  /* the I/O APIC's pin for ISA interrupt 0 */
+#define BOARD_PIRQ_GSI      16 /* its pin for PIRQA; the others follow */
 #define BOARD_SERIAL_PORTS  4
 #define BOARD_MAX_DEVICES   40
 

@@ -8,6 +8,7 @@
 #include "dev/pc/ioapic.h"
 #include "dev/pc/lapic.h"
 #include "dev/pc/pm.h"
+#include "dev/pci/host.h"
 #include "vm/board.h"
 #include "vm/tables.h"
 
@@ -69,6 +70,7 @@ struct mp_interrupt {
 enum { KIND_INT, KIND_NMI, KIND_SMI, KIND_EXTINT };
 #define CONFORMS_TO_BUS 0
 #define LEVEL_HIGH      0x0D
+#define LEVEL_LOW       0x0F
 #define ALL_APICS       0xFF
 
 enum { PCI_BUS, ISA_BUS };
@@ -80,7 +82,7 @@ enum { PCI_BUS, ISA_BUS };
 #define MAX_SIZE                                                                                   \
     (sizeof(struct mp_header) + MAX_PROCESSORS * sizeof(struct mp_processor) +                     \
      2 * sizeof(struct mp_bus) + sizeof(struct mp_ioapic) +                                        \
-     (ISA_INTERRUPTS + 2) * sizeof(struct mp_interrupt))
+     (ISA_INTERRUPTS + PCI_DEVICES * PCI_PINS + 2) * sizeof(struct mp_interrupt))
 _Static_assert(MP_TABLE_ADDRESS + MAX_SIZE <= SMBIOS_TABLE_ADDRESS, "room for the table");
 
 struct mp_table {
@@ -122,9 +124,8 @@ static void add_bus(struct mp_table *t, uint8_t id, const char *name)
     add(t, &bus, sizeof(bus));
 }
 
-/* The ISA interrupts: each at the pin of its number, but for the timer's. No device on the PCI bus
- * has an interrupt. */
-static void add_interrupts(struct mp_table *t)
+/* The ISA interrupts: each at the pin of its number, but for the timer's. */
+static void add_isa_interrupts(struct mp_table *t)
 {
     for (uint8_t irq = 0; irq < ISA_INTERRUPTS; irq++) {
         struct mp_interrupt entry = {
@@ -139,6 +140,25 @@ static void add_interrupts(struct mp_table *t)
 
         if (irq != ISA_CASCADE)
             add(t, &entry, sizeof(entry));
+    }
+}
+
+/* The pins of all devices on the PCI bus (D.3). */
+static void add_pci_interrupts(struct mp_table *t)
+{
+    for (unsigned i = 0; i < PCI_DEVICES * PCI_PINS; i++) {
+        unsigned device = i / PCI_PINS, pin = i % PCI_PINS;
+        const struct mp_interrupt entry = {
+            .type = MP_INTERRUPT,
+            .kind = KIND_INT,
+            .flags = LEVEL_LOW,
+            .bus = PCI_BUS,
+            .irq = (uint8_t)(device << 2 | pin),
+            .apic = BOARD_IOAPIC_ID,
+            .pin = (uint8_t)(BOARD_PIRQ_GSI + PCI_PIRQ(device, pin)),
+        };
+
+        add(t, &entry, sizeof(entry));
     }
 }
 
@@ -175,7 +195,8 @@ int mp_table_write(struct mem *mem, const struct x86_model *model, struct error 
     add_bus(&table, PCI_BUS, "PCI   ");
     add_bus(&table, ISA_BUS, "ISA   ");
     add(&table, &ioapic, sizeof(ioapic));
-    add_interrupts(&table);
+    add_isa_interrupts(&table);
+    add_pci_interrupts(&table);
     add_local_interrupts(&table);
     header.length = table.size;
     header.entries = table.entries;

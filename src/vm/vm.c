@@ -80,7 +80,7 @@ static void set_memory_types(struct x86_cpu *cpu, unsigned physical_bits)
 static int write_tables(struct vm *vm, struct error *err)
 {
     struct mem *mem = vm->machine.mem;
-    int ret = acpi_write(mem, vm->cpus, err);
+    int ret = acpi_write(mem, vm->cpus, vm->machine.model.physical_bits, err);
 
     if (ret == 0)
         ret = mp_table_write(mem, &vm->machine.model, err);

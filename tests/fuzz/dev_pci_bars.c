@@ -1,6 +1,7 @@
 /*
  * Fuzz target: base address registers of three functions, which a guest moves about, on top of each
- * other and of another device. After each step what the bus decodes must be what the registers say.
+ * other and of another device, and their interrupt pins. After each step what the bus decodes must
+ * be what the registers say, and the interrupts those that are asked for.
  */
 #include "dev.h"
 
@@ -17,6 +18,7 @@
 struct card {
     struct pci_function function;
     uint8_t tag;
+    bool asks; /* for an interrupt */
 };
 
 struct machine {
@@ -26,6 +28,7 @@ struct machine {
     struct card cards[CARDS];
     struct card fixed;
     unsigned rings;
+    bool pirq[PCI_PIRQS], isa[16];
 };
 
 static uint64_t card_read(void *dev, uint64_t offset, unsigned size)
@@ -66,6 +69,7 @@ static void init_card(struct machine *m, unsigned i)
                              .doorbell = 0x1000,
                              .doorbell_size = 8,
                              .ring = card_ring});
+    pci_function_add_pin(&card->function);
     fuzz_check(!pci_attach(m->host, FIRST + i, 0, &card->function, NULL));
 }
 
@@ -100,14 +104,66 @@ static void check(struct machine *m)
     fuzz_check(bus_read(m->bus, BUS_MMIO, FIXED, 1) == m->fixed.tag);
 }
 
+static void set_level(void *opaque, unsigned n, bool level)
+{
+    bool *levels = opaque;
+
+    fuzz_check(levels[n] != level); /* changes only */
+    levels[n] = level;
+}
+
+static uint8_t config_byte(struct machine *m, unsigned device, unsigned reg)
+{
+    bus_write(m->bus, BUS_PORT, 0xCF8, 4, 1u << 31 | device << 11 | (reg & 0xFC));
+    return (uint8_t)bus_read(m->bus, BUS_PORT, 0xCFC + (reg & 3), 1);
+}
+
+static void check_interrupts(struct machine *m)
+{
+    bool pirq[PCI_PIRQS] = {false}, isa[16] = {false};
+
+    for (unsigned i = 0; i < CARDS; i++)
+        if ((config_byte(m, FIRST + i, PCI_STATUS) & PCI_STATUS_INT) &&
+            !(config_byte(m, FIRST + i, PCI_COMMAND + 1) & PCI_COMMAND_NO_INT >> 8))
+            pirq[PCI_PIRQ(FIRST + i, 0)] = true;
+    for (unsigned n = 0; n < PCI_PIRQS; n++) {
+        uint8_t route = config_byte(m, 1, 0x60 + n), irq = route & 15;
+
+        fuzz_check(pirq[n] == m->pirq[n]);
+        if (pirq[n] && !(route & 0x80) && irq > 2 && irq != 8 && irq != 13)
+            isa[irq] = true;
+    }
+    for (unsigned n = 0; n < 16; n++)
+        fuzz_check(isa[n] == m->isa[n]);
+}
+
+static void reset_card(struct card *card)
+{
+    pci_function_reset(&card->function);
+    card->asks = false;
+}
+
 static void reset(struct dev *dev)
 {
     struct machine *m = container_of(dev, struct machine, dev);
 
     pci_host_dev(m->host)->ops->reset(pci_host_dev(m->host));
     for (unsigned i = 0; i < CARDS; i++)
-        pci_function_reset(&m->cards[i].function);
+        reset_card(&m->cards[i]);
     pci_host_remap(m->host);
+}
+
+static void ask(struct card *card, bool level)
+{
+    card->asks = level;
+    pci_function_interrupt(&card->function, level);
+}
+
+static void state_card(struct card *card, struct state *s)
+{
+    pci_function_state(&card->function, s);
+    state_bool(s, &card->asks);
+    ask(card, card->asks);
 }
 
 static void state(struct dev *dev, struct state *s)
@@ -116,7 +172,7 @@ static void state(struct dev *dev, struct state *s)
 
     pci_host_dev(m->host)->ops->state(pci_host_dev(m->host), s);
     for (unsigned i = 0; i < CARDS; i++)
-        pci_function_state(&m->cards[i].function, s);
+        state_card(&m->cards[i], s);
     pci_host_remap(m->host);
 }
 
@@ -137,12 +193,15 @@ static const struct dev_ops ops = {
 static struct dev *create(struct fuzz_board *board)
 {
     struct machine *m = calloc(1, sizeof(*m));
+    const struct pci_host_config config = {.pirq = {.set = set_level, .opaque = m ? m->pirq : NULL},
+                                           .isa = {.set = set_level, .opaque = m ? m->isa : NULL},
+                                           .high = pci_high_window(0, 40)};
 
     fuzz_check(m);
     m->dev.ops = &ops;
     m->bus = board->bus;
     m->fixed.tag = 0xFE;
-    m->host = pci_host_create(board->bus, fuzz_no_line(), NULL);
+    m->host = pci_host_create(board->bus, &config, NULL);
     fuzz_check(m->host);
     fuzz_check(
         !bus_claim(board->bus, BUS_MMIO, FIXED, 0x1000, "fixed", &card_ops, &m->fixed, NULL));
@@ -167,12 +226,45 @@ static void configure(struct fuzz_board *board, struct fuzz_input *in)
         value = REGION + (value & 0x1FFFFF);
     bus_write(board->bus, BUS_PORT, 0xCFC, size, value);
     check(m);
+    check_interrupts(m);
     /* All that any of them may decode, written and read. */
     bus_write(board->bus, BUS_MMIO, REGION + (fuzz_uint(in, 3) & 0x1FFFFF), 4, value);
+}
+
+/* A card asks for an interrupt or no longer, firmware is run, or interrupts are routed. */
+static void line(struct fuzz_board *board, unsigned n, bool level)
+{
+    struct machine *m = board->device;
+
+    if (n < 8)
+        pci_host_firmware_setup(m->host);
+    else
+        ask(&m->cards[n % CARDS], level);
+}
+
+static void route(struct machine *m, uint8_t reg, uint8_t value)
+{
+    bus_write(m->bus, BUS_PORT, 0xCF8, 4, 1u << 31 | 1u << 11 | 0x60);
+    bus_write(m->bus, BUS_PORT, 0xCFC + reg, 1, value);
+    check_interrupts(m);
+}
+
+static void other(struct fuzz_board *board, struct fuzz_input *in)
+{
+    struct fuzz_input before = *in;
+    uint8_t how = fuzz_u8(in);
+
+    if (how % 8 == 7) {
+        route(board->device, how >> 6, fuzz_u8(in));
+        return;
+    }
+    *in = before;
+    configure(board, in);
 }
 
 const struct fuzz_device fuzz_device = {
     .create = create,
     .ranges = {{BUS_PORT, 0xCF8, 8}, {BUS_MMIO, REGION, 0x10000}, {BUS_PORT, 0xC000, 0x100}},
-    .other = configure,
+    .line = line,
+    .other = other,
 };

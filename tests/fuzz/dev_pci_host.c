@@ -7,7 +7,8 @@
 
 static struct dev *create(struct fuzz_board *board)
 {
-    struct pci_host *host = pci_host_create(board->bus, fuzz_no_line(), NULL);
+    struct pci_host *host =
+        pci_host_create(board->bus, &(struct pci_host_config){.reset = fuzz_no_line()}, NULL);
 
     return host ? pci_host_dev(host) : NULL;
 }

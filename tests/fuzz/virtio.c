@@ -263,7 +263,7 @@ static struct dev *create(struct fuzz_board *board)
     m->mem = mem_create(FUZZ_VIRTIO_MEMORY, NULL);
     m->loop = loop_create(NULL);
     m->workers = workers_create("fuzz", 1, NULL);
-    m->pci = pci_host_create(board->bus, fuzz_no_line(), NULL);
+    m->pci = pci_host_create(board->bus, &(struct pci_host_config){.reset = fuzz_no_line()}, NULL);
     slot = (struct virtio_slot){.pci = m->pci,
                                 .number = SLOT,
                                 .bus = m->bus,

@@ -90,6 +90,18 @@ def virtio_rng():
         check(re.search(rb"\n0x00000000[c-f]\w+ 0x00000000[c-f]\w+ 0x\w+\n", output), output)
 
 
+def pci_pins():
+    """Interrupt pins instead of messages, routed by _PRT to the I/O APIC and to the 8259s, and by the MP table."""
+    script = "uname -r; head -c 65536 /dev/hwrng | gzip | wc -c; grep virtio0 /proc/interrupts"
+    for kernel, append, line in [("6.12", "pci=nomsi", rb" 17: .*IO-APIC +17-fasteoi +virtio0"),
+                                 ("6.1", "pci=nomsi noapic", rb"  7: .*XT-PIC +virtio0"),
+                                 ("686-pae", "pci=nomsi acpi=off", rb" 17: .*IO-APIC +17-fasteoi +virtio0")]:
+        guest(f"modules-{kernel}.img")
+        output = boots(f"vmlinuz-{kernel}", rb"6\.1", "--device", "rng,slot=5", "--append", append, script=script)
+        check(re.search(rb"\n6[5-9]\d{3}\n", output), output)
+        check(re.search(line, output), output)
+
+
 def archive(*files):
     """A cpio archive (newc) of executables: pairs of name and contents."""
     out = b""
@@ -153,4 +165,4 @@ def gnumach():
 
 if __name__ == "__main__":
     main(debian_6_1_small, debian_6_1_large, debian_6_12, debian_6_12_smp, i386, i386_pae, mp_table, dmi,
-         virtio_rng, compat, plain_console, memtest_64, memtest_32, gnumach)
+         virtio_rng, pci_pins, compat, plain_console, memtest_64, memtest_32, gnumach)

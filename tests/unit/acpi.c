@@ -23,7 +23,7 @@ static struct mem *with_tables(unsigned cpus)
     struct mem *mem = mem_create(2 * MiB, NULL);
 
     assert_non_null(mem);
-    assert_int_equal(acpi_write(mem, cpus, NULL), 0);
+    assert_int_equal(acpi_write(mem, cpus, 39, NULL), 0);
     return mem;
 }
 
@@ -160,7 +160,7 @@ static void test_does_not_fit(void **unused)
     struct mem *mem = mem_create(2 * MiB, NULL);
     struct error err;
 
-    assert_int_equal(acpi_write(mem, 4000, &err), -EFBIG);
+    assert_int_equal(acpi_write(mem, 4000, 39, &err), -EFBIG);
     mem_destroy(mem);
 }
 
@@ -247,6 +247,13 @@ static void test_iasl(void **unused)
     assert_non_null(strstr(text, "0x03E8,"));
     assert_non_null(strstr(text, "{10}"));
     assert_non_null(strstr(text, "{11}"));
+    assert_non_null(strstr(text, "Method (_PIC, 1"));
+    assert_non_null(strstr(text, "PICF = Arg0"));
+    assert_non_null(strstr(text, "Return (PRTA)"));
+    assert_non_null(strstr(text, "Return (PRTP)"));
+    assert_non_null(strstr(text, "0x001FFFFF"));         /* the last device */
+    assert_non_null(strstr(text, "0x0000006000000000")); /* the last quarter of 39 bits */
+    assert_non_null(strstr(text, "0x0000007FFFFFFFFF"));
     free(text);
     mem_destroy(mem);
 }

@@ -35,6 +35,17 @@ static uint64_t find_table(struct mem *mem)
     return table;
 }
 
+/* Of PCI devices: level-triggered, from pin 16 on, turned by one for each device. */
+static void check_pci_interrupt(struct mem *mem, uint64_t at)
+{
+    uint64_t device = get(mem, at + 5, 1) >> 2, pin = get(mem, at + 5, 1) & 3;
+
+    assert_int_equal(get(mem, at + 1, 1), 0);
+    assert_int_equal(get(mem, at + 2, 2), 0xF);
+    assert_int_equal(get(mem, at + 6, 1), 0);
+    assert_int_equal(get(mem, at + 7, 1), 16 + (device + pin) % 4);
+}
+
 static void check_interrupt(struct mem *mem, uint64_t at)
 {
     uint64_t irq = get(mem, at + 5, 1);
@@ -51,7 +62,7 @@ static void check_entries(unsigned cpus)
     static const uint8_t sizes[] = {20, 8, 8, 8, 8};
     struct mem *mem = with_table(cpus);
     uint64_t table = find_table(mem), end = table + get(mem, table + 4, 2), at = table + 44;
-    unsigned seen[5] = {0}, entries = 0, last = 0, irqs = 0;
+    unsigned seen[5] = {0}, entries = 0, last = 0, irqs = 0, pins = 0;
 
     for (; at < end; entries++) {
         unsigned type = (unsigned)get(mem, at, 1);
@@ -67,6 +78,9 @@ static void check_entries(unsigned cpus)
             assert_int_equal(get(mem, at + 1, 1), seen[1]);
         } else if (type == 2) {
             assert_int_equal(get(mem, at + 4, 4), 0xFEC00000);
+        } else if (type == 3 && get(mem, at + 4, 1) == 0) {
+            check_pci_interrupt(mem, at);
+            pins++;
         } else if (type == 3) {
             check_interrupt(mem, at);
             irqs |= 1u << get(mem, at + 5, 1);
@@ -85,6 +99,7 @@ static void check_entries(unsigned cpus)
     assert_int_equal(seen[1], 2);
     assert_int_equal(seen[2], 1);
     assert_int_equal(irqs, 0xFFFB); /* all but the cascade */
+    assert_int_equal(pins, 32 * 4);
     assert_int_equal(seen[4], 2);
     mem_destroy(mem);
 }

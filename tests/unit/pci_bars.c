@@ -15,6 +15,7 @@
 #include "dev_rig.h"
 
 #define MEMORY  0xD0000000u
+#define HIGH    0x6000000000u /* the window above 4 GiB */
 #define COMMAND 0x04
 #define BAR(N)  (0x10 + 4 * (N))
 
@@ -86,7 +87,10 @@ static int set_up(void **state)
     struct fixture *f = calloc(1, sizeof(*f));
 
     f->rig = rig_create();
-    f->host = pci_host_create(f->rig->bus, rig_line(f->rig, 0), NULL);
+    f->host = pci_host_create(
+        f->rig->bus,
+        &(struct pci_host_config){.reset = rig_line(f->rig, 0), .high = {HIGH, HIGH + 8 * GiB}},
+        NULL);
     card_init(&f->first, 0x11);
     card_init(&f->second, 0x22);
     assert_int_equal(pci_attach(f->host, 3, 0, &f->first.function, NULL), 0);
@@ -331,6 +335,44 @@ static void test_firmware(void **state)
     assert_int_equal(config_read(f, 1, COMMAND) & 0xFFFF, 7);
 }
 
+/* What has no room below 4 GiB goes above, if its register has as many bits. */
+static void test_firmware_high(void **state)
+{
+    struct fixture *f = *state;
+    struct card large = {.tag = 0x33};
+    struct pci_bar bar = {.size = 2 * GiB, .name = "large", .ops = &card_ops, .dev = &large};
+
+    pci_function_init(&large.function, 0x1234, 0x33, 0xFF0000, 1);
+    pci_function_add_bar(&large.function, 0, &bar);
+    bar.wide = true;
+    pci_function_add_bar(&large.function, 2, &bar);
+    bar.size = 16 * GiB; /* more than that window has */
+    pci_function_add_bar(&large.function, 4, &bar);
+    assert_int_equal(pci_attach(f->host, 2, 0, &large.function, NULL), 0);
+    pci_host_firmware_setup(f->host);
+    assert_int_equal(config_read(f, 2, BAR(0)), 0);
+    assert_int_equal(config_read(f, 2, BAR(2)), 4);
+    assert_int_equal(config_read(f, 2, BAR(3)), HIGH >> 32);
+    assert_int_equal(memory(f, HIGH + 4), 0x33 + 0x400);
+    assert_int_equal(config_read(f, 2, BAR(4)), 4);
+    assert_int_equal(config_read(f, 2, BAR(5)), 0);
+    assert_int_equal(config_read(f, 3, BAR(0)), PCI_MMIO_START); /* the others are below */
+    pci_detach(f->host, 2, 0);
+}
+
+static void test_high_window(void **unused)
+{
+    struct pci_window w = pci_high_window(4 * GiB, 40);
+
+    assert_int_equal(w.start, 0xC000000000);
+    assert_int_equal(w.end, 0x10000000000);
+    w = pci_high_window(60 * GiB + 1, 36); /* RAM is in the way */
+    assert_int_equal(w.start, 61 * GiB);
+    assert_int_equal(w.end, 64 * GiB);
+    w = pci_high_window(64 * GiB, 36);
+    assert_int_equal(w.start, w.end);
+}
+
 static void test_save_restore(void **state)
 {
     struct fixture *f = *state;
@@ -403,10 +445,11 @@ static void test_free_device(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_sizing),       TEST(test_decoding),     TEST(test_moving),
-        TEST(test_wide),         TEST(test_overlap),      TEST(test_other_devices),
-        TEST(test_others_stay),  TEST(test_detach),       TEST(test_firmware),
-        TEST(test_save_restore), TEST(test_capabilities), TEST(test_free_device),
+        TEST(test_sizing),       TEST(test_decoding),    TEST(test_moving),
+        TEST(test_wide),         TEST(test_overlap),     TEST(test_other_devices),
+        TEST(test_others_stay),  TEST(test_detach),      TEST(test_firmware_high),
+        TEST(test_high_window),  TEST(test_firmware),    TEST(test_save_restore),
+        TEST(test_capabilities), TEST(test_free_device),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

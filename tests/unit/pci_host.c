@@ -11,9 +11,10 @@
 #include "dev_rig.h"
 
 #define RESET 0
+#define PIRQ  4 /* the rig's lines for PIRQA to PIRQD */
 
 struct fixture {
-    struct rig *rig;
+    struct rig *rig, *isa; /* the lines of the second are the ISA interrupts */
     struct pci_host *host;
 };
 
@@ -22,7 +23,12 @@ static int set_up(void **state)
     struct fixture *f = calloc(1, sizeof(*f));
 
     f->rig = rig_create();
-    f->host = pci_host_create(f->rig->bus, rig_line(f->rig, RESET), NULL);
+    f->isa = rig_create();
+    f->host = pci_host_create(f->rig->bus,
+                              &(struct pci_host_config){.reset = rig_line(f->rig, RESET),
+                                                        .pirq = rig_line(f->rig, PIRQ),
+                                                        .isa = rig_line(f->isa, 0)},
+                              NULL);
     *state = f;
     return f->host ? 0 : -1;
 }
@@ -33,6 +39,7 @@ static int tear_down(void **state)
 
     pci_host_dev(f->host)->ops->free(pci_host_dev(f->host));
     rig_destroy(f->rig);
+    rig_destroy(f->isa);
     free(f);
     return 0;
 }
@@ -154,7 +161,8 @@ static void test_save_restore(void **state)
 {
     struct fixture *f = *state;
     struct rig *rig = rig_create();
-    struct pci_host *other = pci_host_create(rig->bus, rig_line(rig, RESET), NULL);
+    struct pci_host *other =
+        pci_host_create(rig->bus, &(struct pci_host_config){.reset = rig_line(rig, RESET)}, NULL);
 
     config_write(f->rig, 1, 0, 0x60, 4, 0x0A0B0C05);
     select_register(f->rig, 0, 1, 0, 0x60);
@@ -166,13 +174,58 @@ static void test_save_restore(void **state)
     rig_destroy(rig);
 }
 
+/* Two functions share PIRQB, one after the other; the guest routes it and forbids it. */
+static void test_interrupts(void **state)
+{
+    struct fixture *f = *state;
+    struct pci_function first, second;
+    const bool *pirq = f->rig->level + PIRQ, *isa = f->isa->level;
+
+    pci_function_init(&first, 0x1AF4, 0x1042, 0x010000, 1);
+    pci_function_init(&second, 0x1AF4, 0x1042, 0x010000, 1);
+    pci_function_add_pin(&first);
+    pci_function_add_pin(&second);
+    assert_int_equal(pci_attach(f->host, 5, 0, &first, NULL), 0);
+    assert_int_equal(pci_attach(f->host, 9, 0, &second, NULL), 0);
+    assert_int_equal(config_read(f->rig, 5, 0, PCI_INTERRUPT_PIN, 1), 1);
+    pci_function_interrupt(&first, true);
+    assert_int_equal(config_read(f->rig, 5, 0, PCI_STATUS, 1), PCI_STATUS_INT);
+    assert_true(pirq[1] && !pirq[0] && !pirq[2] && !pirq[3]);
+    assert_false(isa[7]); /* not routed after power-on */
+    pci_host_firmware_setup(f->host);
+    assert_int_equal(config_read(f->rig, 5, 0, PCI_INTERRUPT_LINE, 1), 7);
+    assert_true(isa[7] && !isa[5]);
+    pci_function_interrupt(&second, true);
+    pci_function_interrupt(&second, true);
+    pci_function_interrupt(&first, false);
+    assert_true(pirq[1] && isa[7]);
+    assert_int_equal(f->rig->edges[PIRQ + 1], 1);
+    config_write(f->rig, 1, 0, 0x61, 1, 10);
+    assert_true(isa[10] && !isa[7]);
+    config_write(f->rig, 1, 0, 0x61, 1, 0x80); /* disabled */
+    assert_true(pirq[1] && !isa[10] && !isa[0]);
+    config_write(f->rig, 1, 0, 0x61, 1, 8); /* no interrupt of PCI's */
+    assert_false(isa[8]);
+    config_write(f->rig, 9, 0, PCI_COMMAND, 2, PCI_COMMAND_NO_INT);
+    assert_false(pirq[1]);
+    assert_int_equal(config_read(f->rig, 9, 0, PCI_STATUS, 1), PCI_STATUS_INT);
+    config_write(f->rig, 9, 0, PCI_COMMAND, 2, 0);
+    assert_true(pirq[1]);
+    pci_detach(f->host, 9, 0);
+    assert_false(pirq[1]);
+    pci_function_interrupt(&first, true);
+    pci_function_reset(&first);
+    assert_false(pirq[1]);
+    pci_detach(f->host, 5, 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_bridges), TEST(test_address_register), TEST(test_reset_register),
-        TEST(test_attach),  TEST(test_save_restore),
+        TEST(test_bridges),    TEST(test_address_register), TEST(test_reset_register),
+        TEST(test_interrupts), TEST(test_attach),           TEST(test_save_restore),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

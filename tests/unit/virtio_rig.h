@@ -17,6 +17,7 @@
 
 #define VRIG_SLOT   5u
 #define VRIG_BAR    0xD0000000u
+#define VRIG_PIRQ   4 /* the rig's line that is PIRQA */
 #define VRIG_MEMORY (4 * MiB)
 
 /* Offsets in the BAR, and in the common configuration there (4.1.4.3). */
@@ -80,7 +81,10 @@ static inline struct vrig *vrig_create(struct dev *(*create)(const struct virtio
     v->mem = mem ? mem : mem_create(VRIG_MEMORY, NULL);
     v->loop = loop_create(NULL);
     v->workers = workers_create("test", threads, NULL);
-    v->pci = pci_host_create(v->rig->bus, rig_line(v->rig, 0), NULL);
+    v->pci = pci_host_create(v->rig->bus,
+                             &(struct pci_host_config){.reset = rig_line(v->rig, 0),
+                                                       .pirq = rig_line(v->rig, VRIG_PIRQ)},
+                             NULL);
     slot.pci = v->pci;
     slot.bus = v->rig->bus;
     slot.mem = v->mem;

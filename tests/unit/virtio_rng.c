@@ -87,7 +87,7 @@ static void test_identity(void **state)
 
     assert_int_equal(vrig_config(v, 0, 4), 0x10441AF4);
     assert_true(vrig_config(v, PCI_REVISION, 1) >= 1);
-    assert_int_equal(vrig_config(v, PCI_INTERRUPT_PIN, 1), 0);
+    assert_int_equal(vrig_config(v, PCI_INTERRUPT_PIN, 1), 1);
     for (unsigned i = 0; (at = vrig_capability(v, PCI_CAPABILITY_VENDOR, i)); i++) {
         uint8_t type = (uint8_t)vrig_config(v, at + 3, 1);
         uint32_t offset = vrig_config(v, at + 8, 4), size = vrig_config(v, at + 12, 4);
@@ -384,23 +384,35 @@ static void test_unknown_doorbells(void **state)
     assert_served(v, 0, 16);
 }
 
-/* Without MSI-X the driver has to look. */
+/* Without MSI-X there is the pin, until the driver has read why. */
 static void test_isr(void **state)
 {
     struct vrig *v = *state;
+    const bool *line = &v->rig->level[VRIG_PIRQ + PCI_PIRQ(VRIG_SLOT, 0)];
+    unsigned msix = vrig_capability(v, PCI_CAPABILITY_MSIX, 0) + 2;
 
     start(v);
-    vrig_set_config(v, vrig_capability(v, PCI_CAPABILITY_MSIX, 0) + 2, 2, 0);
+    vrig_set_config(v, msix, 2, 0);
+    assert_false(*line);
     request(v, 0, 16);
     vrig_notify(v);
     run(v);
     assert_int_equal(v->messages[QUEUE_VECTOR], 0);
+    assert_true(*line);
+    assert_int_equal(vrig_config(v, PCI_STATUS, 1) & PCI_STATUS_INT, PCI_STATUS_INT);
     assert_int_equal(vrig_read(v, VRIG_ISR, 1), VIRTIO_CAUSE_QUEUE);
+    assert_false(*line);
     assert_int_equal(vrig_read(v, VRIG_ISR, 1), 0);
     rig_publish_index(&v->queue, 1000);
     vrig_notify(v);
     run(v);
+    assert_true(*line);
+    vrig_set_config(v, msix, 2, 0x8000); /* a function that sends messages drives no pin */
+    assert_false(*line);
+    vrig_set_config(v, msix, 2, 0);
+    assert_true(*line);
     assert_int_equal(vrig_read(v, VRIG_ISR, 1), VIRTIO_CAUSE_CONFIG);
+    assert_false(*line);
 }
 
 /* Everything can be done through configuration space alone (4.1.4.9). */
@@ -615,6 +627,27 @@ static void test_save_restore(void **state)
     vrig_destroy(other);
 }
 
+/* An interrupt by the pin that the driver has not seen is there after a restore. */
+static void test_restored_line(void **state)
+{
+    struct vrig *v = *state, *other = vrig_create(virtio_rng_create, v->mem, 1);
+    const bool *line = &other->rig->level[VRIG_PIRQ + PCI_PIRQ(VRIG_SLOT, 0)];
+
+    start(v);
+    vrig_set_config(v, vrig_capability(v, PCI_CAPABILITY_MSIX, 0) + 2, 2, 0);
+    request(v, 0, 16);
+    vrig_notify(v);
+    assert_true(fake_workers_step(v->workers)); /* and the loop has not come to it */
+    pause_device(v);
+    pause_device(other);
+    assert_int_equal(rig_copy_state(v->rig, v->dev, other->dev), 0);
+    assert_true(*line);
+    assert_int_equal(vrig_read(other, VRIG_ISR, 1), VIRTIO_CAUSE_QUEUE);
+    assert_false(*line);
+    vrig_destroy(other);
+    resume_device(v);
+}
+
 /* A state that no device can be in is refused, or taken for a broken driver's; none does harm. */
 static void test_damaged_state(void **state)
 {
@@ -684,6 +717,7 @@ int main(void)
         TEST(test_reset),
         cmocka_unit_test(test_reset_while_serving),
         TEST(test_save_restore),
+        TEST(test_restored_line),
         TEST(test_damaged_state),
         TEST(test_slot_taken),
     };

@@ -77,10 +77,41 @@ unsigned pci_function_add_capability(struct pci_function *f, uint8_t id, unsigne
     return at;
 }
 
+/* ---- The interrupt pin (6.2.4; PCI 2.3 has its bits in command and status) ---- */
+
+void pci_function_add_pin(struct pci_function *f)
+{
+    f->config[PCI_INTERRUPT_PIN] = 1;
+    f->writable[PCI_COMMAND + 1] |= PCI_COMMAND_NO_INT >> 8;
+    f->writable[PCI_INTERRUPT_LINE] = 0xFF;
+}
+
+/* Drives the line as command and status say. */
+static void drive_line(struct pci_function *f)
+{
+    bool level = (f->config[PCI_STATUS] & PCI_STATUS_INT) &&
+                 !(pci_config_get(f, PCI_COMMAND, 2) & PCI_COMMAND_NO_INT);
+
+    if (level == f->driven)
+        return;
+    f->driven = level;
+    irq_set(&f->line, level);
+}
+
+void pci_function_interrupt(struct pci_function *f, bool level)
+{
+    f->config[PCI_STATUS] &= (uint8_t)~PCI_STATUS_INT;
+    f->config[PCI_STATUS] |= level ? PCI_STATUS_INT : 0;
+    drive_line(f);
+}
+
+/* ---- Configuration space as a whole ---- */
+
 void pci_function_reset(struct pci_function *f)
 {
     for (unsigned i = 0; i < PCI_CONFIG_SIZE; i++)
         f->config[i] &= (uint8_t)~f->writable[i];
+    pci_function_interrupt(f, false);
 }
 
 void pci_function_state(struct pci_function *f, struct state *s)
@@ -92,6 +123,8 @@ void pci_function_state(struct pci_function *f, struct state *s)
     /* Only what a guest could have changed: the rest is what this machine is. */
     for (unsigned i = 0; i < PCI_CONFIG_SIZE; i++)
         f->config[i] ^= (f->config[i] ^ config[i]) & f->writable[i];
+    if (!state_saving(s))
+        drive_line(f);
 }
 
 uint32_t pci_function_read(struct pci_function *f, unsigned offset, unsigned size)
@@ -108,6 +141,8 @@ void pci_function_write(struct pci_function *f, unsigned offset, unsigned size, 
 
         f->config[offset + i] = (uint8_t)((f->config[offset + i] & ~writable) | (byte & writable));
     }
+    if (offset < PCI_COMMAND + 2 && offset + size > PCI_COMMAND)
+        drive_line(f);
     if (f->written)
         f->written(f, offset, size);
 }

@@ -18,6 +18,7 @@
 
 #include "base/state.h"
 #include "bus/bus.h"
+#include "bus/irq.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -43,6 +44,8 @@
 #define PCI_COMMAND_IO     0x0001u
 #define PCI_COMMAND_MEMORY 0x0002u
 #define PCI_COMMAND_MASTER 0x0004u
+#define PCI_COMMAND_NO_INT 0x0400u /* the interrupt pin is not driven */
+#define PCI_STATUS_INT     0x0008u /* the device asks for an interrupt by its pin */
 
 #define PCI_CAPABILITY_VENDOR 0x09
 #define PCI_CAPABILITY_MSIX   0x11
@@ -77,6 +80,10 @@ struct pci_function {
     void (*written)(struct pci_function *function, unsigned offset, unsigned size);
     unsigned last_capability; /* its offset; 0: none yet */
     unsigned used;            /* where the next one can be */
+    /* The host bridge's: what the interrupt pin leads to, once the function is plugged in. It is
+     * called for changes only. */
+    struct irq_line line;
+    bool driven; /* the level of LINE */
 };
 
 /* Fills in the header's identity; CLASS is class, subclass and programming interface. */
@@ -87,6 +94,11 @@ void pci_function_add_bar(struct pci_function *function, unsigned n, const struc
 /* Adds a capability of SIZE bytes, whose first two (identifier and link) are filled in here.
  * Returns its offset, or 0 if configuration space is full. */
 unsigned pci_function_add_capability(struct pci_function *function, uint8_t id, unsigned size);
+
+/* Gives the function an interrupt pin, INTA. Before it is plugged in. */
+void pci_function_add_pin(struct pci_function *function);
+/* Whether the device asks for an interrupt by its pin: a level, as on the wire. */
+void pci_function_interrupt(struct pci_function *function, bool level);
 
 /* To the state after power-on: what the guest can write is 0. The host bridge must be told
  * (pci_host_remap) after this and after pci_function_state. */

@@ -29,15 +29,20 @@
 
 #define PIIX3_PIRQ          0x60 /* routing of PIRQA to PIRQD */
 #define PIIX3_PIRQ_DISABLED 0x80
+#define PIIX3_PIRQ_ISA      0x0F
+#define PIIX3_ISA_ALLOWED   0xDEF8u /* not 0, 1, 2, 8 and 13 */
 
 struct pci_host {
     struct dev dev;
     struct bus *bus;
-    struct irq_line reset;
+    struct irq_line reset, pirq, isa;
+    struct pci_window high;
     uint32_t address;
     uint8_t reset_control;
     struct pci_function *functions[PCI_DEVICES][PCI_FUNCTIONS];
     struct pci_function host_bridge, isa_bridge;
+    unsigned asserted[PCI_PIRQS]; /* how many functions drive each interrupt */
+    uint16_t isa_levels;          /* of what is routed to ISA interrupts */
 };
 
 /* ---- What is decoded ---- */
@@ -134,32 +139,113 @@ void pci_host_remap(struct pci_host *h)
         map(h, places[i].bar, places[i].address);
 }
 
-/* Gives F's BARs for memory the next addresses from NEXT on. Returns where those end. */
-static uint64_t assign(struct pci_function *f, uint64_t next)
+/* ---- Firmware ---- */
+
+/* Takes SIZE bytes, a power of two, from the front of the window, aligned to their size. Returns
+ * where they are, or 0 if there is no room. */
+static uint64_t take(struct pci_window *window, uint64_t size)
+{
+    uint64_t address = ALIGN_UP(window->start, size);
+
+    if (address < window->start || address > window->end || size > window->end - address)
+        return 0;
+    window->start = address + size;
+    return address;
+}
+
+/* Gives F's BARs for memory addresses, in the low window if there is room. */
+static void assign(struct pci_function *f, struct pci_window *low, struct pci_window *high)
 {
     for (unsigned n = 0; n < PCI_BARS; n++) {
         const struct pci_bar *bar = &f->bar[n];
-        uint64_t address = ALIGN_UP(next, bar->size ? bar->size : 1);
+        uint64_t address = 0;
 
-        if (!bar->size || bar->ports || bar->size > PCI_MMIO_END - address)
+        if (!bar->size || bar->ports)
             continue;
+        address = take(low, bar->size);
+        if (!address && bar->wide)
+            address = take(high, bar->size);
         pci_function_write(f, PCI_BAR0 + 4 * n, 4, (uint32_t)address);
-        next = address + bar->size;
+        if (bar->wide)
+            pci_function_write(f, PCI_BAR0 + 4 * (n + 1), 4, (uint32_t)(address >> 32));
     }
     if (f->writable[PCI_COMMAND] & PCI_COMMAND_MEMORY)
         pci_function_write(f, PCI_COMMAND, 1, PCI_COMMAND_MEMORY);
-    return next;
 }
 
 void pci_host_firmware_setup(struct pci_host *h)
 {
-    struct pci_function *const *functions = &h->functions[0][0];
-    uint64_t next = PCI_MMIO_START;
+    struct pci_window low = {PCI_MMIO_START, PCI_MMIO_END}, high = h->high;
 
-    for (unsigned i = 0; i < PCI_DEVICES * PCI_FUNCTIONS; i++)
-        if (functions[i])
-            next = assign(functions[i], next);
+    for (unsigned n = 0; n < PCI_PIRQS; n++)
+        pci_function_write(&h->isa_bridge, PIIX3_PIRQ + n, 1, PCI_FIRMWARE_ISA(n));
+    for (unsigned i = 0; i < PCI_DEVICES * PCI_FUNCTIONS; i++) {
+        struct pci_function *f = h->functions[i / PCI_FUNCTIONS][i % PCI_FUNCTIONS];
+
+        if (!f)
+            continue;
+        assign(f, &low, &high);
+        if (f->config[PCI_INTERRUPT_PIN])
+            pci_function_write(f, PCI_INTERRUPT_LINE, 1,
+                               PCI_FIRMWARE_ISA(PCI_PIRQ(i / PCI_FUNCTIONS, 0)));
+    }
     pci_host_remap(h);
+}
+
+struct pci_window pci_high_window(uint64_t ram_end, unsigned physical_bits)
+{
+    uint64_t end = UINT64_C(1) << physical_bits;
+    uint64_t start = MAX(end / 4 * 3, ALIGN_UP(ram_end, GiB));
+
+    return start < end ? (struct pci_window){start, end} : (struct pci_window){end, end};
+}
+
+/* ---- Interrupts ---- */
+
+static void set_nth(const struct irq_line *line, unsigned n, bool level)
+{
+    struct irq_line nth = {.set = line->set, .opaque = line->opaque, .n = line->n + n};
+
+    irq_set(&nth, level);
+}
+
+/* Drives the ISA interrupts as the routing registers say. */
+static void drive_isa(struct pci_host *h)
+{
+    uint16_t levels = 0, changed;
+
+    for (unsigned n = 0; n < PCI_PIRQS; n++) {
+        uint8_t route = h->isa_bridge.config[PIIX3_PIRQ + n];
+
+        if (!(route & PIIX3_PIRQ_DISABLED) && h->asserted[n])
+            levels |= (uint16_t)(1u << (route & PIIX3_PIRQ_ISA));
+    }
+    levels &= PIIX3_ISA_ALLOWED;
+    changed = levels ^ h->isa_levels;
+    h->isa_levels = levels;
+    for (unsigned n = 0; n < 16; n++)
+        if (changed >> n & 1)
+            set_nth(&h->isa, n, levels >> n & 1);
+}
+
+/* A function drives PIRQ number N, or no longer. */
+static void pin_changed(void *opaque, unsigned n, bool level)
+{
+    struct pci_host *h = opaque;
+    bool before = h->asserted[n];
+
+    h->asserted[n] += level ? 1 : -1u;
+    if (before == (h->asserted[n] != 0))
+        return;
+    set_nth(&h->pirq, n, level);
+    drive_isa(h);
+}
+
+static void isa_bridge_written(struct pci_function *f, unsigned offset, unsigned size)
+{
+    struct pci_host *h = container_of(f, struct pci_host, isa_bridge);
+
+    drive_isa(h);
 }
 
 /* ---- Plugging in ---- */
@@ -186,6 +272,10 @@ int pci_attach(struct pci_host *h, unsigned device, unsigned number, struct pci_
     if (h->functions[device][number])
         return error_set(err, EBUSY, "PCI slot %u.%u is taken", device, number);
     h->functions[device][number] = f;
+    if (f->config[PCI_INTERRUPT_PIN])
+        f->line = (struct irq_line){.set = pin_changed,
+                                    .opaque = h,
+                                    .n = PCI_PIRQ(device, f->config[PCI_INTERRUPT_PIN] - 1u)};
     if (number > 0 && h->functions[device][0])
         h->functions[device][0]->config[PCI_HEADER_TYPE] |= HEADER_MULTI;
     return 0;
@@ -199,6 +289,8 @@ void pci_detach(struct pci_host *h, unsigned device, unsigned number)
         return;
     f = h->functions[device][number];
     h->functions[device][number] = NULL;
+    pci_function_interrupt(f, false);
+    f->line = (struct irq_line){.set = NULL};
     unmap_moved(h, f, NULL, 0);
     pci_host_remap(h);
 }
@@ -274,7 +366,8 @@ static void init_bridges(struct pci_host *h)
     h->host_bridge.config[PCI_COMMAND] = 0x06; /* memory and bus master, always on */
     h->isa_bridge.config[PCI_COMMAND] = 0x07;
     h->isa_bridge.config[PCI_HEADER_TYPE] = HEADER_MULTI; /* as the chip has it */
-    memset(h->isa_bridge.writable + PIIX3_PIRQ, 0x8F, 4);
+    memset(h->isa_bridge.writable + PIIX3_PIRQ, PIIX3_PIRQ_DISABLED | PIIX3_PIRQ_ISA, PCI_PIRQS);
+    h->isa_bridge.written = isa_bridge_written;
 }
 
 static void pci_host_reset(struct dev *dev)
@@ -283,7 +376,8 @@ static void pci_host_reset(struct dev *dev)
 
     h->address = 0;
     h->reset_control = 0;
-    memset(h->isa_bridge.config + PIIX3_PIRQ, PIIX3_PIRQ_DISABLED, 4);
+    memset(h->isa_bridge.config + PIIX3_PIRQ, PIIX3_PIRQ_DISABLED, PCI_PIRQS);
+    drive_isa(h);
 }
 
 static void pci_host_state(struct dev *dev, struct state *s)
@@ -296,6 +390,7 @@ static void pci_host_state(struct dev *dev, struct state *s)
     h->address &= ADDRESS_BITS;
     pci_function_state(&h->host_bridge, s);
     pci_function_state(&h->isa_bridge, s);
+    drive_isa(h);
 }
 
 static void pci_host_free(struct dev *dev)
@@ -309,7 +404,8 @@ static void pci_host_free(struct dev *dev)
 static const struct dev_ops pci_host_ops = {
     .name = "pci_host", .reset = pci_host_reset, .state = pci_host_state, .free = pci_host_free};
 
-struct pci_host *pci_host_create(struct bus *bus, struct irq_line reset, struct error *err)
+struct pci_host *pci_host_create(struct bus *bus, const struct pci_host_config *config,
+                                 struct error *err)
 {
     struct pci_host *h = calloc(1, sizeof(*h));
 
@@ -319,7 +415,10 @@ struct pci_host *pci_host_create(struct bus *bus, struct irq_line reset, struct 
     }
     h->dev.ops = &pci_host_ops;
     h->bus = bus;
-    h->reset = reset;
+    h->reset = config->reset;
+    h->pirq = config->pirq;
+    h->isa = config->isa;
+    h->high = config->high;
     h->functions[0][0] = &h->host_bridge;
     h->functions[1][0] = &h->isa_bridge;
     init_bridges(h);

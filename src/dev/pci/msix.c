@@ -125,6 +125,16 @@ bool pci_msix_send(struct pci_msix *m, unsigned vector)
     return enabled;
 }
 
+bool pci_msix_enabled(struct pci_msix *m)
+{
+    bool enabled;
+
+    pthread_mutex_lock(&m->lock);
+    enabled = m->enabled;
+    pthread_mutex_unlock(&m->lock);
+    return enabled;
+}
+
 /* ---- Registers ---- */
 
 uint32_t pci_msix_table_read(struct pci_msix *m, uint64_t offset, unsigned size)

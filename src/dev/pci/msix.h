@@ -54,6 +54,9 @@ void pci_msix_state(struct pci_msix *msix, struct state *s); /* after pci_functi
  * signals by its interrupt line. Any thread. */
 bool pci_msix_send(struct pci_msix *msix, unsigned vector);
 
+/* Whether the function signals by messages. Any thread. */
+bool pci_msix_enabled(struct pci_msix *msix);
+
 /* After a write to configuration space: looks whether it enabled or masked anything. */
 void pci_msix_configure(struct pci_msix *msix);
 

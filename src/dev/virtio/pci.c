@@ -58,7 +58,35 @@ struct virtio_pci {
     uint32_t feature_select, driver_feature_select;
     uint16_t queue_select;
     _Atomic uint8_t isr;
+    struct loop_job line_job; /* runs update_line() */
 };
+
+/* ---- The interrupt pin ---- */
+
+/* Board lock held. */
+static void update_line(struct virtio_pci *p)
+{
+    pci_function_interrupt(&p->function, atomic_load(&p->isr) && !pci_msix_enabled(&p->msix));
+}
+
+/* On the loop's thread. */
+static void update_line_later(void *opaque)
+{
+    struct virtio_pci *p = opaque;
+
+    bus_lock(p->bus);
+    update_line(p);
+    bus_unlock(p->bus);
+}
+
+/* Reading acknowledges (4.1.4.5). */
+static uint8_t read_isr(struct virtio_pci *p)
+{
+    uint8_t isr = atomic_exchange(&p->isr, 0);
+
+    update_line(p);
+    return isr;
+}
 
 /* ---- Common configuration ---- */
 
@@ -176,7 +204,7 @@ static uint64_t bar_read(void *dev, uint64_t offset, unsigned size)
 
     switch (offset >> PAGE_SHIFT) {
     case PAGE_COMMON: return common_read(p, within, size);
-    case PAGE_ISR: return within == 0 ? atomic_exchange(&p->isr, 0) : 0;
+    case PAGE_ISR: return within == 0 ? read_isr(p) : 0;
     case PAGE_DEVICE: return virtio_read_config(p->device, within, size);
     case PAGE_TABLE: return pci_msix_table_read(&p->msix, within, size);
     case PAGE_PENDING: return pci_msix_pending_read(&p->msix, within, size);
@@ -251,6 +279,7 @@ static void config_written(struct pci_function *f, unsigned offset, unsigned siz
         return;
     }
     pci_msix_configure(&p->msix);
+    update_line(p);
     if (touches(offset, size, PCI_COMMAND, 2))
         virtio_set_bus_master(p->device, pci_bus_master(f));
 }
@@ -304,6 +333,7 @@ static int init_function(struct virtio_pci *p, const struct virtio_ops *ops, str
     pci_config_set(f, PCI_SUBSYSTEM_VENDOR, 2, VENDOR);
     pci_config_set(f, PCI_SUBSYSTEM, 2, DEVICE_BASE + ops->id);
     pci_function_add_bar(f, BAR, &bar);
+    pci_function_add_pin(f);
     f->reading = config_reading;
     f->written = config_written;
     add_capability(p, TYPE_COMMON, PAGE_COMMON, sizeof(struct common), 0);
@@ -319,12 +349,15 @@ static int init_function(struct virtio_pci *p, const struct virtio_ops *ops, str
 
 /* ---- The device ---- */
 
+/* A line is changed with the board lock held, which this thread may not take. */
 static void interrupt(void *opaque, enum virtio_cause cause, uint16_t vector)
 {
     struct virtio_pci *p = opaque;
 
-    if (!pci_msix_send(&p->msix, vector))
-        atomic_fetch_or(&p->isr, (uint8_t)cause);
+    if (pci_msix_send(&p->msix, vector))
+        return;
+    atomic_fetch_or(&p->isr, (uint8_t)cause);
+    loop_post(p->device->host.loop, &p->line_job);
 }
 
 static void pci_reset(struct dev *dev)
@@ -338,6 +371,7 @@ static void pci_reset(struct dev *dev)
     p->feature_select = p->driver_feature_select = 0;
     p->queue_select = 0;
     atomic_store(&p->isr, 0);
+    update_line(p);
     pci_host_remap(p->pci);
 }
 
@@ -359,12 +393,16 @@ static void pci_state(struct dev *dev, struct state *s)
     if (state_saving(s))
         return;
     virtio_set_bus_master(p->device, pci_bus_master(&p->function));
+    update_line(p);
     pci_host_remap(p->pci);
 }
 
 static void pci_pause(struct dev *dev)
 {
-    virtio_pause(container_of(dev, struct virtio_pci, dev)->device);
+    struct virtio_pci *p = container_of(dev, struct virtio_pci, dev);
+
+    virtio_pause(p->device);
+    update_line_later(p); /* what is left for the loop belongs to the state */
 }
 
 static void pci_resume(struct dev *dev)
@@ -378,6 +416,7 @@ static void pci_free(struct dev *dev)
 
     pci_detach(p->pci, p->number, 0);
     virtio_finish(p->device);
+    loop_cancel(p->device->host.loop, &p->line_job);
     if (p->device->ops->free)
         p->device->ops->free(p->device);
     pci_msix_free(&p->msix);
@@ -411,6 +450,7 @@ struct dev *virtio_pci_create(const struct virtio_slot *slot, const struct virti
     p->pci = slot->pci;
     p->number = slot->number;
     p->device = device;
+    p->line_job = (struct loop_job){.run = update_line_later, .opaque = p};
     if (virtio_init(device, ops, &host, err) < 0)
         goto fail;
     if (init_function(p, ops, slot->msi, err) < 0)

@@ -6,7 +6,7 @@
  *      0000h common configuration   1000h ISR status      2000h device configuration
  *      3000h notifications          4000h MSI-X table     5000h MSI-X pending bits
  *
- * The function signals by MSI-X only: it has no interrupt pin.
+ * The function signals by MSI-X, or by its pin (INTA) as long as the driver has not enabled that.
  */
 #ifndef DOPPEL_DEV_VIRTIO_PCI_H
 #define DOPPEL_DEV_VIRTIO_PCI_H
