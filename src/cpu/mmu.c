@@ -60,7 +60,8 @@ static uint64_t entry_load(const void *host, unsigned size)
     return atomic_load_explicit((const _Atomic uint64_t *)host, memory_order_relaxed);
 }
 
-/* Replaces OLD, which an entry read as. False when another processor changed it meanwhile. */
+/* Replaces the entry's value OLD by NEW. Returns false if another processor has changed it
+ * meanwhile. */
 static bool entry_replace(void *host, unsigned size, uint64_t old, uint64_t new)
 {
     if (size == 4) {
@@ -71,10 +72,10 @@ static bool entry_replace(void *host, unsigned size, uint64_t old, uint64_t new)
     return atomic_compare_exchange_strong((_Atomic uint64_t *)host, &old, new);
 }
 
-/* One attempt of a walk asks for another, because an entry changed under it. */
+/* The walk must begin again, because an entry changed under it. */
 #define WALK_AGAIN ((enum mmu_result) - 1)
 
-/* Sets BITS in the entry at GPA, which read as OLD. In ROM there is nothing to set. */
+/* Sets BITS in the entry at GPA, which was read as OLD. Does nothing in ROM. */
 static enum mmu_result entry_set(struct mem *mem, uint64_t gpa, unsigned size, uint64_t old,
                                  uint64_t bits, struct mmu_absent *absent)
 {
@@ -87,7 +88,7 @@ static enum mmu_result entry_set(struct mem *mem, uint64_t gpa, unsigned size, u
     }
 }
 
-/* Bits that must be 0 in an entry. */
+/* Returns the bits that must be 0 in an entry. */
 static uint64_t reserved_bits(const struct x86_cpu *cpu, const struct walk_mode *mode,
                               unsigned level, bool leaf)
 {
@@ -139,6 +140,7 @@ static bool permitted(const struct x86_cpu *cpu, uint64_t rights, bool nx, enum 
     return access != MMU_WRITE || (rights & PTE_W) || !(cpu->cr0 & X86_CR0_WP);
 }
 
+/* Returns the error code of a page fault, without P and RSVD. */
 static uint32_t fault_code(const struct x86_cpu *cpu, enum mmu_access access,
                            enum mmu_context context)
 {
@@ -152,7 +154,7 @@ static uint32_t fault_code(const struct x86_cpu *cpu, enum mmu_access access,
     return code;
 }
 
-/* The physical address that a leaf maps VA to. */
+/* Returns the physical address that a leaf maps VA to. */
 static uint64_t leaf_address(const struct walk_mode *mode, uint64_t entry, unsigned bits,
                              uint64_t va)
 {
@@ -164,7 +166,7 @@ static uint64_t leaf_address(const struct walk_mode *mode, uint64_t entry, unsig
     return base | (va & offset_mask);
 }
 
-/* Where the walk of VA begins. False: a PDPTE is not present. */
+/* Stores where the walk of VA begins. Returns false if the PDPTE is not present. */
 static bool walk_root(const struct x86_cpu *cpu, const struct walk_mode *mode, uint64_t va,
                       uint64_t *table)
 {
@@ -180,7 +182,7 @@ static bool walk_root(const struct x86_cpu *cpu, const struct walk_mode *mode, u
     return true;
 }
 
-/* One attempt. */
+/* Walks once. PEEK: checks no rights and sets no bits. May return WALK_AGAIN. */
 static enum mmu_result walk_once(struct mem *mem, const struct x86_cpu *cpu, uint64_t va,
                                  enum mmu_access access, enum mmu_context context, bool peek,
                                  struct mmu_page *page, uint32_t *error, struct mmu_absent *absent)
@@ -197,8 +199,8 @@ static enum mmu_result walk_once(struct mem *mem, const struct x86_cpu *cpu, uin
         uint64_t at = table + (va >> bits & ((1u << mode.index_bits) - 1)) * mode.entry_size;
         void *host;
         enum mem_answer answer = entry_find(mem, at, MEM_READ, &host, absent);
-        uint64_t entry =
-            answer == MEM_OK ? entry_load(host, mode.entry_size) : ~0ULL; /* as an empty bus */
+        uint64_t entry = answer == MEM_OK ? entry_load(host, mode.entry_size)
+                                          : ~0ULL; /* as a bus where nothing answers */
         bool leaf = entry_is_leaf(cpu, &mode, level, entry);
         uint64_t set = PTE_A | (leaf && access == MMU_WRITE ? PTE_D : 0);
 
@@ -299,7 +301,7 @@ enum mmu_context mmu_context(const struct x86_cpu *cpu)
 
 /* --- The software TLB ------------------------------------------------------------------------ */
 
-#define GROUP_BITS (MMU_TLB_BITS - 6) /* of entries that a bit of TOUCHED stands for */
+#define GROUP_BITS (MMU_TLB_BITS - 6) /* log2 of the entries that a bit of TOUCHED stands for */
 
 static void group_clear(struct mmu_table *table, unsigned access, unsigned group)
 {
@@ -327,33 +329,36 @@ static void table_init(struct mmu_table *table)
 
 /* --- Its second level --- */
 
-/* Gives TABLE a new key: a number in the bits of an address that only repeat its sign. Numbers are
- * from 1 to 7FFFh, so second_key returns the same for two addresses only if the tables and the
- * pages are the same, and never 0. */
-static void second_name(struct mmu *mmu, struct mmu_table *table)
+/* Gives TABLE a new identifier: a number from 1 to 7FFFh, in the bits of a canonical address that
+ * only repeat its sign. So two keys are equal only if both the tables and the pages are the same,
+ * and no key is 0. */
+static void second_identify(struct mmu *mmu, struct mmu_table *table)
 {
     uint64_t id = ++mmu->second.last_id;
 
-    table->key = id << SECOND_ID_SHIFT;
-    table->bias = (uint32_t)id * 0x9E3779B9u; /* what address spaces have alike is apart */
+    table->second_id = id << SECOND_ID_SHIFT;
+    table->bias =
+        (uint32_t)id *
+        0x9E3779B9u; /* the same address has different places in different address spaces */
     table->in_second = false;
 }
 
-/* Clears the second level and gives every table a new key, when the numbers are used up. */
+/* Clears the second level and gives every table a new identifier. For when the numbers are used up.
+ * */
 static void second_begin(struct mmu *mmu)
 {
     memset(mmu->second.page, 0, sizeof(mmu->second.page));
     memset(mmu->second.large, 0, sizeof(mmu->second.large));
     mmu->second.last_id = 0;
-    second_name(mmu, &mmu->super);
-    second_name(mmu, &mmu->empty); /* its key finds nothing */
+    second_identify(mmu, &mmu->super);
+    second_identify(mmu, &mmu->empty); /* nothing is ever entered for it */
     for (unsigned i = 0; i < MMU_PCIDS; i++) {
-        second_name(mmu, &mmu->spaces[i].user);
-        second_name(mmu, &mmu->spaces[i].super_ac);
+        second_identify(mmu, &mmu->spaces[i].user);
+        second_identify(mmu, &mmu->spaces[i].super_ac);
     }
 }
 
-/* Forgets what the second level has of TABLE. */
+/* Drops what the second level has of TABLE. */
 static void second_forget(struct mmu *mmu, struct mmu_table *table)
 {
     if (!table->in_second)
@@ -361,9 +366,10 @@ static void second_forget(struct mmu *mmu, struct mmu_table *table)
     if (mmu->second.last_id == SECOND_ID_LIMIT - 1)
         second_begin(mmu);
     else
-        second_name(mmu, table);
+        second_identify(mmu, table);
 }
 
+/* Returns the index of the place for VA, in an array of pages of 2^SHIFT bytes. */
 static unsigned second_place(const struct mmu_table *table, uint64_t va, unsigned shift,
                              uint32_t mask)
 {
@@ -382,9 +388,10 @@ static struct mmu_second_entry *second_large(struct mmu_second *second,
     return &second->large[second_place(table, va, MMU_LARGE_SHIFT, second->large_mask)];
 }
 
+/* Returns the key of TABLE's page of 2^SHIFT bytes at VA. */
 static uint64_t second_key(const struct mmu_table *table, uint64_t va, unsigned shift)
 {
-    return table->key ^ ALIGN_DOWN(va, 1ULL << shift);
+    return table->second_id ^ ALIGN_DOWN(va, 1ULL << shift);
 }
 
 bool mmu_second_find(const struct mmu *mmu, enum mmu_context context, enum mmu_access access,
@@ -412,11 +419,13 @@ static void second_fill(struct mmu *mmu, struct mmu_table *table, enum mmu_acces
         large ? second_large(&mmu->second, table, va) : second_page(&mmu->second, table, va);
     uint64_t key = second_key(table, va, large ? MMU_LARGE_SHIFT : MEM_PAGE_SHIFT);
 
-    if (large && !page->whole) /* pieces of it would not be found when it is flushed */
+    if (large &&
+        !page->whole) /* single pages of a larger one would not be found when that is dropped */
         return;
-    if (access == MMU_WRITE && !page->own) /* who takes it would ask for code at another page */
+    if (access == MMU_WRITE &&
+        !page->own) /* whoever takes it would look for code at the wrong page */
         return;
-    /* What was entered for writing stays so when it is met for reading. */
+    /* A page that was entered for writing stays so when it is entered again for reading. */
     if (access == MMU_WRITE || (entry->key == key && entry->addend == (addend | MMU_WRITABLE)))
         addend |= MMU_WRITABLE;
     *entry = (struct mmu_second_entry){key, addend};
@@ -445,7 +454,8 @@ static void second_drop(struct mmu *mmu, const struct mmu_table *table, uint64_t
 
 /* --- Which invalidations concern larger pages --- */
 
-/* A filter that is full says "perhaps" too often. */
+/* With more bits set than this, the filter would say "perhaps" too often, and everything is
+ * dropped. */
 #define FILTER_LIMIT (1u << (MMU_FILTER_BITS - 2))
 
 static void filter_clear(struct mmu_filter *filter)
@@ -475,7 +485,7 @@ static bool filter_has(const struct mmu_filter *filter, uint64_t va, unsigned sh
     return filter->word[place / 64] >> place % 64 & 1;
 }
 
-/* Whether a larger page, global or of PCID's address space, may have entries around VA. */
+/* Whether there may be entries of a larger page around VA, global or of PCID's address space. */
 static bool may_be_larger(const struct mmu *mmu, const struct mmu_filter *filter, uint64_t va,
                           unsigned shift, unsigned pcid)
 {
@@ -505,6 +515,7 @@ static void space_clear(struct mmu *mmu, struct mmu_space *space)
     space->id = 0;
 }
 
+/* Drops everything. The caller then enters an address space. */
 static void clear(struct mmu *mmu)
 {
     table_forget(mmu, &mmu->super);
@@ -516,7 +527,8 @@ static void clear(struct mmu *mmu)
     mmu->clears++;
 }
 
-/* An address space gets a new identifier, which no one has remembered anything under. */
+/* Gives SPACE, which is empty, to the address space of CR3, with an identifier under which nobody
+ * has noted anything. */
 static void renew(struct mmu *mmu, struct mmu_space *space, uint64_t cr3)
 {
     if (mmu->next_space == SPACE_LIMIT || mmu->large.count > FILTER_LIMIT ||
@@ -528,6 +540,7 @@ static void renew(struct mmu *mmu, struct mmu_space *space, uint64_t cr3)
     space->id = mmu->next_space++;
 }
 
+/* Makes SPACE the current address space. */
 static void enter(struct mmu *mmu, struct mmu_space *space)
 {
     if (mmu->private) {
@@ -556,7 +569,8 @@ void mmu_init(struct mmu *mmu)
     enter(mmu, &mmu->spaces[0]);
 }
 
-/* Makes an empty address space current, for CR3. */
+/* Makes an empty address space current, that of CR3. It takes the place of one with the same PCID,
+ * or of any other. */
 static void enter_new_space(struct mmu *mmu, uint64_t cr3)
 {
     struct mmu_space *slot = NULL;
@@ -575,8 +589,8 @@ void mmu_new_cr3(struct mmu *mmu, const struct x86_cpu *cpu, bool keep)
 {
     if (keep) {
         for (unsigned i = 0; i < MMU_PCIDS; i++) {
-            /* The manual lets translations of a PCID outlive a change of its page tables until they
-             * are invalidated; matching the whole of CR3 is stricter and never wrong. */
+            /* The manual lets a PCID keep its translations when it is given other page tables,
+             * until they are invalidated. Comparing all of CR3 is stricter and always allowed. */
             if (mmu->spaces[i].id && mmu->spaces[i].cr3 == cpu->cr3) {
                 enter(mmu, &mmu->spaces[i]);
                 return;
@@ -609,7 +623,7 @@ static void entry_drop(struct mmu_entry *entry, unsigned index)
 /* Drops what TABLE has of the page of 2^BITS bytes at VA. */
 static void table_drop(struct mmu *mmu, struct mmu_table *table, uint64_t va, unsigned bits)
 {
-    unsigned count = 1u << (bits - MEM_PAGE_SHIFT); /* at most a table's size */
+    unsigned count = 1u << (bits - MEM_PAGE_SHIFT); /* at most as many as a table has */
     unsigned first = (va >> MEM_PAGE_SHIFT) & (MMU_TLB_SIZE - 1) & ~(count - 1);
 
     second_drop(mmu, table, va, bits);
@@ -647,7 +661,7 @@ bool mmu_flush_page(struct mmu *mmu, const struct x86_cpu *cpu, uint64_t va, uns
     return large;
 }
 
-/* The page goes, and what the second level has of a large page around it. */
+/* Drops the page at VA from TABLE, and what the second level has of a larger page around it. */
 static void table_drop_part(struct mmu *mmu, struct mmu_table *table, uint64_t va)
 {
     table_drop(mmu, table, va, MEM_PAGE_SHIFT);
@@ -686,10 +700,10 @@ void mmu_drop_writable(struct mmu *mmu, const void *host)
     }
 }
 
-/* --- By machine page --- */
+/* --- By host address --- */
 
-/* Whether [HOST, HOST + SIZE) meets one of the pieces. */
-static bool meets(const struct mmu_host *pieces, unsigned count, uintptr_t host, uintptr_t size)
+/* Whether [HOST, HOST + SIZE) overlaps one of the pieces. */
+static bool overlaps(const struct mmu_host *pieces, unsigned count, uintptr_t host, uintptr_t size)
 {
     unsigned low = 0, high = count;
 
@@ -713,14 +727,14 @@ static void table_drop_host(struct mmu_table *table, const struct mmu_host *piec
         for (unsigned i = first; i < first + (1u << GROUP_BITS); i++) {
             struct mmu_entry *entry = &table->entry[access][i];
 
-            if (meets(pieces, count, entry->addend - entry->tag, MEM_PAGE_SIZE))
+            if (overlaps(pieces, count, entry->addend - entry->tag, MEM_PAGE_SIZE))
                 entry_drop(entry, i);
         }
     }
 }
 
-/* The same for entries of the second level, each for 2^SHIFT bytes. A key's lower 48 bits are those
- * of the virtual address, which is canonical. */
+/* Does the same in an array of the second level, whose entries stand for 2^SHIFT bytes each. The
+ * lower 48 bits of a key are those of the virtual address, which is canonical. */
 static void second_drop_host(struct mmu_second_entry *entries, unsigned size, unsigned shift,
                              const struct mmu_host *pieces, unsigned count, bool write_only)
 {
@@ -729,7 +743,7 @@ static void second_drop_host(struct mmu_second_entry *entries, unsigned size, un
         uint64_t va = (uint64_t)((int64_t)(entry->key << 16) >> 16);
 
         if (entry->key && (!write_only || (entry->addend & MMU_WRITABLE)) &&
-            meets(pieces, count, (entry->addend & ~(uintptr_t)MMU_WRITABLE) + va, 1ULL << shift))
+            overlaps(pieces, count, (entry->addend & ~(uintptr_t)MMU_WRITABLE) + va, 1ULL << shift))
             entry->key = 0;
     }
 }

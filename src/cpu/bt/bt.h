@@ -220,7 +220,7 @@ struct bt_entry {
     uint8_t s0, s1;
 };
 
-#define JUMP_KEY_CODE32 (1u << 14) /* in jump_key: 32-bit code runs */
+#define JUMP_VIEW_CODE32 (1u << 14) /* in jump_view: 32-bit code runs */
 
 /* Stands in front of an entrance, for the branches that are linked to it. */
 struct bt_front {
@@ -243,7 +243,7 @@ struct bt_behind {
 /* An entry of the jump table; see jumps.c. */
 struct bt_jump {
     uint64_t rip;
-    uint32_t key;  /* bt.jump_key when it was entered; 0: empty */
+    uint32_t view; /* bt.jump_view when it was entered; 0: empty */
     uint32_t code; /* offset in the cache */
 };
 #define BT_JUMP_PLACES 16384u
@@ -292,9 +292,10 @@ struct bt_cache {
 struct bt {
     struct vcpu c; /* first: GS and the core point at it */
 
-    uint64_t page;                    /* of the code that runs, a virtual address */
-    uint64_t jump_key;                /* level, code size and address space; not 0 */
-    uint64_t level_key[2];            /* what it is for a supervisor, and for a user */
+    uint64_t page; /* of the code that runs, a virtual address */
+    /* What decides which code an address means: level, code size and address space; not 0. And what
+     * that is for a supervisor, and for a user. */
+    uint64_t jump_view, level_view[2];
     const _Atomic uint32_t *requests; /* the port's */
     uint64_t address;   /* BT_FILL: the access's; or where to go while registers are traded */
     uint64_t temporary; /* a value or address within one instruction; see address.computed */

@@ -40,7 +40,7 @@ static void emit_registers(struct emitter *e, unsigned opcode)
 
     for (unsigned n = 0; n < X86_R8; n++)
         emit_mem(e, true, opcode, n, REGISTER(n));
-    emit_test_mem8(e, vcpu_at((int32_t)offsetof(struct bt, jump_key) + 1), JUMP_KEY_CODE32 >> 8);
+    emit_test_mem8(e, vcpu_at((int32_t)offsetof(struct bt, jump_view) + 1), JUMP_VIEW_CODE32 >> 8);
     code32 = emit_jcc(e, CC_NE);
     for (unsigned n = X86_R8; n < X86_GPRS; n++)
         if (!is_scratch(n))
@@ -198,9 +198,9 @@ static void emit_lookup(struct bt_cache *cache, struct emitter *e, enum bt_exit 
 {
     enum { SIZE = sizeof(struct bt_jump), PLACE = SIZE * BT_JUMP_WAYS };
     const int32_t rip = (int32_t)offsetof(struct bt, jump);
-    const int32_t key = rip + (int32_t)offsetof(struct bt_jump, key);
+    const int32_t view = rip + (int32_t)offsetof(struct bt_jump, view);
     const int32_t code = rip + (int32_t)offsetof(struct bt_jump, code);
-    uint8_t *request, *second, *hit, *miss, *other_key;
+    uint8_t *request, *second, *hit, *miss, *other_view;
 
     _Static_assert(BT_JUMP_GRAIN * 4 == PLACE && BT_JUMP_WAYS == 2,
                    "four times an address makes an index");
@@ -214,14 +214,14 @@ static void emit_lookup(struct bt_cache *cache, struct emitter *e, enum bt_exit 
     hit = e->at;
     emit_alu_imm(e, true, ALU_N_AND, SCRATCH0, -(int32_t)MEM_PAGE_SIZE);
     emit_mem(e, true, OP_STORE, SCRATCH0, VCPU(page));
-    emit_mem(e, false, OP_LOAD, SCRATCH0, VCPU(jump_key));
-    emit_mem(e, false, OP_CMP_LOAD, SCRATCH0, vcpu_at_index(SCRATCH1, key));
-    other_key = emit_jcc(e, CC_NE);
+    emit_mem(e, false, OP_LOAD, SCRATCH0, VCPU(jump_view));
+    emit_mem(e, false, OP_CMP_LOAD, SCRATCH0, vcpu_at_index(SCRATCH1, view));
+    other_view = emit_jcc(e, CC_NE);
     emit_mem(e, false, OP_LOAD, SCRATCH0, vcpu_at_index(SCRATCH1, code));
     emit_mem(e, true, OP_ADD_LOAD, SCRATCH0, VCPU(run));
     emit_bytes(e, (uint8_t[]){0x41, 0xFF, 0xE2}, 3); /* jmp r10 */
 
-    emit_patch(other_key, e->at);
+    emit_patch(other_view, e->at);
     emit_mem(e, true, OP_LOAD, SCRATCH0, vcpu_at_index(SCRATCH1, rip));
     emit_patch(second, e->at);
     emit_bytes(e, (uint8_t[]){0x41, 0xF6, 0xC3, SIZE}, 4); /* test r11b: was it the second? */

@@ -20,7 +20,7 @@ static uint64_t *pages_word(struct bt *bt, uint64_t linear)
 
 static bool is_for(const struct bt *bt, const struct bt_jump *jump, uint64_t rip)
 {
-    return jump->rip == rip && jump->key == (uint32_t)bt->jump_key;
+    return jump->rip == rip && jump->view == (uint32_t)bt->jump_view;
 }
 
 const void *bt_jump_find(struct bt *bt, uint64_t rip)
@@ -40,7 +40,7 @@ void bt_jump_add(struct bt *bt, uint64_t rip, const void *code)
     if (!is_for(bt, &jump[0], rip))
         jump[1] = jump[0];
     *pages_word(bt, rip) |= 1ULL << (rip >> MEM_PAGE_SHIFT & 63);
-    jump[0] = (struct bt_jump){rip, (uint32_t)bt->jump_key,
+    jump[0] = (struct bt_jump){rip, (uint32_t)bt->jump_view,
                                (uint32_t)((const uint8_t *)code - bt->cache->run)};
 }
 
@@ -50,12 +50,12 @@ void bt_jump_forget(struct bt *bt, uint64_t rip)
 
     for (unsigned i = 0; i < BT_JUMP_WAYS; i++)
         if (is_for(bt, &jump[i], rip))
-            jump[i].key = 0;
+            jump[i].view = 0;
 }
 
 void bt_jumps_clear(struct bt *bt)
 {
-    memset(bt->jump, 0, sizeof(bt->jump)); /* no key is 0 */
+    memset(bt->jump, 0, sizeof(bt->jump)); /* no view is 0 */
     memset(bt->jump_pages, 0, sizeof(bt->jump_pages));
 }
 
@@ -71,6 +71,6 @@ void bt_jumps_clear_page(struct bt *bt, uint64_t linear)
 
         for (unsigned i = 0; i < BT_JUMP_WAYS; i++)
             if (ALIGN_DOWN(jump[i].rip, MEM_PAGE_SIZE) == page)
-                jump[i].key = 0;
+                jump[i].view = 0;
     }
 }

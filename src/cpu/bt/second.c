@@ -64,7 +64,7 @@ static uint8_t *emit_find(struct emitter *e, size_t array, unsigned shift, size_
     emit_shift_imm(e, false, SHIFT_N_SHL, PLACE, 4);
     emit_reg(e, true, OP_LOAD, FOUND, VA);
     emit_alu_imm(e, true, ALU_N_AND, FOUND, -(int32_t)(1u << shift));
-    emit_mem(e, true, OP_XOR_LOAD, FOUND, TABLE(key));
+    emit_mem(e, true, OP_XOR_LOAD, FOUND, TABLE(second_id));
     emit_mem(e, true, OP_CMP_LOAD, FOUND,
              vcpu_at_index(PLACE, (int32_t)(array + offsetof(struct mmu_second_entry, key))));
     return emit_jcc(e, CC_NE);

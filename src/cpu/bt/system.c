@@ -153,8 +153,8 @@ static void emit_flat_segments(struct translation *t, unsigned field, unsigned c
 /* Goes on at the other privilege level, at the address in s0. */
 static void emit_go_to_level(struct translation *t, bool user)
 {
-    emit_mem(&t->e, true, OP_LOAD, t->s1, VCPU(level_key[user]));
-    emit_mem(&t->e, true, OP_STORE, t->s1, VCPU(jump_key));
+    emit_mem(&t->e, true, OP_LOAD, t->s1, VCPU(level_view[user]));
+    emit_mem(&t->e, true, OP_STORE, t->s1, VCPU(jump_view));
     emit_exit_indirect(t);
 }
 

@@ -216,27 +216,27 @@ static bool want_files(struct bt *bt, unsigned files)
     return true;
 }
 
-/* Returns jump_key as it is at a privilege level: address space, level and code size. As long as
+/* Returns jump_view for one privilege level: address space, level and code size. As long as
  * everything that supervisors have executed or accessed is mapped globally, their code is the same
  * in all address spaces. */
-static uint64_t jump_key_of(const struct bt *bt, bool user)
+static uint64_t jump_view_of(const struct bt *bt, bool user)
 {
     const struct vcpu *c = &bt->c;
     uint64_t space = user || c->mmu.private ? c->mmu.space : 0;
 
-    return 1u << 15 | (in_64(c) ? 0 : JUMP_KEY_CODE32) | (uint64_t)user << 12 | space;
+    return 1u << 15 | (in_64(c) ? 0 : JUMP_VIEW_CODE32) | (uint64_t)user << 12 | space;
 }
 
-/* Sets jump_key for the present address space, and level_key for both privilege levels, because
- * translated code goes from one to the other. Returns whether jump_key has changed. */
-static bool set_jump_keys(struct bt *bt)
+/* Sets jump_view for the present address space, and level_view for both privilege levels, because
+ * translated code goes from one to the other. Returns whether jump_view has changed. */
+static bool set_jump_views(struct bt *bt)
 {
-    uint64_t before = bt->jump_key;
+    uint64_t before = bt->jump_view;
 
     for (unsigned user = 0; user < 2; user++)
-        bt->level_key[user] = jump_key_of(bt, user);
-    bt->jump_key = bt->level_key[bt->c.context == MMU_USER];
-    return bt->jump_key != before;
+        bt->level_view[user] = jump_view_of(bt, user);
+    bt->jump_view = bt->level_view[bt->c.context == MMU_USER];
+    return bt->jump_view != before;
 }
 
 /* Whether a branch in front of BEHIND may lead past the trade of registers to the code behind
@@ -403,7 +403,7 @@ static const void *interpret_one(struct bt *bt, uint32_t index)
     }
     bt->link_branch_at = 0;
     bt->c.core->interpreter->execute_one(&bt->c);
-    if (set_jump_keys(bt) || !code || losses != bt->losses || bt->c.x.reg[X86_RIP] != next ||
+    if (set_jump_views(bt) || !code || losses != bt->losses || bt->c.x.reg[X86_RIP] != next ||
         is_due(&bt->c) || unmaps != bt->unmaps || !can_run(bt) || !want_files(bt, point->files))
         return NULL;
     return code;
@@ -541,7 +541,7 @@ static const void *find_code(struct bt *bt)
     bool single = bt->single_checks;
 
     counter_add(&c->exits[CAUSE_LOOKUP], 1);
-    set_jump_keys(bt);
+    set_jump_views(bt);
     /* A link leads past the check of the code's age, so the jump table's code may be too old. */
     code = bt->link_branch_at || single ? NULL : bt_jump_find(bt, rip);
     if (!code) {
@@ -564,7 +564,7 @@ static const void *find_code(struct bt *bt)
             }
         }
         bt->single_checks = false;
-        set_jump_keys(bt); /* looking for code may have changed the space's identifier */
+        set_jump_views(bt); /* looking for code may have changed the space's identifier */
         if (!single)
             bt_jump_add(bt, rip, code);
     }

@@ -76,8 +76,9 @@ static bool holds_code(const struct vcpu *c, uint64_t gpn)
     return gpn < c->core->code_pages && atomic_load(&c->core->code[gpn].lines);
 }
 
-/* Finds the machine page of a span, whose place in guest physical memory is known. Returns whether
- * it is present. */
+/* Finds the machine page of SPAN, which begins at the guest physical address PAGE->gpa, and enters
+ * it into the software TLB if nothing keeps it out. Returns false, with vcpu.absent set, if the
+ * page is not present. */
 static bool span_find(struct vcpu *c, uint64_t linear, enum mmu_access access,
                       enum mmu_context context, struct mmu_page *page, struct span *span)
 {
@@ -105,8 +106,9 @@ static bool span_find(struct vcpu *c, uint64_t linear, enum mmu_access access,
     return true;
 }
 
-/* Translates LINEAR, where a span begins. Returns false if a page that this needs is absent: the
- * caller waits for it or gives up, and then begins anew. */
+/* Translates LINEAR, where SPAN begins; SPAN->size is set already. Returns false, with vcpu.absent
+ * set, if the page or one of the guest's page tables is not present: the caller waits for it and
+ * translates again, or gives up the instruction. */
 static bool span_translate(struct vcpu *c, const struct uop *op, uint64_t linear,
                            enum mmu_access access, enum mmu_context context, struct span *span)
 {
@@ -135,8 +137,8 @@ static unsigned operand_segment(const struct vcpu *c, const struct uop *op, bool
     return op ? c->core->interpreter->segment(op, wraps) : X86_DS;
 }
 
-/* Translates all of an operand before any of it is touched. Returns the number of spans; 0 as
- * span_translate returns false. */
+/* Translates a whole operand, which may lie in two pages, before any of it is accessed. Returns the
+ * number of spans, or 0 if a page is not present. */
 static unsigned try_spans(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size,
                           enum mmu_access access, enum mmu_context context, struct span span[2])
 {
@@ -168,21 +170,22 @@ static unsigned try_spans(struct vcpu *c, const struct uop *op, uint64_t linear,
     return span_translate(c, op, linear, access, context, &span[1]) ? 2 : 0;
 }
 
-/* The same for an access that copies a value: waits for pages that are absent. */
+/* Does the same for an access that copies a value: waits for pages that are not present. */
 static unsigned value_spans(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size,
                             enum mmu_access access, enum mmu_context context, struct span span[2])
 {
     unsigned spans;
 
     while (unlikely(!(spans = try_spans(c, op, linear, size, access, context, span)))) {
-        if (c->holds_stop) /* the other vCPUs must not wait, too */
+        if (c->holds_stop) /* they are stopped, and would have to wait for the page, too */
             raise_absent(c, op);
         present_wait(c);
     }
     return spans;
 }
 
-/* The same for an access that gets a host address: leaves the instruction then. */
+/* Does the same for an access that needs a host address: if a page is not present, gives up the
+ * instruction, which is executed again when the page is there. */
 static unsigned operand_spans(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size,
                               enum mmu_access access, enum mmu_context context, struct span span[2])
 {
@@ -224,7 +227,8 @@ static void mmio_write(struct vcpu *c, const struct uop *op, uint64_t gpa, unsig
     meter_leave(c->meter, before);
 }
 
-/* The widest power of two that LEFT bytes at GPA can be accessed by. */
+/* Returns the size of the next access to a device of which LEFT bytes from GPA on are to be
+ * accessed: a power of two, at most 8. */
 static unsigned mmio_width(uint64_t gpa, unsigned left)
 {
     unsigned width = 8;
@@ -234,7 +238,8 @@ static unsigned mmio_width(uint64_t gpa, unsigned left)
     return width;
 }
 
-/* As one host access where the size allows it, for the guest's idea of atomicity. */
+/* Copies SIZE bytes out of guest memory, in one host access if there is one of that size: guests
+ * rely on it that such an access is atomic. */
 static void host_load(uint8_t *buf, const uint8_t *host, unsigned size)
 {
     switch (size) {
@@ -334,7 +339,9 @@ static enum mmu_context system_context(const struct vcpu *c)
     return c->x.cr4 & X86_CR4_SMAP ? MMU_SUPER : MMU_SUPER_AC;
 }
 
-/* Alignment is not checked, so the software TLB may serve the access. */
+/* Returns the host address for an access of the processor itself, or NULL if the software TLB does
+ * not have it. Alignment is never checked for such an access, so the current table need not be
+ * asked. */
 static void *fast_system(const struct vcpu *c, enum mmu_access access, uint64_t linear,
                          unsigned size)
 {
@@ -380,7 +387,8 @@ void store_bytes_slow(struct vcpu *c, const struct uop *op, uint64_t linear, con
     guest_write(c, op, linear, buf, size, c->context);
 }
 
-/* Finds where GPA is in the host, to be written to; waits until it is there. NULL: nowhere. */
+/* Returns where in the host the guest physical address GPA can be written to. Waits until the page
+ * is present. Returns NULL if it cannot be written to. */
 static uint8_t *physical_page(struct vcpu *c, uint64_t gpa)
 {
     uint64_t gpn = gpa >> MEM_PAGE_SHIFT;
@@ -431,7 +439,8 @@ bool fill_software_tlb(struct vcpu *c, uint64_t linear, unsigned size, bool writ
     return span.cached;
 }
 
-/* Where an operand at LINEAR stands in the bounce buffer: with the same alignment. */
+/* Returns the place in the bounce buffer for an operand at LINEAR, which has the same offset in a
+ * cache line. */
 static uint8_t *bounce_at(struct vcpu *c, uint64_t linear)
 {
     return c->bounce + (linear & 63);
@@ -458,7 +467,8 @@ void *write_ptr_slow(struct vcpu *c, const struct uop *op, uint64_t linear, unsi
         return c->bounced[0].host;
     for (unsigned i = 0; i < spans; i++)
         if (!c->bounced[i].host)
-            debug_device_access(c, op); /* which must not restart the instruction in commit_ptr */
+            debug_device_access(
+                c, op); /* may restart the instruction as a step, which commit_ptr must not */
     for (unsigned i = 0, at = 0; read && i < spans; at += c->bounced[i++].size)
         span_read(c, op, &c->bounced[i], bounce_at(c, linear) + at);
     c->bounce_va = linear;
@@ -475,9 +485,9 @@ void commit_ptr_slow(struct vcpu *c, const struct uop *op)
         span_write(c, op, &c->bounced[i], bounce_at(c, c->bounce_va) + at);
 }
 
-/* Brings the other vCPUs to a safe point, where they stay until vcpu_resume_others. The vCPU may
- * have let them run first, so that mappings and code may have changed. A fault that is raised in
- * between resumes them. */
+/* Stops the other vCPUs at a safe point, until vcpu_resume_others or until this vCPU raises a
+ * fault. They may run before they stop and change mappings and code, so the caller translates its
+ * operand again. */
 static void stop_others(struct vcpu *c)
 {
     present_stop_others(c);

@@ -22,48 +22,56 @@ typedef unaligned16 memory16;
 typedef unaligned32 memory32;
 typedef unaligned64 memory64;
 
-/* Segmentation alone: the linear address of OFFSET in SEG, checked. MMU_EXEC: code that cannot be
- * read will do. */
+/* Applies segmentation: returns the linear address of OFFSET in segment SEG for an access of SIZE
+ * bytes. Raises #GP or #SS if the segment does not permit it. MMU_EXEC: the segment need not be
+ * readable. */
 uint64_t seg_linear(struct vcpu *c, const struct uop *op, unsigned seg, uint64_t offset,
                     unsigned size, enum mmu_access access);
 
-/* Slow paths; LINEAR is any linear address, SIZE up to 8. OP may be NULL. */
+/* The slow paths of load and store. LINEAR is any linear address, in RAM or not, also in front of a
+ * page boundary; SIZE is 1 to 8. OP may be NULL. */
 uint64_t load_slow(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size);
 void store_slow(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size,
                 uint64_t value);
 
-/* Accesses that the processor makes on its own (descriptor tables, TSS): supervisor rights. */
+/* Load and store for the processor itself (descriptor tables, the TSS): with a supervisor's rights,
+ * whatever the CPL is. */
 uint64_t load_system(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size);
 void store_system(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size,
                   uint64_t value);
 
-/* Copies of any size up to a page; waits in the middle of the instruction for pages that are
- * absent, as the above do, so that what was read from a device before is not read again. */
+/* Copy SIZE bytes, at most a page. If a page is absent, these and the functions above wait for it
+ * in the middle of the instruction, so that what the instruction has read from a device is not read
+ * twice. */
 void load_bytes_slow(struct vcpu *c, const struct uop *op, uint64_t linear, void *buf,
                      unsigned size);
 void store_bytes_slow(struct vcpu *c, const struct uop *op, uint64_t linear, const void *buf,
                       unsigned size);
 
-/* Writes to guest physical memory for the monitor. Nothing is written if not all of it is RAM. */
+/* Writes SIZE bytes to guest physical memory. Writes nothing if any of them is not RAM. */
 void store_physical(struct vcpu *c, uint64_t gpa, const void *buf, unsigned size);
 
-/* Operands of any size up to 64: a host pointer to the operand in place,
- * or to the bounce buffer with the guest address's alignment. After write_ptr and rmw_ptr,
- * commit_ptr finishes. It cannot fault: the operand has been translated already, and the
- * instruction may have had effects. */
+/* Operands of up to 64 bytes that are used in place. Each returns a host pointer: to guest memory,
+ * or to a copy in the bounce buffer (vcpu.bounce), which has the operand's alignment. After
+ * write_ptr and rmw_ptr the caller calls commit_ptr, which writes a copy back. commit_ptr cannot
+ * fault: the operand has been translated already, because the instruction may have had effects by
+ * then. */
 void *read_ptr_slow(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size);
 void *write_ptr_slow(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size,
                      bool read);
 void commit_ptr_slow(struct vcpu *c, const struct uop *op);
 
-/* Translates an access in the present context and enters it into the software TLB. Returns whether
- * it can now be made directly; raises what the access raises. */
+/* Translates LINEAR in the present context for an access of SIZE bytes, and enters its page into
+ * the software TLB. Returns false if the access must take the slow path all the same. Raises what
+ * the access raises. */
 bool fill_software_tlb(struct vcpu *c, uint64_t linear, unsigned size, bool write);
 
-/* Checks that [LINEAR, LINEAR + SIZE) can be written, without writing. */
+/* Checks that [LINEAR, LINEAR + SIZE) can be written. Writes nothing; raises what the write would
+ * raise. */
 void probe_write(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size);
 
-/* The host address for an access within one page, or NULL when the fast path does not apply. */
+/* Returns the host address for an access within one page, or NULL if the access must take the slow
+ * path. */
 static inline void *fast_access(struct vcpu *c, enum mmu_access access, uint64_t linear,
                                 unsigned size)
 {
@@ -163,7 +171,7 @@ static inline void *write_ptr(struct vcpu *c, const struct uop *op, uint64_t lin
     return likely(host) ? host : write_ptr_slow(c, op, linear, size, false);
 }
 
-/* For an operand that is read and written; faults as a write before anything is read. */
+/* For an operand that is read and written. Raises what the write raises before anything is read. */
 static inline void *rmw_ptr(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size)
 {
     void *host = fast_write(c, linear, size);
@@ -177,7 +185,7 @@ static inline void commit_ptr(struct vcpu *c, const struct uop *op)
         commit_ptr_slow(c, op);
 }
 
-/* Ends the stop of a locked access (holds_stop). */
+/* Lets the other vCPUs run again, which a locked access has stopped (vcpu.holds_stop). */
 void vcpu_resume_others(struct vcpu *c);
 
 /* Whether an operand lies in two cache lines. The host must never execute a locked instruction on
@@ -189,9 +197,10 @@ static inline bool splits_line(uint64_t linear, unsigned size)
     return (linear & (CACHE_LINE - 1)) + size > CACHE_LINE;
 }
 
-/* For LOCKed operations: the operand in place. Where that cannot be (it crosses a cache line, is
- * MMIO or decoded code), stops the other vCPUs and gives a copy of the operand, which lies in one
- * cache line. commit_locked writes the copy back and resumes them; it raises nothing. */
+/* Returns a host pointer to the operand of a LOCKed instruction. If the operand crosses a cache
+ * line, or is a device's, or is decoded code, stops the other vCPUs and returns a pointer to a
+ * copy, which lies in one cache line. commit_locked then writes the copy back and lets the other
+ * vCPUs run; it raises nothing. */
 void *locked_ptr_slow(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned size);
 void commit_locked_slow(struct vcpu *c);
 

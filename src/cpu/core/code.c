@@ -1,19 +1,20 @@
 /*
- * Code pages: who has decoded or translated code of which page, and who writes to it.
+ * Code pages: in which pages code has been found, and what a write to them does.
  *
  * A decoded block, or a translation, remembers the generation of its page and is valid while the
- * page still has that one. Whoever writes to a line of a page that code has been found in goes
- * through code_written, which moves the generation on; such a page is in no software TLB for
- * writing.
+ * page still has that one. No software TLB has a page with code for writing. So every write to it
+ * comes to code_written, which changes the generation if one of the written lines holds code.
  */
 #include "cpu/core/code.h"
 
 #include "cpu/core/executor.h"
 #include "cpu/core/present.h"
 
-#define LINE_SHIFT  6
-#define WRITES_KEPT 32 /* without decoding in between, until a page is unmarked */
+#define LINE_SHIFT 6
+/* So many writes in a row, without decoding in between, and a page counts as one of data. */
+#define WRITES_KEPT 32
 
+/* Returns a bit for each line of a page that SIZE bytes at OFFSET touch. */
 static uint64_t line_mask(uint64_t offset, uint64_t size)
 {
     unsigned first = (unsigned)(offset >> LINE_SHIFT);
@@ -22,8 +23,8 @@ static uint64_t line_mask(uint64_t offset, uint64_t size)
     return (~0ULL << first) & (~0ULL >> (63 - last));
 }
 
-/* Has all but SELF leave translated code, which looks at the generation only where it is entered.
- */
+/* Has all vCPUs but SELF leave translated code, which compares the generation only where it is
+ * entered. */
 static void hurry_others(struct core *e, const struct vcpu *self)
 {
     for (unsigned i = 0; e->accelerator && i < e->machine.cpus; i++)
@@ -31,9 +32,10 @@ static void hurry_others(struct core *e, const struct vcpu *self)
             cpu_port_request(e->vcpu[i]->port, CPU_REQ_ENGINE);
 }
 
-/* code_page.rewrites: in its upper half a period; then how often the page's code was rewritten, a
- * count that was right in that period and is halved with each; lowest, how often the page was
- * written to since code of it was last decoded. */
+/* code_page.rewrites has three fields:
+ *     bits 31:16   the period in which the next field was last changed
+ *     bits 15:8    how often the page's code was rewritten; counts half for each period since then
+ *     bits 7:0     writes to the page since code of it was last decoded */
 #define REWRITES_PERIOD 32 /* bits of the TSC: about a second */
 #define REWRITES_SHIFT  8
 #define REWRITES_MAX    0xFFu
@@ -44,16 +46,17 @@ unsigned code_rewrites(const struct code_page *page)
     uint32_t rewrites = atomic_load_explicit(&page->rewrites, memory_order_relaxed);
     uint16_t periods;
 
-    if (!rewrites) /* as most: this is asked often */
+    if (!rewrites) /* the usual case, and this is asked often */
         return 0;
     periods = (uint16_t)((__builtin_ia32_rdtsc() >> REWRITES_PERIOD) - (rewrites >> 16));
     return (rewrites >> REWRITES_SHIFT & REWRITES_MAX) >> MIN(periods, 16);
 }
 
-/* Counts a write to decoded code. Returns whether the page is to stay marked: a page that is
- * rewritten often should, so that it need not be taken from everybody's software TLB each time its
- * code is decoded again; but not one that is written to and no longer executed, as it may hold data
- * by now. A count lost to another processor does not matter. */
+/* Counts a write to decoded code. Returns whether the page goes on counting as one with code. One
+ * that is rewritten often does, because otherwise it would have to be dropped from the software
+ * TLBs of all vCPUs each time its code is decoded again. One that is written to but no longer
+ * executed does not, as it may hold data by now. Two vCPUs that count at once may lose a count,
+ * which does not matter. */
 static bool count_write(struct code_page *page)
 {
     uint32_t seen = atomic_load_explicit(&page->rewrites, memory_order_relaxed);
@@ -84,8 +87,8 @@ bool code_written(struct core *e, const struct vcpu *self, uint64_t gpa, uint64_
 {
     bool changed = false;
 
-    /* The bytes are written before the lines are looked at, as mark_lines sets the lines before the
-     * bytes are read: one of the two notices. */
+    /* Whoever writes stores the bytes and then looks at the lines; whoever decodes sets the lines
+     * (mark_lines) and then reads the bytes. So one of the two sees what the other has done. */
     atomic_thread_fence(memory_order_seq_cst);
     while (size) {
         uint64_t offset = gpa & (MEM_PAGE_SIZE - 1), part = MIN(size, MEM_PAGE_SIZE - offset);
@@ -105,6 +108,7 @@ bool code_written(struct core *e, const struct vcpu *self, uint64_t gpa, uint64_
     return changed;
 }
 
+/* Notes that LINES of the page GPN hold code. */
 static void mark_lines(struct vcpu *c, uint64_t gpn, uint64_t lines)
 {
     struct core *e = c->core;
@@ -117,10 +121,11 @@ static void mark_lines(struct vcpu *c, uint64_t gpn, uint64_t lines)
     while (before)
         if (atomic_compare_exchange_weak(&page->lines, &before, before | lines))
             return;
-    /* The first on this page: nobody may have it open for writing, or be about to. */
+    /* The first code of this page: no vCPU may have the page in its software TLB for writing, or be
+     * about to enter it there. */
     if (e->machine.cpus > 1)
         present_stop_others(c);
-    host = mem_peek(c->mem, gpn); /* NULL: it is absent, and nobody may write to it */
+    host = mem_peek(c->mem, gpn); /* NULL: the page is not present, so no software TLB has it */
     for (unsigned i = 0; host && i < e->machine.cpus; i++)
         if (e->vcpu[i])
             mmu_drop_writable(&e->vcpu[i]->mmu, host);

@@ -28,7 +28,8 @@ static void on_written(void *opaque, uint64_t gpa, uint64_t size)
 static const struct mem_listener_ops listener_ops = {
     .invalidated = present_invalidated, .settle = present_settle, .written = on_written};
 
-/* A vCPU may wait for the board lock, and then reaches no safe point. */
+/* Asserts that a thread which is about to wait for vCPUs does not hold the board lock: a vCPU that
+ * waits for that lock reaches no safe point. */
 static void check_locks(void *opaque)
 {
     assert(!bus_is_locked_here(opaque));
@@ -51,8 +52,8 @@ void core_destroy(struct engine *engine)
     free(e);
 }
 
-/* Makes what E and its executors need. Returns false if that fails; core_destroy frees what there
- * is then. */
+/* Creates the page table of E and what its executors share. Returns false on failure; core_destroy
+ * then frees what there is. */
 static bool start(struct core *e, struct error *err)
 {
     void *code = mmap(NULL, e->code_pages * sizeof(*e->code), PROT_READ | PROT_WRITE,
@@ -102,8 +103,8 @@ struct engine *core_create(const struct engine_ops *ops, const struct machine *m
     return &e->engine;
 }
 
-/* Sets all that depends on the architectural state, after that was replaced. Drops what was under
- * way: a delivery, a repeated instruction, a single step. */
+/* Computes anew everything that depends on the architectural state, which has been replaced. Drops
+ * what was under way: a delivery, a repeated instruction, a single step. */
 static void state_changed(struct vcpu *c)
 {
     c->x.reg[X86_NONE] = 0;
@@ -249,7 +250,7 @@ void core_kick(struct vcpu *c)
     cpu_port_request(c->port, CPU_REQ_KICK);
 }
 
-/* From any thread, while the vCPU runs: so it is as it was last written down. */
+/* On any thread, while the vCPU runs: returns RIP as the vCPU stored it last. */
 uint64_t core_rip(const struct vcpu *c)
 {
     return *(const volatile uint64_t *)&c->x.reg[X86_RIP];

@@ -6,11 +6,11 @@
 
 #include "cpu/core/vcpu.h"
 
-/* The linear address of offset RIP in CS. Raises #GP if it is not canonical. */
+/* Returns the linear address of offset RIP in CS. Raises #GP if it is not canonical. */
 uint64_t fetch_linear(struct vcpu *c, uint64_t rip);
-/* The guest physical address of code at LINEAR. Raises what fetching it raises. */
+/* Returns the guest physical address of code at LINEAR. Raises what fetching it raises. */
 uint64_t fetch_gpa(struct vcpu *c, uint64_t linear);
-/* The same if the software TLB knows it; else returns false. */
+/* Stores that address if the software TLB has it; otherwise returns false. Raises nothing. */
 bool fetch_peek(const struct vcpu *c, uint64_t linear, uint64_t *gpa);
 
 #endif

@@ -13,7 +13,8 @@
 
 /* --- Events ----------------------------------------------------------------------------------- */
 
-/* Undoes what the instruction under way, which is given up, has left in the vCPU. */
+/* Cleans up after an instruction that is given up: lets go of what it has stopped, and drops what
+ * it has noted in the vCPU. */
 static void abandon_instruction(struct vcpu *c)
 {
     meter_restore(c->meter);
@@ -30,8 +31,8 @@ static void abandon_instruction(struct vcpu *c)
     }
 }
 
-/* Makes the page present that the instruction under way needs, and has the instruction executed
- * again, with what a step had taken before it. */
+/* Waits for the page that the instruction under way needs, and has the instruction executed again.
+ * If it was executed as a step, puts back what begin_step had taken. */
 static void wait_and_retry(struct vcpu *c)
 {
     if (c->step.under_way) {
@@ -44,8 +45,8 @@ static void wait_and_retry(struct vcpu *c)
     c->retry = true;
 }
 
-/* Combines the fault EVENT with what was under delivery into the exception that is pending from now
- * on. Returns EXIT_SHUTDOWN on a triple fault, or -1. */
+/* Makes the fault EVENT the pending exception. If another event was under delivery, combines the
+ * two as the processor does. Returns EXIT_SHUTDOWN on a triple fault, or -1. */
 static int take_exception(struct vcpu *c, struct event event)
 {
     if (c->delivering >= 0) {
@@ -70,7 +71,7 @@ static int take_exception(struct vcpu *c, struct event event)
     return -1;
 }
 
-/* Sees to what raise_* left behind. Returns an exit, or -1 to go on. */
+/* Handles what raise_* has left in vcpu.fault. Returns an exit, or -1 to go on. */
 static int take_fault(struct vcpu *c)
 {
     const struct event event = c->fault;
@@ -80,14 +81,14 @@ static int take_fault(struct vcpu *c)
     case FAULT_ABSENT: wait_and_retry(c); return -1;
     case FAULT_MEMORY: return EXIT_MEMORY;
     case FAULT_RESTART:
-        c->stepping = true; /* until the next look at what asks for it, which is after the step */
+        c->stepping = true; /* for one step; then update_stepping decides anew */
         return -1;
     default: c->step.under_way = false; return take_exception(c, event);
     }
 }
 
-/* Looks at what other threads request of the vCPU's own; may be called between any two events of
- * the guest's. Returns EXIT_KICK, or -1 to go on. */
+/* Serves what other threads of the monitor request of the vCPU: to stand still for a moment, or to
+ * leave. May be called between any two events of the guest. Returns EXIT_KICK, or -1 to go on. */
 static int attend_monitor(struct vcpu *c)
 {
     uint32_t seen = atomic_load(&c->port->requests);
@@ -158,7 +159,7 @@ static void attend_interrupts(struct vcpu *c)
     }
     if (!c->check_interrupt)
         return;
-    /* When IF is set, flags_set and STI ask again. */
+    /* When the guest sets IF, flags_set and STI set check_interrupt. */
     if ((c->x.rflags & X86_FLAG_IF) && apic->pending(c->port->apic) >= 0)
         vector = apic->ack(c->port->apic);
     c->interrupt_masked = !(c->x.rflags & X86_FLAG_IF);
@@ -168,7 +169,7 @@ static void attend_interrupts(struct vcpu *c)
         deliver_interrupt(c, vector);
 }
 
-/* Looks at requests and interrupts. Returns an exit, or -1 to go on with guest code. */
+/* Serves requests and takes interrupts. Returns an exit, or -1 to go on with guest code. */
 static int attend(struct vcpu *c)
 {
     uint32_t seen = atomic_load(&c->port->requests);
@@ -190,6 +191,7 @@ static int attend(struct vcpu *c)
     return c->x.activity == X86_HALTED ? EXIT_HALT : -1;
 }
 
+/* Whether attend() may have something to do. */
 static bool needs_attention(const struct vcpu *c)
 {
     uint32_t seen = atomic_load_explicit(&c->port->requests, memory_order_relaxed);
@@ -199,8 +201,8 @@ static bool needs_attention(const struct vcpu *c)
 
 /* --- Running ---------------------------------------------------------------------------------- */
 
-/* Delivers what the instruction just executed has earned: single step and data breakpoints. STEP:
- * RFLAGS.TF was set when it began. */
+/* Delivers the debug trap of the instruction just executed, if it has one: of a single step or of
+ * data breakpoints. STEP: RFLAGS.TF was set when the instruction began. */
 static void after_instruction(struct vcpu *c, bool step)
 {
     struct event event = {.vector = X86_DB};
@@ -208,14 +210,15 @@ static void after_instruction(struct vcpu *c, bool step)
     if (step)
         debug_note_step(c);
     if (!c->x.trap_pending) {
-        c->x.pending_dr6 = 0; /* of breakpoints that are not enabled */
+        c->x.pending_dr6 = 0; /* what is left is of breakpoints that are not enabled */
         return;
     }
     c->x.activity = X86_RUNNING; /* it may have been HLT */
     deliver(c, &event);
 }
 
-/* Whether a debugger that steps is to be told of an event that has been delivered. */
+/* Whether a debugger outside of the guest steps and must be told of an event that has been
+ * delivered. */
 static bool steps_past_event(struct vcpu *c)
 {
     bool delivered = c->delivered;
@@ -224,7 +227,8 @@ static bool steps_past_event(struct vcpu *c)
     return delivered && c->debug.step;
 }
 
-/* After an instruction: what it has earned. Returns an exit for a debugger, or -1. */
+/* Ends a step: delivers the debug trap of its instruction. Returns an exit for a debugger outside
+ * of the guest, or -1. */
 static int end_step(struct vcpu *c, bool tf)
 {
     update_stepping(c);
@@ -239,15 +243,17 @@ static int end_step(struct vcpu *c, bool tf)
     return c->debug.step ? EXIT_STEP : -1;
 }
 
-/* Whether a repeated string instruction that is executed element by element shows RF between them,
- * so that its breakpoint does not fire again; not if only a debugger has it executed so. */
+/* Whether the guest sees RF set between the elements of a repeated string instruction that is
+ * executed element by element, so that an instruction breakpoint on it does not fire again. Not if
+ * it is executed so only for a debugger outside of the guest. */
 static bool shows_rf(const struct vcpu *c)
 {
     return (c->x.rflags & (X86_FLAG_TF | X86_FLAG_RF)) || (c->x.dr7 & 0xFF) ||
            !(c->debug.step || c->debug.count);
 }
 
-/* Notes what a step must find again if it cannot be completed now. */
+/* Begins a step: takes the shadows and the trap that belong to its beginning, and notes them for
+ * wait_and_retry. */
 static void begin_step(struct vcpu *c)
 {
     c->step.under_way = true;
@@ -259,8 +265,8 @@ static void begin_step(struct vcpu *c)
     c->keep_rf = c->repeating = c->no_step = false;
 }
 
-/* One instruction, before which there is nothing to see to, and what it has earned. Returns an exit
- * for a debugger, or -1. */
+/* Executes one instruction and delivers its debug trap. Nothing is due before it. Returns an exit
+ * for a debugger outside of the guest, or -1. */
 static int step_instruction(struct vcpu *c)
 {
     bool tf = c->x.rflags & X86_FLAG_TF, shadow = c->x.interrupt_shadow;
@@ -280,11 +286,13 @@ static int step_instruction(struct vcpu *c)
     return end_step(c, tf && !c->no_step);
 }
 
-/* One instruction, with everything that may happen around it. Returns an exit for a debugger, or
- * -1. */
+/* Executes one instruction, with breakpoints before it and its debug trap after it. Returns an exit
+ * for a debugger outside of the guest, or -1. */
 static int step(struct vcpu *c)
 {
-    if (c->debug_hit || (c->x.trap_pending && !c->x.ss_shadow)) /* met outside of a step */
+    if (c->debug_hit ||
+        (c->x.trap_pending &&
+         !c->x.ss_shadow)) /* left by an instruction that was not executed as a step */
         return end_step(c, false);
     if (debug_stops(c))
         return EXIT_BREAKPOINT;
@@ -293,7 +301,7 @@ static int step(struct vcpu *c)
     return step_instruction(c);
 }
 
-/* Executes guest code for a while; nothing else is due. */
+/* Has the accelerator execute guest code. Nothing else is due. */
 static void run_accelerated(struct vcpu *c)
 {
     vcpu_check_spaces(c);
@@ -302,20 +310,20 @@ static void run_accelerated(struct vcpu *c)
 
 typedef void run_fn(struct vcpu *c);
 
-/* What executes guest code until something is due, and what executes at most one block if that can
- * be said. */
+/* Returns what executes guest code until something is due. */
 static run_fn *usual_run(const struct vcpu *c)
 {
     return c->core->accelerator ? run_accelerated : c->core->interpreter->run;
 }
 
+/* Returns what executes at most one block; of an accelerator, as little as it can. */
 static run_fn *short_run(const struct vcpu *c)
 {
     return c->core->accelerator ? run_accelerated : c->core->interpreter->run_block;
 }
 
-/* Executes the instruction for which the vCPU has waited, before the page can be taken away again.
- * Returns an exit for a debugger, or -1. */
+/* Executes the instruction that has waited for a page, before that page can be taken away again.
+ * Returns an exit for a debugger outside of the guest, or -1. */
 static int retry(struct vcpu *c)
 {
     c->retry = false;
@@ -332,7 +340,8 @@ static int retry(struct vcpu *c)
     return -1;
 }
 
-/* What is due, then guest code by RUN, or a single step. Returns an exit, or -1 to go on. */
+/* Does what is due; then has RUN execute guest code, or executes a single step. Returns an exit, or
+ * -1 to go on. */
 static int turn(struct vcpu *c, run_fn *run)
 {
     int exit;
@@ -348,7 +357,7 @@ static int turn(struct vcpu *c, run_fn *run)
     return -1;
 }
 
-/* After raise_*. Returns an exit, or -1 to go on. */
+/* Goes on after raise_* has left an instruction by longjmp. Returns an exit, or -1 to go on. */
 static int go_on(struct vcpu *c)
 {
     int exit = take_fault(c);
@@ -370,7 +379,8 @@ static enum engine_exit run_inside(struct vcpu *c)
     return (enum engine_exit)exit;
 }
 
-/* Around all that runs guest code, on the vCPU's thread. */
+/* begin() and end() stand around everything that executes guest code, on the vCPU's thread: in
+ * between, the safe point counts the vCPU as running. */
 static void begin(struct vcpu *c)
 {
     if (c->core->accelerator)
@@ -400,7 +410,7 @@ int core_turn(struct vcpu *c)
     return exit;
 }
 
-/* Turns until an exit or the limit. */
+/* Runs until there is an exit, or the limit of core_run_for is reached. Returns the exit, or -1. */
 static int run_limited(struct vcpu *c)
 {
     const uint64_t end = 1ULL << 32;
@@ -444,7 +454,7 @@ enum engine_exit core_run(struct vcpu *c)
     uint64_t start = time_now_ns(), apic_page = c->port->apic_ops->base(c->port->apic);
     enum engine_exit exit;
 
-    if (apic_page != c->apic_page) { /* an INIT or a reset from outside */
+    if (apic_page != c->apic_page) { /* moved by an INIT or a reset while the vCPU did not run */
         c->apic_page = apic_page;
         flush_translations(c);
     }

@@ -8,8 +8,9 @@
 
 enum engine_exit core_run(struct vcpu *c);
 
-/* For tests that bound what a guest does: one turn of the loop, which is at most one block, or the
- * delivery of what the turn before raised. Returns an exit, or -1. */
+/* For tests that limit what a guest does: one turn of the loop, in which the vCPU executes at most
+ * one block, or delivers what the turn before has raised. Returns an exit, or -1 if there is none.
+ * */
 int core_turn(struct vcpu *c);
 
 /* For tests that keep machines in step: as core_run, but ends once LIMIT (32 bits) instructions

@@ -80,7 +80,7 @@ void block_unmapped(struct vcpu *c, uint64_t linear, bool large)
 /* Returns what the meaning of a linear address depends on: mode, privilege and address space. As
  * long as everything that supervisors have executed or accessed is mapped globally, their code
  * means the same in all address spaces. */
-static uint64_t jump_key(const struct vcpu *c, unsigned mode)
+static uint64_t view_of(const struct vcpu *c, unsigned mode)
 {
     bool user = cpl(c) == 3;
     uint64_t space = user || c->mmu.private ? c->mmu.space : 0;
@@ -134,11 +134,11 @@ struct block *block_find(struct vcpu *c)
     unsigned mode = c->mode | (c->stepping || c->single ? MODE_STEP : 0);
     uint64_t rip = c->x.reg[X86_RIP];
     uint64_t linear = fetch_linear(c, rip);
-    uint64_t key = jump_key(c, mode), gpa;
+    uint64_t view = view_of(c, mode), gpa;
     struct jump_entry *entry = jump_slot(c->blocks, linear);
     struct block *b = entry->block;
 
-    if (likely(entry->linear == linear && entry->key == key && block_is_valid(b) &&
+    if (likely(entry->linear == linear && entry->view == view && block_is_valid(b) &&
                within_limit(c, b, rip)))
         return b;
     check_breakpoints(c, linear, 1); /* they come before what fetching raises */
@@ -149,6 +149,6 @@ struct block *block_find(struct vcpu *c)
     check_breakpoints(c, linear, b->bytes);
     if (!b->cached || breakpoint_on_code(c, linear))
         return b;
-    *entry = (struct jump_entry){linear, jump_key(c, mode), b}; /* fetching may have changed it */
+    *entry = (struct jump_entry){linear, view_of(c, mode), b}; /* fetching may have changed it */
     return b;
 }

@@ -19,7 +19,7 @@
 /* Where the block that starts at a linear address was found last. */
 struct jump_entry {
     uint64_t linear;
-    uint64_t key; /* mode, privilege and address space; see block.c */
+    uint64_t view; /* mode, privilege and address space; see view_of in block.c */
     struct block *block;
 };
 #define JUMP_GROUP_BITS 6 /* entries of one page lie together */

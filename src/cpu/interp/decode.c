@@ -1,5 +1,6 @@
 /*
- * Making blocks: guest code is fetched, decoded by x86/insn.h and given handlers by select.c.
+ * Making blocks: fetches guest code, decodes it (x86/insn.h) and chooses a handler for each
+ * instruction (select.c).
  */
 #include "cpu/core/code.h"
 #include "cpu/core/fault.h"
@@ -11,7 +12,8 @@
 
 #define BLOCK_SIZE (sizeof(struct block) + BLOCK_MAX * sizeof(struct uop))
 
-/* Copies up to 15 bytes of code at LINEAR within its page; outside RAM an empty bus reads. */
+/* Copies up to 15 bytes of code from GPA on, as far as they lie in one page. Outside of RAM they
+ * read as FFh, as from a bus where nothing answers. Returns how many bytes there are. */
 static unsigned fetch_in_page(struct vcpu *c, uint64_t linear, uint64_t gpa, uint8_t bytes[15])
 {
     unsigned offset = gpa & (MEM_PAGE_SIZE - 1), size = MIN(15, MEM_PAGE_SIZE - offset);
@@ -26,7 +28,8 @@ static unsigned fetch_in_page(struct vcpu *c, uint64_t linear, uint64_t gpa, uin
     return size;
 }
 
-/* Bytes before the limit of CS from RIP on; 15 are as good as any number. */
+/* Returns how many bytes from RIP on lie within the limit of CS; at most 15, because no instruction
+ * is longer. */
 static unsigned limit_left(const struct vcpu *c, uint64_t rip)
 {
     uint64_t limit = c->x.seg[X86_CS].limit;
@@ -36,8 +39,8 @@ static unsigned limit_left(const struct vcpu *c, uint64_t rip)
     return rip > limit ? 0 : (unsigned)MIN(limit - rip + 1, 15);
 }
 
-/* Decodes one instruction into OP. Returns its length, 0 if more bytes are needed than AVAILABLE.
- */
+/* Decodes one instruction into OP; *ENDS becomes true if it ends a block. Returns its length, or 0
+ * if it is longer than AVAILABLE bytes. */
 static unsigned decode_one(struct vcpu *c, const uint8_t *bytes, unsigned available, unsigned off,
                            struct uop *op, bool *ends)
 {
@@ -61,7 +64,8 @@ static unsigned decode_one(struct vcpu *c, const uint8_t *bytes, unsigned availa
     return (unsigned)length;
 }
 
-/* Closes a block that no branch ends: goes on with the instruction at OFF. */
+/* The handler behind the last instruction of a block that no branch ends: goes on behind the block.
+ * */
 static const struct uop *op_go_on(struct vcpu *c, const struct uop *op)
 {
     end_block(c, op);
@@ -69,6 +73,7 @@ static const struct uop *op_go_on(struct vcpu *c, const struct uop *op)
     return NULL;
 }
 
+/* Completes B, which has BYTES bytes. ENDS: its last instruction ends it. */
 static void close_block(struct block *b, unsigned bytes, bool ends)
 {
     b->bytes = (uint16_t)bytes;
@@ -120,13 +125,14 @@ struct block *block_decode(struct vcpu *c, uint64_t rip, uint64_t linear, uint64
         if (((gpa + off) ^ gpa) >> MEM_PAGE_SHIFT)
             break;
     }
-    if (cache->drops != drops) /* what was decoded first has lost its thunks */
+    if (cache->drops !=
+        drops) /* the cache was cleared meanwhile, and with it the thunks of the first uops */
         return block_decode(c, rip, linear, gpa, mode);
     if (!b->count)
         return NULL;
     close_block(b, off, ends);
     counter_add(&cache->decoded, 1);
-    if (!b->cached) /* it is executed once: the next one is decoded in its place */
+    if (!b->cached) /* it will be executed once, and the next block is decoded in its place */
         return b;
     cache->used += sizeof(*b) + b->uops * sizeof(struct uop);
     cache->used = ALIGN_UP(cache->used, 16);
@@ -143,7 +149,7 @@ struct block *block_straddling(struct vcpu *c, uint64_t rip, uint64_t linear, ui
 
     first = fetch_in_page(c, linear, gpa, bytes);
     available = MIN(15, limit_left(c, rip));
-    if (available <= first) /* the limit cuts it off */
+    if (available <= first) /* the next byte is beyond the limit of CS */
         raise_error(c, NULL, X86_GP, 0);
     {
         uint64_t next = in_64(c) ? linear + first : (uint32_t)(linear + first);
@@ -159,7 +165,7 @@ struct block *block_straddling(struct vcpu *c, uint64_t rip, uint64_t linear, ui
     length = decode_one(c, bytes, available, 0, block_uops(b), &ends);
     if (!length) {
         b->count = 0;
-        raise_error(c, NULL, X86_GP, 0); /* cut off by the limit after all */
+        raise_error(c, NULL, X86_GP, 0); /* the instruction goes beyond the limit of CS */
     }
     close_block(b, length, ends);
     s->linear = linear;

@@ -1,5 +1,5 @@
 /*
- * The memory that decoded blocks are in, and how they end.
+ * The memory of decoded blocks, and how a block that is out of date comes to its end.
  */
 #include "cpu/interp/block.h"
 
@@ -46,7 +46,7 @@ void block_cache_destroy(struct block_cache *cache)
     free(cache);
 }
 
-/* Stands in for what follows in an abandoned block. */
+/* The handler of all instructions of an abandoned block: leaves the block in front of OP. */
 static const struct uop *op_stale(struct vcpu *c, const struct uop *op)
 {
     uop_retract(c, op);
@@ -54,7 +54,7 @@ static const struct uop *op_stale(struct vcpu *c, const struct uop *op)
     return NULL;
 }
 
-/* Has a block end after the instruction that it executes now. */
+/* Has the vCPU leave B behind the instruction that it executes now. */
 static void abandon(struct block *b)
 {
     for (unsigned i = 0; i < b->uops; i++)
@@ -84,7 +84,7 @@ void block_renew_thunks(struct vcpu *c)
     struct core *e = c->core;
 
     present_stop_others(c);
-    if (thunk_cache_full(interp_of(e)->thunks)) { /* no other vCPU was faster */
+    if (thunk_cache_full(interp_of(e)->thunks)) { /* no other vCPU has done this meanwhile */
         for (unsigned i = 0; i < e->machine.cpus; i++)
             if (e->vcpu[i])
                 block_cache_clear(e->vcpu[i], FORGET_THUNKS_FULL);

@@ -1,6 +1,6 @@
 /*
  * Thunks: the cache. A thunk depends on nothing but the instruction as thunk_plan.c rewrote it and
- * on what RSP was renamed to, so those are the key.
+ * on what RSP was renamed to, so a thunk is found by those.
  */
 #include "cpu/interp/thunk_impl.h"
 
@@ -11,13 +11,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct key {
+/* What a thunk is made from. */
+struct source {
     uint8_t code[16];
     uint8_t length, rsp, registers;
 };
 
 struct entry {
-    struct key key;
+    struct source source;
     thunk_fn *fn; /* NULL: the slot is free */
 };
 
@@ -68,17 +69,17 @@ void thunk_cache_destroy(struct thunk_cache *cache)
     free(cache);
 }
 
-/* Returns the slot that holds KEY, or the free slot where it belongs. */
-static struct entry *find(struct entry *entries, uint32_t slots, const struct key *key)
+/* Returns the slot that holds SOURCE, or the free slot where it belongs. */
+static struct entry *find(struct entry *entries, uint32_t slots, const struct source *source)
 {
     uint64_t low, high;
     uint32_t slot;
 
-    memcpy(&low, key->code, 8);
-    memcpy(&high, key->code + 8, 8);
-    low = (low ^ high << 7 ^ high >> 57 ^ key->rsp) * 0x9E3779B97F4A7C15;
+    memcpy(&low, source->code, 8);
+    memcpy(&high, source->code + 8, 8);
+    low = (low ^ high << 7 ^ high >> 57 ^ source->rsp) * 0x9E3779B97F4A7C15;
     for (slot = low >> 32; entries[slot & (slots - 1)].fn; slot++)
-        if (memcmp(&entries[slot & (slots - 1)].key, key, sizeof(*key)) == 0)
+        if (memcmp(&entries[slot & (slots - 1)].source, source, sizeof(*source)) == 0)
             break;
     return &entries[slot & (slots - 1)];
 }
@@ -92,7 +93,7 @@ static bool grow(struct thunk_cache *cache)
         return false;
     for (uint32_t i = 0; i < cache->slots; i++)
         if (cache->entries[i].fn)
-            *find(entries, slots, &cache->entries[i].key) = cache->entries[i];
+            *find(entries, slots, &cache->entries[i].source) = cache->entries[i];
     free(cache->entries);
     cache->entries = entries;
     cache->slots = slots;
@@ -100,9 +101,9 @@ static bool grow(struct thunk_cache *cache)
 }
 
 static thunk_fn *get_locked(struct thunk_cache *cache, const struct thunk_plan *plan,
-                            const struct key *key)
+                            const struct source *source)
 {
-    struct entry *entry = find(cache->entries, cache->slots, key);
+    struct entry *entry = find(cache->entries, cache->slots, source);
     struct thunk_code code;
 
     if (entry->fn)
@@ -111,13 +112,13 @@ static thunk_fn *get_locked(struct thunk_cache *cache, const struct thunk_plan *
     if (cache->used >= cache->slots / 2) {
         if (!grow(cache))
             return NULL;
-        entry = find(cache->entries, cache->slots, key);
+        entry = find(cache->entries, cache->slots, source);
     }
     thunk_emit(&code, plan);
     entry->fn = thunk_memory_add(cache->memory, &code);
     if (!entry->fn)
         return NULL;
-    entry->key = *key;
+    entry->source = *source;
     cache->used++;
     cache->full = false;
     return entry->fn;
@@ -126,17 +127,17 @@ static thunk_fn *get_locked(struct thunk_cache *cache, const struct thunk_plan *
 thunk_fn *thunk_get(struct thunk_cache *cache, const struct x86_insn *insn)
 {
     struct thunk_plan plan;
-    struct key key = {0};
+    struct source source = {0};
     thunk_fn *fn;
 
     if (!thunk_plan_make(&plan, insn))
         return NULL;
-    memcpy(key.code, plan.code, plan.length);
-    key.length = plan.length;
-    key.rsp = plan.gpr & 1u << X86_RSP ? plan.rsp : X86_RSP;
-    key.registers = plan.clear_high == 0xFF ? 8 : 16;
+    memcpy(source.code, plan.code, plan.length);
+    source.length = plan.length;
+    source.rsp = plan.gpr & 1u << X86_RSP ? plan.rsp : X86_RSP;
+    source.registers = plan.clear_high == 0xFF ? 8 : 16;
     pthread_mutex_lock(&cache->lock);
-    fn = get_locked(cache, &plan, &key);
+    fn = get_locked(cache, &plan, &source);
     pthread_mutex_unlock(&cache->lock);
     return fn;
 }

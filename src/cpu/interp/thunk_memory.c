@@ -15,24 +15,24 @@
 #define CODE_SIZE  (32 * MiB)
 #define CODE_LEAST (64 * KiB) /* without which no machine begins */
 #define ALIGNMENT  16
-#define SPANS      (CODE_SIZE / ALIGNMENT) /* always enough */
+#define PLACES     (CODE_SIZE / ALIGNMENT) /* always enough */
 
 /* Where one thunk lies; offsets from the start of the code. */
-struct span {
+struct thunk_place {
     uint32_t start, insn, tail, leave;
 };
 
 struct thunk_memory {
     struct code_memory code;
-    uint32_t used;          /* bytes of code */
-    struct span *spans;     /* by rising start */
-    _Atomic uint32_t count; /* of spans; stored after the span is complete */
+    uint32_t used;              /* bytes of code */
+    struct thunk_place *places; /* by rising start */
+    _Atomic uint32_t count;     /* of places; stored after the span is complete */
 };
 
 struct thunk_memory *thunk_memory_create(struct error *err)
 {
     struct thunk_memory *memory = calloc(1, sizeof(*memory));
-    void *spans;
+    void *places;
 
     if (!memory) {
         error_set(err, ENOMEM, "out of memory for thunks");
@@ -42,15 +42,15 @@ struct thunk_memory *thunk_memory_create(struct error *err)
         free(memory);
         return NULL;
     }
-    spans = mmap(NULL, SPANS * sizeof(struct span), PROT_READ | PROT_WRITE,
-                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (spans == MAP_FAILED) {
+    places = mmap(NULL, PLACES * sizeof(struct thunk_place), PROT_READ | PROT_WRITE,
+                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (places == MAP_FAILED) {
         error_set(err, errno, "cannot map memory for thunks: %s", strerror(errno));
         code_memory_destroy(&memory->code);
         free(memory);
         return NULL;
     }
-    memory->spans = spans;
+    memory->places = places;
     return memory;
 }
 
@@ -59,7 +59,7 @@ void thunk_memory_destroy(struct thunk_memory *memory)
     if (!memory)
         return;
     code_memory_destroy(&memory->code);
-    munmap(memory->spans, SPANS * sizeof(struct span));
+    munmap(memory->places, PLACES * sizeof(struct thunk_place));
     free(memory);
 }
 
@@ -74,7 +74,7 @@ thunk_fn *thunk_memory_add(struct thunk_memory *memory, const struct thunk_code 
         code_memory_provide(&memory->code, start + code->size) < start + code->size)
         return NULL;
     memcpy(memory->code.write + start, code->bytes, code->size);
-    memory->spans[count] = (struct span){
+    memory->places[count] = (struct thunk_place){
         .start = start,
         .insn = start + code->insn,
         .tail = start + code->tail,
@@ -102,18 +102,18 @@ SIGNALS_SAFE uintptr_t thunk_memory_landing(const struct thunk_memory *memory, u
 {
     uintptr_t offset = rip - (uintptr_t)memory->code.run;
     uint32_t low = 0, high = atomic_load_explicit(&memory->count, memory_order_acquire);
-    const struct span *span;
+    const struct thunk_place *place;
 
     if (offset >= CODE_SIZE || high == 0)
         return 0;
-    while (high - low > 1) { /* spans[low].start <= offset, and all from high on are beyond it */
+    while (high - low > 1) { /* places[low].start <= offset, and all from high on are beyond it */
         uint32_t middle = low + (high - low) / 2;
 
-        if (memory->spans[middle].start <= offset)
+        if (memory->places[middle].start <= offset)
             low = middle;
         else
             high = middle;
     }
-    span = &memory->spans[low];
-    return (uintptr_t)memory->code.run + (offset == span->insn ? span->tail : span->leave);
+    place = &memory->places[low];
+    return (uintptr_t)memory->code.run + (offset == place->insn ? place->tail : place->leave);
 }
