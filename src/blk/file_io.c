@@ -3,6 +3,8 @@
  */
 #include "blk/file.h"
 
+#include "blk/buffers.h"
+
 #include "base/util.h"
 
 #include <errno.h>
@@ -76,35 +78,6 @@ static ssize_t move_once(struct file *file, const struct blk_request *request, i
     return n < 0 ? -errno : n;
 }
 
-/* Copies SIZE bytes between BUFFER and the buffers of REQUEST, from own.moved on, and counts them.
- */
-static void copy(struct blk_request *request, char *buffer, uint64_t size, bool to_request)
-{
-    uint64_t skip = request->own.moved;
-    unsigned i = 0;
-
-    request->own.moved += size;
-    while (size > 0) {
-        const struct iovec *iov = &request->iov[i++];
-        uint64_t n;
-
-        if (skip >= iov->iov_len) {
-            skip -= iov->iov_len;
-            continue;
-        }
-        n = MIN(size, iov->iov_len - skip);
-        if (!to_request)
-            memcpy(buffer, (char *)iov->iov_base + skip, n);
-        else if (buffer)
-            memcpy((char *)iov->iov_base + skip, buffer, n);
-        else
-            memset((char *)iov->iov_base + skip, 0, n);
-        buffer = buffer ? buffer + n : NULL;
-        size -= n;
-        skip = 0;
-    }
-}
-
 /* The file has ended in the middle of REQUEST. It may end within the last block, of which the rest
  * reads as zeroes; more is missing only if somebody has cut the file off. */
 static int read_tail(const struct file *file, struct blk_request *request)
@@ -113,7 +86,8 @@ static int read_tail(const struct file *file, struct blk_request *request)
 
     if (request->kind != BLK_READ || rest >= file->blk.info.block)
         return -EIO;
-    copy(request, NULL, rest, true);
+    buffers_scatter(request->iov, request->own.moved, NULL, rest);
+    request->own.moved += rest;
     return 0;
 }
 
@@ -225,7 +199,7 @@ static int read_piece(const struct file *file, struct blk_request *request, char
     /* As in read_tail. */
     if (p->low + (uint64_t)got + file->blk.info.block <= p->end)
         return -EIO;
-    copy(request, buffer + (p->at - p->low), p->end - p->at, true);
+    buffers_scatter(request->iov, request->own.moved, buffer + (p->at - p->low), p->end - p->at);
     return 0;
 }
 
@@ -241,7 +215,7 @@ static int write_piece(const struct file *file, struct blk_request *request, cha
                            file->align);
     if (got < 0)
         return (int)got;
-    copy(request, buffer + (p->at - p->low), p->end - p->at, false);
+    buffers_gather(request->iov, request->own.moved, buffer + (p->at - p->low), p->end - p->at);
     return write_aligned(file, buffer, p->low, p->high - p->low, p->end);
 }
 
@@ -262,6 +236,7 @@ static int bounce(const struct file *file, struct blk_request *request)
         p.high = ALIGN_UP(p.end, file->align);
         ret = request->kind == BLK_READ ? read_piece(file, request, buffer, &p)
                                         : write_piece(file, request, buffer, &p);
+        request->own.moved += p.end - p.at;
     }
     free(buffer);
     return ret;

@@ -5,6 +5,7 @@
 
 #include "blk/driver.h"
 #include "blk/file.h"
+#include "blk/nbd.h"
 #include "blk/options.h"
 
 #include "base/util.h"
@@ -39,9 +40,9 @@ static struct blk *open_source(const struct blk_options *options, const struct b
 
     switch (options->source) {
     case BLK_FILE: blk = file_open(options, host, err); break;
-    case BLK_NBD:
+    case BLK_NBD: blk = nbd_open(options, host, err); break;
     case BLK_VHOST_USER:
-        error_set(err, ENOTSUP, "disk '%s': only files and block devices can be opened",
+        error_set(err, EINVAL, "disk '%s': a server of vhost-user is no file that can be opened",
                   options->file);
         break;
     }

@@ -3,6 +3,8 @@
  */
 #include "blk/uring.h"
 
+#include "blk/inbox.h"
+
 #include "base/thread.h"
 #include "base/time.h"
 #include "base/util.h"
@@ -11,29 +13,20 @@
 #include <errno.h>
 #include <liburing.h>
 #include <semaphore.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 #define ENTRIES 128 /* requests that the kernel has at once */
 
 struct uring {
     struct io_uring ring; /* the thread's alone, once it runs */
     uring_end *end;
-    int fd;                            /* the disk's */
-    int event;                         /* an eventfd: somebody has kicked */
-    uint64_t event_count;              /* where the kernel puts what it reads from EVENT */
-    bool listening;                    /* the kernel has a read of EVENT */
-    unsigned busy;                     /* requests that the kernel has */
-    struct blk_request *first, **last; /* those that the kernel does not have yet */
-
-    pthread_mutex_t lock;
-    struct blk_request *new_first, **new_last;
-    bool asleep; /* the thread waits and does not know of the list */
-    bool ending;
-    _Atomic bool posted; /* the list is not empty: to be read without the lock */
+    int fd;                    /* the disk's */
+    uint64_t event_count;      /* where the kernel puts what it reads from the inbox's eventfd */
+    bool listening;            /* the kernel has such a read */
+    unsigned busy;             /* requests that the kernel has */
+    struct inbox_list waiting; /* those that it does not have yet */
+    struct inbox inbox;
 
     pthread_t thread;
     sem_t enabled;
@@ -49,25 +42,6 @@ static int register_it(struct uring *u, unsigned what, const void *items, unsign
 
 /* ---- The thread ---- */
 
-/* Takes what has come since. Returns whether the ring goes on. */
-static bool take_list(struct uring *u)
-{
-    bool goes_on;
-
-    pthread_mutex_lock(&u->lock);
-    if (u->new_first) {
-        *u->last = u->new_first;
-        u->last = u->new_last;
-        u->new_first = NULL;
-        u->new_last = &u->new_first;
-        atomic_store_explicit(&u->posted, false, memory_order_relaxed);
-    }
-    u->asleep = true;
-    goes_on = !u->ending;
-    pthread_mutex_unlock(&u->lock);
-    return goes_on;
-}
-
 /* Has the ring wake its thread when somebody kicks it. */
 static void listen_for_kicks(struct uring *u)
 {
@@ -75,7 +49,7 @@ static void listen_for_kicks(struct uring *u)
 
     if (u->listening || !(entry = io_uring_get_sqe(&u->ring)))
         return;
-    io_uring_prep_read(entry, u->event, &u->event_count, sizeof(u->event_count), 0);
+    io_uring_prep_read(entry, u->inbox.event, &u->event_count, sizeof(u->event_count), 0);
     io_uring_sqe_set_data(entry, NULL);
     u->listening = true;
 }
@@ -85,12 +59,9 @@ static void hand_over(struct uring *u)
 {
     struct io_uring_sqe *entry;
 
-    while (u->first && u->busy < ENTRIES && (entry = io_uring_get_sqe(&u->ring))) {
-        struct blk_request *request = u->first;
+    while (u->waiting.first && u->busy < ENTRIES && (entry = io_uring_get_sqe(&u->ring))) {
+        struct blk_request *request = inbox_list_pop(&u->waiting);
 
-        u->first = request->own.next;
-        if (!u->first)
-            u->last = &u->first;
         if (request->kind == BLK_READ)
             io_uring_prep_readv(entry, u->fd, request->iov, request->iovs, request->own.at);
         else
@@ -125,15 +96,13 @@ static void *serve(void *opaque)
     u->ret = register_it(u, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
     where_begin(&u->where);
     sem_post(&u->enabled);
-    while (u->ret == 0 && take_list(u)) {
+    while (u->ret == 0 && inbox_take(&u->inbox, &u->waiting)) {
         listen_for_kicks(u);
         hand_over(u);
         /* The kernel has no memory: what it has not taken is offered again. */
         if (io_uring_submit_and_wait(&u->ring, 1) < 0)
             time_sleep_ns(NS_PER_MS);
-        pthread_mutex_lock(&u->lock);
-        u->asleep = false;
-        pthread_mutex_unlock(&u->lock);
+        inbox_awake(&u->inbox);
         take_results(u);
     }
     where_end(&u->where);
@@ -184,39 +153,44 @@ static int start(struct uring *u, struct error *err)
 
 static void free_uring(struct uring *u)
 {
-    if (u->event >= 0)
-        close(u->event);
+    inbox_destroy(&u->inbox);
     sem_destroy(&u->enabled);
-    pthread_mutex_destroy(&u->lock);
     free(u);
+}
+
+/* Makes the ring, which is not enabled yet. */
+static int prepare(struct uring *u, struct error *err)
+{
+    int ret = make_ring(&u->ring);
+
+    if (ret < 0)
+        return error_set(err, -ret, "io_uring: the host has none for us: %s", strerror(-ret));
+    ret = restrict_ring(u);
+    if (ret == 0)
+        return 0;
+    io_uring_queue_exit(&u->ring);
+    return error_set(err, -ret, "io_uring: it cannot be restricted: %s", strerror(-ret));
 }
 
 struct uring *uring_create(int fd, uring_end *end, struct error *err)
 {
     struct uring *u = calloc(1, sizeof(*u));
-    int ret;
+    int ret = u ? inbox_create(&u->inbox) : -ENOMEM;
 
-    if (!u) {
-        error_set(err, ENOMEM, "io_uring: out of memory");
+    if (ret < 0) {
+        error_set(err, -ret, "io_uring: %s", strerror(-ret));
+        free(u);
         return NULL;
     }
     u->end = end;
     u->fd = fd;
-    u->last = &u->first;
-    u->new_last = &u->new_first;
-    pthread_mutex_init(&u->lock, NULL);
+    inbox_list_clear(&u->waiting);
     sem_init(&u->enabled, 0, 0);
-    u->event = eventfd(0, EFD_CLOEXEC);
-    ret = u->event < 0 ? -errno : make_ring(&u->ring);
-    if (ret < 0) {
-        error_set(err, -ret, "io_uring: the host has none for us: %s", strerror(-ret));
+    if (prepare(u, err) < 0) {
         free_uring(u);
         return NULL;
     }
-    ret = restrict_ring(u);
-    if (ret < 0)
-        error_set(err, -ret, "io_uring: it cannot be restricted: %s", strerror(-ret));
-    if (ret < 0 || start(u, err) < 0) {
+    if (start(u, err) < 0) {
         io_uring_queue_exit(&u->ring);
         free_uring(u);
         return NULL;
@@ -224,23 +198,11 @@ struct uring *uring_create(int fd, uring_end *end, struct error *err)
     return u;
 }
 
-static void wake(const struct uring *u)
-{
-    uint64_t one = 1;
-
-    /* It can only fail when the counter is full, and then the thread is awake. */
-    if (write(u->event, &one, sizeof(one)) < 0)
-        return;
-}
-
 void uring_destroy(struct uring *u)
 {
     if (!u)
         return;
-    pthread_mutex_lock(&u->lock);
-    u->ending = true;
-    pthread_mutex_unlock(&u->lock);
-    wake(u);
+    inbox_end(&u->inbox);
     pthread_join(u->thread, NULL);
     io_uring_queue_exit(&u->ring);
     free_uring(u);
@@ -248,26 +210,12 @@ void uring_destroy(struct uring *u)
 
 void uring_submit(struct uring *u, struct blk_request *request)
 {
-    request->own.next = NULL;
-    pthread_mutex_lock(&u->lock);
-    *u->new_last = request;
-    u->new_last = &request->own.next;
-    atomic_store_explicit(&u->posted, true, memory_order_relaxed);
-    pthread_mutex_unlock(&u->lock);
+    inbox_put(&u->inbox, request);
 }
 
 void uring_kick(struct uring *u)
 {
-    bool sleeps;
-
-    if (!atomic_load_explicit(&u->posted, memory_order_relaxed))
-        return;
-    pthread_mutex_lock(&u->lock);
-    sleeps = u->new_first && u->asleep;
-    u->asleep = u->asleep && !sleeps;
-    pthread_mutex_unlock(&u->lock);
-    if (sleeps)
-        wake(u);
+    inbox_kick(&u->inbox);
 }
 
 struct where *uring_where(struct uring *u)

@@ -1,18 +1,13 @@
 /*
  * Reads and writes of a file by io_uring(7): many at once, without a thread for each.
  *
- * One thread has the ring to itself. Requests come to it in a list, and it hands all that have come
- * to the kernel, waits for what is done, and calls end(), in one system call for each turn:
- *
- *      uring_submit --> list --.        .--> kernel
- *                               > thread
- *      uring_kick --> eventfd -'        '<-- done: end()
+ * One thread has the ring to itself. It hands all requests that have come to it (inbox.h) to the
+ * kernel, waits for what is done, and calls end(), in one system call for each turn. It hears of a
+ * kick by a read of the inbox's eventfd, which the ring has, too.
  *
  * The ring is made disabled. Before it is enabled, it is restricted for good to reads and writes.
  * The file is not registered in it: the kernel would keep it open, and so the lock of the image,
  * for some 30 ms after the process has been killed.
- *
- * The lock guards the list and is a leaf.
  */
 #ifndef DOPPEL_BLK_URING_H
 #define DOPPEL_BLK_URING_H
