@@ -38,12 +38,13 @@ enum engine_exit {
     /* Only if a debugger wants it. */
     EXIT_STEP,       /* one instruction has been executed (of a repeated string instruction, one
                       * element), or one exception or interrupt delivered */
-    EXIT_BREAKPOINT, /* RIP is at, or behind, the instruction that meets one: enum engine_break. If
-                      * it is at it, the next run() executes the instruction */
+    EXIT_BREAKPOINT, /* RIP is at, or behind, the instruction that meets a breakpoint, as enum
+                        engine_break says. If it is at it, the next run() executes the instruction
+                      */
 };
 
-/* Causes by which the monitor was entered. The last ones only a translator has; there
- * one instruction may have two causes, that it was left to the interpreter and what it does. */
+/* Why the monitor was entered. The last ones occur only with a translator; one instruction may then
+ * have two causes, that it was left to the interpreter and what it does. */
 enum exit_cause {
     CAUSE_PORT,
     CAUSE_MMIO,
@@ -57,18 +58,18 @@ enum exit_cause {
     CAUSE_TLB_FLUSH,
     CAUSE_SYSCALL,
     CAUSE_TLB_MISS,    /* the software TLB lacks a page: the page tables are walked */
-    CAUSE_LOOKUP,      /* where translated code goes on is not known there */
-    CAUSE_INSTRUCTION, /* translated code leaves one to the interpreter */
-    CAUSE_BLOCK,       /* code that is not, or not yet, translated */
+    CAUSE_LOOKUP,      /* translated code does not know where to go on */
+    CAUSE_INSTRUCTION, /* translated code leaves an instruction to the interpreter */
+    CAUSE_BLOCK,       /* the interpreter executes code that is not, or not yet, translated */
     CAUSE_TRANSLATION,
     CAUSE_COUNT
 };
 extern const char *const exit_cause_name[CAUSE_COUNT];
 
-/* Why decoded or translated code, or what was known about where it is, was forgotten. */
+/* Why decoded or translated code was forgotten, or where it is. */
 enum forget_cause {
     FORGET_WRITTEN,     /* the guest wrote to it */
-    FORGET_MAPPING,     /* a mapping of code changed: where to find it, for a page or all */
+    FORGET_MAPPING,     /* a mapping changed: where to find the code of a page, or of all */
     FORGET_BLOCKS_FULL, /* all, because there is no room for another decoded block */
     FORGET_CODE_FULL,   /* ... for another translation */
     FORGET_THUNKS_FULL, /* ... for another thunk */

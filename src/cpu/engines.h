@@ -12,10 +12,9 @@ extern const struct engine_ops interp_engine;
 extern const struct engine_ops bt_engine;
 /* Whether translated code can run here; MODEL has only what the host has. */
 bool bt_runs_on(const struct x86_model *model);
-/* The same, translating whatever runs at once: for tests, as bt-eager. */
+/* bt, but code is translated when it runs for the first time. For tests. */
 extern const struct engine_ops bt_eager_engine;
-/* For tests: an engine like bt_engine; what it makes is bt_engine's in all else. SWITCHES must
- * outlive it. */
+/* Creates an engine like bt_engine with other switches, which must outlive it. For tests. */
 struct engine *bt_create_with(const struct machine *machine, const struct bt_switches *switches,
                               struct error *err);
 

@@ -21,7 +21,7 @@ static void tell(struct meter *m, struct trace_event *event)
     m->telling += __rdtsc() - start;
 }
 
-/* What the guest does not know of: it only takes time. */
+/* Whether CAUSE is one that the guest does not notice. */
 static bool is_hidden(unsigned cause)
 {
     return cause == CAUSE_TLB_MISS || cause == CAUSE_LOOKUP || cause == CAUSE_INSTRUCTION ||
@@ -49,7 +49,8 @@ void meter_leave_traced(struct meter *m, unsigned before)
     unsigned cause = meter_switch(m, before);
     uint64_t ticks;
 
-    if (cause >= CAUSE_COUNT || !m->entered[cause].start) /* or begun before the trace was */
+    if (cause >= CAUSE_COUNT ||
+        !m->entered[cause].start) /* no cause, or one that began before the trace */
         return;
     ticks = __rdtsc() - m->entered[cause].start - (m->telling - m->entered[cause].telling);
     m->entered[cause].start = 0;

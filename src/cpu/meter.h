@@ -1,7 +1,7 @@
 /*
  * Where a vCPU's time goes, for --stats, and what it does, for --trace. At any moment its time goes
- * to one activity, so that the sums of all of them are the time inside run(). A vCPU whose machine
- * is neither measured nor traced has no meter.
+ * to one activity, so the times of all activities add up to the time inside run(). A vCPU whose
+ * machine is neither measured nor traced has no meter.
  */
 #ifndef DOPPEL_CPU_METER_H
 #define DOPPEL_CPU_METER_H
@@ -12,14 +12,14 @@
 
 #include <x86intrin.h>
 
-/* Beside the causes of exits there is the guest's own code. */
+/* The activities: one for each cause of an exit, and the guest's own code. */
 enum { METER_GUEST = CAUSE_COUNT, METER_ACTIVITIES };
 
 #define METER_MNEMONICS 2048u /* more than Zydis has */
 
 struct meter {
     unsigned now;
-    unsigned base; /* what the run loop goes back to after a fault */
+    unsigned base; /* the activity of the run loop */
     uint64_t since;
     struct counter ticks[METER_ACTIVITIES];
     /* Instructions that were left to the interpreter one by one, by ZydisMnemonic. */
@@ -34,11 +34,11 @@ struct meter {
     struct {
         uint64_t start, a, b, told, telling;
     } entered[CAUSE_COUNT];
-    uint64_t told;    /* how many events the tracer has been told */
-    uint64_t telling; /* ticks that took, which belong to no cause */
+    uint64_t told;    /* events that the tracer has been told */
+    uint64_t telling; /* ticks that telling them took, which belong to no cause */
 };
 
-/* From now on time goes to ACTIVITY. Returns where it went before. METER may be NULL. */
+/* Has time go to ACTIVITY from now on. Returns the activity before. METER may be NULL. */
 static inline unsigned meter_switch(struct meter *meter, unsigned activity)
 {
     unsigned before;
@@ -54,6 +54,7 @@ static inline unsigned meter_switch(struct meter *meter, unsigned activity)
     return before;
 }
 
+/* Called when the run loop begins. */
 static inline void meter_start(struct meter *meter)
 {
     if (!meter)
@@ -62,7 +63,8 @@ static inline void meter_start(struct meter *meter)
     meter->since = __rdtsc();
 }
 
-/* Also after a fault, which leaves activities without saying so. */
+/* Has time go to the run loop again. For after a fault, which does not end activities one by one.
+ * */
 static inline void meter_restore(struct meter *meter)
 {
     if (meter)
@@ -74,8 +76,8 @@ unsigned meter_enter_traced(struct meter *meter, enum exit_cause cause, uint64_t
 void meter_leave_traced(struct meter *meter, unsigned before);
 void meter_transfer_traced(struct meter *meter, enum trace_kind kind, uint64_t rip, uint64_t a);
 
-/* The guest's code at RIP makes the monitor deal with CAUSE; A and B are as in struct trace_event.
- * Returns what meter_leave wants. */
+/* Tells that the guest's code at RIP has the monitor deal with CAUSE; A and B are as in struct
+ * trace_event. Returns what meter_leave wants. */
 static inline unsigned meter_enter(struct meter *meter, enum exit_cause cause, uint64_t rip,
                                    uint64_t a, uint64_t b)
 {
@@ -86,7 +88,7 @@ static inline unsigned meter_enter(struct meter *meter, enum exit_cause cause, u
     return meter_switch(meter, cause);
 }
 
-/* The monitor has done so. */
+/* Tells that the monitor has dealt with it. */
 static inline void meter_leave(struct meter *meter, unsigned before)
 {
     if (likely(!meter))
@@ -97,7 +99,8 @@ static inline void meter_leave(struct meter *meter, unsigned before)
         meter_switch(meter, before);
 }
 
-/* Control passes between the guest's kernel and what it interrupted: TRACE_ENTRY and so on. */
+/* Tells that control passes between the guest's kernel and what it has interrupted: TRACE_ENTRY and
+ * so on. */
 static inline void meter_transfer(struct meter *meter, enum trace_kind kind, uint64_t rip,
                                   uint64_t a)
 {
@@ -110,7 +113,7 @@ uint64_t meter_exit_ns(const struct meter *meter, enum exit_cause cause);
 uint64_t meter_guest_ns(const struct meter *meter);
 void meter_counters(const struct meter *meter, engine_counter_fn *each, void *opaque);
 
-/* What was learned about the cause under way. */
+/* Sets A and B of the cause under way, which were not known when it began. */
 static inline void meter_detail(struct meter *meter, enum exit_cause cause, uint64_t a, uint64_t b)
 {
     if (likely(!meter))

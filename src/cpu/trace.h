@@ -1,7 +1,7 @@
 /*
- * What goes on between a guest's processes, its kernel and the monitor, told step by step to
- * whoever wants to watch (--trace). Engines tell it where they leave guest code anyway; where a
- * machine has a tracer, nothing passes between a process and its kernel without leaving it.
+ * What a guest's processes, its kernel and the monitor do, told step by step to a tracer (--trace).
+ * An engine tells it where control leaves guest code anyway. If a machine has a tracer, control
+ * leaves guest code whenever it passes between a process and its kernel.
  */
 #ifndef DOPPEL_CPU_TRACE_H
 #define DOPPEL_CPU_TRACE_H
@@ -9,7 +9,7 @@
 #include "cpu/engine.h"
 
 enum trace_kind {
-    TRACE_GUEST,   /* guest code does what needs the monitor: CAUSE, at RIP */
+    TRACE_GUEST,   /* guest code at RIP needs the monitor, for CAUSE */
     TRACE_MONITOR, /* the monitor has dealt with CAUSE, in NS */
     TRACE_ENTRY,   /* a handler of the guest's kernel begins, at RIP */
     TRACE_RETURN,  /* it ends, with the instruction NAME at RIP */

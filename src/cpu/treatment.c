@@ -133,7 +133,8 @@ static enum treatment treatment_of_state(ZydisMnemonic mnemonic)
     }
 }
 
-/* Control and segment registers only where they are read: loads go by the guest's tables. */
+/* Control and segment registers are inlined only where they are read, because loading one depends
+ * on the guest's tables. */
 static enum treatment treatment_of_system(const struct x86_insn_info *info, bool user)
 {
     switch (info->mnemonic) {

@@ -58,8 +58,8 @@ static bool meets(uint64_t a, uint64_t size, uint64_t b, uint64_t other)
     return a - b < other || b - a < size;
 }
 
-/* The debugger's first breakpoint on data in [LINEAR, LINEAR + SIZE), or -1. READS: not those that
- * only writes meet. */
+/* Returns the debugger's first data breakpoint in [LINEAR, LINEAR + SIZE), or -1. READS: leaves out
+ * those that only writes meet. */
 static int debugger_on_data(const struct vcpu *c, uint64_t linear, uint64_t size, bool reads)
 {
     for (unsigned i = 0; i < c->debug.count; i++) {
@@ -111,8 +111,8 @@ bool breakpoint_on_data(const struct vcpu *c, uint64_t linear, unsigned bits)
     return debugger_on_data(c, ALIGN_DOWN(linear, size), size, false) >= 0;
 }
 
-/* The address of number I of both kinds: the guest's come first. Returns false if that is not one
- * on instructions. */
+/* Stores the address of breakpoint I, counting the guest's and then the debugger's. Returns false
+ * if that is not an instruction breakpoint. */
 static bool code_breakpoint(const struct vcpu *c, unsigned i, uint64_t *address)
 {
     const struct engine_breakpoint *b;

@@ -27,7 +27,7 @@ static bool uses_pae(const struct vcpu *c, uint64_t cr0, uint64_t cr4)
     return (cr0 & X86_CR0_PG) && (cr4 & X86_CR4_PAE) && !(c->x.efer & X86_EFER_LME);
 }
 
-/* Returns false if that is a #GP. */
+/* Loads the PDPTE registers from the table at CR3. Returns false if the caller must raise #GP. */
 static bool load_pdptes(struct vcpu *c, uint64_t cr3)
 {
     enum mmu_result result;

@@ -6,7 +6,7 @@
 
 #include "cpu/core/vcpu.h"
 
-/* Loads a control register with every check and consequence; #GP is raised at OP. */
+/* Loads control register N with all checks and effects of MOV. Raises #GP at OP. */
 void write_cr(struct vcpu *c, const struct uop *op, unsigned n, uint64_t value);
 
 /* Drops what is cached about the page at LINEAR in the address space PCID. */

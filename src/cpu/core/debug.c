@@ -9,9 +9,9 @@
 
 #define DROPS_MAX 16u /* pages that are dropped from the software TLB one by one */
 
-/* Drops what this vCPU remembers of breakpoint I's page, if the breakpoint is enabled: from now on
- * every access or jump to the page is looked at. */
-static void close_ways(struct vcpu *c, unsigned i)
+/* If breakpoint I is enabled, drops its page from what the vCPU has cached, so that every access or
+ * jump to the page is compared with the breakpoint from now on. */
+static void watch_page(struct vcpu *c, unsigned i)
 {
     if (!breakpoint_enabled(c, i))
         return;
@@ -19,7 +19,7 @@ static void close_ways(struct vcpu *c, unsigned i)
     case TYPE_EXECUTE: code_unmapped(c, c->x.dr[i], false); break;
     case TYPE_WRITE:
     case TYPE_ACCESS: mmu_drop_page(&c->mmu, c->x.dr[i]); break;
-    default: break; /* port accesses all look */
+    default: break; /* each port access compares by itself */
     }
 }
 
@@ -27,7 +27,7 @@ void debug_set_address(struct vcpu *c, unsigned i, uint64_t address)
 {
     if (c->x.dr[i] != address) {
         c->x.dr[i] = address;
-        close_ways(c, i);
+        watch_page(c, i);
     }
     update_stepping(c);
 }
@@ -39,12 +39,12 @@ void debug_set_control(struct vcpu *c, uint64_t dr7)
     c->x.dr7 = dr7;
     for (unsigned i = 0; i < 4; i++)
         if (changed & (3u << i * 2 | 15u << (16 + i * 4)))
-            close_ways(c, i);
+            watch_page(c, i);
     update_stepping(c);
 }
 
-/* Notes the breakpoints of these TYPES that the access meets. Those that are not enabled are shown
- * in DR6 beside one that is, but not by the trap of a later instruction. */
+/* Notes the breakpoints of these TYPES that the access meets. Those that are not enabled appear in
+ * DR6 beside one that is, but not in the trap of a later instruction. */
 static void note(struct vcpu *c, unsigned types, uint64_t address, unsigned size)
 {
     for (unsigned i = 0; i < 4; i++) {
@@ -53,12 +53,13 @@ static void note(struct vcpu *c, unsigned types, uint64_t address, unsigned size
             c->x.trap_pending |= breakpoint_enabled(c, i);
         }
     }
-    if (!c->x.trap_pending && !c->stepping) /* after a step, the run loop looks */
+    if (!c->x.trap_pending && !c->stepping) /* after a step, the run loop does this */
         c->x.pending_dr6 = 0;
 }
 
-/* Whether OP can be executed again as a step, and is not one already. What has no uop is a part of
- * an event or a task switch, after which the trap follows anyway. */
+/* Whether OP can be given up and executed again as a step. Not if it is a step already, nor without
+ * an OP: then the access belongs to an event or a task switch, behind which the trap comes anyway.
+ * */
 static bool can_restart(const struct vcpu *c, const struct uop *op)
 {
     return op && !c->stepping && c->delivering < 0;
@@ -119,8 +120,9 @@ bool debug_stops(struct vcpu *c)
     return met >= 0;
 }
 
-/* Has every access or jump to what B is about looked at from now on. */
-static void close_ways_to(struct vcpu *c, const struct engine_breakpoint *b)
+/* Drops what the vCPU has cached of the pages of B, so that every access or jump to them is
+ * compared with it from now on. */
+static void watch_pages_of(struct vcpu *c, const struct engine_breakpoint *b)
 {
     uint64_t page = ALIGN_DOWN(b->address, MEM_PAGE_SIZE);
 
@@ -139,7 +141,7 @@ void debug_attach(struct vcpu *c, const struct engine_debug *debug)
     c->debug = *debug;
     c->debug_hit = c->debug_passed = c->delivered = false;
     for (unsigned i = 0; i < debug->count; i++)
-        close_ways_to(c, &debug->breakpoint[i]);
+        watch_pages_of(c, &debug->breakpoint[i]);
     update_stepping(c);
 }
 

@@ -13,11 +13,13 @@
 #include "cpu/core/mode.h"
 #include "cpu/core/task.h"
 
+/* Returns the flags that the frame of EVENT gets. */
 static uint64_t frame_flags(const struct vcpu *c, const struct event *event)
 {
     uint64_t flags = flags_get(c);
 
-    /* Faults push RF set, so that the instruction can be restarted past its breakpoint. */
+    /* With RF set, an instruction breakpoint does not fire again when the instruction is restarted.
+     * */
     if (!event->software && !event->external && event->vector != X86_DB &&
         event->vector != X86_DF && event->vector != X86_MC)
         flags |= X86_FLAG_RF;
@@ -111,7 +113,7 @@ static unsigned handler_segment(struct vcpu *c, const struct descriptor *gate,
     return desc_conforming(code) ? cpl(c) : desc_dpl(code);
 }
 
-/* Clears the flags that every protected-mode delivery clears. */
+/* Clears the flags that every delivery in protected mode clears. */
 static void enter_handler_flags(struct vcpu *c, const struct descriptor *gate)
 {
     uint64_t clear = X86_FLAG_TF | X86_FLAG_NT | X86_FLAG_RF | X86_FLAG_VM;
@@ -232,6 +234,7 @@ static void deliver_protected(struct vcpu *c, const struct event *event)
     update_context(c);
 }
 
+/* Tells the meter that EVENT is being delivered. */
 static unsigned enter_delivery(struct vcpu *c, const struct event *event)
 {
     uint64_t rip = event->software && c->in_software ? c->software_start : c->x.reg[X86_RIP];

@@ -6,8 +6,8 @@
 
 #include "cpu/core/vcpu.h"
 
-/* Delivers an exception or interrupt through the IVT or IDT; may raise in turn. RIP is the
- * return address. */
+/* Delivers an exception or interrupt through the IVT or IDT, with X86_RIP as the return address.
+ * May raise a fault in turn. */
 void deliver(struct vcpu *c, const struct event *event);
 
 #endif

@@ -1,8 +1,8 @@
 /*
- * Where those that execute guest code meet: the interpreter, which every engine of this process
- * has, because it executes any instruction in any mode; and what executes some code faster (an
- * accelerator, as the binary translator is) and leaves the rest to the interpreter. They know these
- * tables and not each other; cpu/engines.c puts them together.
+ * Where the executors of guest code meet: the interpreter, which every engine of this process has,
+ * because it executes any instruction in any mode; and an accelerator (the binary translator),
+ * which executes some code faster and leaves the rest to the interpreter. They know these tables
+ * and not each other; cpu/engines.c puts them together.
  */
 #ifndef DOPPEL_CPU_CORE_EXECUTOR_H
 #define DOPPEL_CPU_CORE_EXECUTOR_H
@@ -20,27 +20,28 @@ struct block {
     uint32_t heat;         /* 0 in a new block */
     uint32_t generation;   /* of the page when decoded */
     uint16_t count;        /* instructions */
-    uint16_t uops;         /* and one to go on with, where no branch ends the block */
+    uint16_t uops;         /* those, and one more if no branch ends the block */
     uint16_t bytes;
-    uint8_t mode; /* MODE_* */
-    bool cached;  /* its bytes lie in one page of RAM, and CODE may be used again */
+    uint8_t mode;                     /* MODE_* */
+    bool cached;                      /* it lies in one page of RAM, and so may be executed again */
     _Alignas(8) unsigned char code[]; /* UOPS uops */
 };
 
 #define BLOCK_MAX 64 /* uops in a block */
 
 struct interpreter {
-    /* Makes and destroys core.interpreter_shared; core.accelerator is known already. */
+    /* Create and destroy core.interpreter_shared; core.accelerator is set already. */
     int (*start)(struct core *e, struct error *err);
     void (*stop)(struct core *e);
-    /* Makes and destroys vcpu.blocks; that may be NULL still. */
+    /* Create and destroy vcpu.blocks, which may still be NULL. */
     int (*create)(struct vcpu *c, struct error *err);
     void (*destroy)(struct vcpu *c);
-    void (*counters)(const struct vcpu *c, engine_counter_fn *each, void *opaque); /* its own */
+    void (*counters)(const struct vcpu *c, engine_counter_fn *each,
+                     void *opaque); /* those of its own */
 
     /* --- For the run loop; these raise what the guest's code raises ------------------------- */
 
-    /* Executes blocks from X86_RIP on until something else is due (vcpu_is_due). */
+    /* Executes blocks from X86_RIP on until something is due (vcpu_is_due). */
     void (*run)(struct vcpu *c);
     /* Executes one block. */
     void (*run_block)(struct vcpu *c);
@@ -49,19 +50,20 @@ struct interpreter {
 
     /* --- For the core's other files ---------------------------------------------------------- */
 
-    /* The instruction OP of the block under way, and those after it, are not executed after all:
-     * makes X86_RIP point at OP and takes them off vcpu.instructions. */
+    /* Takes back the instruction OP of the block under way and those behind it, which have been
+     * counted but are not executed: makes X86_RIP point at OP and subtracts them from
+     * vcpu.instructions. */
     void (*retract)(struct vcpu *c, const struct uop *op);
-    /* The offset in CS of OP, which is of the block under way. */
+    /* Returns the offset in CS of OP, which is of the block under way. */
     uint64_t (*address)(const struct vcpu *c, const struct uop *op);
-    /* The segment of OP's memory operand. *WRAPS: the linear address has been cut to 32 bits,
-     * without a look at the segment's limit. */
+    /* Returns the segment of OP's memory operand. *WRAPS: the linear address was cut to 32 bits
+     * without a check of the segment's limit. */
     unsigned (*segment)(const struct uop *op, bool *wraps);
-    /* Code has been written to by this vCPU: ends the block under way after the present instruction
-     * if it is out of date. */
+    /* Tells that this vCPU has written to code: if the block under way is out of date, has it end
+     * behind the present instruction. */
     void (*code_written)(struct vcpu *c);
-    /* Where code is mapped has changed for the page at LINEAR, or, if LARGE, for any page: forgets
-     * which block stands at which linear address. */
+    /* Forgets which block is at which linear address: in the page at LINEAR, or, if LARGE, in any
+     * page. */
     void (*unmapped)(struct vcpu *c, uint64_t linear, bool large);
 
     /* --- For an accelerator ------------------------------------------------------------------- */
@@ -70,35 +72,36 @@ struct interpreter {
     void (*execute_one)(struct vcpu *c);
     /* Executes B. May raise. */
     void (*execute)(struct vcpu *c, struct block *b);
-    /* The block to execute next, decoded if need be. Raises what fetching it raises. */
+    /* Returns the block to execute next; decodes it if need be. Raises what fetching it raises. */
     struct block *(*next)(struct vcpu *c);
-    /* The same if a link from the block just executed leads to it, else NULL. */
+    /* Returns that block if a link of the block just executed leads to it, else NULL. Raises
+     * nothing. */
     struct block *(*linked)(const struct vcpu *c);
-    /* Whether the code at GPA has been executed here in the present mode, and has not changed
+    /* Whether this vCPU has executed the code at GPA in the present mode, and it has not changed
      * since. */
     bool (*has_run)(const struct vcpu *c, uint64_t gpa);
 };
 
 struct accelerator {
     size_t vcpu_size; /* of a struct whose first member is struct vcpu */
-    /* Makes and destroys core.accelerator_shared. */
+    /* Create and destroy core.accelerator_shared. */
     int (*start)(struct core *e, struct error *err);
     void (*stop)(struct core *e);
     void (*create)(struct vcpu *c);
     void (*counters)(const struct vcpu *c, engine_counter_fn *each, void *opaque); /* its own */
 
-    /* Executes some guest code from X86_RIP on; called when nothing else is due. It may raise. */
+    /* Executes guest code from X86_RIP on. Nothing else is due when it is called. May raise. */
     void (*run)(struct vcpu *c);
-    /* The vCPU's thread is about to run. */
+    /* Called on the vCPU's thread before it executes guest code. */
     void (*prepare)(struct vcpu *c);
-    /* It is about to do other things. */
+    /* Called when the thread is about to do other things. */
     void (*finish)(struct vcpu *c);
-    /* All decoded blocks are gone. */
+    /* Told that all decoded blocks are gone. */
     void (*forget)(struct vcpu *c);
-    /* Where code is mapped has changed for the page at LINEAR (INVLPG). LARGE: for any page, or
-     * which address space an identifier stands for (mmu.clears). */
+    /* Told that the mapping of code has changed for the page at LINEAR (INVLPG). LARGE: for any
+     * page; or identifiers of address spaces have begun anew (mmu.clears). */
     void (*unmapped)(struct vcpu *c, uint64_t linear, bool large);
-    /* Host addresses that code under way has found may be out of date. */
+    /* Told that host addresses of guest memory which it has kept may be out of date. */
     void (*pages_moved)(struct vcpu *c);
 };
 
@@ -110,14 +113,14 @@ static inline bool vcpu_is_due(const struct vcpu *c)
            c->stepping | (c->x.activity != X86_RUNNING);
 }
 
-/* The address of OP, or of what X86_RIP names already. */
+/* Returns the address of OP, or X86_RIP if that points at the instruction already. */
 static inline uint64_t instruction_address(const struct vcpu *c, const struct uop *op)
 {
     return op && c->block ? c->core->interpreter->address(c, op) : c->x.reg[X86_RIP];
 }
 
-/* Tells the accelerator if identifiers of address spaces have begun anew: what it knows by them is
- * out of date. */
+/* Tells the accelerator if identifiers of address spaces have begun anew, because what it has noted
+ * under one is then out of date. */
 static inline void vcpu_check_spaces(struct vcpu *c)
 {
     if (likely(c->clears == c->mmu.clears))

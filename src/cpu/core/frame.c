@@ -1,5 +1,5 @@
 /*
- * Stack frames that are built or read before SS:RSP change hands.
+ * Stack frames.
  */
 #include "cpu/core/frame.h"
 

@@ -8,7 +8,7 @@
 #include <Zydis/Zydis.h>
 #include <stdio.h>
 
-/* One line: the instruction at RIP as memory has it now. Returns the length of the instruction. */
+/* Writes a line about the instruction at RIP, as it is in memory now. Returns its length, or 0. */
 static unsigned describe(struct vcpu *c, uint64_t rip, char *line, unsigned size)
 {
     static const enum x86_code_size code_size[] = {X86_CODE16, X86_CODE32, X86_CODE64};
@@ -38,7 +38,8 @@ static unsigned describe(struct vcpu *c, uint64_t rip, char *line, unsigned size
     return (unsigned)length;
 }
 
-/* The first instruction of each of the last blocks, then the whole of the last one up to RIP. */
+/* Describes the first instruction of each of the last blocks, then all of the last block up to RIP.
+ * */
 void core_history(struct vcpu *c, char *buf, unsigned size)
 {
     unsigned blocks = MIN(c->history_at, 12u), at = 0;

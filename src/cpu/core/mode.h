@@ -1,7 +1,7 @@
 /*
- * State that follows from the architectural state and is kept beside it, because it is asked for
- * all the time: the mode that code runs in, segment bases, whose rights accesses have, and so on.
- * Whoever changes what it follows from calls the function that brings it up to date.
+ * State that follows from the architectural state and is kept beside it, because it is needed very
+ * often: the mode that code runs in, segment bases, whose rights accesses have, and so on. Whoever
+ * changes something calls the update function that names it.
  */
 #ifndef DOPPEL_CPU_CORE_MODE_H
 #define DOPPEL_CPU_CORE_MODE_H
@@ -14,7 +14,7 @@ void update_fp_trap(struct vcpu *c);  /* CR0, CR4, XCR0 */
 void update_stepping(struct vcpu *c); /* RFLAGS.TF, DR7, interrupt shadow */
 /* Empties the software TLB, of global pages, too. */
 void flush_translations(struct vcpu *c);
-/* Sets RFLAGS as a whole and brings up to date what follows from it. */
+/* Sets all of RFLAGS and updates what follows from it. */
 void flags_set(struct vcpu *c, uint64_t rflags);
 
 /* In vcpu.fp_trap: whose instructions fault now, with #NM or #UD. */

@@ -1,9 +1,9 @@
 /*
  * Pages that come and go.
  *
- * What is put out of date is noted in a ring, with a number that rises. Each vCPU has a number up
- * to which it has forgotten; it goes on from there before it executes another instruction. One that
- * has fallen behind by more than the ring holds forgets everything.
+ * What is put out of date is noted in a ring, with a number that rises. Each vCPU keeps the number
+ * up to which it has dropped what is noted, and goes on from there before it executes another
+ * instruction. If it has fallen behind by more than the ring holds, it drops everything.
  */
 #include "cpu/core/present.h"
 
@@ -24,7 +24,7 @@ void present_wait(struct vcpu *c)
     ret = mem_fault(c->mem, c->absent.gpn, c->absent.access, &c->kept);
     safepoint_enter(sp, id);
     present_forget(c);
-    /* After the instruction the pages are released, where requests are looked at. */
+    /* The pages are released after the instruction, where the vCPU serves this request. */
     atomic_fetch_or(&c->port->requests, CPU_REQ_ENGINE);
     /* -EFAULT: another vCPU has moved the region away. The next translation finds what is there
      * now. */
@@ -66,9 +66,9 @@ void present_invalidated(void *opaque, const struct mem_range *ranges, unsigned 
     pthread_mutex_unlock(&e->safepoint.lock);
 }
 
-/* Posts a note of no memory and waits for that one. The notes before it are not enough: a vCPU that
- * has read them all may have asked the gate since, and may be using a table that the caller has
- * replaced without a note. */
+/* Posts an empty note and waits until all vCPUs have read it. To wait for the notes before it is
+ * not enough: a vCPU that has read those may have asked the gate since, and may be using a table of
+ * regions that the caller has replaced without a note. */
 void present_settle(void *opaque)
 {
     struct core *e = opaque;
@@ -82,7 +82,7 @@ void present_settle(void *opaque)
     safepoint_settle(&e->safepoint, number);
 }
 
-/* Adds a piece to COUNT sorted, disjoint ones. Returns how many there are then. */
+/* Adds a piece to COUNT pieces, which are sorted and disjoint. Returns how many there are then. */
 static unsigned insert(struct mmu_host *pieces, unsigned count, struct mmu_host piece)
 {
     unsigned at = 0, end;
@@ -93,10 +93,10 @@ static unsigned insert(struct mmu_host *pieces, unsigned count, struct mmu_host 
         piece.first = MIN(piece.first, pieces[end].first);
         piece.last = MAX(piece.last, pieces[end].last);
     }
-    if (end == at) { /* one more */
+    if (end == at) { /* it overlaps none */
         for (unsigned i = count++; i > at; i--)
             pieces[i] = pieces[i - 1];
-    } else { /* in the place of those that it meets */
+    } else { /* it replaces those that it overlaps */
         for (unsigned i = end; i < count; i++)
             pieces[at + 1 + i - end] = pieces[i];
         count -= end - at - 1;
@@ -105,13 +105,13 @@ static unsigned insert(struct mmu_host *pieces, unsigned count, struct mmu_host 
     return count;
 }
 
-/* Of each kind, what C has not yet forgotten; by WRITE_ONLY. */
+/* What a vCPU still has to drop, by stale_note.write_only. */
 struct overdue {
     struct mmu_host pieces[2][STALE_NOTES];
     unsigned count[2];
 };
 
-/* Collects what is overdue. Returns the number up to which that is everything. */
+/* Collects what C has to drop. Returns the number of the last note that is in it. */
 static uint64_t collect(struct vcpu *c, struct overdue *overdue)
 {
     struct stale *s = &c->core->stale;
@@ -131,7 +131,7 @@ static uint64_t collect(struct vcpu *c, struct overdue *overdue)
         unsigned kind = note->write_only;
 
         if (note->first > note->last)
-            continue; /* present_settle's */
+            continue; /* an empty one of present_settle */
         overdue->count[kind] = insert(overdue->pieces[kind], overdue->count[kind],
                                       (struct mmu_host){note->first, note->last});
     }

@@ -1,6 +1,6 @@
 /*
- * Safe points. A stop interrupts every vCPU and waits until the count of running ones is zero;
- * a vCPU that wants to stop the others while one is under way stands aside first.
+ * Safe points. A stop interrupts every vCPU and waits until none runs. A vCPU that wants to stop
+ * the others stops running itself first, because another one may be doing the same.
  */
 #include "cpu/core/safepoint.h"
 

@@ -91,7 +91,7 @@ void load_segment_real(struct vcpu *c, unsigned seg, uint16_t selector)
         s->limit = 0xFFFF;
         s->attr = X86_ATTR_P | X86_ATTR_DPL | X86_ATTR_S | X86_ATTR_WRITE | X86_ATTR_ACCESSED;
     } else {
-        /* The limit stays what it was: "unreal mode" lives from that. */
+        /* The limit stays as it is, which makes "unreal mode" possible. */
         s->attr &= (uint16_t)(X86_ATTR_G | X86_ATTR_DB);
         s->attr |= X86_ATTR_P | X86_ATTR_S | X86_ATTR_WRITE | X86_ATTR_ACCESSED;
     }

@@ -58,7 +58,7 @@ static inline bool desc_conforming(const struct descriptor *d)
     return desc_type(d) & 4;
 }
 
-/* The error code that names SELECTOR. */
+/* Returns the error code for SELECTOR. */
 static inline uint32_t selector_error(const struct vcpu *c, uint16_t selector)
 {
     return (selector & 0xFFFCu) | c->external;
@@ -68,7 +68,7 @@ static inline uint32_t selector_error(const struct vcpu *c, uint16_t selector)
  * lies beyond the table's limit, or if there is no LDT. May raise a page fault. The caller has
  * handled the null selector. */
 bool desc_read(struct vcpu *c, const struct uop *op, uint16_t selector, struct descriptor *d);
-/* The same, but raises VECTOR with SELECTOR as the error code instead. */
+/* Does the same, but raises VECTOR with SELECTOR as the error code instead of returning false. */
 void desc_need(struct vcpu *c, const struct uop *op, uint16_t selector, int vector,
                struct descriptor *d);
 /* Reads d->high of a 16-byte descriptor; raises #GP(selector) when it lies beyond the limit. */

@@ -30,14 +30,15 @@
 
 #include <setjmp.h>
 
-/* The interpreter's own, which the core only hands back to it: one decoded instruction (NULL where
- * there is none: an event is delivered, say), a run of them, and all that a vCPU has decoded. */
+/* Types of the interpreter, which the core only hands back to it: a decoded instruction (NULL where
+ * there is none, as when an event is delivered), a run of them, and everything that a vCPU has
+ * decoded. */
 struct uop;
 struct block;
 struct block_cache;
 
-/* How the interpreter's last block was left: by the first or the second of its links, or otherwise.
- */
+/* How the interpreter's last block was left: by the first of its links, by the second, or
+ * otherwise. */
 enum { LINK_ON, LINK_TAKEN, NO_LINK };
 
 struct accelerator; /* executor.h */
@@ -45,8 +46,8 @@ struct interpreter;
 
 /* What is known of the code in a guest page; see code.h. */
 struct code_page {
-    _Atomic uint64_t lines;      /* 64 bytes each: those that code has been found in */
-    _Atomic uint32_t generation; /* moves on when one of them is written to */
+    _Atomic uint64_t lines;      /* a bit for each 64 bytes: code has been found there */
+    _Atomic uint32_t generation; /* changes when one of them is written to */
     _Atomic uint32_t rewrites;   /* how often that happened lately; see code.c */
 };
 
@@ -61,11 +62,12 @@ struct code_page {
 
 #define HISTORY 64
 
-/* What software TLBs hold about pages of guest memory that have been taken away or have moved, in
- * the order in which that happened; see present.c. Written with the lock of the safe point. */
+/* Pages of guest memory that have been taken away or have moved, in the order in which that
+ * happened, for each vCPU to drop from its software TLB; see present.c. Written with the lock of
+ * the safe point. */
 #define STALE_NOTES 256
 struct stale {
-    _Atomic uint64_t posted; /* notes ever */
+    _Atomic uint64_t posted; /* how many notes there have ever been */
     struct stale_note {
         uintptr_t first, last; /* bytes in the host; none if LAST is below FIRST */
         bool write_only;       /* entries for reading stay */
@@ -93,18 +95,19 @@ struct event { /* an exception or interrupt about to be delivered */
     int vector;
     uint32_t error;
     bool has_error;
-    bool software; /* INT n, INT3, INTO: DPL is checked, the return address is past it */
+    bool software; /* raised by INT n, INT3 or INTO: the gate's DPL is checked, and RIP is behind
+                      the instruction */
     bool external;
 };
 
 /* A piece of an operand in memory that lies within one page. */
 struct span {
     uint8_t *host;      /* NULL: not RAM */
-    const uint8_t *rom; /* where a write to ROM, which HOST is not, would read */
+    const uint8_t *rom; /* of a write to ROM, which has no HOST: where it can be read */
     uint64_t gpa;
     unsigned size;
-    bool in_place; /* host may be used for longer than this access */
-    bool cached;   /* it is in the software TLB */
+    bool in_place; /* HOST may be used after this access, too */
+    bool cached;   /* its page is in the software TLB */
 };
 
 struct vcpu {
@@ -114,16 +117,17 @@ struct vcpu {
      * 10, 12, 14, 15. */
     uint16_t cc;
     uint8_t mode;   /* MODE_*, of the code segment */
-    bool stepping;  /* one instruction at a time: TF, RF, an interrupt shadow, a breakpoint */
-    bool repeating; /* a repeated string instruction will go on */
-    bool no_step;   /* the instruction under way hands over to a handler: no single-step trap */
+    bool stepping;  /* instructions are executed one at a time: because of TF, RF, an interrupt
+                       shadow or a breakpoint */
+    bool repeating; /* a repeated string instruction is not finished */
+    bool no_step;   /* the instruction under way has entered a handler: no single-step trap */
     bool single;    /* the next block is to be one instruction long */
-    uint32_t interrupt_masked;   /* one may have been waiting when IF was last found 0 */
-    bool keep_rf;                /* the instruction under way loads RF (IRET, task switch) */
-    bool holds_stop;             /* a locked access has stopped the other vCPUs; see locked_ptr */
-    bool check_interrupt;        /* an interrupt may be waiting for IF, a shadow or the TPR */
-    uint8_t fp_trap;             /* FP_TRAP_*: why a floating-point instruction faults */
-    uint8_t link;                /* which of block->link leads on, or NO_LINK */
+    uint32_t interrupt_masked; /* an interrupt may have been pending when IF was last 0 */
+    bool keep_rf;              /* the instruction under way loads RF (IRET, task switch) */
+    bool holds_stop;           /* a locked access has stopped the other vCPUs; see locked_ptr */
+    bool check_interrupt; /* an interrupt may be pending, held back by IF, a shadow or the TPR */
+    uint8_t fp_trap;      /* FP_TRAP_*: why a floating-point instruction faults */
+    uint8_t link;         /* which of block->link leads to the next block, or NO_LINK */
     uint64_t base[X86_SEGMENTS]; /* segment bases as 64-bit mode applies them, or x.seg[].base */
     uint8_t restricted[X86_SEGMENTS]; /* 1: not a writable data segment of 4 GiB */
     enum mmu_context context;         /* of data accesses */
@@ -134,7 +138,7 @@ struct vcpu {
     const struct mmu_table *tlb;      /* of the current context */
     struct block *block;              /* under way in the interpreter, or NULL */
     struct counter instructions; /* executed; translated ones only if the machine is measured */
-    bool limited; /* run until there are more than 32 bits of them; see interp_run_for */
+    bool limited; /* the run ends when INSTRUCTIONS has more than 32 bits; see core_run_for */
 
     struct core *core;
     struct mem *mem;
@@ -146,23 +150,25 @@ struct vcpu {
     struct event fault;      /* what raise_* raised */
     int delivering;          /* vector under delivery, or -1 */
     bool delivered;          /* an event has been delivered; for EXIT_STEP */
-    bool in_software;        /* INT n is being delivered: a fault belongs to it, */
+    bool in_software;        /* INT n is being delivered: a fault is raised at it, */
     uint64_t software_start; /* at this address */
-    uint32_t external;       /* 1 while delivering what no INT n asked for: EXT in error codes */
+    uint32_t external; /* 1 while an event is delivered that INT n has not raised: bit EXT of error
+                          codes */
 
     /* Pages of guest memory that are not present; see present.h. */
-    struct mmu_absent absent; /* the one that is wanted */
+    struct mmu_absent absent; /* the one that the vCPU needs */
     struct mem_kept kept;     /* made present for the instruction under way */
     int memory_error;         /* FAULT_MEMORY: why one could not be */
-    bool retry;         /* the next instruction has waited for one, and goes before all else */
-    uint64_t forgotten; /* stale notes */
-    struct {            /* what a step has changed before its instruction */
+    bool retry; /* the next instruction has waited for one, and is executed before anything else */
+    uint64_t forgotten; /* how many of core.stale the vCPU has dropped */
+    struct {            /* what a step took before its instruction; see begin_step */
         bool under_way, ss_shadow, interrupt_shadow, trap_pending;
         uint64_t pending_dr6;
     } step;
 
-    /* A memory operand that cannot be used in place. The *_ptr functions fill BOUNCE, and
-     * commit_ptr writes it back to the spans that write_ptr and rmw_ptr have translated. */
+    /* A memory operand that cannot be used in place: its copy is in BOUNCE, where the *_ptr
+     * functions put it. commit_ptr writes it back to the spans that write_ptr and rmw_ptr have
+     * translated. */
     uint64_t bounce_va;
     struct span bounced[2];
     unsigned bounced_spans; /* 0: the operand was used in place */
@@ -170,19 +176,19 @@ struct vcpu {
     struct span locked[2];
     unsigned locked_spans;
 
-    /* What a debugger wants, and how it stands. */
+    /* What a debugger outside of the guest wants, and what it has been told. */
     struct engine_debug debug;
     unsigned debug_met; /* the breakpoint met last */
     bool debug_hit;     /* the instruction under way has met one on data */
-    bool debug_passed;  /* EXIT_BREAKPOINT has told of the instruction at X86_RIP */
+    bool debug_passed;  /* it has been told of the instruction at X86_RIP */
 
     uint64_t history[HISTORY]; /* RIP at the start of the last blocks */
     unsigned history_at;
-    uint32_t clears; /* mmu.clears, as the accelerator knows it */
+    uint32_t clears; /* mmu.clears when the accelerator was last told of it */
     struct counter exits[CAUSE_COUNT], forgets[FORGET_COUNT];
     struct meter *meter;   /* or NULL */
     struct counter run_ns; /* time inside run() */
-    unsigned pauses;       /* PAUSEs since the last interrupt, to give the core away now and then */
+    unsigned pauses; /* PAUSEs since the last interrupt; now and then the thread yields its core */
 
     _Alignas(64) uint8_t bounce[192];
     struct mmu mmu;

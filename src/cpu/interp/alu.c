@@ -19,7 +19,7 @@
             : "cc");                                                                               \
     c->cc = (uint16_t)flags
 
-/* The same on memory as one locked instruction. */
+/* Does the same on memory, as one locked instruction. */
 #define COMPUTE_LOCKED(INSN, PREPARE, TYPE)                                                        \
     __asm__ volatile(PREPARE "lock " INSN " %[b], %[m]" FLAGS_OUT                                  \
                      : [m] "+m"(*(TYPE *)p), "=&a"(flags)                                          \

@@ -6,7 +6,7 @@
 #include "cpu/interp/compute.h"
 #include "cpu/interp/handlers.h"
 
-/* The guest's atomics may be misaligned, which the compilers' own do not allow. */
+/* Atomic operations on operands that may be misaligned, which the compilers' own must not be. */
 #define EXCHANGE(B, SUFFIX)                                                                        \
     static inline uint##B##_t exchange##B(memory##B *p, uint##B##_t a)                             \
     {                                                                                              \
@@ -243,7 +243,7 @@ static uint64_t swap_bytes(uint64_t value, unsigned size)
 
 const struct uop *op_bswap(struct vcpu *c, const struct uop *op)
 {
-    /* Of 16 bits: undefined by the manual; processors store 0. */
+    /* BSWAP of 16 bits is undefined in the manual; processors store 0. */
     uint64_t value = op->osize == 2 ? 0 : swap_bytes(get_reg(c, op->dst, op->osize), op->osize);
 
     set_reg(c, op->dst, op->osize, value);

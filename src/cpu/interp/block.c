@@ -30,7 +30,7 @@ static struct block *find_by_gpa(struct vcpu *c, uint64_t rip, uint64_t linear, 
 
     while ((b = *at)) {
         if (b->gpa == gpa && b->mode == mode) {
-            if (!block_is_valid(b)) { /* and never will be again */
+            if (!block_is_valid(b)) { /* it is out of date for good */
                 *at = b->hash_next;
                 continue;
             }
@@ -77,9 +77,9 @@ void block_unmapped(struct vcpu *c, uint64_t linear, bool large)
         memset(group, 0, sizeof(*group) << JUMP_GROUP_BITS);
 }
 
-/* Returns what the meaning of a linear address depends on: mode, privilege and address space. As
- * long as everything that supervisors have executed or accessed is mapped globally, their code
- * means the same in all address spaces. */
+/* Returns what decides which code a linear address means: mode, privilege and address space. As
+ * long as everything that supervisors have executed or accessed is mapped globally, a supervisor's
+ * code is the same in all address spaces. */
 static uint64_t view_of(const struct vcpu *c, unsigned mode)
 {
     bool user = cpl(c) == 3;
@@ -88,9 +88,9 @@ static uint64_t view_of(const struct vcpu *c, unsigned mode)
     return 1u | mode << 1 | (uint64_t)user << 15 | space << 16 | (uint64_t)c->mmu.clears << 28;
 }
 
-/* Whether a link from FROM to TO is right wherever the page is mapped: the distance between the two
- * is the same in memory as in addresses, and no limit or wrap of RIP lies between them. No link
- * leads to blocks outside of RAM or across two pages, because they are decoded anew each time. */
+/* Whether a link from FROM to TO is right wherever their page is mapped: the two are as far apart
+ * in memory as in addresses, and no limit or wrap of RIP lies between them. No link leads to a
+ * block outside of RAM or across two pages, which is decoded anew each time. */
 static bool linkable(const struct vcpu *c, const struct block *from, const struct block *to)
 {
     uint64_t rip = c->history[(c->history_at - 1) % HISTORY]; /* of FROM */
@@ -116,13 +116,13 @@ struct block *block_next(struct vcpu *c)
         return to;
     to = block_find(c);
     if (c->block && c->link != NO_LINK && !c->watches_code &&
-        linkable(c, c->block, to)) /* block_cache_clear changes both */
+        linkable(c, c->block, to)) /* block_cache_clear may have changed both */
         c->block->link[c->link] = to;
     return to;
 }
 
-/* Leaves the code at [LINEAR, LINEAR + SIZE), to be executed in steps, if an instruction breakpoint
- * stands in it. */
+/* If an instruction breakpoint lies in the code at [LINEAR, LINEAR + SIZE), has the code executed
+ * in steps. Does not return then. */
 static void check_breakpoints(struct vcpu *c, uint64_t linear, unsigned size)
 {
     if (unlikely(c->watches_code) && !c->stepping && breakpoint_in_code(c, linear, size))
@@ -141,7 +141,7 @@ struct block *block_find(struct vcpu *c)
     if (likely(entry->linear == linear && entry->view == view && block_is_valid(b) &&
                within_limit(c, b, rip)))
         return b;
-    check_breakpoints(c, linear, 1); /* they come before what fetching raises */
+    check_breakpoints(c, linear, 1); /* a breakpoint comes before what fetching raises */
     gpa = fetch_gpa(c, linear);
     b = find_by_gpa(c, rip, linear, gpa, mode);
     if (!b)
@@ -149,6 +149,7 @@ struct block *block_find(struct vcpu *c)
     check_breakpoints(c, linear, b->bytes);
     if (!b->cached || breakpoint_on_code(c, linear))
         return b;
-    *entry = (struct jump_entry){linear, view_of(c, mode), b}; /* fetching may have changed it */
+    *entry =
+        (struct jump_entry){linear, view_of(c, mode), b}; /* fetching may have changed the view */
     return b;
 }

@@ -26,9 +26,9 @@ struct jump_entry {
 #define JUMP_BITS       12
 #define JUMP_ENTRIES    (1u << JUMP_BITS)
 
-/* An instruction that lies across two pages is not in the cache proper, because its bytes come
- * from two places that change independently: it is fetched anew each time, and decoded anew when
- * its bytes have changed. */
+/* An instruction that lies across two pages. It is not in the cache proper, because its bytes come
+ * from two pages that change independently: it is fetched each time, and decoded again if its bytes
+ * have changed. */
 #define STRADDLES 16
 struct straddle {
     uint64_t linear;
@@ -44,7 +44,8 @@ struct block_cache {
     struct block *hash[HASH_SIZE];
     struct jump_entry jump[JUMP_ENTRIES];
     struct straddle straddle[STRADDLES];
-    struct code_page no_page; /* what straddling blocks belong to; never written */
+    struct code_page
+        no_page; /* the page of blocks that are decoded anew each time; never written */
     struct counter decoded, invalidated;
 };
 
@@ -61,10 +62,11 @@ void block_cache_destroy(struct block_cache *cache);
 /* Forgets all that C has decoded; a block under way ends after its present instruction. On C's own
  * thread or at a safe point. */
 void block_cache_clear(struct vcpu *c, enum forget_cause cause);
-/* Makes room for thunks: all vCPUs forget theirs, with all that they have decoded. */
+/* Makes room for thunks: has all vCPUs forget their thunks, and all that they have decoded. */
 void block_renew_thunks(struct vcpu *c);
-/* Ends the block now running after the present instruction if that has made it stale. Other vCPUs'
- * blocks run out: a processor too sees another's changes of code only when it serializes. */
+/* If the block under way is out of date, has it end behind the present instruction. The blocks of
+ * other vCPUs run to their end: a processor, too, sees the changes that another makes to code only
+ * when it serializes. */
 void block_check(struct vcpu *c);
 
 /* --- decode.c --------------------------------------------------------------------------------- */
@@ -73,16 +75,18 @@ void block_check(struct vcpu *c);
  * instruction ends in its page or within the limit of CS. */
 struct block *block_decode(struct vcpu *c, uint64_t rip, uint64_t linear, uint64_t gpa,
                            unsigned mode);
-/* The instruction at LINEAR, which does not end in its page (or before the limit of CS). */
+/* Returns a block with the instruction at LINEAR, which does not end in its page, or not before the
+ * limit of CS. */
 struct block *block_straddling(struct vcpu *c, uint64_t rip, uint64_t linear, uint64_t gpa);
 
 /* --- block.c ---------------------------------------------------------------------------------- */
 
-/* The block at the current RIP, decoded if need be. Raises what fetching raises. */
+/* Returns the block at X86_RIP; decodes it if need be. Raises what fetching raises. */
 struct block *block_find(struct vcpu *c);
-/* The block to run after c->block, by its links if it has them. */
+/* Returns the block to execute after c->block: by a link if there is one, else as block_find does.
+ * */
 struct block *block_next(struct vcpu *c);
-/* The same if a link leads to it, else NULL. */
+/* Returns that block if a link leads to it, else NULL. */
 struct block *block_linked(const struct vcpu *c);
 /* Forgets where blocks of the page at LINEAR were found (INVLPG); LARGE: of any page. */
 void block_unmapped(struct vcpu *c, uint64_t linear, bool large);

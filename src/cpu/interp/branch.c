@@ -1,6 +1,6 @@
 /*
- * Near control flow. In 64-bit code a target that is not canonical faults at the branch; elsewhere
- * one beyond the limit of CS does.
+ * Near control flow. A branch raises the fault if its target is not canonical (64-bit code), or is
+ * beyond the limit of CS (other code).
  */
 #include "cpu/interp/operand.h"
 #include "cpu/interp/handlers.h"
@@ -30,7 +30,7 @@ static inline const struct uop *go(struct vcpu *c, uint64_t target, unsigned lin
     return NULL;
 }
 
-/* A near transfer to an address that was computed. */
+/* Goes on at a target that was computed. */
 static inline const struct uop *go_indirect(struct vcpu *c, const struct uop *op, uint64_t target)
 {
     if (unlikely(!is_canonical(target)))
@@ -46,13 +46,15 @@ static inline const struct uop *fall_through(struct vcpu *c, const struct uop *o
     return NULL;
 }
 
-/* The link of a taken branch: a target cut to 16 bits depends on where the code is mapped. */
+/* Returns which link a taken branch uses. A target that is cut to 16 bits has none, because it
+ * depends on where the code is mapped. */
 static inline unsigned legacy_link(const struct uop *op)
 {
     return op->osize == 2 ? NO_LINK : LINK_TAKEN;
 }
 
-/* 16- and 32-bit code: cuts TARGET to the operand size and checks the limit. */
+/* Returns TARGET cut to the operand size of 16- or 32-bit code. Raises #GP if it is beyond the
+ * limit of CS. */
 static uint64_t legacy_target(struct vcpu *c, const struct uop *op, uint64_t target)
 {
     target = op->osize == 2 ? (uint16_t)target : (uint32_t)target;

@@ -1,5 +1,5 @@
 /*
- * What the files share whose handlers compute with the host's own instructions.
+ * Shared by the files whose handlers compute with the host's own instructions.
  */
 #ifndef DOPPEL_CPU_INTERP_COMPUTE_H
 #define DOPPEL_CPU_INTERP_COMPUTE_H

@@ -6,9 +6,9 @@
 #include <errno.h>
 #include <stdlib.h>
 
-/* Bytes for the decoded blocks of a vCPU. Where code that runs often is translated, fewer are
- * enough: a boot and a compiler run as fast with 8 MiB as with 32, and a compiler takes half as
- * long again with 4 MiB. */
+/* Bytes for the decoded blocks of a vCPU. Fewer are enough where code that runs often is
+ * translated: with 8 MiB a boot and a compiler are as fast as with 32, and with 4 MiB a compiler
+ * takes half as long again. */
 #define ARENA_SIZE             (32 * MiB)
 #define ARENA_SIZE_ACCELERATED (8 * MiB)
 
@@ -108,7 +108,7 @@ static void execute_metered(struct vcpu *c, struct block *b)
     struct meter_count *count = &c->meter->mnemonic[mnemonic];
     uint64_t start = __rdtsc();
 
-    counter_add(&count->count, 1); /* even if it raises */
+    counter_add(&count->count, 1); /* now, because the instruction may raise */
     meter_detail(c->meter, CAUSE_INSTRUCTION, mnemonic, 0);
     execute(c, b);
     counter_add(&count->ticks, __rdtsc() - start);

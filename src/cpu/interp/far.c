@@ -33,7 +33,8 @@ static void check_target(struct vcpu *c, const struct uop *op, const struct desc
         raise_error(c, op, X86_GP, 0);
 }
 
-/* Checks a code segment that a far JMP or CALL goes to directly, without a change of privilege. */
+/* Checks the code segment of a far JMP or CALL that goes there directly, and so without a change of
+ * privilege. */
 static void check_direct_code(struct vcpu *c, const struct uop *op, const struct descriptor *d)
 {
     uint32_t error = selector_error(c, d->selector);
@@ -47,7 +48,7 @@ static void check_direct_code(struct vcpu *c, const struct uop *op, const struct
         raise_error(c, op, X86_GP, error);
 }
 
-/* What a call gate holds. */
+/* The content of a call gate. */
 struct call_gate {
     struct descriptor code;
     uint64_t offset;
@@ -127,7 +128,7 @@ static const struct uop *call_inner(struct vcpu *c, const struct uop *op, struct
     return go_far(c, g->offset);
 }
 
-/* A far JMP or CALL to what is not a code segment: a call gate, a task gate or a TSS. */
+/* Executes a far JMP or CALL to a call gate, a task gate or a TSS. */
 static const struct uop *far_system(struct vcpu *c, const struct uop *op, struct descriptor *d,
                                     bool call)
 {

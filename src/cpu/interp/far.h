@@ -1,5 +1,5 @@
 /*
- * What far RET and IRET share: see iret.c.
+ * What far RET and IRET share; see iret.c.
  */
 #ifndef DOPPEL_CPU_INTERP_FAR_H
 #define DOPPEL_CPU_INTERP_FAR_H
@@ -7,10 +7,11 @@
 #include "cpu/core/frame.h"
 #include "cpu/interp/interp.h"
 
-/* Checks the code segment that SELECTOR names as one to return to. */
+/* Reads the code segment of SELECTOR and checks that one can return to it. */
 void return_code_segment(struct vcpu *c, const struct uop *op, uint16_t selector,
                          struct descriptor *d);
-/* Loads CS and SS:RSP of an outer level and drops what it may not see. */
+/* Loads CS and SS:RSP of an outer level, and makes data segments null that the level must not
+ * access. */
 void return_to_outer(struct vcpu *c, const struct uop *op, struct descriptor *code, uint16_t ss,
                      uint64_t sp);
 

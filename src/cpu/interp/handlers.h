@@ -1,6 +1,6 @@
 /*
- * The handlers that select.c chooses from, by the file that holds them. Sizes index tables as
- * 0, 1, 2, 3 for 8, 16, 32 and 64 bits.
+ * The handlers that select.c chooses from, by the file that holds them. In tables, sizes are 0, 1,
+ * 2 and 3 for 8, 16, 32 and 64 bits.
  */
 #ifndef DOPPEL_CPU_INTERP_HANDLERS_H
 #define DOPPEL_CPU_INTERP_HANDLERS_H
@@ -104,10 +104,9 @@ enum { XSTATE_XSAVE = 0, XSTATE_XSAVEOPT = 1, XSTATE_XSAVEC = 2, XSTATE_FORM = 3
 uop_fn op_fxsave, op_fxrstor, op_xsave, op_xrstor, op_ldmxcsr, op_stmxcsr, op_xgetbv, op_xsetbv;
 
 /* --- system.c, control.c, io.c, msr.c --------------------------------------------------------- */
-/* A handler of a privileged instruction begins with require_cpl0 or what stands for it. aux of
- * op_in and op_out: the port is in DX, else it is imm; of op_mov_to_cr and its kin: the register's
- * number.
- */
+/* A handler of a privileged instruction begins with require_cpl0, or with a check that includes it.
+ * aux of op_in and op_out: whether the port is in DX, else it is imm; of op_mov_to_cr and the like:
+ * the number of the register. */
 uop_fn op_undefined, op_hlt, op_cli, op_sti, op_clac, op_stac, op_cpuid, op_rdtsc, op_rdtscp,
     op_rdpid, op_rdpmc, op_rdmsr, op_wrmsr, op_mov_to_cr, op_mov_from_cr, op_mov_to_dr,
     op_mov_from_dr, op_lmsw, op_smsw, op_clts, op_invlpg, op_invpcid, op_invd, op_swapgs,

@@ -1,17 +1,18 @@
 /*
- * The interpreter's own structures: the decoded instruction (uop) and where blocks of them are
+ * The interpreter's own structures: the decoded instruction (uop), and where blocks of them are
  * kept.
  *
  * Guest code is decoded into blocks: runs of instructions within one guest page that end at the
- * first branch. A block is an array of uops, each with the function that executes it:
+ * first branch. A block is an array of uops, each with the function that executes it, its handler:
  *
  *     do
  *         op = op->fn(c, op);
  *     while (op);
  *
- * A handler returns the next uop, or NULL at the end of the block after setting X86_RIP. While a
- * block runs, X86_RIP holds the address of its first instruction, so that RIP-relative operands are
- * just a base register, and a block serves every virtual address its page is mapped at.
+ * A handler returns the next uop; or, at the end of the block, sets X86_RIP and returns NULL. While
+ * a block runs, X86_RIP holds the address of its first instruction. So an operand relative to RIP
+ * has X86_RIP as an ordinary base register, and one block serves every address where its page is
+ * mapped.
  */
 #ifndef DOPPEL_CPU_INTERP_INTERP_H
 #define DOPPEL_CPU_INTERP_INTERP_H
@@ -40,7 +41,7 @@ typedef const struct uop *uop_fn(struct vcpu *c, const struct uop *op);
 /* How an effective address is formed. */
 enum ea_kind {
     EA_64,   /* 64-bit mode and address size */
-    EA_FLAT, /* 32-bit address size, flat segment: no check but for the wrap at 4 GiB */
+    EA_FLAT, /* 32-bit address size, flat segment: only the wrap at 4 GiB counts */
     EA_SLOW, /* everything else: ea_slow */
     EA_NONE, /* the operand is a register */
 };
@@ -58,9 +59,9 @@ struct uop {
     uint8_t osize;       /* operand size in bytes */
     uint8_t len;         /* of the instruction */
     uint8_t aux;         /* the handler's own: condition, segment number, REP prefix, ... */
-    uint8_t
-        number;   /* of the instruction in its block; operands may be made up in copies of a uop */
-    uint16_t off; /* of the instruction from the block's start */
+    uint8_t number; /* of the instruction in its block; also in a copy of the uop that a handler
+                       makes */
+    uint16_t off;   /* of the instruction from the block's start */
     uint16_t mnemonic;
 };
 
@@ -71,18 +72,18 @@ static inline struct uop *block_uops(struct block *b)
 
 /* --- uop.c ------------------------------------------------------------------------------------ */
 
-/* Ends the block after OP, going on with the next instruction. */
+/* Ends the block behind OP; the next instruction follows. */
 const struct uop *end_block(struct vcpu *c, const struct uop *op);
-/* Ends the block and goes on at RIP, which no link leads to. */
+/* Ends the block and goes on at RIP, to which no link leads. */
 const struct uop *go_far(struct vcpu *c, uint64_t rip);
 
-/* The address of the instruction after OP (offset in CS). */
+/* Returns the address of the instruction behind OP (an offset in CS). */
 static inline uint64_t next_rip(const struct vcpu *c, const struct uop *op)
 {
     return c->x.reg[X86_RIP] + op->off + op->len;
 }
 
-/* The address of OP itself, or of what X86_RIP names already. */
+/* Returns the address of OP, or X86_RIP if that points at the instruction already. */
 static inline uint64_t rip_of(const struct vcpu *c, const struct uop *op)
 {
     return c->x.reg[X86_RIP] + (op && c->block ? op->off : 0);

@@ -214,7 +214,8 @@ const struct uop *op_nop(struct vcpu *c, const struct uop *op)
     return op + 1;
 }
 
-/* A vCPU that spins waits for another vCPU, which may need the host's processor. */
+/* So many PAUSEs, and the thread yields the core: a vCPU that spins waits for another one, which
+ * may need it. */
 #define PAUSES_PER_YIELD 64
 
 const struct uop *op_pause(struct vcpu *c, const struct uop *op)

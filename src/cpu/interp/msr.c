@@ -1,6 +1,6 @@
 /*
- * Model-specific registers (SDM volume 4) and KVM's paravirtual clock. Which of them exist, the
- * model says (x86/msr.c); here is what they do.
+ * Model-specific registers (SDM volume 4) and KVM's paravirtual clock: what they do. Which of them
+ * exist is a matter of the model (x86/msr.c).
  */
 #include "cpu/interp/msr.h"
 
@@ -104,9 +104,9 @@ static void tsc_scale(uint64_t hz, uint32_t *mul, int8_t *shift)
     *mul = (uint32_t)((NS_PER_S << 32) / hz);
 }
 
-/* Writes one of KVM's clock structures. Both clocks are constant functions of the TSC, so that is
- * done when the guest asks for it and when it moves its TSC. An even version says that the
- * structure is complete. */
+/* Writes KVM's structure of system time. Its clocks are constant functions of the TSC, so the
+ * structure is written only when the guest asks for it and when it changes its TSC. An even version
+ * says that the structure is complete. */
 static void publish_system_time(struct vcpu *c)
 {
     struct pvclock_time_info info = {.version = 2, .flags = PVCLOCK_TSC_STABLE};

@@ -7,7 +7,7 @@
 
 #include "cpu/core/mode.h"
 
-/* 0, or -1 where the instruction raises #GP(0). */
+/* Return 0, or -1 if the instruction raises #GP(0). */
 int msr_read(struct vcpu *c, uint32_t msr, uint64_t *value);
 int msr_write(struct vcpu *c, uint32_t msr, uint64_t value);
 

@@ -89,8 +89,8 @@ WIDE_MULTIPLY(imulw, 64, "imulq")
 BYTE_MULTIPLY(mul, "mulb")
 BYTE_MULTIPLY(imulw, "imulb")
 
-/* WIDE and its signed kin hold a whole dividend. Status flags are undefined after a division; the
- * guest's stay as they were. */
+/* Type WIDE, and its signed form, hold a whole dividend. Status flags are undefined after a
+ * division; here they stay as they were. */
 #define DIVIDE(B, WIDE)                                                                            \
     static void div##B(struct vcpu *c, const struct uop *op, uint##B##_t divisor)                  \
     {                                                                                              \

@@ -6,12 +6,12 @@
 
 #include "cpu/interp/interp.h"
 
-/* The linear address of OP's memory operand, which is OFFSET in its segment; checks what the
- * segment demands for an access of SIZE bytes. */
+/* Returns the linear address of OP's memory operand, which is at OFFSET in its segment. Checks what
+ * the segment demands of an access of SIZE bytes. */
 uint64_t ea_slow(struct vcpu *c, const struct uop *op, uint64_t offset, unsigned size,
                  enum mmu_access access);
 
-/* The offset within the segment, before address-size truncation. */
+/* Returns the offset in the segment, before it is cut to the address size. */
 static inline uint64_t ea_offset(const struct vcpu *c, const struct uop *op)
 {
     return c->x.reg[op->base] + (c->x.reg[op->index] << op->scale) + (uint64_t)op->disp;

@@ -1,6 +1,6 @@
 /*
- * Which handler executes an instruction, and with what: from Zydis' operands to a uop. The forms of
- * system instructions are in select_system.c, single operands in select_operand.c.
+ * Which handler executes an instruction, and with what operands: makes a uop of what Zydis says.
+ * The forms of system instructions are in select_system.c, single operands in select_operand.c.
  */
 #include "cpu/interp/select.h"
 
@@ -287,7 +287,7 @@ static bool select_one_operand(const struct x86_insn *insn, unsigned mode, struc
     }
 }
 
-/* Selects instructions whose operands need no look. */
+/* Returns the handler of an instruction that has no operands to choose by, or NULL. */
 static uop_fn *plain_handler(ZydisMnemonic mnemonic)
 {
     switch (mnemonic) {
@@ -561,8 +561,8 @@ static bool select_environment(const struct x86_insn *insn, unsigned mode, struc
     return true;
 }
 
-/* Whether a pending x87 exception is raised before the instruction is executed: by all that use the
- * x87's or MMX registers, but for a few control instructions (SDM volume 1, 8.6). */
+/* Whether INSN raises a pending x87 exception before it is executed. All that use x87 or MMX
+ * registers do, except for a few control instructions (SDM volume 1, 8.6). */
 static bool waits(const struct x86_insn *insn)
 {
     switch (insn->z.mnemonic) {

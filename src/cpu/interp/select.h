@@ -18,8 +18,8 @@ bool has_lock(const struct x86_insn *insn);
 uint64_t immediate(const struct x86_insn *insn, unsigned i);
 /* Fills in OP's memory operand from operand I; OP's off and len are set already. */
 void set_memory(const struct x86_insn *insn, unsigned i, unsigned mode, struct uop *op);
-/* The same for the operand that an instruction has without naming it (XLAT, strings, MASKMOV): the
- * one whose base is BASE. */
+/* Does the same for an operand that the instruction does not name (of XLAT, strings, MASKMOV): the
+ * one whose base register is BASE. */
 void set_implicit_memory(const struct x86_insn *insn, unsigned mode, enum x86_gpr base,
                          struct uop *op);
 unsigned set_rm(const struct x86_insn *insn, unsigned i, unsigned mode, struct uop *op,
@@ -28,7 +28,8 @@ void select_undefined(struct uop *op, int vector);
 
 /* --- select_system.c -------------------------------------------------------------------------- */
 
-/* Stack, far, system and XSAVE-like instructions; true when OP ends a block. */
+/* Chooses the handler of a stack, far, system or XSAVE-like instruction. Returns whether OP ends a
+ * block. */
 bool select_system(const struct x86_insn *insn, unsigned mode, struct uop *op);
 
 /* --- select.c --------------------------------------------------------------------------------- */

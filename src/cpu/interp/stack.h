@@ -1,12 +1,12 @@
 /*
- * The stack, by the size that SS (or 64-bit mode) gives it.
+ * Pushing and popping on the present stack, whose size SS or 64-bit mode gives.
  */
 #ifndef DOPPEL_CPU_INTERP_STACK_H
 #define DOPPEL_CPU_INTERP_STACK_H
 
 #include "cpu/interp/interp.h"
 
-/* Which bits of RSP count. */
+/* Returns the bits of RSP that the stack uses. */
 static inline uint64_t stack_mask(const struct vcpu *c)
 {
     if (in_64(c))
@@ -14,9 +14,9 @@ static inline uint64_t stack_mask(const struct vcpu *c)
     return c->x.seg[X86_SS].attr & X86_ATTR_DB ? 0xFFFFFFFF : 0xFFFF;
 }
 
-/* Changes RSP alone. */
+/* Adds DELTA to RSP, or to SP or ESP. */
 void stack_adjust(struct vcpu *c, int64_t delta);
-/* Pushes SIZE bytes; nothing changes when that faults. */
+/* Pushes SIZE bytes. Changes nothing if that faults. */
 void stack_push(struct vcpu *c, const struct uop *op, unsigned size, uint64_t value);
 /* Reads SIZE bytes at OFFSET above RSP. */
 uint64_t stack_peek(struct vcpu *c, const struct uop *op, unsigned size, unsigned offset);

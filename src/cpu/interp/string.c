@@ -1,7 +1,7 @@
 /*
- * String instructions. A repeated one runs until RCX is spent, or a fault, or a request comes in:
- * registers are up to date after every iteration, so it starts again where it stopped. Runs within
- * a page are moved in one go where the result cannot differ.
+ * String instructions. A repeated one goes on until RCX is 0, a fault is raised, or a request is
+ * pending. Registers are up to date after every iteration, so it can begin again where it stopped.
+ * Elements within a page are moved at once where the result is the same.
  */
 #include "cpu/core/access.h"
 #include "cpu/core/debug.h"
@@ -68,7 +68,8 @@ static uint64_t movs(struct vcpu *c, const struct uop *op, uint64_t count)
         const void *s = fast_read(c, from, 1);
         void *d = fast_write(c, to, 1);
 
-        /* An overlap whose destination is ahead repeats a pattern; memmove would not. */
+        /* If the destination overlaps the source from above, moving the elements one by one repeats
+         * a pattern; memmove would not. */
         if (s && d && (uintptr_t)d - (uintptr_t)s >= bytes) {
             memmove(d, s, bytes);
             advance(c, op, X86_RSI, run);
@@ -211,13 +212,13 @@ static inline const struct uop *repeat(struct vcpu *c, const struct uop *op, ste
         if (compares && !(c->cc & CC_ZF) == (op->aux == STRING_REP))
             return op + 1;
         if (unlikely(interrupted(c))) {
-            /* Comes back to this instruction; RF keeps its breakpoint from firing again. */
+            /* The instruction is executed again; with RF its breakpoint does not fire again. */
             c->x.reg[X86_RIP] += op->off;
             if (!in_64(c))
                 c->x.reg[X86_RIP] = (uint32_t)c->x.reg[X86_RIP];
             c->link = NO_LINK;
             c->repeating = true;
-            counter_sub(&c->instructions, 1); /* the last element counts it */
+            counter_sub(&c->instructions, 1); /* it is counted when its last element is executed */
             return NULL;
         }
     }

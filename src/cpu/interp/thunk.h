@@ -38,17 +38,16 @@ typedef int thunk_fn(const struct thunk_state *state, void *memory);
 struct thunk_cache *thunk_cache_create(struct error *err);
 void thunk_cache_destroy(struct thunk_cache *cache);
 
-/* The thunk for INSN (class NATIVE, X87, or INTEGER with register and memory operands), made on
- * first use. In 16/32-bit code the same semantics hold with the registers that exist there. NULL
- * when INSN cannot be a thunk or memory ran out. Thread-safe.
- *
- * Not thunks: gathers and VMASKMOV, VPMASKMOV (parts of their operand must not be touched), BT with
- * a register and memory, what has no ModRM byte for its memory operand, and what writes flags other
- * than the status flags. */
+/* Returns the thunk for INSN (class NATIVE, X87, or INTEGER with register and memory operands),
+ * which is made on first use. In 16- and 32-bit code it does the same with the registers that exist
+ * there. Returns NULL if INSN cannot be a thunk, or if there is no room (thunk_cache_full).
+ * Thread-safe. Not thunks: gathers, VMASKMOV and VPMASKMOV, parts of whose operands must not be
+ * touched; BT with a register and memory; instructions without a ModRM byte for their memory
+ * operand; and those that write flags other than the status flags. */
 thunk_fn *thunk_get(struct thunk_cache *cache, const struct x86_insn *insn);
 
-/* Whether memory ran out. Then thunk_cache_clear makes room; it takes all thunks away, so none may
- * be running or be used again. */
+/* Whether there was no room for a thunk. Then thunk_cache_clear makes room: it removes all thunks,
+ * so none may be running or be used again. */
 bool thunk_cache_full(struct thunk_cache *cache);
 void thunk_cache_clear(struct thunk_cache *cache);
 

@@ -25,7 +25,7 @@
 #define CALLEE_SAVED                                                                               \
     (BIT(X86_RBX) | BIT(X86_RBP) | BIT(X86_R12) | BIT(X86_R13) | BIT(X86_R14) | BIT(X86_R15))
 
-/* What stands on the stack while the instruction runs. */
+/* What is on the stack while the instruction runs. */
 enum {
     FRAME_MXCSR = 0, /* the host's */
     FRAME_FCW = 4,
@@ -157,7 +157,7 @@ static void store_vectors(struct thunk_code *c, const struct thunk_plan *plan, u
             op(c, MAP_0F, 0x11, n, area, X86_XSAVE_XMM + 16 * n);
             continue;
         }
-        /* A VEX instruction that writes a vector register writes its upper half, too, if with
+        /* A VEX instruction that writes a vector register writes the upper half, too, even if only
          * zeros. */
         op_vex(c, 1, 0, 0x11, n, 0, area, X86_XSAVE_XMM + 16 * n);
         op_vex(c, 3, 5, 0x19, n, 0, area, X86_XSAVE_YMMH + 16 * n); /* vextractf128 */
@@ -215,7 +215,7 @@ static void emit_store(struct thunk_code *c, const struct thunk_plan *plan, unsi
     for (unsigned n = 0; n < X86_GPRS; n++)
         if (plan->gpr_store & BIT(n))
             STORE(c, host_register(plan, n), scratch, 8 * n);
-    if (plan->flags_store) { /* A and B are free: the guest's registers are stored */
+    if (plan->flags_store) { /* the registers A and B are free: the guest's are stored */
         PUT(c, 0x9C);        /* pushfq */
         pop(c, a);
         LOAD(c, scratch, plan->base, offsetof(struct thunk_state, flags));

@@ -1,11 +1,11 @@
 /*
- * Host exceptions in thunks: the signal that the host's kernel makes of one is turned into the
- * thunk's result.
+ * Host exceptions in thunks: makes the thunk's result of the signal that the host's kernel sends.
+ *
  */
 #include "cpu/interp/thunk_impl.h"
 
-/* Only what an instruction can raise by itself. A page fault is not the guest's business: its
- * memory operand is not what it should be, or the host lacks the memory (mem/lost.h). */
+/* Whether an instruction can raise VECTOR by itself. A page fault is none of the guest's: either
+ * the memory operand is not what it should be, or the host lacks the memory (mem/lost.h). */
 SIGNALS_SAFE static bool is_guest_exception(unsigned vector)
 {
     switch (vector) {

@@ -11,18 +11,18 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* What a thunk must do around its instruction (thunk_plan.c). Registers are bits or numbers in
- * encoding order. */
+/* What a thunk must do before and behind its instruction (thunk_plan.c). Registers are bits, or
+ * numbers in encoding order. */
 struct thunk_plan {
     uint16_t gpr, gpr_store;      /* the guest's registers that it touches, and writes */
     uint16_t vector, vector_high; /* XMM registers, and which of them with their upper half */
     uint16_t vector_store;
     uint16_t clear_high, clear_low; /* VZEROUPPER, VZEROALL: halves that end up zero */
-    uint32_t flags_store;           /* status flags that come back */
+    uint32_t flags_store;           /* status flags that the instruction may change */
     bool flags_load;
     bool x87;     /* x87, MMX and XMM registers as one image */
     bool mxcsr;   /* it reads MXCSR or raises SIMD floating-point exceptions */
-    bool vex;     /* upper halves matter */
+    bool vex;     /* the upper halves of vector registers matter */
     bool memory;  /* it has a memory operand, re-encoded to [base] */
     uint8_t base; /* a register that it does not use, encodable without REX */
     uint8_t rsp;  /* the host register that stands for the guest's RSP */
@@ -38,14 +38,13 @@ struct thunk_code {
     uint8_t bytes[1024];
     uint32_t size;
     uint32_t insn;  /* the guest's instruction */
-    uint32_t tail;  /* where a fault in it goes on, the result in EAX */
-    uint32_t leave; /* where a fault elsewhere goes on: nothing of the guest's is stored */
+    uint32_t tail;  /* where the thunk goes on after a fault of INSN, with the result in EAX */
+    uint32_t leave; /* where it goes on after any other fault: stores nothing of the guest's */
 };
 
 void thunk_emit(struct thunk_code *code, const struct thunk_plan *plan);
 
-/* The memory that holds thunks, mapped twice: written through one mapping, run through the other.
- */
+/* The memory that holds thunks (core/code_memory.h), and where each of them lies. */
 struct thunk_memory;
 struct thunk_memory *thunk_memory_create(struct error *err);
 void thunk_memory_destroy(struct thunk_memory *memory);
@@ -54,9 +53,10 @@ void thunk_memory_destroy(struct thunk_memory *memory);
 thunk_fn *thunk_memory_add(struct thunk_memory *memory, const struct thunk_code *code);
 /* Forgets all thunks. */
 void thunk_memory_clear(struct thunk_memory *memory);
-/* Where thunks can lie, from START up to END. */
+/* Stores where thunks can lie: from START up to END. */
 void thunk_memory_range(const struct thunk_memory *memory, uintptr_t *start, uintptr_t *end);
-/* Where a fault at RIP goes on; 0 if RIP is not in a thunk. Safe in a signal handler. */
+/* Returns where the thread goes on after a fault at RIP, or 0 if RIP is not in a thunk. Safe in a
+ * signal handler. */
 uintptr_t thunk_memory_landing(const struct thunk_memory *memory, uintptr_t rip);
 
 /* Has faults in MEMORY's thunks turned into their results, until signals_unwatch. */

@@ -15,7 +15,7 @@
 #define CODE_SIZE  (32 * MiB)
 #define CODE_LEAST (64 * KiB) /* without which no machine begins */
 #define ALIGNMENT  16
-#define PLACES     (CODE_SIZE / ALIGNMENT) /* always enough */
+#define PLACES     (CODE_SIZE / ALIGNMENT) /* there are never more thunks */
 
 /* Where one thunk lies; offsets from the start of the code. */
 struct thunk_place {
@@ -26,7 +26,7 @@ struct thunk_memory {
     struct code_memory code;
     uint32_t used;              /* bytes of code */
     struct thunk_place *places; /* by rising start */
-    _Atomic uint32_t count;     /* of places; stored after the span is complete */
+    _Atomic uint32_t count;     /* of places; stored after a place is complete */
 };
 
 struct thunk_memory *thunk_memory_create(struct error *err)

@@ -177,7 +177,7 @@ static void rename_rsp(struct thunk_plan *plan, const struct x86_insn *insn, uin
         case ZYDIS_OPERAND_ENCODING_NDSNDD:
             *vex_byte = (*vex_byte & ~0x78) | (~plan->rsp & 15) << 3;
             break;
-        default: break; /* comparing the results will tell */
+        default: break; /* whether that is right, the comparison of the results shows */
         }
     }
 }
@@ -206,7 +206,7 @@ static void encode_prefixes(struct thunk_plan *plan, const struct x86_insn *insn
             insn->z.raw.prefixes[i].type != ZYDIS_PREFIX_TYPE_IGNORED)
             rex = plan->memory ? value & ~0x03 : value;
     }
-    if (rex == 0x40 && !has_gpr8_operand(insn)) /* it only made SPL..DIL of AH..BH */
+    if (rex == 0x40 && !has_gpr8_operand(insn)) /* it only made SPL to DIL of AH to BH */
         rex = 0;
     if (lock)
         plan->code[plan->length++] = 0xF0;
