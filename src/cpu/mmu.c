@@ -527,8 +527,8 @@ static void clear(struct mmu *mmu)
     mmu->clears++;
 }
 
-/* Gives SPACE, which is empty, to the address space of CR3, with an identifier under which nobody
- * has noted anything. */
+/* Gives SPACE, which is empty, to the address space of CR3, with an identifier that no address
+ * space has had since CLEARS changed. */
 static void renew(struct mmu *mmu, struct mmu_space *space, uint64_t cr3)
 {
     if (mmu->next_space == SPACE_LIMIT || mmu->large.count > FILTER_LIMIT ||

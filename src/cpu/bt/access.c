@@ -45,8 +45,9 @@ static unsigned range_register(const struct translation *t, const struct range *
     return range_registers[k - t->range];
 }
 
-/* The register that holds the address A as it is, or OTHERWISE, into which it was computed. The
- * place in the software TLB comes of it, and what waits for the access waits for that. */
+/* Returns the register that holds the address A as it is, or OTHERWISE, into which the address was
+ * computed. The place in the software TLB is computed from that register, and what waits for the
+ * access waits for that. */
 static unsigned address_register(const struct translation *t, const struct address *a,
                                  unsigned otherwise)
 {

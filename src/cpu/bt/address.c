@@ -64,7 +64,7 @@ struct operand address_segment_base(const struct address *a)
     return vcpu_at((int32_t)(offsetof(struct bt, c.base) + a->segment * 8));
 }
 
-/* The linear address of a 32-bit operand, which wraps at 4 GiB. */
+/* Emits the linear address of a 32-bit operand, which wraps at 4 GiB. */
 static void emit_address_32(struct translation *t, const struct address *a, unsigned reg)
 {
     struct operand sum = {a->base, a->index, a->scale, 0, a->disp};

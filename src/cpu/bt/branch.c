@@ -14,7 +14,7 @@ static void emit_push_return(struct translation *t, const struct x86_insn *insn)
     emit_move_sp(t, -(int32_t)slot_size(t));
 }
 
-/* JMP and CALL by a register or memory. */
+/* Translates JMP and CALL through a register or memory. */
 static bool translate_indirect(struct translation *t, const struct x86_insn *insn, bool call)
 {
     flags_clobber(t, X86_FLAGS_STATUS);
@@ -82,8 +82,8 @@ static uint8_t *emit_conditional(struct translation *t, const struct x86_insn *i
     }
 }
 
-/* Jcc, LOOP, JECXZ and JRCXZ. A jump forward within the region is one jump. A jump back is a jump
- * around code that looks for requests and then jumps back. */
+/* Translates Jcc, LOOP, JECXZ and JRCXZ. A jump forward within the region is one jump. A jump back
+ * is a jump around code that looks for requests and then jumps back. */
 static void translate_condition(struct translation *t, const struct x86_insn *insn, int64_t target)
 {
     uint32_t live = t->flow[t->i].live_after;

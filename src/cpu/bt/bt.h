@@ -54,11 +54,13 @@
 
 #include <signal.h>
 
-#define BT_NEVER          UINT32_MAX /* heat of a block that cannot be translated */
-#define BT_CODE_SIZE      (96 * MiB)
-#define BT_CODE_LEAST     (128 * KiB) /* any translation fits in; without it no machine begins */
-#define BT_HEAT           12 /* executions by the interpreter before a block is translated */
-#define BT_HEAT_DOUBLINGS 5  /* how often that is doubled at most, for code that is rewritten */
+#define BT_NEVER      UINT32_MAX /* heat of a block that cannot be translated */
+#define BT_CODE_SIZE  (96 * MiB)
+#define BT_CODE_LEAST (128 * KiB) /* any translation fits in; without it no machine begins */
+/* How often the interpreter executes a block before it is translated; and how often that number is
+ * doubled, at most, for code that is rewritten. */
+#define BT_HEAT           12
+#define BT_HEAT_DOUBLINGS 5
 /* Exits at a point before the instruction's handler is inlined. That many exits cost about as much
  * as translating the handler. */
 #define BT_INLINE 16
@@ -70,7 +72,7 @@
 /* Why translated code was left. */
 enum bt_exit {
     BT_NEXT,        /* X86_RIP is set, and no translated code is known there */
-    BT_BRANCH,      /* the same after a RET or JMP; X86_RIP may not be canonical */
+    BT_BRANCH,      /* like BT_NEXT, after a RET or JMP; X86_RIP may not be canonical */
     BT_LINK,        /* a branch to bt.offset in the page; bt.exit_point says where to patch it */
     BT_ONE,         /* the interpreter is to execute the instruction at bt.offset */
     BT_FILL,        /* both levels of the software TLB miss the page of the access at exit_point */
@@ -101,14 +103,15 @@ struct bt_exit_point {
     _Atomic uint32_t link, exits;
 };
 
-/* What an instruction reads and writes. */
+/* What an instruction reads and writes, and what is live behind it. */
 struct flow {
-    uint32_t flags_in;   /* status flags that it reads */
-    uint32_t flags_out;  /* that it writes in any case */
-    uint32_t flags_may;  /* that it may write */
-    uint32_t live_after; /* that a later instruction reads before another writes them */
-    uint16_t registers;  /* general-purpose registers, named or implicit; also in addresses */
-    uint16_t written;    /* of these */
+    uint32_t flags_in;  /* status flags that it reads */
+    uint32_t flags_out; /* status flags that it always writes */
+    uint32_t flags_may; /* status flags that it may write */
+    uint32_t
+        live_after;     /* status flags that a later instruction reads before another writes them */
+    uint16_t registers; /* general-purpose registers, named or implicit; also in addresses */
+    uint16_t written;   /* those of REGISTERS that it writes */
 };
 
 /* A memory operand of the guest's. */
@@ -142,7 +145,8 @@ struct part {
     uint16_t first, count; /* instructions of the region */
     uint16_t start, end;   /* offsets in the page */
     uint32_t live;         /* flags live at its start; they are in RFLAGS then */
-    bool only_from_before; /* only the part before leads here, by going on: its ranges still hold */
+    bool only_from_before; /* it is reached only from the end of the part before: that one's ranges
+                              still hold */
     const uint8_t *code;   /* where it was emitted, or NULL */
 };
 
@@ -194,7 +198,7 @@ struct translation {
     unsigned colds;
     uint16_t index[MEM_PAGE_SIZE];  /* 1 + instruction at an offset; or AHEAD | flags live there */
     uint16_t leader[REGION_MAX];    /* 1 + part that the instruction starts */
-    bool other_ways_in[REGION_MAX]; /* control comes to it from more than the one before */
+    bool other_ways_in[REGION_MAX]; /* it is reached not only from the instruction before it */
     struct {
         unsigned insn; /* 1 + the one instruction that ends in the next page; 0: none */
         uint64_t gpa;  /* of that page */
@@ -207,7 +211,7 @@ struct translation {
     struct cold cold[COLDS];
 };
 
-#define AHEAD 0x8000u /* neither a count of instructions nor a status flag */
+#define AHEAD 0x8000u /* no number of an instruction, and no flag, has this bit */
 
 /* A part that has been translated; see entries.c. */
 struct bt_entry {
@@ -222,16 +226,17 @@ struct bt_entry {
 
 #define JUMP_VIEW_CODE32 (1u << 14) /* in jump_view: 32-bit code runs */
 
-/* Stands in front of an entrance, for the branches that are linked to it. */
+/* Data in front of an entrance, for the branches that are linked to it. */
 struct bt_front {
     uint32_t page;   /* guest physical, cut to 32 bits: only branches of this page are linked */
-    uint8_t checked; /* how far on a link leads, past the check of the code's age, */
-    uint8_t traded;  /* and how far if the branch's region has traded the same registers */
+    uint8_t checked; /* how many bytes behind the entrance a link leads to, past the check of the
+                        code's age, */
+    uint8_t traded;  /* and to which if the branch's region has traded the same registers */
     uint8_t s0, s1;
     uint8_t files;
 };
 
-/* Stands behind a branch that may be linked. */
+/* Data behind a branch that may be linked. */
 struct bt_behind {
     uint32_t page;    /* guest physical, cut to 32 bits */
     uint8_t untraded; /* how far in front of it another branch is that stands before the trade of
@@ -315,7 +320,7 @@ struct bt {
     uint64_t addend[RANGES_MAX]; /* or, outside of 32-bit code, what range_registers have held */
     uint64_t host_rsp, host_fs;
     uint64_t spilled[2]; /* registers, while the second level is searched */
-    uint64_t lines;      /* where code_page.lines would be of the page at host address 0 */
+    uint64_t lines;      /* where code_page.lines of the page at host address 0 would be */
     uint32_t offset;     /* in the page, of where to go on */
     /* BT_FILL, BT_ONE, BT_LOAD: number of the exit point. BT_LINK: offset in the cache of the
      * branch to patch, or 0. BT_NO_EXIT_POINT: none; of BT_LINK: the code is out of date. */
@@ -328,25 +333,29 @@ struct bt {
     const struct bt_exit_point *exit_points;
     uint32_t branch; /* the last RET or JMP: offset in the page, and << 12 the bytes it popped */
     struct bt_jump jump[BT_JUMP_PLACES][BT_JUMP_WAYS];
-    uint64_t jump_pages[64]; /* hashed: pages that the jump table may have addresses of */
+    uint64_t jump_pages[64]; /* a bit for each hash of a page of which the jump table may have
+                                addresses */
 
     struct bt_cache *cache;
-    uint64_t losses;         /* counts when translated code goes, or may not be run any more */
-    uint64_t unmaps;         /* counts when the place of code, or of pages in the host, changes */
-    uint64_t drops;          /* counts when decoded blocks go */
-    uint64_t link_page;      /* virtual address of the page whose code was left by BT_LINK, */
+    uint64_t losses;    /* counts the times that translated code was forgotten, or may no longer be
+                           entered */
+    uint64_t unmaps;    /* counts the changes of where code is, or pages are in the host */
+    uint64_t drops;     /* counts the times that decoded blocks were forgotten */
+    uint64_t link_page; /* virtual address of the page whose code was left by BT_LINK, */
     uint32_t link_branch_at; /* and offset in the cache of the branch to link; 0: none */
-    bool single_checks;      /* looks for code where no check serves several accesses */
+    bool single_checks;      /* the vCPU looks for code where no check serves several accesses */
     uint64_t signals;        /* the thread's mask while translated code does not run */
     stack_t outer_stack;
     uint8_t signal_stack[64 * KiB];
     uint64_t scratch_seed;
-    bool full; /* no room for another translation: all are to be forgotten */
+    bool full; /* there is no room for another translation: all must be forgotten */
 
     struct counter translations, translated_instructions, links, fills, evictions;
-    struct counter retranslations; /* of code that left too often: with more of it inlined */
-    struct counter checks; /* of the software TLB by translated code, if the machine is measured */
-    struct counter translate_ns; /* of the processor, not of the clock on the wall; if measured */
+    struct counter retranslations; /* translations made anew, with more inlined, because they were
+                                      left too often */
+    struct counter
+        checks; /* searches of the software TLB by translated code, if the machine is measured */
+    struct counter translate_ns; /* processor time; if the machine is measured */
 };
 
 #define BT_NO_EXIT_POINT UINT32_MAX
@@ -452,7 +461,7 @@ void bt_emit_second(struct bt_cache *cache, struct emitter *e, bool write);
 const void *bt_jump_find(struct bt *bt, uint64_t rip);
 void bt_jump_add(struct bt *bt, uint64_t rip, const void *code);
 void bt_jump_forget(struct bt *bt, uint64_t rip);
-/* Forget all, and all in the page at LINEAR. */
+/* Forget everything, and everything in the page at LINEAR. */
 void bt_jumps_clear(struct bt *bt);
 void bt_jumps_clear_page(struct bt *bt, uint64_t linear);
 
@@ -462,7 +471,8 @@ void bt_jumps_clear_page(struct bt *bt, uint64_t linear);
 /* Translates the code at GPA, which was decoded when its page had this GENERATION, for the present
  * context. Returns NULL if it cannot be translated or, with bt.full, if there is no room. */
 const void *bt_translate(struct bt *bt, uint64_t gpa, uint32_t generation);
-/* The same for an instruction that often leaves the code: this time its handler is inlined. */
+/* Does the same for an instruction at which the code is often left: this time its handler is
+ * inlined. */
 const void *bt_translate_again(struct bt *bt, uint64_t gpa, uint32_t generation);
 /* Makes the entrance of ENTRY's part. Returns NULL in the same cases. */
 const void *bt_entrance_add(struct bt *bt, struct bt_entry *entry);

@@ -53,14 +53,14 @@ static void emit_registers(struct emitter *e, unsigned opcode)
     emit_patch(all, e->at);
 }
 
-/* A vector register's lower half. */
+/* Emits a load or store of a vector register's lower half. */
 static void emit_low_half(struct emitter *e, bool load, unsigned n)
 {
     emit_mem(e, false, load ? OP_MOVUPS_LOAD : OP_MOVUPS_STORE, n,
              vcpu_at((int32_t)(offsetof(struct bt, c.x.xsave) + X86_XSAVE_XMM + n * 16)));
 }
 
-/* Its upper half: VINSERTF128 or VEXTRACTF128, 1. */
+/* Emits a load or store of its upper half: VINSERTF128 or VEXTRACTF128, 1. */
 static void emit_high_half(struct emitter *e, bool load, unsigned n)
 {
     const uint8_t vex[] = {IN_VCPU, 0xC4, (uint8_t)((n & 8 ? 0 : 0x80) | 0x63),
@@ -145,7 +145,7 @@ static void emit_move_files(struct emitter *e, bool load)
         emit_mem(e, false, OP_GROUP_FILES, LDMXCSR, VCPU(host_mxcsr));
 }
 
-/* The same, but out of line: most often there is nothing to do. Returns the branch to it. */
+/* Emits that out of line, because most often there is nothing to do. Returns the branch to it. */
 static uint8_t *emit_unless_absent(struct emitter *e)
 {
     emit_cmp_mem8(e, VCPU(absent), BT_FILES);
@@ -176,7 +176,7 @@ static void emit_enter(struct emitter *e)
     emit_files_aside(e, files, true);
 }
 
-/* What all ways out have in common. */
+/* Emits the code that all ways out end with. */
 static void emit_leave(struct emitter *e)
 {
     uint8_t *files;
@@ -192,8 +192,8 @@ static void emit_leave(struct emitter *e)
     emit_files_aside(e, files, false);
 }
 
-/* On with the code for the virtual address in SCRATCH0, if the jump table has it and no request
- * waits; WHY: how to leave otherwise. */
+/* Emits a jump to the code for the virtual address in SCRATCH0, if the jump table has it and no
+ * request is pending; WHY: how to leave otherwise. */
 static void emit_lookup(struct bt_cache *cache, struct emitter *e, enum bt_exit why)
 {
     enum { SIZE = sizeof(struct bt_jump), PLACE = SIZE * BT_JUMP_WAYS };

@@ -1,6 +1,6 @@
 /*
- * Instructions that are copied, with another memory operand where they have one; and those integer
- * and floating-point instructions that take more than that.
+ * Instructions that are copied, with another memory operand if they have one; and those integer and
+ * floating-point instructions that need more than a copy.
  */
 #include "cpu/bt/translate.h"
 
@@ -17,7 +17,8 @@ static unsigned alignment_wanted(const struct x86_insn *insn, unsigned size)
     return x86_needs_alignment(insn, size) || is_locked(insn) ? size : 1;
 }
 
-/* Whether the next instruction will be the x87's last one before control can leave the code. */
+/* Whether the next instruction will certainly be noted as the last x87 instruction, before control
+ * can leave the code. */
 static bool is_noted_next(const struct translation *t)
 {
     const struct x86_insn *next = &t->insn[t->i + 1];
@@ -198,9 +199,9 @@ static void emit_bit_place(struct translation *t, unsigned to, unsigned bit, uns
     emit_shift_imm(&t->e, true, SHIFT_N_SHL, to, shift - 3);
 }
 
-/* BT and its kin with a bit that a register names. The bit may lie far from the operand, so the
- * page of the bit's place is checked. The host's instruction adds the same distance as the guest's,
- * so it is given the host address of the place less that distance. */
+/* BT, BTS, BTR and BTC with a bit that a register names. The bit may lie far from the operand, so
+ * the page of the place with the bit is checked. The host's instruction adds the same distance as
+ * the guest's, so it is given the host address of the place minus that distance. */
 static bool translate_bit_string(struct translation *t, const struct x86_insn *insn)
 {
     const struct flow *f = &t->flow[t->i];
@@ -273,7 +274,7 @@ bool translate_integer(struct translation *t, const struct x86_insn *insn)
     case ZYDIS_MNEMONIC_PREFETCHT0:
     case ZYDIS_MNEMONIC_PREFETCHT1:
     case ZYDIS_MNEMONIC_PREFETCHT2: return true;
-    case ZYDIS_MNEMONIC_PAUSE: /* the interpreter gives the core away */
+    case ZYDIS_MNEMONIC_PAUSE: /* the interpreter yields the core */
     case ZYDIS_MNEMONIC_CLFLUSH:
     case ZYDIS_MNEMONIC_CLFLUSHOPT:
     case ZYDIS_MNEMONIC_CLWB:

@@ -253,7 +253,8 @@ static bool has_high_byte_register(const struct x86_insn *insn)
     return false;
 }
 
-/* Legacy prefixes but those of segment and address size, then REX with new X and B. */
+/* Emits the legacy prefixes, except those for segment and address size, and then REX with new X and
+ * B. */
 static bool emit_prefixes(struct emitter *e, const struct x86_insn *insn, bool replace, uint8_t xb)
 {
     unsigned head = insn->z.raw.prefix_count;
@@ -285,7 +286,8 @@ static bool is_code32(const struct x86_insn *insn)
     return insn->z.machine_mode == ZYDIS_MACHINE_MODE_LEGACY_32;
 }
 
-/* Whether W could make an operand 64 bits wide; other instructions have another use for it. */
+/* Whether the bit W would make an operand 64 bits wide; other instructions use it for something
+ * else. */
 static bool has_32_bit_operand(const struct x86_insn *insn)
 {
     for (unsigned i = 0; i < insn->z.operand_count_visible; i++)
@@ -295,7 +297,7 @@ static bool has_32_bit_operand(const struct x86_insn *insn)
     return false;
 }
 
-/* VEX with new X and B; two bytes become three where B or X is needed. */
+/* Emits VEX with new X and B; its form of two bytes becomes that of three if B or X is needed. */
 static void emit_vex(struct emitter *e, const struct x86_insn *insn, bool replace, uint8_t xb)
 {
     const uint8_t *v = insn->bytes + insn->z.raw.vex.offset;
@@ -323,8 +325,9 @@ static void emit_vex(struct emitter *e, const struct x86_insn *insn, bool replac
     emit_bytes(e, three, 3);
 }
 
-/* Whether INSN has a form that 64-bit code needs in long: MOV of a bare displacement has no ModRM
- * for another operand, and one-byte INC and DEC are REX prefixes in 64-bit code. */
+/* Whether INSN has a short form that the emitter must replace by a long one: MOV of a bare
+ * displacement, which has no ModRM for another operand, or INC or DEC of one byte, which is a REX
+ * prefix in 64-bit code. */
 static bool is_short_form(const struct x86_insn *insn)
 {
     return is_code32(insn) && insn->z.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY &&
@@ -332,7 +335,7 @@ static bool is_short_form(const struct x86_insn *insn)
            ((insn->z.opcode & 0xF0) == 0x40 || (insn->z.opcode & 0xFC) == 0xA0);
 }
 
-/* The long form, with ModRM. */
+/* Emits the long form, which has a ModRM byte. */
 static void emit_short_form(struct emitter *e, const struct x86_insn *insn, struct operand m)
 {
     static const uint8_t mov[] = {0x8A, 0x8B, 0x88, 0x89}; /* of AL and rAX, from A0h on */

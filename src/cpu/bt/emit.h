@@ -11,7 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Where bytes go. Past the end they are dropped and FULL is set. */
+/* Where the bytes go. At END bytes are dropped and FULL is set. */
 struct emitter {
     uint8_t *at, *end;
     bool full;
@@ -123,12 +123,13 @@ void emit_jmp_to(struct emitter *e, const uint8_t *target);
 void emit_jmp_mem(struct emitter *e, struct operand m);
 /* Makes the branch whose displacement is at BRANCH go to TARGET. */
 void emit_patch(uint8_t *branch, const uint8_t *target);
-/* The same while others may be executing it: they go where it went before or to TARGET. */
+/* Does the same while other vCPUs may be executing the branch: they go where it led before, or to
+ * TARGET. */
 void emit_patch_running(uint8_t *branch, const uint8_t *target);
 
-/* A guest instruction of 64- or 32-bit code as it stands, but for what 64-bit code encodes in
- * another way; REPLACE: with its memory operand replaced by M. False where the encoding does not
- * allow that. Of 32-bit code only what exists in 64-bit code. */
+/* Emits a guest instruction of 64- or 32-bit code; what 64-bit code encodes in another way is
+ * encoded so. REPLACE: its memory operand is replaced by M. Returns false if the encoding does not
+ * allow that. Of 32-bit code only instructions that 64-bit code has, too. */
 bool emit_insn(struct emitter *e, const struct x86_insn *insn, bool replace, struct operand m);
 
 #endif

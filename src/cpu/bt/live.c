@@ -71,7 +71,7 @@ void flow_of(const struct x86_insn *insn, struct flow *flow)
         flow->flags_out = flow->flags_may & ~(uint32_t)insn->info->undefined;
     if (insn->z.mnemonic == ZYDIS_MNEMONIC_AND || insn->z.mnemonic == ZYDIS_MNEMONIC_OR ||
         insn->z.mnemonic == ZYDIS_MNEMONIC_XOR || insn->z.mnemonic == ZYDIS_MNEMONIC_TEST)
-        flow->flags_out = X86_FLAGS_STATUS; /* AF is undefined, but never kept */
+        flow->flags_out = X86_FLAGS_STATUS; /* AF is undefined, and counts as written */
 }
 
 uint32_t flow_peek(const bool *feature, const uint8_t *page, unsigned offset,

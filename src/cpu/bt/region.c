@@ -107,7 +107,7 @@ static int decode_across(struct translation *t, unsigned offset, struct x86_insn
     t->beyond.generation = atomic_load(bt_generation(t->bt, gpa));
     code_watch(c, gpa, X86_LENGTH_MAX);
     page = mem_peek(c->mem, gpa >> MEM_PAGE_SHIFT);
-    if (!page || !find_page(t)) /* it is absent by now */
+    if (!page || !find_page(t)) /* it is not present any more */
         return 0;
     memcpy(bytes, t->page + offset, first);
     memcpy(bytes + first, page, sizeof(bytes) - first);
@@ -299,7 +299,7 @@ static void find_liveness(struct translation *t)
     } while (changed);
 }
 
-/* The register files that INSN belongs to. */
+/* Returns the register files that INSN uses. */
 static unsigned files_of(const struct x86_insn *insn)
 {
     unsigned files = insn->info->class == X86_CLASS_X87 ? BT_X87 : 0;
@@ -332,7 +332,7 @@ static void watch(struct translation *t)
     }
 }
 
-/* For tests: takes members out of the set FREE at random; leaves two, if there were as many. */
+/* For tests: removes members from the set FREE at random, but leaves two. */
 static unsigned forget_some(struct bt *bt, unsigned free)
 {
     for (unsigned i = 0; i < 16 && __builtin_popcount(free) > 2; i++) {

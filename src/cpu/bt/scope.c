@@ -1,5 +1,5 @@
 /*
- * Which instructions the translator takes; the others are the interpreter's.
+ * Which instructions the translator translates; the interpreter executes the others.
  */
 #include "cpu/bt/translate.h"
 

@@ -13,7 +13,7 @@
 #define VCPU(field)  vcpu_at((int32_t)offsetof(struct bt, field))
 #define TABLE(field) table_at((int32_t)offsetof(struct mmu_table, field))
 
-/* While it works. The exit point's address replaces the index in the end. */
+/* The registers that this code uses. The exit point's address replaces its index in the end. */
 #define VA    SCRATCH0
 #define POINT SCRATCH1
 #define PLACE X86_RCX
@@ -30,8 +30,8 @@ static void emit_spilled(struct emitter *e, unsigned opcode)
     emit_mem(e, true, opcode, PLACE, VCPU(spilled[1]));
 }
 
-/* Loads VA and POINT. Returns the branches of what no page serves: accesses that cross into another
- * page, and addresses that are not canonical, which a key must not meet. */
+/* Loads VA and POINT. Returns the branches for accesses that no page serves: those that cross into
+ * another page, and addresses that are not canonical, which must not match a key. */
 static void emit_begin(struct emitter *e, uint8_t *miss[2])
 {
     _Static_assert(sizeof(struct bt_exit_point) == 32, "an index is shifted by 5");

@@ -1,5 +1,5 @@
 /*
- * PUSH, POP and their kin.
+ * PUSH, POP, and other instructions that use the stack.
  */
 #include "cpu/bt/translate.h"
 

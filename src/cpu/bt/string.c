@@ -89,7 +89,7 @@ static void translate_repeated(struct translation *t, const struct x86_insn *ins
     done = emit_jcc(&t->e, CC_E);
     emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(requests));
     emit_alu_mem_imm(&t->e, false, ALU_N_CMP, at(t->s0, 0), 0);
-    cold_add_one(t, emit_jcc(&t->e, CC_NE)); /* the interpreter goes on and looks for itself */
+    cold_add_one(t, emit_jcc(&t->e, CC_NE)); /* the interpreter goes on and checks by itself */
     emit_jmp_to(&t->e, start);
     if (t->e.full)
         return;

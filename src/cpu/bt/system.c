@@ -182,7 +182,8 @@ static void translate_syscall(struct translation *t, const struct x86_insn *insn
     emit_set_flags(t);
     emit_flat_segments(t, 4, 0, 0);
     emit_supervisor(t);
-    emit_mem(&t->e, true, OP_LOAD, t->s0, VCPU(c.x.lstar)); /* canonical, as WRMSR sees to it */
+    emit_mem(&t->e, true, OP_LOAD, t->s0,
+             VCPU(c.x.lstar)); /* canonical, because WRMSR checks that */
     emit_go_to_level(t, false);
 }
 
@@ -343,7 +344,7 @@ bool translate_far(struct translation *t, const struct x86_insn *insn)
     }
 }
 
-/* --- The others ------------------------------------------------------------------------------- */
+/* --- Other instructions ----------------------------------------------------------------------- */
 
 /* RDFSBASE, RDGSBASE, WRFSBASE, WRGSBASE. */
 static void translate_base(struct translation *t, const struct x86_insn *insn)

@@ -6,7 +6,7 @@
 
 #include "cpu/bt/bt.h"
 
-/* Bytes that are pushed and popped. */
+/* Returns how many bytes PUSH and POP move. */
 static inline unsigned slot_size(const struct translation *t)
 {
     return t->code64 ? 8 : 4;
@@ -28,7 +28,7 @@ static inline uint32_t flags_input(const struct flow *f)
     return f->flags_in | (f->flags_may ? f->live_after & ~f->flags_out : 0);
 }
 
-/* The class of the register that operand I is, or ZYDIS_REGCLASS_INVALID. */
+/* Returns the class of the register that operand I is, or ZYDIS_REGCLASS_INVALID if it is none. */
 static inline ZydisRegisterClass register_class(const struct x86_insn *insn, unsigned i)
 {
     return insn->op[i].type == ZYDIS_OPERAND_TYPE_REGISTER
@@ -36,17 +36,15 @@ static inline ZydisRegisterClass register_class(const struct x86_insn *insn, uns
                : ZYDIS_REGCLASS_INVALID;
 }
 
-/* The general-purpose register that operand I is. */
+/* Returns the number of the general-purpose register that operand I is. */
 static inline unsigned register_of(const struct x86_insn *insn, unsigned i)
 {
     return (unsigned)ZydisRegisterGetId(insn->op[i].reg.value);
 }
 
-/*
- * Who calls whom, from the top: translate.c and region.c; copy.c, stack.c, branch.c, system.c and
- * string.c, which translate instructions; pieces.c; edges.c and access.c; group.c, cold.c and
- * flags.c; address.c, scope.c and live.c; emit.c.
- */
+/* Files call only files behind them in this list: translate.c and region.c; copy.c, stack.c,
+ * branch.c, system.c and string.c, which translate instructions; pieces.c; edges.c and access.c;
+ * group.c, cold.c and flags.c; address.c, scope.c and live.c; emit.c. */
 
 /* --- copy.c, stack.c, branch.c: return false to leave the instruction to the interpreter -------
  */
@@ -57,7 +55,7 @@ bool translate_x87(struct translation *t, const struct x86_insn *insn);
 bool translate_mxcsr(struct translation *t, const struct x86_insn *insn);
 bool translate_stack(struct translation *t, const struct x86_insn *insn);
 bool translate_branch(struct translation *t, const struct x86_insn *insn);
-/* Whether INSN is BT or its kin with a bit in memory that a register names. */
+/* Whether INSN is BT, BTS, BTR or BTC with a bit in memory that a register names. */
 bool is_bit_string(const struct x86_insn *insn);
 
 /* --- pieces.c --------------------------------------------------------------------------------- */
@@ -101,7 +99,7 @@ bool scope_excludes(const struct translation *t, const struct x86_insn *insn);
 
 /* --- system.c, string.c ----------------------------------------------------------------------- */
 
-/* Loads s0 with RFLAGS as PUSHF stores it; the status flags are in memory. */
+/* Loads s0 with RFLAGS as PUSHF stores them. The status flags must be in memory. */
 void emit_flags_image(struct translation *t);
 void translate_popf(struct translation *t);
 void translate_direction(struct translation *t, const struct x86_insn *insn);
@@ -127,10 +125,10 @@ struct operand address_segment_base(const struct address *a);
 
 /* --- access.c -------------------------------------------------------------------------------- */
 
-/* Looks the address up in the software TLB, unless an earlier check covers it. Returns the operand
- * in the host's memory, for the code that follows. Saves live flags, then clobbers flags, s0 and
- * s1; s1, and s0 if it is the operand's base, stay in use. ALIGN: what the address must be a
- * multiple of. */
+/* Emits a search of the software TLB for the address, unless an earlier check covers it. Returns
+ * the operand in the host's memory, for the code that follows. Saves live flags, then clobbers
+ * flags, s0 and s1; s1, and s0 if it is the operand's base, stay in use. ALIGN: the address must be
+ * a multiple of it. */
 struct operand emit_check(struct translation *t, const struct address *a, unsigned size, bool write,
                           unsigned align);
 
@@ -143,9 +141,9 @@ const struct range *group_find(const struct translation *t, const struct address
  * will be in s1. */
 struct range *group_start(struct translation *t, const struct address *a, unsigned size,
                           bool write);
-/* The present instruction has been translated: moves ranges whose registers it has changed by
- * constants and drops those whose registers it has changed otherwise. S1_INTACT: s1 is as the
- * instruction's last check left it. */
+/* Called behind each instruction: moves the ranges whose registers the instruction has changed by a
+ * constant, and drops those whose registers it has changed otherwise. S1_INTACT: s1 is as its last
+ * check left it. */
 void group_after(struct translation *t, bool s1_intact);
 /* Drops all ranges: from here on mappings may have changed, or control comes from elsewhere, too.
  */
@@ -164,7 +162,7 @@ void flags_need(struct translation *t);
 
 /* --- cold.c ---------------------------------------------------------------------------------- */
 
-/* How many of the part's instructions have not been executed before the present one. */
+/* Returns how many of the part's instructions have not been executed before the present one. */
 unsigned instructions_left(const struct translation *t);
 /* Each of these notes a JUMP that is rarely taken, to code that emit_cold emits behind the region.
  * cold_add_fill: the check of range K has failed. cold_add_one: the interpreter executes the
@@ -181,9 +179,10 @@ void cold_add_target(struct translation *t, uint8_t *jump, enum cold_kind kind, 
 void emit_entry(struct translation *t, unsigned offset, uint32_t live);
 /* Leaves the region for the address in s0. */
 void emit_exit_indirect(struct translation *t);
-/* The same after a RET that has POPPED bytes, or a JMP; the address need not be canonical. */
+/* Does the same after a RET that has POPPED bytes, or a JMP. The address need not be canonical. */
 void emit_exit_branch(struct translation *t, unsigned popped);
-/* Leaves the region for TARGET, counted from the page's start; it may lie outside the page. */
+/* Leaves the region for TARGET, an offset from the page's start that may lie outside of the page.
+ * */
 void emit_exit_direct(struct translation *t, int64_t target);
 /* Leaves the region so that the interpreter executes instruction I; LEFT instructions of its part
  * have not been executed. */

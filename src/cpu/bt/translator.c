@@ -273,8 +273,8 @@ static void link_branch(struct bt *bt, uint64_t rip, const void *code)
     bt->link_branch_at = 0;
 }
 
-/* Returns the processor time of the thread; the host may be busy with other things, too. Returns 0
- * unless the machine is measured, as this takes a system call. */
+/* Returns the processor time of the thread, which does not count what else the host does. Returns 0
+ * unless the machine is measured, because this takes a system call. */
 static uint64_t cpu_ns(const struct bt *bt)
 {
     return bt->c.meter ? time_thread_ns() : 0;
@@ -351,7 +351,7 @@ static const void *translate_if_hot(struct bt *bt, struct block *b)
     code = translate_timed(bt, bt_translate, b->gpa, b->generation);
     bt_cache_release(bt->cache);
     if (!code && !bt->full && bt->drops == drops &&
-        !bt_entry_find(bt, b->gpa)) /* unless another vCPU was faster */
+        !bt_entry_find(bt, b->gpa)) /* unless another vCPU has translated it meanwhile */
         b->heat = BT_NEVER;
     return code;
 }
@@ -427,7 +427,7 @@ static const void *fill_and_retry(struct bt *bt, unsigned had)
     if (bt->cache->switches.forgetful)
         mmu_table_clear(c->mmu.table[c->context]);
     c->x.reg[X86_RIP] = bt->page + point.offset;
-    counter_sub(&c->instructions, point.left); /* in case this raises */
+    counter_sub(&c->instructions, point.left); /* now, because this may raise */
     note_history(c);
     if (fill_software_tlb(c, bt->address, point.size, point.write)) {
         counter_add(&c->instructions, point.left);

@@ -11,9 +11,9 @@
  * the page's generation. The caller reads the code only after this call. Other vCPUs may run
  * meanwhile, and have everything forgotten that the caller has decoded. */
 void code_watch(struct vcpu *c, uint64_t gpa, uint64_t size);
-/* Tells that [GPA, GPA + SIZE) has been written, by the vCPU SELF, or by somebody else (NULL). If
- * code was found there before, changes the generation of its pages, has the other vCPUs leave
- * translated code, and returns true. Any thread. */
+/* Tells that [GPA, GPA + SIZE) has been written: by the vCPU SELF; or, if NULL, by a device or the
+ * monitor. If code was found there before, changes the generation of its pages, has the other vCPUs
+ * leave translated code, and returns true. Any thread. */
 bool code_written(struct core *e, const struct vcpu *self, uint64_t gpa, uint64_t size);
 /* Puts all that any vCPU has decoded or translated of the page at GPA out of date. */
 void code_discard(struct vcpu *c, uint64_t gpa);

@@ -101,7 +101,7 @@ struct accelerator {
     /* Told that the mapping of code has changed for the page at LINEAR (INVLPG). LARGE: for any
      * page; or identifiers of address spaces have begun anew (mmu.clears). */
     void (*unmapped)(struct vcpu *c, uint64_t linear, bool large);
-    /* Told that host addresses of guest memory which it has kept may be out of date. */
+    /* Told that the host addresses of guest memory that it remembers may be out of date. */
     void (*pages_moved)(struct vcpu *c);
 };
 

@@ -1,6 +1,6 @@
 /*
- * Far transfers by instruction: JMP, CALL and RET between segments, through call gates and tasks
- * (SDM volume 3, 5.8), INT n and its kin.
+ * Far transfers by instructions: JMP, CALL and RET between segments, through call gates and tasks
+ * (SDM volume 3, 5.8); INT n, INT3, INTO and INT1.
  */
 #include "cpu/interp/far.h"
 

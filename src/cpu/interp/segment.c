@@ -1,5 +1,5 @@
 /*
- * MOV to and from segment registers, LDS and kin (SDM volume 2).
+ * MOV to and from segment registers; LDS, LES, LFS, LGS and LSS (SDM volume 2).
  */
 #include "cpu/core/segment.h"
 

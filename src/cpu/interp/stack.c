@@ -1,6 +1,7 @@
 /*
- * PUSH, POP and their kin (SDM volume 2). The forms that 64-bit code uses all the time have
- * handlers of their own; the handlers of the other forms look at operand and stack size each time.
+ * PUSH, POP and other instructions that use the stack (SDM volume 2). The forms that 64-bit code
+ * uses all the time have handlers of their own; the handlers of the other forms find out operand
+ * and stack size each time.
  */
 #include "cpu/interp/stack.h"
 

@@ -178,7 +178,7 @@ const struct uop *op_vmcall(struct vcpu *c, const struct uop *op)
     return op + 1;
 }
 
-/* CLFLUSH and its kin: raises what a read raises; there is no cache to flush. */
+/* CLFLUSH, CLFLUSHOPT and CLWB: raise what a read raises; there is no cache to flush. */
 const struct uop *op_flush_line(struct vcpu *c, const struct uop *op)
 {
     /* Allowed in a segment that can only be executed (SDM volume 2, CLFLUSH). */

@@ -60,12 +60,12 @@ static void put_operand(struct thunk_code *c, unsigned reg, unsigned base, int32
         put32(c, disp);
 }
 
-/* OPCODE REG, [BASE + DISP]. */
-enum { NARROW = 0, WIDE = 8, MAP_0F = 1 };
+/* OPCODE REG, [BASE + DISP]. KIND: REX_WIDE for 64 bits, MAP_0F if 0Fh comes before the opcode. */
+enum { BITS_32 = 0, REX_WIDE = 8, MAP_0F = 1 };
 static void op(struct thunk_code *c, unsigned kind, uint8_t opcode, unsigned reg, unsigned base,
                int32_t disp)
 {
-    uint8_t rex = (kind & WIDE) | (reg >> 3) << 2 | base >> 3;
+    uint8_t rex = (kind & REX_WIDE) | (reg >> 3) << 2 | base >> 3;
 
     if (rex)
         PUT(c, 0x40 | rex);
@@ -74,14 +74,14 @@ static void op(struct thunk_code *c, unsigned kind, uint8_t opcode, unsigned reg
     PUT(c, opcode);
     put_operand(c, reg, base, disp);
 }
-#define LOAD(c, reg, base, disp)  op(c, WIDE, 0x8B, reg, base, disp)
-#define STORE(c, reg, base, disp) op(c, WIDE, 0x89, reg, base, disp)
-#define FXSAVE(c, base)           op(c, WIDE | MAP_0F, 0xAE, 0, base, 0)
-#define FXRSTOR(c, base)          op(c, WIDE | MAP_0F, 0xAE, 1, base, 0)
+#define LOAD(c, reg, base, disp)  op(c, REX_WIDE, 0x8B, reg, base, disp)
+#define STORE(c, reg, base, disp) op(c, REX_WIDE, 0x89, reg, base, disp)
+#define FXSAVE(c, base)           op(c, REX_WIDE | MAP_0F, 0xAE, 0, base, 0)
+#define FXRSTOR(c, base)          op(c, REX_WIDE | MAP_0F, 0xAE, 1, base, 0)
 #define LDMXCSR(c, base, disp)    op(c, MAP_0F, 0xAE, 2, base, disp)
 #define STMXCSR(c, base, disp)    op(c, MAP_0F, 0xAE, 3, base, disp)
-#define FLDCW(c, base, disp)      op(c, NARROW, 0xD9, 5, base, disp)
-#define FNSTCW(c, base, disp)     op(c, NARROW, 0xD9, 7, base, disp)
+#define FLDCW(c, base, disp)      op(c, BITS_32, 0xD9, 5, base, disp)
+#define FNSTCW(c, base, disp)     op(c, BITS_32, 0xD9, 7, base, disp)
 
 /* A VEX instruction REG, VVVV, [BASE + DISP]; L_PP is the vector length and the implied prefix. */
 static void op_vex(struct thunk_code *c, unsigned map, uint8_t l_pp, uint8_t opcode, unsigned reg,

@@ -1,7 +1,7 @@
 /*
- * The register files as memory images: FXSAVE, XSAVE and kin (SDM volume 1, 10.5 and chapter 13),
- * MXCSR, XCR0. The guest's registers live in x.xsave in the standard form, so most of this
- * copies parts of it.
+ * The register files as images in memory: FXSAVE, XSAVE and their counterparts (SDM volume 1, 10.5
+ * and chapter 13), MXCSR, XCR0. The guest's registers are in x.xsave in the standard form, so most
+ * of this copies parts of that.
  */
 #include "cpu/interp/operand.h"
 #include "cpu/interp/handlers.h"
