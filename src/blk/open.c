@@ -7,10 +7,16 @@
 #include "blk/file.h"
 #include "blk/nbd.h"
 #include "blk/options.h"
+#include "blk/qcow2.h"
 
 #include "base/util.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 /* Makes BLK, which is the whole of what was opened, the part that OPTIONS name. */
 static int take_part(struct blk *blk, const struct blk_options *options, struct error *err)
@@ -53,6 +59,103 @@ static struct blk *open_source(const struct blk_options *options, const struct b
     return blk;
 }
 
+/* ---- Formats ---- */
+
+/* Opens what is in the file of OPTIONS. BACKING, or NULL, becomes the image's on success. */
+static struct blk *open_format(const struct blk_options *options, const struct blk_host *host,
+                               struct blk *backing, struct error *err)
+{
+    struct qcow2_how how = {.backing = backing, .readonly = options->readonly};
+    struct blk *file = open_source(options, host, err), *image;
+
+    if (!file || options->format == BLK_RAW)
+        return file;
+    how.settled = options->isolate;
+    image = qcow2_open(file, &how, err);
+    if (!image)
+        blk_close(file);
+    return image;
+}
+
+/* Opens the backing file that OPTIONS name, a text of options itself: its own backing file may
+ * follow in it. */
+static struct blk *open_backing(const struct blk_options *options, const struct blk_host *host,
+                                struct error *err)
+{
+    struct blk_options backing;
+    struct blk *blk, *below = NULL;
+
+    if (blk_options_parse(options->backing, &backing, err) < 0)
+        return NULL;
+    backing.readonly = true;
+    backing.cache = options->cache;
+    if (backing.backing)
+        below = open_backing(&backing, host, err);
+    blk = !backing.backing || below ? open_format(&backing, host, below, err) : NULL;
+    if (!blk)
+        blk_close(below);
+    blk_options_free(&backing);
+    return blk;
+}
+
+static struct blk *open_image(const struct blk_options *options, const struct blk_host *host,
+                              struct error *err)
+{
+    struct blk *blk, *backing = NULL;
+
+    if (options->backing) {
+        backing = open_backing(options, host, err);
+        if (!backing)
+            return NULL;
+    }
+    blk = open_format(options, host, backing, err);
+    if (!blk)
+        blk_close(backing);
+    return blk;
+}
+
+/* ---- What is forgotten at the end ---- */
+
+/* Opens a file without a name. */
+static struct blk *open_temporary(const struct blk_host *host, struct error *err)
+{
+    const char *folder = getenv("TMPDIR");
+    struct blk_options options = {0};
+    struct blk *blk;
+    char path[32];
+    int fd;
+
+    folder = folder ? folder : "/var/tmp";
+    fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (fd < 0) {
+        error_set(err, errno, "snapshot: cannot make a file in '%s' (TMPDIR): %s", folder,
+                  strerror(errno));
+        return NULL;
+    }
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    options.file = path;
+    blk = file_open(&options, host, err);
+    close(fd);
+    return blk;
+}
+
+/* Makes a disk that reads BASE until it is written to. Takes BASE. */
+static struct blk *open_overlay(struct blk *base, const struct blk_options *options,
+                                const struct blk_host *host, struct error *err)
+{
+    struct qcow2_how how = {.backing = base, .temporary = true, .name = options->file};
+    struct qcow2_create what = {.size = blk_info(base).size, .backing = "base"};
+    struct blk *file = open_temporary(host, err), *blk = NULL;
+
+    if (file && qcow2_create(file, &what, err) == 0)
+        blk = qcow2_open(file, &how, err);
+    if (!blk) {
+        blk_close(file);
+        blk_close(base);
+    }
+    return blk;
+}
+
 struct blk *blk_open(const struct blk_options *options, const struct blk_host *host,
                      struct error *err)
 {
@@ -60,12 +163,15 @@ struct blk *blk_open(const struct blk_options *options, const struct blk_host *h
     struct blk *blk;
 
     host = host ? host : &plain;
-    if (options->format != BLK_RAW || options->snapshot) {
-        error_set(err, ENOTSUP, "disk '%s': only raw images can be opened, without snapshot",
-                  options->file);
-        return NULL;
+    if (options->snapshot && !options->readonly) {
+        struct blk_options base = *options;
+
+        base.readonly = true;
+        blk = open_image(&base, host, err);
+        blk = blk ? open_overlay(blk, options, host, err) : NULL;
+    } else {
+        blk = open_image(options, host, err);
     }
-    blk = open_source(options, host, err);
     if (blk && blk_limit(blk, options->iops, options->bps, err) < 0) {
         blk_close(blk);
         return NULL;

@@ -1,0 +1,29 @@
+/*
+ * Refcounts: how many references there are to each cluster of the file. With the image's lock.
+ */
+#ifndef DOPPEL_BLK_QCOW2_REFCOUNT_H
+#define DOPPEL_BLK_QCOW2_REFCOUNT_H
+
+#include "blk/qcow2_private.h"
+
+/* Entry I of a refcount block whose entries have 2^ORDER bits. */
+uint64_t qcow2_count_get(const uint8_t *block, uint64_t i, unsigned order);
+void qcow2_count_set(uint8_t *block, uint64_t i, unsigned order, uint64_t count);
+
+/* The largest refcount that the image can store. */
+uint64_t qcow2_refcount_max(const struct qcow2 *q);
+
+/* Stores the block that covers CLUSTER, or NULL if there is none: its refcounts are 0. */
+int qcow2_refcount_block(struct qcow2 *q, uint64_t cluster, struct qcow2_table **block);
+int qcow2_refcount(struct qcow2 *q, uint64_t cluster, uint64_t *count);
+/* -EIO: no block covers CLUSTER. */
+int qcow2_refcount_set(struct qcow2 *q, uint64_t cluster, uint64_t count);
+/* Adds 1 to each of N. -ERANGE: one has the largest already; none has changed. */
+int qcow2_refcount_add(struct qcow2 *q, uint64_t first, uint64_t n);
+/* Subtracts 1 from that of CLUSTER, and stores what is left of it. A refcount of 0 is corrupt. */
+int qcow2_refcount_drop(struct qcow2 *q, uint64_t cluster, uint64_t *left);
+
+/* Writes the blocks that differ from the file. */
+int qcow2_refcounts_write(struct qcow2 *q);
+
+#endif
