@@ -71,7 +71,8 @@ int qcow2_count_alone(struct qcow2_counts *c, uint64_t offset, uint64_t size, co
     return ret < 0 ? ret : qcow2_count(c, first, n);
 }
 
-static void tell(struct qcow2_counts *c, const char *format, va_list args)
+__attribute__((format(printf, 2, 0))) static void tell(struct qcow2_counts *c, const char *format,
+                                                       va_list args)
 {
     char line[256];
 

@@ -71,11 +71,8 @@ static int end(struct change *c, int result, struct error *err)
     if (ret == 0)
         ret = qcow2_header_mark(q, 0, QCOW2_INCOMPATIBLE_DIRTY);
     if (ret < 0)
-        error_set(err, -ret,
-                  ret == -ERANGE   ? "%s: its refcounts are too small for more snapshots"
-                  : ret == -ENOSPC ? "%s: the host's disk is full"
-                                   : "%s: its snapshots cannot be changed: %s",
-                  q->name, strerror(-ret));
+        error_set(err, -ret, "%s: its snapshots cannot be changed: %s", q->name,
+                  ret == -ERANGE ? "its refcounts are too small for one more" : strerror(-ret));
     free(c->l1);
     qcow2_records_free(&c->records);
     result = qcow2_load_again(q, ret < 0 ? NULL : err);
