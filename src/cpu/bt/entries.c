@@ -176,11 +176,13 @@ static uint32_t table_new(struct bt_entries *entries, unsigned bits, uint32_t ge
     if (!at) {
         at = entries->words_used;
         entries->words_used += TABLE_WORDS(bits);
-    }
-    table = (struct table *)(entries->words + at);
-    if (at == entries->free[bits])
+        table = (struct table *)(entries->words + at);
+        table->bits = bits;
+    } else {
+        /* Another vCPU may be searching it still, and reads its size, which stays. */
+        table = (struct table *)(entries->words + at);
         entries->free[bits] = table->next_free;
-    table->bits = bits;
+    }
     table_empty(table);
     atomic_store_explicit(&table->generation, generation, memory_order_release);
     return at;
