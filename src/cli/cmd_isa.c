@@ -159,8 +159,7 @@ static void count_row(enum action_row row, unsigned engine, unsigned level,
 static const char *action_text(enum action_row row, unsigned engine, unsigned level)
 {
     switch (row) {
-    case INNOCUOUS:
-        return "executes, with the guest's registers and memory; the monitor is not asked";
+    case INNOCUOUS: return "works on the guest's registers and memory, and on nothing else";
     case ERRANT:
         return engine == BT ? "leaves translated code with the guest's state as before it; the "
                               "interpreter raises the exception through the guest's IDT"

@@ -60,6 +60,9 @@ int mem_change_post(struct mem *mem, struct mem_batch *batch);
  * Before the listeners, and whatever a DONE uses, are destroyed; mem_destroy does it otherwise. May
  * block. May be called again, by the same thread. */
 void mem_change_end(struct mem *mem);
+/* For asking where the manager's thread is (base/where.h). Any thread, no lock. */
+struct where;
+struct where *mem_where(struct mem *mem);
 
 /* Who keeps the bytes of pages that are swapped out. SLOT is a number below 2^28 that the pager has
  * chosen. All may block, and are called without locks; 0 or a negative errno. */

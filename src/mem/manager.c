@@ -37,12 +37,19 @@ static void *manage(void *opaque)
     struct mem *mem = opaque;
     struct mem_batch *batch;
 
+    where_begin(&mem->manager.where);
     while ((batch = next_batch(mem))) {
         mem_change(mem, batch->changes, batch->count);
         if (batch->done)
             batch->done(batch);
     }
+    where_end(&mem->manager.where);
     return NULL;
+}
+
+struct where *mem_where(struct mem *mem)
+{
+    return &mem->manager.where;
 }
 
 int mem_change_post(struct mem *mem, struct mem_batch *batch)

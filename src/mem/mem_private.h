@@ -20,6 +20,7 @@
 
 #include "base/fifo.h"
 #include "base/util.h"
+#include "base/where.h"
 #include "mem/change.h"
 #include "mem/lost.h"
 #include "mem/mem.h"
@@ -119,6 +120,7 @@ struct mem {
 
     struct mem_manager {
         pthread_t thread;
+        struct where where; /* of the thread */
         bool started, ending;
         pthread_cond_t posted;
         struct mem_batch *first, **last;

@@ -3,8 +3,10 @@
  */
 #include "base/time.h"
 #include "base/util.h"
+#include "mem/change.h"
 #include "vm/vm_private.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 
 /* A thread that is asked answers at once, or not at all. */
@@ -17,41 +19,39 @@ struct asked {
 };
 
 struct inquiry {
-    struct asked asked[VM_MAX_CPUS + 1 + VM_WORKERS];
+    struct asked asked[VM_MAX_CPUS + VM_WORKERS + 2];
     unsigned count;
 };
 
-/* Asks a thread, if it is there, and returns where to write its name. */
-static char *ask(struct inquiry *inquiry, struct where *where)
+/* Asks a thread if it is there. The rest makes its name. */
+__attribute__((format(printf, 3, 4))) static void ask(struct inquiry *inquiry, struct where *where,
+                                                      const char *format, ...)
 {
     struct asked *asked = &inquiry->asked[inquiry->count];
+    va_list ap;
 
     if (!where_ask(where))
-        return NULL;
+        return;
     asked->where = where;
+    va_start(ap, format);
+    vsnprintf(asked->name, sizeof(asked->name), format, ap);
+    va_end(ap);
     inquiry->count++;
-    return asked->name;
 }
 
 static void ask_all(struct vm *vm, struct inquiry *inquiry)
 {
     struct where *where;
-    char *name;
 
-    for (unsigned i = 0; i < vm->cpus; i++) {
-        name = ask(inquiry, &vm->cpu[i].where);
-        if (name)
-            snprintf(name, sizeof(inquiry->asked->name), "vCPU %u, guest near %llx", i,
-                     (unsigned long long)vm->engine->ops->rip(vm->cpu[i].vcpu));
-    }
-    name = vm->loop ? ask(inquiry, loop_where(vm->loop)) : NULL;
-    if (name)
-        snprintf(name, sizeof(inquiry->asked->name), "event loop");
-    for (unsigned i = 0; vm->workers && (where = workers_where(vm->workers, i)); i++) {
-        name = ask(inquiry, where);
-        if (name)
-            snprintf(name, sizeof(inquiry->asked->name), "worker %u", i);
-    }
+    for (unsigned i = 0; i < vm->cpus; i++)
+        ask(inquiry, &vm->cpu[i].where, "vCPU %u, guest near %llx", i,
+            (unsigned long long)vm->engine->ops->rip(vm->cpu[i].vcpu));
+    if (vm->loop)
+        ask(inquiry, loop_where(vm->loop), "event loop");
+    for (unsigned i = 0; vm->workers && (where = workers_where(vm->workers, i)); i++)
+        ask(inquiry, where, "worker %u", i);
+    if (vm->machine.mem)
+        ask(inquiry, mem_where(vm->machine.mem), "memory manager");
 }
 
 static bool all_answered(const struct inquiry *inquiry)
