@@ -7,7 +7,7 @@
 
 _Static_assert(ZYDIS_MNEMONIC_MAX_VALUE < METER_MNEMONICS, "each has a counter");
 
-static void tell(struct meter *m, struct trace_event *event)
+static void tell_tracer(struct meter *m, struct trace_event *event)
 {
     uint64_t start = __rdtsc();
 
@@ -34,8 +34,8 @@ unsigned meter_enter_traced(struct meter *m, enum exit_cause cause, uint64_t rip
     unsigned before = meter_switch(m, cause);
 
     if (!is_hidden(cause))
-        tell(m, &(struct trace_event){
-                    .kind = TRACE_GUEST, .cause = cause, .rip = rip, .a = a, .b = b});
+        tell_tracer(m, &(struct trace_event){
+                           .kind = TRACE_GUEST, .cause = cause, .rip = rip, .a = a, .b = b});
     m->entered[cause].start = __rdtsc();
     m->entered[cause].a = a;
     m->entered[cause].b = b;
@@ -57,17 +57,17 @@ void meter_leave_traced(struct meter *m, unsigned before)
     /* An instruction whose work has a cause of its own is not told twice. */
     if (cause == CAUSE_INSTRUCTION && m->entered[cause].told != m->told)
         return;
-    tell(m, &(struct trace_event){.kind = TRACE_MONITOR,
-                                  .cause = cause,
-                                  .rip = m->x->reg[X86_RIP],
-                                  .a = m->entered[cause].a,
-                                  .b = m->entered[cause].b,
-                                  .ns = (uint64_t)((double)ticks * m->tick_ns)});
+    tell_tracer(m, &(struct trace_event){.kind = TRACE_MONITOR,
+                                         .cause = cause,
+                                         .rip = m->x->reg[X86_RIP],
+                                         .a = m->entered[cause].a,
+                                         .b = m->entered[cause].b,
+                                         .ns = (uint64_t)((double)ticks * m->tick_ns)});
 }
 
 void meter_transfer_traced(struct meter *m, enum trace_kind kind, uint64_t rip, uint64_t a)
 {
-    tell(m, &(struct trace_event){.kind = kind, .rip = rip, .a = a});
+    tell_tracer(m, &(struct trace_event){.kind = kind, .rip = rip, .a = a});
 }
 
 static uint64_t to_ns(const struct meter *m, const struct counter *ticks)

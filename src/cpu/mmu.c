@@ -303,6 +303,7 @@ enum mmu_context mmu_context(const struct x86_cpu *cpu)
 
 #define GROUP_BITS (MMU_TLB_BITS - 6) /* log2 of the entries that a bit of TOUCHED stands for */
 
+/* Empties group number GROUP of TABLE's entries for ACCESS. */
 static void group_clear(struct mmu_table *table, unsigned access, unsigned group)
 {
     struct mmu_entry *first = &table->entry[access][group << GROUP_BITS];
@@ -502,6 +503,7 @@ static bool may_be_larger(const struct mmu *mmu, const struct mmu_filter *filter
 
 /* --- Both levels --- */
 
+/* Empties TABLE, in the second level, too. */
 static void table_forget(struct mmu *mmu, struct mmu_table *table)
 {
     mmu_table_clear(table);
@@ -516,7 +518,7 @@ static void space_clear(struct mmu *mmu, struct mmu_space *space)
 }
 
 /* Drops everything. The caller then enters an address space. */
-static void clear(struct mmu *mmu)
+static void drop_everything(struct mmu *mmu)
 {
     table_forget(mmu, &mmu->super);
     for (unsigned i = 0; i < MMU_PCIDS; i++)
@@ -529,11 +531,11 @@ static void clear(struct mmu *mmu)
 
 /* Gives SPACE, which is empty, to the address space of CR3, with an identifier that no address
  * space has had since CLEARS changed. */
-static void renew(struct mmu *mmu, struct mmu_space *space, uint64_t cr3)
+static void assign_space(struct mmu *mmu, struct mmu_space *space, uint64_t cr3)
 {
     if (mmu->next_space == SPACE_LIMIT || mmu->large.count > FILTER_LIMIT ||
         mmu->huge.count > FILTER_LIMIT) {
-        clear(mmu);
+        drop_everything(mmu);
         mmu->next_space = 1;
     }
     space->cr3 = cr3;
@@ -541,7 +543,7 @@ static void renew(struct mmu *mmu, struct mmu_space *space, uint64_t cr3)
 }
 
 /* Makes SPACE the current address space. */
-static void enter(struct mmu *mmu, struct mmu_space *space)
+static void enter_space(struct mmu *mmu, struct mmu_space *space)
 {
     if (mmu->private) {
         table_forget(mmu, &mmu->super);
@@ -565,8 +567,8 @@ void mmu_init(struct mmu *mmu)
         table_init(&mmu->spaces[i].super_ac);
     }
     mmu->next_space = SPACE_LIMIT;
-    renew(mmu, &mmu->spaces[0], 0);
-    enter(mmu, &mmu->spaces[0]);
+    assign_space(mmu, &mmu->spaces[0], 0);
+    enter_space(mmu, &mmu->spaces[0]);
 }
 
 /* Makes an empty address space current, that of CR3. It takes the place of one with the same PCID,
@@ -581,8 +583,8 @@ static void enter_new_space(struct mmu *mmu, uint64_t cr3)
     if (!slot)
         slot = &mmu->spaces[mmu->next_slot++ % MMU_PCIDS];
     space_clear(mmu, slot);
-    renew(mmu, slot, cr3);
-    enter(mmu, slot);
+    assign_space(mmu, slot, cr3);
+    enter_space(mmu, slot);
 }
 
 void mmu_new_cr3(struct mmu *mmu, const struct x86_cpu *cpu, bool keep)
@@ -592,7 +594,7 @@ void mmu_new_cr3(struct mmu *mmu, const struct x86_cpu *cpu, bool keep)
             /* The manual lets a PCID keep its translations when it is given other page tables,
              * until they are invalidated. Comparing all of CR3 is stricter and always allowed. */
             if (mmu->spaces[i].id && mmu->spaces[i].cr3 == cpu->cr3) {
-                enter(mmu, &mmu->spaces[i]);
+                enter_space(mmu, &mmu->spaces[i]);
                 return;
             }
         }
@@ -602,7 +604,7 @@ void mmu_new_cr3(struct mmu *mmu, const struct x86_cpu *cpu, bool keep)
 
 void mmu_flush_all(struct mmu *mmu, const struct x86_cpu *cpu)
 {
-    clear(mmu);
+    drop_everything(mmu);
     enter_new_space(mmu, cpu->cr3);
 }
 

@@ -152,6 +152,7 @@ static uint8_t *emit_unless_absent(struct emitter *e)
     return emit_jcc(e, CC_NE);
 }
 
+/* Emits the code out of line to which BRANCH (emit_unless_absent) leads. */
 static void emit_files_aside(struct emitter *e, uint8_t *branch, bool load)
 {
     emit_patch(branch, e->at);

@@ -8,6 +8,8 @@
 
 /* --- Registers ------------------------------------------------------------------------------- */
 
+/* Emits the trade of registers at the beginning of a region: stores the guest's s0 and s1, and
+ * loads its R10 and R11. Nothing if those are s0 and s1. */
 static void emit_prologue(struct translation *t)
 {
     if (t->s0 != SCRATCH0) {
@@ -18,6 +20,7 @@ static void emit_prologue(struct translation *t)
     }
 }
 
+/* Emits the trade back at the end of a region. */
 static void emit_epilogue(struct translation *t)
 {
     if (t->s0 != SCRATCH0) {
@@ -96,6 +99,8 @@ void emit_entry(struct translation *t, unsigned offset, uint32_t live)
 
 /* --- Ways out -------------------------------------------------------------------------------- */
 
+/* Emits a way out of translated code for the reason WHY. OFFSET is where to go on in the page,
+ * POINT is for bt.exit_point. */
 static void emit_leave_at(struct translation *t, enum bt_exit why, unsigned offset, uint32_t point)
 {
     emit_store_imm(&t->e, false, VCPU(offset), (int32_t)offset);
@@ -103,6 +108,7 @@ static void emit_leave_at(struct translation *t, enum bt_exit why, unsigned offs
     emit_jmp_to(&t->e, t->cache->write + t->cache->leave[why]);
 }
 
+/* Emits the trade back and a jump to LOOKUP (emit_lookup), which goes on at the address in s0. */
 static void emit_exit_to(struct translation *t, uint32_t lookup)
 {
     if (t->s0 != SCRATCH0) { /* as emit_epilogue does, with the address in between */

@@ -102,6 +102,8 @@ static uint32_t hash_of(uint64_t id)
     return ((uint32_t)(id % MEM_PAGE_SIZE) | (uint32_t)(id >> 60) << MEM_PAGE_SHIFT) * 0x9E3779B9u;
 }
 
+/* Returns what a slot holds for entry NUMBER, which has this ID: the number, and some bits of the
+ * hash. */
 static uint32_t slot_value(uint64_t id, uint32_t number)
 {
     return number | hash_of(id) << TAG_SHIFT;
@@ -188,6 +190,7 @@ static uint32_t table_new(struct bt_entries *entries, unsigned bits, uint32_t ge
     return at;
 }
 
+/* Makes a search of TABLE find entry NUMBER. */
 static void put_slot(const struct bt_entries *entries, struct table *table, uint32_t number)
 {
     uint64_t id = entries->entry[number].id;

@@ -3,6 +3,7 @@
  */
 #include "cpu/bt/translate.h"
 
+/* Emits LAHF and SETO, and stores their result in vcpu.cc. Clobbers s0. */
 static void flags_save(struct translation *t)
 {
     static const uint8_t lahf_seto[] = {0x9F, 0x0F, 0x90, 0xC0};
@@ -15,6 +16,7 @@ static void flags_save(struct translation *t)
     t->flags = FLAGS_BOTH;
 }
 
+/* Emits the opposite: an addition that sets OF, and SAHF. Clobbers s0. */
 static void flags_load(struct translation *t)
 {
     static const uint8_t add_sahf[] = {0x04, 0x7F, 0x9E}; /* 1 + 127 overflows: OF */

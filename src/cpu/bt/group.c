@@ -22,6 +22,8 @@ struct access {
     bool write;
 };
 
+/* Returns the access of an instruction that pushes or pops a stack slot, with the register BASE as
+ * its stack pointer. */
 static struct access slot_access(const struct translation *t, unsigned base, bool push)
 {
     unsigned size = slot_size(t);
@@ -91,6 +93,7 @@ static bool constant_change(const struct translation *t, const struct x86_insn *
     return to_reg && amount >= -GROUP_SPAN && amount <= GROUP_SPAN;
 }
 
+/* Whether the address A is computed from REG. */
 static bool uses(const struct address *a, unsigned reg)
 {
     return !a->rip && (a->base == reg || a->index == reg);
@@ -103,6 +106,7 @@ static bool is_limited(const struct translation *t, const struct address *a)
     return a->computed || (!t->code64 && a->segment != X86_DS);
 }
 
+/* Whether A and B differ by a constant only. */
 static bool same_registers(const struct address *a, const struct address *b)
 {
     return a->base == b->base && a->index == b->index && a->scale == b->scale &&

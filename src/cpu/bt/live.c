@@ -25,6 +25,8 @@ static bool writes_for_sure(const struct x86_insn *insn)
     }
 }
 
+/* Notes in FLOW that an instruction uses register R if that is a general-purpose one; WRITE: it
+ * writes it. */
 static void note_register(struct flow *flow, ZydisRegister r, bool write)
 {
     uint16_t bit;

@@ -19,6 +19,7 @@ static const uint16_t spare_registers =
     1u << X86_R12 | 1u << X86_R13 | 1u << X86_R14 | 1u << X86_R15;
 static const uint16_t scratch_registers = 1u << SCRATCH0 | 1u << SCRATCH1;
 
+/* Whether code that uses REGISTERS leaves the translator two scratch registers. */
 static bool leaves_scratch(uint16_t registers)
 {
     return !(registers & scratch_registers) ||
@@ -188,6 +189,7 @@ static int instruction_at(const struct translation *t, int64_t offset)
     return t->index[offset] - 1;
 }
 
+/* Notes that a part begins at OFFSET, if that is in the region. */
 static void mark_leader(struct translation *t, int64_t offset, bool other_way_in)
 {
     int i = instruction_at(t, offset);
@@ -263,6 +265,7 @@ static uint32_t live_at(struct translation *t, int64_t offset)
     return t->index[offset] & ~AHEAD;
 }
 
+/* Returns the flags that are live behind the last instruction of P. */
 static uint32_t live_behind(struct translation *t, const struct part *p)
 {
     unsigned last = p->first + p->count - 1u;
@@ -279,6 +282,8 @@ static uint32_t live_behind(struct translation *t, const struct part *p)
     return live;
 }
 
+/* Finds the flags that are live behind each instruction and at the start of each part. Parts are
+ * looked at again until nothing changes. */
 static void find_liveness(struct translation *t)
 {
     bool changed;
@@ -342,6 +347,7 @@ static unsigned forget_some(struct bt *bt, unsigned free)
     return free;
 }
 
+/* Chooses the scratch registers of the region: R10 and R11, unless its code uses them. */
 static void choose_scratch(struct translation *t)
 {
     unsigned free = spare_registers & ~(unsigned)t->registers;

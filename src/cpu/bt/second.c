@@ -24,6 +24,7 @@ static struct operand table_at(int32_t disp)
     return (struct operand){X86_NONE, X86_NONE, 0, IN_TABLE, disp};
 }
 
+/* Emits loads or stores of the two registers that this code borrows. */
 static void emit_spilled(struct emitter *e, unsigned opcode)
 {
     emit_mem(e, true, opcode, FOUND, VCPU(spilled[0]));
@@ -70,6 +71,7 @@ static uint8_t *emit_find(struct emitter *e, size_t array, unsigned shift, size_
     return emit_jcc(e, CC_NE);
 }
 
+/* FOUND = the addend of the entry at PLACE. */
 static void emit_load_addend(struct emitter *e, size_t array)
 {
     emit_mem(e, true, OP_LOAD, FOUND,
@@ -112,6 +114,7 @@ static void emit_enter(struct emitter *e, enum mmu_access access)
              table_at((int32_t)offsetof(struct mmu_table, touched[access])));
 }
 
+/* Emits a jump back to the access, which now finds its page. */
 static void emit_retry(struct bt_cache *cache, struct emitter *e)
 {
     if (cache->measure)

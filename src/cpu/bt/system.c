@@ -102,6 +102,7 @@ static void emit_supervisor(struct translation *t)
     emit_set_context(t);
 }
 
+/* Translates STAC and CLAC. */
 static void translate_ac(struct translation *t, bool set)
 {
     if (set)
@@ -158,6 +159,7 @@ static void emit_go_to_level(struct translation *t, bool user)
     emit_exit_indirect(t);
 }
 
+/* Leaves the instruction to the interpreter unless EFER.SCE is set. */
 static void emit_need_sce(struct translation *t)
 {
     flags_clobber(t, X86_FLAGS_STATUS);
@@ -215,6 +217,7 @@ enum { FRAME_RIP = 0, FRAME_CS = 8, FRAME_FLAGS = 16, FRAME_RSP = 24, FRAME_SS =
 #define FLAT_CODE 0x00AFFB000000FFFFULL
 #define FLAT_DATA 0x00CFF3000000FFFFULL
 
+/* Leaves the instruction to the interpreter unless ZF is set. */
 static void emit_one_unless_equal(struct translation *t)
 {
     cold_add_one(t, emit_jcc(&t->e, CC_NE));

@@ -334,6 +334,7 @@ void store_slow(struct vcpu *c, const struct uop *op, uint64_t linear, unsigned 
     guest_write(c, op, linear, &value, size, c->context);
 }
 
+/* Returns the context of the processor's own accesses. */
 static enum mmu_context system_context(const struct vcpu *c)
 {
     return c->x.cr4 & X86_CR4_SMAP ? MMU_SUPER : MMU_SUPER_AC;

@@ -15,6 +15,7 @@
 /* What the host is asked for at a time. */
 #define PIECE (64 * KiB)
 
+/* Maps the memory for reading and PROTECTION. Returns NULL on failure. */
 static uint8_t *map(const struct code_memory *m, int protection)
 {
     void *at = mmap(NULL, m->size, PROT_READ | protection, MAP_SHARED, m->fd, 0);

@@ -45,7 +45,7 @@ void debug_set_control(struct vcpu *c, uint64_t dr7)
 
 /* Notes the breakpoints of these TYPES that the access meets. Those that are not enabled appear in
  * DR6 beside one that is, but not in the trap of a later instruction. */
-static void note(struct vcpu *c, unsigned types, uint64_t address, unsigned size)
+static void note_breakpoints(struct vcpu *c, unsigned types, uint64_t address, unsigned size)
 {
     for (unsigned i = 0; i < 4; i++) {
         if ((types >> breakpoint_type(c, i) & 1) && breakpoint_overlaps(c, i, address, size)) {
@@ -74,7 +74,7 @@ void debug_data_access(struct vcpu *c, const struct uop *op, uint64_t linear, un
         c->debug_met = (unsigned)met;
         c->debug_hit = true;
     }
-    note(c, TYPES_ACCESS | (write ? TYPES_WRITE : 0), linear, size);
+    note_breakpoints(c, TYPES_ACCESS | (write ? TYPES_WRITE : 0), linear, size);
     if ((c->x.trap_pending || c->debug_hit) && can_restart(c, op))
         restart_as_step(c, op);
 }
@@ -88,7 +88,7 @@ void debug_device_access(struct vcpu *c, const struct uop *op)
 void debug_port_access(struct vcpu *c, unsigned port, unsigned size)
 {
     if (c->x.cr4 & X86_CR4_DE)
-        note(c, TYPES_PORT, port, size);
+        note_breakpoints(c, TYPES_PORT, port, size);
 }
 
 void debug_check_fetch(struct vcpu *c, uint64_t linear)

@@ -5,8 +5,8 @@
 
 #include "cpu/core/executor.h"
 
-_Noreturn static void leave(struct vcpu *c, const struct uop *op, int vector, bool has_error,
-                            uint32_t error)
+_Noreturn static void leave_instruction(struct vcpu *c, const struct uop *op, int vector,
+                                        bool has_error, uint32_t error)
 {
     if (op && c->block)
         c->core->interpreter->retract(c, op);
@@ -16,33 +16,33 @@ _Noreturn static void leave(struct vcpu *c, const struct uop *op, int vector, bo
 
 void raise_fault(struct vcpu *c, const struct uop *op, int vector)
 {
-    leave(c, op, vector, false, 0);
+    leave_instruction(c, op, vector, false, 0);
 }
 
 void raise_error(struct vcpu *c, const struct uop *op, int vector, uint32_t error)
 {
-    leave(c, op, vector, true, error);
+    leave_instruction(c, op, vector, true, error);
 }
 
 void raise_page_fault(struct vcpu *c, const struct uop *op, uint64_t va, uint32_t error)
 {
     c->x.cr2 = va;
     counter_add(&c->exits[CAUSE_PAGE_FAULT], 1);
-    leave(c, op, X86_PF, true, error);
+    leave_instruction(c, op, X86_PF, true, error);
 }
 
 void restart_as_step(struct vcpu *c, const struct uop *op)
 {
-    leave(c, op, FAULT_RESTART, false, 0);
+    leave_instruction(c, op, FAULT_RESTART, false, 0);
 }
 
 void raise_absent(struct vcpu *c, const struct uop *op)
 {
-    leave(c, op, FAULT_ABSENT, false, 0);
+    leave_instruction(c, op, FAULT_ABSENT, false, 0);
 }
 
 void raise_memory(struct vcpu *c, int error)
 {
     c->memory_error = error;
-    leave(c, NULL, FAULT_MEMORY, false, 0);
+    leave_instruction(c, NULL, FAULT_MEMORY, false, 0);
 }

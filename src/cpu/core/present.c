@@ -34,7 +34,7 @@ void present_wait(struct vcpu *c)
 
 /* --- Forgetting ------------------------------------------------------------------------------- */
 
-static void post(struct stale *s, struct stale_note note)
+static void post_note(struct stale *s, struct stale_note note)
 {
     s->note[s->posted % STALE_NOTES] = note;
     atomic_store_explicit(&s->posted, s->posted + 1, memory_order_release);
@@ -47,11 +47,11 @@ static void post_range(struct stale *s, const struct mem_range *range, enum mem_
 
     if (!all && !range->host)
         return; /* it has no host memory, so no TLB holds an address in it */
-    post(s, (struct stale_note){
-                .first = all ? 0 : (uintptr_t)range->host,
-                .last = all ? UINTPTR_MAX : (uintptr_t)range->host + range->size - 1,
-                .write_only = access == MEM_WRITE,
-            });
+    post_note(s, (struct stale_note){
+                     .first = all ? 0 : (uintptr_t)range->host,
+                     .last = all ? UINTPTR_MAX : (uintptr_t)range->host + range->size - 1,
+                     .write_only = access == MEM_WRITE,
+                 });
 }
 
 void present_invalidated(void *opaque, const struct mem_range *ranges, unsigned count,
@@ -75,7 +75,7 @@ void present_settle(void *opaque)
     uint64_t number;
 
     pthread_mutex_lock(&e->safepoint.lock);
-    post(&e->stale, (struct stale_note){.first = 1, .last = 0});
+    post_note(&e->stale, (struct stale_note){.first = 1, .last = 0});
     number = e->stale.posted;
     safepoint_hurry(&e->safepoint);
     pthread_mutex_unlock(&e->safepoint.lock);
@@ -83,7 +83,7 @@ void present_settle(void *opaque)
 }
 
 /* Adds a piece to COUNT pieces, which are sorted and disjoint. Returns how many there are then. */
-static unsigned insert(struct mmu_host *pieces, unsigned count, struct mmu_host piece)
+static unsigned insert_piece(struct mmu_host *pieces, unsigned count, struct mmu_host piece)
 {
     unsigned at = 0, end;
 
@@ -112,7 +112,7 @@ struct overdue {
 };
 
 /* Collects what C has to drop. Returns the number of the last note that is in it. */
-static uint64_t collect(struct vcpu *c, struct overdue *overdue)
+static uint64_t collect_overdue(struct vcpu *c, struct overdue *overdue)
 {
     struct stale *s = &c->core->stale;
     uint64_t from, to;
@@ -132,8 +132,8 @@ static uint64_t collect(struct vcpu *c, struct overdue *overdue)
 
         if (note->first > note->last)
             continue; /* an empty one of present_settle */
-        overdue->count[kind] = insert(overdue->pieces[kind], overdue->count[kind],
-                                      (struct mmu_host){note->first, note->last});
+        overdue->count[kind] = insert_piece(overdue->pieces[kind], overdue->count[kind],
+                                            (struct mmu_host){note->first, note->last});
     }
     pthread_mutex_unlock(&c->core->safepoint.lock);
     return to;
@@ -145,7 +145,7 @@ void present_forget(struct vcpu *c)
 
     while (unlikely(atomic_load_explicit(&s->posted, memory_order_acquire) != c->forgotten)) {
         struct overdue overdue;
-        uint64_t number = collect(c, &overdue);
+        uint64_t number = collect_overdue(c, &overdue);
 
         for (unsigned kind = 0; kind < 2; kind++)
             if (overdue.count[kind])

@@ -288,7 +288,7 @@ static int step_instruction(struct vcpu *c)
 
 /* Executes one instruction, with breakpoints before it and its debug trap after it. Returns an exit
  * for a debugger outside of the guest, or -1. */
-static int step(struct vcpu *c)
+static int step_with_traps(struct vcpu *c)
 {
     if (c->debug_hit ||
         (c->x.trap_pending &&
@@ -324,7 +324,7 @@ static run_fn *short_run(const struct vcpu *c)
 
 /* Executes the instruction that has waited for a page, before that page can be taken away again.
  * Returns an exit for a debugger outside of the guest, or -1. */
-static int retry(struct vcpu *c)
+static int retry_instruction(struct vcpu *c)
 {
     c->retry = false;
     if (c->stepping)
@@ -342,23 +342,23 @@ static int retry(struct vcpu *c)
 
 /* Does what is due; then has RUN execute guest code, or executes a single step. Returns an exit, or
  * -1 to go on. */
-static int turn(struct vcpu *c, run_fn *run)
+static int run_turn(struct vcpu *c, run_fn *run)
 {
     int exit;
 
     if (unlikely(c->retry))
-        return retry(c);
+        return retry_instruction(c);
     exit = needs_attention(c) ? attend(c) : -1;
     if (exit >= 0)
         return exit;
     if (unlikely(c->stepping))
-        return steps_past_event(c) ? EXIT_STEP : step(c);
+        return steps_past_event(c) ? EXIT_STEP : step_with_traps(c);
     run(c);
     return -1;
 }
 
 /* Goes on after raise_* has left an instruction by longjmp. Returns an exit, or -1 to go on. */
-static int go_on(struct vcpu *c)
+static int go_on_after_fault(struct vcpu *c)
 {
     int exit = take_fault(c);
 
@@ -373,15 +373,15 @@ static enum engine_exit run_inside(struct vcpu *c)
     if (setjmp(c->fault_exit) == 0)
         exit = deliver_pending(c);
     else
-        exit = go_on(c);
+        exit = go_on_after_fault(c);
     while (exit < 0)
-        exit = turn(c, run);
+        exit = run_turn(c, run);
     return (enum engine_exit)exit;
 }
 
-/* begin() and end() stand around everything that executes guest code, on the vCPU's thread: in
- * between, the safe point counts the vCPU as running. */
-static void begin(struct vcpu *c)
+/* enter_guest() and leave_guest() stand around everything that executes guest code, on the vCPU's
+ * thread: in between, the safe point counts the vCPU as running. */
+static void enter_guest(struct vcpu *c)
 {
     if (c->core->accelerator)
         c->core->accelerator->prepare(c);
@@ -389,7 +389,7 @@ static void begin(struct vcpu *c)
     present_forget(c);
 }
 
-static void end(struct vcpu *c)
+static void leave_guest(struct vcpu *c)
 {
     if (c->core->accelerator)
         c->core->accelerator->finish(c);
@@ -401,12 +401,12 @@ int core_turn(struct vcpu *c)
 {
     int exit;
 
-    begin(c);
+    enter_guest(c);
     if (setjmp(c->fault_exit) == 0)
-        exit = c->x.exception.pending ? deliver_pending(c) : turn(c, short_run(c));
+        exit = c->x.exception.pending ? deliver_pending(c) : run_turn(c, short_run(c));
     else
         exit = take_fault(c);
-    end(c);
+    leave_guest(c);
     return exit;
 }
 
@@ -419,7 +419,7 @@ static int run_limited(struct vcpu *c)
     if (setjmp(c->fault_exit) == 0)
         exit = deliver_pending(c);
     else
-        exit = go_on(c);
+        exit = go_on_after_fault(c);
     if (exit >= 0)
         return exit;
     do {
@@ -427,7 +427,7 @@ static int run_limited(struct vcpu *c)
             c->single = true;
             c->block = NULL;
         }
-        exit = turn(c, short_run(c));
+        exit = run_turn(c, short_run(c));
     } while (exit < 0 && counter_read(&c->instructions) < end);
     return exit;
 }
@@ -440,9 +440,9 @@ int core_run_for(struct vcpu *c, uint64_t limit, uint64_t *count)
     c->block = NULL;
     c->limited = true;
     counter_set(&c->instructions, (1ULL << 32) - limit);
-    begin(c);
+    enter_guest(c);
     exit = run_limited(c);
-    end(c);
+    leave_guest(c);
     c->single = c->limited = false;
     *count = counter_read(&c->instructions) - ((1ULL << 32) - limit);
     counter_set(&c->instructions, before + *count);
@@ -460,9 +460,9 @@ enum engine_exit core_run(struct vcpu *c)
     }
     c->block = NULL;
     meter_start(c->meter);
-    begin(c);
+    enter_guest(c);
     exit = run_inside(c);
-    end(c);
+    leave_guest(c);
     meter_restore(c->meter);
     counter_add(&c->run_ns, time_now_ns() - start);
     return exit;

@@ -62,7 +62,7 @@ void safepoint_hurry(struct safepoint *sp)
             cpu_port_request(sp->port[i], CPU_REQ_ENGINE);
 }
 
-static void check(const struct safepoint *sp)
+static void check_locks(const struct safepoint *sp)
 {
     if (sp->check)
         sp->check(sp->check_opaque);
@@ -70,7 +70,7 @@ static void check(const struct safepoint *sp)
 
 void safepoint_stop(struct safepoint *sp, unsigned id)
 {
-    check(sp);
+    check_locks(sp);
     pthread_mutex_lock(&sp->lock);
     if (id != SAFEPOINT_OUTSIDE)
         leave_locked(sp, id);
@@ -106,7 +106,7 @@ void safepoint_note(struct safepoint *sp, unsigned id, uint64_t number)
 
 void safepoint_settle(struct safepoint *sp, uint64_t number)
 {
-    check(sp);
+    check_locks(sp);
     pthread_mutex_lock(&sp->lock);
     for (unsigned i = 0; i < SAFEPOINT_MAX_CPUS; i++)
         while (sp->inside[i] && sp->seen[i] < number)

@@ -23,7 +23,8 @@ bool condition_holds(uint16_t cc, unsigned condition)
     return holds != (condition & 1);
 }
 
-static inline const struct uop *go(struct vcpu *c, uint64_t target, unsigned link)
+/* Ends the block with a branch to TARGET by link number LINK. */
+static inline const struct uop *branch_to(struct vcpu *c, uint64_t target, unsigned link)
 {
     c->x.reg[X86_RIP] = target;
     c->link = (uint8_t)link;
@@ -35,7 +36,7 @@ static inline const struct uop *go_indirect(struct vcpu *c, const struct uop *op
 {
     if (unlikely(!is_canonical(target)))
         raise_error(c, op, X86_GP, 0);
-    return go(c, target, NO_LINK);
+    return branch_to(c, target, NO_LINK);
 }
 
 /* Ends a conditional branch that is not taken. */
@@ -68,8 +69,8 @@ static uint64_t legacy_target(struct vcpu *c, const struct uop *op, uint64_t tar
     {                                                                                              \
         uint16_t cc = c->cc;                                                                       \
         if (CONDITION)                                                                             \
-            return go(c, c->x.reg[X86_RIP] + op->imm, LINK_TAKEN);                                 \
-        return go(c, next_rip(c, op), LINK_ON);                                                    \
+            return branch_to(c, c->x.reg[X86_RIP] + op->imm, LINK_TAKEN);                          \
+        return branch_to(c, next_rip(c, op), LINK_ON);                                             \
     }
 
 JCC(jcc_o, cc &CC_OF)
@@ -96,17 +97,17 @@ const struct uop *op_jcc_legacy(struct vcpu *c, const struct uop *op)
 {
     if (!condition_holds(c->cc, op->aux))
         return fall_through(c, op);
-    return go(c, legacy_target(c, op, c->x.reg[X86_RIP] + op->imm), legacy_link(op));
+    return branch_to(c, legacy_target(c, op, c->x.reg[X86_RIP] + op->imm), legacy_link(op));
 }
 
 const struct uop *op_jmp(struct vcpu *c, const struct uop *op)
 {
-    return go(c, c->x.reg[X86_RIP] + op->imm, LINK_TAKEN);
+    return branch_to(c, c->x.reg[X86_RIP] + op->imm, LINK_TAKEN);
 }
 
 const struct uop *op_jmp_legacy(struct vcpu *c, const struct uop *op)
 {
-    return go(c, legacy_target(c, op, c->x.reg[X86_RIP] + op->imm), legacy_link(op));
+    return branch_to(c, legacy_target(c, op, c->x.reg[X86_RIP] + op->imm), legacy_link(op));
 }
 
 const struct uop *op_jmp_r(struct vcpu *c, const struct uop *op)
@@ -129,13 +130,13 @@ static uint64_t indirect_operand(struct vcpu *c, const struct uop *op)
 
 const struct uop *op_jmp_indirect_legacy(struct vcpu *c, const struct uop *op)
 {
-    return go(c, legacy_target(c, op, indirect_operand(c, op)), NO_LINK);
+    return branch_to(c, legacy_target(c, op, indirect_operand(c, op)), NO_LINK);
 }
 
 const struct uop *op_call(struct vcpu *c, const struct uop *op)
 {
     push64(c, op, next_rip(c, op));
-    return go(c, c->x.reg[X86_RIP] + op->imm, LINK_TAKEN);
+    return branch_to(c, c->x.reg[X86_RIP] + op->imm, LINK_TAKEN);
 }
 
 static const struct uop *call_indirect(struct vcpu *c, const struct uop *op, uint64_t target)
@@ -143,7 +144,7 @@ static const struct uop *call_indirect(struct vcpu *c, const struct uop *op, uin
     if (unlikely(!is_canonical(target)))
         raise_error(c, op, X86_GP, 0);
     push64(c, op, next_rip(c, op));
-    return go(c, target, NO_LINK);
+    return branch_to(c, target, NO_LINK);
 }
 
 const struct uop *op_call_r(struct vcpu *c, const struct uop *op)
@@ -161,7 +162,7 @@ const struct uop *op_call_legacy(struct vcpu *c, const struct uop *op)
     uint64_t target = legacy_target(c, op, c->x.reg[X86_RIP] + op->imm);
 
     stack_push(c, op, op->osize, next_rip(c, op));
-    return go(c, target, legacy_link(op));
+    return branch_to(c, target, legacy_link(op));
 }
 
 const struct uop *op_call_indirect_legacy(struct vcpu *c, const struct uop *op)
@@ -169,7 +170,7 @@ const struct uop *op_call_indirect_legacy(struct vcpu *c, const struct uop *op)
     uint64_t target = legacy_target(c, op, indirect_operand(c, op));
 
     stack_push(c, op, op->osize, next_rip(c, op));
-    return go(c, target, NO_LINK);
+    return branch_to(c, target, NO_LINK);
 }
 
 const struct uop *op_ret(struct vcpu *c, const struct uop *op)
@@ -179,7 +180,7 @@ const struct uop *op_ret(struct vcpu *c, const struct uop *op)
     if (unlikely(!is_canonical(target)))
         raise_error(c, op, X86_GP, 0);
     c->x.reg[X86_RSP] += 8 + op->imm;
-    return go(c, target, NO_LINK);
+    return branch_to(c, target, NO_LINK);
 }
 
 const struct uop *op_ret_legacy(struct vcpu *c, const struct uop *op)
@@ -187,7 +188,7 @@ const struct uop *op_ret_legacy(struct vcpu *c, const struct uop *op)
     uint64_t target = legacy_target(c, op, stack_peek(c, op, op->osize, 0));
 
     stack_adjust(c, (int64_t)(op->osize + op->imm));
-    return go(c, target, NO_LINK);
+    return branch_to(c, target, NO_LINK);
 }
 
 const struct uop *op_loop(struct vcpu *c, const struct uop *op)
@@ -205,5 +206,5 @@ const struct uop *op_loop(struct vcpu *c, const struct uop *op)
         target = legacy_target(c, op, target);
     if (op->aux != LOOP_JCXZ)
         set_reg(c, X86_RCX * 8, op->asize, count);
-    return taken ? go(c, target, legacy_link(op)) : fall_through(c, op);
+    return taken ? branch_to(c, target, legacy_link(op)) : fall_through(c, op);
 }

@@ -76,6 +76,7 @@ static uint64_t iret_flags(const struct vcpu *c, unsigned size, uint64_t image)
     return (flags_get(c) & ~may) | (image & may);
 }
 
+/* Ends an IRET, which goes on at RIP. */
 static const struct uop *iret_done(struct vcpu *c, uint64_t rip)
 {
     c->keep_rf = true;
@@ -228,6 +229,7 @@ static struct x86_seg flat_stack(uint16_t selector, unsigned level)
     };
 }
 
+/* Ends SYSCALL or SYSENTER: loads CS and SS, and goes on at RIP. */
 static const struct uop *fast_enter(struct vcpu *c, struct x86_seg cs, struct x86_seg ss,
                                     uint64_t rip)
 {
@@ -244,6 +246,7 @@ static const struct uop *fast_enter(struct vcpu *c, struct x86_seg cs, struct x8
     return go_far(c, rip);
 }
 
+/* Ends SYSRET or SYSEXIT. */
 static const struct uop *fast_leave(struct vcpu *c, struct x86_seg cs, struct x86_seg ss,
                                     uint64_t rip)
 {

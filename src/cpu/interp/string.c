@@ -14,14 +14,16 @@ static uint64_t address_mask(const struct uop *op)
     return op->asize == 8 ? ~0ULL : op->asize == 4 ? 0xFFFFFFFF : 0xFFFF;
 }
 
-static int64_t step(const struct vcpu *c, const struct uop *op)
+/* Returns the distance from one element to the next. */
+static int64_t element_step(const struct vcpu *c, const struct uop *op)
 {
     return c->x.rflags & X86_FLAG_DF ? -(int64_t)op->osize : op->osize;
 }
 
+/* Moves the pointer in REG over COUNT elements. */
 static void advance(struct vcpu *c, const struct uop *op, unsigned reg, uint64_t count)
 {
-    set_reg(c, reg * 8, op->asize, c->x.reg[reg] + (uint64_t)step(c, op) * count);
+    set_reg(c, reg * 8, op->asize, c->x.reg[reg] + (uint64_t)element_step(c, op) * count);
 }
 
 static uint64_t source(struct vcpu *c, const struct uop *op)
@@ -53,7 +55,7 @@ static bool in_one_go(const struct vcpu *c, const struct uop *op, uint64_t run)
 {
     bool flat = in_64(c) || (c->mode & MODE_FLAT);
 
-    return run > 1 && step(c, op) > 0 && flat && (op->seg < X86_FS || op->asize == 8);
+    return run > 1 && element_step(c, op) > 0 && flat && (op->seg < X86_FS || op->asize == 8);
 }
 
 /* --- One step of each: returns how many of at most COUNT elements it did ---------------------- */
@@ -182,6 +184,7 @@ static uint64_t outs(struct vcpu *c, const struct uop *op, uint64_t count)
 
 typedef uint64_t step_fn(struct vcpu *c, const struct uop *op, uint64_t count);
 
+/* Whether a repetition must pause after the present element. */
 static bool interrupted(const struct vcpu *c)
 {
     return c->stepping || c->x.trap_pending ||

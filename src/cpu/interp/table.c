@@ -6,6 +6,7 @@
 #include "cpu/interp/handlers.h"
 #include "cpu/core/segment.h"
 
+/* Raises #UD at OP in real and virtual-8086 mode. */
 static void require_protected(struct vcpu *c, const struct uop *op)
 {
     if (in_real(c) || in_v86(c))
@@ -156,7 +157,8 @@ const struct uop *op_ltr(struct vcpu *c, const struct uop *op)
 
 /* --- Questions about descriptors: the answer is in ZF ----------------------------------------- */
 
-static const struct uop *answer(struct vcpu *c, const struct uop *op, bool yes)
+/* Ends VERR, VERW, LAR or LSL with ZF as its result. */
+static const struct uop *set_zf(struct vcpu *c, const struct uop *op, bool yes)
 {
     c->cc = (uint16_t)(yes ? c->cc | CC_ZF : c->cc & ~CC_ZF);
     return op + 1;
@@ -185,9 +187,9 @@ const struct uop *op_lar(struct vcpu *c, const struct uop *op)
     if (!in_long_mode(c))
         types |= 1u << SYS_TSS16 | 1u << SYS_TSS16_BUSY | 1u << SYS_CALL16 | 1u << SYS_TASK_GATE;
     if (!visible(c, op, selector_operand(c, op), types, &d))
-        return answer(c, op, false);
+        return set_zf(c, op, false);
     set_reg(c, op->dst, op->osize, d.low >> 32 & (op->osize == 2 ? 0xFF00 : 0xF0FF00));
-    return answer(c, op, true);
+    return set_zf(c, op, true);
 }
 
 const struct uop *op_lsl(struct vcpu *c, const struct uop *op)
@@ -199,9 +201,9 @@ const struct uop *op_lsl(struct vcpu *c, const struct uop *op)
     if (!in_long_mode(c))
         types |= 1u << SYS_TSS16 | 1u << SYS_TSS16_BUSY;
     if (!visible(c, op, selector_operand(c, op), types, &d))
-        return answer(c, op, false);
+        return set_zf(c, op, false);
     set_reg(c, op->dst, op->osize, desc_to_seg(&d, 0).limit);
-    return answer(c, op, true);
+    return set_zf(c, op, true);
 }
 
 const struct uop *op_verr(struct vcpu *c, const struct uop *op)
@@ -210,8 +212,8 @@ const struct uop *op_verr(struct vcpu *c, const struct uop *op)
 
     require_protected(c, op);
     if (!visible(c, op, selector_operand(c, op), 0, &d))
-        return answer(c, op, false);
-    return answer(c, op, !desc_is_code(&d) || (desc_type(&d) & X86_ATTR_WRITE));
+        return set_zf(c, op, false);
+    return set_zf(c, op, !desc_is_code(&d) || (desc_type(&d) & X86_ATTR_WRITE));
 }
 
 const struct uop *op_verw(struct vcpu *c, const struct uop *op)
@@ -220,8 +222,8 @@ const struct uop *op_verw(struct vcpu *c, const struct uop *op)
 
     require_protected(c, op);
     if (!visible(c, op, selector_operand(c, op), 0, &d))
-        return answer(c, op, false);
-    return answer(c, op, !desc_is_code(&d) && (desc_type(&d) & X86_ATTR_WRITE));
+        return set_zf(c, op, false);
+    return set_zf(c, op, !desc_is_code(&d) && (desc_type(&d) & X86_ATTR_WRITE));
 }
 
 const struct uop *op_arpl(struct vcpu *c, const struct uop *op)
@@ -231,11 +233,11 @@ const struct uop *op_arpl(struct vcpu *c, const struct uop *op)
     require_protected(c, op);
     old = op->ea == EA_NONE ? REG16(c, op->dst) : load16(c, op, ea_linear(c, op, 2, MMU_READ));
     if ((old & 3) >= (source & 3))
-        return answer(c, op, false);
+        return set_zf(c, op, false);
     new = (uint16_t)((old & ~3u) | (source & 3));
     if (op->ea == EA_NONE)
         REG16(c, op->dst) = new;
     else
         store16(c, op, ea_linear(c, op, 2, MMU_WRITE), new);
-    return answer(c, op, true);
+    return set_zf(c, op, true);
 }

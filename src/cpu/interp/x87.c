@@ -55,6 +55,7 @@ static uint16_t tags(const uint8_t *xsave)
     return (uint16_t)word;
 }
 
+/* Returns the tag word in the form of FXSAVE: a bit for each register, set if it is not empty. */
 static uint8_t abridge(uint16_t word)
 {
     unsigned abridged = 0;
@@ -86,6 +87,7 @@ static void put_pointers(const struct vcpu *c, bool wide, uint32_t word[WORDS])
     }
 }
 
+/* Returns the pointers that words 3 to 6 of an environment hold (see put_pointers). */
 static struct x87_pointers take_pointers(const struct vcpu *c, bool wide,
                                          const uint32_t word[WORDS])
 {

@@ -127,6 +127,7 @@ static uint64_t in_use(const struct vcpu *c)
     return used;
 }
 
+/* Raises what an instruction of the XSAVE family raises now. */
 static void check_xsave(struct vcpu *c, const struct uop *op)
 {
     if (!(c->x.cr4 & X86_CR4_OSXSAVE))
@@ -135,6 +136,7 @@ static void check_xsave(struct vcpu *c, const struct uop *op)
         raise_fault(c, op, X86_NM);
 }
 
+/* Returns the components that an instruction of the XSAVE family is about (RFBM). */
 static uint64_t requested(const struct vcpu *c)
 {
     return (c->x.reg[X86_RDX] << 32 | (uint32_t)c->x.reg[X86_RAX]) & c->x.xcr0;
