@@ -13,10 +13,12 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/fs.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #define THREADS_MOST 16
@@ -196,6 +198,29 @@ static int look_at_device(struct file *file, struct error *err)
     return 0;
 }
 
+/* Whether the device says that it cannot discard. Behind the number of a partition, what is asked
+ * for is in the folder of its disk. */
+static bool has_no_discards(dev_t device)
+{
+    static const char *const folders[] = {"queue", "../queue"};
+    unsigned long long most;
+    char name[96];
+    FILE *file;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(folders); i++) {
+        snprintf(name, sizeof(name), "/sys/dev/block/%u:%u/%s/discard_max_bytes", major(device),
+                 minor(device), folders[i]);
+        file = fopen(name, "re");
+        if (file) {
+            bool none = fscanf(file, "%llu", &most) == 1 && most == 0;
+
+            fclose(file);
+            return none;
+        }
+    }
+    return false;
+}
+
 /* Sets what FILE is by what it is asked. */
 static int look_at(struct file *file, struct error *err)
 {
@@ -204,8 +229,11 @@ static int look_at(struct file *file, struct error *err)
 
     if (fstat(file->fd, &status) < 0)
         return error_set(err, errno, "disk '%s': %s", file->name, strerror(errno));
-    if (S_ISBLK(status.st_mode))
+    if (S_ISBLK(status.st_mode)) {
+        info->discards = !has_no_discards(status.st_rdev);
         return look_at_device(file, err);
+    }
+    info->discards = true;
     if (!S_ISREG(status.st_mode))
         return error_set(err, EINVAL, "disk '%s' is %s, not a file or a block device", file->name,
                          S_ISDIR(status.st_mode) ? "a directory" : "of an odd kind");
@@ -344,7 +372,7 @@ static int begin(struct file *file, const struct blk_options *options, struct er
     if (ret < 0)
         return ret;
     fcntl(file->fd, F_SETFL, fcntl(file->fd, F_GETFL) & ~O_NONBLOCK);
-    file->blk.info.discards = !file->keep && !file->blk.info.readonly;
+    file->blk.info.discards &= !file->keep && !file->blk.info.readonly;
     file->blk.info.zeroes = !file->blk.info.readonly;
     return start(file, err);
 }

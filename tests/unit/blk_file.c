@@ -158,6 +158,66 @@ static void test_model(void **unused)
     each_way(MODEL_SIZE, follow_model);
 }
 
+/* Threads that use one disk at once, each its own quarter. */
+struct user {
+    struct blk *blk;
+    unsigned number;
+    bool wrong;
+};
+
+static void *use_quarter(void *opaque)
+{
+    enum { COUNT = 8, SIZE = 4096, ROUNDS = 12 };
+    struct user *user = opaque;
+    uint8_t *bytes = aligned_alloc(4096, COUNT * SIZE), *back = aligned_alloc(4096, COUNT * SIZE);
+    struct asked asked[COUNT + 1];
+    struct asks asks;
+
+    begin_asks(&asks);
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        fill(bytes, COUNT * SIZE, 1000 * user->number + round);
+        for (unsigned kind = BLK_WRITE;; kind = BLK_READ) {
+            for (unsigned i = 0; i < COUNT; i++)
+                ask(&asks, user->blk, &asked[i], (enum blk_kind)kind,
+                    user->number * (MODEL_SIZE / 4) + i * SIZE,
+                    (kind == BLK_WRITE ? bytes : back) + i * SIZE, SIZE);
+            ask(&asks, user->blk, &asked[COUNT], BLK_FLUSH, 0, NULL, 0);
+            await(&asks, user->blk);
+            for (unsigned i = 0; i <= COUNT; i++)
+                user->wrong |= asked[i].result != 0;
+            if (kind == BLK_READ)
+                break;
+        }
+        user->wrong |= memcmp(bytes, back, COUNT * SIZE) != 0;
+    }
+    free(bytes);
+    free(back);
+    return NULL;
+}
+
+static void use_by_many(const char *name, const struct way *way)
+{
+    struct blk *blk = open_disk(name, way->more, &way->host);
+    struct user users[4] = {0};
+    pthread_t threads[4];
+
+    for (unsigned i = 0; i < ARRAY_SIZE(users); i++) {
+        users[i] = (struct user){.blk = blk, .number = i};
+        assert_int_equal(pthread_create(&threads[i], NULL, use_quarter, &users[i]), 0);
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(users); i++) {
+        pthread_join(threads[i], NULL);
+        assert_false(users[i].wrong);
+    }
+    assert_non_null(blk_where(blk, 0));
+    blk_close(blk);
+}
+
+static void test_many_users(void **unused)
+{
+    each_way(MODEL_SIZE, use_by_many);
+}
+
 /* Many buffers, odd ones and more than one system call takes. */
 static void scatter(const char *name, const struct way *way)
 {
@@ -409,11 +469,11 @@ static void test_refused(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_model),        cmocka_unit_test(test_many_buffers),
-        cmocka_unit_test(test_bad_requests), cmocka_unit_test(test_odd_end),
-        cmocka_unit_test(test_cut_off),      cmocka_unit_test(test_parts),
-        cmocka_unit_test(test_resize),       cmocka_unit_test(test_space),
-        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_model),        cmocka_unit_test(test_many_users),
+        cmocka_unit_test(test_many_buffers), cmocka_unit_test(test_bad_requests),
+        cmocka_unit_test(test_odd_end),      cmocka_unit_test(test_cut_off),
+        cmocka_unit_test(test_parts),        cmocka_unit_test(test_resize),
+        cmocka_unit_test(test_space),        cmocka_unit_test(test_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
