@@ -163,13 +163,13 @@ static inline int ask_once(struct blk *blk, enum blk_kind kind, uint64_t offset,
 /* Bytes by which a sector is recognized. */
 static inline void fill(void *buffer, size_t size, uint64_t seed)
 {
-    uint64_t *word = buffer, x = seed * 0x9e3779b97f4a7c15 + 1;
+    uint64_t x = seed * 0x9e3779b97f4a7c15 + 1;
 
-    for (size_t i = 0; i < size / sizeof(*word); i++) {
+    for (size_t i = 0; i + sizeof(x) <= size; i += sizeof(x)) {
         x ^= x << 13;
         x ^= x >> 7;
         x ^= x << 17;
-        word[i] = x;
+        memcpy((char *)buffer + i, &x, sizeof(x));
     }
 }
 
