@@ -153,6 +153,13 @@ static void data_or_pins(struct fuzz_virtio_machine *m, uint8_t how, struct fuzz
         mem_set_pin_limit(m->mem, MEM_PAGE_SIZE * (uint64_t)how);
 }
 
+static void pause_device(struct fuzz_virtio_machine *m)
+{
+    if (fuzz_virtio.drain)
+        fuzz_virtio.drain(m);
+    m->device->ops->pause(m->device);
+}
+
 static void other(struct fuzz_board *board, struct fuzz_input *in)
 {
     struct fuzz_virtio_machine *m = board->device;
@@ -186,7 +193,7 @@ static void other(struct fuzz_board *board, struct fuzz_input *in)
         break;
     case 14: data_or_pins(m, what >> 4, in); break;
     default:
-        m->device->ops->pause(m->device);
+        pause_device(m);
         fake_workers_step(m->workers);
         m->device->ops->resume(m->device);
         break;
@@ -220,7 +227,7 @@ static void hold(struct dev *dev)
 {
     struct fuzz_virtio_machine *m = container_of(dev, struct fuzz_virtio_machine, dev);
 
-    m->device->ops->pause(m->device);
+    pause_device(m);
 }
 
 static void go_on(struct dev *dev)

@@ -37,6 +37,9 @@ struct fuzz_virtio {
     void (*request)(struct fuzz_virtio_machine *m);
     /* Something that the host side does; may be NULL. Board lock held. */
     void (*host)(struct fuzz_virtio_machine *m, unsigned n, bool level);
+    /* The device is about to be paused, which waits for what the host has: that ends. May be NULL.
+     */
+    void (*drain)(struct fuzz_virtio_machine *m);
     /* The host side becomes as it was at first; may be NULL. */
     void (*calm)(struct fuzz_virtio_machine *m);
 };
