@@ -8,6 +8,8 @@
  * seed is printed; with the same one the same is done, though threads take their turns as they
  * like.
  */
+#include "blk_jumbled.h"
+
 #include "base/util.h"
 #include "blk/blk.h"
 #include "blk/options.h"
@@ -42,7 +44,7 @@ struct model {
     uint64_t random;
     char image[64], backing[64], raw[64];
     struct qcow2_create what;
-    bool backed, packed, settled;
+    bool backed, packed, settled, jumbled, kept;
     stamp next;
     stamp *sectors;
     uint64_t count;
@@ -58,6 +60,7 @@ struct operation {
     uint8_t *bytes;
     sem_t *ended;
     int result;
+    bool rival; /* a discard of what the one before writes: either may be the last */
 };
 
 /* ---- Chance ---- */
@@ -67,7 +70,7 @@ static uint64_t chance(struct model *m, uint64_t below)
     m->random ^= m->random << 13;
     m->random ^= m->random >> 7;
     m->random ^= m->random << 17;
-    return m->random * 0x9e3779b97f4a7c15ULL % below;
+    return (m->random * 0x9e3779b97f4a7c15ULL >> 24) % below;
 }
 
 static uint64_t one_of(struct model *m, const uint64_t *of, unsigned n)
@@ -164,14 +167,14 @@ static void write_raw(const struct model *m, const char *name, const stamp *sect
 
 /* ---- Opening and closing ---- */
 
-static struct blk *open_file(const struct model *m, const char *name, bool readonly)
+static struct blk *open_file(const struct model *m, const char *name, const char *more)
 {
     struct blk_options options;
     struct error err = {0};
     char text[128];
     struct blk *blk;
 
-    snprintf(text, sizeof(text), "%s,format=raw%s", name, readonly ? ",readonly" : "");
+    snprintf(text, sizeof(text), "%s,format=raw%s", name, more);
     expect(m, blk_options_parse(text, &options, &err), "options", &err);
     blk = blk_open(&options, NULL, &err);
     blk_options_free(&options);
@@ -184,10 +187,13 @@ static void open_image(struct model *m)
 {
     struct qcow2_how how = {.settled = m->settled};
     struct error err = {0};
+    struct blk *file = open_file(m, m->image, m->kept ? ",discard=ignore" : "");
 
     if (m->backed)
-        how.backing = open_file(m, m->backing, true);
-    m->disk = qcow2_open(open_file(m, m->image, false), &how, &err);
+        how.backing = open_file(m, m->backing, ",readonly");
+    if (m->jumbled)
+        file = jumbled_open(file, chance(m, 1000));
+    m->disk = qcow2_open(file, &how, &err);
     if (!m->disk)
         fail(m, "qcow2_open", err.text);
 }
@@ -237,6 +243,8 @@ static void make_image(struct model *m)
     m->backed = chance(m, 2);
     m->settled = chance(m, 8) == 0;
     m->packed = chance(m, 3) == 0;
+    m->jumbled = chance(m, 2);
+    m->kept = chance(m, 4) == 0;
     if (m->what.version == 3) {
         m->what.lazy_refcounts = chance(m, 3) == 0;
         m->what.refcount_bits = (unsigned)one_of(m, bits, ARRAY_SIZE(bits));
@@ -249,14 +257,14 @@ static void make_image(struct model *m)
         make_backing(m);
     }
     fclose(fopen(m->image, "w"));
-    file = open_file(m, m->image, false);
+    file = open_file(m, m->image, "");
     expect(m, qcow2_create(file, &m->what, &err), "qcow2_create", &err);
     blk_close(file);
-    printf("%s: version %u, clusters %u, refcounts %u, %llu sectors%s%s%s%s\n", m->image,
+    printf("%s: version %u, clusters %u, refcounts %u, %llu sectors%s%s%s%s%s%s\n", m->image,
            m->what.version, m->what.cluster_size, m->what.refcount_bits,
            (unsigned long long)m->count, m->backed ? ", backed" : "",
            m->what.lazy_refcounts ? ", lazy" : "", m->settled ? ", settled" : "",
-           m->packed ? ", compressed" : "");
+           m->packed ? ", compressed" : "", m->jumbled ? ", jumbled" : "", m->kept ? ", kept" : "");
     fflush(stdout);
 }
 
@@ -332,6 +340,32 @@ static void prepare(struct model *m, struct operation *op)
     set_buffers(m, op);
 }
 
+/* Makes OP discard what OTHER writes at the same time. */
+static void make_rival(struct model *m, struct operation *op, const struct operation *other)
+{
+    op->request = (struct blk_request){.kind = chance(m, 2) ? BLK_DISCARD : BLK_ZEROES,
+                                       .unmap = chance(m, 2),
+                                       .offset = other->request.offset,
+                                       .size = other->request.size,
+                                       .done = ended};
+    op->first = other->first;
+    op->count = other->count;
+    op->ended = other->ended;
+    op->rival = true;
+}
+
+/* Each sector that OP discarded has been written before or after that. */
+static void settle_rival(struct model *m, const struct operation *op)
+{
+    static uint8_t bytes[REQUEST_MOST * SECTOR];
+
+    expect(m, blk_read(m->disk, op->request.offset, bytes, op->request.size), "read", NULL);
+    for (uint64_t i = 0; i < op->count; i++)
+        if (!*(const uint32_t *)(bytes + i * SECTOR))
+            m->sectors[op->first + i] = 0;
+    compare(m, bytes, m->sectors, op->first, op->count);
+}
+
 /* Makes up to BATCH requests that do not overlap, though they meet in clusters. */
 static unsigned make_batch(struct model *m, struct operation *ops, sem_t *semaphore)
 {
@@ -339,7 +373,7 @@ static unsigned make_batch(struct model *m, struct operation *ops, sem_t *semaph
     unsigned n = 0, want = 1 + (unsigned)chance(m, BATCH);
     uint64_t near = chance(m, m->count);
 
-    for (unsigned i = 0; i < want; i++) {
+    for (unsigned i = 0; i < want && n < BATCH; i++) {
         struct operation *op = &ops[n];
         uint64_t count = 1 + chance(m, one_of(m, sizes, ARRAY_SIZE(sizes)));
         uint64_t first = chance(m, 2) ? near + chance(m, 512) : chance(m, m->count);
@@ -349,11 +383,14 @@ static unsigned make_batch(struct model *m, struct operation *ops, sem_t *semaph
         if (overlaps(ops, n, first, count))
             continue;
         op->request = (struct blk_request){.done = ended};
+        op->rival = false;
         op->first = first;
         op->count = count;
         op->ended = semaphore;
         prepare(m, op);
         n++;
+        if (op->request.kind == BLK_WRITE && n < BATCH && chance(m, 4) == 0)
+            make_rival(m, &ops[n++], op);
     }
     return n;
 }
@@ -411,6 +448,8 @@ static void do_batch(struct model *m, struct helper *h)
         expect(m, ops[i].result, names[ops[i].request.kind], NULL);
         if (ops[i].request.kind == BLK_READ)
             compare(m, ops[i].bytes, m->sectors, ops[i].first, ops[i].count);
+        if (ops[i].rival)
+            settle_rival(m, &ops[i]);
     }
     sem_destroy(&semaphore);
     m->done += n;
