@@ -109,6 +109,14 @@ static int check_writable(const struct qcow2 *q, struct error *err)
     return 0;
 }
 
+/* Has the file end where qcow2_load has found its end. */
+static int round_up(struct qcow2 *q, struct error *err)
+{
+    if (!q->writable || blk_info(q->file).size >= q->file_end)
+        return 0;
+    return blk_resize(q->file, q->file_end, err) < 0 ? -EIO : 0;
+}
+
 /* Counts the references of an image that was not closed, and corrects its refcounts. */
 static int repair_dirty(struct blk *file, struct error *err)
 {
@@ -121,7 +129,9 @@ static int repair_dirty(struct blk *file, struct error *err)
 
     if (!q)
         return -EINVAL;
-    ret = qcow2_check_image(q, &what, &found, err);
+    ret = round_up(q, err);
+    if (ret == 0)
+        ret = qcow2_check_image(q, &what, &found, err);
     if (ret == 0 && found.errors > found.errors_fixed)
         ret = error_set(err, EINVAL,
                         "%s: the image was not closed, and is damaged; 'doppel image check' says "
@@ -189,7 +199,7 @@ struct blk *qcow2_open(struct blk *file, const struct qcow2_how *how, struct err
         if (!q)
             return NULL;
     }
-    if (clear_autoclear(q, err) < 0 || set_up(q, err) < 0)
+    if (round_up(q, err) < 0 || clear_autoclear(q, err) < 0 || set_up(q, err) < 0)
         goto fail;
     return &q->blk;
 

@@ -152,8 +152,8 @@ static struct qcow2 *create(struct blk *file, const struct qcow2_how *how, struc
     return q;
 }
 
-/* The file ends with a cluster: what is missing of the last reads as zeroes. */
-static int round_up(struct qcow2 *q, struct error *err)
+/* The file is taken to end with a cluster: what is missing of the last reads as zeroes. */
+static int find_end(struct qcow2 *q, struct error *err)
 {
     uint64_t end = ALIGN_UP(blk_info(q->file).size, q->cluster_size);
 
@@ -162,8 +162,6 @@ static int round_up(struct qcow2 *q, struct error *err)
                          "%s: clusters of %u bytes are smaller than the blocks of the disk that "
                          "it is on",
                          q->name, q->cluster_size);
-    if (q->writable && blk_info(q->file).size < end && blk_resize(q->file, end, err) < 0)
-        return -EIO;
     q->file_end = end;
     q->fresh = end;
     return 0;
@@ -189,7 +187,7 @@ static int load(struct qcow2 *q, struct qcow2_info *info, struct error *err)
     int ret = qcow2_header_read(q, info, &places, err);
 
     if (ret == 0)
-        ret = round_up(q, err);
+        ret = find_end(q, err);
     if (ret == 0)
         ret = load_rest(q, &places, err);
     if (ret < 0)

@@ -84,7 +84,7 @@ int qcow2_tree(struct qcow2 *q, uint64_t *l1, uint64_t count, enum qcow2_tree ho
 {
     uint64_t *l2 = qcow2_buffer(q->cluster_size);
     int ret = l2 ? 0 : -ENOMEM;
-    bool changed;
+    bool changed = false;
 
     for (uint64_t i = 0; i < count && ret == 0; i++) {
         uint64_t offset = be64toh(l1[i]) & QCOW2_OFFSET;
