@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 
 NINJA = test -f $(BUILD)/build.ninja || meson setup $(BUILD) && ninja -C $(BUILD)
 
-.PHONY: all run guest test lockstep soak soak-state soak-race selftests bpf bench lint install clean
+.PHONY: all run guest test lockstep soak soak-state soak-race soak-disks selftests bpf bench lint install clean
 
 all:
 	@scripts/setup build
@@ -52,6 +52,11 @@ soak-race:
 	@scripts/setup build test
 	@$(NINJA) tests/fuzz/fuzz-race tests/fuzz/fuzz-race-bt
 	@scripts/soak-race $(BUILD) $(MINUTES)
+
+soak-disks:
+	@scripts/setup build test
+	@$(NINJA) tests/blk/blk-powercut tests/blk/blk-kill
+	@scripts/soak-disks $(BUILD) $(SEED)
 
 selftests:
 	@scripts/setup build guest test
