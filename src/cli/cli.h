@@ -30,9 +30,14 @@ struct options {
     const char *command;             /* "run", for messages */
     const struct option_spec *specs; /* up to a NULL name; the index is what options_next returns */
     char **argv;                     /* the words not yet looked at */
+    const char
+        *letters; /* by index: the letter of an option's short form, or ' '. NULL: none has one */
+    bool words;   /* words that are no options are returned, too: OPTIONS_WORD */
+    bool only_words; /* options_next's: "--" was seen */
 };
 #define OPTIONS_END  (-1) /* argv stands at the first word after "--", or at the final NULL */
 #define OPTIONS_FAIL (-2) /* a message has been printed */
+#define OPTIONS_WORD (-3) /* VALUE is a word that is no option */
 
 /* The next option's index; its value, if it has one, in VALUE. */
 int options_next(struct options *options, const char **value);
@@ -41,11 +46,14 @@ void options_help(const struct option_spec *specs);
 /* Parses "512M", "8G", ...: a number and a unit (K, M, G, T, optionally followed by "iB" or "B").
  * False when TEXT is something else or does not fit. */
 bool parse_size(const char *text, uint64_t *bytes);
+/* Or a number of bytes. */
+bool parse_bytes(const char *text, uint64_t *bytes);
 bool parse_unsigned(const char *text, unsigned least, unsigned most, unsigned *value);
 
 /* The subcommands: argv[0] is the subcommand's name. They return the exit status. */
 int cmd_run(char **argv);
 int cmd_doctor(char **argv);
+int cmd_image(char **argv);
 int cmd_isa(char **argv);
 
 #endif

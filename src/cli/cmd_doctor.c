@@ -74,7 +74,7 @@ static void print_json(const struct doppel_host *host, const struct guest_files 
 
 int cmd_doctor(char **argv)
 {
-    struct options options = {"doctor", specs, argv + 1};
+    struct options options = {.command = "doctor", .specs = specs, .argv = argv + 1};
     struct doppel_host host = {0};
     struct guest_files guest;
     const char *value = NULL;

@@ -278,7 +278,7 @@ static void print_json(const struct isa_entry *entries, unsigned count, bool esc
 
 int cmd_isa(char **argv)
 {
-    struct options options = {"isa", specs, argv + 1};
+    struct options options = {.command = "isa", .specs = specs, .argv = argv + 1};
     bool escapes = false, actions = false, json = false;
     const char *value = NULL;
     struct isa_entry *entries;

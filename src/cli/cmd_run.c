@@ -231,7 +231,7 @@ static bool check_options(const struct run_options *run)
 /* True when there is something to run; else STATUS is what to exit with. */
 static bool parse(struct run_options *run, char **argv, int *status)
 {
-    struct options options = {"run", specs, argv + 1};
+    struct options options = {.command = "run", .specs = specs, .argv = argv + 1};
     const char *value = NULL;
     int option;
 

@@ -18,6 +18,7 @@ static const struct {
     const char *help;
 } commands[] = {
     {"run", cmd_run, "run a virtual machine"},
+    {"image", cmd_image, "make, show, convert, check and change disk images"},
     {"doctor", cmd_doctor, "show what this host offers and what would be used"},
     {"isa", cmd_isa, "show the instructions as Popek and Goldberg see them"},
 };

@@ -46,11 +46,51 @@ static void complain_of_word(const struct option_spec *spec, const char *word)
         complain("unexpected argument '%s'", word);
 }
 
-int options_next(struct options *options, const char **value)
+/* The index of the option that WORD, up to LENGTH, is the long or the short name of; -1: of none.
+ */
+static int find_option(const struct options *options, const char *word, size_t length)
+{
+    for (int i = 0; options->specs[i].name; i++) {
+        const char *name = options->specs[i].name;
+
+        if (word[1] == '-' && strlen(name) == length - 2 && !strncmp(name, word + 2, length - 2))
+            return i;
+        if (options->letters && length == 2 && word[1] != ' ' && word[1] == options->letters[i])
+            return i;
+    }
+    return -1;
+}
+
+/* "-1G" is a word: no option's letter is a digit. */
+static bool is_option(const char *word)
+{
+    return word[0] == '-' && word[1] && !(word[1] >= '0' && word[1] <= '9');
+}
+
+/* Whether a word that is no option comes next. */
+static bool at_word(struct options *options)
 {
     const char *word = *options->argv;
-    size_t length;
 
+    if (options->words && !options->only_words && word && !strcmp(word, "--")) {
+        options->only_words = true;
+        word = *++options->argv;
+    }
+    return options->words && word && (options->only_words || !is_option(word));
+}
+
+int options_next(struct options *options, const char **value)
+{
+    const struct option_spec *spec;
+    const char *word;
+    size_t length;
+    int found;
+
+    if (at_word(options)) {
+        *value = *options->argv++;
+        return OPTIONS_WORD;
+    }
+    word = *options->argv;
     if (!word)
         return OPTIONS_END;
     options->argv++;
@@ -63,27 +103,25 @@ int options_next(struct options *options, const char **value)
     if (!strcmp(word, "-h"))
         word = "--help";
     length = strcspn(word, "=");
-    for (int i = 0; options->specs[i].name && word[1] == '-'; i++) {
-        const struct option_spec *spec = &options->specs[i];
-
-        if (strlen(spec->name) != length - 2 || strncmp(spec->name, word + 2, length - 2) != 0)
-            continue;
-        if (!spec->value && word[length]) {
-            complain("option '--%s' takes no value", spec->name);
-            return OPTIONS_FAIL;
-        }
-        if (spec->value)
-            *value = word[length] ? word + length + 1 : *options->argv;
-        if (spec->value && !*value) {
-            complain("option '--%s' needs a value (%s)", spec->name, spec->value);
-            return OPTIONS_FAIL;
-        }
-        if (spec->value && !word[length])
-            options->argv++;
-        return i;
+    found = find_option(options, word, length);
+    if (found < 0) {
+        complain("unknown option '%s' (doppel %s --help lists them)", word, options->command);
+        return OPTIONS_FAIL;
     }
-    complain("unknown option '%s' (doppel %s --help lists them)", word, options->command);
-    return OPTIONS_FAIL;
+    spec = &options->specs[found];
+    if (!spec->value && word[length]) {
+        complain("option '--%s' takes no value", spec->name);
+        return OPTIONS_FAIL;
+    }
+    if (spec->value)
+        *value = word[length] ? word + length + 1 : *options->argv;
+    if (spec->value && !*value) {
+        complain("option '--%s' needs a value (%s)", spec->name, spec->value);
+        return OPTIONS_FAIL;
+    }
+    if (spec->value && !word[length])
+        options->argv++;
+    return found;
 }
 
 void options_help(const struct option_spec *specs)
@@ -117,6 +155,17 @@ bool parse_size(const char *text, uint64_t *bytes)
         return false;
     *bytes = number << shift;
     return true;
+}
+
+bool parse_bytes(const char *text, uint64_t *bytes)
+{
+    char *end;
+
+    if (*text < '0' || *text > '9')
+        return false;
+    errno = 0;
+    *bytes = strtoull(text, &end, 10);
+    return !*end ? !errno : parse_size(text, bytes);
 }
 
 bool parse_unsigned(const char *text, unsigned least, unsigned most, unsigned *value)

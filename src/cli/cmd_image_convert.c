@@ -1,0 +1,209 @@
+/*
+ * `doppel image convert`: copies an image, from one format to another.
+ */
+#include "cli/image.h"
+#include "cli/image_copy.h"
+#include "cli/image_target.h"
+
+#include "base/util.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#define THREADS_MOST 64u
+
+enum {
+    OPT_FORMAT,
+    OPT_TARGET_FORMAT,
+    OPT_COMPRESS,
+    OPT_COMPRESSION,
+    OPT_CLUSTER_SIZE,
+    OPT_LAZY_REFCOUNTS,
+    OPT_THREADS,
+    OPT_HELP
+};
+
+static const struct option_spec specs[] = {
+    [OPT_FORMAT] = {"format", "FORMAT",
+                    "(-f) of SOURCE: raw or qcow2; the default is what the name says"},
+    [OPT_TARGET_FORMAT] = {"target-format", "FORMAT", "(-O) the same of TARGET"},
+    [OPT_COMPRESS] = {"compress", NULL, "(-c) compress the clusters of a qcow2 image"},
+    [OPT_COMPRESSION] = {"compression", "TYPE", "by which: zlib (the default) or zstd"},
+    [OPT_CLUSTER_SIZE] = {"cluster-size", "SIZE", "a power of two, 512 to 2M; the default is 64K"},
+    [OPT_LAZY_REFCOUNTS] = {"lazy-refcounts", NULL,
+                            "write less metadata, and repair it after a power cut"},
+    [OPT_THREADS] = {"threads", "N", "(-m) that copy and compress; the default is one a processor"},
+    [OPT_HELP] = {"help", NULL, "show this"},
+    {NULL, NULL, NULL},
+};
+
+struct request {
+    struct blk_options source, target;
+    struct qcow2_create what;
+    bool compress;
+    unsigned threads;
+};
+
+static int help(void)
+{
+    puts("Usage: doppel image convert [OPTION...] SOURCE TARGET\n"
+         "Copies the disk in SOURCE to TARGET. What reads as zeros takes no room there. TARGET is\n"
+         "replaced when the copy is complete, and not touched before. A qcow2 SOURCE on a backing\n"
+         "file is written SOURCE,backing=FILE; TARGET then has all of it and stands alone.\n");
+    options_help(specs);
+    return finish_output(0);
+}
+
+/* Opens the file that TARGET will be, ready to be written as the disk. */
+static struct blk *open_target(struct request *request, struct target *target, struct error *err)
+{
+    struct blk_options options = {.file = target->file};
+    struct blk *file, *image = NULL;
+    struct qcow2_how how = {0};
+
+    if (request->target.format == BLK_RAW && ftruncate(target->fd, (off_t)request->what.size) < 0) {
+        error_set(err, errno, "cannot make %s that large: %s", target->path, strerror(errno));
+        return NULL;
+    }
+    file = image_open_bytes(&options, false, err);
+    if (!file || request->target.format == BLK_RAW)
+        return file;
+    if (!qcow2_create(file, &request->what, err))
+        image = qcow2_open(file, &how, err);
+    if (!image)
+        blk_close(file);
+    return image;
+}
+
+static int copy(struct request *request, struct blk *source, struct target *target,
+                struct error *err)
+{
+    struct blk *image = open_target(request, target, err);
+    struct image_copy how = {.from = source,
+                             .to = image,
+                             .from_options = &request->source,
+                             .to_name = request->target.file,
+                             .compress = request->compress,
+                             .unit = request->target.format == BLK_RAW ? 4096
+                                                                       : request->what.cluster_size,
+                             .threads = request->threads,
+                             .target = target};
+    int result;
+
+    if (!image)
+        return -EIO;
+    result = image_copy(&how, err);
+    blk_close(image);
+    return result;
+}
+
+/* Keeps others from the file that will be replaced. *held is NULL if there is none. */
+static int hold_old(const struct blk_options *options, struct blk **held, struct error *err)
+{
+    *held = NULL;
+    if (access(options->file, F_OK) < 0)
+        return 0;
+    *held = image_open_bytes(options, false, err);
+    return *held ? 0 : -EIO;
+}
+
+static int convert(struct request *request, struct error *err)
+{
+    static const struct blk_host host;
+    struct target target = {0};
+    struct blk *source, *old = NULL;
+    int result;
+
+    if (request->target.source != BLK_FILE)
+        return error_set(err, EINVAL, "%s is no file that can be created", request->target.file);
+    request->source.readonly = true;
+    source = blk_open(&request->source, &host, err);
+    if (!source)
+        return -EIO;
+    request->what.size = blk_info(source).size;
+    result = target_begin(&target, request->target.file, true, err);
+    if (!result)
+        result = hold_old(&request->target, &old, err);
+    if (!result)
+        result = copy(request, source, &target, err);
+    if (!result)
+        result = target_commit(&target, true, err);
+    blk_close(old);
+    blk_close(source);
+    target_end(&target);
+    return result;
+}
+
+/* Reads the values that options have, and checks that they fit together. */
+static bool read_values(struct request *request, const char *cluster_size, const char *compression,
+                        const char *threads)
+{
+    bool raw = request->target.format == BLK_RAW;
+    const char *wrong = request->compress              ? "--compress"
+                        : compression                  ? "--compression"
+                        : cluster_size                 ? "--cluster-size"
+                        : request->what.lazy_refcounts ? "--lazy-refcounts"
+                                                       : NULL;
+
+    if (raw && wrong) {
+        complain("%s is for qcow2 images, and %s is raw (--target-format qcow2)", wrong,
+                 request->target.file);
+        return false;
+    }
+    request->threads = (unsigned)MAX(1, MIN(sysconf(_SC_NPROCESSORS_ONLN), 16));
+    if (threads && !parse_unsigned(threads, 1, THREADS_MOST, &request->threads)) {
+        complain("--threads: %s is no number from 1 to %u", threads, THREADS_MOST);
+        return false;
+    }
+    request->what.cluster_size = 64 * KiB;
+    if (cluster_size && !image_cluster_size(cluster_size, &request->what.cluster_size))
+        return false;
+    return !compression || image_compression(compression, &request->what.compression);
+}
+
+/* Parses SOURCE and TARGET and does it. */
+static int run(struct request *request, const struct image_words *words, const char *const value[])
+{
+    struct error err = {0};
+    int status = STATUS_ERROR;
+
+    if (image_parse(words->word[0], value[OPT_FORMAT], &request->source, &err))
+        return image_complain(&err);
+    if (image_parse(words->word[1], value[OPT_TARGET_FORMAT], &request->target, &err)) {
+        blk_options_free(&request->source);
+        return image_complain(&err);
+    }
+    if (read_values(request, value[OPT_CLUSTER_SIZE], value[OPT_COMPRESSION], value[OPT_THREADS]))
+        status = convert(request, &err) ? image_complain(&err) : 0;
+    blk_options_free(&request->source);
+    blk_options_free(&request->target);
+    return status;
+}
+
+int image_convert(char **argv)
+{
+    struct options options = {.command = "image convert",
+                              .specs = specs,
+                              .argv = argv + 1,
+                              .letters = "fOc   m ",
+                              .words = true};
+    struct image_words words = {.names = "SOURCE TARGET", .least = 2, .most = 2};
+    const char *value[OPT_HELP + 1] = {NULL};
+    struct request request = {0};
+    bool help_wanted = false;
+    const struct image_setting settings[] = {
+        [OPT_FORMAT] = {.value = &value[OPT_FORMAT]},
+        [OPT_TARGET_FORMAT] = {.value = &value[OPT_TARGET_FORMAT]},
+        [OPT_COMPRESS] = {.flag = &request.compress},
+        [OPT_COMPRESSION] = {.value = &value[OPT_COMPRESSION]},
+        [OPT_CLUSTER_SIZE] = {.value = &value[OPT_CLUSTER_SIZE]},
+        [OPT_LAZY_REFCOUNTS] = {.flag = &request.what.lazy_refcounts},
+        [OPT_THREADS] = {.value = &value[OPT_THREADS]},
+        [OPT_HELP] = {.flag = &help_wanted}};
+
+    if (!image_arguments(&options, settings, &words, &help_wanted))
+        return STATUS_ERROR;
+    return help_wanted ? help() : run(&request, &words, value);
+}

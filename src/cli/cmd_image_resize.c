@@ -1,0 +1,102 @@
+/*
+ * `doppel image resize`: makes a disk larger or smaller.
+ */
+#include "cli/image.h"
+
+#include "base/util.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+static const struct blk_host host;
+
+enum { OPT_FORMAT, OPT_SHRINK, OPT_HELP };
+
+static const struct option_spec specs[] = {
+    [OPT_FORMAT] = {"format", "FORMAT", "(-f) raw or qcow2; the default is what the name says"},
+    [OPT_SHRINK] = {"shrink", NULL,
+                    "the disk may become smaller; what lies behind its end is lost"},
+    [OPT_HELP] = {"help", NULL, "show this"},
+    {NULL, NULL, NULL},
+};
+
+static int help(void)
+{
+    puts("Usage: doppel image resize [OPTION...] FILE [+|-]SIZE\n"
+         "Gives the disk in FILE a new size, or so much more or less. What is added reads as "
+         "zeros.\n");
+    options_help(specs);
+    return finish_output(0);
+}
+
+/* What SIZE ("8G", "+1G", "-1G") makes of a disk of NOW bytes. */
+static int new_size(const char *text, uint64_t now, uint64_t *size, struct error *err)
+{
+    uint64_t by;
+
+    if (!parse_bytes(text + (*text == '+' || *text == '-'), &by))
+        return error_set(err, EINVAL, "%s is no size (a number, perhaps with K, M, G or T)", text);
+    if (*text == '-' ? by > now : by > INT64_MAX - (*text == '+' ? now : 0))
+        return error_set(err, EINVAL, "%s: no disk can have that size", text);
+    *size = *text == '+' ? now + by : *text == '-' ? now - by : by;
+    *size = ALIGN_UP(*size, 512);
+    return 0;
+}
+
+/* A larger disk shows no more of its backing file than before, so that file may be needed. */
+static int resize(const struct blk_options *options, const char *text, bool shrink,
+                  struct error *err)
+{
+    bool offline = options->format == BLK_QCOW2 && !options->backing;
+    struct blk *blk =
+        offline ? image_open_offline(options, false, false, err) : blk_open(options, &host, err);
+    uint64_t now, size = 0;
+    int result;
+
+    if (!blk)
+        return -EIO;
+    now = blk_info(blk).size;
+    result = new_size(text, now, &size, err);
+    if (!result && size < now && !shrink)
+        result = error_set(err, EINVAL,
+                           "%s would lose what lies behind its new end (--shrink allows that)",
+                           options->file);
+    if (!result)
+        result = blk_resize(blk, size, err);
+    if (!result) {
+        result = blk_flush(blk);
+        if (result)
+            error_set(err, -result, "cannot write %s: %s", options->file, strerror(-result));
+    }
+    blk_close(blk);
+    return result;
+}
+
+int image_resize(char **argv)
+{
+    struct options options = {.command = "image resize",
+                              .specs = specs,
+                              .argv = argv + 1,
+                              .letters = "f  ",
+                              .words = true};
+    struct image_words words = {.names = "FILE [+|-]SIZE", .least = 2, .most = 2};
+    bool shrink = false, help_wanted = false;
+    const char *format = NULL;
+    const struct image_setting settings[] = {[OPT_FORMAT] = {.value = &format},
+                                             [OPT_SHRINK] = {.flag = &shrink},
+                                             [OPT_HELP] = {.flag = &help_wanted}};
+    struct blk_options image;
+    struct error err = {0};
+    int result;
+
+    if (!image_arguments(&options, settings, &words, &help_wanted))
+        return STATUS_ERROR;
+    if (help_wanted)
+        return help();
+    if (image_parse(words.word[0], format, &image, &err))
+        return image_complain(&err);
+    result = resize(&image, words.word[1], shrink, &err);
+    blk_options_free(&image);
+    return result ? image_complain(&err) : 0;
+}

@@ -1,0 +1,130 @@
+/*
+ * `doppel image snapshot`: states of a disk that its image keeps.
+ */
+#include "cli/image.h"
+#include "cli/json.h"
+#include "cli/snapshots.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { OPT_FORMAT, OPT_JSON, OPT_HELP };
+
+static const struct option_spec specs[] = {
+    [OPT_FORMAT] = {"format", "FORMAT", "(-f) raw or qcow2; the default is what the name says"},
+    [OPT_JSON] = {"json", NULL, "with list: print one JSON object instead of text"},
+    [OPT_HELP] = {"help", NULL, "show this"},
+    {NULL, NULL, NULL},
+};
+
+static int help(void)
+{
+    puts("Usage: doppel image snapshot create FILE NAME\n"
+         "       doppel image snapshot apply FILE NAME\n"
+         "       doppel image snapshot delete FILE NAME\n"
+         "       doppel image snapshot list [--json] FILE\n"
+         "Keeps the state of the disk in FILE, a qcow2 image, under a name; gives the disk a state "
+         "that\n"
+         "was kept, for which what it holds now is lost; forgets one; shows all. NAME may be an "
+         "ID.\n");
+    options_help(specs);
+    return finish_output(0);
+}
+
+static int list(struct blk *image, bool as_json, struct error *err)
+{
+    struct qcow2_snapshot *snapshots;
+    unsigned count;
+    int result = qcow2_snapshots(image, &snapshots, &count, err);
+
+    if (result)
+        return result;
+    if (as_json) {
+        struct json json = {stdout, false};
+
+        json_open(&json, NULL, '{');
+        snapshots_json(&json, snapshots, count);
+        json_close(&json, '}');
+        putchar('\n');
+    } else {
+        snapshots_print(snapshots, count);
+    }
+    qcow2_snapshots_free(snapshots, count);
+    return 0;
+}
+
+static const struct action {
+    const char *name;
+    int (*change)(struct blk *image, const char *name, struct error *err); /* NULL: list */
+} actions[] = {
+    {"create", qcow2_snapshot_create},
+    {"apply", qcow2_snapshot_apply},
+    {"delete", qcow2_snapshot_delete},
+    {"list", NULL},
+    {NULL, NULL},
+};
+
+static const struct action *find_action(const struct image_words *words)
+{
+    const struct action *action = actions;
+    bool named = words->count > 2;
+
+    while (action->name && strcmp(action->name, words->word[0]) != 0)
+        action++;
+    if (!action->name) {
+        complain("unknown action '%s' (create, apply, delete, list)", words->word[0]);
+        return NULL;
+    }
+    if (named == !action->change) {
+        complain(named ? "unexpected argument '%s'" : "no name of a snapshot (%s FILE NAME)",
+                 named ? words->word[2] : action->name);
+        return NULL;
+    }
+    return action;
+}
+
+static int act(const struct action *action, const struct blk_options *options, const char *name,
+               bool json, struct error *err)
+{
+    struct blk *image = image_open_offline(options, !action->change, false, err);
+    int result;
+
+    if (!image)
+        return -EIO;
+    result = action->change ? action->change(image, name, err) : list(image, json, err);
+    blk_close(image);
+    return result;
+}
+
+int image_snapshot(char **argv)
+{
+    struct options options = {.command = "image snapshot",
+                              .specs = specs,
+                              .argv = argv + 1,
+                              .letters = "f  ",
+                              .words = true};
+    struct image_words words = {.names = "ACTION FILE [NAME]", .least = 2, .most = 3};
+    bool json = false, help_wanted = false;
+    const char *format = NULL;
+    const struct image_setting settings[] = {[OPT_FORMAT] = {.value = &format},
+                                             [OPT_JSON] = {.flag = &json},
+                                             [OPT_HELP] = {.flag = &help_wanted}};
+    const struct action *action;
+    struct blk_options image;
+    struct error err = {0};
+    int result;
+
+    if (!image_arguments(&options, settings, &words, &help_wanted))
+        return STATUS_ERROR;
+    if (help_wanted)
+        return help();
+    action = find_action(&words);
+    if (!action)
+        return STATUS_ERROR;
+    if (image_parse(words.word[1], format, &image, &err))
+        return image_complain(&err);
+    result = act(action, &image, words.word[2], json, &err);
+    blk_options_free(&image);
+    return result ? image_complain(&err) : finish_output(0);
+}

@@ -1,0 +1,73 @@
+/*
+ * What the actions of `doppel image` share: their words, and opening images for maintenance.
+ */
+#ifndef DOPPEL_CLI_IMAGE_H
+#define DOPPEL_CLI_IMAGE_H
+
+#include "base/error.h"
+#include "blk/blk.h"
+#include "blk/options.h"
+#include "blk/qcow2.h"
+#include "cli/cli.h"
+#include "cli/json.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* The actions: argv[0] is the action's name. They return the exit status. */
+int image_create(char **argv);
+int image_info(char **argv);
+int image_convert(char **argv);
+int image_check(char **argv);
+int image_resize(char **argv);
+int image_snapshot(char **argv);
+
+/* Where an option goes: sets *FLAG, or *VALUE to its value. */
+struct image_setting {
+    bool *flag;
+    const char **value;
+};
+
+/* The words of a command that are no options. */
+struct image_words {
+    const char *names; /* "FILE SIZE", for messages */
+    unsigned least, most;
+    unsigned count;
+    const char *word[3];
+};
+
+/* Reads all arguments. SETTINGS has the indexes of the options' specs. Where *HELP is then set the
+ * words may be too few. False: a message has been printed. */
+bool image_arguments(struct options *options, const struct image_setting *settings,
+                     struct image_words *words, const bool *help);
+
+/* Prints what an error says. Returns STATUS_ERROR. */
+int image_complain(const struct error *err);
+
+/* Reads TEXT, a disk as `--disk` has it, whose format is FORMAT if that is not NULL. */
+int image_parse(const char *text, const char *format, struct blk_options *options,
+                struct error *err);
+
+/* Reads the name of a way to compress; complains if it is none. */
+bool image_compression(const char *text, enum qcow2_compression *compression);
+/* Reads the size of a cluster; complains if it is none. */
+bool image_cluster_size(const char *text, unsigned *size);
+
+/* Opens the bytes that OPTIONS name, whatever their format. */
+struct blk *image_open_bytes(const struct blk_options *options, bool readonly, struct error *err);
+/* Opens the qcow2 image that OPTIONS name, to work on the image itself: its backing file is not
+ * looked at. DAMAGED: for a check, also one that is corrupt. */
+struct blk *image_open_offline(const struct blk_options *options, bool readonly, bool damaged,
+                               struct error *err);
+
+/* SIZE as people read it: "8 GiB". */
+void image_size_text(char *text, size_t room, uint64_t size);
+/* A copy of TEXT without bytes that control a terminal or are no UTF-8; the caller frees it. NULL
+ * if there is no memory. */
+char *image_clean(const char *text);
+/* A member NAME of an object, of which an image or a user says TEXT. */
+void image_json_text(struct json *json, const char *name, const char *text);
+/* NAME as the image PATH means it: relative to its folder. The caller frees it; NULL: no memory. */
+char *image_beside(const char *path, const char *name);
+
+#endif
