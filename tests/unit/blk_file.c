@@ -158,6 +158,39 @@ static void test_model(void **unused)
     each_way(MODEL_SIZE, follow_model);
 }
 
+/* Eight sectors of one block of the host's change at once, one of them to zeroes: none of
+ * them undoes what another has done. */
+static void share_block(const char *name, const struct way *way)
+{
+    enum { SECTORS = 8 };
+    uint8_t *bytes = aligned_alloc(4096, 4096), *back = aligned_alloc(4096, 4096);
+    struct blk *blk = open_disk(name, way->more, &way->host);
+    struct asked asked[SECTORS];
+    struct asks asks;
+
+    begin_asks(&asks);
+    for (unsigned round = 0; round < 30; round++) {
+        fill(bytes, 4096, round + 1);
+        memset(bytes + 512 * (round % SECTORS), 0, 512);
+        for (unsigned i = 0; i < SECTORS; i++)
+            ask(&asks, blk, &asked[i], i == round % SECTORS ? BLK_ZEROES : BLK_WRITE,
+                4096 + 512 * i, bytes + 512 * i, 512);
+        await(&asks, blk);
+        for (unsigned i = 0; i < SECTORS; i++)
+            assert_int_equal(asked[i].result, 0);
+        assert_int_equal(blk_read(blk, 4096, back, 4096), 0);
+        assert_memory_equal(bytes, back, 4096);
+    }
+    blk_close(blk);
+    free(bytes);
+    free(back);
+}
+
+static void test_one_block(void **unused)
+{
+    each_way(65536, share_block);
+}
+
 /* Threads that use one disk at once, each its own quarter. */
 struct user {
     struct blk *blk;
@@ -469,11 +502,12 @@ static void test_refused(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_model),        cmocka_unit_test(test_many_users),
-        cmocka_unit_test(test_many_buffers), cmocka_unit_test(test_bad_requests),
-        cmocka_unit_test(test_odd_end),      cmocka_unit_test(test_cut_off),
-        cmocka_unit_test(test_parts),        cmocka_unit_test(test_resize),
-        cmocka_unit_test(test_space),        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_model),        cmocka_unit_test(test_one_block),
+        cmocka_unit_test(test_many_users),   cmocka_unit_test(test_many_buffers),
+        cmocka_unit_test(test_bad_requests), cmocka_unit_test(test_odd_end),
+        cmocka_unit_test(test_cut_off),      cmocka_unit_test(test_parts),
+        cmocka_unit_test(test_resize),       cmocka_unit_test(test_space),
+        cmocka_unit_test(test_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -97,6 +97,16 @@ static void test_waiting(void **unused)
     assert_int_equal(now, start.now + 1200 * NS_PER_MS);
     assert_non_null(blk_where(blk, 0));
     blk_close(blk);
+    /* Only reads and writes move bytes. */
+    now = start.now;
+    blk = open_disk(name, ",bps=1K", &host);
+    for (unsigned i = 0; i < 5; i++) {
+        assert_int_equal(blk_discard(blk, 0, 4096), 0);
+        assert_int_equal(blk_zeroes(blk, 0, 4096, false), 0);
+        assert_int_equal(blk_flush(blk), 0);
+    }
+    assert_int_equal(now, start.now);
+    blk_close(blk);
     unlink(name);
 }
 
