@@ -377,6 +377,17 @@ static int begin(struct file *file, const struct blk_options *options, struct er
     return start(file, err);
 }
 
+/* Who wants it for writing has his turn, however many want it for reading. */
+static void init_edges(pthread_rwlock_t *edges)
+{
+    pthread_rwlockattr_t fair;
+
+    pthread_rwlockattr_init(&fair);
+    pthread_rwlockattr_setkind_np(&fair, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+    pthread_rwlock_init(edges, &fair);
+    pthread_rwlockattr_destroy(&fair);
+}
+
 struct blk *file_open(const struct blk_options *options, const struct blk_host *host,
                       struct error *err)
 {
@@ -397,7 +408,7 @@ struct blk *file_open(const struct blk_options *options, const struct blk_host *
     file->keep = options->keep;
     file->writer.run = run_writer;
     pthread_mutex_init(&file->lock, NULL);
-    pthread_rwlock_init(&file->edges, NULL);
+    init_edges(&file->edges);
     if (begin(file, options, err) < 0) {
         file_close(&file->blk);
         return NULL;

@@ -64,9 +64,27 @@ static void close_image(struct blk *blk)
     blk_close(file);
 }
 
+/* Finds thread *N of BLK, which may be NULL, or takes the number of its threads off *N. */
+static struct where *where_below(struct blk *blk, unsigned *n)
+{
+    struct where *found;
+    unsigned i = 0;
+
+    for (; blk && (found = blk_where(blk, i)); i++)
+        if (i == *n)
+            return found;
+    *n -= i;
+    return NULL;
+}
+
 static struct where *where(struct blk *blk, unsigned n)
 {
-    return pool_where(container_of(blk, struct qcow2, blk)->pool, n);
+    struct qcow2 *q = container_of(blk, struct qcow2, blk);
+    struct where *found = where_below(q->file, &n);
+
+    if (!found)
+        found = where_below(q->backing, &n);
+    return found ? found : pool_where(q->pool, n);
 }
 
 const struct blk_driver qcow2_driver = {

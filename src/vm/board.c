@@ -481,6 +481,11 @@ int board_resize_disk(struct board *b, unsigned disk, uint64_t size, struct erro
     return virtio_block_resize(b->disks[disk], size, err);
 }
 
+struct where *board_disk_where(struct board *b, unsigned disk, unsigned n)
+{
+    return disk < b->disk_count ? virtio_block_where(b->disks[disk], n) : NULL;
+}
+
 void board_flush(struct board *b)
 {
     bus_lock(b->bus);

@@ -97,6 +97,9 @@ void board_retry(struct board *board);
 /* Makes the disk that was described as number DISK, from 0 on, SIZE bytes long, which must be more
  * than it has. Board lock not held; waits for the host. */
 int board_resize_disk(struct board *board, unsigned disk, uint64_t size, struct error *err);
+/* For asking where the threads of disks are (base/where.h): thread N of the one that was described
+ * as number DISK, or NULL if there are no more. Any thread. */
+struct where *board_disk_where(struct board *board, unsigned disk, unsigned n);
 void board_flush(struct board *board); /* buffered output goes out */
 /* Whether the backend of a serial port or of the debug console has no room for more output. Any
  * thread, without locks. */

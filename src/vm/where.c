@@ -11,6 +11,8 @@
 
 /* A thread that is asked answers at once, or not at all. */
 #define ANSWER_MS 300
+/* Of the threads of disks, which may be many, the first ones are asked. */
+#define DISK_THREADS 64
 
 /* A thread that was asked, and what it is called. */
 struct asked {
@@ -19,7 +21,7 @@ struct asked {
 };
 
 struct inquiry {
-    struct asked asked[VM_MAX_CPUS + VM_WORKERS + 2];
+    struct asked asked[VM_MAX_CPUS + VM_WORKERS + 2 + DISK_THREADS];
     unsigned count;
 };
 
@@ -39,6 +41,17 @@ __attribute__((format(printf, 3, 4))) static void ask(struct inquiry *inquiry, s
     inquiry->count++;
 }
 
+static void ask_disks(struct vm *vm, struct inquiry *inquiry)
+{
+    unsigned left = DISK_THREADS;
+    struct where *where;
+
+    for (unsigned disk = 0; board_disk_where(vm->board, disk, 0); disk++)
+        for (unsigned n = 0; left > 0 && (where = board_disk_where(vm->board, disk, n));
+             n++, left--)
+            ask(inquiry, where, "disk %u, thread %u", disk, n);
+}
+
 static void ask_all(struct vm *vm, struct inquiry *inquiry)
 {
     struct where *where;
@@ -50,6 +63,8 @@ static void ask_all(struct vm *vm, struct inquiry *inquiry)
         ask(inquiry, loop_where(vm->loop), "event loop");
     for (unsigned i = 0; vm->workers && (where = workers_where(vm->workers, i)); i++)
         ask(inquiry, where, "worker %u", i);
+    if (vm->board)
+        ask_disks(vm, inquiry);
     if (vm->machine.mem)
         ask(inquiry, mem_where(vm->machine.mem), "memory manager");
 }

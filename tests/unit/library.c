@@ -9,6 +9,7 @@
 #include "ctl/doppel.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
@@ -599,6 +600,32 @@ static void test_where_by_turns(void **unused)
     sem_destroy(&go);
 }
 
+/* The threads of a disk are among them. */
+static void find_disk(void *opaque, const char *text)
+{
+    if (strstr(text, "disk 0, thread 0: ") == text)
+        atomic_fetch_add((atomic_int *)opaque, 1);
+}
+
+static void test_where_of_disks(void **unused)
+{
+    static const char *const disk[] = {"disk,file=unit-library.img", NULL};
+    struct doppel_config config = config_of(DOPPEL_ENGINE_INTERP);
+    atomic_int found = 0;
+    struct doppel_vm *vm;
+    int fd = open("unit-library.img", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+
+    assert_int_equal(ftruncate(fd, 65536), 0);
+    close(fd);
+    config.devices = disk;
+    vm = create(&config, LOOPS);
+    unlink("unit-library.img");
+    assert_int_equal(doppel_start(vm, NULL), 0);
+    while (!atomic_load(&found)) /* until the thread can be asked */
+        doppel_where(vm, find_disk, &found);
+    stop_and_destroy(vm);
+}
+
 /* A VM may be asked while it ends, and when it has ended. In the interpreter: ThreadSanitizer's own
  * handlers need the thread-local storage that translated code does without. */
 static void test_where_at_the_end(void **unused)
@@ -635,6 +662,7 @@ int main(void)
         cmocka_unit_test(test_lost_events),    cmocka_unit_test(test_log),
         cmocka_unit_test(test_waiters),        cmocka_unit_test(test_storm),
         cmocka_unit_test(test_where_by_turns), cmocka_unit_test(test_where_at_the_end),
+        cmocka_unit_test(test_where_of_disks),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

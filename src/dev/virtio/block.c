@@ -240,6 +240,11 @@ void virtio_block_retry(struct virtio_block *b)
     workers_post(&b->retry);
 }
 
+struct where *virtio_block_where(struct virtio_block *b, unsigned n)
+{
+    return blk_where(b->config.blk, n);
+}
+
 /* With the lock. */
 static int resize(struct virtio_block *b, uint64_t size, struct error *err)
 {

@@ -38,5 +38,8 @@ void virtio_block_retry(struct virtio_block *block);
 /* Makes the disk SIZE bytes long and tells the guest's driver, or fails with nothing changed. Waits
  * for the host; board lock not held. */
 int virtio_block_resize(struct virtio_block *block, uint64_t size, struct error *err);
+/* For asking where the threads of its backend are (base/where.h): thread N, or NULL if there are no
+ * more. Any thread. */
+struct where *virtio_block_where(struct virtio_block *block, unsigned n);
 
 #endif
