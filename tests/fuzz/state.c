@@ -17,6 +17,8 @@
 #include "vm/snap/snap.h"
 #include "vm/vm_private.h"
 
+#include "take.h"
+
 #include <stdlib.h>
 
 #ifndef RIG_ENGINE
@@ -72,14 +74,6 @@ static const struct state_image *good_file(void)
     check(vm && vm_save(vm, "fuzz", &writer, NULL) == 0);
     vm_destroy(vm);
     return &image;
-}
-
-static uint8_t take(const uint8_t **data, size_t *size)
-{
-    if (!*size)
-        return 0;
-    --*size;
-    return *(*data)++;
 }
 
 /* The offset of a section of IMAGE. Whatever is different in the first ones ends the load. */
