@@ -278,8 +278,8 @@ static bool is_nbd(const char *name)
 static int parse_file(const struct parser *p, const char *field)
 {
     struct blk_options *o = p->options;
-    const char *socket = after(field, "vhost-user="), *file = after(field, "file=");
-    const char *name = socket ? socket : file ? file : field;
+    const char *file = after(field, "file="), *named = file ? file : field;
+    const char *socket = after(named, "vhost-user="), *name = socket ? socket : named;
 
     if (!*name)
         return error_set(p->err, EINVAL, "disk: the name of a file is missing");

@@ -55,5 +55,6 @@ int cmd_run(char **argv);
 int cmd_doctor(char **argv);
 int cmd_image(char **argv);
 int cmd_isa(char **argv);
+int cmd_backend(char **argv);
 
 #endif

@@ -20,6 +20,7 @@ static const struct {
     {"run", cmd_run, "run a virtual machine"},
     {"image", cmd_image, "make, show, convert, check and change disk images"},
     {"doctor", cmd_doctor, "show what this host offers and what would be used"},
+    {"backend", cmd_backend, "serve a disk to virtual machines of other programs"},
     {"isa", cmd_isa, "show the instructions as Popek and Goldberg see them"},
 };
 

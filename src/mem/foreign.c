@@ -69,3 +69,8 @@ void mem_foreign_written(struct mem *mem, uint64_t gpa, uint64_t size)
     pthread_mutex_unlock(&mem->lock);
     mem_tell_written(mem, gpa, size);
 }
+
+void mem_forget_lost(struct mem *mem)
+{
+    atomic_store(&mem->lost.first, 0);
+}

@@ -39,5 +39,7 @@ struct mem *mem_create_empty(struct error *err);
  * longer has finds zeroes, and mem_on_lost tells. */
 struct mem_region *mem_region_import(struct mem *mem, const struct mem_region_config *config,
                                      int fd, uint64_t offset, struct error *err);
+/* Has mem_on_lost tell again: the regions that lost something have been removed. */
+void mem_forget_lost(struct mem *mem);
 
 #endif

@@ -51,7 +51,7 @@ struct board {
     struct uart *uarts[BOARD_SERIAL_PORTS];
     struct dev *debug_console;
     struct blk_host blk_host;
-    struct virtio_block *disks[PCI_DEVICES];
+    struct virtio_block *disks[PCI_DEVICES]; /* NULL: one that another process serves */
     unsigned disk_count;
     struct timer *button; /* somebody has pressed the power button */
 };
@@ -258,12 +258,14 @@ static struct dev *create_disk(struct board *b, const struct board_config *c, co
 {
     struct virtio_slot slot;
     struct virtio_block *disk;
+    struct dev *dev;
 
-    if (find_slot(b, c, text, &slot, err) < 0 ||
-        !(disk = disk_create(&slot, text, c, &b->blk_host, err)))
+    if (find_slot(b, c, text, &slot, err) < 0)
         return NULL;
-    b->disks[b->disk_count++] = disk;
-    return virtio_block_dev(disk);
+    dev = disk_create(&slot, text, c, &b->blk_host, &disk, err);
+    if (dev)
+        b->disks[b->disk_count++] = disk;
+    return dev;
 }
 
 /* Creates the device that TEXT describes. */
@@ -470,7 +472,8 @@ void board_resume(struct board *b)
 void board_retry(struct board *b)
 {
     for (unsigned i = 0; i < b->disk_count; i++)
-        virtio_block_retry(b->disks[i]);
+        if (b->disks[i])
+            virtio_block_retry(b->disks[i]);
 }
 
 int board_resize_disk(struct board *b, unsigned disk, uint64_t size, struct error *err)
@@ -478,6 +481,9 @@ int board_resize_disk(struct board *b, unsigned disk, uint64_t size, struct erro
     if (disk >= b->disk_count)
         return error_set(err, ENODEV, "there is no disk %u: the machine has %u", disk,
                          b->disk_count);
+    if (!b->disks[disk])
+        return error_set(err, ENOTSUP, "disk %u: only the process that serves it can resize it",
+                         disk);
     return virtio_block_resize(b->disks[disk], size, err);
 }
 

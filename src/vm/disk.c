@@ -5,6 +5,7 @@
 
 #include "base/util.h"
 #include "blk/options.h"
+#include "dev/vhost/block.h"
 #include "vm/board.h"
 #include "vm/description.h"
 
@@ -58,21 +59,35 @@ static struct virtio_block *plug_in(const struct virtio_slot *slot, struct blk *
     return virtio_block_create(slot, &block, err);
 }
 
-struct virtio_block *disk_create(const struct virtio_slot *slot, const char *text,
-                                 const struct board_config *config, const struct blk_host *host,
-                                 struct error *err)
+/* Opens the disk here. */
+static struct dev *open_disk(const struct virtio_slot *slot, const struct blk_options *options,
+                             const struct board_config *config, const struct blk_host *host,
+                             struct virtio_block **block, struct error *err)
 {
-    struct virtio_block *block = NULL;
-    struct blk_options options;
-    struct blk *blk;
+    struct blk *blk = blk_open(options, host, err);
 
+    if (!blk)
+        return NULL;
+    *block = plug_in(slot, blk, options, config, err);
+    if (*block)
+        return virtio_block_dev(*block);
+    blk_close(blk);
+    return NULL;
+}
+
+struct dev *disk_create(const struct virtio_slot *slot, const char *text,
+                        const struct board_config *config, const struct blk_host *host,
+                        struct virtio_block **block, struct error *err)
+{
+    struct blk_options options;
+    struct dev *dev;
+
+    *block = NULL;
     if (parse(text, &options, err) < 0)
         return NULL;
-    blk = blk_open(&options, host, err);
-    if (blk)
-        block = plug_in(slot, blk, &options, config, err);
-    if (!block)
-        blk_close(blk);
+    dev = options.source == BLK_VHOST_USER
+              ? vhost_block_create(slot, options.file, options.queues, config->log, err)
+              : open_disk(slot, &options, config, host, block, err);
     blk_options_free(&options);
-    return block;
+    return dev;
 }

@@ -9,9 +9,10 @@
 
 struct board_config;
 
-/* Opens what TEXT describes and plugs it in as a virtio block device. HOST outlives it. */
-struct virtio_block *disk_create(const struct virtio_slot *slot, const char *text,
-                                 const struct board_config *config, const struct blk_host *host,
-                                 struct error *err);
+/* Opens what TEXT describes and plugs it in as a virtio block device. HOST outlives it. *BLOCK is
+ * the device, or NULL if another process serves the disk (vhost-user=SOCKET). */
+struct dev *disk_create(const struct virtio_slot *slot, const char *text,
+                        const struct board_config *config, const struct blk_host *host,
+                        struct virtio_block **block, struct error *err);
 
 #endif

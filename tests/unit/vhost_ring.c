@@ -55,25 +55,30 @@ static int teardown(void **state)
     return 0;
 }
 
-static void start(struct both *b, bool event_index)
+static void start_with(struct both *b, bool event_index, bool indirect)
 {
     const struct virtqueue_config config = {.size = VHOST_RING_SIZE,
                                             .descriptors = GPA + VHOST_RING_DESCRIPTORS,
                                             .available = GPA + VHOST_RING_AVAILABLE,
                                             .used = GPA + VHOST_RING_USED,
-                                            .event_index = event_index};
+                                            .event_index = event_index,
+                                            .indirect = indirect};
 
     memset(b->memory, 0, VHOST_RING_BYTES);
-    vhost_ring_start(&b->ring, b->memory, event_index);
+    vhost_ring_start(&b->ring, b->memory, GPA, event_index, indirect);
     virtqueue_start(&b->queue, &config);
     assert_int_equal(virtqueue_open(&b->queue), 0);
 }
 
+static void start(struct both *b, bool event_index)
+{
+    start_with(b, event_index, false);
+}
+
 /* What the driver adds the device gets, and the other way round, in any order, past the wrap of the
  * indices. */
-static void both_sides(void **state)
+static void exchange(struct both *b, bool indirect)
 {
-    struct both *b = *state;
     struct virtqueue_buffer buffers[8];
     uint16_t heads[VHOST_RING_SIZE];
     uintptr_t owners[VHOST_RING_SIZE], owner = 0;
@@ -81,7 +86,7 @@ static void both_sides(void **state)
     uint32_t seed = 12345;
     uint64_t given = 0, back = 0;
 
-    start(b, false);
+    start_with(b, false, indirect);
     for (unsigned round = 0; round < 200000; round++) {
         struct virtqueue_chain chain;
         void *got;
@@ -97,7 +102,10 @@ static void both_sides(void **state)
             assert_int_equal(virtqueue_next(&b->queue, &chain), 1);
             assert_int_equal(chain.readable, readable);
             assert_int_equal(chain.writable, writable);
-            assert_memory_equal(chain.buffer, buffers, (readable + writable) * sizeof(buffers[0]));
+            for (unsigned i = 0; i < readable + writable; i++) {
+                assert_int_equal(chain.buffer[i].gpa, buffers[i].gpa);
+                assert_int_equal(chain.buffer[i].size, buffers[i].size);
+            }
             heads[out] = chain.head;
             owners[out++] = owner;
             given++;
@@ -121,6 +129,16 @@ static void both_sides(void **state)
     assert_int_equal(given, back + out);
     assert_true(given > 3 * 65536u / 2);
     virtqueue_close(&b->queue);
+}
+
+static void both_sides(void **state)
+{
+    exchange(*state, false);
+}
+
+static void both_sides_indirect(void **state)
+{
+    exchange(*state, true);
 }
 
 /* Each side is told when it wants to be, and not else. */
@@ -189,6 +207,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(both_sides, setup, teardown),
+        cmocka_unit_test_setup_teardown(both_sides_indirect, setup, teardown),
         cmocka_unit_test_setup_teardown(notifications, setup, teardown),
         cmocka_unit_test_setup_teardown(broken, setup, teardown),
     };

@@ -23,10 +23,10 @@ _Static_assert(sizeof(struct vhost_region) == 32 && sizeof(struct vhost_addresse
 
 /* ---- What a message must be ---- */
 
-enum payload { NOTHING, U64, STATE, ADDRESSES, MEMORY, SINGLE_REGION, CONFIG, INFLIGHT };
+enum payload { NOTHING, U64, STATE, ADDRESSES, MEMORY, CONFIG, INFLIGHT };
 
 /* How many descriptors come with a message. */
-enum descriptors { NONE, ONE, PERHAPS_ONE, ONE_UNLESS_FLAG, ONE_PER_REGION };
+enum descriptors { NONE, ONE, ONE_UNLESS_FLAG, ONE_PER_REGION };
 
 struct shape {
     bool known;
@@ -64,11 +64,6 @@ static const struct shape shapes[VHOST_REQUESTS] = {
         {.known = true, .request = INFLIGHT, .replies = true, .reply = INFLIGHT, .with_reply = ONE},
     [VHOST_SET_INFLIGHT_FD] = TELLS(INFLIGHT, ONE),
     [VHOST_RESET_DEVICE] = TELLS(NOTHING, NONE),
-    [VHOST_GET_MAX_MEM_SLOTS] = ASKS(U64),
-    [VHOST_ADD_MEM_REG] = TELLS(SINGLE_REGION, ONE),
-    [VHOST_REM_MEM_REG] = TELLS(SINGLE_REGION, PERHAPS_ONE),
-    [VHOST_SET_STATUS] = TELLS(U64, NONE),
-    [VHOST_GET_STATUS] = ASKS(U64),
 };
 
 /* Whether the region is somewhere: not empty, and none of its three ranges wraps. */
@@ -112,7 +107,6 @@ static bool payload_fits(const struct vhost_message *m, enum payload payload)
     case STATE: return m->size == sizeof(m->state) && m->state.queue < VHOST_QUEUES_MAX;
     case ADDRESSES: return m->size == sizeof(m->addresses) && m->addresses.queue < VHOST_QUEUES_MAX;
     case MEMORY: return memory_fits(m);
-    case SINGLE_REGION: return m->size == sizeof(m->single) && region_fits(&m->single.region);
     case CONFIG: return config_fits(m);
     case INFLIGHT:
         return m->size >= VHOST_INFLIGHT_BYTES && m->size <= sizeof(m->inflight) &&
@@ -126,7 +120,6 @@ static bool descriptors_fit(const struct vhost_message *m, enum descriptors desc
     switch (descriptors) {
     case NONE: return m->fd_count == 0;
     case ONE: return m->fd_count == 1;
-    case PERHAPS_ONE: return m->fd_count <= 1;
     case ONE_UNLESS_FLAG:
         return !(m->u64 & ~(VHOST_QUEUE_MASK | VHOST_NO_FD)) &&
                m->fd_count == !(m->u64 & VHOST_NO_FD);

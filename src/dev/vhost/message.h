@@ -46,11 +46,6 @@ enum vhost_request {
     VHOST_GET_INFLIGHT_FD = 31,
     VHOST_SET_INFLIGHT_FD = 32,
     VHOST_RESET_DEVICE = 34,
-    VHOST_GET_MAX_MEM_SLOTS = 36,
-    VHOST_ADD_MEM_REG = 37,
-    VHOST_REM_MEM_REG = 38,
-    VHOST_SET_STATUS = 39,
-    VHOST_GET_STATUS = 40,
     VHOST_REQUESTS /* all are below */
 };
 
@@ -74,8 +69,6 @@ enum {
     VHOST_PROTOCOL_CONFIG = 9,
     VHOST_PROTOCOL_INFLIGHT = 12,
     VHOST_PROTOCOL_RESET_DEVICE = 13,
-    VHOST_PROTOCOL_MEM_SLOTS = 15,
-    VHOST_PROTOCOL_STATUS = 16,
 };
 
 #define VHOST_REGIONS_MAX 8   /* of a memory table */
@@ -131,10 +124,6 @@ struct vhost_message {
         struct vhost_state state;
         struct vhost_addresses addresses;
         struct vhost_memory memory;
-        struct {
-            uint64_t padding;
-            struct vhost_region region;
-        } single;
         struct vhost_config config;
         struct vhost_inflight inflight;
     };

@@ -14,7 +14,7 @@ struct descriptor {
     uint32_t size;
     uint16_t flags, next;
 };
-enum { FLAG_NEXT = 1, FLAG_WRITE = 2 };
+enum { FLAG_NEXT = 1, FLAG_WRITE = 2, FLAG_INDIRECT = 4 };
 
 /* The rings (2.7.6, 2.7.8), from where they begin. */
 struct available {
@@ -31,8 +31,9 @@ struct used {
 };
 #define USED_NO_NOTIFY 1
 
-_Static_assert(sizeof(struct available) <= VHOST_RING_USED - VHOST_RING_AVAILABLE &&
-                   sizeof(struct used) <= VHOST_RING_BYTES - VHOST_RING_USED,
+_Static_assert(sizeof(struct descriptor) * VHOST_RING_SIZE <= VHOST_RING_AVAILABLE &&
+                   sizeof(struct available) <= VHOST_RING_USED - VHOST_RING_AVAILABLE &&
+                   sizeof(struct used) <= VHOST_RING_TABLES - VHOST_RING_USED,
                "the areas do not overlap");
 
 /* What was given out, by its first descriptor. */
@@ -77,10 +78,13 @@ void vhost_ring_free(struct vhost_ring *r)
     r->next = NULL;
 }
 
-void vhost_ring_start(struct vhost_ring *r, void *memory, bool event_index)
+void vhost_ring_start(struct vhost_ring *r, void *memory, uint64_t gpa, bool event_index,
+                      bool indirect)
 {
     r->memory = memory;
+    r->gpa = gpa;
     r->event_index = event_index;
+    r->indirect = indirect;
     for (unsigned i = 0; i < VHOST_RING_SIZE; i++) {
         r->chains[i] = (struct vhost_ring_chain){.owner = NULL};
         r->next[i] = (uint16_t)(i + 1);
@@ -90,32 +94,67 @@ void vhost_ring_start(struct vhost_ring *r, void *memory, bool event_index)
     r->available = r->used = r->notified = 0;
 }
 
+/* Writes the descriptor of a buffer. */
+static void describe(struct descriptor *d, const struct virtqueue_buffer *buffer, bool write,
+                     bool more, uint16_t next)
+{
+    *d = (struct descriptor){
+        .gpa = buffer->gpa,
+        .size = buffer->size,
+        .flags = (uint16_t)((write ? FLAG_WRITE : 0) | (more ? FLAG_NEXT : 0)),
+        .next = more ? next : 0,
+    };
+}
+
+/* Describes the buffers by free descriptors. Returns the last of them. */
+static uint16_t add_direct(struct vhost_ring *r, const struct virtqueue_buffer *buffers,
+                           unsigned readable, unsigned count)
+{
+    uint16_t n = r->free_first, last = n;
+
+    for (unsigned i = 0; i < count; i++) {
+        describe(&descriptors(r)[n], &buffers[i], i >= readable, i + 1 < count, r->next[n]);
+        last = n;
+        n = r->next[n];
+    }
+    return last;
+}
+
+/* Describes them in the table of the first free descriptor. Returns that. */
+static uint16_t add_indirect(struct vhost_ring *r, const struct virtqueue_buffer *buffers,
+                             unsigned readable, unsigned count)
+{
+    uint16_t n = r->free_first;
+    uint64_t offset = VHOST_RING_TABLES + (uint64_t)n * VHOST_RING_TABLE;
+    struct descriptor *table = (struct descriptor *)(r->memory + offset);
+
+    for (unsigned i = 0; i < count; i++)
+        describe(&table[i], &buffers[i], i >= readable, i + 1 < count, (uint16_t)(i + 1));
+    descriptors(r)[n] = (struct descriptor){.gpa = r->gpa + offset,
+                                            .size = (uint32_t)(count * sizeof(table[0])),
+                                            .flags = FLAG_INDIRECT};
+    return n;
+}
+
 int vhost_ring_add(struct vhost_ring *r, const struct virtqueue_buffer *buffers, unsigned readable,
                    unsigned writable, void *owner)
 {
-    unsigned count = readable + writable, n = r->free_first;
-    struct vhost_ring_chain *chain;
+    unsigned count = readable + writable, needed = r->indirect ? 1 : count;
     struct available *ring = available(r);
+    uint16_t head = r->free_first, last;
+    struct vhost_ring_chain *chain;
 
-    if (count == 0 || count > r->free_count)
+    if (count == 0 || count > VHOST_RING_SIZE || needed > r->free_count)
         return -EAGAIN;
-    chain = &r->chains[n];
-    *chain = (struct vhost_ring_chain){.owner = owner, .length = (uint16_t)count};
-    for (unsigned i = 0; i < count; i++) {
-        struct descriptor *d = &descriptors(r)[n];
-        bool write = i >= readable, more = i + 1 < count;
-
-        d->gpa = buffers[i].gpa;
-        d->size = buffers[i].size;
-        d->flags = (uint16_t)((write ? FLAG_WRITE : 0) | (more ? FLAG_NEXT : 0));
-        d->next = more ? r->next[n] : 0;
-        chain->writable_bytes += write ? buffers[i].size : 0;
-        chain->last = (uint16_t)n;
-        n = r->next[n];
-    }
-    __atomic_store_n(&ring->entry[r->available % VHOST_RING_SIZE], r->free_first, __ATOMIC_RELAXED);
-    r->free_first = (uint16_t)n;
-    r->free_count = (uint16_t)(r->free_count - count);
+    last = r->indirect ? add_indirect(r, buffers, readable, count)
+                       : add_direct(r, buffers, readable, count);
+    chain = &r->chains[head];
+    *chain = (struct vhost_ring_chain){.owner = owner, .last = last, .length = (uint16_t)needed};
+    for (unsigned i = readable; i < count; i++)
+        chain->writable_bytes += buffers[i].size;
+    r->free_first = r->next[last];
+    r->free_count = (uint16_t)(r->free_count - needed);
+    __atomic_store_n(&ring->entry[r->available % VHOST_RING_SIZE], head, __ATOMIC_RELAXED);
     __atomic_store_n(&ring->index, ++r->available, __ATOMIC_RELEASE);
     return 0;
 }
@@ -165,4 +204,16 @@ bool vhost_ring_await(struct vhost_ring *r)
         __atomic_store_n(&available(r)->used_event, r->used, __ATOMIC_RELAXED);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     return __atomic_load_n(&used(r)->index, __ATOMIC_ACQUIRE) != r->used;
+}
+
+void *vhost_ring_revoke(struct vhost_ring *r)
+{
+    for (unsigned i = 0; i < VHOST_RING_SIZE; i++) {
+        void *owner = r->chains[i].owner;
+
+        r->chains[i].owner = NULL;
+        if (owner)
+            return owner;
+    }
+    return NULL;
 }

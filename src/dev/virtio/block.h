@@ -22,7 +22,7 @@ struct virtio_block_config {
     /* The host has no room for what the guest writes, as WHY says in one line: the requests wait,
      * and the machine is to stand still until release is called, with another line, or with NULL if
      * the requests have been taken back by a pause or a reset. In turn; on any thread; the board
-     * lock may be held. */
+     * lock may be held. NULL, both: such a request fails, as one to a broken disk does. */
     void (*hold)(void *opaque, const char *why);
     void (*release)(void *opaque, const char *why);
     void *opaque;

@@ -165,7 +165,7 @@ static void cannot_begin(struct block_request *r, int error)
 /* A step has failed. */
 static void cannot_do(struct block_request *r, int error)
 {
-    if (error != -ENOSPC && error != -EDQUOT)
+    if ((error != -ENOSPC && error != -EDQUOT) || !r->block->config.hold)
         fail(r, error);
     else if (!block_room_await(r))
         give_back(r);

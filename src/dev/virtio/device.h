@@ -187,6 +187,16 @@ struct virtio_ops {
     void (*notify)(struct virtio_device *device, unsigned queue);
 };
 
+/* Who keeps a record of a queue's chains, by their heads, that outlives the process. */
+struct virtio_recorder {
+    /* A chain was taken off the available ring for the first time. On a worker, no lock. */
+    void (*taken)(void *opaque, unsigned queue, uint16_t head);
+    /* A chain is about to be put into the used ring; and was: the ring's index is INDEX now. The
+     * queue's lock is held. */
+    void (*giving)(void *opaque, unsigned queue, uint16_t head);
+    void (*given)(void *opaque, unsigned queue, uint16_t head, uint16_t index);
+};
+
 /* What a device needs of the machine. */
 struct virtio_host {
     struct bus *bus; /* for the board lock */
@@ -195,7 +205,8 @@ struct virtio_host {
     struct workers *workers;
     /* Signals CAUSE by VECTOR, or VIRTIO_NO_VECTOR. Any thread, with any lock held. */
     void (*interrupt)(void *opaque, enum virtio_cause cause, uint16_t vector);
-    void *opaque;
+    const struct virtio_recorder *recorder; /* NULL: there is none */
+    void *opaque;                           /* for both */
 };
 
 /* A chain that the frame keeps for the device. */
@@ -291,6 +302,13 @@ void virtio_resume(struct virtio_device *device);
 
 /* QUEUE (any number) may have new chains. Any thread; only posts. */
 void virtio_notify(struct virtio_device *device, uint64_t queue);
+
+/* Has the queue, which is not served yet, hold a chain that was taken before and not given back.
+ * Returns false, and it is not held, if HEAD is none of the queue or there are more than it has
+ * entries. */
+bool virtio_queue_hold(struct virtio_queue *queue, uint16_t head);
+/* Forgets all chains that the device had. Nothing is in flight. */
+void virtio_queue_forget(struct virtio_queue *queue);
 
 /* The driver's accesses. Board lock held. */
 

@@ -430,8 +430,8 @@ static const struct dev_ops pci_ops = {.name = "virtio",
                                        .resume = pci_resume,
                                        .free = pci_free};
 
-struct dev *virtio_pci_create(const struct virtio_slot *slot, const struct virtio_ops *ops,
-                              struct virtio_device *device, struct error *err)
+static struct dev *create(const struct virtio_slot *slot, const struct virtio_ops *ops,
+                          struct virtio_device *device, struct error *err)
 {
     struct virtio_pci *p = calloc(1, sizeof(*p));
     const struct virtio_host host = {.bus = slot->bus,
@@ -466,4 +466,11 @@ fail_device:
 fail:
     free(p);
     return NULL;
+}
+
+struct dev *virtio_pci_create(const struct virtio_slot *slot, const struct virtio_ops *ops,
+                              struct virtio_device *device, struct error *err)
+{
+    return slot->plug_in ? slot->plug_in(slot->transport, ops, device, err)
+                         : create(slot, ops, device, err);
 }

@@ -26,6 +26,10 @@ struct virtio_slot {
     struct loop *loop;
     struct workers *workers;
     struct msi_sink msi;
+    /* Another transport than PCI, which is then called in place of virtio_pci_create; or NULL. */
+    struct dev *(*plug_in)(void *transport, const struct virtio_ops *ops,
+                           struct virtio_device *device, struct error *err);
+    void *transport;
 };
 
 /* Plugs in DEVICE, whose kind OPS says; OPS stays the caller's. The device then belongs to what is

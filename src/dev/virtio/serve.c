@@ -214,12 +214,24 @@ static bool in_batch(const struct virtio_queue *q)
     return q->serving && pthread_equal(q->worker, pthread_self());
 }
 
+/* With the lock. */
+static void put_used(struct virtio_queue *q, uint16_t head, uint32_t written)
+{
+    const struct virtio_host *host = &q->device->host;
+
+    if (host->recorder)
+        host->recorder->giving(host->opaque, q->index, head);
+    virtqueue_complete(&q->ring, head, written);
+    if (host->recorder)
+        host->recorder->given(host->opaque, q->index, head, q->ring.done);
+}
+
 void virtio_complete(struct virtio_request *r, uint32_t written)
 {
     struct virtio_queue *q = r->queue;
 
     pthread_mutex_lock(&q->lock);
-    virtqueue_complete(&q->ring, r->chain.head, written);
+    put_used(q, r->chain.head, written);
     release(r);
     if (!in_batch(q))
         tell(q);
@@ -302,6 +314,7 @@ static enum progress serve_request(struct virtio_queue *q, struct virtio_request
 
 static enum progress serve_chain(struct virtio_queue *q)
 {
+    const struct virtio_host *host = &q->device->host;
     struct virtqueue_chain chain;
     struct virtio_request *r;
     struct virtio_held held;
@@ -314,6 +327,8 @@ static enum progress serve_chain(struct virtio_queue *q)
         got = virtqueue_next(&q->ring, &chain);
         if (got == 0)
             return virtqueue_await(&q->ring) ? GO_ON : REST;
+        if (got > 0 && host->recorder)
+            host->recorder->taken(host->opaque, q->index, chain.head);
     }
     r = got > 0 ? begin_request(q, &chain, held.sequence) : NULL;
     return r ? serve_request(q, r) : RULE_BROKEN;
@@ -470,6 +485,18 @@ void virtio_queue_forget(struct virtio_queue *q)
     q->held_count = 0;
     q->sequence = 0;
     pthread_mutex_unlock(&q->lock);
+}
+
+bool virtio_queue_hold(struct virtio_queue *q, uint16_t head)
+{
+    bool fits;
+
+    pthread_mutex_lock(&q->lock);
+    fits = head < q->config.size && q->held_count < q->config.size;
+    if (fits)
+        q->held[q->held_count++] = (struct virtio_held){.sequence = q->sequence++, .head = head};
+    pthread_mutex_unlock(&q->lock);
+    return fits;
 }
 
 void virtio_queue_held_state(struct virtio_queue *q, struct state *s)

@@ -11,8 +11,6 @@
 int virtio_queue_init(struct virtio_device *device, unsigned index, struct error *err);
 /* Nothing is in flight, and the queue's work does not run. */
 void virtio_queue_free(struct virtio_queue *queue);
-/* Forgets all chains that the device had. Nothing is in flight. */
-void virtio_queue_forget(struct virtio_queue *queue);
 /* Visits the chains that are held. Nothing is in flight. */
 void virtio_queue_held_state(struct virtio_queue *queue, struct state *s);
 

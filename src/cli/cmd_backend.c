@@ -1,0 +1,244 @@
+/*
+ * `doppel backend`: serves a device of ours to virtual machines of other programs, by vhost-user.
+ */
+#include "cli/cli.h"
+
+#include "base/log.h"
+#include "base/util.h"
+#include "blk/blk.h"
+#include "blk/options.h"
+#include "dev/vhost/backend.h"
+#include "dev/virtio/block.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define QUEUES_DEFAULT 4u
+#define WAITING        8 /* front ends that wait for their turn */
+
+enum { OPT_SOCKET, OPT_DISK, OPT_VERBOSE, OPT_HELP };
+
+static const struct option_spec specs[] = {
+    [OPT_SOCKET] = {"socket", "PATH", "where front ends connect; a socket is made there"},
+    [OPT_DISK] = {"disk", "FILE[,...]", "what is served, as in doppel run"},
+    [OPT_VERBOSE] = {"verbose", NULL, "tell of each front end that comes and goes"},
+    [OPT_HELP] = {"help", NULL, "show this"},
+    {NULL, NULL, NULL},
+};
+
+static int help(void)
+{
+    puts("Usage: doppel backend blk --socket PATH --disk FILE[,...]\n"
+         "Serves a disk to a virtual machine of another program, such as QEMU, by vhost-user. One\n"
+         "machine at a time; ends with SIGTERM or SIGINT.\n");
+    options_help(specs);
+    return finish_output(0);
+}
+
+struct request {
+    const char *socket, *disk;
+    bool verbose;
+};
+
+/* True when there is something to serve; else STATUS is what to exit with. */
+static bool parse(struct request *request, char **argv, int *status)
+{
+    struct options options = {"backend", specs, argv + 1};
+    const char *value = NULL;
+    int option;
+
+    *status = STATUS_ERROR;
+    if (argv[1] && !strcmp(argv[1], "blk"))
+        options.argv++;
+    while ((option = options_next(&options, &value)) >= 0) {
+        switch (option) {
+        case OPT_SOCKET: request->socket = value; break;
+        case OPT_DISK: request->disk = value; break;
+        case OPT_VERBOSE: request->verbose = true; break;
+        default: *status = help(); return false;
+        }
+    }
+    if (option == OPTIONS_FAIL)
+        return false;
+    if (!argv[1] || strcmp(argv[1], "blk") != 0)
+        complain("backend: it must be said what to serve: doppel backend blk --socket PATH --disk "
+                 "FILE");
+    else if (*options.argv)
+        complain("backend: unexpected argument '%s'", *options.argv);
+    else if (!request->socket || !request->disk)
+        complain("backend: --%s is missing (doppel backend --help)",
+                 request->socket ? "disk" : "socket");
+    else
+        return true;
+    return false;
+}
+
+/* ---- The socket ---- */
+
+/* Whether a socket at ADDRESS is one that nobody listens at any more. */
+static bool is_left_over(const struct sockaddr_un *address)
+{
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    struct stat st;
+    bool left_over;
+
+    if (fd < 0)
+        return false;
+    left_over = connect(fd, (const struct sockaddr *)address, sizeof(*address)) < 0 &&
+                errno == ECONNREFUSED && lstat(address->sun_path, &st) == 0 && S_ISSOCK(st.st_mode);
+    close(fd);
+    return left_over;
+}
+
+/* Makes the socket, for this user alone. */
+static int bind_socket(int fd, const struct sockaddr_un *address)
+{
+    mode_t before = umask(0177);
+    int ret = bind(fd, (const struct sockaddr *)address, sizeof(*address));
+
+    if (ret < 0 && errno == EADDRINUSE && is_left_over(address) && unlink(address->sun_path) == 0)
+        ret = bind(fd, (const struct sockaddr *)address, sizeof(*address));
+    umask(before);
+    return ret;
+}
+
+static int listen_at(const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int fd;
+
+    if (strlen(path) >= sizeof(address.sun_path)) {
+        complain("backend: %s: the path of a socket has at most %zu bytes", path,
+                 sizeof(address.sun_path) - 1);
+        return -1;
+    }
+    strcpy(address.sun_path, path);
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || bind_socket(fd, &address) < 0 || listen(fd, WAITING) < 0) {
+        complain("backend: cannot listen at %s: %s%s", path, strerror(errno),
+                 errno == EADDRINUSE ? " (another process does, or it is a file)" : "");
+        if (fd >= 0)
+            close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+/* ---- Serving ---- */
+
+/* Signals that end this command, as a file to wait for. Called before there are threads. */
+static int signals_to_fd(void)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+static void print_line(void *opaque, enum log_level level, const char *text)
+{
+    complain("%s", text);
+}
+
+/* Serves front ends in turn, until a signal comes. */
+static void serve(struct vhost_backend *backend, int listener, int signals)
+{
+    struct pollfd pfd[] = {{signals, POLLIN, 0}, {listener, POLLIN, 0}};
+
+    for (;;) {
+        int fd;
+
+        if (poll(pfd, ARRAY_SIZE(pfd), -1) < 0)
+            continue;
+        if (pfd[0].revents)
+            return;
+        fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (fd >= 0)
+            vhost_backend_serve(backend, fd, signals);
+    }
+}
+
+/* Opens the disk and makes the device that is served. */
+static bool plug_in(struct vhost_backend *backend, const char *text, const struct blk_host *host,
+                    struct error *err)
+{
+    const struct virtio_slot slot = vhost_backend_slot(backend);
+    struct virtio_block_config config = {.queues = QUEUES_DEFAULT};
+    struct blk_options options;
+    struct virtio_block *block = NULL;
+
+    if (blk_options_parse(text, &options, err) < 0)
+        return false;
+    if (options.queues)
+        config.queues = options.queues;
+    config.serial = options.serial;
+    config.discard = !options.keep;
+    if (options.source == BLK_VHOST_USER)
+        error_set(err, EINVAL, "disk %s: is served by vhost-user already", text);
+    else if (config.queues > VIRTIO_BLOCK_QUEUES_MAX)
+        error_set(err, EINVAL, "disk %s: a disk has at most %d queues", text,
+                  VIRTIO_BLOCK_QUEUES_MAX);
+    else
+        config.blk = blk_open(&options, host, err);
+    if (config.blk)
+        block = virtio_block_create(&slot, &config, err);
+    if (!block)
+        blk_close(config.blk);
+    blk_options_free(&options);
+    return block != NULL;
+}
+
+/* Listens when all is ready, and serves. */
+static int listen_and_serve(struct vhost_backend *backend, const char *path, int signals)
+{
+    int listener = listen_at(path);
+
+    if (listener < 0)
+        return STATUS_ERROR;
+    serve(backend, listener, signals);
+    unlink(path);
+    close(listener);
+    return 0;
+}
+
+static int run(const struct request *request, int signals)
+{
+    const struct log log = {.most = request->verbose ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING,
+                            .line = print_line};
+    const struct blk_host host = {.log = &log};
+    struct error err = {0};
+    struct vhost_backend *backend = vhost_backend_create(&log, &err);
+    int status = STATUS_ERROR;
+
+    if (backend && plug_in(backend, request->disk, &host, &err))
+        status = listen_and_serve(backend, request->socket, signals);
+    else
+        complain("backend: %s", err.text);
+    vhost_backend_destroy(backend);
+    return status;
+}
+
+int cmd_backend(char **argv)
+{
+    struct request request = {.verbose = false};
+    int status, signals;
+
+    if (!parse(&request, argv, &status))
+        return status;
+    signals = signals_to_fd();
+    status = run(&request, signals);
+    close(signals);
+    return status;
+}

@@ -1,0 +1,284 @@
+#!/usr/bin/python3
+"""vhost-user between doppel and QEMU: QEMU's machine has a disk that `doppel backend` serves, and
+doppel's has one of qemu-storage-daemon. Either end is killed in the middle.
+
+QEMU boots from the disk and does what disk_boot.S says there: that takes less than a second. Tests
+with a guest of doppel's boot Linux.
+"""
+import contextlib
+import hashlib
+import os
+import socket
+import struct
+import subprocess
+import time
+
+from vm import DOPPEL, ROOT, check, check_complaint, check_run, environment, main, run, scratch, write
+
+FIRST = 64           # as in disk_boot.S
+DISK_BYTES = 8 << 20
+PATIENCE = 120
+
+
+def assemble(path):
+    """The boot sector."""
+    source = os.path.join(ROOT, "tests", "guest", "disk_boot.S")
+    subprocess.run(["as", "--32", "-o", path("boot.o"), source], check=True)
+    subprocess.run(["ld", "-m", "elf_i386", "--oformat", "binary", "-Ttext", "0x7c00",
+                    "-o", path("boot.bin"), path("boot.o")], check=True)
+    with open(path("boot.bin"), "rb") as file:
+        return file.read()
+
+
+def make_disk(path, sectors, delay=0):
+    """A disk whose boot sector works on SECTORS sectors."""
+    data = bytearray(DISK_BYTES)
+    data[:512] = assemble(path)
+    data[(FIRST - 1) * 512:(FIRST - 1) * 512 + 4] = struct.pack("<HH", sectors, delay)
+    return write(path("disk"), bytes(data))
+
+
+def check_disk(name, sectors):
+    """Checks what the boot sector has written."""
+    with open(name, "rb") as file:
+        data = file.read()
+    for i in range(1, sectors + 1):
+        at = (FIRST - 1 + i) * 512
+        check(data[at:at + 512] == struct.pack("<H", i) * 256, f"sector {FIRST - 1 + i} is wrong")
+
+
+def await_socket(name, process):
+    """Waits until somebody listens at NAME."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        with contextlib.closing(socket.socket(socket.AF_UNIX)) as probe:
+            probe.settimeout(1)
+            with contextlib.suppress(OSError):
+                probe.connect(name)
+                return
+        check(process.poll() is None, f"{process.args[0]} has ended")
+        check(time.monotonic() < end, f"nobody listens at {name}")
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def started(*args, **options):
+    """A process that is killed in the end."""
+    process = subprocess.Popen(args, **options)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+
+class Backend:
+    """`doppel backend blk`, which can be killed and started again."""
+
+    def __init__(self, path, disk):
+        self.path, self.disk, self.process = path("socket"), disk, None
+        self.start()
+
+    def start(self):
+        """Starts it and waits until it listens."""
+        self.process = subprocess.Popen([DOPPEL, "backend", "blk", "--socket", self.path,
+                                         "--disk", self.disk, "--verbose"])
+        await_socket(self.path, self.process)
+
+    def kill(self):
+        """Kills it as nothing can be told beforehand."""
+        self.process.kill()
+        self.process.wait()
+
+    def end(self):
+        """Ends it as a user does. It leaves no socket behind."""
+        self.process.terminate()
+        check(self.process.wait(PATIENCE) == 0, f"status {self.process.returncode}")
+        check(not os.path.exists(self.path), "the socket is still there")
+
+
+@contextlib.contextmanager
+def backend(path, disk):
+    """A Backend that is killed in the end."""
+    back = Backend(path, disk)
+    try:
+        yield back
+    finally:
+        back.kill()
+
+
+def qemu(path):
+    """How to start QEMU with the disk behind the socket."""
+    return ["qemu-system-x86_64", "-accel", "tcg", "-m", "64", "-display", "none", "-nodefaults",
+            "-no-reboot", "-object", "memory-backend-memfd,id=m,size=64M,share=on",
+            "-numa", "node,memdev=m", "-chardev", f"socket,id=c,path={path('socket')},reconnect=1",
+            "-device", "vhost-user-blk-pci,chardev=c,bootindex=0,num-queues=1",
+            "-device", "isa-debug-exit,iobase=0x501,iosize=2"]
+
+
+def check_qemu(process):
+    """Waits until QEMU's guest says that all was well."""
+    status = process.wait(PATIENCE)
+    check(status == 3, f"QEMU ended with status {status}")
+
+
+def serves_qemu():
+    """QEMU's firmware and a boot sector read and write a disk that we serve, twice."""
+    with scratch() as path:
+        disk = make_disk(path, 100)
+        with backend(path, disk) as back:
+            for _ in range(2):
+                with started(*qemu(path)) as machine:
+                    check_qemu(machine)
+            back.end()
+        check_disk(disk, 100)
+
+
+def backend_is_killed():
+    """The back end is killed under QEMU, which goes on with the next one."""
+    with scratch() as path:
+        disk = make_disk(path, 2000, 200)
+        with backend(path, disk) as back:
+            with started(*qemu(path)) as machine:
+                for _ in range(2):
+                    wait_for_progress(disk, machine)
+                    back.kill()
+                    back.start()
+                check_qemu(machine)
+            back.end()
+        check_disk(disk, 2000)
+
+
+def sectors_written(disk):
+    """How many sectors the boot sector has written so far."""
+    with open(disk, "rb") as file:
+        data = file.read()
+    count = 0
+    while data[(FIRST + count) * 512:(FIRST + count) * 512 + 2] == struct.pack("<H", count + 1):
+        count += 1
+    return count
+
+
+def wait_for_progress(disk, machine):
+    """Waits until the boot sector is at work."""
+    before, end = sectors_written(disk), time.monotonic() + PATIENCE
+    while sectors_written(disk) < before + 20:
+        check(machine.poll() is None, "QEMU has ended")
+        check(time.monotonic() < end, "QEMU's guest does nothing")
+        time.sleep(0.01)
+
+
+def qemu_is_killed():
+    """QEMU is killed with requests under way. The next one finds the back end ready."""
+    with scratch() as path:
+        disk = make_disk(path, 2000, 200)
+        with backend(path, disk) as back:
+            with started(*qemu(path)) as machine:
+                wait_for_progress(disk, machine)
+                machine.kill()
+            write_count(disk, 50)
+            with started(*qemu(path)) as machine:
+                check_qemu(machine)
+            back.end()
+        check_disk(disk, 50)
+
+
+def write_count(disk, sectors):
+    """Changes how many sectors the boot sector works on."""
+    with open(disk, "r+b") as file:
+        file.seek((FIRST - 1) * 512)
+        file.write(struct.pack("<HH", sectors, 0))
+
+
+def bad_input():
+    """What `doppel backend` refuses: one line each."""
+    with scratch() as path:
+        disk = write(path("disk"), bytes(4096))
+        cases = [
+            ([], "what to serve"),
+            (["blk"], "--socket"),
+            (["blk", "--socket", path("s")], "--disk"),
+            (["net", "--socket", path("s"), "--disk", disk], "net"),
+            (["blk", "--socket", path("s"), "--disk", path("none")], path("none")),
+            (["blk", "--socket", path("s"), "--disk", "vhost-user=" + path("x")], "vhost-user"),
+            (["blk", "--socket", path("s"), "--disk", disk + ",queues=33"], "queues"),
+            (["blk", "--socket", path("x" * 200), "--disk", disk], "at most"),
+            (["blk", "--socket", disk, "--disk", disk], disk),
+            (["blk", "--socket", path("none/s"), "--disk", disk], path("none/s")),
+        ]
+        for options, *words in cases:
+            check_complaint(run("backend", *options), *words)
+        check(os.path.getsize(disk) == 4096, "the disk has changed")
+        with backend(path, disk):
+            check_complaint(run("backend", "blk", "--socket", path("socket"), "--disk", disk), "")
+        # A socket that was left behind is in nobody's way.
+        with backend(path, disk) as back:
+            back.end()
+        check_complaint(run("run", "--kernel", disk, "--disk", "vhost-user=" + path("none")),
+                        path("none"), "is the back end running?")
+        check_complaint(run("run", "--kernel", disk, "--disk", f"vhost-user={path('none')},readonly"),
+                        "readonly")
+
+
+# ---- Guests of doppel's ----
+
+def guest_command(rounds):
+    """Writes the same to the disk ROUNDS times, and tells what it was."""
+    return (f"head -c {DISK_BYTES} /dev/urandom > /tmp/data; echo begin; "
+            f"for i in $(seq {rounds}); do cat /tmp/data > /dev/vda; sync; "
+            "echo 3 > /proc/sys/vm/drop_caches; cmp /tmp/data /dev/vda || exit 9; done; "
+            "md5sum < /tmp/data")
+
+
+def check_sum(name, output):
+    """Checks that the file NAME has what the guest says it has written."""
+    with open(name, "rb") as file:
+        digest = hashlib.md5(file.read()).hexdigest()
+    check(digest in output, f"the disk has {digest}, the guest wrote {output!r}")
+
+
+def storage_daemon():
+    """A guest's disk that qemu-storage-daemon serves."""
+    with scratch() as path:
+        disk = write(path("disk"), bytes(DISK_BYTES))
+        export = ("type=vhost-user-blk,id=e,node-name=n,writable=on,num-queues=2,addr.type=unix,"
+                  f"addr.path={path('socket')}")
+        with started("qemu-storage-daemon", "--blockdev",
+                     f"driver=file,node-name=n,filename={disk}", "--export", export) as daemon:
+            await_socket(path("socket"), daemon)
+            done = run("run", "--cpus", "2", "--disk", f"vhost-user={path('socket')}", "--log",
+                       path("log"), "--", "sh", "-c", "ls /sys/block/vda/mq; " + guest_command(1))
+            check_run(done, 0)
+            check(done.stdout.startswith(b"0\n1\n"), done.stdout)
+            check_sum(disk, done.stdout.decode())
+        with open(path("log"), encoding="utf-8") as log:
+            check("exempt from sharing" in log.read(), "the log does not tell of the exemption")
+
+
+def front_end_goes_on():
+    """Our back end is killed again and again under our guest."""
+    with scratch() as path:
+        disk = write(path("disk"), bytes(DISK_BYTES))
+        with backend(path, disk) as back:
+            with started(DOPPEL, "run", "--cpus", "2", "--disk", f"vhost-user={path('socket')}",
+                         "--", "sh", "-c", guest_command(4), env=environment(),
+                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as machine:
+                check(machine.stdout.readline() == b"begin\n", "the guest does not begin")
+                kills = 0
+                while kills < 4 and machine.poll() is None:
+                    time.sleep(0.05)
+                    back.kill()
+                    time.sleep(0.05)
+                    back.start()
+                    kills += 1
+                output = machine.stdout.read().decode()
+                check(machine.wait(PATIENCE) == 0, f"status {machine.returncode}: {output!r}")
+                check(kills > 0, "the guest was done before anything was killed")
+                check_sum(disk, output)
+            back.end()
+
+
+if __name__ == "__main__":
+    main(serves_qemu, backend_is_killed, qemu_is_killed, bad_input, storage_daemon,
+         front_end_goes_on)

@@ -1,0 +1,334 @@
+/*
+ * The block device whose disk a back end of vhost-user serves: a guest's driver (virtio_rig.h), the
+ * front end, and our own back end in a thread (vhost_rig.h), which ends and comes back.
+ */
+#include "test.h"
+
+#include "dev/vhost/block.h"
+#include "mem/foreign.h"
+#include "mem/log.h"
+#include "virtio_rig.h"
+#include "vhost_rig.h"
+
+#include <errno.h>
+
+#define RINGS   0x10000u
+#define HEADERS 0x20000u /* 16 bytes for each request, and its status 8 bytes behind */
+#define DATA    0x40000u /* a sector for each */
+
+static char path[64];
+
+static struct dev *create(const struct virtio_slot *slot, struct error *err)
+{
+    return vhost_block_create(slot, path, 0, NULL, err);
+}
+
+struct both {
+    struct brig_disk *disk;
+    struct brig *back;
+    struct vrig *front;
+    uint16_t next;
+};
+
+static void start_driver(struct both *b)
+{
+    vrig_start(b->front, rig_layout(RINGS, 64), VRIG_FEATURES | 1u << 9);
+    b->next = 0;
+}
+
+static struct both *begin(void)
+{
+    struct both *b = calloc(1, sizeof(*b));
+
+    snprintf(path, sizeof(path), P_tmpdir "/doppel-vhost-block-%d", getpid());
+    b->disk = calloc(1, sizeof(*b->disk));
+    atomic_store(&b->disk->capacity, BRIG_SECTORS);
+    for (unsigned i = 0; i < BRIG_SECTORS; i++)
+        memset(b->disk->bytes + i * 512, (int)i, 512);
+    b->back = brig_create(b->disk, path);
+    b->front = vrig_create(create, NULL, 1);
+    assert_int_equal(loop_start(b->front->loop, NULL), 0);
+    start_driver(b);
+    return b;
+}
+
+static void end(struct both *b)
+{
+    vrig_destroy(b->front);
+    if (b->back)
+        brig_destroy(b->back);
+    free(b->disk);
+    free(b);
+}
+
+/* Makes a request for one sector available; TYPE 0 reads and 1 writes. */
+static void request(struct both *b, uint32_t type, unsigned sector)
+{
+    struct vrig *v = b->front;
+    uint16_t n = b->next++ % 16, head = (uint16_t)(3 * n);
+    uint64_t header = HEADERS + 32u * n, data = DATA + 512u * n;
+
+    rig_put(v->mem, header, type, 8);
+    rig_put(v->mem, header + 8, sector, 8);
+    rig_put(v->mem, header + 16, 0xFF, 1);
+    rig_descriptor(&v->queue, head, header, 16, RIG_NEXT, head + 1);
+    rig_descriptor(&v->queue, head + 1u, data, 512, RIG_NEXT | (type == 0 ? RIG_WRITE : 0),
+                   head + 2);
+    rig_descriptor(&v->queue, head + 2u, header + 16, 1, RIG_WRITE, 0);
+    rig_publish(&v->queue, head);
+    vrig_notify(v);
+}
+
+/* Waits for the end of a request. Returns its number. */
+static unsigned reap(struct both *b)
+{
+    uint32_t head = 0, written;
+
+    AWAIT(rig_reap(&b->front->queue, &head, &written));
+    assert_int_equal(rig_get(b->front->mem, HEADERS + 32u * (head / 3) + 16, 1), 0);
+    return head / 3;
+}
+
+static bool nothing_ended(struct both *b)
+{
+    return (uint16_t)rig_get(b->front->mem, b->front->queue.config.used + 2, 2) ==
+           b->front->queue.used;
+}
+
+static void reads_and_writes(void **state)
+{
+    struct both *b = begin();
+    struct vrig *v = b->front;
+
+    assert_int_equal(vrig_read(v, 0x2000, 4), BRIG_SECTORS);
+    assert_int_equal(vrig_read(v, 0x2000 + 34, 2), 2); /* queues */
+    request(b, 0, 77);
+    assert_int_equal(reap(b), 0);
+    assert_int_equal(rig_get(v->mem, DATA + 508, 4), 0x4D4D4D4D);
+    AWAIT(atomic_load(&v->messages[1]) > 0);
+    rig_put(v->mem, DATA + 512, 0x1122334455667788, 8);
+    request(b, 1, 5);
+    assert_int_equal(reap(b), 1);
+    assert_memory_equal(b->disk->bytes + 5 * 512, "\x88\x77\x66\x55\x44\x33\x22\x11", 8);
+    assert_true(mem_is_exported(v->mem));
+    for (unsigned i = 2; i < 300; i++) {
+        request(b, 0, i % BRIG_SECTORS);
+        assert_int_equal(reap(b), i % 16);
+    }
+    assert_int_equal(atomic_load(&b->disk->done), 300);
+    end(b);
+}
+
+/* What the back end writes into guest memory is in the dirty log before the request ends. */
+static void writes_are_logged(void **state)
+{
+    struct both *b = begin();
+    struct mem *mem = b->front->mem;
+    uint64_t bits[2] = {0};
+
+    assert_int_equal(mem_log_start(mem, NULL), 0);
+    mem_log_fetch(mem, 0, 128, bits);
+    request(b, 0, 3);
+    reap(b);
+    mem_log_fetch(mem, 0, 128, bits);
+    assert_true(bits[1] & 1u << ((DATA >> 12) - 64));
+    mem_log_stop(mem);
+    end(b);
+}
+
+/* The back end dies with requests in flight, some of them finished, and another takes its place. */
+static void comes_back(void **state)
+{
+    struct both *b = begin();
+
+    for (unsigned round = 0; round < 5; round++) {
+        unsigned before = atomic_load(&b->disk->done), ended = 0;
+
+        atomic_store(&b->disk->park, true);
+        for (unsigned i = 0; i < 4; i++)
+            request(b, 1, 10 + i);
+        AWAIT(brig_parked(b->back) == 4);
+        brig_release_one(b->back, 2);
+        if (round & 1) /* the driver has heard of it, or not yet */
+            ended |= 1u << reap(b);
+        brig_destroy(b->back);
+        assert_true(round & 1 ? nothing_ended(b) : true);
+        b->back = brig_create(b->disk, path);
+        AWAIT(brig_parked(b->back) == 3);
+        request(b, 1, 20);
+        AWAIT(brig_parked(b->back) == 4);
+        brig_release(b->back);
+        for (unsigned i = 0; i < 5u - (round & 1); i++)
+            ended |= 1u << reap(b);
+        assert_true(nothing_ended(b));
+        /* Each exactly once, and the others in the order in which the driver made them. */
+        assert_int_equal(__builtin_popcount(ended), 5);
+        assert_int_equal(atomic_load(&b->disk->done), before + 5);
+        assert_memory_equal(&b->disk->sector[before], ((uint8_t[]){12, 10, 11, 13, 20}), 5);
+    }
+    end(b);
+}
+
+/* A driver that resets the device and starts anew. */
+static void driver_resets(void **state)
+{
+    struct both *b = begin();
+
+    request(b, 0, 1);
+    reap(b);
+    vrig_write(b->front, VRIG_STATUS, 1, 0);
+    AWAIT(vrig_status(b->front) == 0);
+    start_driver(b);
+    request(b, 0, 2);
+    reap(b);
+
+    /* While there is no back end. */
+    brig_destroy(b->back);
+    request(b, 0, 3);
+    vrig_write(b->front, VRIG_STATUS, 1, 0);
+    AWAIT(vrig_status(b->front) == 0);
+    start_driver(b);
+    request(b, 0, 4);
+    b->back = brig_create(b->disk, path);
+    assert_int_equal(reap(b), 0);
+    assert_int_equal(b->disk->sector[2], 4);
+    assert_int_equal(atomic_load(&b->disk->done), 3);
+    end(b);
+}
+
+/* A pause waits for the back end, if it is there. */
+static void *release_later(void *opaque)
+{
+    time_sleep_ns(20 * NS_PER_MS);
+    brig_release(opaque);
+    return NULL;
+}
+
+static void pauses(void **state)
+{
+    struct both *b = begin();
+    struct dev *dev = b->front->dev;
+    pthread_t thread;
+
+    atomic_store(&b->disk->park, true);
+    request(b, 0, 1);
+    request(b, 0, 2);
+    AWAIT(brig_parked(b->back) == 2);
+    assert_int_equal(thread_start(&thread, "later", release_later, b->back, NULL), 0);
+    dev->ops->pause(dev);
+    assert_int_equal(rig_get(b->front->mem, b->front->queue.config.used + 2, 2), 2);
+    pthread_join(thread, NULL);
+    request(b, 0, 3);
+    dev->ops->resume(dev);
+    for (unsigned i = 0; i < 3; i++)
+        reap(b);
+    end(b);
+}
+
+/* A machine is saved while the back end is away with requests in flight, and goes on elsewhere. */
+static void saved_without_back_end(void **state)
+{
+    struct both *b = begin();
+    struct dev *dev = b->front->dev;
+    struct state_image image = {0};
+
+    atomic_store(&b->disk->park, true);
+    for (unsigned i = 0; i < 3; i++)
+        request(b, 1, 30 + i);
+    AWAIT(brig_parked(b->back) == 3);
+    brig_destroy(b->back);
+    dev->ops->pause(dev);
+    bus_lock(b->front->rig->bus);
+    assert_int_equal(image_save_dev(&image, dev), 0);
+    dev->ops->reset(dev);
+    assert_int_equal(image_load_dev(&image, dev), 0);
+    bus_unlock(b->front->rig->bus);
+    image_free(&image);
+    atomic_store(&b->disk->park, false);
+    b->back = brig_create(b->disk, path);
+    dev->ops->resume(dev);
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(reap(b), i);
+    assert_memory_equal(b->disk->sector, ((uint8_t[]){30, 31, 32}), 3);
+    assert_int_equal(atomic_load(&b->disk->done), 3);
+    end(b);
+}
+
+/* The disk grows, which the guest is told; also when that happens while the back end is away. */
+static void grows(void **state)
+{
+    struct both *b = begin();
+    struct vrig *v = b->front;
+    unsigned before = atomic_load(&v->messages[0]);
+
+    request(b, 0, 1);
+    reap(b);
+    atomic_store(&b->disk->capacity, 1000);
+    bus_lock(b->back->device->device.host.bus);
+    virtio_config_changed(&b->back->device->device);
+    bus_unlock(b->back->device->device.host.bus);
+    AWAIT(vrig_read(v, 0x2000, 4) == 1000);
+    AWAIT(atomic_load(&v->messages[0]) == before + 1);
+    brig_destroy(b->back);
+    atomic_store(&b->disk->capacity, 2000);
+    b->back = brig_create(b->disk, path);
+    AWAIT(vrig_read(v, 0x2000, 4) == 2000);
+    request(b, 0, 1);
+    reap(b);
+    end(b);
+}
+
+/* Buffers that are no memory do not reach the back end. */
+static void broken_driver(void **state)
+{
+    struct both *b = begin();
+
+    rig_descriptor(&b->front->queue, 0, 1ull << 46, 16, 0, 0);
+    rig_publish(&b->front->queue, 0);
+    vrig_notify(b->front);
+    AWAIT(vrig_status(b->front) & VIRTIO_NEEDS_RESET);
+    vrig_write(b->front, VRIG_STATUS, 1, 0);
+    AWAIT(vrig_status(b->front) == 0);
+    start_driver(b);
+    request(b, 0, 9);
+    reap(b);
+    end(b);
+}
+
+static void no_back_end(void **state)
+{
+    struct rig *rig = rig_create();
+    struct mem *mem = mem_create(VRIG_MEMORY, NULL);
+    const struct virtio_slot slot = {.bus = rig->bus, .mem = mem};
+    struct error err = {0};
+    char name[200];
+
+    snprintf(name, sizeof(name), P_tmpdir "/doppel-no-back-end-%d", getpid());
+    assert_null(vhost_block_create(&slot, name, 0, NULL, &err));
+    assert_non_null(strstr(err.text, name));
+    assert_non_null(strstr(err.text, "is the back end running?"));
+    memset(name, 'x', sizeof(name));
+    name[sizeof(name) - 1] = 0;
+    assert_null(vhost_block_create(&slot, name, 0, NULL, &err));
+    assert_int_equal(err.code, ENAMETOOLONG);
+    assert_false(mem_is_exported(mem));
+    mem_destroy(mem);
+    rig_destroy(rig);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(reads_and_writes),
+        cmocka_unit_test(writes_are_logged),
+        cmocka_unit_test(comes_back),
+        cmocka_unit_test(driver_resets),
+        cmocka_unit_test(pauses),
+        cmocka_unit_test(saved_without_back_end),
+        cmocka_unit_test(grows),
+        cmocka_unit_test(broken_driver),
+        cmocka_unit_test(no_back_end),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
