@@ -51,7 +51,7 @@ struct request {
 /* True when there is something to serve; else STATUS is what to exit with. */
 static bool parse(struct request *request, char **argv, int *status)
 {
-    struct options options = {"backend", specs, argv + 1};
+    struct options options = {.command = "backend", .specs = specs, .argv = argv + 1};
     const char *value = NULL;
     int option;
 
