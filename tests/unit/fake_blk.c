@@ -125,3 +125,8 @@ int blk_resize(struct blk *blk, uint64_t size, struct error *err)
     blk->info.size = size;
     return 0;
 }
+
+struct where *blk_where(struct blk *blk, unsigned n)
+{
+    return NULL;
+}
