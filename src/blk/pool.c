@@ -1,95 +1,80 @@
 /*
- * Threads that may wait.
+ * Threads that may wait: a work of a pool of workers (base/workers.h) for each thread, which does
+ * jobs until there are none.
  */
 #include "blk/pool.h"
 
-#include "base/thread.h"
 #include "base/util.h"
-#include "base/where.h"
+#include "base/workers.h"
 
 #include <errno.h>
-#include <stdatomic.h>
-#include <stdio.h>
+#include <pthread.h>
 #include <stdlib.h>
 
-struct pool_thread {
+struct lane {
     struct pool *pool;
-    pthread_t thread;
-    struct where where;
+    struct work work;
+    struct lane *next; /* that is idle */
 };
 
 struct pool {
-    char name[12];
+    struct workers *workers;
     pthread_mutex_t lock;
-    pthread_cond_t posted;
     struct fifo jobs;
-    unsigned idle;  /* threads that wait */
-    unsigned woken; /* of them, those that have been told of a job and have not taken one yet */
-    bool ending;
-    _Atomic unsigned threads;
-    unsigned most;
-    struct pool_thread thread[];
+    struct lane *idle; /* lanes that do not run and are not about to */
+    unsigned lanes, most;
+    struct lane lane[];
 };
 
-static void *serve(void *opaque)
+static void do_jobs(void *opaque)
 {
-    struct pool_thread *self = opaque;
-    struct pool *pool = self->pool;
+    struct lane *lane = opaque;
+    struct pool *pool = lane->pool;
+    struct fifo_link *first;
 
-    where_begin(&self->where);
     pthread_mutex_lock(&pool->lock);
-    while (!pool->ending || pool->jobs.first) {
-        struct fifo_link *first = pool->jobs.first;
-        struct pool_job *job;
+    while ((first = pool->jobs.first)) {
+        struct pool_job *job = container_of(first, struct pool_job, link);
 
-        if (!first) {
-            pool->idle++;
-            pthread_cond_wait(&pool->posted, &pool->lock);
-            pool->idle--;
-            if (pool->woken > 0)
-                pool->woken--;
-            continue;
-        }
         fifo_remove(&pool->jobs, first);
         pthread_mutex_unlock(&pool->lock);
-        job = container_of(first, struct pool_job, link);
         job->run(job);
         pthread_mutex_lock(&pool->lock);
     }
+    lane->next = pool->idle;
+    pool->idle = lane;
     pthread_mutex_unlock(&pool->lock);
-    where_end(&self->where);
-    return NULL;
 }
 
-/* Starts one more thread. With the lock held, or before anyone else knows the pool. */
-static int grow(struct pool *pool, struct error *err)
+/* Makes one more lane, with a thread of its own. Returns NULL if there are enough or no thread can
+ * be started. With the lock, or before anybody else knows the pool. */
+static struct lane *add_lane(struct pool *pool, struct error *err)
 {
-    unsigned n = atomic_load(&pool->threads);
-    struct pool_thread *thread = &pool->thread[n];
-    char name[32];
-    int ret;
+    struct lane *lane = &pool->lane[pool->lanes];
 
-    thread->pool = pool;
-    snprintf(name, sizeof(name), "%s %u", pool->name, n);
-    ret = thread_start(&thread->thread, name, serve, thread, err);
-    if (ret == 0)
-        atomic_store(&pool->threads, n + 1);
-    return ret;
+    if (pool->lanes == pool->most)
+        return NULL;
+    lane->pool = pool;
+    if (workers_add(pool->workers, &lane->work, do_jobs, lane, err) < 0)
+        return NULL;
+    pool->lanes++;
+    return lane;
 }
 
 struct pool *pool_create(const char *name, unsigned most, struct error *err)
 {
-    struct pool *pool = calloc(1, sizeof(*pool) + most * sizeof(pool->thread[0]));
+    struct pool *pool = calloc(1, sizeof(*pool) + most * sizeof(pool->lane[0]));
 
     if (!pool) {
         error_set(err, ENOMEM, "threads '%s': out of memory", name);
         return NULL;
     }
-    snprintf(pool->name, sizeof(pool->name), "%s", name);
     pool->most = most;
     pthread_mutex_init(&pool->lock, NULL);
-    pthread_cond_init(&pool->posted, NULL);
-    if (grow(pool, err) < 0) {
+    pool->workers = workers_create(name, most, err);
+    if (pool->workers)
+        pool->idle = add_lane(pool, err);
+    if (!pool->idle) {
         pool_destroy(pool);
         return NULL;
     }
@@ -100,34 +85,30 @@ void pool_destroy(struct pool *pool)
 {
     if (!pool)
         return;
-    pthread_mutex_lock(&pool->lock);
-    pool->ending = true;
-    pthread_cond_broadcast(&pool->posted);
-    pthread_mutex_unlock(&pool->lock);
-    for (unsigned i = 0; i < atomic_load(&pool->threads); i++)
-        pthread_join(pool->thread[i].thread, NULL);
-    pthread_cond_destroy(&pool->posted);
+    if (pool->workers)
+        workers_drain(pool->workers);
+    workers_destroy(pool->workers);
     pthread_mutex_destroy(&pool->lock);
     free(pool);
 }
 
 void pool_post(struct pool *pool, struct pool_job *job)
 {
-    bool wake;
+    struct lane *lane;
 
     pthread_mutex_lock(&pool->lock);
     fifo_put(&pool->jobs, &job->link);
-    wake = pool->idle > pool->woken;
-    if (wake)
-        pool->woken++;
-    else if (pool->jobs.length > pool->woken && atomic_load(&pool->threads) < pool->most)
-        grow(pool, NULL); /* without it, the threads that there are do the job later */
+    lane = pool->idle;
+    if (lane)
+        pool->idle = lane->next;
+    else
+        lane = add_lane(pool, NULL); /* without it, the lanes that there are do the job later */
     pthread_mutex_unlock(&pool->lock);
-    if (wake)
-        pthread_cond_signal(&pool->posted);
+    if (lane)
+        workers_post(&lane->work);
 }
 
 struct where *pool_where(struct pool *pool, unsigned n)
 {
-    return n < atomic_load(&pool->threads) ? &pool->thread[n].where : NULL;
+    return workers_where(pool->workers, n);
 }

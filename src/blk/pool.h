@@ -6,7 +6,8 @@
  * because there may be one thread only. Each disk has a pool of its own, and so has each format
  * above a file, so that a format's jobs may wait for what the file's jobs do.
  *
- * The pool's lock is a leaf. Nothing is called with it held.
+ * With the pool's lock only that of its workers is taken (base/workers.h). Nothing is called with
+ * either held.
  */
 #ifndef DOPPEL_BLK_POOL_H
 #define DOPPEL_BLK_POOL_H
