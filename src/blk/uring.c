@@ -148,7 +148,7 @@ static int start(struct uring *u, struct error *err)
     if (u->ret == 0)
         return 0;
     pthread_join(u->thread, NULL);
-    return error_set(err, -u->ret, "io_uring: it cannot be enabled: %s", strerror(-u->ret));
+    return error_set(err, -u->ret, "io_uring cannot be enabled (%s)", strerror(-u->ret));
 }
 
 static void free_uring(struct uring *u)
@@ -164,12 +164,12 @@ static int prepare(struct uring *u, struct error *err)
     int ret = make_ring(&u->ring);
 
     if (ret < 0)
-        return error_set(err, -ret, "io_uring: the host has none for us: %s", strerror(-ret));
+        return error_set(err, -ret, "the host has no io_uring for it (%s)", strerror(-ret));
     ret = restrict_ring(u);
     if (ret == 0)
         return 0;
     io_uring_queue_exit(&u->ring);
-    return error_set(err, -ret, "io_uring: it cannot be restricted: %s", strerror(-ret));
+    return error_set(err, -ret, "io_uring cannot be restricted (%s)", strerror(-ret));
 }
 
 struct uring *uring_create(int fd, uring_end *end, struct error *err)

@@ -8,8 +8,6 @@
 
 #include "blk_rig.h"
 
-#include "base/log.h"
-
 #include <errno.h>
 #include <liburing.h>
 #include <pthread.h>
@@ -22,6 +20,9 @@ static struct {
     _Atomic unsigned hit;  /* calls that have failed */
     _Atomic bool cold;     /* nothing is in the page cache */
     _Atomic bool opening;  /* the calls are those of blk_open */
+    /* What the host lacks: io_uring, the kernel's newer kinds of rings, statx(2) for direct I/O,
+     * locks of open files. */
+    _Atomic bool no_ring, old_ring, old_statx, no_locks;
 } faults;
 
 /* Whether this call fails: then errno says why. */
@@ -78,10 +79,44 @@ WRAP(char *, strdup, (const char *text), (text), true, NULL)
 WRAP(int, pthread_create,
      (pthread_t * thread, const pthread_attr_t *attr, void *(*run)(void *), void *opaque),
      (thread, attr, run, opaque), true, EAGAIN)
-WRAP(int, io_uring_queue_init, (unsigned entries, struct io_uring *ring, unsigned flags),
-     (entries, ring, flags), true, -atomic_load(&faults.code))
 WRAP(int, io_uring_register, (unsigned fd, unsigned what, const void *items, unsigned count),
      (fd, what, items, count), true, -atomic_load(&faults.code))
+
+int __real_io_uring_queue_init(unsigned entries, struct io_uring *ring, unsigned flags);
+int __wrap_io_uring_queue_init(unsigned entries, struct io_uring *ring, unsigned flags);
+int __wrap_io_uring_queue_init(unsigned entries, struct io_uring *ring, unsigned flags)
+{
+    if (atomic_load(&faults.no_ring))
+        return -EPERM;
+    if (atomic_load(&faults.old_ring) && flags & ~IORING_SETUP_R_DISABLED)
+        return -EINVAL;
+    return fails(true) ? -errno : __real_io_uring_queue_init(entries, ring, flags);
+}
+
+int __real_statx(int folder, const char *name, int flags, unsigned mask, struct statx *status);
+int __wrap_statx(int folder, const char *name, int flags, unsigned mask, struct statx *status);
+int __wrap_statx(int folder, const char *name, int flags, unsigned mask, struct statx *status)
+{
+    return __real_statx(folder, name, flags,
+                        atomic_load(&faults.old_statx) ? mask & ~STATX_DIOALIGN : mask, status);
+}
+
+int __real_fcntl64(int fd, int command, ...);
+int __wrap_fcntl64(int fd, int command, ...);
+int __wrap_fcntl64(int fd, int command, ...)
+{
+    void *argument;
+    va_list ap;
+
+    va_start(ap, command);
+    argument = va_arg(ap, void *);
+    va_end(ap);
+    if (atomic_load(&faults.no_locks) && (command == F_OFD_SETLK || command == F_OFD_GETLK)) {
+        errno = ENOLCK;
+        return -1;
+    }
+    return __real_fcntl64(fd, command, argument);
+}
 
 ssize_t __real_preadv64v2(int fd, const struct iovec *iov, int n, off_t at, int flags);
 ssize_t __wrap_preadv64v2(int fd, const struct iovec *iov, int n, off_t at, int flags);
@@ -278,19 +313,89 @@ static void test_no_holes(void **unused)
     unlink(name);
 }
 
-/* ---- Flushes ---- */
+/* ---- What the host lacks ---- */
 
-static void count_line(void *opaque, enum log_level level, const char *text)
+/* Opens a new disk by MORE and HOST, and reads and writes it. */
+static void use_new_disk(const char *more, struct blk_host host, struct lines *lines)
 {
-    assert_int_equal(level, LOG_LEVEL_ERROR);
-    assert_non_null(strstr(text, "the host lost what was written (Input/output error)"));
-    ++*(unsigned *)opaque;
+    const struct log log = {.most = LOG_LEVEL_INFO, .line = keep_line, .opaque = lines};
+    uint8_t *bytes = aligned_alloc(4096, 8192), *back = aligned_alloc(4096, 8192);
+    struct blk *blk;
+    char name[64];
+
+    *lines = (struct lines){0};
+    host.log = &log;
+    make_file(name, 16384);
+    blk = open_disk(name, more, &host);
+    fill(bytes, 8192, 5);
+    assert_int_equal(ask_once(blk, BLK_WRITE, 512, bytes, 8192), 0);
+    assert_int_equal(ask_once(blk, BLK_READ, 512, back, 8192), 0);
+    assert_memory_equal(bytes, back, 8192);
+    assert_int_equal(ask_once(blk, BLK_WRITE, 8192, bytes, 8192), 0);
+    assert_int_equal(ask_once(blk, BLK_READ, 8192, back, 8192), 0);
+    assert_memory_equal(bytes, back, 8192);
+    blk_close(blk);
+    assert_int_equal(size_of(name), 16384);
+    unlink(name);
+    free(bytes);
+    free(back);
 }
+
+/* Where io_uring is forbidden, threads do its work; or it is an error, if it must be io_uring. */
+static void test_no_ring(void **unused)
+{
+    const struct blk_host uring = {.lane = BLK_LANE_URING};
+    struct lines lines;
+    char name[64];
+
+    atomic_store(&faults.cold, true);
+    atomic_store(&faults.no_ring, true);
+    use_new_disk("", (struct blk_host){0}, &lines);
+    assert_int_equal(lines.count, 1);
+    assert_int_equal(lines.level, LOG_LEVEL_INFO);
+    assert_non_null(strstr(lines.last, "(Operation not permitted)"));
+    assert_non_null(strstr(lines.last, "threads do its work"));
+    make_file(name, 4096);
+    refuse_disk(name, "", &uring, EPERM,
+                "the host has no io_uring for it (Operation not permitted)");
+    unlink(name);
+    atomic_store(&faults.no_ring, false);
+    atomic_store(&faults.old_ring, true);
+    use_new_disk("", (struct blk_host){0}, &lines);
+    atomic_store(&faults.old_ring, false);
+    atomic_store(&faults.cold, false);
+}
+
+/* Older kernels do not say how requests for direct I/O must be aligned: it is tried. */
+static void test_old_statx(void **unused)
+{
+    struct lines lines;
+
+    if (is_refused(&ways[3]))
+        skip();
+    atomic_store(&faults.old_statx, true);
+    use_new_disk(",cache=none", (struct blk_host){0}, &lines);
+    atomic_store(&faults.old_statx, false);
+}
+
+static void test_no_locks(void **unused)
+{
+    struct lines lines;
+
+    atomic_store(&faults.no_locks, true);
+    use_new_disk("", (struct blk_host){.lane = BLK_LANE_THREADS}, &lines);
+    atomic_store(&faults.no_locks, false);
+    assert_int_equal(lines.count, 1);
+    assert_int_equal(lines.level, LOG_LEVEL_WARNING);
+    assert_non_null(strstr(lines.last, "its file system cannot lock it (No locks available)"));
+}
+
+/* ---- Flushes ---- */
 
 static void test_lost(void **unused)
 {
-    unsigned lines = 0;
-    const struct log log = {.most = LOG_LEVEL_WARNING, .line = count_line, .opaque = &lines};
+    struct lines lines = {0};
+    const struct log log = {.most = LOG_LEVEL_WARNING, .line = keep_line, .opaque = &lines};
     const struct blk_host host = {.log = &log};
     char name[64], sector[512] = {0};
     struct blk *blk;
@@ -304,7 +409,9 @@ static void test_lost(void **unused)
         assert_int_equal(blk_write(blk, 0, sector, 512), 0);
         assert_int_equal(ask_once(blk, BLK_FLUSH, 0, NULL, 0), -EIO);
     }
-    assert_int_equal(lines, 1);
+    assert_int_equal(lines.count, 1);
+    assert_int_equal(lines.level, LOG_LEVEL_ERROR);
+    assert_non_null(strstr(lines.last, "the host lost what was written (Input/output error)"));
     blk_close(blk);
     unlink(name);
 }
@@ -345,7 +452,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_errors),      cmocka_unit_test(test_full),
         cmocka_unit_test(test_interrupted), cmocka_unit_test(test_no_holes),
-        cmocka_unit_test(test_lost),        cmocka_unit_test(test_opening),
+        cmocka_unit_test(test_lost),        cmocka_unit_test(test_no_ring),
+        cmocka_unit_test(test_old_statx),   cmocka_unit_test(test_no_locks),
+        cmocka_unit_test(test_opening),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

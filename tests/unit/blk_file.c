@@ -41,7 +41,7 @@ static bool have_uring(const char *name)
     struct blk *blk = open_with(name, &host, &err);
 
     if (!blk)
-        assert_non_null(strstr(err.text, "io_uring: the host has none for us"));
+        assert_non_null(strstr(err.text, "the host has no io_uring for it"));
     blk_close(blk);
     return blk != NULL;
 }

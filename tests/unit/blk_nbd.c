@@ -6,7 +6,6 @@
 #include "blk_rig.h"
 #include "nbd_server.h"
 
-#include "base/log.h"
 #include "base/time.h"
 
 #include <errno.h>
@@ -160,19 +159,6 @@ static void test_readonly(void **unused)
 }
 
 /* ---- Bad ones ---- */
-
-struct lines {
-    unsigned count;
-    char last[LOG_TEXT];
-};
-
-static void keep_line(void *opaque, enum log_level level, const char *text)
-{
-    struct lines *lines = opaque;
-
-    lines->count++;
-    snprintf(lines->last, sizeof(lines->last), "%s", text);
-}
 
 /* The server is gone in the middle of twenty requests: those that it has not answered fail, all
  * later ones do, and one line says why. */

@@ -91,7 +91,9 @@ static void test_sources(void **unused)
     } cases[] = {
         {"a,,b=c.raw", "a,b=c.raw", BLK_FILE},
         {"a,,,readonly", "a,", BLK_FILE},
-        {"file=vhost-user=x", "vhost-user=x", BLK_FILE},
+        {"file=vhost-user=x", "x", BLK_VHOST_USER},
+        {"./vhost-user=x", "./vhost-user=x", BLK_FILE},
+        {"file=file=x", "file=x", BLK_FILE},
         {"./nbd:x", "./nbd:x", BLK_FILE},
         {"nbd.raw", "nbd.raw", BLK_FILE},
         {"nbd://host/disk", "nbd://host/disk", BLK_NBD},
@@ -152,6 +154,7 @@ static void test_wrong(void **unused)
         {"x,readonly,readonly", "readonly is given twice"},
         {"x,size=1,cache=none,size=1", "size is given twice"},
         {"x,offset=9223372036854775807,size=1", "offset= and size= are too large"},
+        {"file=vhost-user=", "the name of a file is missing"},
         {"vhost-user=s,readonly", "readonly is the business of the process behind vhost-user"},
         {"vhost-user=s,queues=2,cache=none", "cache is the business of"},
     };

@@ -173,6 +173,22 @@ static inline void fill(void *buffer, size_t size, uint64_t seed)
     }
 }
 
+/* What the log has been told. */
+struct lines {
+    enum log_level level; /* of the last line */
+    unsigned count;
+    char last[LOG_TEXT];
+};
+
+static inline void keep_line(void *opaque, enum log_level level, const char *text)
+{
+    struct lines *lines = opaque;
+
+    lines->level = level;
+    lines->count++;
+    snprintf(lines->last, sizeof(lines->last), "%s", text);
+}
+
 static inline uint64_t blocks_of(const char *name)
 {
     struct stat status;
