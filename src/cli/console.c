@@ -70,6 +70,7 @@ struct console {
 
     int64_t start_ms, boot_ms;
     bool session_begun;
+    bool hvc; /* a virtio console is the terminal, beside COM1, and gets what is typed */
 
     /* A console without a session. */
     int64_t last_output_ms, last_typed_ms, button_ms;
@@ -145,6 +146,7 @@ void console_plug(struct console *c, struct doppel_config *config)
     config->serial[0] = (struct doppel_serial){com1_output, com1_full, input_ready, c};
     if (c->session)
         config->serial[1] = (struct doppel_serial){com2_output, com2_full, input_ready, c};
+    config->console = (struct doppel_serial){com1_output, com1_full, input_ready, c};
     if (c->debug) {
         config->debug_output = box_output;
         config->debug_full = box_full;
@@ -182,7 +184,8 @@ static void transmit(struct console *c, unsigned port, const void *data, size_t 
         memcpy(tx->data + tx->size, data, size);
     tx->size += size;
     if (tx->size > 0) {
-        size_t taken = doppel_serial_input(c->vm, port, tx->data, tx->size);
+        size_t taken = port == 0 && c->hvc ? doppel_console_input(c->vm, tx->data, tx->size)
+                                           : doppel_serial_input(c->vm, port, tx->data, tx->size);
 
         tx->size -= taken;
         memmove(tx->data, tx->data + taken, tx->size);
@@ -285,7 +288,9 @@ static void report_size(struct console *c)
     unsigned rows, columns;
 
     tty_size(STDOUT_FILENO, &rows, &columns);
-    session_resize(c->session, rows, columns);
+    doppel_console_resize(c->vm, rows, columns);
+    if (c->session)
+        session_resize(c->session, rows, columns);
 }
 
 /* What the attendant has heard. */
@@ -293,7 +298,7 @@ static void heed_user(struct console *c)
 {
     int wish = attendant_wish(c->attendant);
 
-    if (attendant_resized(c->attendant) && c->session)
+    if (attendant_resized(c->attendant))
         report_size(c);
     if (attendant_asked(c->attendant) && c->config.on_usr1)
         c->config.on_usr1(c->config.opaque, c->vm);
@@ -587,8 +592,8 @@ enum console_end console_run(struct console *c, struct doppel_vm *vm)
     attendant_watch(c->attendant, vm);
     c->start_ms = c->last_output_ms = c->last_typed_ms = now_ms();
     c->boot_ms = -1;
-    if (c->session)
-        report_size(c);
+    c->hvc = doppel_has_console(vm);
+    report_size(c);
     if (!listen_to(c, vm))
         return CONSOLE_OUTPUT;
     talk(c);

@@ -117,7 +117,11 @@ static bool create_vm(struct doppel_vm *d, const struct doppel_config *config, s
         .devices = {.list = config->devices,
                     .debug_output = {.output = config->debug_output,
                                      .full = config->debug_full,
-                                     .opaque = config->debug_opaque}},
+                                     .opaque = config->debug_opaque},
+                    .console = {.output = config->console.output,
+                                .full = config->console.full,
+                                .input_ready = config->console.input_ready,
+                                .opaque = config->console.opaque}},
     };
 
     for (unsigned i = 0; i < DOPPEL_SERIAL_PORTS; i++)
@@ -356,6 +360,21 @@ int doppel_resize_disk(struct doppel_vm *d, unsigned disk, uint64_t size,
 void doppel_output_room(struct doppel_vm *d)
 {
     vm_output_room(d->vm);
+}
+
+bool doppel_has_console(struct doppel_vm *d)
+{
+    return vm_has_console(d->vm);
+}
+
+size_t doppel_console_input(struct doppel_vm *d, const void *data, size_t size)
+{
+    return vm_console_input(d->vm, data, size);
+}
+
+void doppel_console_resize(struct doppel_vm *d, unsigned rows, unsigned columns)
+{
+    vm_console_resize(d->vm, rows, columns);
 }
 
 size_t doppel_serial_input(struct doppel_vm *d, unsigned port, const void *data, size_t size)

@@ -104,6 +104,11 @@ struct doppel_config {
     bool no_host_decompress;
     struct doppel_serial serial[DOPPEL_SERIAL_PORTS]; /* output NULL: nothing is plugged in */
     /* Descriptions of devices to add, NAME[,KEY=VALUE...] each, up to a NULL; NULL: none.
+     *      console[,slot=N][,NAME=WHERE...]   a virtio console with a port for each NAME: hvc0,
+     *                       hvc1 and so on are consoles, others are /dev/virtio-ports/NAME in a
+     *                       Linux guest. WHERE is file:PATH, to which output is appended;
+     *                       unix:PATH, a socket that listens; or tty, which is CONSOLE below. By
+     *                       default there is hvc0=tty
      *      test-device      what test kernels for QEMU's pc-testdev expect
      *      debug-exit       port 0xf4: a byte V written ends the VM with status (V << 1) | 1
      *      debug-console    port 0xe9: bytes go to debug_output
@@ -131,6 +136,9 @@ struct doppel_config {
     void (*log)(void *opaque, enum doppel_log_level level, const char *text);
     void *log_opaque;
     enum doppel_log_level log_level;
+    /* What stands behind a port of a virtio console that is `tty`. Unlike a serial port's, its
+     * functions are called without devices locked, on a thread that serves no other port. */
+    struct doppel_serial console;
 };
 #define DOPPEL_MAX_CPUS   64
 #define DOPPEL_MAX_MEMORY (1ULL << 40)
@@ -262,11 +270,19 @@ void doppel_events_close(struct doppel_events *events);
 
 /* ---- Serial ports ---- */
 
-/* A serial port or the debug console that was full has room again. Takes no lock of a device. */
+/* A serial port, the debug console or a virtio console that was full has room again. Takes no lock
+ * of a device. */
 void doppel_output_room(struct doppel_vm *vm);
 
 /* Types SIZE bytes into serial port PORT (0..3). Returns how many its queue took. */
 size_t doppel_serial_input(struct doppel_vm *vm, unsigned port, const void *data, size_t size);
+
+/* Whether a virtio console has a port that is `tty`. */
+bool doppel_has_console(struct doppel_vm *vm);
+/* The same for that port; 0 if there is none. */
+size_t doppel_console_input(struct doppel_vm *vm, const void *data, size_t size);
+/* Tells the guest how large the terminal behind it is. */
+void doppel_console_resize(struct doppel_vm *vm, unsigned rows, unsigned columns);
 
 /* ---- Disks ---- */
 

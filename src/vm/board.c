@@ -19,6 +19,7 @@
 #include "dev/pc/test_device.h"
 #include "dev/pci/host.h"
 #include "dev/virtio/rng.h"
+#include "vm/console_ports.h"
 #include "vm/description.h"
 #include "vm/disk.h"
 
@@ -50,6 +51,8 @@ struct board {
     uint16_t isa_levels, pci_levels; /* of the ISA interrupts: their own, and what PCI adds */
     struct uart *uarts[BOARD_SERIAL_PORTS];
     struct dev *debug_console;
+    struct con_end *tty; /* the port of CONSOLE that the machine's maker stands behind */
+    struct dev *console;
     struct blk_host blk_host;
     struct virtio_block *disks[PCI_DEVICES]; /* NULL: one that another process serves */
     unsigned disk_count;
@@ -188,18 +191,19 @@ static bool add(struct board *b, struct dev *dev, struct error *err)
 }
 
 /* The devices that can be described, and their settings. */
-enum kind { TEST_DEVICE, DEBUG_EXIT, DEBUG_CONSOLE, DISK, RNG, KINDS };
+enum kind { TEST_DEVICE, CONSOLE, DEBUG_EXIT, DEBUG_CONSOLE, DISK, RNG, KINDS };
 static const struct {
     const char *name;
     const char *keys[2];
 } kinds[KINDS] = {
     [TEST_DEVICE] = {"test-device", {NULL}},
+    [CONSOLE] = {"console", {NULL}}, /* console_ports_create looks at its settings */
     [DEBUG_EXIT] = {"debug-exit", {NULL}},
     [DEBUG_CONSOLE] = {"debug-console", {NULL}},
     [DISK] = {"disk", {NULL}}, /* disk_create looks at its settings */
     [RNG] = {"rng", {"slot", NULL}},
 };
-#define KNOWN "debug-console, debug-exit, disk, rng, test-device"
+#define KNOWN "console, debug-console, debug-exit, disk, rng, test-device"
 
 /* Says that TEXT asks for SLOT, which is taken, and which slots are free, as in "2-8 10-31". */
 static int refuse_slot(const struct pci_host *pci, const char *text, unsigned slot,
@@ -268,6 +272,21 @@ static struct dev *create_disk(struct board *b, const struct board_config *c, co
     return dev;
 }
 
+static struct dev *create_console(struct board *b, const struct board_config *c, const char *text,
+                                  struct error *err)
+{
+    const struct con_end *before = b->tty;
+    struct virtio_slot slot;
+    struct dev *dev;
+
+    if (find_slot(b, c, text, &slot, err) < 0)
+        return NULL;
+    dev = console_ports_create(&slot, text, &c->devices->console, &b->tty, err);
+    if (b->tty != before)
+        b->console = dev;
+    return dev;
+}
+
 /* Creates the device that TEXT describes. */
 static struct dev *create_described(struct board *b, struct clock *clock,
                                     const struct board_config *c, const char *text,
@@ -279,10 +298,12 @@ static struct dev *create_described(struct board *b, struct clock *clock,
         kind++;
     if (kind == KINDS)
         error_set(err, EINVAL, "unknown device '%s' (known: " KNOWN ")", text);
-    if (kind == KINDS || (kind != DISK && description_check(text, kinds[kind].keys, err) < 0))
+    if (kind == KINDS ||
+        (kind != DISK && kind != CONSOLE && description_check(text, kinds[kind].keys, err) < 0))
         return NULL;
     switch ((enum kind)kind) {
     case TEST_DEVICE: return test_device_create(b->bus, board_irq, b, err);
+    case CONSOLE: return create_console(b, c, text, err);
     case DEBUG_EXIT: return debug_exit_create(b->bus, c->events.debug_exit, c->events.opaque, err);
     case DEBUG_CONSOLE:
         b->debug_console = debug_console_create(b->bus, clock, &c->devices->debug_output, err);
@@ -519,4 +540,26 @@ void board_power_button(struct board *b)
 size_t board_serial_input(struct board *b, unsigned port, const void *data, size_t size)
 {
     return port < BOARD_SERIAL_PORTS ? uart_input(b->uarts[port], data, size) : 0;
+}
+
+bool board_has_console(const struct board *b)
+{
+    return b->tty != NULL;
+}
+
+size_t board_console_input(struct board *b, const void *data, size_t size)
+{
+    return b->tty ? con_end_input(b->tty, data, size) : 0;
+}
+
+void board_console_room(struct board *b)
+{
+    if (b->tty)
+        con_end_room(b->tty);
+}
+
+void board_console_resize(struct board *b, unsigned rows, unsigned columns)
+{
+    if (b->console)
+        virtio_console_resize(b->console, rows, columns);
 }

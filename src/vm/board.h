@@ -13,6 +13,7 @@
 #include "bus/clock.h"
 #include "bus/cpu_port.h"
 #include "bus/local_apic.h"
+#include "con/end.h"
 #include "dev/pc/uart.h"
 #include "mem/mem.h"
 
@@ -52,7 +53,8 @@ struct board_events {
  * unchanged. */
 struct board_devices {
     /* Descriptions of devices, up to a NULL: NAME[,KEY=VALUE...]. NULL: none.
-     *      test-device      what test kernels for QEMU's pc-testdev expect
+     *      console[,slot=N][,NAME=WHERE...]   a virtio console; see vm/console_ports.h. What stands
+     * behind WHERE `tty` is CONSOLE test-device      what test kernels for QEMU's pc-testdev expect
      *      debug-exit       port F4h: a byte written ends the machine (board_events.debug_exit)
      *      debug-console    port E9h: bytes go to debug_output
      *      disk,file=F[,slot=N][,...]     a virtio block device; see blk/options.h for the rest
@@ -61,6 +63,7 @@ struct board_devices {
     const char *const *list;
     struct uart_backend serial[BOARD_SERIAL_PORTS]; /* the host sides of COM1 to COM4 */
     struct burst_backend debug_output;
+    struct con_given console;
 };
 
 struct board_config {
@@ -108,5 +111,11 @@ bool board_output_full(const struct board *board);
 void board_power_button(struct board *board);
 /* See uart_input. */
 size_t board_serial_input(struct board *board, unsigned port, const void *data, size_t size);
+/* The console port that is `tty`; without one nothing happens. See con_end_input, con_end_room and
+ * virtio_console_resize. */
+bool board_has_console(const struct board *board);
+size_t board_console_input(struct board *board, const void *data, size_t size);
+void board_console_room(struct board *board);
+void board_console_resize(struct board *board, unsigned rows, unsigned columns);
 
 #endif

@@ -113,3 +113,41 @@ char *description_rest(const char *text, const char *const *keys, struct error *
         memmove(rest, rest + 1, strlen(rest));
     return rest;
 }
+
+/* Copies the SIZE bytes at FROM, of two commas the first only. */
+static char *copy_undoubled(const char *from, size_t size)
+{
+    char *copy = malloc(size + 1), *to = copy;
+
+    for (size_t i = 0; copy && i < size; i++) {
+        *to++ = from[i];
+        i += from[i] == ',';
+    }
+    if (copy)
+        *to = 0;
+    return copy;
+}
+
+int description_each(const char *text,
+                     int (*each)(void *opaque, const char *key, const char *value,
+                                 struct error *err),
+                     void *opaque, struct error *err)
+{
+    int ret = 0;
+
+    for (const char *setting = settings(text); *setting && ret == 0; setting = next(setting)) {
+        char *key = copy_undoubled(setting + 1, (size_t)(next(setting) - setting - 1)), *equals;
+
+        if (!key)
+            return error_set(err, ENOMEM, "device %s: out of memory", text);
+        equals = strchr(key, '=');
+        if (equals && equals != key) {
+            *equals = 0;
+            ret = each(opaque, key, equals + 1, err);
+        } else {
+            ret = error_set(err, EINVAL, "device %s: '%s' is not KEY=VALUE", text, key);
+        }
+        free(key);
+    }
+    return ret;
+}

@@ -24,5 +24,11 @@ int description_number(const char *text, const char *key, unsigned least, unsign
  * and with commas between them: what another reader of settings is given. The caller frees it.
  * NULL: there is no memory. */
 char *description_rest(const char *text, const char *const *keys, struct error *err);
+/* Calls EACH with all settings of TEXT in their order, commas undoubled, until one returns a
+ * negative errno, which is then returned. */
+int description_each(const char *text,
+                     int (*each)(void *opaque, const char *key, const char *value,
+                                 struct error *err),
+                     void *opaque, struct error *err);
 
 #endif

@@ -452,6 +452,22 @@ int vm_resize_disk(struct vm *vm, unsigned disk, uint64_t size, struct error *er
 void vm_output_room(struct vm *vm)
 {
     vm_kick_all(vm);
+    board_console_room(vm->board);
+}
+
+bool vm_has_console(const struct vm *vm)
+{
+    return board_has_console(vm->board);
+}
+
+size_t vm_console_input(struct vm *vm, const void *data, size_t size)
+{
+    return board_console_input(vm->board, data, size);
+}
+
+void vm_console_resize(struct vm *vm, unsigned rows, unsigned columns)
+{
+    board_console_resize(vm->board, rows, columns);
 }
 
 size_t vm_serial_input(struct vm *vm, unsigned port, const void *data, size_t size)

@@ -7,6 +7,7 @@
 #include "vm/description.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -37,6 +38,44 @@ static void test_settings(void **unused)
     assert_int_equal(value, 3);
     assert_int_equal(description_number("rng,size=12,slot=3", "size", 1, 31, &value, NULL), 0);
     assert_int_equal(value, 12);
+}
+
+static int collect(void *opaque, const char *key, const char *value, struct error *err)
+{
+    char *all = opaque;
+
+    if (strcmp(key, "stop") == 0)
+        return error_set(err, EBADF, "%s", value);
+    sprintf(all + strlen(all), "[%s|%s]", key, value);
+    return 0;
+}
+
+/* All settings in their order, commas undoubled. */
+static void test_each(void **unused)
+{
+    static const struct {
+        const char *text, *all;
+    } good[] = {
+        {"dev", ""},
+        {"dev,a=1,b=,c=x=y", "[a|1][b|][c|x=y]"},
+        {"dev,a=one,,two,b=,,,,,c=3", "[a|one,two][b|,,][c|3]"},
+        {"dev,,ice,a=1", "[a|1]"},
+    };
+    struct error err = {0};
+    char all[128];
+
+    for (unsigned i = 0; i < ARRAY_SIZE(good); i++) {
+        *all = 0;
+        assert_int_equal(description_each(good[i].text, collect, all, &err), 0);
+        assert_string_equal(all, good[i].all);
+    }
+    *all = 0;
+    assert_int_equal(description_each("dev,a=1,stop=why,b=2", collect, all, &err), -EBADF);
+    assert_string_equal(err.text, "why");
+    assert_string_equal(all, "[a|1]");
+    assert_int_equal(description_each("dev,a", collect, all, &err), -EINVAL);
+    assert_int_equal(description_each("dev,=a", collect, all, &err), -EINVAL);
+    assert_int_equal(description_each("dev,a=1,", collect, all, &err), -EINVAL);
 }
 
 static void test_bad_settings(void **unused)
@@ -125,9 +164,10 @@ static void test_rest(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names),        cmocka_unit_test(test_settings),
-        cmocka_unit_test(test_bad_settings), cmocka_unit_test(test_bad_numbers),
-        cmocka_unit_test(test_commas),       cmocka_unit_test(test_rest),
+        cmocka_unit_test(test_names),       cmocka_unit_test(test_settings),
+        cmocka_unit_test(test_each),        cmocka_unit_test(test_bad_settings),
+        cmocka_unit_test(test_bad_numbers), cmocka_unit_test(test_commas),
+        cmocka_unit_test(test_rest),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

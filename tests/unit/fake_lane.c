@@ -5,6 +5,7 @@
 
 #include "base/util.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 #define MOST_STEPS 100000
@@ -106,6 +107,23 @@ void loop_post(struct loop *loop, struct loop_job *job)
 bool loop_cancel(struct loop *loop, struct loop_job *job)
 {
     return fifo_remove(&loop->queue, &job->link);
+}
+
+/* Nothing can be watched. */
+struct loop_watch *loop_add(struct loop *loop, int fd, uint32_t events, loop_cb *cb, void *opaque,
+                            struct error *err)
+{
+    error_set(err, ENOSYS, "no watches");
+    return NULL;
+}
+
+int loop_modify(struct loop_watch *watch, uint32_t events)
+{
+    return -ENOSYS;
+}
+
+void loop_remove(struct loop_watch *watch)
+{
 }
 
 bool fake_loop_step(struct loop *loop)

@@ -178,19 +178,25 @@ static inline bool vrig_negotiate(struct vrig *v, uint64_t features)
     return vrig_status(v) == 11;
 }
 
-/* Configures queue 0 with vector 1; vector 0 is for the device. */
-static inline void vrig_set_queue(struct vrig *v, struct virtqueue_config config)
+/* Configures a queue with vector 1; vector 0 is for the device. */
+static inline void vrig_set_queue_number(struct vrig *v, unsigned queue,
+                                         struct virtqueue_config config)
 {
     v->queue = (struct rig_queue){.mem = v->mem, .config = config};
-    mem_fill(v->mem, config.descriptors, 0, 0x2000);
+    mem_fill(v->mem, config.descriptors, 0, config.size > 32 ? 0x2000 : 0x1000);
     vrig_write(v, VRIG_CONFIG_VECTOR, 2, 0);
-    vrig_write(v, VRIG_QUEUE_SELECT, 2, 0);
+    vrig_write(v, VRIG_QUEUE_SELECT, 2, queue);
     vrig_write(v, VRIG_QUEUE_VECTOR, 2, 1);
     vrig_write(v, VRIG_QUEUE_SIZE, 2, config.size);
     vrig_write(v, VRIG_QUEUE_DESCRIPTORS, 8, config.descriptors);
     vrig_write(v, VRIG_QUEUE_AVAILABLE, 8, config.available);
     vrig_write(v, VRIG_QUEUE_USED, 8, config.used);
     vrig_write(v, VRIG_QUEUE_ENABLE, 2, 1);
+}
+
+static inline void vrig_set_queue(struct vrig *v, struct virtqueue_config config)
+{
+    vrig_set_queue_number(v, 0, config);
 }
 
 /* All of it: the device serves queue 0 from now on. */

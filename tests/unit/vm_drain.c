@@ -245,6 +245,24 @@ size_t board_serial_input(struct board *b, unsigned port, const void *data, size
     return 0;
 }
 
+bool board_has_console(const struct board *b)
+{
+    return false;
+}
+
+size_t board_console_input(struct board *b, const void *data, size_t size)
+{
+    return 0;
+}
+
+void board_console_room(struct board *b)
+{
+}
+
+void board_console_resize(struct board *b, unsigned rows, unsigned columns)
+{
+}
+
 /* ---- The guest ---- */
 
 /* mov $200, %cx; 1: out %al, $DOORBELL; loop 1b; out %al, $RESET; jmp . */

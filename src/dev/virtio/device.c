@@ -384,6 +384,8 @@ void virtio_finish(struct virtio_device *d)
 {
     if (!d->paused)
         virtio_stop_queues(d);
+    if (d->ops->close)
+        d->ops->close(d);
     loop_cancel(d->host.loop, &d->job);
     free_queues(d, d->queues);
 }

@@ -170,6 +170,10 @@ struct virtio_ops {
     /* Visits what is the device's own, in the section that is open. Nothing is in flight. */
     void (*state)(struct virtio_device *device, struct state *s);
 
+    /* The device is about to be freed, or could not be made; nothing is in flight and nothing is
+     * served any more. Afterwards none of the device's own threads and callbacks calls the frame.
+     * No lock. */
+    void (*close)(struct virtio_device *device);
     /* Frees the device, which the kind has allocated. No lock. */
     void (*free)(struct virtio_device *device);
 

@@ -474,3 +474,8 @@ struct dev *virtio_pci_create(const struct virtio_slot *slot, const struct virti
     return slot->plug_in ? slot->plug_in(slot->transport, ops, device, err)
                          : create(slot, ops, device, err);
 }
+
+struct virtio_device *virtio_pci_device(struct dev *dev)
+{
+    return container_of(dev, struct virtio_pci, dev)->device;
+}

@@ -36,5 +36,7 @@ struct virtio_slot {
  * returned and is freed with it, by ops->free. On failure it stays the caller's. */
 struct dev *virtio_pci_create(const struct virtio_slot *slot, const struct virtio_ops *ops,
                               struct virtio_device *device, struct error *err);
+/* The device that is plugged in as DEV, which virtio_pci_create has returned. */
+struct virtio_device *virtio_pci_device(struct dev *dev);
 
 #endif

@@ -1,0 +1,74 @@
+#!/usr/bin/python3
+"""A virtio console in the default guest: a port to a socket, one to a file, and hvc0."""
+import socket
+import subprocess
+import threading
+
+from vm import DOPPEL, check, check_run, guest, main, run, scratch
+
+
+def connect(path):
+    """Connects to PATH, which may not be there yet."""
+    for _ in range(600):
+        client = socket.socket(socket.AF_UNIX)
+        try:
+            client.connect(path)
+            return client
+        except OSError:
+            client.close()
+            threading.Event().wait(0.1)
+    raise AssertionError(f"nobody listens at {path}")
+
+
+def ports():
+    """Bytes in both directions, whole and in order, through a socket, and into a file."""
+    guest("initrd.img")
+    script = ("cd /sys/class/virtio-ports; for p in *; do echo $p $(cat $p/name 2>&-); done; "
+              "exec 3<>/dev/vport0p1; head -c 1000000 <&3 | tee /dev/vport0p2 >&3; echo to hvc >/dev/hvc0")
+    data = bytes(i * i // 7 & 0xFF for i in range(1000000))
+    with scratch() as path:
+        got = []
+
+        def talk():
+            with connect(path("agent")) as client:
+                sender = threading.Thread(target=client.sendall, args=(data,))
+                sender.start()
+                while sum(map(len, got)) < len(data) and (some := client.recv(65536)):
+                    got.append(some)
+                sender.join()
+
+        talker = threading.Thread(target=talk)
+        talker.start()
+        done = run("run", "--verbose", "--device", f"console,org.agent.0=unix:{path('agent')},hvc0=tty,"
+                   f"log=file:{path('log')}", "--", "sh", "-c", script, stdin=None, timeout=120)
+        talker.join()
+        check(done.returncode == 0, done)
+        check(done.stdout == b"vport0p0\nvport0p1 org.agent.0\nvport0p2 log\n", done.stdout)
+        check(b"to hvc" in done.stderr, done.stderr)
+        check(b"".join(got) == data, "the socket's client got other bytes than it sent")
+        with open(path("log"), "rb") as log:
+            check(log.read() == data, "the file has other bytes")
+
+
+def sockets():
+    """A socket that is in use is refused; one that a killed process left behind is not."""
+    with scratch() as path:
+        def start():
+            return subprocess.Popen([DOPPEL, "run", "--kernel", guest("vmlinuz-6.1"), "--device",
+                                     f"console,a=unix:{path('socket')}"], stdin=subprocess.DEVNULL,
+                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+        first = start()
+        connect(path("socket")).close()
+        done = run("run", "--device", f"console,a=unix:{path('socket')}", stdin=None)
+        check_run(done, 125, b"")
+        check(b"somebody listens there" in done.stderr, done.stderr)
+        first.kill()
+        first.wait()
+        second = start()
+        connect(path("socket")).close()
+        second.terminate()
+        second.wait()
+
+
+main(ports, sockets)
