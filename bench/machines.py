@@ -21,6 +21,8 @@ QEMU = os.environ.get("QEMU", os.path.join(CACHE, "qemu", "qemu-system-x86_64"))
 KERNEL = os.path.join(ROOT, "guests", "cache", "vmlinuz-6.1")
 PROGRAM = os.path.join(CACHE, "bench")
 SMALL, LARGE = os.path.join(CACHE, "small.img"), os.path.join(CACHE, "large.img")
+DISKS = os.path.join(CACHE, "disks.img")  # what boots where disks are tested
+DISK_BYTES = 128 << 20
 AGENT, UP = "/bench/bench", "/bench/up"
 
 # Guests have no AVX-512, so the C library and OpenSSL do without it natively, too: the same code is
@@ -43,16 +45,27 @@ def command_line(init):
     return f"quiet loglevel=0 cryptomgr.notests rdinit={init}"
 
 
-def qemu(machine, cpus, memory, initrd, init):
+def qemu(machine, cpus, memory, initrd, init, disk=None):
+    plugged = ["-drive", f"file={disk},if=none,id=disk,format=raw,cache=writeback",
+               "-device", "virtio-blk-pci,drive=disk,disable-legacy=on"] if disk else []
     return [QEMU, "-M", machine, "-accel", "tcg", "-cpu", "max",
             "-smp", str(cpus), "-m", f"{memory}M", "-kernel", KERNEL, "-initrd", initrd,
             "-append", f"console=ttyS0 {command_line(init)}", "-nodefaults", "-no-user-config",
-            "-nographic", "-chardev", "stdio,id=line,signal=off", "-serial", "chardev:line"]
+            "-nographic", "-chardev", "stdio,id=line,signal=off", "-serial", "chardev:line", *plugged]
 
 
-def doppel(engine, cpus, memory, initrd, init):
+def doppel(engine, cpus, memory, initrd, init, disk=None):
     return [DOPPEL, "run", "--engine", engine, "--cpus", str(cpus), "--memory", f"{memory}M",
-            "--kernel", KERNEL, "--initrd", initrd, "--append", command_line(init)]
+            "--kernel", KERNEL, "--initrd", initrd, "--append", command_line(init),
+            *(["--disk", disk] if disk else [])]
+
+
+def disk_image(name):
+    """The image of the machine called NAME, which is locked while the machine runs."""
+    path = os.path.join(CACHE, f"disk-{name}.raw")
+    with open(path, "wb") as image:
+        image.write(os.urandom(DISK_BYTES))
+    return path
 
 
 COUNTING = ["--stats", "--json"]  # for doppel; its guests run slower when instructions are counted
@@ -157,6 +170,42 @@ class Process:
                 raise Failed("no statistics")
             return json.loads(self.errors[-1])
 
+    def family(self):
+        """The process and what it has started, as far as it lives."""
+        parents = {}
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
+                    parents[int(pid)] = int(stat.read().rpartition(")")[2].split()[1])
+            except OSError:
+                pass  # it has ended meanwhile
+        found = [self.process.pid]
+        for pid in found:
+            found += [child for child, parent in parents.items() if parent == pid]
+        return found
+
+    def processor_ns(self):
+        """The processor time of all its threads so far."""
+        ticks = 0
+        for pid in self.family():
+            with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
+                ticks += sum(map(int, stat.read().rpartition(")")[2].split()[11:13]))
+        return ticks * 1e9 / os.sysconf("SC_CLK_TCK")
+
+    def beside_guest(self, memory):
+        """Bytes in memory beside the guest's own: what is not in a mapping of MEMORY bytes or more."""
+        found = 0
+        for pid in self.family():
+            with open(f"/proc/{pid}/smaps", encoding="ascii", errors="replace") as maps:
+                size = 0
+                for line in maps:
+                    word, *rest = line.split()
+                    if word == "Size:":
+                        size = int(rest[0]) * 1024
+                    elif word == "Pss:" and size < memory:
+                        found += int(rest[0]) * 1024
+        return found
+
     def end(self):
         self.process.kill()
         self.process.wait()
@@ -165,17 +214,23 @@ class Process:
 
 
 class Machine:
-    """A machine that waits for tests to run. COUNTING: one that can be asked for statistics."""
+    """A machine that waits for tests to run. COUNTING: one that can be asked for statistics. DISK: one
+    with a disk, /dev/vda, whose image is in the host's page cache."""
 
-    def __init__(self, kind, cpus, image, memory, counting=False):
+    def __init__(self, kind, cpus, image, memory, counting=False, disk=False):
         self.kind, self.first, self.last = kind, None, None
+        self.memory = memory << 20
         self.data = "" if kind.argv else os.path.join(CACHE, "root")
         if kind.argv:
-            self.process = Process(kind.argv(cpus, memory, image, AGENT) + COUNTING * counting)
+            argv = kind.argv(cpus, memory, image, AGENT, disk_image(kind.name) if disk else None)
+            self.process = Process(argv + COUNTING * counting)
         else:
             self.process = Process([PROGRAM, self.data], NATIVE_ENV)
         try:
             self._until_ready(START_S)
+            if disk:
+                self.program("/dev/null", False, ["/bin/sh", "-c",
+                                                  "for m in /lib/modules/$(uname -r)/*.ko; do insmod $m; done"])
         except BaseException:
             self.end()
             raise

@@ -10,7 +10,7 @@ except ImportError:  # matplotlib is not there
     plot = None
 
 TITLES = {"compute": "Computing", "os": "Operating system", "jit": "Freshly written code",
-          "programs": "Programs", "smp": "Two CPUs", "kernel": "Kernel"}
+          "programs": "Programs", "smp": "Two CPUs", "disks": "Disks", "kernel": "Kernel"}
 MAX_DRIFT = 0.01
 MAIN_ENGINES = ["bt", "interp"]  # the first that was measured is held against the targets
 
@@ -55,6 +55,11 @@ class Found:
     def mean(self, group, above, below):
         return geometric_mean(self.ratio(t, above, below) for t in self.tests(group))
 
+    def processor(self, test, machine):
+        """The processor's ns for a request, or None."""
+        spent = self.results["tests"][test].get("processor_ns", {}).get(machine)
+        return statistics.median(spent) if spent else None
+
     def groups(self):
         return [g for g in TITLES if any(self.median[t] for t in self.tests(g))]
 
@@ -94,7 +99,7 @@ def test_table(found, group):
             if native and machine != "native":
                 row.append(human_ratio(found.ratio(test, machine, "native")))
         rows.append(row + [human_ratio(found.ratio(test, b, a)) for a, b in pairs])
-    if group in ("kernel", "smp") or not others:
+    if group in ("kernel", "smp", "disks") or not others:
         return TITLES[group], head, rows
     mean = [None, "geometric mean"] + [""] * native
     for machine in others:
@@ -118,6 +123,22 @@ def boot_table(found):
     return "Booting Debian's kernel", head, rows
 
 
+def processor_table(found):
+    """What a request to a disk costs in processor time, and a disk in memory."""
+    tests = found.tests("disks")
+    machines = [m for m in found.machines if any(found.processor(t, m) for t in tests)]
+    pairs = [(e, "tcg") for e in found.engines if e in machines and "tcg" in machines]
+    rows = []
+    for test in tests:
+        spent = {m: found.processor(test, m) for m in machines}
+        rows.append([test] + [human_time(spent[m]) if spent[m] else "-" for m in machines] +
+                    [human_ratio(spent[b] / spent[a]) if spent[a] and spent[b] else "" for a, b in pairs])
+    rows.append(["memory beside the guest's"] +
+                [f"{found.results['disk_bytes'].get(m, 0) / (1 << 20):.0f} MiB" for m in machines] +
+                [""] * len(pairs))
+    return "Disks: processor time for a request", ["test"] + machines + [f"{b} / {a}" for a, b in pairs], rows
+
+
 def path_table(found, engine):
     paths = found.results["paths"][engine]
     head = ["path", "native", "tcg", engine, "instructions", "exits", "by cause"]
@@ -136,6 +157,8 @@ def path_table(found, engine):
 
 def tables(found):
     made = [test_table(found, group) for group in found.groups()]
+    if any(found.median[t] for t in found.tests("disks")):
+        made.append(processor_table(found))
     if found.results["boot"]:
         made.append(boot_table(found))
     return made + [path_table(found, engine) for engine in found.results["paths"]]
@@ -167,6 +190,10 @@ def targets(found):
             made.append(at_least(f"{TITLES[group].lower()}, times as fast as TCG", faster, bound))
     if engine in found.median.get("syscall", {}):
         made.append(at_most("null system call", found.median["syscall"][engine], 250, " ns"))
+    for test, bound in (("random-read", 1.5), ("sequential-read", 1.5), ("sequential-write", 1.5),
+                        ("flushed-write", 1)):
+        if test in found.median and found.ratio(test, "tcg", engine):
+            made.append(at_least(f"disk, {test}, times as fast as TCG", found.ratio(test, "tcg", engine), bound))
     beaten = [t for t in found.median if (found.ratio(t, engine, "tcg") or 0) > 1]
     if any(found.ratio(t, engine, "tcg") for t in found.median):
         made.append(("tests slower than TCG", ", ".join(beaten) or "none", "none", not beaten))
@@ -252,7 +279,7 @@ def write(results, directory):
     results["geometric_means"] = {
         group: {**{f"{m} / native": found.mean(group, m, "native") for m in found.machines},
                 **{f"tcg / {e}": found.mean(group, "tcg", e) for e in found.engines}}
-        for group in found.groups() if group not in ("kernel", "smp")}
+        for group in found.groups() if group not in ("kernel", "smp", "disks")}
     results["targets"] = [dict(zip(("what", "value", "bound", "reached"), target))
                           for target in targets(found)[1]]
     os.makedirs(directory, exist_ok=True)

@@ -40,21 +40,31 @@ PROGRAMS = [
     ("gcc", "one file, -O1", "@large.c",
      ["/usr/lib/gcc/x86_64-linux-gnu/12/cc1", "-quiet", "-fpreprocessed", "-O1", "-o", "/dev/null", "-"]),
 ]
+# Name, unit, what fio is told. Files are in the host's page cache; each guest has one queue.
+DISK_TESTS = [
+    ("random-read", "4 KiB, 32 at a time", ["--rw=randread", "--bs=4k", "--iodepth=32", "--ioengine=libaio"]),
+    ("sequential-read", "1 MiB, 4 at a time", ["--rw=read", "--bs=1M", "--iodepth=4", "--ioengine=libaio"]),
+    ("sequential-write", "1 MiB, 4 at a time", ["--rw=write", "--bs=1M", "--iodepth=4", "--ioengine=libaio"]),
+    ("flushed-write", "4 KiB and a flush", ["--rw=randwrite", "--bs=4k", "--ioengine=psync", "--fsync=1"]),
+]
+DISK_MS = 2000  # fio measures at least so long
 # What is counted per operation, with the name of the test that does it.
 KERNEL_PATHS = ["syscall", "page-fault", "context-switch", "timer-tick", "copy-to-user",
                 "copy-from-user", "fork", "exec"]
-GROUPS = ["boot", "compute", "os", "jit", "programs", "smp", "kernel"]
+GROUPS = ["boot", "compute", "os", "jit", "programs", "smp", "disks", "kernel"]
 
 
 class Test:
     """Something to measure, and how to have a machine do it."""
 
-    def __init__(self, name, group, what, cpus=1, program=None):
+    def __init__(self, name, group, what, cpus=1, program=None, fio=None):
         self.name, self.group, self.what = name, group, what
-        self.cpus, self.program = cpus, program
+        self.cpus, self.program, self.fio = cpus, program, fio
 
     def run(self, machine, ms):
-        """Returns what Machine.run does."""
+        """Returns what Machine.run does; of a disk's test, the processor's ns for a request last."""
+        if self.fio:
+            return disk_result(machine, self.fio, max(ms, DISK_MS))
         if not self.program:
             return machine.test(self.name, max(ms, 400) if self.group == "kernel" else ms)
         stdin, words = self.program
@@ -71,6 +81,31 @@ def openssl_ns(lines):
         if fields[0] == "+R1":  # operations, bits, seconds
             return float(fields[3]) / int(fields[1]) * 1e9
     raise Failed("openssl speed has not said how fast it is")
+
+
+def fio(machine, words, ms):
+    """Has a guest's fio work for MS. Returns requests, seconds and the processor's ns meanwhile."""
+    before = machine.process.processor_ns()
+    _, _, lines = machine.program("/dev/null", True, [
+        "/usr/bin/fio", "--name=disk", "--thread", "--filename=/dev/vda", "--direct=1", "--time_based",
+        f"--runtime={ms}ms", "--output-format=terse", "--terse-version=3", *words])
+    spent = machine.process.processor_ns() - before
+    fields = next((line.split(";") for line in lines if line.startswith("3;")), None)
+    if not fields or fields[4] != "0":
+        raise Failed("fio: " + " ".join(lines))
+    # Of reads and of writes: KiB moved, KiB/s, requests/s, ms (fio's HOWTO, "Terse output").
+    seconds = sum(int(fields[at + 3]) for at in (5, 46)) / 1000
+    requests = sum(int(fields[at + 2]) * int(fields[at + 3]) / 1000 for at in (5, 46))
+    return requests, seconds, spent
+
+
+def disk_result(machine, words, ms):
+    """The processor time is that of a long run less that of a short one, which has fio's start, too."""
+    few, _, less = fio(machine, words, DISK_MS // 4)
+    many, seconds, more = fio(machine, words, ms)
+    if many <= few:
+        raise Failed("fio was not served")
+    return seconds * 1e9 / many, round(many), (more - less) / (many - few)
 
 
 class Progress:
@@ -110,19 +145,19 @@ class Park:
     def __init__(self, progress):
         self.progress, self.running, self.starts = progress, {}, {}
 
-    def get(self, kind, cpus, counting=False):
-        key = kind.name, cpus if kind.argv else 1, counting
+    def get(self, kind, cpus, counting=False, disk=False):
+        key = kind.name, cpus if kind.argv else 1, counting, disk
         if key not in self.running:
             if self.starts.get(key, 0) > MAX_RESTARTS:
                 raise Failed("has failed too often")
             self.starts[key] = self.starts.get(key, 0) + 1
             self.progress.say(f"booting {kind.name}")
-            image = machines.LARGE if cpus == 1 else machines.SMALL
-            self.running[key] = Machine(kind, cpus, image, MEMORY, counting)
+            image = machines.DISKS if disk else machines.LARGE if cpus == 1 else machines.SMALL
+            self.running[key] = Machine(kind, cpus, image, MEMORY, counting, disk)
         return self.running[key]
 
-    def drop(self, kind, cpus, counting=False):
-        machine = self.running.pop((kind.name, cpus if kind.argv else 1, counting), None)
+    def drop(self, kind, cpus, counting=False, disk=False):
+        machine = self.running.pop((kind.name, cpus if kind.argv else 1, counting, disk), None)
         if machine:
             machine.end()
 
@@ -151,7 +186,7 @@ class Bench:
             "engines": [k.name for k in self.runners if k.engine],
             "tests": {t.name: {"group": t.group, "what": t.what, "ns": {}, "ops": {}}
                       for t in tests},
-            "boot": {}, "paths": {}, "errors": [], "clock": {},
+            "boot": {}, "paths": {}, "errors": [], "clock": {}, "disk_bytes": {},
         }
 
     def failed(self, kind, what, error):
@@ -177,6 +212,9 @@ class Bench:
             self.failed(kind, "counting the boot", error)
 
     def measure(self, kind, test):
+        disk = test.fio is not None
+        if disk and not kind.argv:
+            return
         self.progress.step(f"{test.group}: {test.name} on {kind.name}")
         found = self.results["tests"][test.name]
         times = found["ns"].setdefault(kind.name, [])
@@ -184,19 +222,22 @@ class Bench:
             return
         start = time.monotonic()
         try:
-            machine = self.park.get(kind, test.cpus)
-            ns, ops, _ = test.run(machine, self.options.ms)
+            machine = self.park.get(kind, test.cpus, disk=disk)
+            ns, ops, processor = test.run(machine, self.options.ms)
         except (Failed, OSError) as error:
             self.failed(kind, test.name, error)
-            self.park.drop(kind, test.cpus)
+            self.park.drop(kind, test.cpus, disk=disk)
             return
         times.append(ns)
+        if disk:
+            found.setdefault("processor_ns", {}).setdefault(kind.name, []).append(processor)
+            self.results["disk_bytes"][kind.name] = machine.process.beside_guest(machine.memory)
         found["ops"][kind.name] = ops
         found.setdefault("s", {})[kind.name] = time.monotonic() - start
         self.check_clock(machine, test.cpus)
 
     def too_long(self, kind, test):
-        return self.results["tests"][test.name].get("s", {}).get(kind.name, 0) > LONG_S
+        return not test.fio and self.results["tests"][test.name].get("s", {}).get(kind.name, 0) > LONG_S
 
     def check_clock(self, machine, cpus):
         drift = machine.drift()
@@ -292,6 +333,7 @@ def all_tests():
         native.end()
     tests += [Test(name, "programs", what, program=(stdin, words))
               for name, what, stdin, words in PROGRAMS]
+    tests += [Test(name, "disks", what, fio=words) for name, what, words in DISK_TESTS]
     return sorted(tests, key=lambda test: GROUPS.index(test.group))
 
 
@@ -323,7 +365,8 @@ def main():
     try:
         kinds = machines.kinds()
         options = parse(kinds)
-        subprocess.run([os.path.join(machines.HERE, "make-image")], check=True)
+        subprocess.run([os.path.join(machines.HERE, "make-image"),
+                        *["disks"] * chosen(options.only, "disks", *(t[0] for t in DISK_TESTS))], check=True)
         if "QEMU" not in os.environ and any(kinds[name].emulated for name in options.engines):
             subprocess.run([os.path.join(machines.HERE, "make-qemu")], check=True)
         paths = KERNEL_PATHS if chosen(options.only, "kernel") else []
