@@ -2,11 +2,15 @@
 """Disks of whole guests: /dev/vda is simply there, and what the guest reads, writes, flushes and
 discards is what the host finds in the image.
 """
+import contextlib
 import hashlib
 import os
 import random
+import select
 import subprocess
+import time
 
+import nbd
 from vm import DOPPEL, check, check_complaint, check_run, environment, guest, main, run, scratch, write
 
 MIB = 1 << 20
@@ -136,5 +140,95 @@ def locked():
         boot("true", "--disk", image)
 
 
+@contextlib.contextmanager
+def server(path, size):
+    """An NBD server that is closed in the end."""
+    made = nbd.Server(path, size)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+class Running:
+    """doppel that runs SCRIPT, as its output comes."""
+
+    def __init__(self, script, *options):
+        self.process = subprocess.Popen([DOPPEL, "run", *options, "--", "sh", "-ec", script], env=environment(),
+                                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.said = {self.process.stdout: b"", self.process.stderr: b""}
+
+    def listen(self, seconds):
+        """Returns how many bytes of standard output came within SECONDS."""
+        before, end = len(self.out()), time.monotonic() + seconds
+        while time.monotonic() < end:
+            for stream in select.select(list(self.said), [], [], 0.05)[0]:
+                self.said[stream] += os.read(stream.fileno(), 65536)
+        return len(self.out()) - before
+
+    def out(self):
+        return self.said[self.process.stdout]
+
+    def errors(self):
+        return self.said[self.process.stderr]
+
+    def expect(self, words, timeout=120):
+        """Waits until standard error has WORDS."""
+        end = time.monotonic() + timeout
+        while words not in self.errors():
+            check(time.monotonic() < end and self.process.poll() is None, f"no {words!r}:", self.said.values())
+            self.listen(0.05)
+
+    def finish(self):
+        """Returns the exit status, when all that was said is in."""
+        status = self.process.wait(120)
+        self.listen(0.2)
+        return status
+
+
+def full():
+    """The host's disk is full: the machine stands still, says why, and goes on when there is room. The
+    guest does not notice."""
+    with scratch() as at, server(at("socket"), 4 * MIB) as disk:
+        disk.fails[nbd.WRITE] = nbd.ENOSPC
+        guest_runs = Running("""
+            (while :; do echo tick; sleep 0.05; done) &
+            dd if=/dev/urandom of=/tmp/x bs=4k count=64 2>/dev/null
+            dd if=/tmp/x of=/dev/vda bs=4k conv=fsync 2>/dev/null
+            kill $!; md5sum </tmp/x; dmesg | grep -E "error|stall|hung" || true
+            """, "--disk", disk.uri)
+        guest_runs.expect(b"the host's disk is full")
+        guest_runs.listen(1)  # what was on its way
+        check(guest_runs.listen(2) == 0, "the machine does not stand still")
+        tries = disk.counts[nbd.WRITE]
+        guest_runs.listen(2.5)
+        check(disk.counts[nbd.WRITE] > tries, "it is not tried again")
+        disk.fails.clear()
+        guest_runs.expect(b"there is room again")
+        check(guest_runs.finish() == 0, guest_runs.said.values())
+        last = guest_runs.out().decode().splitlines()[-1]
+        check(last.split()[0] == digest(bytes(disk.bytes[:256 << 10])), "lost:", last)
+        check(guest_runs.errors().count(b"\n") == 2, guest_runs.errors())
+
+
+def errors():
+    """What the host cannot read or write, the guest cannot, and the machine lives on."""
+    with scratch() as at, server(at("socket"), 4 * MIB) as disk:
+        disk.bytes[:] = pattern(4 * MIB, 4)
+        guest_runs = Running("""
+            echo up; while dd if=/dev/vda of=/dev/null iflag=direct bs=4k count=4 2>/dev/null; do sleep 0.05; done
+            echo failed; until md5sum </dev/vda; do sleep 0.05; done
+            """, "--disk", disk.uri)
+        end = time.monotonic() + 120
+        while b"up\n" not in guest_runs.out() and time.monotonic() < end:
+            guest_runs.listen(0.05)
+        disk.fails[nbd.READ] = nbd.EIO
+        while b"failed\n" not in guest_runs.out() and time.monotonic() < end:
+            guest_runs.listen(0.05)
+        disk.fails.clear()
+        check(guest_runs.finish() == 0, guest_runs.said.values())
+        check(digest(bytes(disk.bytes)).encode() in guest_runs.out(), guest_runs.said.values())
+
+
 if __name__ == "__main__":
-    main(contents, readonly, several, kernels, locked)
+    main(contents, readonly, several, kernels, locked, full, errors)
