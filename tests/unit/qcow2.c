@@ -1,0 +1,648 @@
+/*
+ * qcow2 images: what is refused, with which words and without a change of the file; what QEMU has
+ * made and what QEMU thinks of what we have made; damage, and its repair. (qcow2_model.c does
+ * random work.)
+ */
+#include "test.h"
+
+#include "blk_rig.h"
+
+#include "blk/qcow2.h"
+#include "blk/qcow2_format.h"
+
+#include <endian.h>
+#include <errno.h>
+
+#define DISK    (8 * MiB)
+#define CLUSTER 4096u
+
+struct fixture {
+    char name[64];
+};
+
+/* ---- Images and bytes of theirs ---- */
+
+static void create(const char *name, struct qcow2_create what)
+{
+    struct error err = {0};
+    struct blk *file = open_disk(name, ",format=raw", NULL);
+
+    what.size = what.size ? what.size : DISK;
+    what.cluster_size = what.cluster_size ? what.cluster_size : CLUSTER;
+    if (qcow2_create(file, &what, &err) < 0)
+        print_error("%s\n", err.text);
+    assert_int_equal(err.code, 0);
+    blk_close(file);
+}
+
+/* Writes SIZE bytes that SEED makes at OFFSET of the disk. */
+static void put(struct blk *blk, uint64_t offset, uint64_t size, uint64_t seed)
+{
+    void *bytes = malloc(size);
+
+    fill(bytes, size, seed);
+    assert_int_equal(blk_write(blk, offset, bytes, size), 0);
+    free(bytes);
+}
+
+static void expect_bytes(struct blk *blk, uint64_t offset, uint64_t size, uint64_t seed)
+{
+    void *bytes = malloc(size), *want = calloc(1, size);
+
+    if (seed)
+        fill(want, size, seed);
+    assert_int_equal(blk_read(blk, offset, bytes, size), 0);
+    assert_memory_equal(bytes, want, size);
+    free(bytes);
+    free(want);
+}
+
+static void poke(const char *name, uint64_t offset, const void *bytes, size_t size)
+{
+    int fd = open(name, O_WRONLY);
+
+    assert_int_equal(pwrite(fd, bytes, size, (off_t)offset), size);
+    close(fd);
+}
+
+static void poke32(const char *name, uint64_t offset, uint32_t value)
+{
+    value = htobe32(value);
+    poke(name, offset, &value, sizeof(value));
+}
+
+static void poke64(const char *name, uint64_t offset, uint64_t value)
+{
+    value = htobe64(value);
+    poke(name, offset, &value, sizeof(value));
+}
+
+static uint64_t peek64(const char *name, uint64_t offset)
+{
+    uint64_t value;
+    int fd = open(name, O_RDONLY);
+
+    assert_int_equal(pread(fd, &value, sizeof(value), (off_t)offset), sizeof(value));
+    close(fd);
+    return be64toh(value);
+}
+
+static uint64_t checksum(const char *name)
+{
+    uint64_t sum = 14695981039346656037ULL;
+    FILE *file = fopen(name, "r");
+
+    for (int c; (c = getc(file)) != EOF;)
+        sum = (sum ^ (uint64_t)c) * 1099511628211ULL;
+    fclose(file);
+    return sum;
+}
+
+/* Has the shell run COMMAND, in which $F is NAME. */
+static int run(const char *command, const char *name)
+{
+    setenv("F", name, 1);
+    return system(command);
+}
+
+#define HEADER(member) offsetof(struct qcow2_raw_header, member)
+
+/* Where the first L2 table and the first refcount block of the image are. */
+static uint64_t l2_of(const char *name)
+{
+    return peek64(name, peek64(name, HEADER(l1_offset))) & QCOW2_OFFSET;
+}
+
+static uint64_t block_of(const char *name)
+{
+    return peek64(name, peek64(name, HEADER(reftable_offset)));
+}
+
+static int set_up(void **state)
+{
+    struct fixture *f = calloc(1, sizeof(*f));
+    struct blk *blk;
+
+    make_file(f->name, 0);
+    create(f->name, (struct qcow2_create){0});
+    blk = open_disk(f->name, ",format=qcow2", NULL);
+    put(blk, 0, 64 * KiB, 1);
+    blk_close(blk);
+    *state = f;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct fixture *f = *state;
+
+    unlink(f->name);
+    free(f);
+    return 0;
+}
+
+/* ---- What is refused ---- */
+
+/* The file is refused with WORDS and stays as it is, then is as it was before the POKE again. */
+static void refuse(const char *name, const char *words)
+{
+    uint64_t before = checksum(name), size = size_of(name);
+
+    refuse_disk(name, ",format=qcow2", NULL, 0, words);
+    assert_int_equal(checksum(name), before);
+    assert_int_equal(size_of(name), size);
+}
+
+static void test_header(void **state)
+{
+    static const struct {
+        uint64_t offset;
+        unsigned bits;
+        uint64_t value;
+        const char *words;
+    } cases[] = {
+        {HEADER(magic), 32, 0, "not a qcow2 image"},
+        {HEADER(version), 32, 1, "version 1"},
+        {HEADER(version), 32, 4, "version 4"},
+        {HEADER(cluster_bits), 32, 8, "clusters of 2^8"},
+        {HEADER(cluster_bits), 32, 22, "clusters of 2^22"},
+        {HEADER(cluster_bits), 32, 0xffffffff, "clusters of 2^"},
+        {HEADER(size), 64, 1000, "1000 bytes"},
+        {HEADER(size), 64, 1ULL << 63, "cannot be"},
+        {HEADER(size), 64, 1ULL << 40, "too small for the disk"},
+        {HEADER(crypt_method), 32, 1, "encrypted"},
+        {HEADER(l1_entries), 32, 0x400001, "L1 table"},
+        {HEADER(l1_entries), 32, 0x400000, "not in the file"},
+        {HEADER(l1_offset), 64, 512, "L1 table"},
+        {HEADER(l1_offset), 64, 1ULL << 40, "not in the file"},
+        {HEADER(l1_offset), 64, 0, "L1 table"},
+        {HEADER(l1_offset), 64, 2 * CLUSTER, "overlaps"},
+        {HEADER(reftable_offset), 64, 0, "refcount table"},
+        {HEADER(reftable_offset), 64, 8, "refcount table"},
+        {HEADER(reftable_offset), 64, 1ULL << 50, "not in the file"},
+        {HEADER(reftable_offset), 64, 3 * CLUSTER, "overlaps"},
+        {HEADER(reftable_clusters), 32, 0, "refcount table"},
+        {HEADER(reftable_clusters), 32, 0xffffffff, "refcount table"},
+        {HEADER(snapshots), 32, 1, "snapshot table"},
+        {HEADER(snapshots), 32, 0xffffffff, "snapshot table"},
+        {HEADER(incompatible), 64, QCOW2_INCOMPATIBLE_CORRUPT, "marked as corrupt"},
+        {HEADER(incompatible), 64, QCOW2_INCOMPATIBLE_EXTERNAL, "external file"},
+        {HEADER(incompatible), 64, QCOW2_INCOMPATIBLE_COMPRESSION, "compressed in a way"},
+        {HEADER(incompatible), 64, 1ULL << 63, "feature (bit 63)"},
+        {HEADER(incompatible), 64, QCOW2_INCOMPATIBLE_EXTENDED_L2, "16 KiB"},
+        {HEADER(refcount_order), 32, 7, "refcounts of 2^7"},
+        {HEADER(header_size), 32, 103, "header's size"},
+        {HEADER(header_size), 32, CLUSTER + 8, "header's size"},
+        {HEADER(compression), 8, 1, "compressed in a way"},
+        {HEADER(backing_offset), 64, CLUSTER - 4, NULL},
+    };
+    const char *name = ((struct fixture *)*state)->name;
+    uint8_t whole[CLUSTER];
+    int fd = open(name, O_RDONLY);
+
+    assert_int_equal(read(fd, whole, sizeof(whole)), sizeof(whole));
+    close(fd);
+    for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+        uint64_t value = htobe64(cases[i].value << (64 - cases[i].bits));
+
+        poke(name, cases[i].offset, &value, cases[i].bits / 8);
+        if (cases[i].words)
+            refuse(name, cases[i].words);
+        else
+            poke32(name, HEADER(backing_size), 5), refuse(name, "not in the header");
+        poke(name, 0, whole, sizeof(whole));
+    }
+    blk_close(open_disk(name, ",format=qcow2", NULL));
+}
+
+/* A feature that the image itself has a name for. */
+static void test_feature_names(void **state)
+{
+    const char *name = ((struct fixture *)*state)->name;
+    struct qcow2_raw_feature feature = {0, 5, "teleportation"};
+
+    poke32(name, sizeof(struct qcow2_raw_header), QCOW2_EXTENSION_FEATURES);
+    poke32(name, sizeof(struct qcow2_raw_header) + 4, sizeof(feature));
+    poke(name, sizeof(struct qcow2_raw_header) + 8, &feature, sizeof(feature));
+    poke64(name, HEADER(incompatible), 1 << 5);
+    refuse(name, "the feature 'teleportation'");
+}
+
+/* Tables that lie on each other, or outside of the file. */
+static void test_overlaps(void **state)
+{
+    const char *name = ((struct fixture *)*state)->name;
+    uint64_t l1 = peek64(name, HEADER(l1_offset)), table = peek64(name, HEADER(reftable_offset));
+    uint64_t entry = peek64(name, l1), block = peek64(name, table);
+
+    poke64(name, l1, block | QCOW2_COPIED);
+    refuse(name, "an L2 table overlaps");
+    poke64(name, l1, (1ULL << 41) | QCOW2_COPIED);
+    refuse(name, "an L2 table is not in the file");
+    poke64(name, l1, entry);
+    poke64(name, table, 0x1000);
+    refuse(name, "a refcount block overlaps");
+    poke64(name, table, l1);
+    refuse(name, "a refcount block overlaps");
+    poke64(name, table, 1ULL << 40);
+    refuse(name, "a refcount block is not in the file");
+    poke64(name, table, block);
+    assert_int_equal(truncate(name, 3 * CLUSTER), 0);
+    refuse(name, "not in the file, which may have been cut off");
+    assert_int_equal(truncate(name, 100), 0);
+    refuse(name, "cannot be");
+    assert_int_equal(truncate(name, 0), 0);
+    refuse(name, "not a qcow2 image");
+}
+
+/* Names are never followed unasked. */
+static void test_backing(void **state)
+{
+    const char *name = ((struct fixture *)*state)->name;
+    char base[64], with[128];
+    struct blk *blk;
+
+    make_file(base, MiB);
+    snprintf(with, sizeof(with), ",format=qcow2,backing=%s", base);
+    refuse_disk(name, with, NULL, EINVAL, "has no backing file");
+    create(name, (struct qcow2_create){.backing = base, .backing_format = "raw"});
+    refuse(name, "only if it is named");
+    refuse_disk(name, ",format=qcow2,backing=no-such-file", NULL, ENOENT, "no-such-file");
+    snprintf(with, sizeof(with), ",format=qcow2,backing=%s,,format=qcow2", name);
+    refuse_disk(name, with, NULL, 0, "");
+    snprintf(with, sizeof(with), ",format=qcow2,backing=%s", base);
+    blk = open_disk(name, with, NULL);
+    expect_bytes(blk, 0, 64 * KiB, 0);
+    blk_close(blk);
+    unlink(base);
+}
+
+/* What is written to a disk with `snapshot` is forgotten. */
+static void test_forgotten(void **state)
+{
+    const char *name = ((struct fixture *)*state)->name;
+    uint64_t before = checksum(name);
+    struct blk *blk = open_disk(name, ",format=qcow2,snapshot", NULL);
+
+    put(blk, 32 * KiB, 512 * KiB, 7);
+    assert_int_equal(blk_flush(blk), 0);
+    expect_bytes(blk, 32 * KiB, 512 * KiB, 7);
+    assert_int_equal(blk_info(blk).size, DISK);
+    blk_close(blk);
+    assert_int_equal(checksum(name), before);
+}
+
+/* ---- Damage ---- */
+
+/* An L2 entry leads to a refcount block: the write is refused, and no other follows. */
+static void test_corrupt(void **state)
+{
+    const char *name = ((struct fixture *)*state)->name;
+    uint64_t block = block_of(name), before;
+    struct blk *blk;
+    char bytes[512] = {0};
+
+    poke64(name, l2_of(name), block | QCOW2_COPIED);
+    before = peek64(name, block);
+    blk = open_disk(name, ",format=qcow2", NULL);
+    assert_int_equal(blk_write(blk, 0, bytes, sizeof(bytes)), -EIO);
+    assert_int_equal(blk_write(blk, 32 * KiB, bytes, sizeof(bytes)), -EIO);
+    assert_int_equal(blk_write(blk, MiB, bytes, sizeof(bytes)), -EIO);
+    assert_int_equal(blk_flush(blk), -EIO);
+    assert_int_equal(blk_discard(blk, 0, DISK), -EIO);
+    blk_close(blk);
+    assert_int_equal(peek64(name, block), before);
+    assert_int_equal(peek64(name, HEADER(incompatible)), QCOW2_INCOMPATIBLE_CORRUPT);
+    refuse(name, "marked as corrupt");
+    blk = open_disk(name, ",format=qcow2,readonly", NULL);
+    assert_int_equal(blk_read(blk, MiB, bytes, sizeof(bytes)), 0);
+    blk_close(blk);
+}
+
+/* Entries that lead out of the file. */
+static void test_nowhere(void **state)
+{
+    const char *name = ((struct fixture *)*state)->name;
+    struct blk *blk;
+    char bytes[512];
+
+    poke64(name, l2_of(name), 1ULL << 45 | QCOW2_COPIED);
+    poke64(name, l2_of(name) + 8, (1ULL << 40) | QCOW2_COMPRESS);
+    poke64(name, l2_of(name) + 16, CLUSTER + 512);
+    blk = open_disk(name, ",format=qcow2,readonly", NULL);
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(blk_read(blk, i * CLUSTER, bytes, sizeof(bytes)), -EIO);
+    assert_int_equal(blk_read(blk, 3 * CLUSTER, bytes, sizeof(bytes)), 0);
+    blk_close(blk);
+}
+
+static struct qcow2_checked check(const char *name, bool repair)
+{
+    struct qcow2_how how = {.damaged = true, .readonly = !repair};
+    struct qcow2_check what = {.repair_leaks = repair, .repair_errors = repair};
+    struct qcow2_checked found;
+    struct error err = {0};
+    struct blk *blk = qcow2_open(
+        open_disk(name, repair ? ",format=raw" : ",format=raw,readonly", NULL), &how, &err);
+
+    if (!blk)
+        print_error("%s\n", err.text);
+    assert_non_null(blk);
+    assert_int_equal(qcow2_check(blk, &what, &found, &err), 0);
+    blk_close(blk);
+    return found;
+}
+
+/* Finds ERRORS and LEAKS (or more, but none for 0), repairs them, and has QEMU look. */
+static void repair(const char *name, uint64_t errors, uint64_t leaks)
+{
+    uint64_t before = checksum(name);
+    struct qcow2_checked found = check(name, false);
+    struct blk *blk;
+
+    assert_true(found.errors >= errors && !found.errors == !errors);
+    assert_true(found.leaks >= leaks && !found.leaks == !leaks);
+    assert_int_equal(found.errors_fixed + found.leaks_fixed, 0);
+    assert_int_equal(checksum(name), before);
+    found = check(name, true);
+    assert_int_equal(found.errors_fixed, found.errors);
+    assert_int_equal(found.leaks_fixed, found.leaks);
+    found = check(name, false);
+    assert_int_equal(found.errors, 0);
+    assert_int_equal(found.leaks, 0);
+    assert_int_equal(run("qemu-img check -q -f qcow2 $F", name), 0);
+    blk = open_disk(name, ",format=qcow2", NULL);
+    expect_bytes(blk, 0, 64 * KiB, 1);
+    put(blk, MiB, MiB, 3);
+    blk_close(blk);
+    assert_int_equal(run("qemu-img check -q -f qcow2 $F", name), 0);
+}
+
+static void test_repair(void **state)
+{
+    const char *name = ((struct fixture *)*state)->name;
+    uint64_t block = block_of(name), l1 = peek64(name, HEADER(l1_offset));
+    static const char zero[CLUSTER];
+    uint16_t count = htobe16(5);
+
+    repair(name, 0, 0);
+    poke(name, block + 2 * 8, &count, 2);
+    repair(name, 0, 1);
+    poke(name, block, zero, 64);
+    repair(name, 30, 0);
+    poke(name, block, zero, sizeof(zero)); /* all of it */
+    poke64(name, HEADER(incompatible), QCOW2_INCOMPATIBLE_CORRUPT);
+    repair(name, 1, 0);
+    poke64(name, l1, l2_of(name)); /* flags */
+    poke64(name, l2_of(name), peek64(name, l2_of(name)) & ~QCOW2_COPIED);
+    repair(name, 2, 0);
+}
+
+/* The refcount table itself is gone, or leads nowhere. */
+static void test_rebuild(void **state)
+{
+    const char *name = ((struct fixture *)*state)->name;
+
+    poke64(name, peek64(name, HEADER(reftable_offset)), 0);
+    repair(name, 10, 0);
+    poke64(name, peek64(name, HEADER(reftable_offset)), 0x123400);
+    repair(name, 10, 0);
+    poke64(name, peek64(name, HEADER(reftable_offset)), peek64(name, HEADER(l1_offset)));
+    repair(name, 1, 1); /* what is in the L1 table, read as refcounts */
+}
+
+/* An image with lazy refcounts that was not closed is repaired when it is opened. */
+static void test_lazy(void **state)
+{
+    const char *name = ((struct fixture *)*state)->name;
+    char copy[80];
+    struct blk *blk;
+
+    create(name, (struct qcow2_create){.lazy_refcounts = true});
+    blk = open_disk(name, ",format=qcow2", NULL);
+    put(blk, 0, 64 * KiB, 1);
+    assert_int_equal(blk_flush(blk), 0);
+    assert_int_equal(run("cp $F $F.killed", name), 0);
+    blk_close(blk);
+    assert_int_equal(peek64(name, HEADER(incompatible)), 0);
+    snprintf(copy, sizeof(copy), "%s.killed", name);
+    assert_int_equal(peek64(copy, HEADER(incompatible)), QCOW2_INCOMPATIBLE_DIRTY);
+    assert_true(check(copy, false).errors > 0);
+    blk = open_disk(copy, ",format=qcow2", NULL);
+    expect_bytes(blk, 0, 64 * KiB, 1);
+    blk_close(blk);
+    assert_int_equal(peek64(copy, HEADER(incompatible)), 0);
+    repair(copy, 0, 0);
+    unlink(copy);
+}
+
+/* ---- Room ---- */
+
+static void test_shrinks(void **state)
+{
+    const char *name = ((struct fixture *)*state)->name;
+    struct blk *blk = open_disk(name, ",format=qcow2", NULL);
+    uint64_t before = blocks_of(name);
+
+    put(blk, MiB, 4 * MiB, 2);
+    assert_int_equal(blk_flush(blk), 0);
+    assert_true(blocks_of(name) >= before + 4 * MiB);
+    assert_int_equal(blk_discard(blk, MiB, 4 * MiB), 0);
+    assert_int_equal(blk_flush(blk), 0);
+    assert_true(blocks_of(name) <= before + 64 * KiB);
+    blk_close(blk);
+    repair(name, 0, 0);
+}
+
+static void test_measure(void **state)
+{
+    const char *name = ((struct fixture *)*state)->name;
+    struct qcow2_create what = {.size = DISK, .cluster_size = 512};
+    struct blk *blk;
+
+    create(name, what);
+    blk = open_disk(name, ",format=qcow2", NULL);
+    put(blk, 0, DISK, 2);
+    blk_close(blk);
+    assert_true(size_of(name) <= qcow2_measure(&what, DISK));
+    assert_true(size_of(name) + MiB >= qcow2_measure(&what, DISK));
+    what.cluster_size = 513;
+    assert_int_equal(qcow2_measure(&what, DISK), 0);
+}
+
+/* ---- What QEMU has made ---- */
+
+/* Compares the image with NAME.raw, which holds the same. */
+static void same(const char *name, const char *more)
+{
+    static uint8_t bytes[64 * KiB], want[64 * KiB];
+    char raw[80];
+    struct blk *blk = open_disk(name, more, NULL);
+    FILE *file;
+
+    snprintf(raw, sizeof(raw), "%s.raw", name);
+    file = fopen(raw, "r");
+    for (uint64_t at = 0; at < blk_info(blk).size; at += sizeof(bytes)) {
+        uint64_t n = MIN(sizeof(bytes), blk_info(blk).size - at);
+
+        assert_int_equal(blk_read(blk, at, bytes, n), 0);
+        assert_int_equal(fread(want, 1, n, file), n);
+        assert_memory_equal(bytes, want, n);
+    }
+    fclose(file);
+    blk_close(blk);
+}
+
+/* A raw file NAME.raw with parts that can be compressed and parts that cannot. */
+static void make_raw(const char *name)
+{
+    assert_int_equal(run("yes compressible | head -c 3000000 >$F.raw; head -c 1000000 /dev/urandom "
+                         ">>$F.raw; truncate -s 8M $F.raw",
+                         name),
+                     0);
+}
+
+static void test_compressed_by_qemu(void **state)
+{
+    const char *name = ((struct fixture *)*state)->name;
+
+    make_raw(name);
+    for (unsigned i = 0; i < 2; i++) {
+        struct blk *blk;
+
+        assert_int_equal(run(i ? "qemu-img convert -c -O qcow2 -o compression_type=zstd $F.raw $F"
+                               : "qemu-img convert -c -O qcow2 $F.raw $F",
+                             name),
+                         0);
+        same(name, ",format=qcow2,readonly");
+        blk = open_disk(name, ",format=qcow2", NULL);
+        put(blk, MiB + 512, 4 * KiB, 9);
+        expect_bytes(blk, MiB + 512, 4 * KiB, 9);
+        blk_close(blk);
+        assert_int_equal(run("qemu-img check -q -f qcow2 $F", name), 0);
+    }
+    assert_int_equal(run("rm $F.raw", name), 0);
+}
+
+static void test_compressed_by_us(void **state)
+{
+    const char *name = ((struct fixture *)*state)->name;
+    static uint8_t bytes[64 * KiB];
+    char raw[80];
+
+    make_raw(name);
+    snprintf(raw, sizeof(raw), "%s.raw", name);
+    for (unsigned i = 0; i < 2; i++) {
+        struct error err = {0};
+        FILE *file = fopen(raw, "r");
+        struct blk *blk;
+
+        create(name, (struct qcow2_create){.cluster_size = 65536,
+                                           .compression = i ? QCOW2_ZSTD : QCOW2_ZLIB});
+        blk = open_disk(name, ",format=qcow2", NULL);
+        for (uint64_t at = 0; fread(bytes, sizeof(bytes), 1, file) == 1; at += sizeof(bytes))
+            assert_int_equal(qcow2_write_compressed(blk, at, bytes, sizeof(bytes), &err), 0);
+        blk_close(blk);
+        fclose(file);
+        same(name, ",format=qcow2,readonly");
+        assert_true(size_of(name) < 2 * MiB);
+        assert_int_equal(run("qemu-img check -q $F && qemu-img compare -q -F raw $F $F.raw", name),
+                         0);
+    }
+    unlink(raw);
+}
+
+/* Extended L2 entries can be read; subclusters of each kind. */
+static void test_extended(void **state)
+{
+    const char *name = ((struct fixture *)*state)->name;
+
+    make_raw(name);
+    assert_int_equal(run("qemu-img create -q -f qcow2 -F raw -b $F.raw -o extended_l2=on $F", name),
+                     0);
+    assert_int_equal(run("qemu-io -f qcow2 -c 'write -P 5 0 2k' -c 'write -P 6 70k 10k' -c 'write "
+                         "-z 100k 30k' -c 'write -P 7 1M 64k' -c 'discard 3M 1M' $F >/dev/null",
+                         name),
+                     0);
+    assert_int_equal(run("qemu-img convert -O raw $F $F.flat && mv $F.raw base.raw", name), 0);
+    assert_int_equal(run("mv $F.flat $F.raw", name), 0);
+    same(name, ",format=qcow2,readonly,backing=base.raw");
+    refuse_disk(name, ",format=qcow2,backing=base.raw", NULL, ENOTSUP, "extended L2");
+    assert_int_equal(check(name, false).errors + check(name, false).leaks, 0);
+    assert_int_equal(run("rm $F.raw base.raw", name), 0);
+}
+
+/* QEMU's snapshots: listed, applied, and kept by our writes; and ours by QEMU. */
+static void test_snapshots(void **state)
+{
+    const char *name = ((struct fixture *)*state)->name;
+    struct qcow2_snapshot *list;
+    struct error err = {0};
+    unsigned count;
+    struct blk *blk;
+
+    assert_int_equal(run("qemu-img snapshot -c first $F", name), 0);
+    blk = open_disk(name, ",format=qcow2", NULL);
+    put(blk, 0, 32 * KiB, 2);
+    assert_int_equal(qcow2_snapshot_create(blk, "second", &err), 0);
+    assert_int_equal(qcow2_snapshot_create(blk, "second", &err), -EEXIST);
+    assert_int_equal(qcow2_snapshot_apply(blk, "third", &err), -ENOENT);
+    assert_int_equal(qcow2_snapshots(blk, &list, &count, &err), 0);
+    assert_int_equal(count, 2);
+    assert_string_equal(list[0].name, "first");
+    assert_string_equal(list[1].name, "second");
+    assert_string_equal(list[1].id, "2");
+    assert_int_equal(list[1].disk_size, DISK);
+    qcow2_snapshots_free(list, count);
+    put(blk, 0, 16 * KiB, 3);
+    assert_int_equal(qcow2_snapshot_apply(blk, "1", &err), 0);
+    expect_bytes(blk, 0, 64 * KiB, 1);
+    blk_close(blk);
+    assert_int_equal(run("qemu-img check -q $F && qemu-img snapshot -a second $F", name), 0);
+    blk = open_disk(name, ",format=qcow2", NULL);
+    expect_bytes(blk, 0, 32 * KiB, 2);
+    assert_int_equal(qcow2_snapshot_delete(blk, "first", &err), 0);
+    assert_int_equal(qcow2_snapshot_delete(blk, "second", &err), 0);
+    blk_close(blk);
+    assert_int_equal(run("qemu-img check -q -f qcow2 $F", name), 0);
+}
+
+/* Bitmaps of QEMU's are stale after we have written, and say so. */
+static void test_bitmaps(void **state)
+{
+    const char *name = ((struct fixture *)*state)->name;
+
+    assert_int_equal(run("qemu-img bitmap --add --enable $F bitmap", name), 0);
+    assert_int_equal(peek64(name, HEADER(autoclear)), QCOW2_AUTOCLEAR_BITMAPS);
+    assert_int_equal(check(name, false).errors + check(name, false).leaks, 0);
+    blk_close(open_disk(name, ",format=qcow2,readonly", NULL));
+    assert_int_equal(peek64(name, HEADER(autoclear)), QCOW2_AUTOCLEAR_BITMAPS);
+    blk_close(open_disk(name, ",format=qcow2", NULL));
+    assert_int_equal(peek64(name, HEADER(autoclear)), 0);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        TEST(test_header),
+        TEST(test_feature_names),
+        TEST(test_overlaps),
+        TEST(test_backing),
+        TEST(test_forgotten),
+        TEST(test_corrupt),
+        TEST(test_nowhere),
+        TEST(test_repair),
+        TEST(test_rebuild),
+        TEST(test_lazy),
+        TEST(test_shrinks),
+        TEST(test_measure),
+        TEST(test_compressed_by_qemu),
+        TEST(test_compressed_by_us),
+        TEST(test_extended),
+        TEST(test_snapshots),
+        TEST(test_bitmaps),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
