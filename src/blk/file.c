@@ -359,6 +359,24 @@ static int start(struct file *file, struct error *err)
     return 0;
 }
 
+/* Fails if FILE is a whole device, to be written to, that the host itself uses. */
+static int find_holder(const struct file *file, const struct blk_options *options,
+                       struct error *err)
+{
+    int fd;
+
+    if (!file->device || file->blk.info.readonly || options->offset || options->size)
+        return 0;
+    fd = open(file->name, O_RDONLY | O_EXCL | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0 && errno == EBUSY)
+        return error_set(err, EBUSY,
+                         "disk '%s' is in use by the host: it is mounted, or a part of it is",
+                         file->name);
+    if (fd >= 0)
+        close(fd);
+    return 0;
+}
+
 static int begin(struct file *file, const struct blk_options *options, struct error *err)
 {
     int ret = open_it(file, err);
@@ -367,6 +385,8 @@ static int begin(struct file *file, const struct blk_options *options, struct er
         ret = look_at(file, err);
     if (ret == 0)
         ret = lock_it(file, options, err);
+    if (ret == 0)
+        ret = find_holder(file, options, err);
     if (ret == 0)
         ret = find_alignment(file, err);
     if (ret < 0)

@@ -351,8 +351,7 @@ static int connect_it(struct nbd *nbd, struct error *err)
 {
     nbd->heard = time_now_ns();
     nbd->handle = nbd->lib.create();
-    if (!nbd->handle || nbd->lib.set_pread_initialize(nbd->handle, false) < 0 ||
-        nbd->lib.aio_connect_uri(nbd->handle, nbd->name) < 0)
+    if (!nbd->handle || nbd->lib.aio_connect_uri(nbd->handle, nbd->name) < 0)
         return refuse(nbd, err);
     while (!nbd->lib.aio_is_ready(nbd->handle)) {
         int left = patience_left(nbd);

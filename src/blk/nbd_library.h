@@ -15,7 +15,6 @@
     X(close)                                                                                       \
     X(get_error)                                                                                   \
     X(get_errno)                                                                                   \
-    X(set_pread_initialize)                                                                        \
     X(aio_connect_uri)                                                                             \
     X(aio_disconnect)                                                                              \
     X(aio_is_ready)                                                                                \

@@ -156,6 +156,24 @@ static void test_parts(void **unused)
     end_device(&d);
 }
 
+/* What the host has mounted it holds exclusively. Then it is not written to, as a whole. */
+static void test_held(void **unused)
+{
+    struct device d;
+    int fd;
+
+    if (!make_device(&d, MiB, 512, false))
+        skip();
+    fd = open(d.name, O_RDONLY | O_EXCL | O_CLOEXEC);
+    assert_true(fd >= 0);
+    refuse_disk(d.name, "", NULL, EBUSY, "is in use by the host");
+    blk_close(open_disk(d.name, ",readonly", NULL));
+    blk_close(open_disk(d.name, ",offset=512K", NULL));
+    close(fd);
+    blk_close(open_disk(d.name, "", NULL));
+    end_device(&d);
+}
+
 static void test_readonly(void **unused)
 {
     struct device d;
@@ -174,10 +192,8 @@ static void test_readonly(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_512),
-        cmocka_unit_test(test_4096),
-        cmocka_unit_test(test_parts),
-        cmocka_unit_test(test_readonly),
+        cmocka_unit_test(test_512),  cmocka_unit_test(test_4096),     cmocka_unit_test(test_parts),
+        cmocka_unit_test(test_held), cmocka_unit_test(test_readonly),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
