@@ -141,6 +141,26 @@ static void test_lacks(void **unused)
     nbd_server_end(&s);
 }
 
+/* A server may have larger blocks than a disk usually has, but not any. */
+static void test_blocks(void **unused)
+{
+    struct nbd_server s;
+    struct blk *blk;
+    char block[4096];
+
+    nbd_server_start(&s, MiB + 512, NBD_ALL, (struct nbd_manners){.block = 4096});
+    blk = open_at(&s, "", NULL);
+    assert_int_equal(blk_info(blk).block, 4096);
+    assert_int_equal(blk_info(blk).size, MiB);
+    assert_int_equal(blk_read(blk, 4096, block, 4096), 0);
+    assert_int_equal(blk_read(blk, 512, block, 512), -EINVAL);
+    blk_close(blk);
+    nbd_server_end(&s);
+    nbd_server_start(&s, MiB, NBD_ALL, (struct nbd_manners){.block = 65536});
+    refuse_at(&s, "", NULL, EINVAL, "its blocks are of 65536 bytes; 4096 are the most");
+    nbd_server_end(&s);
+}
+
 static void test_readonly(void **unused)
 {
     struct nbd_server s;
@@ -167,7 +187,7 @@ static void lose(struct nbd_manners manners, const char *words)
     enum { COUNT = 20 };
     struct lines lines = {0};
     const struct log log = {.most = LOG_LEVEL_INFO, .line = keep_line, .opaque = &lines};
-    const struct blk_host host = {.log = &log, .patience_ns = 2 * NS_PER_S};
+    const struct blk_host host = {.log = &log, .patience_ns = 3 * NS_PER_S};
     struct asked asked[COUNT];
     struct nbd_server s;
     unsigned failed = 0;
@@ -309,11 +329,11 @@ static void test_qemu(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_good),   cmocka_unit_test(test_part),
-        cmocka_unit_test(test_lacks),  cmocka_unit_test(test_readonly),
-        cmocka_unit_test(test_leaves), cmocka_unit_test(test_falls_mute),
-        cmocka_unit_test(test_errors), cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_qemu),
+        cmocka_unit_test(test_good),       cmocka_unit_test(test_part),
+        cmocka_unit_test(test_lacks),      cmocka_unit_test(test_readonly),
+        cmocka_unit_test(test_blocks),     cmocka_unit_test(test_leaves),
+        cmocka_unit_test(test_falls_mute), cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_refused),    cmocka_unit_test(test_qemu),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -31,8 +31,9 @@ struct nbd_manners {
     unsigned falls_mute; /* takes requests and answers no more */
     unsigned errs;       /* answers that one with ERROR */
     uint32_t error;
-    bool rude; /* closes the connection instead of shaking hands */
-    bool deaf; /* takes the connection and says nothing */
+    bool rude;      /* closes the connection instead of shaking hands */
+    bool deaf;      /* takes the connection and says nothing */
+    uint32_t block; /* its blocks, in bytes; 0: it says nothing of them */
 };
 
 struct nbd_server {
@@ -94,6 +95,11 @@ static inline bool nbd_handshake(const struct nbd_server *s, int fd)
         uint64_t size;
         uint16_t flags;
     } __attribute__((packed)) export = {htobe16(0), htobe64(s->size), htobe16(s->flags)};
+    struct {
+        uint16_t type;
+        uint32_t least, best, most;
+    } __attribute__((packed)) blocks = {htobe16(3), htobe32(s->manners.block),
+                                        htobe32(s->manners.block), htobe32(32 << 20)};
     uint32_t client;
     char data[4096];
 
@@ -105,6 +111,8 @@ static inline bool nbd_handshake(const struct nbd_server *s, int fd)
 
         if (option == 7) /* go */
             return nbd_option_reply(fd, option, 3, &export, sizeof(export)) &&
+                   (!s->manners.block ||
+                    nbd_option_reply(fd, option, 3, &blocks, sizeof(blocks))) &&
                    nbd_option_reply(fd, option, 1, NULL, 0);
         if (!nbd_option_reply(fd, option, 0x80000001, NULL, 0))
             return false;
