@@ -55,7 +55,7 @@ soak-race:
 
 soak-disks:
 	@scripts/setup build test
-	@$(NINJA) tests/blk/blk-powercut tests/blk/blk-kill
+	@$(NINJA) tests/blk/blk-powercut tests/blk/blk-kill tests/unit/unit-qcow2_model
 	@scripts/soak-disks $(BUILD) $(SEED)
 
 selftests:

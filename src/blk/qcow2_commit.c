@@ -37,16 +37,10 @@ int qcow2_settle(struct qcow2 *q)
 
 bool qcow2_commit_is_due(const struct qcow2 *q)
 {
-    unsigned dirty = 0;
-
     if (q->pending.count >= PENDING_MAX >> q->cluster_bits && q->pending.count >= 64)
         return true;
     /* L2 tables that differ from the file cannot leave the cache. */
-    if (q->l2.count < q->l2.limit)
-        return false;
-    for (unsigned i = 0; i < q->l2.count; i++)
-        dirty += q->l2.loaded[i]->dirty != 0;
-    return dirty > q->l2.limit / 2;
+    return q->l2.count >= q->l2.limit && q->l2.dirty > q->l2.limit / 2;
 }
 
 /* Moves what is pending to limbo, if that is empty. */
@@ -80,21 +74,18 @@ static int write_refcounts(struct qcow2 *q, bool dirty)
     return ret < 0 ? ret : qcow2_table_write(q, &q->reftable);
 }
 
-static bool map_is_dirty(const struct qcow2 *q)
-{
-    bool dirty = q->l1.dirty;
-
-    for (unsigned i = 0; i < q->l2.count && !dirty; i++)
-        dirty = q->l2.loaded[i]->dirty;
-    return dirty;
-}
-
 static int write_map(struct qcow2 *q)
 {
     int ret = 0;
 
-    for (unsigned i = 0; i < q->l2.count && ret == 0; i++)
-        ret = qcow2_table_write(q, q->l2.loaded[i]);
+    for (unsigned i = 0; i < q->l2.count && q->l2.dirty && ret == 0; i++) {
+        struct qcow2_table *l2 = q->l2.loaded[i];
+
+        if (!l2->dirty)
+            continue;
+        ret = qcow2_table_write(q, l2);
+        q->l2.dirty -= ret == 0;
+    }
     return ret < 0 ? ret : qcow2_table_write(q, &q->l1);
 }
 
@@ -102,7 +93,7 @@ static int publish(struct qcow2 *q, bool lazy)
 {
     int ret;
 
-    if (!map_is_dirty(q))
+    if (!q->l2.dirty && !q->l1.dirty)
         return 0;
     ret = write_refcounts(q, lazy);
     if (ret == 0 && q->depends) {

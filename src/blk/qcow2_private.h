@@ -63,6 +63,7 @@ struct qcow2_cache {
     uint64_t slots;
     struct qcow2_table **loaded;
     unsigned count, room, hand, limit;
+    unsigned dirty; /* L2: tables that differ from the file */
 };
 
 /* A set of clusters of the file: those that hold metadata. */

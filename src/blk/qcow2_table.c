@@ -186,6 +186,7 @@ void qcow2_l2_set(struct qcow2 *q, struct qcow2_table *table, uint64_t word, uin
     pthread_mutex_lock(&q->map_lock);
     table->entries[word] = htobe64(entry);
     pthread_mutex_unlock(&q->map_lock);
+    q->l2.dirty += !table->dirty;
     qcow2_table_touch(table, word * sizeof(uint64_t), sizeof(uint64_t));
     atomic_store(&q->unclean, true);
 }
@@ -251,6 +252,7 @@ int qcow2_l2_for_writing(struct qcow2 *q, uint64_t index, struct qcow2_table **t
     qcow2_metadata_remove(q, old, 1);
     qcow2_drop_later(q, old, 1);
     (*table)->offset = cluster << q->cluster_bits;
+    q->l2.dirty -= (*table)->dirty != 0;
     (*table)->dirty = 0;
     qcow2_l1_set(q, index, cluster << q->cluster_bits | QCOW2_COPIED);
     return 0;

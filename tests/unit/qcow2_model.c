@@ -230,7 +230,7 @@ static void make_backing(struct model *m)
 static void make_image(struct model *m)
 {
     static const uint64_t clusters[] = {512, 4096, 4096, 16384, 65536, 65536, 262144};
-    static const uint64_t bits[] = {8, 16, 16, 32, 64};
+    static const uint64_t bits[] = {1, 2, 4, 8, 16, 16, 16, 32, 64};
     struct error err = {0};
     struct blk *file;
 
@@ -249,6 +249,9 @@ static void make_image(struct model *m)
         m->what.lazy_refcounts = chance(m, 3) == 0;
         m->what.refcount_bits = (unsigned)one_of(m, bits, ARRAY_SIZE(bits));
         m->what.compression = chance(m, 2) ? QCOW2_ZSTD : QCOW2_ZLIB;
+        /* Small refcounts do not reach far, if many packed clusters share one of the file. */
+        if (m->packed)
+            m->what.refcount_bits = MAX(m->what.refcount_bits, 16);
     }
     m->sectors = calloc(SECTORS_MOST, sizeof(stamp));
     if (m->backed) {
@@ -462,6 +465,38 @@ static void name_of(unsigned i, char name[16])
     snprintf(name, 16, "snapshot-%u", i);
 }
 
+/* Whether a snapshot could not be made or applied because refcounts are too small. */
+static bool too_small(const struct model *m, int ret)
+{
+    return ret == -ERANGE && m->what.refcount_bits < 8;
+}
+
+static void make_snapshot(struct model *m, struct snapshot *s, const char *name)
+{
+    struct error err = {0};
+    int ret = qcow2_snapshot_create(m->disk, name, &err);
+
+    if (too_small(m, ret))
+        return;
+    expect(m, ret, "snapshot", &err);
+    s->sectors = malloc(SECTORS_MOST * sizeof(stamp));
+    memcpy(s->sectors, m->sectors, SECTORS_MOST * sizeof(stamp));
+    s->count = m->count;
+    s->there = true;
+}
+
+static void apply_snapshot(struct model *m, const struct snapshot *s, const char *name)
+{
+    struct error err = {0};
+    int ret = qcow2_snapshot_apply(m->disk, name, &err);
+
+    if (too_small(m, ret))
+        return;
+    expect(m, ret, "apply", &err);
+    memcpy(m->sectors, s->sectors, SECTORS_MOST * sizeof(stamp));
+    m->count = s->count;
+}
+
 static void do_snapshot(struct model *m)
 {
     unsigned i = (unsigned)chance(m, SNAPSHOTS);
@@ -471,15 +506,9 @@ static void do_snapshot(struct model *m)
 
     name_of(i, name);
     if (!s->there) {
-        expect(m, qcow2_snapshot_create(m->disk, name, &err), "snapshot", &err);
-        s->sectors = malloc(SECTORS_MOST * sizeof(stamp));
-        memcpy(s->sectors, m->sectors, SECTORS_MOST * sizeof(stamp));
-        s->count = m->count;
-        s->there = true;
+        make_snapshot(m, s, name);
     } else if (chance(m, 2)) {
-        expect(m, qcow2_snapshot_apply(m->disk, name, &err), "apply", &err);
-        memcpy(m->sectors, s->sectors, SECTORS_MOST * sizeof(stamp));
-        m->count = s->count;
+        apply_snapshot(m, s, name);
     } else {
         expect(m, qcow2_snapshot_delete(m->disk, name, &err), "delete", &err);
         free(s->sectors);
