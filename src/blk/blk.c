@@ -5,6 +5,7 @@
 
 #include "blk/driver.h"
 #include "blk/limit.h"
+#include "blk/options.h"
 
 #include "base/util.h"
 
@@ -166,6 +167,16 @@ int blk_zeroes(struct blk *blk, uint64_t offset, uint64_t size, bool unmap)
 }
 
 /* ---- The disk ---- */
+
+void blk_begin(struct blk *blk, const struct blk_driver *driver, const struct blk_options *options,
+               const struct blk_host *host, const char *name)
+{
+    blk->driver = driver;
+    blk->host = host;
+    blk->info.readonly = options->readonly;
+    blk->info.format = blk_format_name(BLK_RAW);
+    blk->info.file = name;
+}
 
 struct blk_info blk_info(struct blk *blk)
 {

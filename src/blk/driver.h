@@ -46,6 +46,11 @@ struct blk {
     const struct blk_host *host;
 };
 
+/* Sets the head of a driver's structure, BLK, for a raw disk that OPTIONS name; NAME is the
+ * driver's copy of the file's name. Sizes and what the disk can do are left to the driver. */
+void blk_begin(struct blk *blk, const struct blk_driver *driver, const struct blk_options *options,
+               const struct blk_host *host, const char *name);
+
 /* Ends REQUEST, which a driver has been given: calls its done(). With no lock held. */
 void blk_complete(struct blk_request *request, int result);
 

@@ -418,11 +418,7 @@ struct blk *file_open(const struct blk_options *options, const struct blk_host *
         error_set(err, ENOMEM, "disk '%s': out of memory", options->file);
         return NULL;
     }
-    file->blk.driver = &file_driver;
-    file->blk.host = host;
-    file->blk.info.readonly = options->readonly;
-    file->blk.info.format = blk_format_name(BLK_RAW);
-    file->blk.info.file = file->name;
+    blk_begin(&file->blk, &file_driver, options, host, file->name);
     file->fd = -1;
     file->direct = options->cache == BLK_CACHE_NONE;
     file->keep = options->keep;

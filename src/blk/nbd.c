@@ -421,11 +421,7 @@ struct blk *nbd_open(const struct blk_options *options, const struct blk_host *h
         error_set(err, ENOMEM, "disk '%s': out of memory", options->file);
         return NULL;
     }
-    nbd->blk.driver = &nbd_driver;
-    nbd->blk.host = host;
-    nbd->blk.info.readonly = options->readonly;
-    nbd->blk.info.format = blk_format_name(BLK_RAW);
-    nbd->blk.info.file = nbd->name;
+    blk_begin(&nbd->blk, &nbd_driver, options, host, nbd->name);
     nbd->keep = options->keep;
     nbd->patience = host->patience_ns ? host->patience_ns : PATIENCE_NS;
     inbox_list_clear(&nbd->waiting);

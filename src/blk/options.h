@@ -13,7 +13,8 @@
  *      isolate[=on|off]      in a process of its own
  *      queues=N              of the device, 1 to 64
  *      backing=F             the image's backing file, which is not opened unless it is named here.
- * Its settings may follow, with two commas for one: backing=F,,backing=F2
+ *                            Its settings may follow, with two commas for one:
+ * backing=F,,backing=F2
  *
  * In F, S and SOCKET a comma is written as two. N is a decimal number, with K, M, G or T for powers
  * of 1024.
