@@ -104,6 +104,8 @@ struct doppel_config {
     bool no_host_decompress;
     struct doppel_serial serial[DOPPEL_SERIAL_PORTS]; /* output NULL: nothing is plugged in */
     /* Descriptions of devices to add, NAME[,KEY=VALUE...] each, up to a NULL; NULL: none.
+     *      balloon[,slot=N][,inflate=N]   a virtio balloon: memory that the guest reports as free
+     *                       goes back to the host, and N MiB that it is asked for
      *      console[,slot=N][,NAME=WHERE...]   a virtio console with a port for each NAME: hvc0,
      *                       hvc1 and so on are consoles, others are /dev/virtio-ports/NAME in a
      *                       Linux guest. WHERE is file:PATH, to which output is appended;

@@ -18,6 +18,7 @@
 #include "dev/pc/rtc.h"
 #include "dev/pc/test_device.h"
 #include "dev/pci/host.h"
+#include "dev/virtio/balloon.h"
 #include "dev/virtio/rng.h"
 #include "vm/console_ports.h"
 #include "vm/description.h"
@@ -191,19 +192,20 @@ static bool add(struct board *b, struct dev *dev, struct error *err)
 }
 
 /* The devices that can be described, and their settings. */
-enum kind { TEST_DEVICE, CONSOLE, DEBUG_EXIT, DEBUG_CONSOLE, DISK, RNG, KINDS };
+enum kind { TEST_DEVICE, BALLOON, CONSOLE, DEBUG_EXIT, DEBUG_CONSOLE, DISK, RNG, KINDS };
 static const struct {
     const char *name;
-    const char *keys[2];
+    const char *keys[3];
 } kinds[KINDS] = {
     [TEST_DEVICE] = {"test-device", {NULL}},
+    [BALLOON] = {"balloon", {"slot", "inflate", NULL}},
     [CONSOLE] = {"console", {NULL}}, /* console_ports_create looks at its settings */
     [DEBUG_EXIT] = {"debug-exit", {NULL}},
     [DEBUG_CONSOLE] = {"debug-console", {NULL}},
     [DISK] = {"disk", {NULL}}, /* disk_create looks at its settings */
     [RNG] = {"rng", {"slot", NULL}},
 };
-#define KNOWN "console, debug-console, debug-exit, disk, rng, test-device"
+#define KNOWN "balloon, console, debug-console, debug-exit, disk, rng, test-device"
 
 /* Says that TEXT asks for SLOT, which is taken, and which slots are free, as in "2-8 10-31". */
 static int refuse_slot(const struct pci_host *pci, const char *text, unsigned slot,
@@ -272,6 +274,20 @@ static struct dev *create_disk(struct board *b, const struct board_config *c, co
     return dev;
 }
 
+static struct dev *create_balloon(const struct board *b, const struct board_config *c,
+                                  const char *text, struct error *err)
+{
+    struct virtio_balloon_config config = {.post = mem_change_post};
+    unsigned most = (unsigned)(mem_ram_size(b->mem) / MiB), mib = 0;
+    struct virtio_slot slot;
+
+    if (find_slot(b, c, text, &slot, err) < 0 ||
+        description_number(text, "inflate", 0, most, &mib, err) < 0)
+        return NULL;
+    config.target = mib * MiB;
+    return virtio_balloon_create(&slot, &config, err);
+}
+
 static struct dev *create_console(struct board *b, const struct board_config *c, const char *text,
                                   struct error *err)
 {
@@ -303,6 +319,7 @@ static struct dev *create_described(struct board *b, struct clock *clock,
         return NULL;
     switch ((enum kind)kind) {
     case TEST_DEVICE: return test_device_create(b->bus, board_irq, b, err);
+    case BALLOON: return create_balloon(b, c, text, err);
     case CONSOLE: return create_console(b, c, text, err);
     case DEBUG_EXIT: return debug_exit_create(b->bus, c->events.debug_exit, c->events.opaque, err);
     case DEBUG_CONSOLE:

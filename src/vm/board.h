@@ -53,6 +53,7 @@ struct board_events {
  * unchanged. */
 struct board_devices {
     /* Descriptions of devices, up to a NULL: NAME[,KEY=VALUE...]. NULL: none.
+     *      balloon[,slot=N][,inflate=N]   a virtio balloon; the guest is asked for N MiB at first
      *      console[,slot=N][,NAME=WHERE...]   a virtio console; see vm/console_ports.h. What stands
      * behind WHERE `tty` is CONSOLE test-device      what test kernels for QEMU's pc-testdev expect
      *      debug-exit       port F4h: a byte written ends the machine (board_events.debug_exit)

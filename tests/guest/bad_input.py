@@ -94,6 +94,7 @@ def devices():
             (["rng,slot=40"], "rng,slot=40", "31"),
             (["rng,slot=0"], "rng,slot=0", "free: 2-31"),
             (["rng,slot=9", "rng,slot=9"], "slot 9 is taken", "free: 2-8 10-31"),
+            (["balloon,inflate=100000000"], "inflate", "must be a number from 0"),
             (["console,slot=2,slot=3"], "'slot'", "twice"),
             (["console,hvc1=tty"], "hvc1", "hvc0"),
             (["console,a=tty,hvc0=tty"], "only one", "tty"),

@@ -90,6 +90,17 @@ def virtio_rng():
         check(re.search(rb"\n0x00000000[c-f]\w+ 0x00000000[c-f]\w+ 0x\w+\n", output), output)
 
 
+def balloon():
+    """A guest gives what it is asked for and what it does not use, and goes on well."""
+    guest("modules-6.12.img")
+    output = boots("vmlinuz-6.12", rb"6\.12", "--cpus", "2", "--memory", "512M", "--device", "balloon,inflate=64",
+                   script="uname -r; head -c 100000000 /dev/zero > /a; rm /a; "
+                   "for i in 1 2 3 4 5 6 7 8 9; do grep -q 'inflate 16384' /proc/vmstat && break; sleep 1; done; "
+                   "grep balloon_inflate /proc/vmstat; head -c 20000000 /dev/zero | sha256sum")
+    check(b"balloon_inflate 16384\n" in output, output)
+    check(b"9e21c61969cd3e077a1b2b58ddb583b175e13c6479d2d83912eaddc23c0cdd52" in output, output)
+
+
 def pci_pins():
     """Interrupt pins instead of messages, routed by _PRT to the I/O APIC and to the 8259s, and by the MP table."""
     script = "uname -r; head -c 65536 /dev/hwrng | gzip | wc -c; grep virtio0 /proc/interrupts"
@@ -165,4 +176,4 @@ def gnumach():
 
 if __name__ == "__main__":
     main(debian_6_1_small, debian_6_1_large, debian_6_12, debian_6_12_smp, i386, i386_pae, mp_table, dmi,
-         virtio_rng, pci_pins, compat, plain_console, memtest_64, memtest_32, gnumach)
+         virtio_rng, balloon, pci_pins, compat, plain_console, memtest_64, memtest_32, gnumach)

@@ -305,7 +305,7 @@ static void test_descriptions(void **state)
     struct error err = refusal(*state, unknown);
 
     assert_int_equal(err.code, EINVAL);
-    assert_non_null(strstr(err.text, "'nonesuch' (known: console, debug-console,"));
+    assert_non_null(strstr(err.text, "'nonesuch' (known: balloon, console,"));
     err = refusal(*state, setting);
     assert_int_equal(err.code, EINVAL);
     assert_non_null(strstr(err.text, "no setting 'color'"));
