@@ -114,6 +114,12 @@ struct blk_host {
     const struct blk_clock *clock; /* NULL: the host's */
     bool hasty;           /* an image in use is refused at once, and not after half a second */
     uint64_t patience_ns; /* how long a server may not answer; 0: 30 s */
+    /* For disks with isolate: returns a socket at whose other end a process of its own serves the
+     * disk FILE (isolated.h), and is started anew when it has died; or a negative errno. NULL:
+     * there can be no such disks. */
+    int (*isolate)(void *opaque, const char *file);
+    void *isolate_opaque;
+    bool isolated; /* this is that process */
 };
 
 /* Opens what OPTIONS name (options.h). HOST NULL: all is zero. Returns NULL on failure, with

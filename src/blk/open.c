@@ -5,6 +5,7 @@
 
 #include "blk/driver.h"
 #include "blk/file.h"
+#include "blk/isolated.h"
 #include "blk/nbd.h"
 #include "blk/options.h"
 #include "blk/qcow2.h"
@@ -163,6 +164,8 @@ struct blk *blk_open(const struct blk_options *options, const struct blk_host *h
     struct blk *blk;
 
     host = host ? host : &plain;
+    if (options->isolate && !host->isolated)
+        return isolated_open(options, host, err);
     if (options->snapshot && !options->readonly) {
         struct blk_options base = *options;
 

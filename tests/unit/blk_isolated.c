@@ -1,0 +1,456 @@
+/*
+ * A disk in a process of its own: here that process is a thread that ends and is started anew, or
+ * the test itself, which breaks the rules.
+ */
+#include "test.h"
+
+#include "base/thread.h"
+#include "base/time.h"
+#include "base/util.h"
+#include "blk/blk.h"
+#include "blk/isolated.h"
+#include "blk/isolated_link.h" /* for the other end, which the test plays */
+#include "blk/isolated_ring.h"
+#include "blk/options.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define DISK (8 * MiB)
+
+struct rig {
+    char path[64];
+    int link[2]; /* 0: who uses the disk; 1: its process */
+    struct blk_options options;
+    pthread_t thread;
+    int served; /* what isolated_serve has returned */
+    struct error error;
+};
+
+static int give_link(void *opaque, const char *file)
+{
+    struct rig *r = opaque;
+
+    assert_string_equal(file, r->path);
+    return dup(r->link[0]);
+}
+
+static void *serve(void *opaque)
+{
+    struct rig *r = opaque;
+
+    r->served = isolated_serve(r->link[1], &r->options, NULL, &r->error);
+    return NULL;
+}
+
+static void start(struct rig *r)
+{
+    assert_int_equal(thread_start(&r->thread, "disk", serve, r, NULL), 0);
+}
+
+static struct rig *begin(const char *settings)
+{
+    struct rig *r = calloc(1, sizeof(*r));
+    char text[128];
+    int fd;
+
+    snprintf(r->path, sizeof(r->path), P_tmpdir "/doppel-isolated-XXXXXX");
+    fd = mkstemp(r->path);
+    assert_true(fd >= 0);
+    assert_int_equal(ftruncate(fd, DISK), 0);
+    close(fd);
+    snprintf(text, sizeof(text), "%s,isolate%s", r->path, settings);
+    assert_int_equal(blk_options_parse(text, &r->options, NULL), 0);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, r->link), 0);
+    return r;
+}
+
+static struct blk *open_disk(struct rig *r, struct error *err)
+{
+    const struct blk_host host = {.isolate = give_link, .isolate_opaque = r};
+    static struct blk_host kept;
+
+    kept = host;
+    return blk_open(&r->options, &kept, err);
+}
+
+static void end(struct rig *r)
+{
+    close(r->link[0]);
+    close(r->link[1]);
+    unlink(r->path);
+    blk_options_free(&r->options);
+    free(r);
+}
+
+/* ---- The other end is our own ---- */
+
+static void reads_and_writes(void **state)
+{
+    struct rig *r = begin(",serial=x");
+    uint8_t *data = malloc(3 * MiB), *back = malloc(3 * MiB);
+    struct blk_info info;
+    struct blk *blk;
+
+    start(r);
+    blk = open_disk(r, NULL);
+    assert_non_null(blk);
+    info = blk_info(blk);
+    assert_int_equal(info.size, DISK);
+    assert_string_equal(info.format, "raw");
+    for (unsigned i = 0; i < 3 * MiB; i++)
+        data[i] = (uint8_t)(i * 7 + (i >> 12));
+    for (unsigned round = 0; round < 20; round++) {
+        uint64_t size = (round * 160 * KiB) + 512, offset = round * 512;
+
+        assert_int_equal(blk_write(blk, offset, data, size), 0);
+        assert_int_equal(blk_read(blk, offset, back, size), 0);
+        assert_memory_equal(data, back, size);
+    }
+    assert_int_equal(blk_flush(blk), 0);
+    assert_int_equal(blk_zeroes(blk, 0, 4096, true), 0);
+    assert_int_equal(blk_discard(blk, 4096, 4096), 0);
+    assert_int_equal(blk_read(blk, 0, back, 4096), 0);
+    memset(data, 0, 4096);
+    assert_memory_equal(data, back, 4096);
+    assert_int_equal(blk_read(blk, DISK, back, 512), -EIO);
+    blk_close(blk);
+    close(r->link[0]);
+    pthread_join(r->thread, NULL);
+    assert_int_equal(r->served, 0);
+    r->link[0] = dup(0);
+    free(data);
+    free(back);
+    end(r);
+}
+
+/* What is wrong with the disk its user hears, in one line. */
+static void cannot_be_opened(void **state)
+{
+    struct rig *r = begin("");
+    struct error err = {0};
+
+    unlink(r->path);
+    start(r);
+    assert_null(open_disk(r, &err));
+    pthread_join(r->thread, NULL);
+    assert_int_equal(err.code, ENOENT);
+    assert_non_null(strstr(err.text, r->path));
+    assert_int_equal(r->served, -ENOENT);
+    /* Nobody starts a process. */
+    assert_null(blk_open(&r->options, NULL, &err));
+    assert_non_null(strstr(err.text, "nobody to start a process"));
+    end(r);
+
+    r = begin(",snapshot");
+    assert_null(open_disk(r, &err));
+    assert_non_null(strstr(err.text, "snapshot"));
+    end(r);
+}
+
+/* ---- The test is the other end ---- */
+
+/* A process that does what the test says. */
+struct fake {
+    int files[ISOLATED_FILES];
+    struct isolated_memory *memory;
+    struct isolated_side requests, results;
+};
+
+static struct isolated_hello hello(uint64_t number)
+{
+    return (struct isolated_hello){
+        .version = ISOLATED_VERSION, .number = number, .size = DISK, .block = 512, .optimal = 4096};
+}
+
+struct opening {
+    struct rig *rig;
+    struct blk *blk;
+    pthread_t thread;
+};
+
+static void *open_there(void *opaque)
+{
+    struct opening *o = opaque;
+
+    o->blk = open_disk(o->rig, NULL);
+    return NULL;
+}
+
+static void connect_fake(struct rig *r, struct fake *f, uint64_t number)
+{
+    *f = (struct fake){.memory = NULL};
+    assert_int_equal(isolated_receive_start(r->link[1], number, f->files), 0);
+    f->memory = mmap(NULL, ISOLATED_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED,
+                     f->files[ISOLATED_MEMORY], 0);
+    assert_ptr_not_equal(f->memory, MAP_FAILED);
+    /* The memory stays as long as it is. */
+    assert_int_equal(ftruncate(f->files[ISOLATED_MEMORY], 4096), -1);
+}
+
+static void drop_fake(struct fake *f)
+{
+    munmap(f->memory, ISOLATED_BYTES);
+    for (unsigned i = 0; i < ISOLATED_FILES; i++)
+        close(f->files[i]);
+}
+
+static struct blk *open_with_fake(struct rig *r, struct fake *f)
+{
+    const struct isolated_hello first = hello(1);
+    struct opening o = {.rig = r};
+
+    assert_int_equal(thread_start(&o.thread, "opens", open_there, &o, NULL), 0);
+    assert_int_equal(isolated_send_hello(r->link[1], &first), 0);
+    connect_fake(r, f, 1);
+    pthread_join(o.thread, NULL);
+    assert_non_null(o.blk);
+    return o.blk;
+}
+
+static struct isolated_request next(struct fake *f)
+{
+    uint64_t until = time_now_ns() + 60 * NS_PER_S;
+    struct isolated_request request = {.number = UINT32_MAX};
+
+    while (!isolated_take(f->memory, &f->requests, &request)) {
+        assert_true(time_now_ns() < until);
+        time_sleep_ns(NS_PER_MS / 4);
+    }
+    assert_true(isolated_check(&request));
+    return request;
+}
+
+static bool is_idle(struct fake *f)
+{
+    struct isolated_request request;
+
+    time_sleep_ns(2 * NS_PER_MS);
+    return !isolated_take(f->memory, &f->requests, &request);
+}
+
+static void give(struct fake *f, uint32_t number, int result)
+{
+    const struct isolated_result entry = {.number = number, .result = result};
+    uint64_t one = 1;
+
+    if (isolated_answer(f->memory, &f->results, &entry))
+        assert_int_equal(write(f->files[ISOLATED_RESULT_EVENT], &one, sizeof(one)), sizeof(one));
+}
+
+struct user_request {
+    struct blk_request request;
+    struct iovec iov;
+    uint8_t data[8192];
+    _Atomic int result; /* 1: not done yet */
+};
+
+static void done(struct blk_request *request, int result)
+{
+    atomic_store(&container_of(request, struct user_request, request)->result, result);
+}
+
+static struct user_request *submit(struct blk *blk, enum blk_kind kind, uint64_t offset,
+                                   uint64_t size, uint8_t fill)
+{
+    struct user_request *u = calloc(1, sizeof(*u));
+
+    memset(u->data, fill, sizeof(u->data));
+    u->iov = (struct iovec){u->data, size};
+    u->request = (struct blk_request){
+        .kind = kind, .offset = offset, .size = size, .iov = &u->iov, .iovs = 1, .done = done};
+    atomic_store(&u->result, 1);
+    blk_submit(blk, &u->request);
+    blk_kick(blk);
+    return u;
+}
+
+static int result_of(struct user_request *u)
+{
+    uint64_t until = time_now_ns() + 60 * NS_PER_S;
+    int result;
+
+    while ((result = atomic_load(&u->result)) == 1) {
+        assert_true(time_now_ns() < until);
+        time_sleep_ns(NS_PER_MS / 4);
+    }
+    free(u);
+    return result;
+}
+
+/* Changes that overlap are one after the other, whatever comes between. */
+static void overlapping_changes(void **state)
+{
+    struct rig *r = begin("");
+    struct fake f;
+    struct blk *blk = open_with_fake(r, &f);
+    struct user_request *a = submit(blk, BLK_WRITE, 0, 8192, 1);
+    struct user_request *b = submit(blk, BLK_WRITE, 4096, 512, 2);
+    struct isolated_request first = next(&f), second;
+
+    assert_int_equal(*(uint8_t *)isolated_data(f.memory, first.page), 1);
+    assert_true(is_idle(&f));
+    give(&f, first.number, 0);
+    assert_int_equal(result_of(a), 0);
+    second = next(&f);
+    assert_int_equal(*(uint8_t *)isolated_data(f.memory, second.page), 2);
+    give(&f, second.number, -ENOSPC);
+    assert_int_equal(result_of(b), -ENOSPC);
+    blk_close(blk);
+    drop_fake(&f);
+    end(r);
+}
+
+/* The process dies with a write, a read and a flush in flight, of which one is answered. */
+static void dies(void **state)
+{
+    struct rig *r = begin("");
+    struct fake f;
+    struct blk *blk = open_with_fake(r, &f);
+    struct user_request *w = submit(blk, BLK_WRITE, 0, 4096, 3);
+    struct user_request *rd = submit(blk, BLK_READ, 8192, 4096, 0);
+    struct user_request *fl = submit(blk, BLK_FLUSH, 0, 0, 0), *late;
+    struct isolated_hello again = hello(2);
+    unsigned seen = 0;
+
+    for (unsigned i = 0; i < 3; i++) {
+        struct isolated_request q = next(&f);
+
+        if (q.kind == BLK_READ)
+            give(&f, q.number, 0);
+    }
+    assert_int_equal(result_of(rd), 0);
+    drop_fake(&f);
+    late = submit(blk, BLK_WRITE, 16384, 512, 4);
+    assert_int_equal(isolated_send_hello(r->link[1], &again), 0);
+    connect_fake(r, &f, 2);
+    for (unsigned i = 0; i < 3; i++) {
+        struct isolated_request q = next(&f);
+
+        seen |= 1u << (q.kind == BLK_FLUSH ? 0 : q.offset ? 2 : 1);
+        if (q.kind == BLK_WRITE)
+            assert_int_equal(*(uint8_t *)isolated_data(f.memory, q.page), q.offset ? 4 : 3);
+        give(&f, q.number, 0);
+    }
+    assert_int_equal(seen, 7);
+    assert_true(is_idle(&f));
+    assert_int_equal(result_of(w), 0);
+    assert_int_equal(result_of(fl), 0);
+    assert_int_equal(result_of(late), 0);
+    drop_fake(&f);
+
+    /* Another disk is not taken for this one. */
+    w = submit(blk, BLK_WRITE, 0, 4096, 3);
+    again = hello(3);
+    again.size *= 2;
+    assert_int_equal(isolated_send_hello(r->link[1], &again), 0);
+    assert_int_equal(result_of(w), -EIO);
+    assert_int_equal(blk_flush(blk), -EIO);
+    blk_close(blk);
+    end(r);
+}
+
+/* A process that answers what it was not asked. */
+static void breaks_the_rules(void **state)
+{
+    static const uint32_t numbers[] = {5, ISOLATED_REQUESTS, UINT32_MAX};
+
+    for (unsigned i = 0; i < ARRAY_SIZE(numbers); i++) {
+        struct rig *r = begin("");
+        struct fake f;
+        struct blk *blk = open_with_fake(r, &f);
+        struct user_request *w = submit(blk, BLK_WRITE, 0, 4096, 3);
+
+        next(&f);
+        give(&f, numbers[i], 0);
+        assert_int_equal(result_of(w), -EIO);
+        assert_int_equal(blk_flush(blk), -EIO);
+        blk_close(blk);
+        drop_fake(&f);
+        end(r);
+    }
+}
+
+/* Nobody has the other end any more. */
+static void is_gone(void **state)
+{
+    struct rig *r = begin("");
+    struct fake f;
+    struct blk *blk = open_with_fake(r, &f);
+    struct user_request *w = submit(blk, BLK_WRITE, 0, 4096, 3);
+
+    next(&f);
+    close(r->link[1]);
+    assert_int_equal(result_of(w), -EIO);
+    blk_close(blk);
+    drop_fake(&f);
+    r->link[1] = dup(0);
+    end(r);
+}
+
+/* More than the memory has room for, by many requests at once. */
+static void crowd(void **state)
+{
+    struct rig *r = begin("");
+    struct user_request *u[600];
+    struct blk *blk;
+
+    start(r);
+    blk = open_disk(r, NULL);
+    for (unsigned i = 0; i < ARRAY_SIZE(u); i++)
+        u[i] = submit(blk, i % 3 ? BLK_READ : BLK_WRITE, i % 100 * 8192, 8192, (uint8_t)i);
+    for (unsigned i = 0; i < ARRAY_SIZE(u); i++)
+        assert_int_equal(result_of(u[i]), 0);
+    blk_close(blk);
+    close(r->link[0]);
+    pthread_join(r->thread, NULL);
+    r->link[0] = dup(0);
+    end(r);
+}
+
+static void checks(void **state)
+{
+    struct isolated_request q = {.kind = BLK_WRITE, .size = ISOLATED_DATA_MOST};
+
+    assert_true(isolated_check(&q));
+    q.page = ISOLATED_PAGES - ISOLATED_DATA_MOST / ISOLATED_PAGE;
+    assert_true(isolated_check(&q));
+    q.page++;
+    assert_false(isolated_check(&q));
+    q.page = UINT32_MAX;
+    assert_false(isolated_check(&q));
+    q.page = 0;
+    q.size++;
+    assert_false(isolated_check(&q));
+    q.size = UINT64_MAX;
+    assert_false(isolated_check(&q));
+    q.kind = BLK_ZEROES; /* its range is the disk's business */
+    assert_true(isolated_check(&q));
+    q.kind = BLK_ZEROES + 1;
+    assert_false(isolated_check(&q));
+    q.kind = BLK_FLUSH;
+    q.number = ISOLATED_REQUESTS;
+    assert_false(isolated_check(&q));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(reads_and_writes),
+        cmocka_unit_test(cannot_be_opened),
+        cmocka_unit_test(overlapping_changes),
+        cmocka_unit_test(dies),
+        cmocka_unit_test(breaks_the_rules),
+        cmocka_unit_test(is_gone),
+        cmocka_unit_test(crowd),
+        cmocka_unit_test(checks),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
