@@ -6,6 +6,7 @@
 #include "blk/qcow2.h"
 #include "pattern.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,10 +25,11 @@ static struct name name_of(unsigned n)
     return name;
 }
 
-static void must(int result, const struct error *err)
+/* Whether it is done. If not, the disk must be full. */
+static bool done(const struct guest *guest, int result, const struct error *err)
 {
-    if (!result)
-        return;
+    if (!result || (guest->full && result == -ENOSPC))
+        return !result;
     printf("snapshot: %s\n", err->text);
     fflush(stdout);
     abort();
@@ -65,8 +67,10 @@ static void make(struct album *album, struct guest *guest, unsigned name)
     picture->name = name;
     picture->begun = history_moment(guest->history);
     album->count++;
-    must(qcow2_snapshot_create(guest->blk, name_of(name).text, &err), &err);
-    picture->made = history_moment(guest->history);
+    if (done(guest, qcow2_snapshot_create(guest->blk, name_of(name).text, &err), &err))
+        picture->made = history_moment(guest->history);
+    else
+        picture->dropped = history_moment(guest->history);
 }
 
 static void drop(struct picture *picture, struct guest *guest)
@@ -74,8 +78,10 @@ static void drop(struct picture *picture, struct guest *guest)
     struct error err = {0};
 
     picture->dropping = history_moment(guest->history);
-    must(qcow2_snapshot_delete(guest->blk, name_of(picture->name).text, &err), &err);
-    picture->dropped = history_moment(guest->history);
+    if (done(guest, qcow2_snapshot_delete(guest->blk, name_of(picture->name).text, &err), &err))
+        picture->dropped = history_moment(guest->history);
+    else
+        picture->dropping = 0;
 }
 
 static void apply(struct album *album, unsigned number, struct guest *guest)
@@ -87,7 +93,12 @@ static void apply(struct album *album, unsigned number, struct guest *guest)
         return;
     op->table = number;
     op->submitted = history_moment(guest->history);
-    must(qcow2_snapshot_apply(guest->blk, name_of(album->picture[number].name).text, &err), &err);
+    if (!done(guest,
+              qcow2_snapshot_apply(guest->blk, name_of(album->picture[number].name).text, &err),
+              &err)) {
+        guest_settle(guest);
+        return;
+    }
     op->done = history_moment(guest->history);
     guest_replaced(guest, album->version[number]);
 }
@@ -95,8 +106,13 @@ static void apply(struct album *album, unsigned number, struct guest *guest)
 void album_change(struct album *album, struct guest *guest, uint64_t *random)
 {
     unsigned name = (unsigned)pattern_below(random, ALBUM_NAMES), number;
+    struct change *change = &album->change[album->changes];
     bool sure;
 
+    if (album->changes == ALBUM_CHANGES)
+        return;
+    change->begin = history_moment(guest->history);
+    album->changes++;
     number = find(album, UINT64_MAX, name, &sure);
     if (number == NONE)
         make(album, guest, name);
@@ -104,18 +120,15 @@ void album_change(struct album *album, struct guest *guest, uint64_t *random)
         drop(&album->picture[number], guest);
     else
         apply(album, number, guest);
+    change->end = history_moment(guest->history);
 }
 
-bool album_busy(const struct album *album, struct history *history, uint64_t cut)
+bool album_busy(const struct album *album, uint64_t cut)
 {
-    for (unsigned i = 0; i < album->count; i++) {
-        const struct picture *picture = &album->picture[i];
-
-        if ((before(picture->begun, cut) && !before(picture->made, cut)) ||
-            (before(picture->dropping, cut) && !before(picture->dropped, cut)))
+    for (unsigned i = 0; i < album->changes; i++)
+        if (album->change[i].begin <= cut && !before(album->change[i].end, cut))
             return true;
-    }
-    return history_replacing(history, cut);
+    return false;
 }
 
 static bool has(struct blk *image, unsigned name)
@@ -197,6 +210,8 @@ void album_turn(struct album *album, uint64_t cut, struct blk *image)
     }
     memset(&album->picture[kept], 0, (ALBUM_MOST - kept) * sizeof(album->picture[0]));
     album->count = kept;
+    memset(album->change, 0, sizeof(album->change));
+    album->changes = 0;
 }
 
 void album_tables(const struct album *album, const uint32_t *tables[ALBUM_MOST])

@@ -9,8 +9,9 @@
 
 #include "guest.h"
 
-#define ALBUM_NAMES 3u
-#define ALBUM_MOST  32u
+#define ALBUM_NAMES   3u
+#define ALBUM_MOST    32u
+#define ALBUM_CHANGES 64u
 
 /* One that was made at some time. Moments (history.h) of its life; 0: not yet. */
 struct picture {
@@ -18,10 +19,17 @@ struct picture {
     _Atomic uint64_t begun, made, dropping, dropped;
 };
 
+/* A time in which one was made, applied or deleted, by moments. END 0: it was never done. */
+struct change {
+    _Atomic uint64_t begin, end;
+};
+
 /* Zero at first. May lie in memory that processes share. */
 struct album {
     _Atomic unsigned count;
     struct picture picture[ALBUM_MOST];
+    _Atomic unsigned changes;
+    struct change change[ALBUM_CHANGES];
     uint32_t version[ALBUM_MOST][GUEST_SECTORS]; /* what they hold; REPLACE names these by number */
 };
 
@@ -31,7 +39,7 @@ void album_change(struct album *album, struct guest *guest, uint64_t *random);
 
 /* Whether one was being made, applied or deleted at CUT: until the end of that an image may be
  * marked dirty, and has to be repaired. */
-bool album_busy(const struct album *album, struct history *history, uint64_t cut);
+bool album_busy(const struct album *album, uint64_t cut);
 /* Checks which ones IMAGE has after a cut right after moment CUT. False: a message has been
  * printed, unless QUIET. */
 bool album_check(const struct album *album, uint64_t cut, struct blk *image, bool quiet);

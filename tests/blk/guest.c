@@ -6,6 +6,7 @@
 #include "base/util.h"
 #include "pattern.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <semaphore.h>
 #include <stdio.h>
@@ -65,8 +66,6 @@ static void choose(struct guest *guest, struct request *request, uint64_t *rando
     uint64_t unit = how < 2 ? 1 : how == 2 ? 8 : 128;
     enum blk_kind kind = kinds[pattern_below(random, ARRAY_SIZE(kinds))];
 
-    if (kind == BLK_DISCARD && guest->no_discards)
-        kind = BLK_ZEROES;
     request->request.kind = kind;
     request->request.unmap = kind == BLK_ZEROES && pattern_below(random, 2);
     request->first = pattern_below(random, guest->sectors / unit) * unit;
@@ -132,20 +131,64 @@ static void prepare(struct request *request, uint64_t *random)
     r->iovs = cut ? 2 : 1;
 }
 
+static bool is_now(const struct guest *guest, uint64_t sector, uint32_t version)
+{
+    return version == guest->now[sector] || (guest->discarded[sector] && !version);
+}
+
 static void check_read(struct guest *guest, const struct request *request)
 {
     for (uint64_t i = 0; i < request->count; i++) {
         uint64_t sector = request->first + i;
         uint32_t version = pattern_version(request->data + i * SECTOR, sector);
 
-        if (version == guest->now[sector] || (guest->discarded[sector] && !version))
+        if (is_now(guest, sector, version))
             continue;
         printf("version %" PRIu32 " instead of %" PRIu32 "\n", version, guest->now[sector]);
         die("read", sector, 0);
     }
 }
 
-/* Takes over what a request has done, and lets go of its sectors. */
+/* Makes sure of what the sectors of a write hold that has failed: what they held, or what was to be
+ * written. */
+static void read_again(struct guest *guest, const struct request *request)
+{
+    uint32_t written = request->request.kind == BLK_WRITE ? request->op->version : 0;
+    uint8_t *data = must(malloc(request->count * SECTOR));
+    int result = blk_read(guest->blk, request->first * SECTOR, data, request->count * SECTOR);
+
+    if (result)
+        die("read", request->first, result);
+    for (uint64_t i = 0; i < request->count; i++) {
+        uint64_t sector = request->first + i;
+        uint32_t version = pattern_version(data + i * SECTOR, sector);
+
+        if (version != written && !is_now(guest, sector, version))
+            die("read after a write that failed", sector, 0);
+        guest->now[sector] = version;
+        guest->discarded[sector] = false;
+    }
+    free(data);
+}
+
+/* Takes over what a request has done. With the lock. */
+static void take_over(struct guest *guest, const struct request *request)
+{
+    enum blk_kind kind = request->request.kind;
+
+    if (kind == BLK_READ)
+        check_read(guest, request);
+    for (uint64_t i = request->first; i < request->first + request->count; i++) {
+        if (kind == BLK_WRITE || kind == BLK_ZEROES) {
+            guest->now[i] = kind == BLK_WRITE ? request->op->version : 0;
+            guest->discarded[i] = false;
+        }
+        if (kind == BLK_DISCARD)
+            guest->discarded[i] = true;
+    }
+}
+
+/* Ends a request, and lets go of its sectors. */
 static void finish(struct guest *guest, struct request *request)
 {
     static const char *const names[] = {[BLK_READ] = "read",
@@ -155,20 +198,18 @@ static void finish(struct guest *guest, struct request *request)
                                         [BLK_ZEROES] = "zeroes"};
     enum blk_kind kind = request->request.kind;
 
-    if (request->result)
+    bool full = guest->full && request->result == -ENOSPC;
+
+    if (request->result && !full)
         die(names[kind], request->first, request->result);
+    atomic_fetch_add(&guest->refused, full);
+    if (full && (kind == BLK_WRITE || kind == BLK_ZEROES))
+        read_again(guest, request);
     pthread_mutex_lock(&guest->lock);
-    if (kind == BLK_READ)
-        check_read(guest, request);
-    for (uint64_t i = request->first; i < request->first + request->count; i++) {
+    if (!full || kind == BLK_DISCARD) /* which may have been done in part */
+        take_over(guest, request);
+    for (uint64_t i = request->first; i < request->first + request->count; i++)
         guest->busy[i] = false;
-        if (kind == BLK_WRITE || kind == BLK_ZEROES) {
-            guest->now[i] = kind == BLK_WRITE ? request->op->version : 0;
-            guest->discarded[i] = false;
-        }
-        if (kind == BLK_DISCARD)
-            guest->discarded[i] = true;
-    }
     pthread_mutex_unlock(&guest->lock);
     free(request->data);
 }
@@ -235,7 +276,7 @@ void guest_settle(struct guest *guest)
     for (uint64_t i = 0; i < guest->sectors; i++) {
         uint32_t version = pattern_version(data + i * SECTOR, i);
 
-        if (version != guest->now[i] && !(guest->discarded[i] && !version))
+        if (!is_now(guest, i, version))
             die("read", i, 0);
         guest->now[i] = version;
         guest->discarded[i] = false;

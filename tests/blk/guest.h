@@ -21,14 +21,15 @@ struct guest {
     struct history *history;
     uint64_t sectors;
     _Atomic uint32_t *version; /* the last version written; a later write has a higher one */
-    bool no_discards;
-    pthread_mutex_t lock; /* guards the arrays, by sector; a leaf */
-    bool *busy;           /* a request for it is under way */
-    uint32_t *now;        /* its version */
-    bool *discarded;      /* since that was written: it may read as zeros, too */
+    bool full;                 /* the host may have no room: requests may fail with -ENOSPC */
+    _Atomic unsigned refused;  /* requests for which there was no room */
+    pthread_mutex_t lock;      /* guards the arrays, by sector; a leaf */
+    bool *busy;                /* a request for it is under way */
+    uint32_t *now;             /* its version */
+    bool *discarded;           /* since that was written: it may read as zeros, too */
 };
 
-/* Members above LOCK are the caller's to set. BASE is what the disk holds. */
+/* Members above REFUSED are the caller's to set. BASE is what the disk holds. */
 void guest_begin(struct guest *guest, const uint32_t *base);
 void guest_end(struct guest *guest);
 

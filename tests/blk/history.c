@@ -156,7 +156,7 @@ struct candidates *candidates_now(struct history *history, const uint32_t *base,
 
     for (uint32_t i = 0; i < count_of(history); i++)
         if (atomic_load(&history->op[i].submitted))
-            add_op(c, &history->op[i], tables, true);
+            add_op(c, &history->op[i], tables, atomic_load(&history->op[i].done));
     return c;
 }
 
@@ -172,18 +172,6 @@ uint64_t history_unsure(struct history *history, uint64_t cut, uint64_t sectors)
             count += op->kind == HISTORY_REPLACE ? sectors : op->count;
     }
     return count;
-}
-
-bool history_replacing(struct history *history, uint64_t cut)
-{
-    for (uint32_t i = 0; i < count_of(history); i++) {
-        struct history_op *op = &history->op[i];
-        uint64_t submitted = atomic_load(&op->submitted);
-
-        if (op->kind == HISTORY_REPLACE && submitted && submitted <= cut && !was_done(op, cut))
-            return true;
-    }
-    return false;
 }
 
 bool candidates_have(const struct candidates *candidates, uint64_t sector, uint32_t version)

@@ -63,13 +63,12 @@ struct candidates;
  * whether it was flushed or not. */
 struct candidates *candidates_after(struct history *history, uint64_t cut, const uint32_t *base,
                                     const uint32_t *const *tables, uint64_t sectors, bool settled);
-/* What it holds if nothing is cut: the newest versions only. */
+/* What it holds if nothing is cut: the newest versions only, and those that could not be written.
+ */
 struct candidates *candidates_now(struct history *history, const uint32_t *base,
                                   const uint32_t *const *tables, uint64_t sectors);
 /* How many sectors the changes have, one by one, that such a cut may undo. A REPLACE has all. */
 uint64_t history_unsure(struct history *history, uint64_t cut, uint64_t sectors);
-/* Whether a REPLACE was under way at CUT. */
-bool history_replacing(struct history *history, uint64_t cut);
 bool candidates_have(const struct candidates *candidates, uint64_t sector, uint32_t version);
 /* Compares them with what was read. False: something is wrong, and unless QUIET a message about the
  * first sector has been printed. Each version read is also stored in READ, if that is not NULL. */

@@ -262,8 +262,7 @@ static void look(struct test *test)
     uint8_t *data;
 
     album_tables(&shared->album, tables);
-    if (!test->format->what.lazy_refcounts &&
-        !album_busy(&shared->album, &shared->history, shared->history.now))
+    if (!test->format->what.lazy_refcounts && !album_busy(&shared->album, shared->history.now))
         check_metadata(test);
     image = open_image(test, test->image);
     data = read_all(test, image);

@@ -21,6 +21,7 @@ struct memory {
     struct blk blk;
     struct medium *medium;
     struct memory_options options;
+    _Atomic uint64_t most;
     pthread_t thread;
     pthread_mutex_t lock; /* guards what follows; no other is taken with it held but the medium's */
     pthread_cond_t changed;
@@ -47,7 +48,9 @@ static int begin(struct memory *m, struct blk_request *r, size_t *number)
                                              [BLK_DISCARD] = MEDIUM_ZEROES,
                                              [BLK_ZEROES] = MEDIUM_ZEROES};
 
-    if (r->kind == BLK_WRITE && m->options.most && r->own.at + r->size > m->options.most)
+    uint64_t most = atomic_load(&m->most);
+
+    if (r->kind == BLK_WRITE && most && r->own.at + r->size > most)
         return -ENOSPC;
     if (is_noted(m, r))
         *number = medium_begin(m->medium, kinds[r->kind], r->own.at,
@@ -127,7 +130,9 @@ static int memory_resize(struct blk *blk, uint64_t size, struct error *err)
 {
     struct memory *m = memory_of(blk);
 
-    if (m->options.most && size > m->options.most)
+    uint64_t most = atomic_load(&m->most);
+
+    if (most && size > most && !m->options.sparse)
         return error_set(err, ENOSPC, "the test's disk is full");
     medium_finish(m->medium, medium_begin(m->medium, MEDIUM_RESIZE, 0, size, NULL, 0));
     return 0;
@@ -173,9 +178,15 @@ struct blk *memory_open(struct medium *medium, const struct memory_options *opti
     m->blk.size = ALIGN_UP(medium_size(medium), SECTOR);
     m->medium = medium;
     m->options = *options;
+    m->most = options->most;
     pthread_mutex_init(&m->lock, NULL);
     pthread_cond_init(&m->changed, NULL);
     if (options->threaded && pthread_create(&m->thread, NULL, serve, m))
         abort();
     return &m->blk;
+}
+
+void memory_make_room(struct blk *blk)
+{
+    atomic_store(&memory_of(blk)->most, 0);
 }

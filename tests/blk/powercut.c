@@ -2,11 +2,11 @@
  * Power cuts: a guest works on a disk whose medium notes all writes and flushes (medium.h). Then
  * the medium's contents are made as a cut may have left them: after each flush, and at random
  * moments, with what was not flushed dropped, reordered and torn. All that the guest had flushed
- * must be there, and an image is never corrupt.
+ * must be there, and an image is never corrupt. For some images the host has no room for a while.
  *
- *     powercut STATES [SEED]
+ *     powercut MOMENTS [SEED]
  *
- * makes STATES states of each kind of disk.
+ * cuts each kind of disk at so many random moments, and after flushes.
  */
 #include "album.h"
 #include "formats.h"
@@ -22,7 +22,7 @@
 #include <stdlib.h>
 
 #define OPERATIONS 240u /* in one run */
-#define PER_RUN    40u  /* random states of one run */
+#define PER_RUN    40u  /* random moments of one run, at most */
 
 /* One guest's work. */
 struct run {
@@ -35,6 +35,7 @@ struct run {
     _Atomic uint32_t version;
     uint32_t *base; /* what the disk held at first */
     struct album *album;
+    unsigned refused; /* requests for which there was no room */
 };
 
 static void *must(void *memory)
@@ -82,26 +83,37 @@ static void prepare(struct run *run)
 /* Has the guest work, and checks what it sees in the end. */
 static bool work(struct run *run)
 {
-    struct memory_options options = {
-        .threaded = run->depth > 1, .lies = run->lies, .seed = run->seed};
-    struct blk *blk = format_open(run->format, memory_open(run->medium, &options), false);
+    bool full = !run->format->raw && run->seed % 4 > 1;
+    struct memory_options options = {.threaded = run->depth > 1,
+                                     .lies = run->lies,
+                                     .seed = run->seed,
+                                     .sparse = run->seed % 8 > 3};
+    struct blk *file, *blk;
     struct guest guest = {
-        .blk = blk, .history = run->history, .sectors = GUEST_SECTORS, .version = &run->version};
+        .history = run->history, .sectors = GUEST_SECTORS, .version = &run->version, .full = full};
     const uint32_t *tables[ALBUM_MOST];
     struct candidates *candidates;
     uint8_t *data;
     bool good;
 
+    if (full)
+        options.most = medium_size(run->medium) + pattern_below(&run->random, 64) * KiB;
+    file = memory_open(run->medium, &options);
+    guest.blk = blk = format_open(run->format, file, false);
     guest_begin(&guest, run->base);
-    while (guest_batch(&guest, run->depth, &run->random))
+    while (guest_batch(&guest, run->depth, &run->random)) {
+        if (full && atomic_load(&run->history->count) > OPERATIONS / 2)
+            memory_make_room(file);
         if (!run->format->raw && pattern_below(&run->random, run->depth == 1 ? 32 : 8) == 0)
             album_change(run->album, &guest, &run->random);
+    }
     album_tables(run->album, tables);
     data = must(guest_read_all(blk, GUEST_SECTORS));
     candidates = candidates_now(run->history, run->base, tables, GUEST_SECTORS);
     good = candidates_check(candidates, data, NULL, false);
     candidates_free(candidates);
     free(data);
+    run->refused = guest.refused;
     guest_end(&guest);
     blk_close(blk);
     return good;
@@ -117,7 +129,7 @@ static bool check_state(struct run *run, uint64_t cut, enum medium_style style, 
     struct inspection how = {.format = run->format,
                              .album = run->format->raw ? NULL : run->album,
                              .cut = cut,
-                             .busy = album_busy(run->album, run->history, cut),
+                             .busy = album_busy(run->album, cut),
                              .random = &run->random,
                              .peer = peer,
                              .quiet = run->lies};
@@ -141,65 +153,77 @@ static bool check_state(struct run *run, uint64_t cut, enum medium_style style, 
     return good;
 }
 
-/* Checks up to MOST states; *bad is how many are not good. Returns how many. */
-static unsigned check_states(struct run *run, unsigned most, unsigned *bad)
-{
-    uint64_t last = run->history->now;
-    unsigned states = 0;
+/* What has been checked of one kind of disk. */
+struct tally {
+    unsigned moments, flushes; /* cuts at random, and after flushes */
+    unsigned bad, refused;
+};
 
-    for (unsigned i = 0; i < medium_flushes(run->medium) && states < most; i++, states++)
-        *bad += !check_state(run, medium_flush_moment(run->medium, i),
-                             i % 2 ? MEDIUM_EVERYTHING : MEDIUM_NOTHING, false);
-    for (unsigned i = 0; i < PER_RUN && states < most; i++, states++)
-        *bad +=
+/* Checks MOST states at random, and those after all flushes, or in a short test after some. */
+static void check_states(struct run *run, unsigned most, struct tally *tally)
+{
+    unsigned all = medium_flushes(run->medium), flushes = most < PER_RUN ? MIN(all, most) : all;
+    uint64_t last = run->history->now;
+
+    for (unsigned i = 0; i < flushes; i++) {
+        unsigned n = flushes == all ? i : (unsigned)pattern_below(&run->random, all);
+
+        tally->bad += !check_state(run, medium_flush_moment(run->medium, n),
+                                   i % 2 ? MEDIUM_EVERYTHING : MEDIUM_NOTHING, false);
+    }
+    for (unsigned i = 0; i < most; i++)
+        tally->bad +=
             !check_state(run, 1 + pattern_below(&run->random, last), MEDIUM_SOME, !i && !run->lies);
-    return states;
+    tally->flushes += flushes;
+    tally->moments += most;
 }
 
-static unsigned run_once(const struct format *format, uint64_t seed, unsigned most, bool lies,
-                         unsigned *bad)
+static void run_once(const struct format *format, uint64_t seed, unsigned most, bool lies,
+                     struct tally *tally)
 {
     struct run run = {.format = format, .seed = seed, .random = seed, .lies = lies};
-    unsigned states;
 
     run.depth = seed % 2 ? 1 : 8;
     prepare(&run);
-    *bad += !work(&run);
-    states = check_states(&run, most, bad);
+    tally->bad += !work(&run);
+    check_states(&run, most, tally);
+    tally->refused += run.refused;
     medium_destroy(run.medium);
     free(run.history);
     free(run.base);
     free(run.album);
-    return states;
 }
 
 /* A medium that confirms flushes and forgets them must be noticed: else this test sees nothing. */
 static bool notices_lies(const struct format *format)
 {
-    unsigned bad = 0;
+    struct tally tally = {0};
 
-    for (uint64_t seed = 1; seed <= 4; seed++)
-        run_once(format, seed, PER_RUN, true, &bad);
-    if (!bad)
+    for (uint64_t seed = 1; seed <= 2; seed++)
+        run_once(format, seed, 10, true, &tally);
+    if (!tally.bad)
         printf("%s: flushes that do nothing were not noticed\n", format->name);
-    return bad;
+    return tally.bad;
 }
 
 int main(int argc, char **argv)
 {
     unsigned most = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 0) : 300;
     uint64_t first = argc > 2 ? strtoull(argv[2], NULL, 0) : 1;
+    unsigned per_run = MAX(1, MIN(most / 4, PER_RUN));
     bool good = true;
 
     for (const struct format *format = formats; format->name; format++) {
-        unsigned states = 0, bad = 0;
+        struct tally tally = {0};
 
         good &= notices_lies(format);
-        for (uint64_t seed = first; states < most; seed++)
-            states += run_once(format, seed, most - states, false, &bad);
-        printf("%s: %u states, %u bad\n", format->name, states, bad);
+        for (uint64_t seed = first; tally.moments < most; seed++)
+            run_once(format, seed, MIN(per_run, most - tally.moments), false, &tally);
+        printf("%s: cuts after %u flushes and at %u other moments, %u bad; %u requests found no "
+               "room\n",
+               format->name, tally.flushes, tally.moments, tally.bad, tally.refused);
         fflush(stdout);
-        good &= !bad;
+        good &= !tally.bad;
     }
     return good ? 0 : 1;
 }
