@@ -70,7 +70,8 @@ struct console {
 
     int64_t start_ms, boot_ms;
     bool session_begun;
-    bool hvc; /* a virtio console is the terminal, beside COM1, and gets what is typed */
+    /* A virtio console is the terminal, too, and has spoken after COM1: what is typed is for it. */
+    _Atomic bool hvc;
 
     /* A console without a session. */
     int64_t last_output_ms, last_typed_ms, button_ms;
@@ -118,7 +119,18 @@ static bool box_full(void *opaque)
 
 static void com1_output(void *opaque, const void *data, size_t size)
 {
-    box_output(((struct console *)opaque)->com[0], data, size);
+    struct console *c = opaque;
+
+    atomic_store(&c->hvc, false);
+    box_output(c->com[0], data, size);
+}
+
+static void hvc_output(void *opaque, const void *data, size_t size)
+{
+    struct console *c = opaque;
+
+    atomic_store(&c->hvc, true);
+    box_output(c->com[0], data, size);
 }
 
 static bool com1_full(void *opaque)
@@ -146,7 +158,7 @@ void console_plug(struct console *c, struct doppel_config *config)
     config->serial[0] = (struct doppel_serial){com1_output, com1_full, input_ready, c};
     if (c->session)
         config->serial[1] = (struct doppel_serial){com2_output, com2_full, input_ready, c};
-    config->console = (struct doppel_serial){com1_output, com1_full, input_ready, c};
+    config->console = (struct doppel_serial){hvc_output, com1_full, input_ready, c};
     if (c->debug) {
         config->debug_output = box_output;
         config->debug_full = box_full;
@@ -184,8 +196,9 @@ static void transmit(struct console *c, unsigned port, const void *data, size_t 
         memcpy(tx->data + tx->size, data, size);
     tx->size += size;
     if (tx->size > 0) {
-        size_t taken = port == 0 && c->hvc ? doppel_console_input(c->vm, tx->data, tx->size)
-                                           : doppel_serial_input(c->vm, port, tx->data, tx->size);
+        size_t taken = port == 0 && atomic_load(&c->hvc)
+                           ? doppel_console_input(c->vm, tx->data, tx->size)
+                           : doppel_serial_input(c->vm, port, tx->data, tx->size);
 
         tx->size -= taken;
         memmove(tx->data, tx->data + taken, tx->size);
@@ -592,7 +605,6 @@ enum console_end console_run(struct console *c, struct doppel_vm *vm)
     attendant_watch(c->attendant, vm);
     c->start_ms = c->last_output_ms = c->last_typed_ms = now_ms();
     c->boot_ms = -1;
-    c->hvc = doppel_has_console(vm);
     report_size(c);
     if (!listen_to(c, vm))
         return CONSOLE_OUTPUT;

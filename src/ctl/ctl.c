@@ -362,11 +362,6 @@ void doppel_output_room(struct doppel_vm *d)
     vm_output_room(d->vm);
 }
 
-bool doppel_has_console(struct doppel_vm *d)
-{
-    return vm_has_console(d->vm);
-}
-
 size_t doppel_console_input(struct doppel_vm *d, const void *data, size_t size)
 {
     return vm_console_input(d->vm, data, size);

@@ -279,9 +279,7 @@ void doppel_output_room(struct doppel_vm *vm);
 /* Types SIZE bytes into serial port PORT (0..3). Returns how many its queue took. */
 size_t doppel_serial_input(struct doppel_vm *vm, unsigned port, const void *data, size_t size);
 
-/* Whether a virtio console has a port that is `tty`. */
-bool doppel_has_console(struct doppel_vm *vm);
-/* The same for that port; 0 if there is none. */
+/* The same for the port of a virtio console that is `tty`; 0 if there is none. */
 size_t doppel_console_input(struct doppel_vm *vm, const void *data, size_t size);
 /* Tells the guest how large the terminal behind it is. */
 void doppel_console_resize(struct doppel_vm *vm, unsigned rows, unsigned columns);

@@ -559,11 +559,6 @@ size_t board_serial_input(struct board *b, unsigned port, const void *data, size
     return port < BOARD_SERIAL_PORTS ? uart_input(b->uarts[port], data, size) : 0;
 }
 
-bool board_has_console(const struct board *b)
-{
-    return b->tty != NULL;
-}
-
 size_t board_console_input(struct board *b, const void *data, size_t size)
 {
     return b->tty ? con_end_input(b->tty, data, size) : 0;

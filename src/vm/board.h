@@ -114,7 +114,6 @@ void board_power_button(struct board *board);
 size_t board_serial_input(struct board *board, unsigned port, const void *data, size_t size);
 /* The console port that is `tty`; without one nothing happens. See con_end_input, con_end_room and
  * virtio_console_resize. */
-bool board_has_console(const struct board *board);
 size_t board_console_input(struct board *board, const void *data, size_t size);
 void board_console_room(struct board *board);
 void board_console_resize(struct board *board, unsigned rows, unsigned columns);

@@ -455,11 +455,6 @@ void vm_output_room(struct vm *vm)
     board_console_room(vm->board);
 }
 
-bool vm_has_console(const struct vm *vm)
-{
-    return board_has_console(vm->board);
-}
-
 size_t vm_console_input(struct vm *vm, const void *data, size_t size)
 {
     return board_console_input(vm->board, data, size);

@@ -98,7 +98,6 @@ void vm_power_button(struct vm *vm);
 /* The backend of a device that was full has room again: vCPUs that are held look. */
 void vm_output_room(struct vm *vm);
 size_t vm_serial_input(struct vm *vm, unsigned port, const void *data, size_t size);
-bool vm_has_console(const struct vm *vm);
 size_t vm_console_input(struct vm *vm, const void *data, size_t size);
 void vm_console_resize(struct vm *vm, unsigned rows, unsigned columns);
 

@@ -1,10 +1,11 @@
 #!/usr/bin/python3
 """A virtio console in the default guest: a port to a socket, one to a file, and hvc0."""
+import os
 import socket
 import subprocess
 import threading
 
-from vm import DOPPEL, check, check_run, guest, main, run, scratch
+from vm import DOPPEL, check, check_run, environment, guest, main, run, scratch
 
 
 def connect(path):
@@ -50,6 +51,40 @@ def ports():
             check(log.read() == data, "the file has other bytes")
 
 
+def typed():
+    """What is typed goes to the console that has spoken last: hvc0, and the serial one again."""
+    vm = subprocess.Popen([DOPPEL, "run", "--kernel", guest("vmlinuz-6.1"), "--initrd", guest("initrd.img"),
+                           "--append", "quiet", "--device", "console"], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment())
+    seen = b""
+
+    def await_output(*words):
+        """Waits for WORDS, one behind the other, behind what was waited for before."""
+        nonlocal seen
+        for word in words:
+            while word not in seen:
+                some = os.read(vm.stdout.fileno(), 4096)
+                check(some, f"no {word} in {seen}")
+                seen += some
+            seen = seen[seen.index(word) + len(word):]
+
+    def type_line(line):
+        vm.stdin.write(line + b"\n")
+        vm.stdin.flush()
+
+    try:
+        await_output(b"# ")
+        type_line(b"stty -F /dev/hvc0 -echo; (sleep 1; echo say $((6 * 7)); read x; echo got $x) </dev/hvc0 >/dev/hvc0")
+        await_output(b"say 42")
+        type_line(b"for hvc")
+        await_output(b"got for hvc", b"# ")
+        type_line(b"echo $((7 * 7)) on $(tty)")
+        await_output(b"49 on /dev/ttyS0")
+    finally:
+        vm.kill()
+        vm.communicate()
+
+
 def sockets():
     """A socket that is in use is refused; one that a killed process left behind is not."""
     with scratch() as path:
@@ -71,4 +106,4 @@ def sockets():
         second.wait()
 
 
-main(ports, sockets)
+main(ports, typed, sockets)

@@ -627,6 +627,40 @@ static void test_save_restore(void **state)
     vrig_destroy(other);
 }
 
+/* A state of version 1 has no chains that are held, and nothing of a changed configuration: those
+ * fields stood last. */
+static void test_old_state(void **state)
+{
+    struct vrig *v = *state, *other = vrig_create(virtio_rng_create, v->mem, 1);
+    const size_t added = (4 + 1) + (4 + 1) + (4 + 2);
+    struct state_image image = {0};
+    size_t end;
+
+    start(v);
+    request(v, 0, 16);
+    vrig_notify(v);
+    pause_device(v);
+    pause_device(other);
+    bus_lock(v->rig->bus);
+    assert_int_equal(image_save_dev(&image, v->dev), 0);
+    end = IMAGE_HEADER + IMAGE_SECTION + (size_t)image_get64(&image, IMAGE_HEADER + IMAGE_LENGTH);
+    memmove(image.data + end - added, image.data + end, image.size - end);
+    image.size -= added;
+    image.data[IMAGE_HEADER + IMAGE_VERSION] = 1;
+    image_put64(&image, IMAGE_HEADER + IMAGE_LENGTH,
+                image_get64(&image, IMAGE_HEADER + IMAGE_LENGTH) - added);
+    image_seal(&image);
+    assert_int_equal(image_load_dev(&image, other->dev), 0);
+    bus_unlock(v->rig->bus);
+    image_free(&image);
+    other->queue = v->queue;
+    resume_device(other);
+    run(other);
+    assert_served(other, 0, 16);
+    vrig_destroy(other);
+    resume_device(v);
+}
+
 /* An interrupt by the pin that the driver has not seen is there after a restore. */
 static void test_restored_line(void **state)
 {
@@ -717,6 +751,7 @@ int main(void)
         TEST(test_reset),
         cmocka_unit_test(test_reset_while_serving),
         TEST(test_save_restore),
+        TEST(test_old_state),
         TEST(test_restored_line),
         TEST(test_damaged_state),
         TEST(test_slot_taken),

@@ -245,11 +245,6 @@ size_t board_serial_input(struct board *b, unsigned port, const void *data, size
     return 0;
 }
 
-bool board_has_console(const struct board *b)
-{
-    return false;
-}
-
 size_t board_console_input(struct board *b, const void *data, size_t size)
 {
     return 0;
