@@ -3,6 +3,7 @@
  * the VM process (cli/vm_process.h), with a supervisor behind it (cli/supervisor.h).
  */
 #include "cli/cli.h"
+#include "cli/disk_process.h"
 #include "cli/supervisor.h"
 #include "cli/vm_process.h"
 
@@ -255,19 +256,33 @@ static bool parse(struct run_options *run, char **argv, int *status)
     return check_options(run);
 }
 
+/* Runs what was parsed, with a supervisor behind it. */
+static int supervise_run(struct run_options *run)
+{
+    struct supervisor_config config = {.log_path = run->log_path, .usr1 = run->stats};
+    struct error err = {0};
+    int status = STATUS_ERROR;
+
+    if (disk_processes_create(run->devices, &config.disks, &err) < 0) {
+        complain("%s", err.text);
+    } else {
+        run->config.isolate = disk_processes_link;
+        run->config.isolate_opaque = config.disks;
+        status = supervise(&config, vm_process, run);
+    }
+    disk_processes_free(config.disks);
+    return status;
+}
+
 int cmd_run(char **argv)
 {
     struct run_options run = {.trace_lines = 100000};
-    struct supervisor_config config = {0};
     int status;
 
     doppel_config_init(&run.config);
     run.config.devices = run.devices;
-    if (parse(&run, argv, &status)) {
-        config.log_path = run.log_path;
-        config.usr1 = run.stats;
-        status = supervise(&config, vm_process, &run);
-    }
+    if (parse(&run, argv, &status))
+        status = supervise_run(&run);
     while (run.disk_count > 0)
         free(run.disks[--run.disk_count]);
     return status;

@@ -7,6 +7,7 @@
 #include "base/util.h"
 #include "cli/cli.h"
 #include "cli/crash.h"
+#include "cli/disk_process.h"
 #include "cli/report.h"
 #include "con/tty.h"
 #include "ctl/doppel.h"
@@ -47,6 +48,7 @@ struct supervisor {
     struct channel channel;
     int signal_fd;
     struct tty *tty; /* NULL: the terminal is not lent */
+    struct disk_processes *disks;
     struct report report;
     uint64_t start;
 
@@ -318,11 +320,13 @@ static void take_request(struct supervisor *s)
 
 static int time_left_ms(const struct supervisor *s)
 {
-    uint64_t now = time_now_ns();
+    uint64_t now = time_now_ns(), at = disk_processes_deadline(s->disks);
 
-    if (!s->deadline)
+    if (s->deadline)
+        at = MIN(at, s->deadline);
+    if (at == UINT64_MAX)
         return -1;
-    return now < s->deadline ? (int)((s->deadline - now) / NS_PER_MS) + 1 : 0;
+    return now < at ? (int)((at - now) / NS_PER_MS) + 1 : 0;
 }
 
 /* Until the VM process is gone, or does not go although it was killed. */
@@ -340,6 +344,8 @@ static void stand_behind(struct supervisor *s)
         if (pfd[2].revents)
             take_request(s);
         look_after(s);
+        if (!s->gone)
+            disk_processes_look_after(s->disks);
         if (s->gone || !s->deadline || time_now_ns() < s->deadline)
             continue;
         if (s->stage == KILLED)
@@ -420,14 +426,19 @@ static void let_go_of_streams(void)
 static int be_supervisor(struct supervisor *s, const struct supervisor_config *config)
 {
     char text[LOG_TEXT];
+    int status;
 
     let_go_of_streams();
     snprintf(text, sizeof(text), "doppel %s: the VM process is %d", doppel_version(), s->vm);
     journal_line(s->report.journal, LOG_LEVEL_INFO, text);
+    s->disks = config->disks;
+    disk_processes_start(s->disks, s->report.journal);
     stand_behind(s);
     if (s->gone)
         take_notes(s, LAST_NOTES);
-    return tell_end(s, config);
+    status = tell_end(s, config);
+    disk_processes_end(s->disks);
+    return status;
 }
 
 static void clean_up(struct supervisor *s)

@@ -24,9 +24,12 @@
 
 #include <stdbool.h>
 
+struct disk_processes;
+
 struct supervisor_config {
-    const char *log_path; /* the log's file; NULL: its last lines are kept in memory */
-    bool usr1;            /* SIGUSR1 is for the VM process; else it does what it does to others */
+    struct disk_processes *disks; /* which the VM process has, too (disk_process.h); or NULL */
+    const char *log_path;         /* the log's file; NULL: its last lines are kept in memory */
+    bool usr1; /* SIGUSR1 is for the VM process; else it does what it does to others */
 };
 
 /* Forks. The new process is the VM process: it calls RUN and returns what that returns. The calling

@@ -14,7 +14,9 @@
 #include "base/log.h"
 #include "base/time.h"
 #include "base/util.h"
+#include "blk/isolated.h"
 #include "cpu/engines.h"
+#include "vm/disk.h"
 #include "vm/vm.h"
 
 #include <errno.h>
@@ -115,6 +117,8 @@ static bool create_vm(struct doppel_vm *d, const struct doppel_config *config, s
         .measure = config->measure,
         .tracer = config->trace ? &d->tracer : NULL,
         .devices = {.list = config->devices,
+                    .isolate = config->isolate,
+                    .isolate_opaque = config->isolate_opaque,
                     .debug_output = {.output = config->debug_output,
                                      .full = config->debug_full,
                                      .opaque = config->debug_opaque},
@@ -354,6 +358,19 @@ int doppel_resize_disk(struct doppel_vm *d, unsigned disk, uint64_t size,
     struct error err;
     int ret = vm_resize_disk(d->vm, disk, size, &err);
 
+    return ret < 0 ? give_error(error, &err) : 0;
+}
+
+int doppel_serve_disk(const char *description, int socket, struct doppel_error *error)
+{
+    struct blk_options options;
+    struct error err = {0};
+    int ret = disk_options(description, &options, &err);
+
+    if (ret == 0) {
+        ret = isolated_serve(socket, &options, NULL, &err);
+        blk_options_free(&options);
+    }
     return ret < 0 ? give_error(error, &err) : 0;
 }
 

@@ -141,6 +141,12 @@ struct doppel_config {
     /* What stands behind a port of a virtio console that is `tty`. Unlike a serial port's, its
      * functions are called without devices locked, on a thread that serves no other port. */
     struct doppel_serial console;
+    /* For disks with the setting isolate: returns a socket, doppel's from then on, at whose other
+     * end another process serves the disk FILE (as named in the description) by doppel_serve_disk;
+     * or a negative errno. The pair is of the kind SOCK_SEQPACKET. Whoever has started that process
+     * starts it anew, with the same end, when it has died. NULL: such disks are refused. */
+    int (*isolate)(void *opaque, const char *file);
+    void *isolate_opaque;
 };
 #define DOPPEL_MAX_CPUS   64
 #define DOPPEL_MAX_MEMORY (1ULL << 40)
@@ -290,6 +296,11 @@ void doppel_console_resize(struct doppel_vm *vm, unsigned rows, unsigned columns
  * those in doppel_config.devices, from 0 on. Waits for the host's file system. */
 int doppel_resize_disk(struct doppel_vm *vm, unsigned disk, uint64_t size,
                        struct doppel_error *err);
+
+/* In a process of its own: opens the disk that DESCRIPTION, one of doppel_config.devices, is about,
+ * and serves it to the process that has the other end of SOCKET (doppel_config.isolate), until that
+ * has closed it. Returns 0 then. An error was told the other end, too. */
+int doppel_serve_disk(const char *description, int socket, struct doppel_error *err);
 
 /* ---- The host ---- */
 

@@ -18,6 +18,7 @@
 #include "dev/pc/rtc.h"
 #include "dev/pc/test_device.h"
 #include "dev/pci/host.h"
+#include "dev/vhost/block.h"
 #include "dev/virtio/balloon.h"
 #include "dev/virtio/rng.h"
 #include "vm/console_ports.h"
@@ -55,7 +56,8 @@ struct board {
     struct con_end *tty; /* the port of CONSOLE that the machine's maker stands behind */
     struct dev *console;
     struct blk_host blk_host;
-    struct virtio_block *disks[PCI_DEVICES]; /* NULL: one that another process serves */
+    struct virtio_block *disks[PCI_DEVICES]; /* NULL: one that another process serves, which is */
+    struct dev *foreign_disks[PCI_DEVICES];  /* here */
     unsigned disk_count;
     struct timer *button; /* somebody has pressed the power button */
 };
@@ -269,8 +271,10 @@ static struct dev *create_disk(struct board *b, const struct board_config *c, co
     if (find_slot(b, c, text, &slot, err) < 0)
         return NULL;
     dev = disk_create(&slot, text, c, &b->blk_host, &disk, err);
-    if (dev)
+    if (dev) {
+        b->foreign_disks[b->disk_count] = disk ? NULL : dev;
         b->disks[b->disk_count++] = disk;
+    }
     return dev;
 }
 
@@ -429,7 +433,9 @@ struct board *board_create(struct bus *bus, struct clock *clock, struct mem *mem
     b->bus = bus;
     b->mem = mem;
     b->events = config->events;
-    b->blk_host.log = config->log;
+    b->blk_host = (struct blk_host){.log = config->log,
+                                    .isolate = config->devices->isolate,
+                                    .isolate_opaque = config->devices->isolate_opaque};
     b->button = timer_create_on(clock, button_pressed, b);
     if (!b->button) {
         error_set(err, ENOMEM, "no memory for the board");
@@ -527,7 +533,11 @@ int board_resize_disk(struct board *b, unsigned disk, uint64_t size, struct erro
 
 struct where *board_disk_where(struct board *b, unsigned disk, unsigned n)
 {
-    return disk < b->disk_count ? virtio_block_where(b->disks[disk], n) : NULL;
+    if (disk >= b->disk_count)
+        return NULL;
+    if (b->disks[disk])
+        return virtio_block_where(b->disks[disk], n);
+    return n == 0 ? vhost_block_where(b->foreign_disks[disk]) : NULL;
 }
 
 void board_flush(struct board *b)

@@ -24,10 +24,9 @@ static int check_options(const char *text, const struct blk_options *options, st
     return 0;
 }
 
-/* Reads TEXT, but for what the board reads. */
-static int parse(const char *text, struct blk_options *options, struct error *err)
+int disk_options(const char *text, struct blk_options *options, struct error *err)
 {
-    static const char *const boards[] = {"slot", NULL};
+    static const char *const boards[] = {"slot", NULL}; /* read by the board */
     char *rest = description_rest(text, boards, err);
     int ret;
 
@@ -83,7 +82,7 @@ struct dev *disk_create(const struct virtio_slot *slot, const char *text,
     struct dev *dev;
 
     *block = NULL;
-    if (parse(text, &options, err) < 0)
+    if (disk_options(text, &options, err) < 0)
         return NULL;
     dev = options.source == BLK_VHOST_USER
               ? vhost_block_create(slot, options.file, options.queues, config->log, err)

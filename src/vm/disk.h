@@ -5,9 +5,14 @@
 #ifndef DOPPEL_VM_DISK_H
 #define DOPPEL_VM_DISK_H
 
+#include "blk/options.h"
 #include "dev/virtio/block.h"
 
 struct board_config;
+
+/* Reads the options of the disk that TEXT describes, a description for the board. On failure
+ * *OPTIONS needs no freeing. */
+int disk_options(const char *text, struct blk_options *options, struct error *err);
 
 /* Opens what TEXT describes and plugs it in as a virtio block device. HOST outlives it. *BLOCK is
  * the device, or NULL if another process serves the disk (vhost-user=SOCKET). */

@@ -3,6 +3,8 @@
  * content, and queues in memory that hold anything. The back end must survive, leave no descriptor
  * open, and serve the next front end.
  */
+#include "input.h"
+
 #include "base/util.h"
 #include "blk/blk.h"
 #include "blk/options.h"
@@ -22,26 +24,6 @@
 #define USER   0x10000000u
 #define MEMORY (256 * KiB)
 #define DISK   (256 * KiB)
-
-static void check(bool holds)
-{
-    if (!holds)
-        abort();
-}
-
-struct input {
-    const uint8_t *data;
-    size_t left;
-};
-
-static uint64_t take(struct input *in, unsigned size)
-{
-    uint64_t value = 0;
-
-    for (unsigned i = 0; i < size && in->left; i++, in->left--)
-        value |= (uint64_t)*in->data++ << 8 * i;
-    return value;
-}
 
 static struct machine {
     struct vhost_backend *backend;

@@ -3,6 +3,8 @@
  * descriptors. No descriptor may stay open, and what passes the checks is sent on and arrives as it
  * was.
  */
+#include "input.h"
+
 #include "base/util.h"
 #include "dev/vhost/message.h"
 
@@ -12,12 +14,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-static void check(bool holds)
-{
-    if (!holds)
-        abort();
-}
 
 /* The lowest number that is free: the same before and after, if nothing was left open. */
 static int free_number(void)

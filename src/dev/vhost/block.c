@@ -756,3 +756,8 @@ struct dev *vhost_block_create(const struct virtio_slot *slot, const char *path,
             path);
     return dev;
 }
+
+struct where *vhost_block_where(struct dev *dev)
+{
+    return &block_of(virtio_pci_device(dev))->where;
+}

@@ -37,5 +37,7 @@
  */
 struct dev *vhost_block_create(const struct virtio_slot *slot, const char *path, unsigned queues,
                                const struct log *log, struct error *err);
+/* For asking where its thread is (base/where.h). DEV is what vhost_block_create has returned. */
+struct where *vhost_block_where(struct dev *dev);
 
 #endif
