@@ -32,6 +32,7 @@ struct server {
     pthread_mutex_t lock; /* a leaf: guards RESULTS and the ring of results */
     struct isolated_side results;
     struct flight flight[ISOLATED_REQUESTS];
+    _Atomic unsigned pending; /* requests that are being carried out or answered */
 };
 
 static void wake_client(struct server *s)
@@ -62,6 +63,7 @@ static void done(struct blk_request *request, int result)
 
     atomic_store(&f->busy, false); /* the other side may use its number again from the answer on */
     answer(s, number, result);
+    atomic_fetch_sub(&s->pending, 1); /* the last use of S here */
 }
 
 /* Carries out a request. Returns false if it is none: the other side is not what it should be. */
@@ -83,6 +85,7 @@ static bool begin(struct server *s, const struct isolated_request *r)
                                       .iov = &f->iov,
                                       .iovs = 1,
                                       .done = done};
+    atomic_fetch_add(&s->pending, 1);
     blk_submit(s->blk, &f->request);
     return true;
 }
@@ -140,9 +143,8 @@ static int map_memory(struct server *s, struct error *err)
 
 static void wait_for_requests(struct server *s)
 {
-    for (unsigned i = 0; i < ISOLATED_REQUESTS; i++)
-        while (atomic_load(&s->flight[i].busy))
-            time_sleep_ns(NS_PER_MS);
+    while (atomic_load(&s->pending))
+        time_sleep_ns(NS_PER_MS);
 }
 
 static struct isolated_hello introduce(struct blk *blk, const struct blk_options *options)
