@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 
 NINJA = test -f $(BUILD)/build.ninja || meson setup $(BUILD) && ninja -C $(BUILD)
 
-.PHONY: all run guest test lockstep soak soak-state soak-race soak-disks selftests bpf bench lint install clean
+.PHONY: all run guest test lockstep soak soak-state soak-race soak-disks soak-disks-guest selftests bpf bench lint install clean
 
 all:
 	@scripts/setup build
@@ -53,10 +53,16 @@ soak-race:
 	@$(NINJA) tests/fuzz/fuzz-race tests/fuzz/fuzz-race-bt
 	@scripts/soak-race $(BUILD) $(MINUTES)
 
-soak-disks:
+soak-disks: soak-disks-guest
 	@scripts/setup build test
 	@$(NINJA) tests/blk/blk-powercut tests/blk/blk-kill tests/unit/unit-qcow2_model
 	@scripts/soak-disks $(BUILD) $(SEED)
+
+soak-disks-guest:
+	@scripts/setup build guest
+	@$(NINJA) doppel
+	@bench/make-image disks
+	@tests/guest/soak-disks.py $(BUILD)/doppel $(JOBS)
 
 selftests:
 	@scripts/setup build guest test
