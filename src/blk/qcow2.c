@@ -13,6 +13,7 @@
 #include "blk/qcow2_resize.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #define THREADS_MOST 8
@@ -100,14 +101,19 @@ const struct blk_driver qcow2_driver = {
 
 static int check_backing(const struct qcow2 *q, const struct qcow2_info *info, struct error *err)
 {
+    char name[128]; /* whoever made the image may have put anything there */
+
     if (q->backing && !q->has_backing)
         return error_set(err, EINVAL,
                          "%s: the image has no backing file; leave out backing=", q->name);
-    if (!q->backing && q->has_backing && !q->offline)
+    if (!q->backing && q->has_backing && !q->offline) {
+        snprintf(name, sizeof(name), "%.120s", info->backing);
+        log_clean(name);
         return error_set(err, EINVAL,
                          "%s: its backing file is opened only if it is named: add "
                          "backing=%s if you trust it",
-                         q->name, info->backing);
+                         q->name, name);
+    }
     return 0;
 }
 

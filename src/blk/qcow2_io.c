@@ -122,12 +122,19 @@ static int follow_up(struct qcow2 *q)
     return q->settled ? ret : 0;
 }
 
+/* One flush of the file does for all that were asked for before it began. */
 static int flush(struct qcow2 *q)
 {
-    int ret;
+    uint64_t own = atomic_fetch_add(&q->flushes, 1) + 1, covered;
+    int ret = 0;
 
     pthread_mutex_lock(&q->lock);
-    ret = qcow2_commit(q, QCOW2_FLUSH);
+    if (q->flushed < own) {
+        covered = atomic_load(&q->flushes);
+        ret = qcow2_commit(q, QCOW2_FLUSH);
+        if (ret == 0)
+            q->flushed = covered;
+    }
     pthread_mutex_unlock(&q->lock);
     return ret;
 }

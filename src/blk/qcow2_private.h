@@ -126,6 +126,7 @@ struct qcow2 {
     struct qcow2_drops limbo;   /* the same for old requests; with LIMBO_STABLE in the file, too */
     bool limbo_stable;
     unsigned limbo_epoch;
+    uint64_t flushed; /* of FLUSHES, those that a flush of the file has covered */
 
     pthread_mutex_t map_lock;
     /* Changed with both locks. */
@@ -139,6 +140,7 @@ struct qcow2 {
 
     _Atomic uint64_t in_epoch[2]; /* requests that may use clusters that they have looked up */
     _Atomic uint64_t freed;       /* clusters of the file that have become free, so far */
+    _Atomic uint64_t flushes;     /* that were asked for */
     _Atomic int failed;           /* 0, or what all changes of the image fail with */
     _Atomic bool told;            /* the log says that the image is corrupt */
     _Atomic bool unclean;         /* a flush needs a commit */

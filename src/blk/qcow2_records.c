@@ -83,7 +83,9 @@ static int parse(const struct qcow2 *q, const uint8_t *bytes, struct qcow2_recor
     return r->shown.id && r->shown.name && (r->extra || !r->extra_size) ? 0 : -ENOMEM;
 }
 
-static int check_place(const struct qcow2 *q, const struct qcow2_record *r, struct error *err)
+/* N: which snapshot it is. Its name may be anything, and is not shown. */
+static int check_place(const struct qcow2 *q, const struct qcow2_record *r, unsigned n,
+                       struct error *err)
 {
     uint64_t covered = 1ULL << (q->l2_bits + q->cluster_bits);
 
@@ -91,12 +93,13 @@ static int check_place(const struct qcow2 *q, const struct qcow2_record *r, stru
         r->l1_offset >= q->file_end ||
         r->l1_entries * sizeof(uint64_t) > q->file_end - r->l1_offset ||
         (r->l1_entries && !r->l1_offset))
-        return error_set(err, EINVAL, "%s: snapshot '%s': its L1 table's size or place cannot be",
-                         q->name, r->shown.name);
+        return error_set(err, EINVAL,
+                         "%s: snapshot %u of the table: its L1 table's size or place cannot be",
+                         q->name, n);
     if (r->shown.disk_size % 512 || r->shown.disk_size > INT64_MAX ||
         r->shown.disk_size / covered + !!(r->shown.disk_size % covered) > r->l1_entries)
-        return error_set(err, EINVAL, "%s: snapshot '%s': its disk's size cannot be", q->name,
-                         r->shown.name);
+        return error_set(err, EINVAL, "%s: snapshot %u of the table: its disk's size cannot be",
+                         q->name, n);
     return 0;
 }
 
@@ -147,7 +150,7 @@ int qcow2_records_read(struct qcow2 *q, struct qcow2_records *records, struct er
             if (ret < 0)
                 error_set(err, ENOMEM, "%s: out of memory", q->name);
             else
-                ret = check_place(q, r, err);
+                ret = check_place(q, r, records->count, err);
             records->bytes += size;
         }
         free(bytes);
