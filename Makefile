@@ -54,8 +54,9 @@ soak-race:
 	@scripts/soak-race $(BUILD) $(MINUTES)
 
 soak-disks: soak-disks-guest
-	@scripts/setup build test
-	@$(NINJA) tests/blk/blk-powercut tests/blk/blk-kill tests/unit/unit-qcow2_model
+	@scripts/setup build guest test
+	@guests/make
+	@$(NINJA) doppel tests/blk/blk-powercut tests/blk/blk-kill tests/unit/unit-qcow2_model
 	@scripts/soak-disks $(BUILD) $(SEED)
 
 soak-disks-guest:

@@ -11,6 +11,7 @@ from vm import DOPPEL, FOREVER, check, check_complaint, children, environment, m
 
 DISK_BYTES = 8 << 20
 PATIENCE = 120
+ROUNDS = int(os.environ.get("ROUNDS", "2"))  # more by make soak-disks
 
 
 def disk_processes(supervisor):
@@ -73,14 +74,14 @@ def guest_command(rounds):
             "md5sum < /tmp/data")
 
 
-def kill_and_compare(disk, rounds, raw):
+def kill_and_compare(disk, raw):
     """Kills the disk's process while a guest works. RAW: a file with the disk's contents, made then."""
     with subprocess.Popen([DOPPEL, "run", "--cpus", "2", "--disk", disk + ",isolate", "--", "sh",
-                           "-c", guest_command(rounds)], env=environment(),
+                           "-c", guest_command(ROUNDS)], env=environment(),
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as machine:
         check(machine.stdout.readline() == b"begin\n", "the guest does not begin")
         kills, process = 0, 0
-        while kills < 4 and (process := await_disk_process(machine, process)):
+        while kills < 2 * ROUNDS and (process := await_disk_process(machine, process)):
             time.sleep(0.05)
             try:
                 os.kill(process, signal.SIGKILL)
@@ -100,7 +101,7 @@ def killed_raw():
     """A raw file."""
     with scratch() as path:
         disk = write(path("disk"), bytes(DISK_BYTES))
-        kill_and_compare(disk, 2, lambda: disk)
+        kill_and_compare(disk, lambda: disk)
 
 
 def killed_qcow2():
@@ -115,7 +116,7 @@ def killed_qcow2():
     with scratch() as path:
         disk = path("disk.qcow2")
         subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", disk, str(DISK_BYTES)], check=True)
-        kill_and_compare(disk, 2, convert)
+        kill_and_compare(disk, convert)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from vm import DOPPEL, ROOT, check, check_complaint, check_run, environment, mai
 FIRST = 64           # as in disk_boot.S
 DISK_BYTES = 8 << 20
 PATIENCE = 120
+ROUNDS = int(os.environ.get("ROUNDS", "3"))  # more by make soak-disks
 
 
 def assemble(path):
@@ -262,11 +263,11 @@ def front_end_goes_on():
         disk = write(path("disk"), bytes(DISK_BYTES))
         with backend(path, disk) as back:
             with started(DOPPEL, "run", "--cpus", "2", "--disk", f"vhost-user={path('socket')}",
-                         "--", "sh", "-c", guest_command(4), env=environment(),
+                         "--", "sh", "-c", guest_command(ROUNDS), env=environment(),
                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as machine:
                 check(machine.stdout.readline() == b"begin\n", "the guest does not begin")
                 kills = 0
-                while kills < 4 and machine.poll() is None:
+                while kills < 2 * ROUNDS and machine.poll() is None:
                     time.sleep(0.05)
                     back.kill()
                     time.sleep(0.05)
