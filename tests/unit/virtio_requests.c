@@ -1,7 +1,6 @@
 /*
  * Requests that end later: on other threads' time, in any order, given back, held, saved and served
- * elsewhere; what a kind of device hears of its driver; and devices whose queues another process
- * serves. Workers run when the test says so.
+ * elsewhere; and what a kind of device hears of its driver. Workers run when the test says so.
  */
 #include "test.h"
 
@@ -27,7 +26,7 @@ struct keeper {
     unsigned count;
     enum virtio_result answer; /* of serve(): VIRTIO_TAKEN keeps the request */
     bool gives_back;           /* when it is recalled */
-    unsigned asked, batches, recalls, resets, notified;
+    unsigned asked, batches, recalls, resets;
     uint64_t features;
     uint32_t value; /* its state */
     struct {
@@ -35,11 +34,6 @@ struct keeper {
         uint8_t level, padding[3];
     } config;
     unsigned written_at, written_size;
-
-    /* Served by another process. */
-    bool started;
-    int start_answer, stop_answer;
-    uint16_t started_at;
 };
 
 static struct keeper *last_made;
@@ -111,59 +105,33 @@ static void free_keeper(struct virtio_device *d)
     free(keeper_of(d));
 }
 
-static int start_queue(struct virtio_device *d, unsigned queue, uint16_t index)
-{
-    struct keeper *k = keeper_of(d);
+static const struct virtio_ops keeper_ops = {
+    .name = "keeper",
+    .id = 99,
+    .features = 1 << 5,
+    .queues = 3,
+    .queue_size = SIZE,
+    .config_size = 8,
+    .request_size = 24,
+    .serve = serve,
+    .served = served_batch,
+    .recall = recall,
+    .read_config = read_config,
+    .write_config = write_config,
+    .accepted = accepted,
+    .reset = reset,
+    .state = state,
+    .free = free_keeper,
+};
 
-    assert_false(k->started);
-    k->started = k->start_answer == 0;
-    k->started_at = index;
-    return k->start_answer;
-}
-
-static int stop_queue(struct virtio_device *d, unsigned queue)
-{
-    struct keeper *k = keeper_of(d);
-
-    assert_true(k->started);
-    k->started = false;
-    return k->stop_answer;
-}
-
-static void notify(struct virtio_device *d, unsigned queue)
-{
-    keeper_of(d)->notified++;
-}
-
-#define COMMON                                                                                     \
-    .name = "keeper", .id = 99, .features = 1 << 5, .queues = 3, .queue_size = SIZE,               \
-    .config_size = 8, .request_size = 24, .recall = recall, .read_config = read_config,            \
-    .write_config = write_config, .accepted = accepted, .reset = reset, .state = state,            \
-    .free = free_keeper
-
-static const struct virtio_ops here_ops = {COMMON, .serve = serve, .served = served_batch};
-static const struct virtio_ops elsewhere_ops = {COMMON, .start_queue = start_queue,
-                                                .stop_queue = stop_queue, .notify = notify};
-
-static struct dev *create(const struct virtio_slot *slot, const struct virtio_ops *ops,
-                          struct error *err)
+static struct dev *create(const struct virtio_slot *slot, struct error *err)
 {
     struct keeper *k = calloc(1, sizeof(*k));
 
     k->device.queues = 1;
     k->config.size = 0x11223344;
     last_made = k;
-    return virtio_pci_create(slot, ops, &k->device, err);
-}
-
-static struct dev *create_here(const struct virtio_slot *slot, struct error *err)
-{
-    return create(slot, &here_ops, err);
-}
-
-static struct dev *create_elsewhere(const struct virtio_slot *slot, struct error *err)
-{
-    return create(slot, &elsewhere_ops, err);
+    return virtio_pci_create(slot, &keeper_ops, &k->device, err);
 }
 
 struct fixture {
@@ -171,10 +139,9 @@ struct fixture {
     struct keeper *k;
 };
 
-static struct fixture make(struct dev *(*maker)(const struct virtio_slot *slot, struct error *err),
-                           struct mem *mem)
+static struct fixture make(struct mem *mem)
 {
-    struct vrig *v = vrig_create(maker, mem, 1);
+    struct vrig *v = vrig_create(create, mem, 1);
 
     assert_non_null(v->dev);
     return (struct fixture){v, last_made};
@@ -184,16 +151,7 @@ static int set_up(void **state)
 {
     struct fixture *f = malloc(sizeof(*f));
 
-    *f = make(create_here, NULL);
-    *state = f;
-    return 0;
-}
-
-static int set_up_elsewhere(void **state)
-{
-    struct fixture *f = malloc(sizeof(*f));
-
-    *f = make(create_elsewhere, NULL);
+    *f = make(NULL);
     *state = f;
     return 0;
 }
@@ -449,7 +407,7 @@ static void resume_device(struct fixture *f)
  * paused. Another device goes on with them, in the order in which the driver made them. */
 static void test_save_in_flight(void **state)
 {
-    struct fixture *f = *state, other = make(create_here, f->v->mem);
+    struct fixture *f = *state, other = make(f->v->mem);
 
     f->k->gives_back = other.k->gives_back = true;
     start(f);
@@ -664,92 +622,7 @@ static void test_map_fails(void **state)
     mem_set_pin_limit(v->mem, MEM_PIN_LIMIT);
 }
 
-/* ---- Queues that another process serves ---- */
-
-static void test_elsewhere(void **state)
-{
-    struct fixture *f = *state;
-    struct vrig *v = f->v;
-
-    vrig_enable(v);
-    assert_true(vrig_negotiate(v, VRIG_FEATURES));
-    vrig_set_queue(v, rig_layout(RINGS, SIZE));
-    vrig_notify(v);
-    run(f);
-    assert_false(f->k->started);
-    vrig_write(v, VRIG_STATUS, 1, 15);
-    run(f);
-    assert_true(f->k->started);
-    assert_int_equal(f->k->started_at, 0);
-    assert_true(f->k->notified > 0);
-    f->k->notified = 0;
-    vrig_notify(v);
-    assert_int_equal(f->k->notified, 1); /* on the vCPU's thread */
-    virtio_interrupt(&f->k->device, 0);
-    assert_int_equal(v->messages[QUEUE_VECTOR], 1);
-    /* Paused, it is stopped, and goes on where it was. */
-    f->k->stop_answer = 5;
-    pause_device(f);
-    assert_false(f->k->started);
-    resume_device(f);
-    run(f);
-    assert_true(f->k->started);
-    assert_int_equal(f->k->started_at, 5);
-    /* A reset waits for the other process. */
-    vrig_write(v, VRIG_STATUS, 1, 0);
-    assert_int_equal(vrig_status(v), 15);
-    run(f);
-    assert_false(f->k->started);
-    assert_int_equal(vrig_status(v), 0);
-}
-
-static void test_elsewhere_saved(void **state)
-{
-    struct fixture *f = *state, other = make(create_elsewhere, f->v->mem);
-
-    start(f);
-    run(f);
-    f->k->stop_answer = 1234;
-    pause_device(f);
-    pause_device(&other);
-    assert_int_equal(rig_copy_state(f->v->rig, f->v->dev, other.v->dev), 0);
-    resume_device(&other);
-    run(&other);
-    assert_true(other.k->started);
-    assert_int_equal(other.k->started_at, 1234);
-    vrig_destroy(other.v);
-}
-
-static void test_elsewhere_fails(void **state)
-{
-    struct fixture *f = *state;
-    struct vrig *v = f->v;
-
-    f->k->start_answer = -EAGAIN; /* it is away */
-    start(f);
-    run(f);
-    assert_false(f->k->started);
-    assert_int_equal(vrig_status(v), 15);
-    f->k->start_answer = 0; /* it is back */
-    virtio_wake(&f->k->device, 0);
-    run(f);
-    assert_true(f->k->started);
-    f->k->stop_answer = -EIO;
-    vrig_set_config(v, PCI_COMMAND, 2, PCI_COMMAND_MEMORY); /* may not reach memory any more */
-    run(f);
-    assert_false(f->k->started);
-    assert_int_equal(vrig_status(v), 0x4F);
-    vrig_write(v, VRIG_STATUS, 1, 0);
-    run(f);
-    f->k->start_answer = -EPROTO;
-    start(f);
-    run(f);
-    assert_int_equal(vrig_status(v), 0x4F);
-    assert_false(f->k->started);
-}
-
-#define TEST(name)      cmocka_unit_test_setup_teardown(name, set_up, tear_down)
-#define ELSEWHERE(name) cmocka_unit_test_setup_teardown(name, set_up_elsewhere, tear_down)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
 {
@@ -768,9 +641,6 @@ int main(void)
         TEST(test_hooks),
         TEST(test_map),
         TEST(test_map_fails),
-        ELSEWHERE(test_elsewhere),
-        ELSEWHERE(test_elsewhere_saved),
-        ELSEWHERE(test_elsewhere_fails),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

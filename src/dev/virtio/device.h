@@ -136,7 +136,7 @@ int virtio_write_at(struct virtio_request *request, uint64_t offset, const void 
 
 /* ---- A kind of device ---- */
 
-/* All but SERVE, or what stands for it, may be NULL. */
+/* All but SERVE may be NULL. */
 struct virtio_ops {
     const char *name;
     uint16_t id;           /* chapter 5 */
@@ -176,19 +176,6 @@ struct virtio_ops {
     void (*close)(struct virtio_device *device);
     /* Frees the device, which the kind has allocated. No lock. */
     void (*free)(struct virtio_device *device);
-
-    /* For a device whose queues another process serves (vhost-user), in place of serve(). */
-
-    /* Has the other process serve QUEUE from INDEX of its rings on. On a worker, no lock; may wait.
-     * 0; -EAGAIN: not now, but after virtio_wake; another negative errno: the device needs a
-     * reset. */
-    int (*start_queue)(struct virtio_device *device, unsigned queue, uint16_t index);
-    /* Afterwards the other process does not touch guest memory for QUEUE and has given back all
-     * that it took. On a worker, or the thread that pauses the machine; no lock; may wait. Returns
-     * the index where to go on, or a negative errno: the device needs a reset. */
-    int (*stop_queue)(struct virtio_device *device, unsigned queue);
-    /* QUEUE, which may not be started, may have new chains. Any thread; only posts. */
-    void (*notify)(struct virtio_device *device, unsigned queue);
 };
 
 /* Who keeps a record of a queue's chains, by their heads, that outlives the process. */
@@ -235,7 +222,6 @@ struct virtio_queue {
     pthread_mutex_t lock;
     /* Guarded by it; of RING, what completes. */
     bool serving;     /* a worker is at it */
-    bool started;     /* another process serves it */
     bool open;        /* RING is */
     bool busy;        /* counts in device->busy */
     pthread_t worker; /* while SERVING */
@@ -283,8 +269,6 @@ struct virtio_device {
 void virtio_wake(struct virtio_device *device, unsigned queue);
 /* The device configuration has changed. Board lock held, since before the change. */
 void virtio_config_changed(struct virtio_device *device);
-/* Tells the driver of what the other process has given back. Any thread; QUEUE is started. */
-void virtio_interrupt(struct virtio_device *device, unsigned queue);
 /* Whether the driver has accepted the feature with this number. Board lock held, or in serve(). */
 bool virtio_accepted(const struct virtio_device *device, unsigned feature);
 

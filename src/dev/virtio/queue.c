@@ -69,11 +69,6 @@ void virtqueue_state(struct virtqueue *q, struct state *s)
     state_field(s, q->notified);
 }
 
-void virtqueue_set_position(struct virtqueue *q, uint16_t index)
-{
-    q->next = q->done = q->notified = index;
-}
-
 /* ---- The rings in memory ---- */
 
 static int pin_area(struct virtqueue *q, struct virtqueue_area *area, uint64_t gpa, uint64_t size,

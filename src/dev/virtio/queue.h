@@ -85,9 +85,6 @@ void virtqueue_start(struct virtqueue *queue, const struct virtqueue_config *con
 /* Its position, not its configuration. */
 void virtqueue_state(struct virtqueue *queue, struct state *s);
 
-/* Where it goes on: the driver has been given back all chains before INDEX. */
-void virtqueue_set_position(struct virtqueue *queue, uint16_t index);
-
 /* Pins the rings for what follows. -EFAULT (and nothing pinned) if they are not in memory. Close
  * unpins them. */
 int virtqueue_open(struct virtqueue *queue);

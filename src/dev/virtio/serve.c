@@ -23,11 +23,7 @@
 
 void virtio_notify(struct virtio_device *d, uint64_t queue)
 {
-    if (queue >= d->queues)
-        return;
-    if (d->ops->notify)
-        d->ops->notify(d, (unsigned)queue);
-    else
+    if (queue < d->queues)
         workers_post(&d->queue[queue].work);
 }
 
@@ -82,7 +78,7 @@ static void become_idle(struct virtio_queue *q)
 {
     struct virtio_device *d = q->device;
 
-    if (!q->busy || q->serving || q->started || q->in_flight || q->completing)
+    if (!q->busy || q->serving || q->in_flight || q->completing)
         return;
     if (q->open)
         virtqueue_close(&q->ring);
@@ -387,61 +383,6 @@ static void serve(void *opaque)
     pthread_mutex_unlock(&q->lock);
 }
 
-/* ---- Queues that another process serves ---- */
-
-/* Ends what start() began. On a worker, or when no worker is at the queue. */
-static void stop(struct virtio_queue *q)
-{
-    int index = q->device->ops->stop_queue(q->device, q->index);
-
-    if (index < 0)
-        virtio_mark_broken(q->device);
-    else
-        virtqueue_set_position(&q->ring, (uint16_t)index);
-    pthread_mutex_lock(&q->lock);
-    q->started = false;
-    become_idle(q);
-    pthread_mutex_unlock(&q->lock);
-}
-
-static void start(struct virtio_queue *q)
-{
-    struct virtio_device *d = q->device;
-    int ret = d->ops->start_queue(d, q->index, q->ring.next);
-
-    pthread_mutex_lock(&q->lock);
-    q->serving = false;
-    q->started = ret == 0;
-    become_idle(q);
-    pthread_mutex_unlock(&q->lock);
-    if (ret == 0)
-        d->ops->notify(d, q->index); /* what came before is not lost */
-    else if (ret != -EAGAIN)
-        virtio_mark_broken(d);
-}
-
-/* The queue's work: starts or stops the other process, as the registers now say. */
-static void start_or_stop(void *opaque)
-{
-    struct virtio_queue *q = opaque;
-    bool may, started;
-
-    pthread_mutex_lock(&q->lock);
-    may = become_busy(q);
-    started = q->started;
-    q->serving = may && !started;
-    pthread_mutex_unlock(&q->lock);
-    if (may && !started)
-        start(q);
-    else if (!may && started)
-        stop(q);
-}
-
-void virtio_interrupt(struct virtio_device *d, unsigned queue)
-{
-    interrupt(&d->queue[queue]);
-}
-
 /* ---- Stopping and going on ---- */
 
 static void wait_until_idle(struct virtio_device *d)
@@ -463,9 +404,6 @@ void virtio_stop_queues(struct virtio_device *d)
         workers_pause(&d->queue[i].work);
     if (d->ops->recall)
         d->ops->recall(d);
-    for (unsigned i = 0; i < d->queues; i++)
-        if (d->queue[i].started)
-            stop(&d->queue[i]);
     wait_until_idle(d);
 }
 
@@ -537,7 +475,7 @@ int virtio_queue_init(struct virtio_device *d, unsigned index, struct error *err
     if (!q->requests || !q->held)
         ret = error_set(err, ENOMEM, "no memory for a device (%s)", d->ops->name);
     if (ret == 0)
-        ret = workers_add(d->host.workers, &q->work, d->ops->serve ? serve : start_or_stop, q, err);
+        ret = workers_add(d->host.workers, &q->work, serve, q, err);
     if (ret < 0)
         virtio_queue_free(q);
     return ret;
