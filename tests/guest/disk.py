@@ -108,6 +108,26 @@ def several():
             check(read(images[n])[:4] == bytes((letter, 10, 0, 0)), f"disk {n} was not written")
 
 
+def images():
+    """A qcow2 image, one whose changes are forgotten, and one that has a process of its own."""
+    with scratch() as at:
+        data = pattern(MIB, 5)
+        kept, own = write(at("kept.raw"), data), write(at("own.raw"), data)
+        check_run(run("image", "create", at("new.qcow2"), "4M"), 0)
+        said = boot("""
+            dd if=/dev/vdb of=/dev/vda bs=64k conv=fsync 2>/dev/null
+            for d in b c; do tac </dev/vdc | head -c 9999 | dd of=/dev/vd$d bs=9999 conv=fsync 2>/dev/null; done
+            md5sum </dev/vda; md5sum </dev/vdb; md5sum </dev/vdc
+            """, "--disk", at("new.qcow2"), "--disk", kept + ",snapshot", "--disk", own + ",isolate=on")
+        seen = [line.split()[0] for line in said]
+        check(seen[0] == digest(data + bytes(3 * MIB)), said)
+        check_run(run("image", "check", at("new.qcow2")), 0)
+        check_run(run("image", "convert", "-O", "raw", at("new.qcow2"), at("new.raw")), 0)
+        check(read(at("new.raw")) == data + bytes(3 * MIB), "the image has something else than the guest")
+        check(read(kept) == data and seen[1] != digest(data), "changes were kept, or not made")
+        check(digest(read(own)) == seen[2] != digest(data), "the image has something else than the guest")
+
+
 def kernels():
     """The drivers of the other kernels."""
     for kernel in ("6.12", "686-pae"):
@@ -232,4 +252,4 @@ def errors():
 
 
 if __name__ == "__main__":
-    main(contents, readonly, several, kernels, locked, full, errors)
+    main(contents, readonly, several, images, kernels, locked, full, errors)
