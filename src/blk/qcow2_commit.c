@@ -37,7 +37,10 @@ int qcow2_settle(struct qcow2 *q)
 
 bool qcow2_commit_is_due(const struct qcow2 *q)
 {
-    if (q->pending.count >= PENDING_MAX >> q->cluster_bits && q->pending.count >= 64)
+    /* While old requests use what is in limbo, a commit gives nothing free. */
+    bool helps = !q->limbo.count || !q->limbo_stable || !atomic_load(&q->in_epoch[q->limbo_epoch]);
+
+    if (helps && q->pending.count >= PENDING_MAX >> q->cluster_bits && q->pending.count >= 64)
         return true;
     /* L2 tables that differ from the file cannot leave the cache. */
     return q->l2.count >= q->l2.limit && q->l2.dirty > q->l2.limit / 2;

@@ -96,7 +96,8 @@ static int check_basics(struct qcow2 *q, struct error *err)
         return error_set(err, ENOTSUP, "%s: the image is encrypted, which is not supported",
                          q->name);
     if (q->version == 3 &&
-        (be32toh(h->header_size) < QCOW2_HEADER_V3 || be32toh(h->header_size) > q->cluster_size))
+        (be32toh(h->header_size) < QCOW2_HEADER_V3 || be32toh(h->header_size) % 8 ||
+         be32toh(h->header_size) > q->cluster_size))
         return error_set(err, EINVAL, "%s: the header's size of %u bytes cannot be", q->name,
                          be32toh(h->header_size));
     return 0;
