@@ -117,7 +117,25 @@ static struct blk *open_image(const struct blk_options *options, const struct bl
 
 /* ---- What is forgotten at the end ---- */
 
-/* Opens a file without a name. */
+/* Makes a file without a name in FOLDER. Returns its descriptor, or -1 and sets errno. */
+static int make_nameless(const char *folder)
+{
+    int fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    char path[4096];
+
+    if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR))
+        return fd;
+    /* Some file systems can only take the name away again. */
+    if (snprintf(path, sizeof(path), "%s/doppel-XXXXXX", folder) >= (int)sizeof(path)) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    fd = mkostemp(path, O_CLOEXEC);
+    if (fd >= 0)
+        unlink(path);
+    return fd;
+}
+
 static struct blk *open_temporary(const struct blk_host *host, struct error *err)
 {
     const char *folder = getenv("TMPDIR");
@@ -127,7 +145,7 @@ static struct blk *open_temporary(const struct blk_host *host, struct error *err
     int fd;
 
     folder = folder ? folder : "/var/tmp";
-    fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    fd = make_nameless(folder);
     if (fd < 0) {
         error_set(err, errno, "snapshot: cannot make a file in '%s' (TMPDIR): %s", folder,
                   strerror(errno));
