@@ -279,7 +279,9 @@ int64_t qcow2_alloc(struct qcow2 *q, uint64_t n, uint64_t *first)
 
 int qcow2_alloc_exactly(struct qcow2 *q, uint64_t n, uint64_t *first)
 {
-    return (int)MIN(allocate(q, n, true, first), 0);
+    int64_t got = allocate(q, n, true, first);
+
+    return got < 0 ? (int)got : 0;
 }
 
 /* ---- Giving back ---- */

@@ -518,7 +518,7 @@ static void do_snapshot(struct model *m)
 
 static void do_resize(struct model *m)
 {
-    uint64_t count = MIN(1 + chance(m, 2 * m->count), SECTORS_MOST);
+    uint64_t count = 1 + chance(m, MIN(2 * m->count, SECTORS_MOST));
     struct error err = {0};
     int ret = blk_resize(m->disk, count * SECTOR, &err);
 
