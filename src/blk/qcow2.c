@@ -133,12 +133,23 @@ static int check_writable(const struct qcow2 *q, struct error *err)
     return 0;
 }
 
-/* Has the file end where qcow2_load has found its end. */
+/* Has the file end where qcow2_load has found its end. A device stays as long as it is, and what
+ * does not fill a cluster at its end is not used. */
 static int round_up(struct qcow2 *q, struct error *err)
 {
-    if (!q->writable || blk_info(q->file).size >= q->file_end)
+    uint64_t size = blk_info(q->file).size;
+    int ret;
+
+    if (!q->writable || size >= q->file_end)
         return 0;
-    return blk_resize(q->file, q->file_end, err) < 0 ? -EIO : 0;
+    ret = blk_resize(q->file, q->file_end, NULL);
+    if (ret == -ENOTSUP || ret == -EINVAL) {
+        q->file_end = ALIGN_DOWN(size, q->cluster_size);
+        q->fresh = q->file_end;
+        ret = 0;
+    }
+    return ret < 0 ? error_set(err, -ret, "%s: cannot be made longer: %s", q->name, strerror(-ret))
+                   : 0;
 }
 
 /* Counts the references of an image that was not closed, and corrects its refcounts. */

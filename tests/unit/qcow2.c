@@ -471,6 +471,34 @@ static void test_measure(void **state)
     assert_int_equal(qcow2_measure(&what, DISK), 0);
 }
 
+/* A part of a file, as a device is: it cannot grow, and its end fills no cluster. */
+static void test_part(void **state)
+{
+    const char *name = ((struct fixture *)*state)->name;
+    struct qcow2_create what = {.size = 8 * MiB, .cluster_size = 65536};
+    const char *part = ",format=raw,offset=1M,size=2097664";
+    struct error err = {0};
+    uint64_t done = 0;
+    struct blk *blk;
+
+    assert_int_equal(truncate(name, 4 * MiB), 0);
+    blk = open_disk(name, part, NULL);
+    assert_int_equal(qcow2_create(blk, &what, &err), 0);
+    blk_close(blk);
+    blk = open_disk(name, ",format=qcow2,offset=1M,size=2097664", NULL);
+    for (uint64_t at = 0; at < 8 * MiB; at += 65536) {
+        int ret = blk_write(blk, at, (char[512]){1}, 512);
+
+        assert_true(ret == 0 || ret == -ENOSPC);
+        done += ret == 0;
+    }
+    assert_true(done > 20 && done < 33);
+    blk_close(blk);
+    blk = open_disk(name, ",format=qcow2,offset=1M,size=2097664,readonly", NULL);
+    blk_close(blk);
+    assert_int_equal(size_of(name), 4 * MiB);
+}
+
 /* ---- What QEMU has made ---- */
 
 /* Compares the image with NAME.raw, which holds the same. */
@@ -638,6 +666,7 @@ int main(void)
         TEST(test_lazy),
         TEST(test_shrinks),
         TEST(test_measure),
+        TEST(test_part),
         TEST(test_compressed_by_qemu),
         TEST(test_compressed_by_us),
         TEST(test_extended),
