@@ -345,6 +345,7 @@ int qcow2_check_image(struct qcow2 *q, const struct qcow2_check *how, struct qco
                       struct error *err)
 {
     bool repair = how->repair_errors || how->repair_leaks;
+    bool failed = atomic_load(&q->failed);
     int ret = 0;
 
     *checked = (struct qcow2_checked){0};
@@ -353,11 +354,14 @@ int qcow2_check_image(struct qcow2 *q, const struct qcow2_check *how, struct qco
     if (!q->reftable.entries)
         return error_set(err, EINVAL, "%s: was not opened for a check", q->name);
     pthread_mutex_lock(&q->lock);
-    if (q->writable && !atomic_load(&q->failed))
+    if (q->writable && !failed) {
         ret = qcow2_commit_all(q);
-    if (ret < 0)
-        error_set(err, -ret, "%s: cannot write: %s", q->name, strerror(-ret));
-    else
+        if (ret < 0)
+            error_set(err, -ret, "%s: cannot write: %s", q->name, strerror(-ret));
+    } else if (repair) {
+        ret = qcow2_start_over(q, err); /* the file is repaired, not what was to become of it */
+    }
+    if (ret == 0)
         ret = check_and_repair(q, how, checked, err);
     pthread_mutex_unlock(&q->lock);
     return ret;

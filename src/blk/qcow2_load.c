@@ -224,6 +224,13 @@ int qcow2_load_again(struct qcow2 *q, struct error *err)
     return ret;
 }
 
+int qcow2_start_over(struct qcow2 *q, struct error *err)
+{
+    q->pending.count = q->limbo.count = 0;
+    q->limbo_stable = q->depends = false;
+    return qcow2_load_again(q, err);
+}
+
 int qcow2_load_info(struct blk *file, struct qcow2_info *info, struct error *err)
 {
     struct qcow2_how how = {.readonly = true};

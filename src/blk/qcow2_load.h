@@ -17,6 +17,9 @@ int qcow2_load_info(struct blk *file, struct qcow2_info *info, struct error *err
 /* Reads the tables again, which a tool has changed in the file. With the image's lock, and nothing
  * in flight. On failure all further changes fail. */
 int qcow2_load_again(struct qcow2 *q, struct error *err);
+/* Forgets all changes that have not been written, and reads the tables again: for an image that
+ * takes no more changes. As qcow2_load_again. */
+int qcow2_start_over(struct qcow2 *q, struct error *err);
 /* Forgets all, without a write. File and backing image stay open. */
 void qcow2_unload(struct qcow2 *q);
 

@@ -77,9 +77,13 @@ static uint64_t next(const struct qcow2_counts *c, uint64_t cluster)
 
 static int compare_refcounts(struct qcow2_counts *c)
 {
-    uint64_t end = MAX(c->clusters, c->q->blocks.slots << c->q->block_bits);
+    uint64_t end = c->clusters;
     int ret = 0;
 
+    /* Blocks that do not overlap and lie in the file cannot be more than the file has clusters.
+     * With others this might take for ever, and they are made anew. */
+    if (!c->structure)
+        end = MAX(end, c->q->blocks.slots << c->q->block_bits);
     for (uint64_t i = 0; i < end && ret == 0; i = next(c, i)) {
         uint64_t counted = qcow2_counted(c, i), stored;
 
