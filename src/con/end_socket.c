@@ -36,6 +36,9 @@ struct sock {
     bool input_ended;
     bool hung; /* the client has gone, but for what it has sent */
     bool broken;
+    bool closing;        /* nobody is taken in any more */
+    bool inside;         /* the loop is in on_client(), which may have removed its own watch */
+    pthread_cond_t left; /* it is no longer */
 };
 
 static struct sock *sock_of(struct con_end *end)
@@ -169,6 +172,7 @@ static void on_client(void *opaque, uint32_t events)
     bool over;
 
     pthread_mutex_lock(&s->lock);
+    s->inside = true;
     s->wanted &= ~events;
     s->hung |= (events & (EPOLLHUP | EPOLLERR)) != 0;
     over = s->hung && (s->input_ended || !anything_left(s));
@@ -179,6 +183,27 @@ static void on_client(void *opaque, uint32_t events)
         disconnect(s);
     else
         ready(s);
+    pthread_mutex_lock(&s->lock);
+    s->inside = false;
+    pthread_cond_signal(&s->left);
+    pthread_mutex_unlock(&s->lock);
+}
+
+static bool take_in(struct sock *s, int client)
+{
+    bool taken;
+
+    pthread_mutex_lock(&s->lock);
+    if (!s->closing)
+        s->watch = loop_add(s->loop, client, EPOLLIN | EPOLLHUP, on_client, s, NULL);
+    taken = s->watch != NULL;
+    if (taken) {
+        s->client = client;
+        s->input_ended = s->hung = false;
+        s->wanted = EPOLLIN;
+    }
+    pthread_mutex_unlock(&s->lock);
+    return taken;
 }
 
 static void on_listener(void *opaque, uint32_t events)
@@ -192,17 +217,11 @@ static void on_listener(void *opaque, uint32_t events)
     loop_modify(s->listener_watch, 0);
     if (client < 0)
         return;
-    pthread_mutex_lock(&s->lock);
-    s->client = client;
-    s->input_ended = s->hung = false;
-    s->wanted = EPOLLIN;
-    s->watch = loop_add(s->loop, client, s->wanted | EPOLLHUP, on_client, s, NULL);
-    pthread_mutex_unlock(&s->lock);
-    if (s->watch) {
+    if (take_in(s, client)) {
         s->end.events.connected(s->end.events.opaque, true);
         ready(s);
     } else {
-        disconnect(s);
+        close(client);
     }
 }
 
@@ -220,18 +239,25 @@ static void sock_close(struct con_end *end)
     struct sock *s = sock_of(end);
     struct loop_watch *watch;
 
-    loop_remove(s->listener_watch);
-    /* The loop may be about to disconnect: one of the two removes the watch. */
+    /* The loop may be about to disconnect: one of the two removes the watch. What it does then uses
+     * the listener's watch, which goes last. */
     pthread_mutex_lock(&s->lock);
+    s->closing = true;
     watch = s->watch;
     s->watch = NULL;
     pthread_mutex_unlock(&s->lock);
     loop_remove(watch);
+    pthread_mutex_lock(&s->lock);
+    while (s->inside)
+        pthread_cond_wait(&s->left, &s->lock);
+    pthread_mutex_unlock(&s->lock);
     loop_cancel(s->loop, &s->job);
+    loop_remove(s->listener_watch);
     if (s->client >= 0)
         close(s->client);
     unlink(s->address.sun_path);
     close(s->listener);
+    pthread_cond_destroy(&s->left);
     pthread_mutex_destroy(&s->lock);
     free(s);
 }
@@ -311,6 +337,7 @@ struct con_end *con_end_socket_open(const char *path, struct loop *loop, struct 
     s->client = -1;
     s->job = (struct loop_job){.run = run_job, .opaque = s};
     pthread_mutex_init(&s->lock, NULL);
+    pthread_cond_init(&s->left, NULL);
     if (fill_in(s, path, err)) {
         s->listener_watch = loop_add(loop, s->listener, 0, on_listener, s, err);
         if (s->listener_watch)
@@ -318,6 +345,7 @@ struct con_end *con_end_socket_open(const char *path, struct loop *loop, struct 
         unlink(path);
         close(s->listener);
     }
+    pthread_cond_destroy(&s->left);
     pthread_mutex_destroy(&s->lock);
     free(s);
     return NULL;

@@ -247,9 +247,9 @@ static void test_left_behind(void **state)
     assert_int_equal(send(second, "second", 6, 0), 6);
     read_all(f, bytes, 5);
     assert_memory_equal(bytes, "first", 5);
-    assert_int_equal(look(f, &f->connects), 1);
     read_all(f, bytes, 6);
     assert_memory_equal(bytes, "second", 6);
+    await(f, &f->connects, 1);
     assert_int_equal(look(f, &f->connects), 2);
     assert_int_equal(look(f, &f->disconnects), 1);
     close(second);
