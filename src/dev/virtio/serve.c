@@ -485,8 +485,8 @@ void virtio_queue_free(struct virtio_queue *q)
 {
     struct virtio_device *d = q->device;
 
+    mem_pin_forget(d->host.mem, &q->pin_waiter); /* which posts the work */
     workers_remove(&q->work);
-    mem_pin_forget(d->host.mem, &q->pin_waiter);
     for (unsigned i = 0; i < q->fresh; i++)
         free(((struct virtio_request *)(q->requests + d->request_stride * i))->buffers);
     free(q->requests);
