@@ -8,9 +8,7 @@ disk is full holds the machine up, no more.
 
 NAME chooses among the jobs, by a part of their names. All output of a job that fails is shown.
 """
-import contextlib
 import hashlib
-import io
 import itertools
 import os
 import re
@@ -19,7 +17,7 @@ import sys
 import time
 
 from disk import Running
-from vm import DOPPEL, ROOT, Failure, check, check_run, run, scratch
+from vm import DOPPEL, ROOT, attempt, check, check_run, run, scratch
 
 IMAGES = os.path.join(ROOT, "bench", "cache")
 INITRD = os.path.join(IMAGES, "disks.img")
@@ -177,16 +175,11 @@ def main():
     for name, function, arguments in jobs():
         if sys.argv[2:] and not any(part in name for part in sys.argv[2:]):
             continue
-        begun, verdict = time.monotonic(), "ok"
-        try:
-            with contextlib.redirect_stdout(io.StringIO()):
-                verdict = function(*arguments) or "ok"
-        except Failure as failure:
-            verdict = "FAILED"
+        verdict, seconds = attempt(function, *arguments)
+        if verdict == "FAILED":
             failed.append(name)
-            print(failure)
         done += 1
-        print(f"{verdict}: {name} ({time.monotonic() - begun:.0f} s)", flush=True)
+        print(f"{verdict}: {name} ({seconds:.0f} s)", flush=True)
     print(f"soak-disks: {done} jobs in {time.monotonic() - start:.0f} s, {len(failed)} failed"
           + "".join(f"\n  {name}" for name in failed))
     return bool(failed) or not done

@@ -7,16 +7,14 @@ its stressors do; and no kernel complains.
 
 Each kind of job has its turn. All output of a job that fails is shown.
 """
-import contextlib
 import hashlib
-import io
 import itertools
 import os
 import subprocess
 import sys
 import time
 
-from vm import ROOT, Failure, check, check_run, guest, run
+from vm import ROOT, attempt, check, check_run, guest, run
 
 IMAGES = os.path.join(ROOT, "bench", "cache")
 MINUTES = 20
@@ -115,17 +113,12 @@ def main():
         begun = time.monotonic() - start
         if begun >= minutes * 60:
             break
-        verdict = "ok"
-        try:
-            with contextlib.redirect_stdout(io.StringIO()):
-                function(*arguments)
-        except Failure as failure:
-            verdict = "FAILED"
+        verdict, seconds = attempt(function, *arguments)
+        if verdict != "ok":
             failed.append(name)
-            print(failure)
         done += 1
         now = time.monotonic() - start
-        print(f"[{clock(now)} of {clock(minutes * 60)}] {verdict:6}  {name} ({now - begun:.0f} s)", flush=True)
+        print(f"[{clock(now)} of {clock(minutes * 60)}] {verdict:6}  {name} ({seconds:.0f} s)", flush=True)
     print(f"soak: {done} jobs in {clock(time.monotonic() - start)}, {len(failed)} failed"
           + "".join(f"\n  {name}" for name in failed))
     return bool(failed) or not done

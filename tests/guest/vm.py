@@ -6,6 +6,7 @@ it needs has not been made (guests/make).
 """
 import contextlib
 import fcntl
+import io
 import os
 import pty
 import re
@@ -268,6 +269,20 @@ def write(path, data):
     with open(path, "wb") as file:
         file.write(data)
     return path
+
+
+def attempt(job, *arguments):
+    """Does a job of a long run, whose output is shown if it fails. Returns what it returns or "FAILED", and the
+    seconds that it took."""
+    start = time.monotonic()
+    output = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(output):
+            verdict = job(*arguments)
+    except Failure as failure:
+        verdict = "FAILED"
+        print(output.getvalue(), failure)
+    return verdict or "ok", time.monotonic() - start
 
 
 def main(*tests):
