@@ -95,16 +95,19 @@ static void expect(const struct model *m, int ret, const char *what, const struc
 
 static void run_qemu_img(const struct model *m, const char *arguments)
 {
-    char command[512];
+    char command[512], output[64];
     int status;
 
-    snprintf(command, sizeof(command), "qemu-img %s >qcow2-model.out 2>&1", arguments);
+    snprintf(output, sizeof(output), "model-%d.out", getpid());
+    snprintf(command, sizeof(command), "qemu-img %s >%s 2>&1", arguments, output);
     status = system(command);
     if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
         fprintf(stderr, "%s\n", command);
-        status = system("head -20 qcow2-model.out >&2");
+        snprintf(command, sizeof(command), "head -20 %s >&2", output);
+        status = system(command);
         fail(m, "qemu-img", arguments);
     }
+    unlink(output);
 }
 
 /* ---- Contents ---- */
