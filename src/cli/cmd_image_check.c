@@ -30,17 +30,17 @@ struct listener {
     bool quiet;
 };
 
-static int help(void)
-{
-    puts("Usage: doppel image check [OPTION...] FILE\n"
-         "Looks for mistakes in the metadata of a qcow2 image. Exits with 0 if there are none "
-         "left, 2 if\n"
-         "there are errors, 3 if there are only clusters that nothing uses, and 63 if the format "
-         "has\n"
-         "no metadata.\n");
-    options_help(specs);
-    return finish_output(0);
-}
+static const struct image_command command = {
+    .name = "image check",
+    .usage =
+        "Usage: doppel image check [OPTION...] FILE\n"
+        "Looks for mistakes in the metadata of a qcow2 image. Exits with 0 if there are none "
+        "left, 2 if\n"
+        "there are errors, 3 if there are only clusters that nothing uses, and 63 if the format "
+        "has\n"
+        "no metadata.\n",
+    .specs = specs,
+    .letters = "f   "};
 
 static void report(void *opaque, const char *line)
 {
@@ -146,26 +146,20 @@ static int check(const struct blk_options *options, bool repair, bool json)
 
 int image_check(char **argv)
 {
-    struct options options = {.command = "image check",
-                              .specs = specs,
-                              .argv = argv + 1,
-                              .letters = "f   ",
-                              .words = true};
     struct image_words words = {.names = "FILE", .least = 1, .most = 1};
-    bool repair = false, json = false, help_wanted = false;
+    bool repair = false, json = false;
     const char *format = NULL;
     const struct image_setting settings[] = {[OPT_FORMAT] = {.value = &format},
                                              [OPT_REPAIR] = {.flag = &repair},
                                              [OPT_JSON] = {.flag = &json},
-                                             [OPT_HELP] = {.flag = &help_wanted}};
+                                             [OPT_HELP] = {0}};
     struct blk_options image;
     struct error err = {0};
     int status;
 
-    if (!image_arguments(&options, settings, &words, &help_wanted))
-        return STATUS_ERROR;
-    if (help_wanted)
-        return help();
+    status = image_arguments(&command, settings, argv, &words);
+    if (status != IMAGE_GO_ON)
+        return status;
     if (image_parse(words.word[0], format, &image, &err))
         return image_complain(&err);
     status = check(&image, repair, json);

@@ -46,15 +46,15 @@ struct request {
     unsigned threads;
 };
 
-static int help(void)
-{
-    puts("Usage: doppel image convert [OPTION...] SOURCE TARGET\n"
-         "Copies the disk in SOURCE to TARGET. What reads as zeros takes no room there. TARGET is\n"
-         "replaced when the copy is complete, and not touched before. A qcow2 SOURCE on a backing\n"
-         "file is written SOURCE,backing=FILE; TARGET then has all of it and stands alone.\n");
-    options_help(specs);
-    return finish_output(0);
-}
+static const struct image_command command = {
+    .name = "image convert",
+    .usage =
+        "Usage: doppel image convert [OPTION...] SOURCE TARGET\n"
+        "Copies the disk in SOURCE to TARGET. What reads as zeros takes no room there. TARGET is\n"
+        "replaced when the copy is complete, and not touched before. A qcow2 SOURCE on a backing\n"
+        "file is written SOURCE,backing=FILE; TARGET then has all of it and stands alone.\n",
+    .specs = specs,
+    .letters = "fOc   m "};
 
 /* Opens the file that TARGET will be, ready to be written as the disk. */
 static struct blk *open_target(struct request *request, struct target *target, struct error *err)
@@ -184,15 +184,9 @@ static int run(struct request *request, const struct image_words *words, const c
 
 int image_convert(char **argv)
 {
-    struct options options = {.command = "image convert",
-                              .specs = specs,
-                              .argv = argv + 1,
-                              .letters = "fOc   m ",
-                              .words = true};
     struct image_words words = {.names = "SOURCE TARGET", .least = 2, .most = 2};
     const char *value[OPT_HELP + 1] = {NULL};
     struct request request = {0};
-    bool help_wanted = false;
     const struct image_setting settings[] = {
         [OPT_FORMAT] = {.value = &value[OPT_FORMAT]},
         [OPT_TARGET_FORMAT] = {.value = &value[OPT_TARGET_FORMAT]},
@@ -201,9 +195,9 @@ int image_convert(char **argv)
         [OPT_CLUSTER_SIZE] = {.value = &value[OPT_CLUSTER_SIZE]},
         [OPT_LAZY_REFCOUNTS] = {.flag = &request.what.lazy_refcounts},
         [OPT_THREADS] = {.value = &value[OPT_THREADS]},
-        [OPT_HELP] = {.flag = &help_wanted}};
+        [OPT_HELP] = {0}};
+    int status;
 
-    if (!image_arguments(&options, settings, &words, &help_wanted))
-        return STATUS_ERROR;
-    return help_wanted ? help() : run(&request, &words, value);
+    status = image_arguments(&command, settings, argv, &words);
+    return status == IMAGE_GO_ON ? run(&request, &words, value) : status;
 }

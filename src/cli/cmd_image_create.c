@@ -43,15 +43,14 @@ struct request {
     bool sized;
 };
 
-static int help(void)
-{
-    puts(
+static const struct image_command command = {
+    .name = "image create",
+    .usage =
         "Usage: doppel image create [OPTION...] FILE [SIZE]\n"
         "Makes an empty disk of SIZE bytes, or with a unit K, M, G or T. With a backing file, the\n"
-        "default is its size. A FILE that exists is left alone.\n");
-    options_help(specs);
-    return finish_output(0);
-}
+        "default is its size. A FILE that exists is left alone.\n",
+    .specs = specs,
+    .letters = "fbF    "};
 
 /* The size of the disk that the backing file holds; it must be there and be what it is said to be.
  */
@@ -183,15 +182,9 @@ static bool consistent(const struct request *request, enum blk_format format)
 
 int image_create(char **argv)
 {
-    struct options options = {.command = "image create",
-                              .specs = specs,
-                              .argv = argv + 1,
-                              .letters = "fbF    ",
-                              .words = true};
     struct image_words words = {.names = "FILE [SIZE]", .least = 1, .most = 2};
     const char *format = NULL, *cluster_size = NULL, *compression = NULL;
     struct request request = {0};
-    bool help_wanted = false;
     const struct image_setting settings[] = {
         [OPT_FORMAT] = {.value = &format},
         [OPT_BACKING] = {.value = &request.backing},
@@ -199,15 +192,14 @@ int image_create(char **argv)
         [OPT_CLUSTER_SIZE] = {.value = &cluster_size},
         [OPT_LAZY_REFCOUNTS] = {.flag = &request.what.lazy_refcounts},
         [OPT_COMPRESSION] = {.value = &compression},
-        [OPT_HELP] = {.flag = &help_wanted}};
+        [OPT_HELP] = {0}};
     struct blk_options image;
     struct error err = {0};
-    int result;
+    int result, status;
 
-    if (!image_arguments(&options, settings, &words, &help_wanted))
-        return STATUS_ERROR;
-    if (help_wanted)
-        return help();
+    status = image_arguments(&command, settings, argv, &words);
+    if (status != IMAGE_GO_ON)
+        return status;
     if (!read_values(&request, &words, cluster_size, compression))
         return STATUS_ERROR;
     if (image_parse(words.word[0], format, &image, &err))

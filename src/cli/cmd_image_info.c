@@ -38,15 +38,15 @@ struct shown {
     unsigned snapshot_count;
 };
 
-static int help(void)
-{
-    puts("Usage: doppel image info [OPTION...] FILE\n"
-         "Shows format, sizes and snapshots of the image in FILE. What it stands on is named, and "
-         "only\n"
-         "looked at if --backing-chain says so.\n");
-    options_help(specs);
-    return finish_output(0);
-}
+static const struct image_command command = {
+    .name = "image info",
+    .usage =
+        "Usage: doppel image info [OPTION...] FILE\n"
+        "Shows format, sizes and snapshots of the image in FILE. What it stands on is named, and "
+        "only\n"
+        "looked at if --backing-chain says so.\n",
+    .specs = specs,
+    .letters = "f   "};
 
 /* ---- Looking ---- */
 
@@ -269,22 +269,17 @@ static int show(const char *text, const char *format, bool json, bool follow)
 
 int image_info(char **argv)
 {
-    struct options options = {.command = "image info",
-                              .specs = specs,
-                              .argv = argv + 1,
-                              .letters = "f   ",
-                              .words = true};
     struct image_words words = {.names = "FILE", .least = 1, .most = 1};
-    bool json = false, chain = false, help_wanted = false;
+    bool json = false, chain = false;
     const char *format = NULL;
     const struct image_setting settings[] = {[OPT_FORMAT] = {.value = &format},
                                              [OPT_CHAIN] = {.flag = &chain},
                                              [OPT_JSON] = {.flag = &json},
-                                             [OPT_HELP] = {.flag = &help_wanted}};
+                                             [OPT_HELP] = {0}};
+    int status;
 
-    if (!image_arguments(&options, settings, &words, &help_wanted))
-        return STATUS_ERROR;
-    if (help_wanted)
-        return help();
+    status = image_arguments(&command, settings, argv, &words);
+    if (status != IMAGE_GO_ON)
+        return status;
     return show(words.word[0], format, json, chain);
 }

@@ -21,14 +21,13 @@ static const struct option_spec specs[] = {
     {NULL, NULL, NULL},
 };
 
-static int help(void)
-{
-    puts("Usage: doppel image resize [OPTION...] FILE [+|-]SIZE\n"
-         "Gives the disk in FILE a new size, or so much more or less. What is added reads as "
-         "zeros.\n");
-    options_help(specs);
-    return finish_output(0);
-}
+static const struct image_command command = {
+    .name = "image resize",
+    .usage = "Usage: doppel image resize [OPTION...] FILE [+|-]SIZE\n"
+             "Gives the disk in FILE a new size, or so much more or less. What is added reads as "
+             "zeros.\n",
+    .specs = specs,
+    .letters = "f  "};
 
 /* What SIZE ("8G", "+1G", "-1G") makes of a disk of NOW bytes. */
 static int new_size(const char *text, uint64_t now, uint64_t *size, struct error *err)
@@ -75,25 +74,18 @@ static int resize(const struct blk_options *options, const char *text, bool shri
 
 int image_resize(char **argv)
 {
-    struct options options = {.command = "image resize",
-                              .specs = specs,
-                              .argv = argv + 1,
-                              .letters = "f  ",
-                              .words = true};
     struct image_words words = {.names = "FILE [+|-]SIZE", .least = 2, .most = 2};
-    bool shrink = false, help_wanted = false;
+    bool shrink = false;
     const char *format = NULL;
-    const struct image_setting settings[] = {[OPT_FORMAT] = {.value = &format},
-                                             [OPT_SHRINK] = {.flag = &shrink},
-                                             [OPT_HELP] = {.flag = &help_wanted}};
+    const struct image_setting settings[] = {
+        [OPT_FORMAT] = {.value = &format}, [OPT_SHRINK] = {.flag = &shrink}, [OPT_HELP] = {0}};
     struct blk_options image;
     struct error err = {0};
-    int result;
+    int result, status;
 
-    if (!image_arguments(&options, settings, &words, &help_wanted))
-        return STATUS_ERROR;
-    if (help_wanted)
-        return help();
+    status = image_arguments(&command, settings, argv, &words);
+    if (status != IMAGE_GO_ON)
+        return status;
     if (image_parse(words.word[0], format, &image, &err))
         return image_complain(&err);
     result = resize(&image, words.word[1], shrink, &err);

@@ -18,19 +18,19 @@ static const struct option_spec specs[] = {
     {NULL, NULL, NULL},
 };
 
-static int help(void)
-{
-    puts("Usage: doppel image snapshot create FILE NAME\n"
-         "       doppel image snapshot apply FILE NAME\n"
-         "       doppel image snapshot delete FILE NAME\n"
-         "       doppel image snapshot list [--json] FILE\n"
-         "Keeps the state of the disk in FILE, a qcow2 image, under a name; gives the disk a state "
-         "that\n"
-         "was kept, for which what it holds now is lost; forgets one; shows all. NAME may be an "
-         "ID.\n");
-    options_help(specs);
-    return finish_output(0);
-}
+static const struct image_command command = {
+    .name = "image snapshot",
+    .usage =
+        "Usage: doppel image snapshot create FILE NAME\n"
+        "       doppel image snapshot apply FILE NAME\n"
+        "       doppel image snapshot delete FILE NAME\n"
+        "       doppel image snapshot list [--json] FILE\n"
+        "Keeps the state of the disk in FILE, a qcow2 image, under a name; gives the disk a state "
+        "that\n"
+        "was kept, for which what it holds now is lost; forgets one; shows all. NAME may be an "
+        "ID.\n",
+    .specs = specs,
+    .letters = "f  "};
 
 static int list(struct blk *image, bool as_json, struct error *err)
 {
@@ -99,26 +99,19 @@ static int act(const struct action *action, const struct blk_options *options, c
 
 int image_snapshot(char **argv)
 {
-    struct options options = {.command = "image snapshot",
-                              .specs = specs,
-                              .argv = argv + 1,
-                              .letters = "f  ",
-                              .words = true};
     struct image_words words = {.names = "ACTION FILE [NAME]", .least = 2, .most = 3};
-    bool json = false, help_wanted = false;
+    bool json = false;
     const char *format = NULL;
-    const struct image_setting settings[] = {[OPT_FORMAT] = {.value = &format},
-                                             [OPT_JSON] = {.flag = &json},
-                                             [OPT_HELP] = {.flag = &help_wanted}};
+    const struct image_setting settings[] = {
+        [OPT_FORMAT] = {.value = &format}, [OPT_JSON] = {.flag = &json}, [OPT_HELP] = {0}};
     const struct action *action;
     struct blk_options image;
     struct error err = {0};
-    int result;
+    int result, status;
 
-    if (!image_arguments(&options, settings, &words, &help_wanted))
-        return STATUS_ERROR;
-    if (help_wanted)
-        return help();
+    status = image_arguments(&command, settings, argv, &words);
+    if (status != IMAGE_GO_ON)
+        return status;
     action = find_action(&words);
     if (!action)
         return STATUS_ERROR;

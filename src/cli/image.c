@@ -23,25 +23,40 @@ static bool add_word(struct image_words *words, const char *word)
     return true;
 }
 
-bool image_arguments(struct options *options, const struct image_setting *settings,
-                     struct image_words *words, const bool *help)
+static int help(const struct image_command *command)
 {
+    puts(command->usage);
+    options_help(command->specs);
+    return finish_output(0);
+}
+
+int image_arguments(const struct image_command *command, const struct image_setting *settings,
+                    char **argv, struct image_words *words)
+{
+    struct options options = {.command = command->name,
+                              .specs = command->specs,
+                              .argv = argv + 1,
+                              .letters = command->letters,
+                              .words = true};
     const char *value = NULL;
     int option;
 
-    while ((option = options_next(options, &value)) != OPTIONS_END) {
+    while ((option = options_next(&options, &value)) != OPTIONS_END) {
         if (option == OPTIONS_FAIL || (option == OPTIONS_WORD && !add_word(words, value)))
-            return false;
-        if (option >= 0 && settings[option].flag)
+            return STATUS_ERROR;
+        if (option == OPTIONS_WORD)
+            continue;
+        if (settings[option].flag)
             *settings[option].flag = true;
-        else if (option >= 0)
+        else if (settings[option].value)
             *settings[option].value = value;
+        else
+            return help(command);
     }
-    if (!*help && words->count < words->least) {
-        complain("too few arguments (there is to be: %s)", words->names);
-        return false;
-    }
-    return true;
+    if (words->count >= words->least)
+        return IMAGE_GO_ON;
+    complain("too few arguments (there is to be: %s)", words->names);
+    return STATUS_ERROR;
 }
 
 int image_complain(const struct error *err)

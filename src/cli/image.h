@@ -28,6 +28,14 @@ struct image_setting {
     const char **value;
 };
 
+/* What an action reads from its command line. */
+struct image_command {
+    const char *name;                /* "image resize" */
+    const char *usage;               /* for --help, in front of the list of options */
+    const struct option_spec *specs; /* --help among them */
+    const char *letters;             /* struct options */
+};
+
 /* The words of a command that are no options. */
 struct image_words {
     const char *names; /* "FILE SIZE", for messages */
@@ -36,10 +44,13 @@ struct image_words {
     const char *word[3];
 };
 
-/* Reads all arguments. SETTINGS has the indexes of the options' specs. Where *HELP is then set the
- * words may be too few. False: a message has been printed. */
-bool image_arguments(struct options *options, const struct image_setting *settings,
-                     struct image_words *words, const bool *help);
+#define IMAGE_GO_ON (-1)
+
+/* Reads all arguments. SETTINGS has the indexes of the command's specs; that of --help is empty.
+ * Returns IMAGE_GO_ON, or the exit status: after --help, and after a mistake, of which a message
+ * has been printed. */
+int image_arguments(const struct image_command *command, const struct image_setting *settings,
+                    char **argv, struct image_words *words);
 
 /* Prints what an error says. Returns STATUS_ERROR. */
 int image_complain(const struct error *err);
