@@ -206,17 +206,42 @@ static void forget_tables(struct qcow2 *q)
     qcow2_set_free(&q->metadata);
 }
 
+/* Reads the header anew. What buffers and unpacked clusters were sized by cannot have changed, but
+ * for another writer of the file, or a server that answers otherwise: it stays as it was then. */
+static int read_header_again(struct qcow2 *q, struct qcow2_places *places, struct error *err)
+{
+    unsigned version = q->version, bits = q->cluster_bits, order = q->refcount_order;
+    unsigned l2_bits = q->l2_bits, block_bits = q->block_bits;
+    bool extended = q->extended, same;
+    struct qcow2_info info;
+    int ret = qcow2_header_read(q, &info, places, err);
+
+    same = version == q->version && bits == q->cluster_bits && order == q->refcount_order &&
+           extended == q->extended;
+    if (same)
+        return ret;
+    q->version = version;
+    q->cluster_bits = bits;
+    q->cluster_size = 1u << bits;
+    q->refcount_order = order;
+    q->l2_bits = l2_bits;
+    q->block_bits = block_bits;
+    q->extended = extended;
+    return ret < 0
+               ? ret
+               : error_set(err, EIO, "%s: its header is another than when it was opened", q->name);
+}
+
 int qcow2_load_again(struct qcow2 *q, struct error *err)
 {
     struct qcow2_places places;
-    struct qcow2_info info;
     int ret;
 
     /* Requests that are held look at nothing here. */
     forget_tables(q);
     free(q->head);
     q->first_free = q->packed = 0;
-    ret = qcow2_header_read(q, &info, &places, err);
+    ret = read_header_again(q, &places, err);
     if (ret == 0)
         ret = load_rest(q, &places, err);
     if (ret < 0)

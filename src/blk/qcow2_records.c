@@ -103,7 +103,8 @@ static int check_place(const struct qcow2 *q, const struct qcow2_record *r, unsi
     return 0;
 }
 
-/* Reads the bytes of the entry at OFFSET. */
+/* Reads the bytes of the entry at OFFSET. Its fields are read once: another writer of the file, or
+ * the server that has it, may answer otherwise the second time, and SIZE follows from them. */
 static int read_entry(struct qcow2 *q, uint64_t offset, uint8_t **bytes, uint64_t *size,
                       struct error *err)
 {
@@ -120,8 +121,12 @@ static int read_entry(struct qcow2 *q, uint64_t offset, uint8_t **bytes, uint64_
     *size = entry_size(extra, be16toh(raw.id_size), be16toh(raw.name_size));
     if (ret == 0)
         *bytes = malloc(*size);
-    if (ret == 0)
-        ret = *bytes ? qcow2_file_read(q, offset, *bytes, *size) : -ENOMEM;
+    if (ret == 0 && !*bytes)
+        ret = -ENOMEM;
+    if (ret == 0) {
+        memcpy(*bytes, &raw, sizeof(raw));
+        ret = qcow2_file_read(q, offset + sizeof(raw), *bytes + sizeof(raw), *size - sizeof(raw));
+    }
     if (ret < 0)
         return error_set(err, -ret, "%s: cannot read the snapshot table: %s", q->name,
                          strerror(-ret));

@@ -112,6 +112,7 @@ int qcow2_check(struct blk *image, const struct qcow2_check *how, struct qcow2_c
         return -EINVAL;
     qcow2_stop(q);
     ret = qcow2_check_image(q, how, checked, err);
+    atomic_store(&image->size, ALIGN_DOWN(q->disk_size, image->info.block));
     qcow2_go(q);
     return ret;
 }

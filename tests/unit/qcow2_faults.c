@@ -7,10 +7,12 @@
 
 #include "blk/driver.h"
 #include "blk/qcow2.h"
+#include "blk/qcow2_format.h"
 
 #include "base/thread.h"
 #include "base/time.h"
 
+#include <endian.h>
 #include <errno.h>
 
 #define DISK    (4 * MiB)
@@ -25,7 +27,26 @@ struct told {
     struct blk_request *held; /* or NULL */
     int read_fails, write_fails, flush_fails;
     uint64_t full_from; /* writes that end behind it fail with -ENOSPC */
+    uint64_t fickle;    /* each second read of this byte of the file returns VALUE; 0: none */
+    unsigned reads;     /* of it */
+    uint8_t value;
 };
+
+/* R has been carried out. */
+static void lie(struct told *t, const struct blk_request *r)
+{
+    uint64_t at = t->fickle - r->own.at;
+
+    if (r->kind != BLK_READ || !t->fickle || t->fickle < r->own.at || at >= r->size ||
+        ++t->reads % 2)
+        return;
+    for (unsigned i = 0; i < r->iovs; at -= r->iov[i++].iov_len) {
+        if (at < r->iov[i].iov_len) {
+            ((uint8_t *)r->iov[i].iov_base)[at] = t->value;
+            return;
+        }
+    }
+}
 
 static int carry_out(struct told *t, const struct blk_request *r)
 {
@@ -35,6 +56,7 @@ static int carry_out(struct told *t, const struct blk_request *r)
                                .size = r->size,
                                .iov = r->iov,
                                .iovs = r->iovs};
+    int ret;
 
     if (r->kind == BLK_READ && t->read_fails)
         return t->read_fails;
@@ -44,7 +66,10 @@ static int carry_out(struct told *t, const struct blk_request *r)
         return -ENOSPC;
     if (r->kind == BLK_FLUSH && t->flush_fails)
         return t->flush_fails;
-    return blk_perform(t->below, &copy);
+    ret = blk_perform(t->below, &copy);
+    if (ret == 0)
+        lie(t, r);
+    return ret;
 }
 
 static int perform(struct blk *blk, struct blk_request *request)
@@ -95,6 +120,7 @@ struct fixture {
     char name[64];
     struct told *file;
     struct blk *disk;
+    uint8_t head[4096]; /* of the file, read by the test */
 };
 
 static void open_it(struct fixture *f)
@@ -370,13 +396,67 @@ static void test_snapshot_fails(void **state)
     expect_sound(f, 0);
 }
 
+/* ---- What is not the same when it is read again ---- */
+
+/* The sizes of a snapshot's id, name and extra data are read once. */
+static void test_fickle_snapshots(void **state)
+{
+    static const size_t members[] = {
+        offsetof(struct qcow2_raw_snapshot, id_size),
+        offsetof(struct qcow2_raw_snapshot, name_size),
+        offsetof(struct qcow2_raw_snapshot, extra_size),
+    };
+    struct fixture *f = *state;
+    uint64_t table;
+
+    assert_int_equal(put(f, 0, CLUSTER, 1), 0);
+    assert_int_equal(qcow2_snapshot_create(f->disk, "kept", NULL), 0);
+    assert_int_equal(blk_read(f->file->below, 0, f->head, sizeof(f->head)), 0);
+    memcpy(&table, f->head + offsetof(struct qcow2_raw_header, snapshots_offset), sizeof(table));
+    for (unsigned i = 0; i < ARRAY_SIZE(members); i++) {
+        struct qcow2_snapshot *list;
+        unsigned count;
+
+        f->file->fickle = be64toh(table) + members[i];
+        f->file->reads = 0;
+        f->file->value = 0xff;
+        assert_int_equal(qcow2_snapshots(f->disk, &list, &count, NULL), 0);
+        assert_int_equal(count, 1);
+        assert_string_equal(list[0].name, "kept");
+        assert_int_equal(list[0].disk_size, DISK);
+        qcow2_snapshots_free(list, count);
+    }
+    f->file->fickle = 0;
+    expect_sound(f, 0);
+}
+
+/* The header is read again when a snapshot was made: by then its refcounts have another size. */
+static void test_fickle_header(void **state)
+{
+    struct fixture *f = *state;
+    struct error err = {0};
+    char bytes[512] = {0};
+
+    assert_int_equal(put(f, 0, CLUSTER, 1), 0);
+    assert_int_equal(blk_flush(f->disk), 0);
+    f->file->fickle = offsetof(struct qcow2_raw_header, refcount_order) + 3;
+    f->file->reads = 0;
+    f->file->value = 5;
+    assert_int_equal(qcow2_snapshot_create(f->disk, "none", &err), -EIO);
+    assert_non_null(strstr(err.text, "header"));
+    f->file->fickle = 0;
+    assert_int_equal(blk_write(f->disk, 0, bytes, sizeof(bytes)), -EIO);
+    assert_int_equal(blk_flush(f->disk), -EIO);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(test_late_write),  TEST(test_snapshot_waits), TEST(test_full),
-        TEST(test_nearly_full), TEST(test_write_fails),    TEST(test_read_fails),
-        TEST(test_flush_fails), TEST(test_snapshot_fails),
+        TEST(test_late_write),    TEST(test_snapshot_waits), TEST(test_full),
+        TEST(test_nearly_full),   TEST(test_write_fails),    TEST(test_read_fails),
+        TEST(test_flush_fails),   TEST(test_snapshot_fails), TEST(test_fickle_snapshots),
+        TEST(test_fickle_header),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
