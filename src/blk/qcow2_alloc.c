@@ -298,11 +298,25 @@ static void flush_freed(struct qcow2 *q, struct freed *freed)
     freed->n = 0;
 }
 
+/* Metadata is no longer noted as such when it is given back: what leads to it here is data. */
+static int refuse_metadata(struct qcow2 *q, uint64_t cluster)
+{
+    uint64_t count;
+    int ret = qcow2_refcount(q, cluster, &count);
+
+    if (ret < 0 || count != 1 || !qcow2_set_has(&q->metadata, cluster))
+        return ret;
+    return qcow2_corrupt(q, "cluster %llu holds metadata, but is given back as data",
+                         (unsigned long long)cluster);
+}
+
 static int drop(struct qcow2 *q, uint64_t cluster, struct freed *freed)
 {
     uint64_t left;
-    int ret = qcow2_refcount_drop(q, cluster, &left);
+    int ret = refuse_metadata(q, cluster);
 
+    if (ret == 0)
+        ret = qcow2_refcount_drop(q, cluster, &left);
     if (ret < 0 || left)
         return ret;
     q->first_free = MIN(q->first_free, cluster);

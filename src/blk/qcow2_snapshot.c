@@ -79,10 +79,15 @@ static int end(struct change *c, int result, struct error *err)
     return ret < 0 ? ret : result;
 }
 
-/* Gives SIZE bytes of the file back to which nothing in the file leads any more. */
+/* Gives SIZE bytes of metadata back to which nothing in the file leads any more. */
 static int release(struct qcow2 *q, uint64_t offset, uint64_t size)
 {
-    return size ? qcow2_free(q, qcow2_cluster(q, offset), qcow2_clusters(q, size)) : 0;
+    uint64_t first = qcow2_cluster(q, offset), n = qcow2_clusters(q, size);
+
+    if (!size)
+        return 0;
+    qcow2_metadata_remove(q, first, n);
+    return qcow2_free(q, first, n);
 }
 
 /* Has the header lead to the snapshot table TABLE. */

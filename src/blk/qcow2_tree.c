@@ -97,6 +97,9 @@ int qcow2_tree(struct qcow2 *q, uint64_t *l1, uint64_t count, enum qcow2_tree ho
                                 (unsigned long long)offset);
         if (ret == 0)
             ret = visit_l2(q, offset, l2, how);
+        /* The L2 tables of the disk are noted as metadata; those of snapshots are not. */
+        if (ret == 0 && how == QCOW2_TREE_DROP && l1 == q->l1.entries)
+            qcow2_metadata_remove(q, qcow2_cluster(q, offset), 1);
         /* The entry of L1 has its flag in the same place. */
         if (ret == 0)
             ret = visit_entry(q, &l1[i], how, &changed);

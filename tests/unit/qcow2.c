@@ -320,6 +320,33 @@ static void test_corrupt(void **state)
     blk_close(blk);
 }
 
+/* An L2 entry leads to the L1 table's cluster, as data or as compressed data, and is discarded or
+ * cut off with the end of the disk: the table stays. */
+static void test_drops_metadata(void **state)
+{
+    const char *name = ((struct fixture *)*state)->name;
+
+    for (unsigned i = 0; i < 3; i++) {
+        uint64_t l1, l2;
+        struct blk *blk;
+
+        create(name, (struct qcow2_create){0});
+        blk = open_disk(name, ",format=qcow2", NULL);
+        put(blk, 0, CLUSTER, 1);
+        blk_close(blk);
+        l1 = peek64(name, HEADER(l1_offset));
+        l2 = peek64(name, l1);
+        poke64(name, l2_of(name) + 8 * 8, l1 | (i == 1 ? QCOW2_COMPRESS : QCOW2_COPIED));
+        blk = open_disk(name, ",format=qcow2", NULL);
+        if (i < 2)
+            assert_int_equal(blk_discard(blk, 8 * CLUSTER, CLUSTER), 0);
+        assert_int_equal(i < 2 ? blk_flush(blk) : blk_resize(blk, CLUSTER, NULL), -EIO);
+        blk_close(blk);
+        assert_int_equal(peek64(name, l1) & QCOW2_OFFSET, l2 & QCOW2_OFFSET);
+        refuse(name, "marked as corrupt");
+    }
+}
+
 /* Entries that lead out of the file. */
 static void test_nowhere(void **state)
 {
@@ -654,23 +681,12 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(test_header),
-        TEST(test_feature_names),
-        TEST(test_overlaps),
-        TEST(test_backing),
-        TEST(test_forgotten),
-        TEST(test_corrupt),
-        TEST(test_nowhere),
-        TEST(test_repair),
-        TEST(test_rebuild),
-        TEST(test_lazy),
-        TEST(test_shrinks),
-        TEST(test_measure),
-        TEST(test_part),
-        TEST(test_compressed_by_qemu),
-        TEST(test_compressed_by_us),
-        TEST(test_extended),
-        TEST(test_snapshots),
+        TEST(test_header),           TEST(test_feature_names), TEST(test_overlaps),
+        TEST(test_backing),          TEST(test_forgotten),     TEST(test_corrupt),
+        TEST(test_drops_metadata),   TEST(test_nowhere),       TEST(test_repair),
+        TEST(test_rebuild),          TEST(test_lazy),          TEST(test_shrinks),
+        TEST(test_measure),          TEST(test_part),          TEST(test_compressed_by_qemu),
+        TEST(test_compressed_by_us), TEST(test_extended),      TEST(test_snapshots),
         TEST(test_bitmaps),
     };
 
