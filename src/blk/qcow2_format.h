@@ -92,6 +92,9 @@ struct qcow2_raw_snapshot_extra {
 #define QCOW2_OFFSET     0x00fffffffffffe00ULL
 #define QCOW2_RESERVED   0x3f000000000001feULL /* L2; bit 0 as well where it does not say "zero" */
 
+/* Entries of the refcount table: all else is the place of a block. */
+#define QCOW2_NO_PLACE 511ULL
+
 /* Limits: those of QEMU, so that each opens what the other has made. */
 #define QCOW2_CLUSTER_BITS_MIN  9
 #define QCOW2_CLUSTER_BITS_MAX  21

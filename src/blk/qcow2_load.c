@@ -70,6 +70,18 @@ static int add_entries(struct qcow2 *q, const struct qcow2_table *table, uint64_
     return 0;
 }
 
+/* Entries of the refcount table are used as they are, so they have no bits but those of a place. */
+static int check_reserved(const struct qcow2 *q, struct error *err)
+{
+    for (uint64_t i = 0; i < q->blocks.slots; i++)
+        if (be64toh(q->reftable.entries[i]) & QCOW2_NO_PLACE)
+            return error_set(err, EINVAL,
+                             "%s: entry %llu of the refcount table has reserved bits; doppel image "
+                             "check says more",
+                             q->name, (unsigned long long)i);
+    return 0;
+}
+
 static int note_metadata(struct qcow2 *q, struct error *err)
 {
     int ret = add_range(q, 0, q->cluster_size, "the header", err);
@@ -79,7 +91,9 @@ static int note_metadata(struct qcow2 *q, struct error *err)
     if (ret == 0)
         ret = add_range(q, q->reftable.offset, q->reftable.size, "the refcount table", err);
     if (ret == 0)
-        ret = add_entries(q, &q->reftable, ~511ULL, "a refcount block", err);
+        ret = check_reserved(q, err);
+    if (ret == 0)
+        ret = add_entries(q, &q->reftable, UINT64_MAX, "a refcount block", err);
     if (ret == 0)
         ret = add_entries(q, &q->l1, QCOW2_OFFSET, "an L2 table", err);
     if (ret == 0)

@@ -247,6 +247,8 @@ static void test_overlaps(void **state)
     refuse(name, "a refcount block overlaps");
     poke64(name, table, 1ULL << 40);
     refuse(name, "a refcount block is not in the file");
+    poke64(name, table, block | 0x100);
+    refuse(name, "entry 0 of the refcount table has reserved bits");
     poke64(name, table, block);
     assert_int_equal(truncate(name, 3 * CLUSTER), 0);
     refuse(name, "not in the file, which may have been cut off");
@@ -421,6 +423,9 @@ static void test_repair(void **state)
     poke(name, block, zero, sizeof(zero)); /* all of it */
     poke64(name, HEADER(incompatible), QCOW2_INCOMPATIBLE_CORRUPT);
     repair(name, 1, 0);
+    poke64(name, peek64(name, HEADER(reftable_offset)), block_of(name) | 0x100);
+    repair(name, 1, 1);
+    l1 = peek64(name, HEADER(l1_offset));
     poke64(name, l1, l2_of(name)); /* flags */
     poke64(name, l2_of(name), peek64(name, l2_of(name)) & ~QCOW2_COPIED);
     repair(name, 2, 0);
