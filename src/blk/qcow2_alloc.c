@@ -124,7 +124,7 @@ static int switch_table(struct qcow2 *q, struct qcow2_table *table)
 }
 
 /* Puts the new table TABLE, which has a place, in the place of the old one; NEW_BLOCKS blocks that
- * follow it cover both. */
+ * follow it cover both. Owns its entries, also after a failure. */
 static int move_table(struct qcow2 *q, struct qcow2_table *table, uint64_t new_blocks)
 {
     uint64_t first = qcow2_cluster(q, table->offset), n = table->size >> q->cluster_bits;
@@ -137,8 +137,10 @@ static int move_table(struct qcow2 *q, struct qcow2_table *table, uint64_t new_b
     pthread_mutex_unlock(&q->map_lock);
     if (ret == 0)
         ret = qcow2_metadata_add(q, first, n);
-    if (ret < 0)
+    if (ret < 0) {
+        qcow2_table_free(table);
         return ret;
+    }
     q->reftable = *table;
     for (uint64_t i = 0; i < new_blocks && ret == 0; i++)
         ret = put_block(q, index + i, first + n + i);

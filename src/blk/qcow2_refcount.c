@@ -10,6 +10,7 @@
 #include "blk/qcow2_header.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 uint64_t qcow2_count_get(const uint8_t *block, uint64_t i, unsigned order)
@@ -70,6 +71,7 @@ int qcow2_refcount_block(struct qcow2 *q, uint64_t cluster, struct qcow2_table *
     ret = qcow2_file_read(q, offset, (*block)->bytes, q->cluster_size);
     if (ret < 0) {
         qcow2_table_free(*block);
+        free(*block);
         *block = NULL;
         return ret;
     }
