@@ -3,6 +3,8 @@
  */
 #include "blk/isolated_link.h"
 
+#include "base/util.h"
+
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -71,7 +73,8 @@ int isolated_send_start(int link, uint64_t number, const int files[ISOLATED_FILE
     return n < 0 ? -errno : 0;
 }
 
-/* Takes the descriptors of MSG. Returns how many there were. */
+/* Takes the descriptors of MSG. Returns how many there were. Closes those that FILES has no room
+ * for: alignment can leave room for one more in the control buffer. */
 static unsigned take_files(struct msghdr *msg, int files[ISOLATED_FILES])
 {
     struct cmsghdr *c = CMSG_FIRSTHDR(msg);
@@ -80,7 +83,15 @@ static unsigned take_files(struct msghdr *msg, int files[ISOLATED_FILES])
     if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
         return 0;
     count = (unsigned)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-    memcpy(files, CMSG_DATA(c), count * sizeof(int));
+    for (unsigned i = 0; i < count; i++) {
+        int fd;
+
+        memcpy(&fd, CMSG_DATA(c) + i * sizeof(fd), sizeof(fd));
+        if (i < ISOLATED_FILES)
+            files[i] = fd;
+        else
+            close(fd);
+    }
     return count;
 }
 
@@ -105,8 +116,8 @@ static int receive_one(int link, uint64_t number, int files[ISOLATED_FILES])
     if (n == sizeof(start) && count == ISOLATED_FILES && start.version == ISOLATED_VERSION &&
         start.number == number)
         return 1;
-    while (count > 0)
-        close(files[--count]);
+    for (unsigned i = 0; i < MIN(count, ISOLATED_FILES); i++)
+        close(files[i]);
     return n == sizeof(start) ? 0 : -EPROTO;
 }
 

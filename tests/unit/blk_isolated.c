@@ -439,6 +439,61 @@ static void checks(void **state)
     assert_false(isolated_check(&q));
 }
 
+/* ---- The socket ---- */
+
+static void send_files(int link, uint64_t number, const int *files, unsigned count)
+{
+    struct isolated_start start = {.version = ISOLATED_VERSION, .number = number};
+    struct iovec iov = {&start, sizeof(start)};
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(sizeof(int) * 8)];
+    } control = {.space = {0}};
+    struct msghdr msg = {.msg_iov = &iov,
+                         .msg_iovlen = 1,
+                         .msg_control = &control,
+                         .msg_controllen = CMSG_SPACE(sizeof(int) * count)};
+    struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+
+    c->cmsg_level = SOL_SOCKET;
+    c->cmsg_type = SCM_RIGHTS;
+    c->cmsg_len = CMSG_LEN(sizeof(int) * count);
+    memcpy(CMSG_DATA(c), files, sizeof(int) * count);
+    assert_int_equal(sendmsg(link, &msg, 0), sizeof(start));
+}
+
+/* A start with the wrong number of files is dropped, and its files are closed. */
+static void too_many_files(void **state)
+{
+    int link[2], ends[2], sent[8], got[8];
+    char byte;
+
+    for (unsigned count = ISOLATED_FILES - 1; count <= ARRAY_SIZE(sent); count++) {
+        if (count == ISOLATED_FILES)
+            continue;
+        assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, link), 0);
+        assert_int_equal(pipe2(ends, O_CLOEXEC | O_NONBLOCK), 0);
+        for (unsigned i = 0; i < ARRAY_SIZE(sent); i++) {
+            sent[i] = ends[1];
+            got[i] = -1;
+        }
+        send_files(link[0], 1, sent, count);
+        close(ends[1]);
+        for (unsigned i = 0; i < ARRAY_SIZE(sent); i++)
+            sent[i] = ends[0];
+        send_files(link[0], 1, sent, ISOLATED_FILES);
+        assert_int_equal(isolated_receive_start(link[1], 1, got), 0);
+        for (unsigned i = ISOLATED_FILES; i < ARRAY_SIZE(got); i++)
+            assert_int_equal(got[i], -1);
+        assert_int_equal(read(ends[0], &byte, 1), 0); /* nobody has the end to write to */
+        for (unsigned i = 0; i < ISOLATED_FILES; i++)
+            close(got[i]);
+        close(ends[0]);
+        close(link[0]);
+        close(link[1]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -450,6 +505,7 @@ int main(void)
         cmocka_unit_test(is_gone),
         cmocka_unit_test(crowd),
         cmocka_unit_test(checks),
+        cmocka_unit_test(too_many_files),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
