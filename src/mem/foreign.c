@@ -6,6 +6,8 @@
 #include "mem/mem_private.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <string.h>
 
 /* With the lock. */
 static int list_parts(const struct mem *mem, struct mem_export *parts, unsigned *count,
@@ -27,6 +29,23 @@ static int list_parts(const struct mem *mem, struct mem_export *parts, unsigned 
     return 0;
 }
 
+/* Seals the files of PARTS, so that nobody who has them can make them shorter: this process would
+ * lose what the guest has in RAM. Holes can still be punched, which the balloon does. */
+static int seal_parts(const struct mem_export *parts, unsigned count, struct error *err)
+{
+    const int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+
+    for (unsigned i = 0; i < count; i++) {
+        int set = fcntl(parts[i].fd, F_GET_SEALS);
+
+        if (set >= 0 && (set & seals) == seals)
+            continue; /* parts may share a file, and RAM may have been exported before */
+        if (fcntl(parts[i].fd, F_ADD_SEALS, seals) < 0)
+            return error_set(err, errno, "cannot seal RAM: %s", strerror(errno));
+    }
+    return 0;
+}
+
 int mem_export_ram(struct mem *mem, struct mem_export *parts, unsigned *count, struct error *err)
 {
     struct mem_counts pages;
@@ -37,6 +56,8 @@ int mem_export_ram(struct mem *mem, struct mem_export *parts, unsigned *count, s
         return error_set(err, EBUSY, "RAM has pages that are shared or swapped out");
     pthread_mutex_lock(&mem->lock);
     ret = list_parts(mem, parts, count, err);
+    if (ret == 0)
+        ret = seal_parts(parts, *count, err);
     if (ret == 0)
         mem->exported = true;
     pthread_mutex_unlock(&mem->lock);

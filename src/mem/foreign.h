@@ -22,8 +22,10 @@ struct mem_export {
 };
 
 /* Stores in PARTS what RAM consists of, and how many they are in COUNT, which says how many there
- * is room for. RAM is exported from then on, for good. -EBUSY: pages are shared or swapped out;
- * -ENOSPC: there are more parts. Not while another thread changes pages. */
+ * is room for. RAM is exported from then on, for good, and its files keep their size: they are
+ * sealed (F_SEAL_SHRINK, F_SEAL_GROW), which fails for an imported file without seals. -EBUSY:
+ * pages are shared or swapped out; -ENOSPC: there are more parts. Not while another thread changes
+ * pages. */
 int mem_export_ram(struct mem *mem, struct mem_export *parts, unsigned *count, struct error *err);
 bool mem_is_exported(const struct mem *mem);
 

@@ -36,7 +36,7 @@ static int map_all(struct mem *mem)
 {
     int ret;
 
-    mem->fd = memfd_create("guest-ram", MFD_CLOEXEC);
+    mem->fd = memfd_create("guest-ram", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (mem->fd < 0 || ftruncate(mem->fd, (off_t)mem->ram_size) < 0)
         return -errno;
     mem->base =

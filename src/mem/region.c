@@ -55,7 +55,7 @@ static int create_memory(struct mem_region *r, struct error *err)
 
     r->own_mapping = true;
     if (r->fd < 0) {
-        r->fd = memfd_create("guest-region", MFD_CLOEXEC);
+        r->fd = memfd_create("guest-region", MFD_CLOEXEC | MFD_ALLOW_SEALING);
         if (r->fd < 0 || ftruncate(r->fd, (off_t)size) < 0)
             return error_set(err, errno, "%s: cannot get its memory: %s", r->name, strerror(errno));
     }

@@ -93,6 +93,34 @@ static void exempt(void **state)
     mem_destroy(mem);
 }
 
+/* Who maps exported RAM cannot make it shorter or longer. */
+static void sealed(void **state)
+{
+    struct mem *mem = mem_create(8 * MiB, NULL);
+    struct mem_change change = {.kind = MEM_BALLOON, .gpn = 300};
+    struct mem_export parts[8];
+    uint64_t value = 5;
+    unsigned count;
+
+    for (unsigned round = 0; round < 2; round++) {
+        count = ARRAY_SIZE(parts);
+        assert_int_equal(mem_export_ram(mem, parts, &count, NULL), 0);
+    }
+    for (unsigned i = 0; i < count; i++) {
+        assert_int_equal(ftruncate(parts[i].fd, 0), -1);
+        assert_int_equal(ftruncate(parts[i].fd, 16 * MiB), -1);
+        assert_int_equal(fcntl(parts[i].fd, F_ADD_SEALS, F_SEAL_WRITE), -1);
+    }
+    /* The balloon still gives the host its page back. */
+    assert_int_equal(mem_write(mem, 300 << MEM_PAGE_SHIFT, &value, 8), 0);
+    value = mem_resident(mem);
+    assert_int_equal(mem_change(mem, &change, 1), 1);
+    assert_int_equal(change.status, 0);
+    assert_true(mem_resident(mem) < value);
+    assert_int_equal(mem_clear(mem, NULL), 0);
+    mem_destroy(mem);
+}
+
 struct heard {
     uint64_t gpa, size;
 };
@@ -170,10 +198,8 @@ static void short_files(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(one_memory),
-        cmocka_unit_test(exempt),
-        cmocka_unit_test(written),
-        cmocka_unit_test(short_files),
+        cmocka_unit_test(one_memory), cmocka_unit_test(exempt),      cmocka_unit_test(sealed),
+        cmocka_unit_test(written),    cmocka_unit_test(short_files),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

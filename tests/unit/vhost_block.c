@@ -140,6 +140,40 @@ static void reads_and_writes(void **state)
     end(b);
 }
 
+/* Tries to change the size of all memory files NAME that this process, which is both ends, has.
+ * Returns how many there are. */
+static unsigned resize_files(const char *name)
+{
+    unsigned found = 0;
+
+    for (int fd = 0; fd < 1024; fd++) {
+        char link[64], target[64] = {0};
+
+        snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+        if (readlink(link, target, sizeof(target) - 1) < 0 || !strstr(target, name))
+            continue;
+        found++;
+        assert_int_equal(ftruncate(fd, 0), -1);
+        assert_int_equal(errno, EPERM);
+        assert_int_equal(ftruncate(fd, 1ll << 32), -1);
+    }
+    return found;
+}
+
+/* The back end cannot make shorter what both map: the front end's process would end. */
+static void memory_keeps_its_size(void **state)
+{
+    struct both *b = begin();
+
+    request(b, 0, 7);
+    reap(b);
+    assert_true(resize_files("memfd:vhost-rings") > 0);
+    assert_true(resize_files("memfd:guest-ram") > 0);
+    request(b, 0, 8);
+    reap(b);
+    end(b);
+}
+
 /* What the back end writes into guest memory is in the dirty log before the request ends. */
 static void writes_are_logged(void **state)
 {
@@ -339,15 +373,11 @@ static void no_back_end(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(reads_and_writes),
-        cmocka_unit_test(writes_are_logged),
-        cmocka_unit_test(comes_back),
-        cmocka_unit_test(driver_resets),
-        cmocka_unit_test(pauses),
-        cmocka_unit_test(saved_without_back_end),
-        cmocka_unit_test(grows),
-        cmocka_unit_test(broken_driver),
-        cmocka_unit_test(no_back_end),
+        cmocka_unit_test(reads_and_writes),       cmocka_unit_test(memory_keeps_its_size),
+        cmocka_unit_test(writes_are_logged),      cmocka_unit_test(comes_back),
+        cmocka_unit_test(driver_resets),          cmocka_unit_test(pauses),
+        cmocka_unit_test(saved_without_back_end), cmocka_unit_test(grows),
+        cmocka_unit_test(broken_driver),          cmocka_unit_test(no_back_end),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

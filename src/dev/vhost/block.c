@@ -9,6 +9,7 @@
 #include "dev/vhost/frontend.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -367,18 +368,19 @@ static void reconnect(struct vhost_block *b)
 
 /* ---- The thread: serving ---- */
 
-/* Fresh rings for each start: who had the last ones cannot meddle with these. */
-static int make_rings(struct vhost_block *b, struct error *err)
+/* Sets up the rings' file. The seals keep the back end from making it shorter, which would end this
+ * process when it touches a ring. */
+static int map_rings(struct vhost_block *b, size_t size, struct error *err)
 {
-    uint64_t offered = b->connection.features;
-    size_t size = b->queues * (size_t)VHOST_RING_BYTES;
+    const int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+    bool sealed;
 
-    b->rings = memfd_create("vhost-rings", MFD_CLOEXEC);
+    b->rings = memfd_create("vhost-rings", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (b->rings < 0)
         return error_set(err, errno, "cannot get memory for rings: %s", strerror(errno));
-    b->memory = ftruncate(b->rings, (off_t)size) < 0
-                    ? MAP_FAILED
-                    : mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, b->rings, 0);
+    sealed = ftruncate(b->rings, (off_t)size) == 0 && fcntl(b->rings, F_ADD_SEALS, seals) == 0;
+    b->memory =
+        sealed ? mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, b->rings, 0) : MAP_FAILED;
     if (b->memory == MAP_FAILED) {
         int code = errno;
 
@@ -386,6 +388,17 @@ static int make_rings(struct vhost_block *b, struct error *err)
         b->memory = NULL;
         return error_set(err, code, "cannot get memory for rings: %s", strerror(code));
     }
+    return 0;
+}
+
+/* Fresh rings for each start: who had the last ones cannot meddle with these. */
+static int make_rings(struct vhost_block *b, struct error *err)
+{
+    uint64_t offered = b->connection.features;
+    int ret = map_rings(b, b->queues * (size_t)VHOST_RING_BYTES, err);
+
+    if (ret < 0)
+        return ret;
     for (unsigned i = 0; i < b->queues; i++) {
         struct queue *q = &b->queue[i];
 
