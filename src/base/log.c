@@ -20,6 +20,22 @@ void log_line(const struct log *log, enum log_level level, const char *format, .
     log->line(log->opaque, level, text);
 }
 
+void log_tell(const struct log *log, enum log_level level, const char *format, ...)
+{
+    char text[LOG_TEXT];
+    va_list ap;
+
+    if (!log)
+        return;
+    va_start(ap, format);
+    vsnprintf(text, sizeof(text), format, ap);
+    va_end(ap);
+    log_line(log, level, "%s", text);
+    log_clean(text);
+    if (log->tell)
+        log->tell(log->opaque, level, text);
+}
+
 const char *log_level_name(enum log_level level)
 {
     switch (level) {

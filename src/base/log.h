@@ -24,10 +24,15 @@ struct log {
     /* Takes a line, without a newline and without control characters. Called on any thread, also
      * with locks held: does not wait for a VM and does not call into one. */
     void (*line)(void *opaque, enum log_level level, const char *text);
+    /* NULL, or takes the lines that a user has to see at once, as line() does; of any level. */
+    void (*tell)(void *opaque, enum log_level level, const char *text);
     void *opaque;
 };
 
 void log_line(const struct log *log, enum log_level level, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* Logs a line that a user has to see at once: something outside works no more, or works again. */
+void log_tell(const struct log *log, enum log_level level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
 /* "error", "warning", "info" or "debug". */

@@ -342,7 +342,7 @@ static int flush(struct file *file)
         return 0;
     ret = -errno;
     if (!atomic_exchange(&file->lost, true))
-        log_line(file->blk.host->log, LOG_LEVEL_ERROR,
+        log_tell(file->blk.host->log, LOG_LEVEL_ERROR,
                  "disk '%s': the host lost what was written (%s); from now on each flush fails",
                  file->name, strerror(-ret));
     return -EIO;

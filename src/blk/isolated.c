@@ -68,7 +68,7 @@ static void fail_all(struct isolated *i, const char *why)
 {
     struct blk_request *failed, *next;
 
-    log_line(i->blk.host->log, LOG_LEVEL_ERROR, "disk '%s': %s; it cannot be used any more",
+    log_tell(i->blk.host->log, LOG_LEVEL_ERROR, "disk '%s': %s; it cannot be used any more",
              i->file, why);
     pthread_mutex_lock(&i->lock);
     i->broken = true;

@@ -204,7 +204,7 @@ static void fill_slots(struct nbd *nbd)
 /* Gives the server up: what it has not answered fails. */
 static void give_up(struct nbd *nbd, const char *why)
 {
-    log_line(nbd->blk.host->log, LOG_LEVEL_ERROR,
+    log_tell(nbd->blk.host->log, LOG_LEVEL_ERROR,
              "disk '%s': the server is gone (%s); from now on all of its reads and writes fail",
              nbd->name, why);
     nbd->lib.close(nbd->handle); /* it forgets all buffers */

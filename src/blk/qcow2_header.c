@@ -295,7 +295,7 @@ int qcow2_corrupt(struct qcow2 *q, const char *format, ...)
     vsnprintf(text, sizeof(text), format, args);
     va_end(args);
     if (q->blk.host)
-        log_line(q->blk.host->log, LOG_LEVEL_ERROR,
+        log_tell(q->blk.host->log, LOG_LEVEL_ERROR,
                  "%s: the image is corrupt: %s; doppel image check --repair may help", q->name,
                  text);
     if (q->writable) {

@@ -104,5 +104,6 @@ static void send_line(void *opaque, enum log_level level, const char *text)
 
 struct log channel_log(const struct channel *channel)
 {
-    return (struct log){LOG_LEVEL_INFO, send_line, (void *)(uintptr_t)channel};
+    return (struct log){
+        .most = LOG_LEVEL_INFO, .line = send_line, .opaque = (void *)(uintptr_t)channel};
 }

@@ -433,13 +433,20 @@ static void say(struct console *c, const char *text)
     sink_put(&c->err, line, MIN((size_t)size, sizeof(line) - 1));
 }
 
-/* A machine that stands still without having been told to says why. */
+/* What the user has to know at once: why the machine stands still without having been told to, and
+ * what has become of a disk. */
+static bool is_for_user(const struct doppel_event *event)
+{
+    return event->kind == DOPPEL_EVENT_HELD || event->kind == DOPPEL_EVENT_GOES_ON ||
+           event->kind == DOPPEL_EVENT_DISK;
+}
+
 static void take_events(struct console *c)
 {
     struct doppel_event event;
 
     while (doppel_events_next(c->events, 0, &event) == 0)
-        if (event.kind == DOPPEL_EVENT_HELD || event.kind == DOPPEL_EVENT_GOES_ON)
+        if (is_for_user(&event))
             say(c, event.text);
 }
 

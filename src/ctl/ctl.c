@@ -63,6 +63,13 @@ static void on_line(void *opaque, enum log_level level, const char *text)
     event_tell(&d->events, DOPPEL_EVENT_LOG, (enum doppel_log_level)level, text);
 }
 
+static void on_tell(void *opaque, enum log_level level, const char *text)
+{
+    struct doppel_vm *d = opaque;
+
+    event_tell(&d->events, DOPPEL_EVENT_DISK, (enum doppel_log_level)level, text);
+}
+
 static void tell(struct doppel_vm *d, enum doppel_event_kind kind)
 {
     event_tell(&d->events, kind, DOPPEL_LOG_ERROR, NULL);
@@ -174,7 +181,8 @@ static bool create(struct doppel_vm *d, const struct doppel_config *config, stru
     d->step_opaque = config->trace_opaque;
     d->line = config->log;
     d->line_opaque = config->log_opaque;
-    d->log = (struct log){.most = (enum log_level)config->log_level, .line = on_line, .opaque = d};
+    d->log = (struct log){
+        .most = (enum log_level)config->log_level, .line = on_line, .tell = on_tell, .opaque = d};
     d->files = boot_files_open(config, err);
     return d->files && create_vm(d, config, err);
 }

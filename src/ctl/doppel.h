@@ -188,6 +188,9 @@ enum doppel_event_kind {
      * stands still; it tries again each second, and at doppel_resume. */
     DOPPEL_EVENT_HELD,
     DOPPEL_EVENT_GOES_ON, /* that device goes on, and the VM if there is no other such device */
+    /* What is behind a disk works no more, or works again, as TEXT says: a server or a back end
+     * that is gone or back, an image found corrupt. The log has the same line. */
+    DOPPEL_EVENT_DISK,
 };
 
 struct doppel_event {

@@ -251,5 +251,20 @@ def errors():
         check(digest(bytes(disk.bytes)).encode() in guest_runs.out(), guest_runs.said.values())
 
 
+def gone():
+    """A server that leaves: the user is told, once, and the machine lives on."""
+    with scratch() as at, server(at("socket"), 4 * MIB) as disk:
+        guest_runs = Running("while dd if=/dev/vda of=/dev/null iflag=direct bs=4k count=4; do echo read; sleep 0.05; done",
+                             "--disk", disk.uri)
+        end = time.monotonic() + 120
+        while b"read\n" not in guest_runs.out() and time.monotonic() < end:
+            guest_runs.listen(0.05)
+        disk.fails[nbd.READ] = nbd.HANG_UP
+        guest_runs.expect(b"the server is gone")
+        check(guest_runs.finish() == 0, guest_runs.said.values())
+        lines = [line for line in guest_runs.errors().splitlines() if line.startswith(b"doppel:")]
+        check(len(lines) == 1, guest_runs.errors())
+
+
 if __name__ == "__main__":
-    main(contents, readonly, several, images, kernels, locked, full, errors)
+    main(contents, readonly, several, images, kernels, locked, full, errors, gone)

@@ -12,6 +12,7 @@ REP_ACK, REP_INFO, REP_UNSUPPORTED = 1, 3, 0x80000001
 READ, WRITE, DISCONNECT, FLUSH, TRIM, ZEROES = 0, 1, 2, 3, 4, 6
 HAS_FLAGS, SEND_FLUSH, SEND_TRIM, SEND_ZEROES = 1, 4, 32, 64
 EIO, ENOSPC = 5, 28
+HANG_UP = -1  # no error, but the end of the connection
 
 
 class Server:
@@ -80,7 +81,7 @@ class Server:
         data = self._take(client, size) if kind == WRITE else b""
         error, answer = self.fails.get(kind, 0), b""
         self.counts[kind] = self.counts.get(kind, 0) + 1
-        if kind == DISCONNECT:
+        if kind == DISCONNECT or error == HANG_UP:
             return False
         if not error and kind == READ:
             answer = bytes(self.bytes[at:at + size])

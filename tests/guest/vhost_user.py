@@ -217,7 +217,7 @@ def bad_input():
         with backend(path, disk) as back:
             back.end()
         check_complaint(run("run", "--kernel", disk, "--disk", "vhost-user=" + path("none")),
-                        path("none"), "is the back end running?")
+                        path("none"), "is it running?")
         check_complaint(run("run", "--kernel", disk, "--disk", f"vhost-user={path('none')},readonly"),
                         "readonly")
 
@@ -264,7 +264,8 @@ def front_end_goes_on():
         with backend(path, disk) as back:
             with started(DOPPEL, "run", "--cpus", "2", "--disk", f"vhost-user={path('socket')}",
                          "--", "sh", "-c", guest_command(ROUNDS), env=environment(),
-                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as machine:
+                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                         stderr=subprocess.PIPE) as machine:
                 check(machine.stdout.readline() == b"begin\n", "the guest does not begin")
                 kills = 0
                 while kills < 2 * ROUNDS and machine.poll() is None:
@@ -276,6 +277,10 @@ def front_end_goes_on():
                 output = machine.stdout.read().decode()
                 check(machine.wait(PATIENCE) == 0, f"status {machine.returncode}: {output!r}")
                 check(kills > 0, "the guest was done before anything was killed")
+                said = machine.stderr.read().decode().splitlines()
+                gone = sum("wait for a back end" in line for line in said)
+                back_again = sum("is there again" in line for line in said)
+                check(0 < gone <= kills and gone - 1 <= back_again <= gone, said)
                 check_sum(disk, output)
             back.end()
 

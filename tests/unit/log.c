@@ -41,6 +41,26 @@ static void test_levels(void **unused)
     assert_string_equal(log_level_name(LOG_LEVEL_DEBUG), "debug");
 }
 
+/* What a user has to see at once is told whatever the level of the log. */
+static void test_tell(void **unused)
+{
+    struct lines lines = {.count = 0}, log_lines = {.count = 0};
+    struct log log = {.most = LOG_LEVEL_ERROR, .tell = keep, .opaque = &lines};
+
+    log_tell(&log, LOG_LEVEL_INFO, "%s is\nback", "it");
+    assert_int_equal(lines.count, 1);
+    assert_int_equal(lines.level[0], LOG_LEVEL_INFO);
+    assert_string_equal(lines.text[0], "it is?back");
+    log_line(&log, LOG_LEVEL_ERROR, "logged");
+    assert_int_equal(lines.count, 1);
+    log = (struct log){.most = LOG_LEVEL_ERROR, .line = keep, .opaque = &log_lines};
+    log_tell(&log, LOG_LEVEL_INFO, "left out");
+    log_tell(&log, LOG_LEVEL_ERROR, "gone");
+    log_tell(NULL, LOG_LEVEL_ERROR, "nobody listens");
+    assert_int_equal(log_lines.count, 1);
+    assert_string_equal(log_lines.text[0], "gone");
+}
+
 /* What a guest says must not reach a terminal as a command, nor begin another line. */
 static void test_hostile_text(void **unused)
 {
@@ -105,9 +125,8 @@ static void test_time(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_levels),
-        cmocka_unit_test(test_hostile_text),
-        cmocka_unit_test(test_controls),
+        cmocka_unit_test(test_levels),       cmocka_unit_test(test_tell),
+        cmocka_unit_test(test_hostile_text), cmocka_unit_test(test_controls),
         cmocka_unit_test(test_time),
     };
 

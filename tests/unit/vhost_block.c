@@ -360,7 +360,7 @@ static void no_back_end(void **state)
     snprintf(name, sizeof(name), P_tmpdir "/doppel-no-back-end-%d", getpid());
     assert_null(vhost_block_create(&slot, name, 0, NULL, &err));
     assert_non_null(strstr(err.text, name));
-    assert_non_null(strstr(err.text, "is the back end running?"));
+    assert_non_null(strstr(err.text, "is it running?"));
     memset(name, 'x', sizeof(name));
     name[sizeof(name) - 1] = 0;
     assert_null(vhost_block_create(&slot, name, 0, NULL, &err));

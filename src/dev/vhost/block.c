@@ -275,12 +275,14 @@ static unsigned requests_out(struct vhost_block *b)
 
 /* ---- The thread: the connection ---- */
 
-/* Logs a failure, unless the last one was the same. */
+/* Tells that the back end is gone, and logs why it does not come back, once for each reason. */
 static void complain_once(struct vhost_block *b, const struct error *err)
 {
-    if (b->complained != err->code)
-        log_line(b->log, LOG_LEVEL_WARNING, "%s: %s; the disk waits for the back end", b->path,
-                 err->text);
+    if (!b->complained)
+        log_tell(b->log, LOG_LEVEL_WARNING, "disk '%s': %s; its requests wait for a back end",
+                 b->path, err->text);
+    else if (b->complained != err->code)
+        log_line(b->log, LOG_LEVEL_WARNING, "disk '%s': %s", b->path, err->text);
     b->complained = err->code;
 }
 
@@ -480,7 +482,7 @@ static void follow(struct vhost_block *b)
     b->followed = true;
     b->epoch_followed = epoch;
     if (b->complained)
-        log_line(b->log, LOG_LEVEL_INFO, "%s: the back end is there again", b->path);
+        log_tell(b->log, LOG_LEVEL_INFO, "disk '%s': the back end is there again", b->path);
     b->complained = 0;
     if (b->serving) {
         b->retry_after = 0;

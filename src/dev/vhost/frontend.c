@@ -145,9 +145,8 @@ static int open_socket(const char *path, struct error *err)
         int code = errno;
 
         close(fd);
-        return error_set(err, code, "cannot connect: %s%s", strerror(code),
-                         code == ECONNREFUSED || code == ENOENT ? "; is the back end running?"
-                                                                : "");
+        return error_set(err, code, "cannot connect to the back end: %s%s", strerror(code),
+                         code == ECONNREFUSED || code == ENOENT ? " (is it running?)" : "");
     }
     return fd;
 }
