@@ -10,6 +10,7 @@
 #include "base/util.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- Requests ---- */
@@ -230,5 +231,6 @@ void blk_close(struct blk *blk)
     if (!blk)
         return;
     limit_destroy(blk->limit);
+    free(blk->folder);
     blk->driver->close(blk);
 }

@@ -88,6 +88,8 @@ struct blk_info {
     bool zeroes;        /* ZEROES takes less time than writing zeroes */
     const char *format; /* "raw", "qcow2" */
     const char *file;   /* what the user named. Both live as long as the struct blk */
+    const char *folder; /* where a file without a name has what is written, and not FILE; else NULL.
+                         * It lives as long */
 };
 
 /* The time that rate limits go by. */

@@ -43,6 +43,7 @@ struct blk {
     uint64_t start;        /* where that begins in what the driver has */
     bool bounded;          /* it is a part of given size, which cannot be changed */
     struct limit *limit;   /* NULL: no rate limits */
+    char *folder;          /* info.folder, freed with the disk */
     const struct blk_host *host;
 };
 

@@ -136,15 +136,21 @@ static int make_nameless(const char *folder)
     return fd;
 }
 
-static struct blk *open_temporary(const struct blk_host *host, struct error *err)
+static const char *temporary_folder(void)
 {
     const char *folder = getenv("TMPDIR");
+
+    return folder ? folder : "/var/tmp";
+}
+
+static struct blk *open_temporary(const struct blk_host *host, struct error *err)
+{
+    const char *folder = temporary_folder();
     struct blk_options options = {0};
     struct blk *blk;
     char path[32];
     int fd;
 
-    folder = folder ? folder : "/var/tmp";
     fd = make_nameless(folder);
     if (fd < 0) {
         error_set(err, errno, "snapshot: cannot make a file in '%s' (TMPDIR): %s", folder,
@@ -171,6 +177,14 @@ static struct blk *open_overlay(struct blk *base, const struct blk_options *opti
     if (!blk) {
         blk_close(file);
         blk_close(base);
+        return NULL;
+    }
+    blk->folder = strdup(temporary_folder());
+    blk->info.folder = blk->folder;
+    if (!blk->folder) {
+        error_set(err, ENOMEM, "snapshot: out of memory");
+        blk_close(blk);
+        return NULL;
     }
     return blk;
 }

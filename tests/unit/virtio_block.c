@@ -36,12 +36,14 @@ enum { F_RO = 5, F_FLUSH = 9, F_CONFIG_WCE = 11, F_DISCARD = 13, F_WRITE_ZEROES 
 static struct virtio_block *block; /* the last that was made */
 static struct virtio_block_config config;
 static unsigned devices, holds, releases, silent_releases;
+static char why_held[512];
 
 static void hold(void *opaque, const char *why)
 {
     assert_non_null(strstr(why, "test.raw"));
     assert_int_equal(holds, releases + silent_releases);
     holds++;
+    snprintf(why_held, sizeof(why_held), "%s", why);
 }
 
 static void release(void *opaque, const char *why)
@@ -649,6 +651,26 @@ static void test_full(void **state)
     assert_int_equal(releases, 2);
 }
 
+/* What is written to a disk with `snapshot` needs no room where its file is. */
+static void test_full_snapshot(void **state)
+{
+    struct vrig *v;
+
+    vrig_destroy(*state);
+    fake_blk.info.folder = "/small";
+    v = *state = vrig_create(create, NULL, 1);
+    start(v, FEATURES);
+    fake_blk.write_fails = -ENOSPC;
+    request(v, 0, OUT, 0, DATA, 4096);
+    serve(v);
+    assert_int_equal(holds, 1);
+    assert_non_null(strstr(why_held, "no room in /small (TMPDIR)"));
+    fake_blk.write_fails = 0;
+    virtio_block_retry(block);
+    run(v);
+    assert_status(v, 0, OK, 1);
+}
+
 static void pause_device(struct vrig *v)
 {
     v->dev->ops->pause(v->dev);
@@ -793,23 +815,15 @@ static void test_resize(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_configuration),
-        TEST(test_readonly_configuration),
-        TEST(test_read_and_write),
-        TEST(test_refused),
-        TEST(test_serial),
-        TEST(test_layouts),
-        TEST(test_large),
-        TEST(test_later),
-        TEST(test_discard),
-        TEST(test_write_through),
-        TEST(test_broken_drivers),
-        TEST(test_broken_later),
-        TEST(test_few_pins),
-        TEST(test_full),
-        TEST(test_full_pause),
-        TEST(test_save_restore),
-        TEST(test_restore_other_disk),
+        TEST(test_configuration),  TEST(test_readonly_configuration),
+        TEST(test_read_and_write), TEST(test_refused),
+        TEST(test_serial),         TEST(test_layouts),
+        TEST(test_large),          TEST(test_later),
+        TEST(test_discard),        TEST(test_write_through),
+        TEST(test_broken_drivers), TEST(test_broken_later),
+        TEST(test_few_pins),       TEST(test_full),
+        TEST(test_full_snapshot),  TEST(test_full_pause),
+        TEST(test_save_restore),   TEST(test_restore_other_disk),
         TEST(test_resize),
     };
 

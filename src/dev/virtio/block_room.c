@@ -20,9 +20,17 @@ static void hold(const struct virtio_block *b)
 {
     char why[400];
 
-    snprintf(why, sizeof(why),
-             "disk %.200s: the host's disk is full; the machine stands still until there is room",
-             b->info.file);
+    if (b->info.folder)
+        snprintf(
+            why, sizeof(why),
+            "no room in %.150s (TMPDIR) for what the guest writes to %.150s; the machine stands "
+            "still until there is",
+            b->info.folder, b->info.file);
+    else
+        snprintf(
+            why, sizeof(why),
+            "disk %.200s: the host's disk is full; the machine stands still until there is room",
+            b->info.file);
     b->config.hold(b->config.opaque, why);
 }
 
