@@ -245,7 +245,8 @@ static int find_slot(const struct board *b, const struct board_config *c, const 
         .msi = b->apics.msi,
     };
     if (slot->number == PCI_DEVICES)
-        return error_set(err, ENOSPC, "device %s: no PCI slot is free", text);
+        return error_set(err, ENOSPC, "device %s: all %d PCI slots are taken", text,
+                         BOARD_PCI_SLOTS);
     if (description_number(text, "slot", 0, PCI_DEVICES - 1, &slot->number, err) < 0)
         return -err->code;
     if (!pci_host_is_free(b->pci, slot->number))

@@ -26,7 +26,8 @@
 #define BOARD_TIMER_GSI     2  /* the I/O APIC's pin for ISA interrupt 0 */
 #define BOARD_PIRQ_GSI      16 /* its pin for PIRQA; the others follow */
 #define BOARD_SERIAL_PORTS  4
-#define BOARD_MAX_DEVICES   40
+#define BOARD_PCI_SLOTS     30 /* for devices: two are the chipset's */
+#define BOARD_MAX_DEVICES   64 /* more than there are slots, ports and parts of the chipset */
 
 /* COM1 to COM4. Each has a line of its own, unlike on the first PCs. */
 struct board_serial {

@@ -90,7 +90,7 @@ def devices():
             (["debug-exit,"], "debug-exit,", "KEY=VALUE"),
             (["debug-exit", "debug-exit"], "overlap", ""),
             (["debug-exit"] * 65, "64", "devices"),
-            (["rng"] * 40, "too many devices", ""),
+            (["rng"] * 31, "all 30 PCI slots are taken", ""),
             (["rng,slot=40"], "rng,slot=40", "31"),
             (["rng,slot=0"], "rng,slot=0", "free: 2-31"),
             (["rng,slot=9", "rng,slot=9"], "slot 9 is taken", "free: 2-8 10-31"),

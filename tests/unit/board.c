@@ -315,14 +315,17 @@ static void test_descriptions(void **state)
 /* However many a user asks for: the board takes what fits, and nothing is written behind it. */
 static void test_too_many(void **state)
 {
-    static const char *list[BOARD_MAX_DEVICES + 2];
+    const char *list[BOARD_PCI_SLOTS + 2];
     struct error err;
 
-    for (unsigned i = 0; i <= BOARD_MAX_DEVICES; i++)
+    for (unsigned i = 0; i <= BOARD_PCI_SLOTS; i++)
         list[i] = "rng";
+    list[BOARD_PCI_SLOTS + 1] = NULL;
     err = refusal(*state, list);
     assert_int_equal(err.code, ENOSPC);
-    assert_non_null(strstr(err.text, "too many devices"));
+    assert_non_null(strstr(err.text, "all 30 PCI slots are taken"));
+    list[BOARD_PCI_SLOTS] = "nonesuch"; /* all others have their slots */
+    assert_int_equal(refusal(*state, list).code, EINVAL);
 }
 
 static uint32_t pci_config(struct fixture *f, unsigned device, unsigned reg)
