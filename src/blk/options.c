@@ -77,6 +77,8 @@ bool blk_parse_number(const char *text, uint64_t *number)
         if (value > UINT64_MAX >> shift)
             return false;
         value <<= shift;
+        if (strcmp(at, "B") == 0 || strcmp(at, "iB") == 0)
+            at += strlen(at);
     }
     *number = value;
     return *at == '\0';

@@ -11,13 +11,13 @@
  *      offset=N, size=N      only this part of F, in bytes
  *      iops=N, bps=N         at most so many requests and so many bytes a second
  *      isolate[=on|off]      in a process of its own
- *      queues=N              of the device, 1 to 64
+ *      queues=N              of the device, 1 to 32
  *      backing=F             the image's backing file, which is not opened unless it is named here.
  *                            Its settings may follow, with two commas for one:
  * backing=F,,backing=F2
  *
- * In F, S and SOCKET a comma is written as two. N is a decimal number, with K, M, G or T for powers
- * of 1024.
+ * In F, S and SOCKET a comma is written as two. N is a decimal number, as blk_parse_number reads
+ * it.
  */
 #ifndef DOPPEL_BLK_OPTIONS_H
 #define DOPPEL_BLK_OPTIONS_H
@@ -28,7 +28,7 @@
 #include <stdint.h>
 
 #define BLK_SERIAL_MOST 20 /* bytes: what virtio-blk tells a guest */
-#define BLK_QUEUES_MOST 64
+#define BLK_QUEUES_MOST 32
 
 enum blk_source { BLK_FILE, BLK_NBD, BLK_VHOST_USER };
 enum blk_format { BLK_RAW, BLK_QCOW2 };
@@ -60,8 +60,9 @@ const char *blk_format_name(enum blk_format format);
 int blk_format_parse(const char *file, const char *name, enum blk_format *format,
                      struct error *err);
 
-/* Reads all of TEXT as a number of bytes or requests: decimal, perhaps with K, M, G or T behind it.
- * Returns false if it is none, or does not fit. */
+/* Reads all of TEXT as a number of bytes or requests: decimal, perhaps with K, M, G or T behind it,
+ * or KB, KiB and so on, which are the same powers of 1024. Returns false if it is none, or does not
+ * fit. */
 bool blk_parse_number(const char *text, uint64_t *number);
 
 #endif

@@ -187,9 +187,6 @@ static bool plug_in(struct vhost_backend *backend, const char *text, const struc
     config.discard = !options.keep;
     if (options.source == BLK_VHOST_USER)
         error_set(err, EINVAL, "disk %s: is served by vhost-user already", text);
-    else if (config.queues > VIRTIO_BLOCK_QUEUES_MAX)
-        error_set(err, EINVAL, "disk %s: a disk has at most %d queues", text,
-                  VIRTIO_BLOCK_QUEUES_MAX);
     else
         config.blk = blk_open(&options, host, err);
     if (config.blk)

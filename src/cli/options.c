@@ -4,6 +4,7 @@
 #include "cli/cli.h"
 
 #include "base/log.h"
+#include "blk/options.h"
 #include "ctl/doppel.h"
 
 #include <errno.h>
@@ -115,7 +116,7 @@ int options_next(struct options *options, const char **value)
     }
     if (spec->value)
         *value = word[length] ? word + length + 1 : *options->argv;
-    if (spec->value && !*value) {
+    if (spec->value && (!*value || (!word[length] && !strcmp(*value, "--")))) {
         complain("option '--%s' needs a value (%s)", spec->name, spec->value);
         return OPTIONS_FAIL;
     }
@@ -137,35 +138,12 @@ void options_help(const struct option_spec *specs)
 
 bool parse_size(const char *text, uint64_t *bytes)
 {
-    static const char units[] = "KMGT";
-    const char *unit;
-    char *end;
-    unsigned shift;
-    uint64_t number;
-
-    if (*text < '0' || *text > '9')
-        return false;
-    errno = 0;
-    number = strtoull(text, &end, 10);
-    unit = *end ? strchr(units, *end) : NULL;
-    if (errno || !unit || (end[1] && strcmp(end + 1, "B") != 0 && strcmp(end + 1, "iB") != 0))
-        return false;
-    shift = 10 * (unsigned)(unit - units + 1);
-    if (number > UINT64_MAX >> shift)
-        return false;
-    *bytes = number << shift;
-    return true;
+    return text[strspn(text, "0123456789")] && blk_parse_number(text, bytes);
 }
 
 bool parse_bytes(const char *text, uint64_t *bytes)
 {
-    char *end;
-
-    if (*text < '0' || *text > '9')
-        return false;
-    errno = 0;
-    *bytes = strtoull(text, &end, 10);
-    return !*end ? !errno : parse_size(text, bytes);
+    return blk_parse_number(text, bytes);
 }
 
 bool parse_unsigned(const char *text, unsigned least, unsigned most, unsigned *value)

@@ -16,13 +16,7 @@
 /* A disk has as many queues as there are vCPUs, up to this. */
 #define QUEUES_MOST 4u
 
-static int check_options(const char *text, const struct blk_options *options, struct error *err)
-{
-    if (options->queues > VIRTIO_BLOCK_QUEUES_MAX)
-        return error_set(err, EINVAL, "device %s: a disk has at most %d queues", text,
-                         VIRTIO_BLOCK_QUEUES_MAX);
-    return 0;
-}
+_Static_assert(BLK_QUEUES_MOST == VIRTIO_BLOCK_QUEUES_MAX, "one limit");
 
 int disk_options(const char *text, struct blk_options *options, struct error *err)
 {
@@ -36,8 +30,6 @@ int disk_options(const char *text, struct blk_options *options, struct error *er
               ? blk_options_parse(rest, options, err)
               : error_set(err, EINVAL, "device %s: no file is given first (disk,file=F)", text);
     free(rest);
-    if (ret == 0 && (ret = check_options(text, options, err)) < 0)
-        blk_options_free(options);
     return ret;
 }
 

@@ -18,6 +18,7 @@ def usage():
         (["run", "stray"], "stray"),
         (["run", "--"], "no command"),
         (["run", "--kernel"], "--kernel"),
+        (["run", "--disk", "--", "true"], "option '--disk' needs a value"),
         (["run", "--stats=1"], "--stats"),
         (["run", "--engine", "magic"], "magic"),
         (["run", "--cpus", "0"], "--cpus"),
@@ -111,7 +112,7 @@ def devices():
             (["disk,readonly,file=x"], "disk,file=F", ""),
             (["disk,file="], "disk", "missing"),
             ([f"disk,file={good},slot=2,slot=3"], "'slot'", "twice"),
-            ([f"disk,file={good},queues=33"], "32 queues", ""),
+            ([f"disk,file={good},queues=33"], "queues= must be a number from 1 to 32", ""),
         ]
         for names, *words in cases:
             options = [word for name in names for word in ("--device", name)]

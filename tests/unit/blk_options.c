@@ -140,15 +140,15 @@ static void test_wrong(void **unused)
         {"x,offset=", "offset= must be a number"},
         {"x,offset=9223372036854775808", "offset= must be a number"},
         {"x,size=0", "size= must be a number above 0"},
-        {"x,size=1GB", "size= must be a number above 0"},
+        {"x,size=1Gi", "size= must be a number above 0"},
         {"x,size=99999999999999999999", "size= must be a number above 0"},
         {"x,size=16777216T", "size= must be a number above 0"},
         {"x,iops=0", "iops= must be a number above 0"},
         {"x,bps=fast", "bps= must be a number above 0"},
         {"x,bps", "bps= must be a number above 0"},
-        {"x,queues=0", "queues= must be a number from 1 to 64"},
-        {"x,queues=65", "queues= must be a number from 1 to 64"},
-        {"x,queues", "queues= must be a number from 1 to 64"},
+        {"x,queues=0", "queues= must be a number from 1 to 32"},
+        {"x,queues=33", "queues= must be a number from 1 to 32"},
+        {"x,queues", "queues= must be a number from 1 to 32"},
         {"x.qcow2,backing=", "backing= needs a value"},
         {"x,backing=y", "a raw image has no backing file"},
         {"x,readonly,readonly", "readonly is given twice"},
@@ -181,7 +181,11 @@ static void test_numbers(void **unused)
     assert_true(blk_parse_number("16383P", &n) == false);
     assert_true(blk_parse_number("16777215T", &n) && n == UINT64_C(16777215) << 40);
     assert_true(blk_parse_number("2K", &n) && n == 2048);
-    assert_false(blk_parse_number("2KB", &n));
+    assert_true(blk_parse_number("2KB", &n) && n == 2048);
+    assert_true(blk_parse_number("3MiB", &n) && n == 3 << 20);
+    assert_false(blk_parse_number("2Ki", &n));
+    assert_false(blk_parse_number("2B", &n));
+    assert_false(blk_parse_number("2KBB", &n));
     assert_false(blk_parse_number("K", &n));
     assert_false(blk_parse_number("", &n));
 }
