@@ -148,6 +148,18 @@ static struct where *file_where(struct blk *blk, unsigned n)
 
 /* ---- Opening and closing ---- */
 
+/* What a user may do about it that a file cannot be opened, by errno. */
+static const char *advice(const struct file *file, int code)
+{
+    bool readable =
+        !file->blk.info.readonly && !file->blk.host->maintains && access(file->name, R_OK) == 0;
+
+    if (code == ENOENT)
+        return " ('doppel image create' makes one)";
+    return (code == EROFS || code == EACCES) && readable ? " (with ',readonly' it can be read)"
+                                                         : "";
+}
+
 static int open_it(struct file *file, struct error *err)
 {
     int flags = O_CLOEXEC | O_NOCTTY | O_NONBLOCK; /* a FIFO is not waited for */
@@ -167,10 +179,7 @@ static int open_it(struct file *file, struct error *err)
     if (code == ENXIO)
         return error_set(err, code, "disk '%s' is not a file or a block device", file->name);
     return error_set(err, code, "cannot open the disk '%s': %s%s", file->name, strerror(code),
-                     code == ENOENT   ? " ('doppel image create' makes one)"
-                     : code == EROFS  ? " (with ',readonly' it can be read)"
-                     : code == EACCES ? " (who may not write to it may use ',readonly')"
-                                      : "");
+                     advice(file, code));
 }
 
 static int look_at_device(struct file *file, struct error *err)

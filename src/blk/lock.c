@@ -5,9 +5,12 @@
 
 #include "base/time.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define DOES    100 /* and N: whoever holds it does what permission N is for */
 #define FORBIDS 200 /* and N: whoever holds it does not want that of others */
@@ -98,6 +101,35 @@ static int lock_once(int fd, const struct lock_use *use)
     return ret;
 }
 
+/* Whether this process has the file of FD open by another descriptor, too. False if /proc does not
+ * tell. */
+static bool is_open_twice(int fd)
+{
+    DIR *folder = opendir("/proc/self/fd");
+    struct stat file, other;
+    struct dirent *entry;
+    bool found = false;
+
+    if (!folder)
+        return false;
+    while (fstat(fd, &file) == 0 && !found && (entry = readdir(folder)))
+        found = entry->d_name[0] != '.' && atoi(entry->d_name) != fd &&
+                fstatat(dirfd(folder), entry->d_name, &other, 0) == 0 &&
+                other.st_dev == file.st_dev && other.st_ino == file.st_ino;
+    closedir(folder);
+    return found;
+}
+
+static int complain_of_use(int fd, const char *name, const struct lock_use *use, struct error *err)
+{
+    if (is_open_twice(fd))
+        return error_set(err, EBUSY,
+                         "disk '%s' is in use already: it is named twice, or its parts overlap",
+                         name);
+    return error_set(err, EBUSY, "disk '%s' is in use by another process%s", name,
+                     use->writes ? "" : ", which writes to it");
+}
+
 int lock_image(int fd, const char *name, const struct lock_use *use, uint64_t wait_ns,
                const struct log *log, struct error *err)
 {
@@ -109,8 +141,7 @@ int lock_image(int fd, const char *name, const struct lock_use *use, uint64_t wa
         ret = lock_once(fd, use);
     }
     if (ret == -EBUSY)
-        return error_set(err, EBUSY, "disk '%s' is in use by another process%s", name,
-                         use->writes ? "" : ", which writes to it");
+        return complain_of_use(fd, name, use, err);
     if (ret < 0)
         log_line(log, LOG_LEVEL_WARNING,
                  "disk '%s': its file system cannot lock it (%s): see that nobody else uses it",

@@ -111,7 +111,7 @@ static int hold_old(const struct blk_options *options, struct blk **held, struct
 
 static int convert(struct request *request, struct error *err)
 {
-    static const struct blk_host host;
+    static const struct blk_host host = {.maintains = true};
     struct target target = {0};
     struct blk *source, *old = NULL;
     int result;

@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct blk_host host;
+static const struct blk_host host = {.maintains = true};
 
 enum { OPT_FORMAT, OPT_SHRINK, OPT_HELP };
 

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct blk_host host;
+static const struct blk_host host = {.maintains = true};
 
 static bool add_word(struct image_words *words, const char *word)
 {

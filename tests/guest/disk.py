@@ -158,6 +158,7 @@ def locked():
             first.stdin.close()
             check(first.wait(60) == 0, "the first has failed")
         boot("true", "--disk", image)
+        check_complaint(run("run", "--disk", image, "--disk", image, "--", "true"), image, "named twice")
 
 
 @contextlib.contextmanager

@@ -366,7 +366,10 @@ def files():
         os.chmod(path("a.qcow2"), 0o400)
         before = digest(path("a.qcow2"))
         for args in [["resize"], ["snapshot", "create"]]:
-            check_complaint(image(*args, path("a.qcow2"), "2M", preexec_fn=forbid), "a.qcow2", "ermission")
+            done = image(*args, path("a.qcow2"), "2M", preexec_fn=forbid)
+            check_complaint(done, "a.qcow2", "ermission")
+            check(b"readonly" not in done.stderr, done.stderr)
+        check_complaint(run("run", "--disk", path("a.qcow2"), "--", "true", preexec_fn=forbid), "readonly")
         os.mkdir(path("sealed"), 0o500)
         check_complaint(image("create", path("sealed/b"), "1M", preexec_fn=forbid), "sealed/b", "ermission")
         check_complaint(image("create", path("b.raw"), "2M", preexec_fn=small_files), "b.raw")

@@ -51,7 +51,8 @@ static void test_pairs(void **unused)
             if (may_meet(&uses[i], &uses[j]))
                 blk_close(open_disk(name, uses[j].more, NULL));
             else
-                refuse_disk(name, uses[j].more, &hasty, EBUSY, "is in use by another process");
+                refuse_disk(name, uses[j].more, &hasty, EBUSY,
+                            "is in use already: it is named twice, or its parts overlap");
             blk_close(first);
             /* Nothing stays locked. */
             blk_close(open_disk(name, uses[j].more, NULL));
@@ -71,9 +72,9 @@ static void test_parts_add_up(void **unused)
     b = open_disk(name, ",offset=1M,size=1M,readonly", NULL);
     c = open_disk(name, ",offset=2M", NULL);
     refuse_disk(name, "", &hasty, EBUSY, "is in use");
-    refuse_disk(name, ",readonly", &hasty, EBUSY, "which writes to it");
+    refuse_disk(name, ",readonly", &hasty, EBUSY, "its parts overlap");
     blk_close(a);
-    refuse_disk(name, ",readonly", &hasty, EBUSY, "which writes to it");
+    refuse_disk(name, ",readonly", &hasty, EBUSY, "its parts overlap");
     blk_close(c);
     blk_close(open_disk(name, ",readonly", NULL));
     refuse_disk(name, "", &hasty, EBUSY, "is in use");
