@@ -75,6 +75,7 @@ struct qcow2_create {
     bool lazy_refcounts;
     enum qcow2_compression compression;
     const char *backing, *backing_format; /* names that are written to the image; or NULL */
+    const char *name;                     /* what messages call it; NULL: the file's name */
 };
 
 /* Makes an empty image in FILE, whose contents are lost. The backing file is not looked at. */

@@ -220,7 +220,7 @@ static int make_room(struct blk *file, const struct layout *l, uint8_t *cluster)
 
 int qcow2_create(struct blk *file, const struct qcow2_create *what, struct error *err)
 {
-    const char *name = blk_info(file).file;
+    const char *name = what->name ? what->name : blk_info(file).file;
     struct layout l;
     uint8_t *head, *cluster;
     int ret = lay_out(what, &l, err);

@@ -61,7 +61,8 @@ static struct blk *open_target(struct request *request, struct target *target, s
 {
     struct blk_options options = {.file = target->file};
     struct blk *file, *image = NULL;
-    struct qcow2_how how = {0};
+    struct qcow2_how how = {.name = target->path};
+    struct qcow2_create what = request->what;
 
     if (request->target.format == BLK_RAW && ftruncate(target->fd, (off_t)request->what.size) < 0) {
         error_set(err, errno, "cannot make %s that large: %s", target->path, strerror(errno));
@@ -70,7 +71,8 @@ static struct blk *open_target(struct request *request, struct target *target, s
     file = image_open_bytes(&options, false, err);
     if (!file || request->target.format == BLK_RAW)
         return file;
-    if (!qcow2_create(file, &request->what, err))
+    what.name = target->path;
+    if (!qcow2_create(file, &what, err))
         image = qcow2_open(file, &how, err);
     if (!image)
         blk_close(file);
@@ -116,8 +118,6 @@ static int convert(struct request *request, struct error *err)
     struct blk *source, *old = NULL;
     int result;
 
-    if (request->target.source != BLK_FILE)
-        return error_set(err, EINVAL, "%s is no file that can be created", request->target.file);
     request->source.readonly = true;
     source = blk_open(&request->source, &host, err);
     if (!source)
@@ -171,7 +171,7 @@ static int run(struct request *request, const struct image_words *words, const c
 
     if (image_parse(words->word[0], value[OPT_FORMAT], &request->source, &err))
         return image_complain(&err);
-    if (image_parse(words->word[1], value[OPT_TARGET_FORMAT], &request->target, &err)) {
+    if (image_parse_new(words->word[1], value[OPT_TARGET_FORMAT], &request->target, &err)) {
         blk_options_free(&request->source);
         return image_complain(&err);
     }

@@ -87,11 +87,13 @@ static int fill_qcow2(struct target *target, const struct request *request, stru
 {
     struct blk_options options = {.file = target->file};
     struct blk *file = image_open_bytes(&options, false, err);
+    struct qcow2_create what = request->what;
     int result;
 
     if (!file)
         return -EIO;
-    result = qcow2_create(file, &request->what, err);
+    what.name = target->path;
+    result = qcow2_create(file, &what, err);
     if (!result) {
         result = blk_flush(file);
         if (result)
@@ -115,8 +117,6 @@ static int create(const struct blk_options *options, struct request *request, st
     uint64_t size = 0;
     int result;
 
-    if (options->source != BLK_FILE)
-        return error_set(err, EINVAL, "%s is no file that can be created", options->file);
     if (request->backing) {
         result = backing_size(options->file, request, &size, err);
         if (result)
@@ -202,7 +202,7 @@ int image_create(char **argv)
         return status;
     if (!read_values(&request, &words, cluster_size, compression))
         return STATUS_ERROR;
-    if (image_parse(words.word[0], format, &image, &err))
+    if (image_parse_new(words.word[0], format, &image, &err))
         return image_complain(&err);
     result = consistent(&request, image.format) ? create(&image, &request, &err) : 1;
     blk_options_free(&image);

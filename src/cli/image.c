@@ -82,6 +82,46 @@ int image_parse(const char *text, const char *format, struct blk_options *option
     return result;
 }
 
+/* The first setting in OPTIONS, besides the format, that is not as it is when it is not given. */
+static const char *setting_of(const struct blk_options *options)
+{
+    return options->readonly                       ? "readonly"
+           : options->snapshot                     ? "snapshot"
+           : options->cache != BLK_CACHE_WRITEBACK ? "cache"
+           : options->keep                         ? "discard"
+           : options->serial                       ? "serial"
+           : options->offset                       ? "offset"
+           : options->size                         ? "size"
+           : options->iops                         ? "iops"
+           : options->bps                          ? "bps"
+           : options->isolate                      ? "isolate"
+           : options->queues                       ? "queues"
+           : options->backing                      ? "backing"
+                                                   : NULL;
+}
+
+int image_parse_new(const char *text, const char *format, struct blk_options *options,
+                    struct error *err)
+{
+    int result = image_parse(text, format, options, err);
+    const char *setting;
+
+    if (result)
+        return result;
+    setting = setting_of(options);
+    if (options->source != BLK_FILE)
+        result = error_set(err, EINVAL, "%s is no file that can be created", options->file);
+    else if (!strcmp(options->file, "-"))
+        result =
+            error_set(err, EINVAL, "an image cannot be written to standard output (./- is a file)");
+    else if (setting)
+        result = error_set(err, EINVAL, "%s: '%s' is not for a file that is made, only format is",
+                           options->file, setting);
+    if (result)
+        blk_options_free(options);
+    return result;
+}
+
 bool image_compression(const char *text, enum qcow2_compression *compression)
 {
     bool zstd = !strcmp(text, "zstd");

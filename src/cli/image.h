@@ -59,6 +59,10 @@ int image_complain(const struct error *err);
 int image_parse(const char *text, const char *format, struct blk_options *options,
                 struct error *err);
 
+/* The same of a file that will be made: it has a format and no other settings. */
+int image_parse_new(const char *text, const char *format, struct blk_options *options,
+                    struct error *err);
+
 /* Reads the name of a way to compress; complains if it is none. */
 bool image_compression(const char *text, enum qcow2_compression *compression);
 /* Reads the size of a cluster; complains if it is none. */

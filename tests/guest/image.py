@@ -325,6 +325,13 @@ def usage():
                 (["create", path("a.qcow2"), "1M"], "exists"), (["create", path("none/b"), "1M"], "none/b"),
                 (["create", "nbd://localhost/x", "1M"], "nbd"), (["create", "vhost-user=x", "1M"], "x"),
                 (["create", path("b") + ",bogus=1", "1M"], "bogus"),
+                (["create", path("b.qcow2,readonly"), "1M"], "readonly"),
+                (["create", path("b.qcow2,offset=1M"), "1M"], "offset"), (["create", "-", "1M"], "standard output"),
+                (["convert", path("raw"), path("a.qcow2,offset=1M")], "offset"),
+                (["convert", path("raw"), path("a.qcow2,backing=raw")], "backing"),
+                (["convert", path("raw"), path("a.qcow2,cache=none")], "cache"),
+                (["convert", path("raw"), path("a.qcow2,discard=ignore,queues=2")], "discard"),
+                (["convert", path("raw"), "-"], "standard output"),
                 (["info"], "FILE"), (["info", path("none")], "none"), (["info", path("a.qcow2"), "x"], "x"),
                 (["info", path(".")], path(".")), (["info", "-f", "qcow2", path("raw")], "raw"),
                 (["check"], "FILE"), (["check", path("none.qcow2")], "none"),
@@ -373,6 +380,15 @@ def files():
         os.mkdir(path("sealed"), 0o500)
         check_complaint(image("create", path("sealed/b"), "1M", preexec_fn=forbid), "sealed/b", "ermission")
         check_complaint(image("create", path("b.raw"), "2M", preexec_fn=small_files), "b.raw")
+        for kind in "qcow2", "raw":
+            with open(path("raw"), "ab") as raw:
+                raw.truncate(200 * MIB)
+            done = image("convert", "-O", kind, path("raw"), path("b"), preexec_fn=small_files)
+            check_complaint(done, path("b"))
+            check(b"/proc/" not in done.stderr, done.stderr)
+        done = image("create", "--cluster-size", "2M", path("b.qcow2"), "1M", preexec_fn=small_files)
+        check_complaint(done, path("b.qcow2"))
+        check(b"/proc/" not in done.stderr, done.stderr)
         check(digest(path("a.qcow2")) == before and sorted(os.listdir(path("."))) == ["a.qcow2", "raw", "sealed"],
               "something was changed")
 
