@@ -31,7 +31,7 @@ static void folder_of(const char *path, char folder[PATH_MAX])
 }
 
 /* Finds the file that PATH leads to, which must be one that can be replaced. */
-static int resolve(struct target *target, const char *path, bool replace, mode_t *mode,
+static int resolve(struct target *target, const char *path, bool replace, struct stat *old,
                    struct error *err)
 {
     struct stat st;
@@ -45,12 +45,19 @@ static int resolve(struct target *target, const char *path, bool replace, mode_t
         return 0;
     }
     if (!replace)
-        return error_set(err, EEXIST, "%s exists already (remove it first)", path);
+        return error_set(err, EEXIST,
+                         S_ISREG(st.st_mode) || S_ISLNK(st.st_mode)
+                             ? "%s exists already (remove it first)"
+                             : "%s exists already and is not a file that can be made",
+                         path);
     real = realpath(path, NULL);
     if (!real || stat(real, &st) < 0) {
         int code = errno;
 
         free(real);
+        if (code == ENOENT)
+            return error_set(err, code, "%s is a link that leads to no file (remove it first)",
+                             path);
         return error_set(err, code, "cannot open %s: %s", path, strerror(code));
     }
     snprintf(target->path, PATH_MAX, "%s", real);
@@ -59,8 +66,22 @@ static int resolve(struct target *target, const char *path, bool replace, mode_t
         return error_set(err, EINVAL, "%s is not a regular file, so it cannot be replaced", path);
     if (access(path, W_OK) < 0)
         return error_set(err, errno, "cannot write %s: %s", path, strerror(errno));
-    *mode = st.st_mode & 07777;
+    *old = st;
     return 0;
+}
+
+/* Gives the new file the owner and group, as far as this user may, and the mode of the OLD one. A
+ * group that is not the old one gets no rights. */
+static void keep_owner(int fd, const struct stat *old)
+{
+    mode_t mode = old->st_mode & 0777;
+    struct stat now;
+
+    if (fchown(fd, old->st_uid, old->st_gid) < 0)
+        (void)!fchown(fd, (uid_t)-1, old->st_gid);
+    if (fstat(fd, &now) < 0 || now.st_gid != old->st_gid)
+        mode &= ~(mode_t)070;
+    fchmod(fd, mode);
 }
 
 /* A name in FOLDER that nobody has; try number N. */
@@ -89,12 +110,12 @@ static int open_named(struct target *target, const char *folder)
 int target_begin(struct target *target, const char *path, bool replace, struct error *err)
 {
     char folder[PATH_MAX];
-    mode_t mode = 0;
+    struct stat old = {0};
     sigset_t set;
     int result;
 
     *target = (struct target){.fd = -1};
-    result = resolve(target, path, replace, &mode, err);
+    result = resolve(target, path, replace, &old, err);
     if (result)
         return result;
     ending_signals(&set);
@@ -109,8 +130,8 @@ int target_begin(struct target *target, const char *path, bool replace, struct e
         pthread_sigmask(SIG_SETMASK, &target->signals, NULL);
         return error_set(err, -result, "cannot create %s: %s", path, strerror(-result));
     }
-    if (mode)
-        fchmod(target->fd, mode);
+    if (old.st_mode)
+        keep_owner(target->fd, &old);
     snprintf(target->file, sizeof(target->file), "/proc/self/fd/%d", target->fd);
     return 0;
 }

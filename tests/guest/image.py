@@ -183,6 +183,15 @@ def replaced():
         check(os.path.islink(path("link")) and digest(path("old")) == digest(path("raw")), "the link was replaced")
         check(os.stat(path("old")).st_mode & 0o777 == 0o640, "other permissions")
         write(path("old"), b"old")
+        if os.geteuid() == 0:
+            os.chown(path("old"), 1234, 4321)
+            good("convert", path("raw"), path("old"))
+            seen = os.stat(path("old"))
+            check((seen.st_uid, seen.st_gid, seen.st_mode & 0o777) == (1234, 4321, 0o640), "other owner", seen)
+            write(path("old"), b"old")
+        os.symlink("nowhere", path("dangling"))
+        check_complaint(image("convert", path("raw"), path("dangling")), "dangling", "leads to no file")
+        os.unlink(path("dangling"))
         with locked(path("old")):
             check_complaint(image("convert", path("raw"), path("old")), "old")
         check_complaint(image("convert", path("raw"), path("raw")), "raw")
@@ -322,7 +331,8 @@ def usage():
                 (["create", "-b", "none", path("b.qcow2")], "none"),
                 (["create", "-F", "raw", path("b.qcow2"), "1M"], "--backing"),
                 (["create", "-b", "a.qcow2", "-F", "vhd", path("b.qcow2")], "vhd"),
-                (["create", path("a.qcow2"), "1M"], "exists"), (["create", path("none/b"), "1M"], "none/b"),
+                (["create", path("a.qcow2"), "1M"], "remove it"), (["create", path("."), "1M"], "not a file"),
+                (["create", path("none/b"), "1M"], "none/b"),
                 (["create", "nbd://localhost/x", "1M"], "nbd"), (["create", "vhost-user=x", "1M"], "x"),
                 (["create", path("b") + ",bogus=1", "1M"], "bogus"),
                 (["create", path("b.qcow2,readonly"), "1M"], "readonly"),
