@@ -120,6 +120,8 @@ struct qcow2_checked {
     uint64_t allocated, compressed,
         fragmented; /* of these: present; not where the one before ends */
     uint64_t end;   /* of what is used of the file, bytes */
+    bool marked;    /* the image was marked corrupt when the check began */
+    bool unmarked;  /* the repair has cleared this mark */
 };
 /* Returns 0 if the check could be made, whatever it found. Requests wait until it is done. */
 int qcow2_check(struct blk *image, const struct qcow2_check *how, struct qcow2_checked *checked,

@@ -348,7 +348,7 @@ int qcow2_check_image(struct qcow2 *q, const struct qcow2_check *how, struct qco
     bool failed = atomic_load(&q->failed);
     int ret = 0;
 
-    *checked = (struct qcow2_checked){0};
+    *checked = (struct qcow2_checked){.marked = q->incompatible & QCOW2_INCOMPATIBLE_CORRUPT};
     if (repair && !q->writable)
         return error_set(err, EPERM, "%s: is read-only and cannot be repaired", q->name);
     if (!q->reftable.entries)
@@ -363,6 +363,7 @@ int qcow2_check_image(struct qcow2 *q, const struct qcow2_check *how, struct qco
     }
     if (ret == 0)
         ret = check_and_repair(q, how, checked, err);
+    checked->unmarked = checked->marked && !(q->incompatible & QCOW2_INCOMPATIBLE_CORRUPT);
     pthread_mutex_unlock(&q->lock);
     return ret;
 }

@@ -63,7 +63,18 @@ static double percent(uint64_t part, uint64_t whole)
     return whole ? (double)part * 100 / (double)whole : 0;
 }
 
-static void print_text(const struct qcow2_checked *checked)
+/* What there is to say of errors that are left, and of the mark. */
+static void print_state(const struct qcow2_checked *checked, bool repair)
+{
+    if (repair && checked->errors > checked->errors_fixed)
+        puts("What is left cannot be repaired: copy what can be read with doppel image convert.");
+    if (checked->unmarked)
+        puts("The image was marked as corrupt. The mark was cleared.");
+    else if (checked->marked)
+        printf("The image is marked as corrupt%s.\n", repair ? "" : " (--repair clears it)");
+}
+
+static void print_text(const struct qcow2_checked *checked, bool repair)
 {
     uint64_t errors = checked->errors - checked->errors_fixed;
     uint64_t leaks = checked->leaks - checked->leaks_fixed;
@@ -80,6 +91,7 @@ static void print_text(const struct qcow2_checked *checked)
                leaks);
     if (!errors && !leaks)
         puts("No errors were found on the image.");
+    print_state(checked, repair);
     printf("%" PRIu64 "/%" PRIu64
            " = %.2f%% allocated, %.2f%% fragmented, %.2f%% compressed clusters\n"
            "Image end offset: %" PRIu64 "\n",
@@ -138,7 +150,7 @@ static int check(const struct blk_options *options, bool repair, bool json)
     if (json)
         print_json(options->file, &checked);
     else
-        print_text(&checked);
+        print_text(&checked, repair);
     return finish_output(checked.errors > checked.errors_fixed ? STATUS_CORRUPT
                          : checked.leaks > checked.leaks_fixed ? STATUS_LEAKS
                                                                : 0);

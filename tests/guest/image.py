@@ -534,6 +534,28 @@ def leaked():
         check(json.loads(good("check", "--json", file))["leaks"] == 0, "still there")
 
 
+def marked():
+    """The mark of a corrupt image is told of, and cleared when the image has no errors."""
+    with scratch() as path:
+        disk(path("raw"))
+        good("convert", path("raw"), path("a.qcow2"))
+        with open(path("a.qcow2"), "rb") as file:
+            whole = file.read()
+        check("marked" not in good("check", path("a.qcow2")), "marked without cause")
+        file = write(path("a.qcow2"), changed(whole, ("incompatible", 2)))
+        check("marked as corrupt (--repair clears it)" in good("check", file), "not said")
+        check("The mark was cleared." in good("check", "--repair", file), "not cleared")
+        check(not json.loads(good("info", "--json", file))["format-specific"]["data"]["corrupt"], "not cleared")
+        judge(file, path("raw"))
+        # Data that lies behind the end of the file: no repair knows where it is.
+        l2 = l2_table(whole)
+        entry = int.from_bytes(whole[l2:l2 + 8], "big")
+        file = write(path("b.qcow2"), changed(whole, ("incompatible", 2), (l2 + 8, entry & ~511 | 1 << 40)))
+        done = image("check", "--repair", file)
+        check(done.returncode == 2 and b"doppel image convert" in done.stdout, done.stdout, done.stderr)
+        check(b"The image is marked as corrupt." in done.stdout, done.stdout)
+
+
 def circles():
     """Backing files that stand on themselves, are missing, or are of an unknown format."""
     with scratch() as path:
@@ -554,4 +576,4 @@ def circles():
 
 
 main(create, backing, info, convert, replaced, interrupted, resize, snapshots, usage, files, refused, corrupt, leaked,
-     circles)
+     marked, circles)
