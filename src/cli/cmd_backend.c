@@ -53,6 +53,7 @@ static bool parse(struct request *request, char **argv, int *status)
 {
     struct options options = {.command = "backend", .specs = specs, .argv = argv + 1};
     const char *value = NULL;
+    bool twice = false;
     int option;
 
     *status = STATUS_ERROR;
@@ -60,8 +61,14 @@ static bool parse(struct request *request, char **argv, int *status)
         options.argv++;
     while ((option = options_next(&options, &value)) >= 0) {
         switch (option) {
-        case OPT_SOCKET: request->socket = value; break;
-        case OPT_DISK: request->disk = value; break;
+        case OPT_SOCKET:
+            twice |= request->socket != NULL;
+            request->socket = value;
+            break;
+        case OPT_DISK:
+            twice |= request->disk != NULL;
+            request->disk = value;
+            break;
         case OPT_VERBOSE: request->verbose = true; break;
         default: *status = help(); return false;
         }
@@ -73,6 +80,8 @@ static bool parse(struct request *request, char **argv, int *status)
                  "FILE");
     else if (*options.argv)
         complain("backend: unexpected argument '%s'", *options.argv);
+    else if (twice)
+        complain("backend: it serves one disk at one socket: --disk or --socket is there twice");
     else if (!request->socket || !request->disk)
         complain("backend: --%s is missing (doppel backend --help)",
                  request->socket ? "disk" : "socket");
@@ -104,8 +113,12 @@ static int bind_socket(int fd, const struct sockaddr_un *address)
     mode_t before = umask(0177);
     int ret = bind(fd, (const struct sockaddr *)address, sizeof(*address));
 
-    if (ret < 0 && errno == EADDRINUSE && is_left_over(address) && unlink(address->sun_path) == 0)
-        ret = bind(fd, (const struct sockaddr *)address, sizeof(*address));
+    if (ret < 0 && errno == EADDRINUSE) {
+        if (!is_left_over(address))
+            errno = EADDRINUSE;
+        else if (unlink(address->sun_path) == 0)
+            ret = bind(fd, (const struct sockaddr *)address, sizeof(*address));
+    }
     umask(before);
     return ret;
 }
@@ -124,7 +137,7 @@ static int listen_at(const char *path)
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0 || bind_socket(fd, &address) < 0 || listen(fd, WAITING) < 0) {
         complain("backend: cannot listen at %s: %s%s", path, strerror(errno),
-                 errno == EADDRINUSE ? " (another process does, or it is a file)" : "");
+                 errno == EADDRINUSE ? " (another process does, or it is no socket)" : "");
         if (fd >= 0)
             close(fd);
         return -1;
@@ -187,6 +200,11 @@ static bool plug_in(struct vhost_backend *backend, const char *text, const struc
     config.discard = !options.keep;
     if (options.source == BLK_VHOST_USER)
         error_set(err, EINVAL, "disk %s: is served by vhost-user already", text);
+    else if (options.isolate)
+        error_set(err, EINVAL,
+                  "disk %s: isolate is not for doppel backend, which is a process of "
+                  "its own",
+                  text);
     else
         config.blk = blk_open(&options, host, err);
     if (config.blk)

@@ -245,6 +245,12 @@ static void end_session(struct vhost_backend *b)
     b->told_broken = false;
 }
 
+/* Whether the session has ended in another way than that the front end has gone. */
+static bool is_warning(const struct error *err)
+{
+    return err->code && err->code != ECONNRESET && err->code != EPIPE;
+}
+
 void vhost_backend_serve(struct vhost_backend *b, int socket, int stop)
 {
     struct error err = {0};
@@ -252,7 +258,7 @@ void vhost_backend_serve(struct vhost_backend *b, int socket, int stop)
     b->socket = socket;
     log_line(b->log, LOG_LEVEL_INFO, "vhost-user: a front end has come");
     serve(b, stop, &err);
-    log_line(b->log, err.code && err.code != ECONNRESET ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO,
+    log_line(b->log, is_warning(&err) ? LOG_LEVEL_WARNING : LOG_LEVEL_INFO,
              "vhost-user: the session ends%s%s", err.code ? ": " : "", err.text);
     end_session(b);
 }

@@ -72,9 +72,7 @@ static int ask(struct vhost_connection *c, struct vhost_message *m, struct error
     case 0: return 0;
     case -ETIMEDOUT:
         return error_set(err, ETIMEDOUT,
-                         "the back end does not answer (request %u); it may be serving another "
-                         "front end",
-                         m->request);
+                         "the back end does not answer; it may be serving another front end");
     case -ECONNRESET:
     case -EPIPE: return error_set(err, ECONNRESET, "the back end has closed the connection");
     case -EPROTO:
