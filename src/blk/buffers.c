@@ -1,42 +1,69 @@
 /*
- * Copying between one buffer and the buffers of a request.
+ * Parts of scattered buffers: the element that a position lies in, then one after the other.
  */
 #include "blk/buffers.h"
 
 #include "base/util.h"
 
+#include <stdbool.h>
 #include <string.h>
 
-/* Finds the byte SKIP, and how many of SIZE bytes follow it in the same buffer. SKIP becomes what
- * is to be skipped of the buffer that is returned. */
-static const struct iovec *find(const struct iovec *iov, uint64_t *skip, uint64_t size, uint64_t *n)
+/* A walk over SIZE bytes of IOV. */
+struct walk {
+    const struct iovec *iov;
+    uint64_t skip, size;
+};
+
+/* Stores the next piece; false: the walk is over. */
+static bool next(struct walk *w, struct iovec *piece)
 {
-    while (*skip >= iov->iov_len)
-        *skip -= iov++->iov_len;
-    *n = MIN(size, iov->iov_len - *skip);
-    return iov;
+    if (!w->size)
+        return false;
+    while (w->skip >= w->iov->iov_len) {
+        w->skip -= w->iov->iov_len;
+        w->iov++;
+    }
+    piece->iov_base = (char *)w->iov->iov_base + w->skip;
+    piece->iov_len = MIN(w->iov->iov_len - w->skip, w->size);
+    w->size -= piece->iov_len;
+    w->skip += piece->iov_len;
+    return true;
+}
+
+unsigned buffers_slice(struct iovec *to, const struct iovec *iov, unsigned count, uint64_t skip,
+                       uint64_t size)
+{
+    struct walk w = {.iov = iov, .skip = skip, .size = size};
+    unsigned n = 0;
+
+    while (n < count && next(&w, &to[n]))
+        n++;
+    return n;
 }
 
 void buffers_gather(const struct iovec *iov, uint64_t skip, void *to, uint64_t size)
 {
-    char *next = to;
+    struct walk w = {.iov = iov, .skip = skip, .size = size};
+    struct iovec piece;
 
-    for (uint64_t n; size > 0; size -= n, next += n, skip += n) {
-        iov = find(iov, &skip, size, &n);
-        memcpy(next, (const char *)iov->iov_base + skip, n);
-    }
+    for (char *at = to; next(&w, &piece); at += piece.iov_len)
+        memcpy(at, piece.iov_base, piece.iov_len);
 }
 
 void buffers_scatter(const struct iovec *iov, uint64_t skip, const void *from, uint64_t size)
 {
-    const char *next = from;
+    struct walk w = {.iov = iov, .skip = skip, .size = size};
+    struct iovec piece;
 
-    for (uint64_t n; size > 0; size -= n, skip += n) {
-        iov = find(iov, &skip, size, &n);
-        if (next)
-            memcpy((char *)iov->iov_base + skip, next, n);
-        else
-            memset((char *)iov->iov_base + skip, 0, n);
-        next = next ? next + n : NULL;
-    }
+    for (const char *at = from; next(&w, &piece); at += piece.iov_len)
+        memcpy(piece.iov_base, at, piece.iov_len);
+}
+
+void buffers_clear(const struct iovec *iov, uint64_t skip, uint64_t size)
+{
+    struct walk w = {.iov = iov, .skip = skip, .size = size};
+    struct iovec piece;
+
+    while (next(&w, &piece))
+        memset(piece.iov_base, 0, piece.iov_len);
 }

@@ -86,7 +86,7 @@ static int read_tail(const struct file *file, struct blk_request *request)
 
     if (request->kind != BLK_READ || rest >= file->blk.info.block)
         return -EIO;
-    buffers_scatter(request->iov, request->own.moved, NULL, rest);
+    buffers_clear(request->iov, request->own.moved, rest);
     request->own.moved += rest;
     return 0;
 }

@@ -5,11 +5,11 @@
  */
 #include "blk/qcow2_compress.h"
 
+#include "blk/buffers.h"
 #include "blk/qcow2.h"
 #include "blk/qcow2_alloc.h"
 #include "blk/qcow2_claim.h"
 #include "blk/qcow2_file.h"
-#include "blk/qcow2_iov.h"
 #include "blk/qcow2_refcount.h"
 
 #include <errno.h>
@@ -69,7 +69,7 @@ static bool copy_kept(struct qcow2 *q, uint64_t host, const struct wanted *w)
 
         found = k->bytes && k->host == host && k->freed == atomic_load(&q->freed);
         if (found)
-            qcow2_iov_put(w->iov, w->skip, k->bytes + w->from, w->size);
+            buffers_scatter(w->iov, w->skip, k->bytes + w->from, w->size);
     }
     pthread_mutex_unlock(&u->lock);
     return found;
@@ -141,7 +141,7 @@ int qcow2_unpack(struct qcow2 *q, const struct qcow2_part *part, uint64_t from,
         free(bytes);
         return ret;
     }
-    qcow2_iov_put(iov, skip, bytes + from, size);
+    buffers_scatter(iov, skip, bytes + from, size);
     keep(q, part->host, freed, bytes);
     return 0;
 }

@@ -3,7 +3,7 @@
  */
 #include "blk/qcow2_file.h"
 
-#include "blk/qcow2_iov.h"
+#include "blk/buffers.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -68,14 +68,13 @@ int qcow2_readv(struct blk *blk, uint64_t offset, const struct iovec *iov, unsig
     struct iovec *part;
     int ret;
 
-    qcow2_iov_fill(iov, skip + there, size - there);
+    buffers_clear(iov, skip + there, size - there);
     if (!there)
         return 0;
     part = calloc(iovs, sizeof(*part));
     if (!part)
         return -ENOMEM;
-    ret =
-        transfer(blk, BLK_READ, offset, part, qcow2_iov_slice(part, iov, iovs, skip, there), there);
+    ret = transfer(blk, BLK_READ, offset, part, buffers_slice(part, iov, iovs, skip, there), there);
     free(part);
     return ret;
 }

@@ -7,10 +7,10 @@
  */
 #include "blk/qcow2_io.h"
 
+#include "blk/buffers.h"
 #include "blk/pool.h"
 #include "blk/qcow2_commit.h"
 #include "blk/qcow2_discard.h"
-#include "blk/qcow2_iov.h"
 #include "blk/qcow2_table.h"
 #include "blk/qcow2_write.h"
 
@@ -295,11 +295,11 @@ static void submit_parts(struct qcow2 *q, struct blk_request *request, const str
             if (plan->count > 1) {
                 child->request.iov = iov;
                 child->request.iovs =
-                    qcow2_iov_slice(iov, request->iov, request->iovs, skip, part->size);
+                    buffers_slice(iov, request->iov, request->iovs, skip, part->size);
                 iov += child->request.iovs;
             }
         } else {
-            qcow2_iov_fill(request->iov, skip, part->size);
+            buffers_clear(request->iov, skip, part->size);
         }
         skip += part->size;
     }

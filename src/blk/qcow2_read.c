@@ -3,9 +3,9 @@
  */
 #include "blk/qcow2_read.h"
 
+#include "blk/buffers.h"
 #include "blk/qcow2_compress.h"
 #include "blk/qcow2_file.h"
-#include "blk/qcow2_iov.h"
 
 #include <errno.h>
 
@@ -20,7 +20,7 @@ static int read_part(struct qcow2 *q, const struct qcow2_part *part, uint64_t of
                      const struct qcow2_buffers *to)
 {
     if (qcow2_reads_zero(q, part, offset)) {
-        qcow2_iov_fill(to->iov, to->skip, part->size);
+        buffers_clear(to->iov, to->skip, part->size);
         return 0;
     }
     switch (part->state) {
@@ -44,7 +44,7 @@ int qcow2_read_range(struct qcow2 *q, uint64_t offset, uint64_t size,
     if (offset + size > q->disk_size) {
         uint64_t there = offset < q->disk_size ? q->disk_size - offset : 0;
 
-        qcow2_iov_fill(to->iov, to->skip + there, size - there);
+        buffers_clear(to->iov, to->skip + there, size - there);
         size = there;
     }
     while (size && ret == 0) {

@@ -8,11 +8,11 @@
  */
 #include "blk/qcow2_write.h"
 
+#include "blk/buffers.h"
 #include "blk/qcow2_alloc.h"
 #include "blk/qcow2_claim.h"
 #include "blk/qcow2_file.h"
 #include "blk/qcow2_header.h"
-#include "blk/qcow2_iov.h"
 #include "blk/qcow2_set.h"
 
 #include <errno.h>
@@ -183,7 +183,7 @@ static int write_new(struct qcow2 *q, const struct step *s, const struct qcow2_b
     if (ret == 0) {
         if (head)
             iov[n++] = (struct iovec){around, head};
-        n += qcow2_iov_slice(iov + n, from->iov, from->iovs, from->skip, s->size);
+        n += buffers_slice(iov + n, from->iov, from->iovs, from->skip, s->size);
         if (tail)
             iov[n++] = (struct iovec){around + head, tail};
         ret = qcow2_file_writev(q, s->host + qcow2_in_cluster(q, s->offset) - head, iov, n,
@@ -202,7 +202,7 @@ static int write_in_place(struct qcow2 *q, const struct step *s, const struct qc
     if (!iov)
         return -ENOMEM;
     ret = qcow2_file_writev(
-        q, s->host, iov, qcow2_iov_slice(iov, from->iov, from->iovs, from->skip, s->size), s->size);
+        q, s->host, iov, buffers_slice(iov, from->iov, from->iovs, from->skip, s->size), s->size);
     free(iov);
     return ret;
 }
