@@ -12,9 +12,9 @@
  *      iops=N, bps=N         at most so many requests and so many bytes a second
  *      isolate[=on|off]      in a process of its own
  *      queues=N              of the device, 1 to 32
- *      backing=F             the image's backing file, which is not opened unless it is named here.
- *                            Its settings may follow, with two commas for one:
- * backing=F,,backing=F2
+ *      backing=F             the image's backing file, which is opened only if it is named here.
+ *                            Its settings may follow, with two commas for one, as in
+ *                            backing=F,,backing=F2
  *
  * In F, S and SOCKET a comma is written as two. N is a decimal number, as blk_parse_number reads
  * it.

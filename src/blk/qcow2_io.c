@@ -1,9 +1,9 @@
 /*
  * Requests.
  *
- *      submit --- all of it is mapped in memory, in few parts ---> straight to file and backing
- * image; |        and a write changes no map                       done when the last part is
- *        '------- all else ----------------------------------> a job of the pool, which may wait
+ *      submit --- all is mapped in memory, in few parts, ---> straight to file and backing image;
+ *        |        and a write changes no map                  done when the last part is
+ *        '------- all else ---------------------------------> a job of the pool, which may wait
  */
 #include "blk/qcow2_io.h"
 

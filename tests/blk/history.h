@@ -5,10 +5,10 @@
  * there. Of what was not flushed, each sector may be there or not. So a sector has candidates: the
  * version that the last flush made sure of, and all that were written over it later.
  *
- *      write v1 |--done|                                          v1 is sure: it is done when the
- *                        flush |----done|                         flush begins, and the flush is
- * done write v2             |------done|                          v2 is a candidate
- *      ----------------------------------------- cut -----> time  {v1, v2}
+ *      write v1 |--done|                                 v1 is sure: it is done when the flush
+ *                        flush |----done|                begins, and the flush is done
+ *      write v2             |------done|                 v2 is a candidate
+ *      ---------------------------------- cut --> time   {v1, v2}
  *
  * Moments are numbers of one counter. A history may lie in memory that processes share, and several
  * threads may add to it. Operations on one sector follow each other: the next is begun when the one

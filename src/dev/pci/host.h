@@ -3,8 +3,8 @@
  * interrupt pins lead, and the reset control register.
  *
  *      pin of a function --> PIRQA to PIRQD --+--> the I/O APIC, a pin for each
- *      (device + pin) mod 4                   '--> an ISA interrupt of the 8259s, if the ISA
- * bridge's routing registers say so
+ *      (device + pin) mod 4                   '--> an ISA interrupt of the 8259s, if the routing
+ *                                                  registers of the ISA bridge say so
  */
 #ifndef DOPPEL_DEV_PCI_HOST_H
 #define DOPPEL_DEV_PCI_HOST_H
