@@ -144,18 +144,6 @@ static void forget(struct qcow2 *q, struct qcow2_cache *cache, unsigned i)
     free_table(table);
 }
 
-void qcow2_cache_drop(struct qcow2 *q, struct qcow2_cache *cache, uint64_t index)
-{
-    struct qcow2_table *table = index < cache->slots ? cache->slot[index] : NULL;
-
-    for (unsigned i = 0; table && i < cache->count; i++) {
-        if (cache->loaded[i] == table) {
-            forget(q, cache, i);
-            return;
-        }
-    }
-}
-
 /* Drops a table that was not used of late. Where all must stay, the cache grows. */
 static int evict(struct qcow2 *q, struct qcow2_cache *cache, bool may_write)
 {

@@ -42,7 +42,5 @@ struct qcow2_table *qcow2_cache_new(struct qcow2 *q, uint64_t index, uint64_t of
  * is freed. */
 int qcow2_cache_add(struct qcow2 *q, struct qcow2_cache *cache, struct qcow2_table *table,
                     bool may_write);
-/* Forgets the table at INDEX, whatever it holds. With the image's lock; takes map_lock. */
-void qcow2_cache_drop(struct qcow2 *q, struct qcow2_cache *cache, uint64_t index);
 
 #endif

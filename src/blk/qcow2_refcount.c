@@ -13,7 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-uint64_t qcow2_count_get(const uint8_t *block, uint64_t i, unsigned order)
+/* Entry I of a refcount block whose entries have 2^ORDER bits. */
+static uint64_t count_get(const uint8_t *block, uint64_t i, unsigned order)
 {
     uint16_t v16;
     uint32_t v32;
@@ -54,7 +55,8 @@ uint64_t qcow2_refcount_max(const struct qcow2 *q)
     return q->refcount_order == 6 ? UINT64_MAX : (1ULL << (1u << q->refcount_order)) - 1;
 }
 
-int qcow2_refcount_block(struct qcow2 *q, uint64_t cluster, struct qcow2_table **block)
+/* Stores the block that covers CLUSTER, or NULL if there is none: its refcounts are 0. */
+static int find_block(struct qcow2 *q, uint64_t cluster, struct qcow2_table **block)
 {
     uint64_t index = cluster >> q->block_bits, offset;
     int ret;
@@ -89,11 +91,10 @@ static uint64_t in_block(const struct qcow2 *q, uint64_t cluster)
 int qcow2_refcount(struct qcow2 *q, uint64_t cluster, uint64_t *count)
 {
     struct qcow2_table *block;
-    int ret = qcow2_refcount_block(q, cluster, &block);
+    int ret = find_block(q, cluster, &block);
 
-    *count = ret == 0 && block
-                 ? qcow2_count_get(block->bytes, in_block(q, cluster), q->refcount_order)
-                 : 0;
+    *count =
+        ret == 0 && block ? count_get(block->bytes, in_block(q, cluster), q->refcount_order) : 0;
     return ret;
 }
 
@@ -101,7 +102,7 @@ int qcow2_refcount_set(struct qcow2 *q, uint64_t cluster, uint64_t count)
 {
     struct qcow2_table *block;
     uint64_t i = in_block(q, cluster);
-    int ret = qcow2_refcount_block(q, cluster, &block);
+    int ret = find_block(q, cluster, &block);
 
     if (ret < 0)
         return ret;

@@ -6,15 +6,13 @@
 
 #include "blk/qcow2_private.h"
 
-/* Entry I of a refcount block whose entries have 2^ORDER bits. */
-uint64_t qcow2_count_get(const uint8_t *block, uint64_t i, unsigned order);
+/* Sets entry I of a refcount block whose entries have 2^ORDER bits. */
 void qcow2_count_set(uint8_t *block, uint64_t i, unsigned order, uint64_t count);
 
 /* The largest refcount that the image can store. */
 uint64_t qcow2_refcount_max(const struct qcow2 *q);
 
-/* Stores the block that covers CLUSTER, or NULL if there is none: its refcounts are 0. */
-int qcow2_refcount_block(struct qcow2 *q, uint64_t cluster, struct qcow2_table **block);
+/* Stores the refcount of CLUSTER, which is 0 if no block covers it. */
 int qcow2_refcount(struct qcow2 *q, uint64_t cluster, uint64_t *count);
 /* -EIO: no block covers CLUSTER. */
 int qcow2_refcount_set(struct qcow2 *q, uint64_t cluster, uint64_t count);

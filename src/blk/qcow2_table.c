@@ -172,7 +172,8 @@ int qcow2_l2_read(struct qcow2 *q, uint64_t index, struct qcow2_table **table)
     return ret;
 }
 
-void qcow2_l1_set(struct qcow2 *q, uint64_t index, uint64_t entry)
+/* Sets entry INDEX of L1. */
+static void l1_set(struct qcow2 *q, uint64_t index, uint64_t entry)
 {
     pthread_mutex_lock(&q->map_lock);
     q->l1.entries[index] = htobe64(entry);
@@ -228,8 +229,17 @@ static int new_l2(struct qcow2 *q, uint64_t index, struct qcow2_table **table)
         qcow2_free(q, cluster, 1);
         return ret;
     }
-    qcow2_l1_set(q, index, cluster << q->cluster_bits | QCOW2_COPIED);
+    l1_set(q, index, cluster << q->cluster_bits | QCOW2_COPIED);
     return 0;
+}
+
+/* The refcounts of N clusters are to fall by one each when nothing in the file leads there any
+ * more. There is room for them in q->pending. */
+static void drop_later(struct qcow2 *q, uint64_t first, uint64_t n)
+{
+    for (uint64_t i = 0; i < n; i++)
+        q->pending.cluster[q->pending.count++] = first + i;
+    atomic_store(&q->unclean, true);
 }
 
 int qcow2_l2_for_writing(struct qcow2 *q, uint64_t index, struct qcow2_table **table)
@@ -250,11 +260,11 @@ int qcow2_l2_for_writing(struct qcow2 *q, uint64_t index, struct qcow2_table **t
         return ret;
     old = qcow2_cluster(q, (*table)->offset);
     qcow2_metadata_remove(q, old, 1);
-    qcow2_drop_later(q, old, 1);
+    drop_later(q, old, 1);
     (*table)->offset = cluster << q->cluster_bits;
     q->l2.dirty -= (*table)->dirty != 0;
     (*table)->dirty = 0;
-    qcow2_l1_set(q, index, cluster << q->cluster_bits | QCOW2_COPIED);
+    l1_set(q, index, cluster << q->cluster_bits | QCOW2_COPIED);
     return 0;
 }
 
@@ -278,13 +288,6 @@ int qcow2_drop_room(struct qcow2 *q, uint64_t n)
     return 0;
 }
 
-void qcow2_drop_later(struct qcow2 *q, uint64_t first, uint64_t n)
-{
-    for (uint64_t i = 0; i < n; i++)
-        q->pending.cluster[q->pending.count++] = first + i;
-    atomic_store(&q->unclean, true);
-}
-
 uint64_t qcow2_entry_clusters(const struct qcow2 *q, uint64_t entry, uint64_t *first)
 {
     struct qcow2_part part;
@@ -302,5 +305,5 @@ void qcow2_drop_entry(struct qcow2 *q, uint64_t entry)
 {
     uint64_t first, n = qcow2_entry_clusters(q, entry, &first);
 
-    qcow2_drop_later(q, first, n);
+    drop_later(q, first, n);
 }

@@ -61,15 +61,12 @@ int qcow2_l2_for_writing(struct qcow2 *q, uint64_t index, struct qcow2_table **t
 
 /* Sets entry WORD of TABLE, which is for writing. */
 void qcow2_l2_set(struct qcow2 *q, struct qcow2_table *table, uint64_t word, uint64_t entry);
-/* Sets entry INDEX of L1. */
-void qcow2_l1_set(struct qcow2 *q, uint64_t index, uint64_t entry);
 
-/* The refcounts of N clusters are to fall by one each when nothing in the file leads there any
- * more. qcow2_drop_room makes it certain that there is memory for N of them. */
+/* Makes it certain that there is memory for N clusters in q->pending. */
 int qcow2_drop_room(struct qcow2 *q, uint64_t n);
-void qcow2_drop_later(struct qcow2 *q, uint64_t first, uint64_t n);
-/* The same for the clusters that ENTRY of an L2 table leads to, which are QCOW2_ENTRY_CLUSTERS at
- * most. */
+/* The refcounts of the clusters that ENTRY of an L2 table leads to, which are QCOW2_ENTRY_CLUSTERS
+ * at most, are to fall by one each when nothing in the file leads there any more. There is room for
+ * them. */
 void qcow2_drop_entry(struct qcow2 *q, uint64_t entry);
 #define QCOW2_ENTRY_CLUSTERS 3
 

@@ -38,7 +38,8 @@ void virtio_look_at_queues(struct virtio_device *d)
         workers_post(&d->queue[i].work);
 }
 
-void virtio_mark_broken(struct virtio_device *d)
+/* Marks the device as one whose driver has broken a rule, and has the loop say so. Any thread. */
+static void mark_broken(struct virtio_device *d)
 {
     pthread_mutex_lock(&d->lock);
     d->broken = true;
@@ -249,7 +250,7 @@ void virtio_break(struct virtio_request *r)
 {
     struct virtio_queue *q = r->queue;
 
-    virtio_mark_broken(q->device);
+    mark_broken(q->device);
     pthread_mutex_lock(&q->lock);
     release(r);
     become_idle(q);
@@ -373,7 +374,7 @@ static void serve(void *opaque)
     pthread_mutex_unlock(&q->lock);
     progress = serve_batch(q, open);
     if (progress == RULE_BROKEN)
-        virtio_mark_broken(q->device);
+        mark_broken(q->device);
     if (progress == GO_ON || progress == RETRY)
         workers_post(&q->work);
     pthread_mutex_lock(&q->lock);

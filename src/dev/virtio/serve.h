@@ -16,8 +16,6 @@ void virtio_queue_held_state(struct virtio_queue *queue, struct state *s);
 
 /* Has all queues looked at: whether they are to be served is another than before. */
 void virtio_look_at_queues(struct virtio_device *device);
-/* Marks the device as one whose driver has broken a rule, and has the loop say so. Any thread. */
-void virtio_mark_broken(struct virtio_device *device);
 
 /* After the first returns, no worker serves and nothing is in flight, until the second. Neither
  * nests. No lock held: waits for workers, and for what the device has. */
