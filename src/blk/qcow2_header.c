@@ -81,8 +81,10 @@ static int check_basics(struct qcow2 *q, struct error *err)
     uint32_t bits = be32toh(h->cluster_bits);
 
     if (be32toh(h->magic) != QCOW2_MAGIC)
-        return error_set(err, EINVAL, "%s: not a qcow2 image; for a raw one, say format=raw",
-                         q->name);
+        return error_set(err, EINVAL, "%s: %s", q->name,
+                         blk_info(q->file).size
+                             ? "not a qcow2 image; if it is a raw one, give its format as raw"
+                             : "is empty (0 bytes), which no qcow2 image is");
     q->version = be32toh(h->version);
     if (q->version != 2 && q->version != 3)
         return error_set(err, EINVAL, "%s: version %u of qcow2, of which 2 and 3 are supported",

@@ -87,6 +87,19 @@ static int look(struct shown *shown, struct error *err)
     return 0;
 }
 
+/* Asks whether the image, which is read as raw only because of its name, is a qcow2 image. */
+static void hint_at_qcow2(const struct shown *shown)
+{
+    struct error err = {0};
+    struct blk *file = image_open_bytes(&shown->options, true, &err);
+    struct qcow2_info info;
+
+    if (file && qcow2_inspect(file, &info, &err) == 0)
+        complain("%s begins like a qcow2 image, and is shown as a raw one: -f qcow2?",
+                 shown->options.file);
+    blk_close(file);
+}
+
 /* Whether SHOWN stands on itself. */
 static bool is_circle(const struct shown *chain, unsigned count)
 {
@@ -263,6 +276,8 @@ static int show(const char *text, const char *format, bool json, bool follow)
     result = look_at_chain(chain, follow, &count, &err);
     if (!result)
         print(chain, count, json, follow);
+    if (!result && !format && chain[0].options.format == BLK_RAW)
+        hint_at_qcow2(&chain[0]);
     forget(chain, count);
     return result ? image_complain(&err) : finish_output(0);
 }

@@ -65,7 +65,7 @@ static const struct action {
     {NULL, NULL},
 };
 
-static const struct action *find_action(const struct image_words *words)
+static const struct action *find_action(const struct image_words *words, bool json)
 {
     const struct action *action = actions;
     bool named = words->count > 2;
@@ -79,6 +79,10 @@ static const struct action *find_action(const struct image_words *words)
     if (named == !action->change) {
         complain(named ? "unexpected argument '%s'" : "no name of a snapshot (%s FILE NAME)",
                  named ? words->word[2] : action->name);
+        return NULL;
+    }
+    if (json && action->change) {
+        complain("--json is for list, and not for %s", action->name);
         return NULL;
     }
     return action;
@@ -112,7 +116,7 @@ int image_snapshot(char **argv)
     status = image_arguments(&command, settings, argv, &words);
     if (status != IMAGE_GO_ON)
         return status;
-    action = find_action(&words);
+    action = find_action(&words, json);
     if (!action)
         return STATUS_ERROR;
     if (image_parse(words.word[1], format, &image, &err))

@@ -47,18 +47,22 @@ static int run_command(char **argv)
     return STATUS_ERROR;
 }
 
-/* `doppel help`, and `doppel help COMMAND`, which is `doppel COMMAND --help`. */
+/* `doppel help`, and `doppel help COMMAND`, which is `doppel COMMAND --help`. After `image` an
+ * action may follow. */
 static int help_on(char **argv)
 {
     char option[] = "--help";
+    unsigned words;
 
     if (!argv[1])
         return help();
-    if (argv[2]) {
-        complain("help is for one command at a time: unexpected argument '%s'", argv[2]);
+    words = argv[2] && !strcmp(argv[1], "image") ? 2 : 1;
+    if (argv[words + 1]) {
+        complain("help is for one command at a time: unexpected argument '%s'", argv[words + 1]);
         return STATUS_ERROR;
     }
-    return run_command((char *[]){argv[1], option, NULL});
+    return words > 1 ? run_command((char *[]){argv[1], argv[2], option, NULL})
+                     : run_command((char *[]){argv[1], option, NULL});
 }
 
 static int dispatch(char **argv)

@@ -135,6 +135,12 @@ def info():
         check([s["name"] for s in ours["snapshots"]] == ["first"], ours)
         for key in ["id", "name", "date-sec", "date-nsec", "vm-state-size"]:
             check(ours["snapshots"][0][key] == theirs["snapshots"][0][key], key, ours, theirs)
+        os.link(path("a.qcow2"), path("other"))
+        done = image("info", path("other"))
+        check(done.returncode == 0 and b"file format: raw" in done.stdout and b"-f qcow2?" in done.stderr, done)
+        check("file format: raw" in good("info", "-f", "raw", path("other")), "a question that was answered")
+        write(path("empty"), b"")
+        check_complaint(image("info", "-f", "qcow2", path("empty")), "0 bytes")
         text = good("info", path("a.qcow2"))
         for line in ["file format: qcow2", "virtual size: 8 MiB (8388608 bytes)", "first"]:
             check(line in text, f"no '{line}' in {text}")
@@ -351,13 +357,18 @@ def usage():
                 (["snapshot", "bogus", path("a.qcow2")], "bogus"),
                 (["snapshot", "create", path("a.qcow2")], "name"),
                 (["snapshot", "list", path("a.qcow2"), "x"], "x"),
+                (["snapshot", "create", "--json", path("a.qcow2"), "x"], "--json"),
+                (["create", "-b", "raw", "-F", "qcow2", path("b.qcow2")], "format as raw"),
                 (["snapshot", "list", path("raw")], "raw")]:
             check_complaint(image(*args), word)
         done = image("check", path("raw"))
         check_complaint(done, "raw", status=63)
         for action in "create", "info", "convert", "check", "resize", "snapshot":
             check("Usage" in good(action, "--help"), action)
+            check(run("help", "image", action).stdout == image(action, "--help").stdout, action)
         check("convert" in good("--help"), "no help")
+        check_complaint(run("help", "image", "create", "x"), "x")
+        check_complaint(run("help", "run", "x"), "x")
         check(sorted(os.listdir(path("."))) == ["a.qcow2", "raw"], os.listdir(path(".")))
         check(digest(path("a.qcow2")) == before, "it was changed")
         with open("/dev/full", "wb") as full:
