@@ -129,7 +129,7 @@ struct blk_host {
  * nothing changed on disk. */
 struct blk *blk_open(const struct blk_options *options, const struct blk_host *host,
                      struct error *err);
-/* Flushes nothing: who wants that has done it. BLK may be NULL. */
+/* Does not flush: call blk_flush before. BLK may be NULL. */
 void blk_close(struct blk *blk);
 
 struct blk_info blk_info(struct blk *blk);

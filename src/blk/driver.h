@@ -55,7 +55,7 @@ void blk_begin(struct blk *blk, const struct blk_driver *driver, const struct bl
 /* Ends REQUEST, which a driver has been given: calls its done(). With no lock held. */
 void blk_complete(struct blk_request *request, int result);
 
-/* Limits the rates of BLK, which nobody uses yet; 0: no limit. */
+/* Limits the rates of BLK, before the first request; 0: no limit. */
 int blk_limit(struct blk *blk, uint64_t iops, uint64_t bps, struct error *err);
 
 #endif

@@ -79,7 +79,7 @@ static ssize_t move_once(struct file *file, const struct blk_request *request, i
 }
 
 /* The file has ended in the middle of REQUEST. It may end within the last block, of which the rest
- * reads as zeroes; more is missing only if somebody has cut the file off. */
+ * reads as zeroes; more is missing only if another program has cut the file off. */
 static int read_tail(const struct file *file, struct blk_request *request)
 {
     uint64_t rest = request->size - request->own.moved;

@@ -355,7 +355,7 @@ struct blk *isolated_open(const struct blk_options *options, const struct blk_ho
     }
     link = host->isolate ? host->isolate(host->isolate_opaque, options->file) : -ENOSYS;
     if (link < 0) {
-        error_set(err, -link, "disk '%s': there is nobody to start a process for it (isolate): %s",
+        error_set(err, -link, "disk '%s': no supervisor can start a process for it (isolate): %s",
                   options->file, strerror(-link));
         return NULL;
     }

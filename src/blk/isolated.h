@@ -6,8 +6,8 @@
  *      struct blk (isolated.c) ----> requests, data, results <----> isolated_serve: struct blk of
  *                                    (isolated_ring.h)              the image
  *
- * Somebody else starts the disk's process, and starts it anew when it has died (the command's
- * supervisor: cli/disk_process.h). Meanwhile requests wait. When it is back, those that were in
+ * The command's supervisor starts the disk's process, and starts it anew when it has died
+ * (cli/disk_process.h). Meanwhile requests wait. When it is back, those that were in
  * flight are submitted again: changes that overlap are never in flight together, so they are done
  * in the order in which they came; and a flush is answered by a process that has done it.
  *
@@ -28,7 +28,7 @@ struct blk *isolated_open(const struct blk_options *options, const struct blk_ho
                           struct error *err);
 
 /* Opens what OPTIONS name and serves it at LINK (isolated_link.h), which stays the caller's, until
- * nobody has the other end any more. In a process of its own. Returns 0 then, or a negative errno
+ * the other end is closed. In a process of its own. Returns 0 then, or a negative errno
  * and ERR: the disk cannot be opened, which the other end has been told, or the other end breaks
  * the rules. */
 int isolated_serve(int link, const struct blk_options *options, const struct blk_host *host,

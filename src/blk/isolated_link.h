@@ -38,8 +38,8 @@ struct isolated_start {
 };
 
 int isolated_send_hello(int link, const struct isolated_hello *hello);
-/* Takes a hello, if there is one. 1; 0: there is none now; -EPIPE: nobody has the other end any
- * more; -EPROTO: what came is none. */
+/* Takes a hello, if there is one. 1; 0: there is none now; -EPIPE: the other end is closed;
+ * -EPROTO: what came is none. */
 int isolated_receive_hello(int link, struct isolated_hello *hello);
 int isolated_send_start(int link, uint64_t number, const int files[ISOLATED_FILES]);
 /* Waits for the start with NUMBER; FILES are the caller's then. 0, -EPIPE or -EPROTO. */

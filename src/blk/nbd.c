@@ -222,8 +222,9 @@ static bool is_gone(const struct nbd *nbd)
     return nbd->lib.aio_is_dead(nbd->handle) || nbd->lib.aio_is_closed(nbd->handle);
 }
 
-/* Waits until the server or somebody else says something, for MILLISECONDS at most (-1: for ever),
- * and has libnbd read or write. Returns false if nothing came from or went to the server. */
+/* Waits until the server or a thread of this process says something, for MILLISECONDS at most (-1:
+ * for ever), and has libnbd read or write. Returns false if nothing came from or went to the
+ * server. */
 static bool wait_for_server(struct nbd *nbd, int milliseconds)
 {
     struct pollfd fds[2] = {{.fd = nbd->inbox.event, .events = POLLIN}, {.fd = -1}};

@@ -85,8 +85,8 @@ int qcow2_create(struct blk *file, const struct qcow2_create *what, struct error
  * counted in whole clusters, are written. 0: WHAT cannot be created. */
 uint64_t qcow2_measure(const struct qcow2_create *what, uint64_t data);
 
-/* ---- What follows is for images that qcow2_open has opened; others give -EINVAL. The calls wait
- * for the host: not on a thread that completes requests. ---- */
+/* ---- What follows is for images that qcow2_open has opened; with other disks they give -EINVAL.
+ * The calls wait for the host: not on a thread that completes requests. ---- */
 
 /* What a range of the disk is in the image itself, whatever its backing image has there. */
 enum qcow2_kind { QCOW2_UNALLOCATED, QCOW2_ZERO, QCOW2_DATA, QCOW2_COMPRESSED };
@@ -101,7 +101,7 @@ int qcow2_map(struct blk *image, uint64_t offset, struct qcow2_extent *extent, s
 
 /* Writes the cluster at OFFSET compressed, or as it is if that is not shorter. SIZE is the size of
  * a cluster, or what is left of the disk. Several threads may call at once for different
- * clusters; nobody else may write to these meanwhile. */
+ * clusters; no other request may write to these meanwhile. */
 int qcow2_write_compressed(struct blk *image, uint64_t offset, const void *data, uint64_t size,
                            struct error *err);
 

@@ -34,7 +34,8 @@ static inline struct qcow2_table *qcow2_cache_find(struct qcow2_cache *cache, ui
     return table;
 }
 
-/* Makes a table in memory that nobody finds before qcow2_cache_add. NULL: out of memory. */
+/* Makes a table in memory that qcow2_cache_find does not find before qcow2_cache_add. NULL: out of
+ * memory. */
 struct qcow2_table *qcow2_cache_new(struct qcow2 *q, uint64_t index, uint64_t offset);
 /* Puts TABLE, for whose index there is none, into CACHE. It takes the place of one that was not
  * used of late and does not differ from the file, if the cache is full and there is one. Those that

@@ -14,7 +14,7 @@
  *
  * Dropped references wait in `pending` until a commit begins, which moves them to `limbo`, and
  * from then on requests enter the other epoch. Those in limbo are settled when step 2 is stable
- * and the old epoch is empty. Until then no others follow.
+ * and the old epoch is empty. Until then what is pending stays pending.
  */
 #include "blk/qcow2_commit.h"
 

@@ -6,8 +6,8 @@
 
 #include "blk/qcow2_private.h"
 
-/* A request is about to look up clusters of the file and use them: they are not given to others
- * until qcow2_leave, which takes what this has returned. With map_lock. */
+/* A request is about to look up clusters of the file and use them: the allocator does not give
+ * them away until qcow2_leave, which takes what this has returned. With map_lock. */
 static inline unsigned qcow2_enter(struct qcow2 *q)
 {
     atomic_fetch_add(&q->in_epoch[q->epoch], 1);

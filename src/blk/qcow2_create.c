@@ -29,7 +29,7 @@ static bool is_power(unsigned n)
     return n && !(n & (n - 1));
 }
 
-/* Finds how many clusters the refcount structures take for USED others. */
+/* Finds how many clusters the refcount structures take for USED other clusters. */
 static bool lay_refcounts(struct layout *l, uint64_t used)
 {
     uint64_t total;
@@ -117,7 +117,7 @@ static bool add_extension(uint8_t *head, uint64_t size, uint64_t *at, uint32_t t
     return true;
 }
 
-/* The names of what others may find set in our images. */
+/* The names of the flags that other programs may find set in our images. */
 static const struct qcow2_raw_feature features[] = {
     {0, 0, "dirty bit"},
     {0, 1, "corrupt bit"},

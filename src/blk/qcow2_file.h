@@ -21,7 +21,7 @@ int qcow2_readv(struct blk *blk, uint64_t offset, const struct iovec *iov, unsig
 int qcow2_file_write(struct qcow2 *q, uint64_t offset, const void *bytes, uint64_t size);
 int qcow2_file_writev(struct qcow2 *q, uint64_t offset, const struct iovec *iov, unsigned iovs,
                       uint64_t size);
-/* What has been written is on stable storage. After a failure nobody knows what the file holds, so
+/* What has been written is on stable storage. After a failure it is unknown what the file holds, so
  * the image takes no more changes. */
 int qcow2_file_flush(struct qcow2 *q);
 

@@ -1,12 +1,12 @@
 /*
  * The inside of a qcow2 image.
  *
- *      qcow2.c          opens and closes; what blk.c calls
+ *      qcow2.c          opens and closes (qcow2_load reads the tables); what blk.c calls
  *        |
  *      qcow2_io         submits: straight to the file, or to a thread of the image's pool
  *        |
- *      qcow2_write, qcow2_discard, qcow2_read, qcow2_compress      on those threads
- *        |                                  qcow2_check, _repair, _snapshot, _resize: the tools
+ *      qcow2_write, qcow2_discard, qcow2_read, qcow2_compress      on those threads; qcow2_claim
+ *        |
  *      qcow2_commit     writes metadata in an order that survives power cuts
  *        |
  *      qcow2_table      L1, and the L2 tables that are in memory: the map of clusters
@@ -14,6 +14,16 @@
  *      qcow2_alloc      finds free clusters
  *        |
  *      qcow2_refcount, qcow2_header, qcow2_cache, qcow2_set, qcow2_file
+ *
+ * Tools, on the same lower floors:
+ *
+ *      qcow2_create     makes an empty image
+ *      qcow2_tools      what tools ask of an open image, with its requests stopped; by means of
+ *        |
+ *        |-- qcow2_check, qcow2_repair, qcow2_rebuild     with references that qcow2_counts counts
+ *        '-- qcow2_snapshot                               with the snapshot table (qcow2_records)
+ *                                                         and all that an L1 leads to (qcow2_tree)
+ *      qcow2_resize     makes the disk larger or smaller; called by qcow2.c
  *
  * Locks. `lock` is the image's: it orders all changes of metadata, and is held across reads and
  * writes of metadata, but not of data. `map_lock` is a leaf, held for moments: L1 and L2 entries
@@ -23,14 +33,18 @@
  * A write to a cluster that the image does not have, or shares with a snapshot:
  *
  *      claim       with `lock`: clusters of the file are allocated; the clusters of the disk are
- *                  claimed, so that nobody else changes their entries
+ *                  claimed, so that no other request changes their entries
  *      data        without a lock: the data is written, with what the rest of the cluster holds
  *      publish     with `lock`: the L2 entries lead to the data, in memory; the claim ends
  *      commit      at a flush (qcow2_commit.c): refcounts are written; the file is flushed; L1 and
  *                  L2 are written; the file is flushed
  *
  * Clusters that entries no longer lead to stay allocated until that is on stable storage and all
- * requests are done that may have seen the old entries (qcow2_commit.c).
+ * requests are done that may have seen the old entries (qcow2_commit.c). Until a commit begins they
+ * are **pending**: no entry in memory leads there. The commit moves them to **limbo**: it brings
+ * the entries into the file, and waits for the old requests. These it knows by their **epoch**, 0
+ * or 1, which a request enters when it looks entries up: each commit that fills limbo changes the
+ * epoch that new requests enter, and limbo is given free when the old epoch has no requests left.
  */
 #ifndef DOPPEL_BLK_QCOW2_PRIVATE_H
 #define DOPPEL_BLK_QCOW2_PRIVATE_H
@@ -122,11 +136,11 @@ struct qcow2 {
     bool no_punch;     /* the host cannot give back parts of the file */
     bool depends;      /* L1 or L2 tables lead to what may not be on stable storage yet */
     uint64_t packed;   /* where the next compressed data may go; 0: at a new cluster */
-    struct qcow2_drops pending; /* entries no longer lead there, in memory */
-    struct qcow2_drops limbo;   /* the same for old requests; with LIMBO_STABLE in the file, too */
-    bool limbo_stable;
-    unsigned limbo_epoch;
-    uint64_t flushed; /* of FLUSHES, those that a flush of the file has covered */
+    struct qcow2_drops pending; /* see above: "Clusters that entries no longer lead to" */
+    struct qcow2_drops limbo;
+    bool limbo_stable;    /* no entry in the file leads to LIMBO */
+    unsigned limbo_epoch; /* that of the requests that may have seen entries which lead there */
+    uint64_t flushed;     /* of FLUSHES, those that a flush of the file has covered */
 
     pthread_mutex_t map_lock;
     /* Changed with both locks. */

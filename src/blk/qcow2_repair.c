@@ -1,8 +1,8 @@
 /*
  * What was counted against what the image says. Refcounts that are too large are leaks: they cost
- * room. Those that are too small are errors: the cluster may be given to somebody else. Where the
- * refcount table or blocks are damaged, or a block is missing, all are made anew behind the end of
- * the file.
+ * room. Those that are too small are errors: the allocator may give the cluster away again. Where
+ * the refcount table or blocks are damaged, or a block is missing, all are made anew behind the end
+ * of the file.
  */
 #include "blk/qcow2_repair.h"
 
@@ -81,7 +81,7 @@ static int compare_refcounts(struct qcow2_counts *c)
     int ret = 0;
 
     /* Blocks that do not overlap and lie in the file cannot be more than the file has clusters.
-     * With others this might take for ever, and they are made anew. */
+     * With blocks that do overlap this might take for ever, and all are made anew. */
     if (!c->structure)
         end = MAX(end, c->q->blocks.slots << c->q->block_bits);
     for (uint64_t i = 0; i < end && ret == 0; i = next(c, i)) {
@@ -117,7 +117,7 @@ static bool check_flag(struct qcow2_counts *c, uint64_t *entry, const char *what
         return false;
     qcow2_found(c, "the %s entry of the cluster at 0x%llx of the disk says wrongly that %s", what,
                 (ull)offset,
-                old & QCOW2_COPIED ? "nobody else refers to it" : "somebody else refers to it");
+                old & QCOW2_COPIED ? "no other entry refers to it" : "another entry refers to it");
     c->found->errors_fixed += c->how->repair_errors;
     *entry = htobe64(new);
     return true;

@@ -66,7 +66,7 @@ static int move_l1(struct qcow2 *q, uint64_t size, uint64_t entries)
     }
     ret = switch_l1(q, larger.offset, entries);
     if (ret < 0) {
-        /* Nobody knows which of them the header in the file leads to. */
+        /* The header in the file may lead to either of them. */
         atomic_store(&q->failed, ret);
         qcow2_table_free(&larger);
         return ret;

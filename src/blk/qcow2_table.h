@@ -15,7 +15,7 @@ enum qcow2_state {
 };
 struct qcow2_part {
     enum qcow2_state state;
-    bool owned;           /* nobody else refers to HOST: it may be written to */
+    bool owned;           /* no other entry refers to HOST: it may be written to */
     uint64_t size;        /* bytes */
     uint64_t host;        /* in the file. ZEROES: 0 or clusters that are set aside */
     uint64_t packed_size; /* COMPRESSED: bytes in the file, at most */

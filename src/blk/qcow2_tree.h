@@ -10,7 +10,7 @@
 enum qcow2_tree {
     QCOW2_TREE_TRY,   /* fails if a refcount cannot rise (-ERANGE), or cannot be read */
     QCOW2_TREE_ADD,   /* one reference more to each cluster */
-    QCOW2_TREE_DROP,  /* one less; what nobody uses becomes free */
+    QCOW2_TREE_DROP,  /* one less; what nothing refers to becomes free */
     QCOW2_TREE_FLAGS, /* says of each entry whether it is the only reference. L1 changes in memory
                        */
 };

@@ -42,7 +42,7 @@ static int register_it(struct uring *u, unsigned what, const void *items, unsign
 
 /* ---- The thread ---- */
 
-/* Has the ring wake its thread when somebody kicks it. */
+/* Has the ring wake its thread when uring_kick writes to its event. */
 static void listen_for_kicks(struct uring *u)
 {
     struct io_uring_sqe *entry;

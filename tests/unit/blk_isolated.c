@@ -145,7 +145,7 @@ static void cannot_be_opened(void **state)
     assert_int_equal(r->served, -ENOENT);
     /* Nobody starts a process. */
     assert_null(blk_open(&r->options, NULL, &err));
-    assert_non_null(strstr(err.text, "nobody to start a process"));
+    assert_non_null(strstr(err.text, "no supervisor can start a process"));
     end(r);
 
     r = begin(",snapshot");

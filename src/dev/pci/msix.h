@@ -60,7 +60,7 @@ bool pci_msix_enabled(struct pci_msix *msix);
 /* After a write to configuration space: looks whether it enabled or masked anything. */
 void pci_msix_configure(struct pci_msix *msix);
 
-/* Accesses of 4 aligned bytes; others read as 0 and change nothing. */
+/* Accesses of 4 aligned bytes; all other accesses read as 0 and change nothing. */
 uint32_t pci_msix_table_read(struct pci_msix *msix, uint64_t offset, unsigned size);
 void pci_msix_table_write(struct pci_msix *msix, uint64_t offset, unsigned size, uint32_t value);
 uint32_t pci_msix_pending_read(struct pci_msix *msix, uint64_t offset, unsigned size);

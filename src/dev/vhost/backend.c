@@ -188,7 +188,7 @@ static void tell_broken(struct vhost_backend *b)
              "vhost-user: the guest's driver breaks the rules of virtio; its device needs a reset");
     for (unsigned i = 0; i < b->device->queues; i++)
         if (b->queue[i].error >= 0 && write(b->queue[i].error, &one, sizeof(one)) < 0)
-            continue; /* nobody listens */
+            continue; /* the front end has closed its end */
 }
 
 /* Passes on what the device has to say beside its queues. */

@@ -126,7 +126,7 @@ static int tell_file(struct vhost_connection *c, enum vhost_request request, uin
 
 /* ---- The connection ---- */
 
-/* SOCK_NONBLOCK: the queue of a listener that takes nobody may be full. */
+/* SOCK_NONBLOCK: the queue of a listener that accepts no connection may be full. */
 static int open_socket(const char *path, struct error *err)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -342,7 +342,7 @@ int vhost_look(struct vhost_connection *c, bool *config_changed)
 {
     int ret = vhost_receive(&c->reply, c->socket);
 
-    /* A reply that nobody has asked for. */
+    /* A reply to no request of ours. */
     if (ret > 0)
         return -EPROTO;
     if (ret == 0 && c->backend >= 0)

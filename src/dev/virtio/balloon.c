@@ -56,7 +56,7 @@ struct balloon {
 
     pthread_mutex_t lock; /* a leaf; guards the rest */
     struct config config;
-    bool wanted;   /* somebody asks for statistics */
+    bool wanted;   /* virtio_balloon_ask has asked for statistics */
     bool answered; /* the statistics queue's chain has been read */
     unsigned answers;
     uint64_t stat[BALLOON_STATS];
@@ -152,7 +152,7 @@ static enum virtio_result deflate(struct virtio_request *r)
     return VIRTIO_TAKEN;
 }
 
-/* ---- Statistics: the driver's chain is kept until somebody asks ---- */
+/* ---- Statistics: the driver's chain is kept until virtio_balloon_ask ---- */
 
 /* Takes over what the driver says. With the lock. */
 static void take_stats(struct balloon *b, const struct stat *stats, size_t count)

@@ -5,7 +5,7 @@
  * The guest inflates the balloon by as many pages as the target says, and reports pages that are
  * free by itself; both are given back by the memory manager's thread (mem/change.h), in batches. A
  * page that the guest uses again is there again, empty, whether it has told so (deflated) or not.
- * What the target should be is somebody else's policy.
+ * Who sets the target decides the policy.
  */
 #ifndef DOPPEL_DEV_VIRTIO_BALLOON_H
 #define DOPPEL_DEV_VIRTIO_BALLOON_H

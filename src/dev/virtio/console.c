@@ -25,7 +25,7 @@
 #define CONTROL_SEND    3
 
 #define COPY_BYTES 4096u  /* at a time */
-#define TURN_BYTES 65536u /* of one request, before others have their turn */
+#define TURN_BYTES 65536u /* of one request, before other requests have their turn */
 
 /* Device configuration (5.3.4). */
 struct config {
@@ -229,7 +229,7 @@ static enum virtio_result take_control(struct console *c, struct virtio_request 
 
 /* ---- Bytes ---- */
 
-/* Whether somebody in the guest would get what the port receives. */
+/* Whether a program in the guest would get what the port receives. */
 static bool receives(struct port *port)
 {
     struct console *c = port->console;

@@ -1,6 +1,7 @@
 /*
  * A virtio device without its transport (virtio 1.2, chapters 2 and 3): status, features,
- * configuration, queues, and how its queues are served.
+ * configuration, queues, and how its queues are served. This code (device.c and serve.c), which all
+ * kinds of devices share, is called **the frame**; what a kind adds are its struct virtio_ops.
  *
  *      vCPU: doorbell -----> virtio_notify --> workers_post
  *                                                  |
@@ -22,7 +23,7 @@
  *
  * Locks. Registers belong to the board lock. Each queue has a lock, taken after it, for its used
  * ring and its requests; the device's own, taken after the queues', guards only whether queues may
- * be served. Nobody waits for a worker or a request with the board lock held: a reset that finds
+ * be served. No thread waits for a worker or a request with the board lock held: a reset that finds
  * some is carried out when they are done, and until then the status does not read as 0.
  */
 #ifndef DOPPEL_DEV_VIRTIO_DEVICE_H

@@ -285,7 +285,7 @@ static void config_written(struct pci_function *f, unsigned offset, unsigned siz
 }
 
 /* Adds the capability that tells where the structure of a TYPE is. Returns its offset.
- * EXTRA: the multiplier of TYPE_NOTIFY; 0 for all others. */
+ * EXTRA: the multiplier of TYPE_NOTIFY; 0 for all other types. */
 static unsigned add_capability(struct virtio_pci *p, uint8_t type, enum page page, uint32_t size,
                                uint32_t extra)
 {

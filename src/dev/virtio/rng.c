@@ -38,7 +38,7 @@ static enum virtio_result serve(struct virtio_device *d, struct virtio_request *
     bool good = true;
     int ret;
 
-    /* The driver must give buffers to be written and no others (5.4.6). */
+    /* The driver must give buffers to be written only (5.4.6). */
     if (r->chain.readable || !r->chain.writable_bytes)
         return VIRTIO_BROKEN;
     ret = virtio_map(r, MEM_WRITE, 0, MOST_BYTES, &map);

@@ -177,8 +177,7 @@ static struct virtio_request *begin_request(struct virtio_queue *q,
     return NULL;
 }
 
-/* Keeps the chain for later, among the others in the order in which they were taken. With the lock.
- */
+/* Keeps the chain for later, among the held ones, in the order of taking. With the lock. */
 static void hold(struct virtio_request *r)
 {
     struct virtio_queue *q = r->queue;
