@@ -62,11 +62,12 @@ static struct blk *open_source(const struct blk_options *options, const struct b
 
 /* ---- Formats ---- */
 
-/* Opens what is in the file of OPTIONS. BACKING, or NULL, becomes the image's on success. */
+/* Opens what is in the file of OPTIONS, which DEPTH images stand on. BACKING, or NULL, becomes the
+ * image's on success. */
 static struct blk *open_format(const struct blk_options *options, const struct blk_host *host,
-                               struct blk *backing, struct error *err)
+                               struct blk *backing, unsigned depth, struct error *err)
 {
-    struct qcow2_how how = {.backing = backing, .readonly = options->readonly};
+    struct qcow2_how how = {.backing = backing, .readonly = options->readonly, .depth = depth};
     struct blk *file = open_source(options, host, err), *image;
 
     if (!file || options->format == BLK_RAW)
@@ -79,9 +80,9 @@ static struct blk *open_format(const struct blk_options *options, const struct b
 }
 
 /* Opens the backing file that OPTIONS name, a text of options itself: its own backing file may
- * follow in it. */
+ * follow in it. DEPTH images stand on it. */
 static struct blk *open_backing(const struct blk_options *options, const struct blk_host *host,
-                                struct error *err)
+                                unsigned depth, struct error *err)
 {
     struct blk_options backing;
     struct blk *blk, *below = NULL;
@@ -91,8 +92,8 @@ static struct blk *open_backing(const struct blk_options *options, const struct 
     backing.readonly = true;
     backing.cache = options->cache;
     if (backing.backing)
-        below = open_backing(&backing, host, err);
-    blk = !backing.backing || below ? open_format(&backing, host, below, err) : NULL;
+        below = open_backing(&backing, host, depth + 1, err);
+    blk = !backing.backing || below ? open_format(&backing, host, below, depth, err) : NULL;
     if (!blk)
         blk_close(below);
     blk_options_free(&backing);
@@ -105,11 +106,11 @@ static struct blk *open_image(const struct blk_options *options, const struct bl
     struct blk *blk, *backing = NULL;
 
     if (options->backing) {
-        backing = open_backing(options, host, err);
+        backing = open_backing(options, host, 1, err);
         if (!backing)
             return NULL;
     }
-    blk = open_format(options, host, backing, err);
+    blk = open_format(options, host, backing, 0, err);
     if (!blk)
         blk_close(backing);
     return blk;

@@ -4,6 +4,7 @@
 #include "blk/qcow2.h"
 
 #include "blk/pool.h"
+#include "blk/qcow2_backing.h"
 #include "blk/qcow2_check.h"
 #include "blk/qcow2_commit.h"
 #include "blk/qcow2_file.h"
@@ -101,18 +102,16 @@ const struct blk_driver qcow2_driver = {
 
 static int check_backing(const struct qcow2 *q, const struct qcow2_info *info, struct error *err)
 {
-    char name[128]; /* whoever made the image may have put anything there */
+    char advice[QCOW2_ADVICE];
 
     if (q->backing && !q->has_backing)
         return error_set(err, EINVAL,
                          "%s: the image has no backing file; leave out backing=", q->name);
     if (!q->backing && q->has_backing && !q->offline) {
-        snprintf(name, sizeof(name), "%.120s", info->backing);
-        log_clean(name);
+        qcow2_backing_advice(q, advice);
         return error_set(err, EINVAL,
-                         "%s: its backing file is opened only if it is named: add "
-                         "backing=%s if you trust it",
-                         q->name, name);
+                         "%s: its backing file is opened only if it is named; if you trust it, %s",
+                         q->name, advice);
     }
     return 0;
 }

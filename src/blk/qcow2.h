@@ -57,6 +57,7 @@ struct qcow2_how {
      * allocate clusters then cost a flush of the file each. */
     bool settled;
     const char *name; /* what messages call it; NULL: the file's name */
+    unsigned depth;   /* how many images stand on it, the text of whose options it stands in */
 };
 
 /* Opens the image in FILE, which becomes the image's, as the backing image does, if the call

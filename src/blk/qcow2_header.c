@@ -221,14 +221,22 @@ static int read_backing(struct qcow2 *q, struct qcow2_info *info, struct error *
         return 0;
     if (size > QCOW2_BACKING_MAX || offset > q->cluster_size || size > q->cluster_size - offset)
         return error_set(err, EINVAL, "%s: the backing file's name is not in the header", q->name);
-    memcpy(info->backing, q->head + offset, size);
-    info->backing[size] = 0;
     q->has_backing = size > 0;
+    qcow2_header_backing(q, info->backing);
     format = qcow2_header_extension(q, QCOW2_EXTENSION_BACKING_FORMAT, &format_size);
     if (format)
         snprintf(info->backing_format, sizeof(info->backing_format), "%.*s",
                  (int)MIN(format_size, 63), (const char *)format);
     return 0;
+}
+
+void qcow2_header_backing(const struct qcow2 *q, char name[QCOW2_BACKING_MAX + 1])
+{
+    const struct qcow2_raw_header *h = (const void *)q->head;
+    uint32_t size = q->has_backing ? be32toh(h->backing_size) : 0;
+
+    memcpy(name, q->head + be64toh(h->backing_offset), size);
+    name[size] = 0;
 }
 
 int qcow2_header_read(struct qcow2 *q, struct qcow2_info *info, struct qcow2_places *places,

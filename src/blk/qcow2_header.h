@@ -14,6 +14,8 @@ struct qcow2_places {
     uint32_t l1_entries, reftable_clusters;
 };
 
+/* Copies the backing file's name as the header has it; "" if there is none. */
+void qcow2_header_backing(const struct qcow2 *q, char name[QCOW2_BACKING_MAX + 1]);
 /* Reads the header from the file and sets the constants of Q. Fills in INFO and PLACES. */
 int qcow2_header_read(struct qcow2 *q, struct qcow2_info *info, struct qcow2_places *places,
                       struct error *err);

@@ -160,6 +160,7 @@ static struct qcow2 *create(struct blk *file, const struct qcow2_how *how, struc
     q->damaged = how->damaged;
     q->temporary = how->temporary;
     q->settled = how->settled;
+    q->depth = how->depth;
     q->writable = !how->readonly && !blk_info(file).readonly;
     q->blk.host = file->host;
     snprintf(q->name, sizeof(q->name), "%s", how->name ? how->name : blk_info(file).file);

@@ -106,6 +106,7 @@ struct qcow2 {
     struct blk *file, *backing;
     bool writable, offline, damaged, temporary, settled;
     char name[256]; /* of the file, for messages */
+    unsigned depth; /* struct qcow2_how */
 
     /* The header; constant but for what the tools change with requests stopped. */
     unsigned version;

@@ -7,6 +7,7 @@
 #include "blk/qcow2_resize.h"
 
 #include "blk/qcow2_alloc.h"
+#include "blk/qcow2_backing.h"
 #include "blk/qcow2_cache.h"
 #include "blk/qcow2_commit.h"
 #include "blk/qcow2_discard.h"
@@ -170,14 +171,17 @@ static int shrink(struct qcow2 *q, uint64_t size)
 int qcow2_resize(struct blk *blk, uint64_t size, struct error *err)
 {
     struct qcow2 *q = container_of(blk, struct qcow2, blk);
+    char advice[QCOW2_ADVICE];
     int ret;
 
     if (q->version < 3 && q->snapshots)
         return error_set(err, ENOTSUP, "%s: an image of version 2 with snapshots cannot be resized",
                          q->name);
-    if (size > q->disk_size && q->has_backing && !q->backing)
-        return error_set(err, EINVAL,
-                         "%s: growing it needs its backing file: add backing=", q->name);
+    if (size > q->disk_size && q->has_backing && !q->backing) {
+        qcow2_backing_advice(q, advice);
+        return error_set(err, EINVAL, "%s: growing it needs its backing file; if you trust it, %s",
+                         q->name, advice);
+    }
     if (size % 512 || entries_for(q, size) > QCOW2_L1_MAX / sizeof(uint64_t))
         return error_set(err, EFBIG, "%s: with its clusters of %u bytes it cannot be so large",
                          q->name, q->cluster_size);

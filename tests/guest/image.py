@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import resource
 import signal
 import struct
@@ -118,6 +119,32 @@ def backing():
         check(not os.path.exists(path("out")), "something was left")
         good("convert", path("a.qcow2") + ",backing=" + path("base"), path("out"))
         check(digest(path("out")) == digest(path("base")), "not the backing file's contents")
+
+
+def advised(complaint, text, image_name):
+    """TEXT, a disk that was refused, with what the COMPLAINT says to add behind IMAGE_NAME in it."""
+    added = re.search(r"add '(,+backing=[^']*)' behind it", complaint.stderr.decode())
+    check(added, complaint.stderr)
+    return text.replace(image_name, image_name + added[1])
+
+
+def advice():
+    """What messages say of backing files helps if it is done, in any folder and at any level."""
+    with scratch() as path:
+        os.mkdir(path("a,b"))
+        disk(path("a,b/base"))
+        good("create", "-b", "base", path("a,,b/1.qcow2"), "2M")
+        good("create", "-b", "1.qcow2", path("a,,b/2.qcow2"))
+        good("create", "-b", "2.qcow2", path("a,,b/3.qcow2"))
+        escaped = path("a,,b/3.qcow2")
+        text = escaped
+        for name in escaped, path("a,,,,b/2.qcow2"), path("a,,,,,,,,b/1.qcow2"):
+            text = advised(image("convert", text, path("out")), text, name)
+        good("convert", text, path("out"))
+        with open(path("a,b/base"), "rb") as base, open(path("out"), "rb") as out:
+            check(base.read(2 * MIB) == out.read(), "other contents")
+        text = path("a,,b/1.qcow2")
+        good("resize", advised(image("resize", text, "+1M"), text, text), "+1M")
 
 
 def info():
@@ -586,5 +613,5 @@ def circles():
         check(digest(path("a.qcow2")) == before and not os.path.exists(path("out2")), "something was changed")
 
 
-main(create, backing, info, convert, replaced, interrupted, resize, snapshots, usage, files, refused, corrupt, leaked,
-     marked, circles)
+main(create, backing, advice, info, convert, replaced, interrupted, resize, snapshots, usage, files, refused, corrupt,
+     leaked, marked, circles)
