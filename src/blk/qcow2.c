@@ -113,6 +113,8 @@ static int check_backing(const struct qcow2 *q, const struct qcow2_info *info, s
                          "%s: its backing file is opened only if it is named; if you trust it, %s",
                          q->name, advice);
     }
+    if (q->backing && !q->temporary)
+        qcow2_backing_compare(q);
     return 0;
 }
 

@@ -10,6 +10,7 @@
 #include "base/util.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 struct line {
@@ -57,4 +58,63 @@ void qcow2_backing_advice(const struct qcow2 *q, char text[QCOW2_ADVICE])
     put_name(&line, name, sizeof(name), 4 * commas);
     strcpy(line.at, end);
     log_clean(text);
+}
+
+/* Takes "." and ".." and empty steps out of PATH, which begins with '/'. */
+static void simplify(char *path)
+{
+    char *to = path;
+
+    for (const char *from = path; *from;) {
+        size_t size = strcspn(from + 1, "/");
+
+        if (size == 2 && from[1] == '.' && from[2] == '.') {
+            while (to > path && *--to != '/')
+                ;
+        } else if (size && !(size == 1 && from[1] == '.')) {
+            memmove(to, from, size + 1);
+            to += size + 1;
+        }
+        from += size + 1;
+    }
+    *to = '\0';
+}
+
+/* Where NAME in an image leads to, as an absolute path, which the caller frees; NULL: unknown. */
+static char *follow(const char *image, const char *name)
+{
+    const char *slash = strrchr(image, '/');
+    char *folder, *real = NULL, *path = NULL;
+
+    if (name[0] == '/') {
+        path = strdup(name);
+    } else {
+        folder = slash ? strndup(image, (size_t)(slash + 1 - image)) : strdup(".");
+        real = folder ? realpath(folder, NULL) : NULL;
+        free(folder);
+        if (!real || asprintf(&path, "%s/%s", real, name) < 0)
+            path = NULL;
+        free(real);
+    }
+    if (path)
+        simplify(path);
+    return path;
+}
+
+void qcow2_backing_compare(const struct qcow2 *q)
+{
+    const char *given = blk_info(q->backing).file;
+    char name[QCOW2_BACKING_MAX + 1], *meant, *real;
+
+    qcow2_header_backing(q, name);
+    if (strcmp(name, given) == 0 || !q->blk.host)
+        return;
+    meant = follow(blk_info(q->file).file, name);
+    real = realpath(given, NULL);
+    if (!meant || !real || strcmp(meant, real) != 0)
+        log_line(q->blk.host->log, LOG_LEVEL_WARNING,
+                 "%.150s: its backing file is '%.100s' by its own account, and not '%.150s'",
+                 q->name, name, given);
+    free(meant);
+    free(real);
 }

@@ -14,4 +14,8 @@ struct qcow2;
  * it", with the path as seen from here and with as many commas as the place needs. */
 void qcow2_backing_advice(const struct qcow2 *q, char text[QCOW2_ADVICE]);
 
+/* Warns if the backing file that was named is none that the image's own name of it leads to. The
+ * file system is not asked about that name. */
+void qcow2_backing_compare(const struct qcow2 *q);
+
 #endif

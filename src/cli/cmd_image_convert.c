@@ -113,13 +113,12 @@ static int hold_old(const struct blk_options *options, struct blk **held, struct
 
 static int convert(struct request *request, struct error *err)
 {
-    static const struct blk_host host = {.maintains = true};
     struct target target = {0};
     struct blk *source, *old = NULL;
     int result;
 
     request->source.readonly = true;
-    source = blk_open(&request->source, &host, err);
+    source = blk_open(&request->source, &image_host, err);
     if (!source)
         return -EIO;
     request->what.size = blk_info(source).size;

@@ -9,8 +9,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct blk_host host = {.maintains = true};
-
 enum { OPT_FORMAT, OPT_SHRINK, OPT_HELP };
 
 static const struct option_spec specs[] = {
@@ -48,8 +46,8 @@ static int resize(const struct blk_options *options, const char *text, bool shri
                   struct error *err)
 {
     bool offline = options->format == BLK_QCOW2 && !options->backing;
-    struct blk *blk =
-        offline ? image_open_offline(options, false, false, err) : blk_open(options, &host, err);
+    struct blk *blk = offline ? image_open_offline(options, false, false, err)
+                              : blk_open(options, &image_host, err);
     uint64_t now, size = 0;
     int result;
 

@@ -11,7 +11,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct blk_host host = {.maintains = true};
+/* Errors are what an action fails with. */
+static void take_line(void *opaque, enum log_level level, const char *text)
+{
+    if (level == LOG_LEVEL_WARNING)
+        complain("%s", text);
+}
+
+static const struct log image_log = {.most = LOG_LEVEL_WARNING, .line = take_line};
+const struct blk_host image_host = {.log = &image_log, .maintains = true};
 
 static bool add_word(struct image_words *words, const char *word)
 {
@@ -153,7 +161,7 @@ struct blk *image_open_bytes(const struct blk_options *options, bool readonly, s
     bytes.format = BLK_RAW;
     bytes.backing = NULL;
     bytes.readonly |= readonly;
-    return blk_open(&bytes, &host, err);
+    return blk_open(&bytes, &image_host, err);
 }
 
 struct blk *image_open_offline(const struct blk_options *options, bool readonly, bool damaged,

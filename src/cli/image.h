@@ -68,6 +68,9 @@ bool image_compression(const char *text, enum qcow2_compression *compression);
 /* Reads the size of a cluster; complains if it is none. */
 bool image_cluster_size(const char *text, unsigned *size);
 
+/* For all images that an action opens: warnings go to standard error. */
+extern const struct blk_host image_host;
+
 /* Opens the bytes that OPTIONS name, whatever their format. */
 struct blk *image_open_bytes(const struct blk_options *options, bool readonly, struct error *err);
 /* Opens the qcow2 image that OPTIONS name, to work on the image itself: its backing file is not

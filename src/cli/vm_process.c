@@ -37,6 +37,7 @@ struct run {
     struct trace *trace;
     struct console *console;
     struct progress progress;
+    _Atomic bool made; /* the VM is; what it warns of from now on goes to the log only */
 };
 
 /* --- What to boot -------------------------------------------------------------------------- */
@@ -295,8 +296,12 @@ static void begin_trace(void *opaque, struct doppel_vm *vm)
 /* A line of the VM's own. */
 static void log_vm(void *opaque, enum doppel_log_level level, const char *text)
 {
-    const struct run *run = opaque;
+    struct run *run = opaque;
 
+    if (level == DOPPEL_LOG_WARNING && !run->made) {
+        progress_end(&run->progress);
+        complain("%s", text);
+    }
     log_line(&run->log, (enum log_level)level, "%s", text);
 }
 
@@ -345,6 +350,7 @@ static int run_vm(struct run *run)
     char what[160];
     int status = STATUS_ERROR;
 
+    run->made = true;
     if (vm && !run->session)
         trace_begin(run->trace, vm);
     if (vm && doppel_start(vm, &err)) {

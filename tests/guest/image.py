@@ -147,6 +147,25 @@ def advice():
         good("resize", advised(image("resize", text, "+1M"), text, text), "+1M")
 
 
+def other_backing():
+    """A backing file other than the one that the image names is taken, with a warning."""
+    with scratch() as path:
+        disk(path("base"))
+        disk(path("other"))
+        os.symlink(path("."), path("here"))
+        good("create", "-b", "base", path("a.qcow2"))
+        good("create", "-b", path("here/./base"), path("b.qcow2"))
+        for text in (path("a.qcow2") + ",backing=" + path("base"), path("here/a.qcow2") + ",backing=" + path("base"),
+                     path("a.qcow2") + ",backing=" + path("here/base"),
+                     path("b.qcow2") + ",backing=" + path("here/./base")):
+            done = image("convert", text, path("out"))
+            check(done.returncode == 0 and not done.stderr, done.stderr)
+        text = path("a.qcow2") + ",backing=" + path("other")
+        for done in (image("convert", text, path("out")), run("run", "--disk", text, "--", "true")):
+            check(done.returncode == 0 and done.stderr.count(b"\n") == 1, done.stderr)
+            check(b"its backing file is 'base' by its own account" in done.stderr, done.stderr)
+
+
 def info():
     """The same facts as qemu-img's."""
     with scratch() as path:
@@ -613,5 +632,5 @@ def circles():
         check(digest(path("a.qcow2")) == before and not os.path.exists(path("out2")), "something was changed")
 
 
-main(create, backing, advice, info, convert, replaced, interrupted, resize, snapshots, usage, files, refused, corrupt,
-     leaked, marked, circles)
+main(create, backing, advice, other_backing, info, convert, replaced, interrupted, resize, snapshots, usage, files,
+     refused, corrupt, leaked, marked, circles)
