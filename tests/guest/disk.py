@@ -255,8 +255,9 @@ def errors():
 def gone():
     """A server that leaves: the user is told, once, and the machine lives on."""
     with scratch() as at, server(at("socket"), 4 * MIB) as disk:
-        guest_runs = Running("while dd if=/dev/vda of=/dev/null iflag=direct bs=4k count=4; do echo read; sleep 0.05; done",
-                             "--disk", disk.uri)
+        guest_runs = Running("""
+            while dd if=/dev/vda of=/dev/null iflag=direct bs=4k count=4; do echo read; sleep 0.05; done
+            """, "--disk", disk.uri)
         end = time.monotonic() + 120
         while b"read\n" not in guest_runs.out() and time.monotonic() < end:
             guest_runs.listen(0.05)
