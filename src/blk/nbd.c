@@ -41,6 +41,7 @@ struct nbd {
     struct nbd_handle *handle; /* the thread's alone, once it runs. NULL: the server is gone */
     bool keep;                 /* discard=ignore */
     bool flushes, trims, zeroes;
+    bool lost;                /* a flush has failed: all later ones do */
     uint64_t patience, heard; /* when the server last said something, or was first asked */
     unsigned busy;            /* slots in use */
     struct slot slots[SLOTS];
@@ -151,12 +152,24 @@ static void go_on(struct nbd *nbd, struct slot *slot)
 
     if (!nbd->handle)
         free_slot(nbd, slot, -EIO);
+    else if (nbd->lost && slot->request->kind == BLK_FLUSH)
+        free_slot(nbd, slot, -EIO);
     else if (is_idle(nbd, slot->request))
         free_slot(nbd, slot, 0);
     else if (!prepare_piece(nbd, slot, &buffer))
         free_slot(nbd, slot, -ENOMEM);
     else if (!send_piece(nbd, slot, buffer))
         free_slot(nbd, slot, -EIO);
+}
+
+/* A flush has failed: nobody can tell what the server has forgotten. */
+static void lose(struct nbd *nbd, int error)
+{
+    if (!nbd->lost)
+        log_line(nbd->blk.host->log, LOG_LEVEL_ERROR,
+                 "disk '%s': the server lost what was written (%s); from now on each flush fails",
+                 nbd->name, strerror(error));
+    nbd->lost = true;
 }
 
 /* The server has answered for SLOT's piece. */
@@ -166,6 +179,11 @@ static void take_answer(struct nbd *nbd, struct slot *slot)
     int error = slot->error;
 
     nbd->answers--;
+    if (error && request->kind == BLK_FLUSH) {
+        lose(nbd, error);
+        free_slot(nbd, slot, -EIO);
+        return;
+    }
     if (error) {
         /* What only a connection can suffer is of no interest to a guest. */
         free_slot(nbd, slot, error == ENOTCONN || error == ESHUTDOWN ? -EIO : -error);

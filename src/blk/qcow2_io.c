@@ -213,6 +213,8 @@ static void part_done(struct blk_request *request, int result)
     request = fast->request;
     if (request->kind != BLK_FLUSH)
         qcow2_leave(q, fast->epoch);
+    else if (result < 0)
+        atomic_store(&q->failed, -EIO); /* as in qcow2_file_flush: metadata may be lost */
     free(fast);
     finish(q, request, result);
 }

@@ -249,6 +249,29 @@ static void test_errors(void **unused)
     }
 }
 
+/* After a flush that failed nobody knows what the server still has: no later one succeeds. */
+static void test_flush_fails(void **unused)
+{
+    struct lines lines = {0};
+    const struct log log = {.most = LOG_LEVEL_INFO, .line = keep_line, .opaque = &lines};
+    const struct blk_host host = {.log = &log};
+    struct nbd_server s;
+    char sector[512] = {0};
+    struct blk *blk;
+
+    nbd_server_start(&s, MiB, NBD_ALL, (struct nbd_manners){.errs = 2, .error = 28});
+    blk = open_at(&s, "", &host);
+    assert_int_equal(blk_write(blk, 0, sector, 512), 0);
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(blk_flush(blk), -EIO);
+        assert_int_equal(blk_write(blk, 0, sector, 512), 0);
+    }
+    assert_int_equal(lines.count, 1);
+    assert_non_null(strstr(lines.last, "from now on each flush fails"));
+    blk_close(blk);
+    nbd_server_end(&s);
+}
+
 static void test_refused(void **unused)
 {
     const struct blk_host hurry = {.patience_ns = 50 * NS_PER_MS};
@@ -329,11 +352,12 @@ static void test_qemu(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_good),       cmocka_unit_test(test_part),
-        cmocka_unit_test(test_lacks),      cmocka_unit_test(test_readonly),
-        cmocka_unit_test(test_blocks),     cmocka_unit_test(test_leaves),
-        cmocka_unit_test(test_falls_mute), cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_refused),    cmocka_unit_test(test_qemu),
+        cmocka_unit_test(test_good),        cmocka_unit_test(test_part),
+        cmocka_unit_test(test_lacks),       cmocka_unit_test(test_readonly),
+        cmocka_unit_test(test_blocks),      cmocka_unit_test(test_leaves),
+        cmocka_unit_test(test_falls_mute),  cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_flush_fails), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_qemu),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -392,6 +392,23 @@ static void test_flush_fails(void **state)
     assert_int_equal(blk_flush(f->disk), 0);
 }
 
+/* The same, where a flush has no metadata to write. */
+static void test_plain_flush_fails(void **state)
+{
+    struct fixture *f = *state;
+
+    assert_int_equal(put(f, 0, CLUSTER, 1), 0);
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(ask_once(f->disk, BLK_FLUSH, 0, NULL, 0), 0);
+    assert_int_equal(put(f, 0, CLUSTER, 2), 0);
+    f->file->flush_fails = -EIO;
+    assert_int_equal(ask_once(f->disk, BLK_FLUSH, 0, NULL, 0), -EIO);
+    f->file->flush_fails = 0;
+    assert_int_equal(ask_once(f->disk, BLK_FLUSH, 0, NULL, 0), -EIO);
+    assert_int_equal(put(f, MiB, CLUSTER, 2), -EIO);
+    expect_bytes(f, 0, CLUSTER, 2);
+}
+
 /* With all writes failing from the Nth on, a snapshot is made or is not, and the disk stays. */
 static void test_snapshot_fails(void **state)
 {
@@ -473,10 +490,10 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(test_late_write),       TEST(test_snapshot_waits), TEST(test_full),
-        TEST(test_nearly_full),      TEST(test_write_fails),    TEST(test_read_fails),
-        TEST(test_flush_fails),      TEST(test_snapshot_fails), TEST(test_refcounts_fail),
-        TEST(test_fickle_snapshots), TEST(test_fickle_header),
+        TEST(test_late_write),        TEST(test_snapshot_waits),   TEST(test_full),
+        TEST(test_nearly_full),       TEST(test_write_fails),      TEST(test_read_fails),
+        TEST(test_flush_fails),       TEST(test_snapshot_fails),   TEST(test_refcounts_fail),
+        TEST(test_plain_flush_fails), TEST(test_fickle_snapshots), TEST(test_fickle_header),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
