@@ -22,10 +22,10 @@
 
 typedef unsigned long long ull;
 
-/* An L1 table: the active one, or a snapshot's. */
+/* An L1 table: the active one, or a snapshot's. There may be many, and large ones: each is read
+ * when it is looked at. */
 struct l1 {
-    uint64_t *entries;
-    uint64_t count;
+    uint64_t offset, count; /* COUNT is 0 if it is not to be looked at */
     bool active;
     const char *name; /* of the snapshot */
 };
@@ -33,6 +33,7 @@ struct l1 {
 struct walk {
     struct qcow2_counts *c;
     const struct l1 *l1;
+    uint64_t *entries; /* of it */
     uint64_t *l2;
     uint64_t next;        /* where a cluster would lie in the file that follows the one before */
     uint64_t done, total; /* L2 tables, for progress */
@@ -49,19 +50,19 @@ static uint64_t l2_offset(const struct qcow2_counts *c, uint64_t entry)
                                                                                         : offset;
 }
 
-static int count_l2_tables(struct qcow2_counts *c, const struct l1 *l1)
+static int count_l2_tables_of(struct qcow2_counts *c, const struct l1 *l1, const uint64_t *entries)
 {
     for (uint64_t i = 0; i < l1->count; i++) {
-        uint64_t offset = l2_offset(c, l1->entries[i]);
+        uint64_t offset = l2_offset(c, entries[i]);
         int ret;
 
-        if (!l1->entries[i])
+        if (!entries[i])
             continue;
         if (!offset || qcow2_set_has(&c->alone, qcow2_cluster(c->q, offset))) {
             qcow2_found(c,
                         "%s%s: entry %llu of the L1 table leads to 0x%llx, where no table can be",
                         l1->active ? "disk" : "snapshot ", l1->active ? "" : l1->name, (ull)i,
-                        (ull)be64toh(l1->entries[i]));
+                        (ull)be64toh(entries[i]));
             continue;
         }
         ret = qcow2_count(c, qcow2_cluster(c->q, offset), 1);
@@ -70,26 +71,43 @@ static int count_l2_tables(struct qcow2_counts *c, const struct l1 *l1)
         if (ret < 0 && ret != -EEXIST)
             return ret;
         if (ret == -EEXIST && l1->active && qcow2_counted(c, qcow2_cluster(c->q, offset)) > 1 &&
-            (be64toh(l1->entries[i]) & QCOW2_COPIED))
+            (be64toh(entries[i]) & QCOW2_COPIED))
             qcow2_found(c, "two L1 entries lead to the L2 table at 0x%llx, as if it were theirs",
                         (ull)offset);
     }
     return 0;
 }
 
-/* Reads COUNT entries of the L1 table at OFFSET, if nothing else is there. */
-static int read_l1(struct qcow2_counts *c, uint64_t offset, uint64_t count, const char *what,
-                   struct l1 *l1)
+/* Reads L1; *ENTRIES is freed by the caller, also after a failure. */
+static int read_l1(const struct qcow2_counts *c, const struct l1 *l1, uint64_t **entries)
+{
+    *entries = qcow2_buffer(l1->count * sizeof(uint64_t));
+    return *entries ? qcow2_file_read(c->q, l1->offset, *entries, l1->count * sizeof(uint64_t))
+                    : -ENOMEM;
+}
+
+static int count_l2_tables(struct qcow2_counts *c, const struct l1 *l1)
+{
+    uint64_t *entries;
+    int ret = read_l1(c, l1, &entries);
+
+    if (ret == 0)
+        ret = count_l2_tables_of(c, l1, entries);
+    free(entries);
+    return ret;
+}
+
+/* Fills in L1 with COUNT entries at OFFSET, if nothing else is there. */
+static int count_l1(struct qcow2_counts *c, uint64_t offset, uint64_t count, const char *what,
+                    struct l1 *l1)
 {
     int ret = qcow2_count_alone(c, offset, count * sizeof(uint64_t), what);
 
     if (ret != 0)
         return ret;
-    l1->entries = qcow2_buffer(count * sizeof(uint64_t));
-    if (!l1->entries)
-        return -ENOMEM;
+    l1->offset = offset;
     l1->count = count;
-    return qcow2_file_read(c->q, offset, l1->entries, count * sizeof(uint64_t));
+    return 0;
 }
 
 static int count_refcount_tables(struct qcow2_counts *c)
@@ -131,6 +149,7 @@ static int count_bitmap(struct qcow2_counts *c, const struct qcow2_raw_bitmap *b
 
 static int count_bitmaps(struct qcow2_counts *c)
 {
+    uint64_t tables = 0;
     uint32_t size = 0;
     const struct qcow2_raw_bitmaps *b =
         (const void *)qcow2_header_extension(c->q, QCOW2_EXTENSION_BITMAPS, &size);
@@ -149,6 +168,11 @@ static int count_bitmaps(struct qcow2_counts *c)
         struct qcow2_raw_bitmap entry;
 
         ret = qcow2_file_read(c->q, be64toh(b->directory_offset) + at, &entry, sizeof(entry));
+        tables += be32toh(entry.table_entries) * sizeof(uint64_t);
+        if (ret == 0 && tables > QCOW2_TABLES_MAX) {
+            qcow2_found(c, "the bitmaps' tables are too large");
+            break;
+        }
         if (ret == 0)
             ret = count_bitmap(c, &entry);
         at += ALIGN_UP(
@@ -206,7 +230,7 @@ static int walk_l2(struct walk *w, uint64_t index)
 {
     struct qcow2 *q = w->c->q;
     uint64_t offset = index << q->l2_bits << q->cluster_bits;
-    int ret = qcow2_file_read(q, l2_offset(w->c, w->l1->entries[index]), w->l2, q->cluster_size);
+    int ret = qcow2_file_read(q, l2_offset(w->c, w->entries[index]), w->l2, q->cluster_size);
 
     for (uint64_t i = 0; i < 1ULL << q->l2_bits && ret == 0; i++, offset += q->cluster_size) {
         uint64_t word = i << q->extended;
@@ -220,12 +244,12 @@ static int walk_l2(struct walk *w, uint64_t index)
 static int walk_l1(struct walk *w, const struct l1 *l1)
 {
     const struct qcow2_check *how = w->c->how;
-    int ret = 0;
+    int ret = read_l1(w->c, l1, &w->entries);
 
     w->l1 = l1;
     w->next = 0;
     for (uint64_t i = 0; i < l1->count && ret == 0; i++) {
-        uint64_t offset = l2_offset(w->c, l1->entries[i]);
+        uint64_t offset = l2_offset(w->c, w->entries[i]);
 
         if (offset && qcow2_set_has(&w->c->l2, qcow2_cluster(w->c->q, offset)))
             ret = walk_l2(w, i);
@@ -233,6 +257,7 @@ static int walk_l1(struct walk *w, const struct l1 *l1)
         if (how->progress)
             how->progress(how->opaque, w->done, w->total);
     }
+    free(w->entries);
     return ret;
 }
 
@@ -245,13 +270,13 @@ static int count_tables(struct qcow2_counts *c, const struct qcow2_records *reco
 
     l1[0].active = true;
     if (ret == 0)
-        ret = read_l1(c, q->l1.offset, q->l2.slots, "the L1 table", &l1[0]);
+        ret = count_l1(c, q->l1.offset, q->l2.slots, "the L1 table", &l1[0]);
     if (ret >= 0)
         ret = qcow2_count_alone(c, q->snapshots_offset, records->bytes, "the snapshot table");
     for (unsigned i = 0; i < records->count && ret >= 0; i++) {
         l1[i + 1].name = records->record[i].shown.name;
-        ret = read_l1(c, records->record[i].l1_offset, records->record[i].l1_entries,
-                      "a snapshot's L1 table", &l1[i + 1]);
+        ret = count_l1(c, records->record[i].l1_offset, records->record[i].l1_entries,
+                       "a snapshot's L1 table", &l1[i + 1]);
     }
     if (ret >= 0)
         ret = count_refcount_tables(c);
@@ -272,8 +297,6 @@ static int count_all(struct qcow2_counts *c, const struct qcow2_records *records
         w.total += l1[i].count;
     for (unsigned i = 0; i <= records->count && ret == 0; i++)
         ret = walk_l1(&w, &l1[i]);
-    for (unsigned i = 0; l1 && i <= records->count; i++)
-        free(l1[i].entries);
     free(l1);
     free(w.l2);
     return ret;

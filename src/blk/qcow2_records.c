@@ -157,10 +157,13 @@ int qcow2_records_read(struct qcow2 *q, struct qcow2_records *records, struct er
             else
                 ret = check_place(q, r, records->count, err);
             records->bytes += size;
+            records->l1_bytes += r->l1_entries * sizeof(uint64_t);
         }
         free(bytes);
         if (ret == 0 && records->bytes > QCOW2_SNAPSHOT_SIZE_MAX)
             ret = error_set(err, EINVAL, "%s: the snapshot table is too large", q->name);
+        if (ret == 0 && records->l1_bytes > QCOW2_TABLES_MAX)
+            ret = error_set(err, EFBIG, "%s: its snapshots' L1 tables are too large", q->name);
     }
     return ret;
 }

@@ -18,7 +18,8 @@ struct qcow2_record {
 struct qcow2_records {
     struct qcow2_record *record;
     unsigned count;
-    uint64_t bytes; /* of the table in the file */
+    uint64_t bytes;    /* of the table in the file */
+    uint64_t l1_bytes; /* of all L1 tables; QCOW2_TABLES_MAX at most */
 };
 
 /* Reads the table from the file, and checks that each L1 table is where one can be. What RECORDS

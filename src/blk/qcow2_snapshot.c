@@ -169,7 +169,8 @@ static int check_name(const struct change *c, const char *name, struct error *er
     for (unsigned i = 0; i < c->records.count; i++)
         if (!strcmp(c->records.record[i].shown.name, name))
             return error_set(err, EEXIST, "%s: there is a snapshot '%s' already", c->q->name, name);
-    if (c->records.count == QCOW2_SNAPSHOTS_MAX)
+    if (c->records.count == QCOW2_SNAPSHOTS_MAX ||
+        c->records.l1_bytes + c->q->l2.slots * sizeof(uint64_t) > QCOW2_TABLES_MAX)
         return error_set(err, EMFILE, "%s: it has as many snapshots as there can be", c->q->name);
     return 0;
 }

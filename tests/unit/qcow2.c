@@ -408,6 +408,54 @@ static void repair(const char *name, uint64_t errors, uint64_t leaks)
     assert_int_equal(run("qemu-img check -q -f qcow2 $F", name), 0);
 }
 
+/* Has the image COUNT snapshots, whose L1 tables of 32 MiB are holes of the file. */
+static void poke_snapshots(const char *name, unsigned count)
+{
+    uint64_t table = ALIGN_UP(size_of(name), MiB), l1 = table + MiB;
+
+    for (unsigned i = 0; i < count; i++) {
+        struct {
+            struct qcow2_raw_snapshot fixed;
+            struct qcow2_raw_snapshot_extra extra;
+            char text[8]; /* an id and a name of one byte each */
+        } entry = {
+            .fixed.l1_offset = htobe64(l1 + i * (uint64_t)QCOW2_L1_MAX),
+            .fixed.l1_entries = htobe32(QCOW2_L1_MAX / 8),
+            .fixed.id_size = htobe16(1),
+            .fixed.name_size = htobe16(1),
+            .fixed.extra_size = htobe32(sizeof(entry.extra)),
+            .extra.disk_size = htobe64(DISK),
+            .text = "in",
+        };
+
+        poke(name, table + i * sizeof(entry), &entry, sizeof(entry));
+    }
+    assert_int_equal(truncate(name, (off_t)(l1 + count * (uint64_t)QCOW2_L1_MAX)), 0);
+    poke64(name, HEADER(snapshots_offset), table);
+    poke32(name, HEADER(snapshots), count);
+}
+
+/* Snapshots whose tables cost a sparse file nothing and who reads them a lot. */
+static void test_many_snapshots(void **state)
+{
+    const char *name = ((struct fixture *)*state)->name;
+    struct qcow2_how how = {.damaged = true, .readonly = true};
+    struct qcow2_check what = {0};
+    struct qcow2_checked found;
+    struct error err = {0};
+    struct blk *blk;
+
+    poke_snapshots(name, 2);
+    assert_int_equal(check(name, false).leaks, 0);
+    poke_snapshots(name, 33);
+    refuse_disk(name, ",format=qcow2", NULL, EFBIG, "its snapshots' L1 tables are too large");
+    blk = qcow2_open(open_disk(name, ",format=raw,readonly", NULL), &how, &err);
+    assert_non_null(blk);
+    assert_int_equal(qcow2_check(blk, &what, &found, &err), -EFBIG);
+    assert_non_null(strstr(err.text, "too large"));
+    blk_close(blk);
+}
+
 static void test_repair(void **state)
 {
     const char *name = ((struct fixture *)*state)->name;
@@ -686,12 +734,25 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(test_header),           TEST(test_feature_names), TEST(test_overlaps),
-        TEST(test_backing),          TEST(test_forgotten),     TEST(test_corrupt),
-        TEST(test_drops_metadata),   TEST(test_nowhere),       TEST(test_repair),
-        TEST(test_rebuild),          TEST(test_lazy),          TEST(test_shrinks),
-        TEST(test_measure),          TEST(test_part),          TEST(test_compressed_by_qemu),
-        TEST(test_compressed_by_us), TEST(test_extended),      TEST(test_snapshots),
+        TEST(test_header),
+        TEST(test_feature_names),
+        TEST(test_overlaps),
+        TEST(test_backing),
+        TEST(test_forgotten),
+        TEST(test_corrupt),
+        TEST(test_drops_metadata),
+        TEST(test_nowhere),
+        TEST(test_many_snapshots),
+        TEST(test_repair),
+        TEST(test_rebuild),
+        TEST(test_lazy),
+        TEST(test_shrinks),
+        TEST(test_measure),
+        TEST(test_part),
+        TEST(test_compressed_by_qemu),
+        TEST(test_compressed_by_us),
+        TEST(test_extended),
+        TEST(test_snapshots),
         TEST(test_bitmaps),
     };
 
