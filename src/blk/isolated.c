@@ -24,20 +24,13 @@ static struct isolated *isolated_of(struct blk *blk)
     return container_of(blk, struct isolated, blk);
 }
 
-static void write_event(int fd)
+static void wake_process(struct isolated *i)
 {
-    uint64_t one = 1;
+    int ret = event_signal(&i->sender, i->files[ISOLATED_REQUEST_EVENT]);
 
-    if (write(fd, &one, sizeof(one)) < 0)
-        return; /* it has events enough */
-}
-
-static void read_event(int fd)
-{
-    uint64_t count;
-
-    if (read(fd, &count, sizeof(count)) < 0)
-        return; /* there was none */
+    if (ret < 0)
+        log_line(i->blk.host->log, LOG_LEVEL_WARNING,
+                 "disk '%s': cannot tell its process of requests: %s", i->file, strerror(-ret));
 }
 
 /* ---- Requests: any thread ---- */
@@ -59,7 +52,7 @@ static void submit(struct blk *blk, struct blk_request *request)
     if (broken)
         blk_complete(request, -EIO);
     if (wake)
-        write_event(i->files[ISOLATED_REQUEST_EVENT]);
+        wake_process(i);
 }
 
 /* ---- The thread ---- */
@@ -98,7 +91,7 @@ static const char *take_results(struct isolated *i)
             wake = isolated_pump(i);
         pthread_mutex_unlock(&i->lock);
         if (wake)
-            write_event(i->files[ISOLATED_REQUEST_EVENT]);
+            wake_process(i);
         if (ended)
             blk_complete(ended, ended->own.result);
     }
@@ -132,9 +125,9 @@ static const char *start_anew(struct isolated *i, const struct isolated_hello *h
     wake = isolated_send_all(i);
     wake |= isolated_pump(i);
     pthread_mutex_unlock(&i->lock);
-    read_event(i->files[ISOLATED_REQUEST_EVENT]);
+    event_clear(i->files[ISOLATED_REQUEST_EVENT]);
     if (wake)
-        write_event(i->files[ISOLATED_REQUEST_EVENT]);
+        wake_process(i);
     if (isolated_send_start(i->link, hello->number, i->files) < 0)
         log_line(i->blk.host->log, LOG_LEVEL_WARNING, "disk '%s': its process is gone again",
                  i->file);
@@ -166,9 +159,9 @@ static const char *look(struct isolated *i, struct pollfd pfd[3])
     if (poll(pfd, 3, isolated_client_sleeps(i->memory, &i->results) ? -1 : 0) < 0)
         return NULL;
     if (pfd[0].revents)
-        read_event(i->wake);
+        event_clear(i->wake);
     if (pfd[1].revents)
-        read_event(i->files[ISOLATED_RESULT_EVENT]);
+        event_clear(i->files[ISOLATED_RESULT_EVENT]);
     wrong = take_results(i);
     return !wrong && pfd[2].revents ? look_at_link(i) : wrong;
 }
@@ -207,7 +200,7 @@ static void end_thread(struct isolated *i)
     pthread_mutex_lock(&i->lock);
     i->ends = true;
     pthread_mutex_unlock(&i->lock);
-    write_event(i->wake);
+    event_signal(&i->sender, i->wake);
     pthread_join(i->thread, NULL);
 }
 
@@ -222,6 +215,7 @@ static void close_disk(struct blk *blk)
     for (unsigned n = 0; n < ISOLATED_FILES; n++)
         if (i->files[n] >= 0)
             close(i->files[n]);
+    event_sender_close(&i->sender);
     if (i->wake >= 0)
         close(i->wake);
     if (i->link >= 0)
@@ -262,6 +256,8 @@ static int make_files(struct isolated *i, struct error *err)
     i->files[ISOLATED_RESULT_EVENT] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (i->wake < 0 || i->files[ISOLATED_REQUEST_EVENT] < 0 || i->files[ISOLATED_RESULT_EVENT] < 0)
         return error_set(err, errno, "cannot make event files: %s", strerror(errno));
+    if (event_sender_open(&i->sender, err) < 0)
+        return -EAGAIN;
     return make_memory(i, err);
 }
 
@@ -330,6 +326,7 @@ static struct isolated *new_isolated(const struct blk_options *options, const st
     i->file = file;
     i->link = link;
     i->wake = -1;
+    i->sender = EVENT_SENDER_CLOSED;
     for (unsigned n = 0; n < ISOLATED_FILES; n++)
         i->files[n] = -1;
     i->waiting_last = &i->waiting;

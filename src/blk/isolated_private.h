@@ -5,6 +5,7 @@
 #ifndef DOPPEL_BLK_ISOLATED_PRIVATE_H
 #define DOPPEL_BLK_ISOLATED_PRIVATE_H
 
+#include "base/event.h"
 #include "base/where.h"
 #include "blk/driver.h"
 #include "blk/isolated_link.h"
@@ -23,6 +24,7 @@ struct isolated {
     char *file;
     int link, wake;
     int files[ISOLATED_FILES];
+    struct event_sender sender; /* its process may have the event files block */
     struct isolated_memory *memory;
 
     pthread_mutex_t lock; /* guards the rest */

@@ -4,6 +4,7 @@
  */
 #include "test.h"
 
+#include "base/event.h"
 #include "base/thread.h"
 #include "base/time.h"
 #include "base/util.h"
@@ -377,6 +378,31 @@ static void breaks_the_rules(void **state)
     }
 }
 
+/* The process has the event files block, of which one is full: no thread waits for it. */
+static void events_block(void **state)
+{
+    struct rig *r = begin("");
+    struct fake f;
+    struct blk *blk = open_with_fake(r, &f);
+    const uint64_t full = UINT64_MAX - 1;
+
+    for (unsigned i = 0; i < 3; i++) {
+        struct user_request *w;
+
+        event_clear(f.files[ISOLATED_REQUEST_EVENT]);
+        assert_int_equal(fcntl(f.files[ISOLATED_REQUEST_EVENT], F_SETFL, 0), 0);
+        assert_int_equal(fcntl(f.files[ISOLATED_RESULT_EVENT], F_SETFL, 0), 0);
+        assert_int_equal(write(f.files[ISOLATED_REQUEST_EVENT], &full, sizeof(full)), sizeof(full));
+        assert_true(isolated_server_sleeps(f.memory, &f.requests));
+        w = submit(blk, BLK_WRITE, 0, 4096, 3);
+        give(&f, next(&f).number, 0);
+        assert_int_equal(result_of(w), 0);
+    }
+    blk_close(blk);
+    drop_fake(&f);
+    end(r);
+}
+
 /* Nobody has the other end any more. */
 static void is_gone(void **state)
 {
@@ -502,6 +528,7 @@ int main(void)
         cmocka_unit_test(overlapping_changes),
         cmocka_unit_test(dies),
         cmocka_unit_test(breaks_the_rules),
+        cmocka_unit_test(events_block),
         cmocka_unit_test(is_gone),
         cmocka_unit_test(crowd),
         cmocka_unit_test(checks),

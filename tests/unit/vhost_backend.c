@@ -5,12 +5,14 @@
  */
 #include "test.h"
 
+#include "base/event.h"
 #include "dev/vhost/inflight.h"
 #include "dev/vhost/message.h"
 #include "dev/vhost/ring.h"
 #include "vhost_rig.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/mman.h>
 
 #define USER     0x7F0000000000u
@@ -408,6 +410,32 @@ static void out_of_place(void **state)
     end(f);
 }
 
+/* The front end fills its event files and has them block: no thread waits for it. */
+static void events_block(void **state)
+{
+    struct front *f = begin();
+    const uint64_t full = UINT64_MAX - 1;
+
+    agree(f);
+    fresh_ring(f);
+    start_queue(f, 0);
+    request(f, 0);
+    assert_int_equal(reap(f), 0);
+    event_clear(f->call);
+    if (write(f->call, &full, sizeof(full)) < 0)
+        assert_int_equal(errno, EAGAIN);
+    assert_int_equal(fcntl(f->call, F_SETFL, 0), 0);
+    for (unsigned i = 1; i < 4; i++) {
+        request(f, i);
+        assert_int_equal(reap(f), i);
+    }
+    assert_int_equal(
+        ask(f, &(struct vhost_message){.request = VHOST_GET_VRING_BASE, .flags = 1, .size = 8})
+            ->state.value,
+        4);
+    end(f);
+}
+
 /* A driver that breaks the rules of its queue. */
 static void broken_driver(void **state)
 {
@@ -479,13 +507,10 @@ static void record(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(stops_and_goes_on),
-        cmocka_unit_test(requests_in_flight),
-        cmocka_unit_test(memory_moves),
-        cmocka_unit_test(memory_vanishes),
-        cmocka_unit_test(out_of_place),
-        cmocka_unit_test(broken_driver),
-        cmocka_unit_test(record),
+        cmocka_unit_test(stops_and_goes_on), cmocka_unit_test(requests_in_flight),
+        cmocka_unit_test(memory_moves),      cmocka_unit_test(memory_vanishes),
+        cmocka_unit_test(out_of_place),      cmocka_unit_test(events_block),
+        cmocka_unit_test(broken_driver),     cmocka_unit_test(record),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -4,6 +4,7 @@
  */
 #include "test.h"
 
+#include "base/event.h"
 #include "dev/vhost/block.h"
 #include "mem/foreign.h"
 #include "mem/log.h"
@@ -11,6 +12,7 @@
 #include "vhost_rig.h"
 
 #include <errno.h>
+#include <fcntl.h>
 
 #define RINGS   0x10000u
 #define HEADERS 0x20000u /* 16 bytes for each request, and its status 8 bytes behind */
@@ -170,6 +172,69 @@ static void memory_keeps_its_size(void **state)
     assert_true(resize_files("memfd:vhost-rings") > 0);
     assert_true(resize_files("memfd:guest-ram") > 0);
     request(b, 0, 8);
+    reap(b);
+    end(b);
+}
+
+/* The number of the event file that FD is, which /proc tells; -1: it is none. */
+static long event_number(int fd)
+{
+    char name[64], line[128];
+    long number = -1;
+    FILE *f;
+
+    snprintf(name, sizeof(name), "/proc/self/fdinfo/%d", fd);
+    f = fopen(name, "r");
+    while (f && fgets(line, sizeof(line), f))
+        sscanf(line, "eventfd-id: %ld", &number);
+    if (f)
+        fclose(f);
+    return number;
+}
+
+/* Fills all event files that the front end has given to the back end, and has them block. Returns
+ * how many descriptors they have. */
+static unsigned fill_shared_events(void)
+{
+    long number[256];
+    unsigned filled = 0;
+
+    for (int fd = 0; fd < 256; fd++)
+        number[fd] = event_number(fd);
+    for (int fd = 0; fd < 256; fd++) {
+        const uint64_t full = UINT64_MAX - 1;
+        bool shared = false;
+
+        for (int other = 0; other < 256; other++)
+            shared |= other != fd && number[fd] >= 0 && number[fd] == number[other];
+        if (!shared)
+            continue;
+        event_clear(fd);
+        fcntl(fd, F_SETFL, O_NONBLOCK);
+        if (write(fd, &full, sizeof(full)) < 0)
+            assert_int_equal(errno, EAGAIN);
+        assert_int_equal(fcntl(fd, F_SETFL, 0), 0);
+        filled++;
+    }
+    return filled;
+}
+
+/* The back end has the front end's event files block: no thread waits for it. */
+static void events_block(void **state)
+{
+    struct both *b = begin();
+    struct dev *dev = b->front->dev;
+
+    request(b, 0, 1);
+    reap(b);
+    for (unsigned round = 0; round < 5; round++) {
+        assert_true(fill_shared_events() >= 8); /* 2 queues, 2 files each, at both ends */
+        request(b, 0, 2);
+        reap(b);
+    }
+    dev->ops->pause(dev);
+    dev->ops->resume(dev);
+    request(b, 0, 3);
     reap(b);
     end(b);
 }
@@ -373,11 +438,17 @@ static void no_back_end(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(reads_and_writes),       cmocka_unit_test(memory_keeps_its_size),
-        cmocka_unit_test(writes_are_logged),      cmocka_unit_test(comes_back),
-        cmocka_unit_test(driver_resets),          cmocka_unit_test(pauses),
-        cmocka_unit_test(saved_without_back_end), cmocka_unit_test(grows),
-        cmocka_unit_test(broken_driver),          cmocka_unit_test(no_back_end),
+        cmocka_unit_test(reads_and_writes),
+        cmocka_unit_test(memory_keeps_its_size),
+        cmocka_unit_test(writes_are_logged),
+        cmocka_unit_test(comes_back),
+        cmocka_unit_test(events_block),
+        cmocka_unit_test(driver_resets),
+        cmocka_unit_test(pauses),
+        cmocka_unit_test(saved_without_back_end),
+        cmocka_unit_test(grows),
+        cmocka_unit_test(broken_driver),
+        cmocka_unit_test(no_back_end),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -179,16 +179,14 @@ static int take_messages(struct vhost_backend *b, struct error *err)
 /* The driver has broken a rule: the device is not served until the front end starts it anew. */
 static void tell_broken(struct vhost_backend *b)
 {
-    uint64_t one = 1;
-
     if (b->told_broken)
         return;
     b->told_broken = true;
     log_line(b->log, LOG_LEVEL_WARNING,
              "vhost-user: the guest's driver breaks the rules of virtio; its device needs a reset");
     for (unsigned i = 0; i < b->device->queues; i++)
-        if (b->queue[i].error >= 0 && write(b->queue[i].error, &one, sizeof(one)) < 0)
-            continue; /* the front end has closed its end */
+        if (b->queue[i].error >= 0)
+            event_signal(&b->sender, b->queue[i].error);
 }
 
 /* Passes on what the device has to say beside its queues. */
@@ -280,6 +278,8 @@ static int prepare(struct vhost_backend *b, struct error *err)
     b->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (b->event < 0)
         return error_set(err, errno, "cannot make an event file: %s", strerror(errno));
+    if (event_sender_open(&b->sender, err) < 0)
+        return -ENOMEM;
     b->bus = bus_create(err);
     b->mem = mem_create_empty(err);
     b->loop = loop_create(err);
@@ -299,6 +299,7 @@ struct vhost_backend *vhost_backend_create(const struct log *log, struct error *
         return NULL;
     }
     b->log = log;
+    b->sender = EVENT_SENDER_CLOSED;
     b->dev.ops = &dev_ops;
     b->socket = b->requests = -1;
     for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++)
@@ -325,6 +326,7 @@ void vhost_backend_destroy(struct vhost_backend *b)
         bus_destroy(b->bus);
     for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++)
         backend_queue_free(&b->queue[i]);
+    event_sender_close(&b->sender);
     if (b->event >= 0)
         close(b->event);
     free(b);

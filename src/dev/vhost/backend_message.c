@@ -6,7 +6,6 @@
 #include "base/util.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <unistd.h>
 
 #define PROTOCOL_FEATURES                                                                          \
@@ -160,8 +159,6 @@ static int set_file(struct vhost_backend *b, struct vhost_message *m, struct err
     case VHOST_SET_VRING_ERR:
         if (q->error >= 0)
             close(q->error);
-        if (fd >= 0)
-            fcntl(fd, F_SETFL, O_NONBLOCK);
         q->error = fd;
         return 0;
     default: break;

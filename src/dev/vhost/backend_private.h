@@ -6,6 +6,7 @@
 #ifndef DOPPEL_DEV_VHOST_BACKEND_PRIVATE_H
 #define DOPPEL_DEV_VHOST_BACKEND_PRIVATE_H
 
+#include "base/event.h"
 #include "bus/dev.h"
 #include "dev/vhost/backend.h"
 #include "dev/vhost/inflight.h"
@@ -53,9 +54,10 @@ struct vhost_backend {
     struct backend_queue queue[VIRTIO_QUEUES_MAX];
     bool paused; /* the device is: as long as no queue is live */
 
-    int event;                /* eventfd: CHANGED, BROKEN or LOST was set */
-    _Atomic bool lost;        /* the front end has taken memory away */
-    _Atomic bool interrupted; /* the device has something to say beside its queues */
+    int event;                  /* eventfd: CHANGED, BROKEN or LOST was set */
+    struct event_sender sender; /* for the front end's event files */
+    _Atomic bool lost;          /* the front end has taken memory away */
+    _Atomic bool interrupted;   /* the device has something to say beside its queues */
 
     /* The session. */
     int socket, requests; /* REQUESTS: for this side's; -1: none */

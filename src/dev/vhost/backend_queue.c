@@ -9,7 +9,6 @@
 #include "base/util.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
@@ -77,8 +76,6 @@ int backend_queue_set_kick(struct backend_queue *q, int fd, struct error *err)
 
 void backend_queue_set_call(struct backend_queue *q, int fd)
 {
-    if (fd >= 0)
-        fcntl(fd, F_SETFL, O_NONBLOCK);
     pthread_mutex_lock(&q->lock);
     replace(&q->call, fd);
     pthread_mutex_unlock(&q->lock);
@@ -89,11 +86,9 @@ void backend_queue_set_call(struct backend_queue *q, int fd)
 
 void backend_queue_call(struct backend_queue *q)
 {
-    uint64_t one = 1;
-
     pthread_mutex_lock(&q->lock);
-    if (q->call >= 0 && write(q->call, &one, sizeof(one)) < 0)
-        errno = 0; /* it is full: the front end is about to read it, or does not care */
+    if (q->call >= 0)
+        event_signal(&q->backend->sender, q->call);
     pthread_mutex_unlock(&q->lock);
 }
 

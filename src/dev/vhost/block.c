@@ -3,6 +3,7 @@
  */
 #include "dev/vhost/block.h"
 
+#include "base/event.h"
 #include "base/thread.h"
 #include "base/time.h"
 #include "base/util.h"
@@ -72,7 +73,8 @@ struct vhost_block {
     pthread_t thread;
     bool started;
     struct where where;
-    int wake; /* eventfd */
+    int wake;                   /* eventfd; the back end does not have it */
+    struct event_sender sender; /* for kicks */
 
     /* The thread's. */
     struct vhost_connection connection;
@@ -135,15 +137,16 @@ static void served(struct virtio_device *d, unsigned queue)
 {
     struct vhost_block *b = block_of(d);
     struct queue *q = &b->queue[queue];
-    uint64_t one = 1;
     bool kick;
+    int ret;
 
     pthread_mutex_lock(&q->lock);
     kick = q->runs && vhost_ring_wants_kick(&q->ring);
     pthread_mutex_unlock(&q->lock);
-    if (kick && write(b->files[queue].kick, &one, sizeof(one)) < 0)
+    ret = kick ? event_signal(&b->sender, b->files[queue].kick) : 0;
+    if (ret < 0)
         log_line(b->log, LOG_LEVEL_WARNING, "%s: cannot tell the back end of requests: %s", b->path,
-                 strerror(errno));
+                 strerror(-ret));
 }
 
 /* ---- Registers: board lock held ---- */
@@ -530,14 +533,6 @@ static int time_left_ms(const struct vhost_block *b)
     return at > now ? (int)((at - now) / NS_PER_MS) + 1 : 0;
 }
 
-static void empty(int event_file)
-{
-    uint64_t count;
-
-    if (read(event_file, &count, sizeof(count)) < 0)
-        return; /* another call has done it */
-}
-
 /* Ends what the back end has given back. One that has come to its end may still call. */
 static int look_at_calls(struct vhost_block *b, const struct pollfd *calls)
 {
@@ -546,7 +541,7 @@ static int look_at_calls(struct vhost_block *b, const struct pollfd *calls)
     for (unsigned i = 0; i < b->queues; i++) {
         if (!calls[i].revents)
             continue;
-        empty(b->files[i].call);
+        event_clear(b->files[i].call);
         if (b->serving && ret == 0)
             ret = end_requests(b, i);
     }
@@ -603,7 +598,7 @@ static void *run(void *opaque)
         if (poll(pfd, 3 + b->queues, time_left_ms(b)) < 0)
             continue;
         if (pfd[0].revents)
-            empty(b->wake);
+            event_clear(b->wake);
         look(b, &pfd[1], &pfd[3]);
     }
     where_end(&b->where);
@@ -633,6 +628,7 @@ static void free_block(struct virtio_device *d)
         if (b->files[i].call >= 0)
             close(b->files[i].call);
     }
+    event_sender_close(&b->sender);
     if (b->wake >= 0)
         close(b->wake);
     pthread_mutex_destroy(&b->lock);
@@ -709,6 +705,8 @@ static int prepare(struct vhost_block *b, unsigned queues, struct mem *mem, stru
     int ret = b->wake = open_event_file(err);
 
     if (ret >= 0)
+        ret = event_sender_open(&b->sender, err);
+    if (ret >= 0)
         ret = vhost_connect(&b->connection, b->path, err);
     if (ret >= 0) {
         b->connected = true;
@@ -755,6 +753,7 @@ struct dev *vhost_block_create(const struct virtio_slot *slot, const char *path,
     }
     b->log = log;
     b->wake = -1;
+    b->sender = EVENT_SENDER_CLOSED;
     b->connection = (struct vhost_connection){.socket = -1, .backend = -1};
     pthread_mutex_init(&b->lock, NULL);
     if (prepare(b, queues, slot->mem, &why) < 0) {
