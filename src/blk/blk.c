@@ -76,6 +76,12 @@ void blk_kick(struct blk *blk)
         blk->driver->kick(blk);
 }
 
+void blk_recall(struct blk *blk)
+{
+    if (blk->limit)
+        limit_recall(blk->limit);
+}
+
 void blk_complete(struct blk_request *request, int result)
 {
     request->done(request, result);

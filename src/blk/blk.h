@@ -139,6 +139,10 @@ struct blk_info blk_info(struct blk *blk);
 void blk_submit(struct blk *blk, struct blk_request *request);
 void blk_kick(struct blk *blk);
 
+/* Ends with -ECANCELED what rate limits hold back at this moment, of all callers: nothing of it has
+ * been done. Calls their done(). What has begun goes on. */
+void blk_recall(struct blk *blk);
+
 /* These wait until it is done, on the calling thread, and return what done() would be told. Not
  * on a thread that calls done(). */
 int blk_perform(struct blk *blk, struct blk_request *request); /* its done() is not called */

@@ -213,6 +213,22 @@ void limit_submit(struct limit *limit, struct blk_request *request)
         limit->way_out.submit(limit->way_out.blk, request);
 }
 
+void limit_recall(struct limit *limit)
+{
+    struct blk_request *list;
+
+    pthread_mutex_lock(&limit->lock);
+    list = limit->first;
+    limit->first = limit->last = NULL;
+    pthread_mutex_unlock(&limit->lock);
+    while (list) {
+        struct blk_request *request = list;
+
+        list = request->own.next;
+        request->done(request, -ECANCELED);
+    }
+}
+
 struct where *limit_where(struct limit *limit)
 {
     return &limit->where;

@@ -31,6 +31,9 @@ void limit_destroy(struct limit *limit);
 /* Lets REQUEST pass, on this thread if it may do so at once. */
 void limit_submit(struct limit *limit, struct blk_request *request);
 
+/* Ends all requests that wait with -ECANCELED, on this thread. */
+void limit_recall(struct limit *limit);
+
 /* For asking where the thread is (base/where.h). */
 struct where *limit_where(struct limit *limit);
 

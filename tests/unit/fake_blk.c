@@ -108,6 +108,11 @@ void blk_kick(struct blk *blk)
     blk->kicks++;
 }
 
+void blk_recall(struct blk *blk)
+{
+    blk->recalls++;
+}
+
 struct blk_info blk_info(struct blk *blk)
 {
     return blk->info;

@@ -19,9 +19,9 @@ struct blk {
     unsigned count;
     int write_fails, read_fails; /* what changes and reads result in, if not 0 */
 
-    unsigned done[5], kicks; /* by kind: how many were done well */
-    unsigned closed;         /* how often */
-    char letters[64];        /* what was done well: r, w, f, d, z */
+    unsigned done[5], kicks;  /* by kind: how many were done well */
+    unsigned closed, recalls; /* how often */
+    char letters[64];         /* what was done well: r, w, f, d, z */
 };
 
 extern struct blk fake_blk;

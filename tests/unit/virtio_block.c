@@ -728,6 +728,61 @@ static void test_full_pause(void **state)
     do_one(v, OUT, 0, 512, OK);
 }
 
+/* A request that is recalled between its steps goes no further. */
+static void test_recalled(void **state)
+{
+    struct vrig *v = *state;
+
+    start(v, FEATURES);
+    mem_set_pin_limit(v->mem, 1 * MiB + 4 * MEM_PAGE_SIZE);
+    fake_blk.later = true;
+    request(v, 0, IN, 0, DATA, 2 * MiB);
+    request(v, 3, IN, 0, DATA, 512);
+    serve(v);
+    fake_blk.recalls = 0;
+    vrig_write(v, VRIG_STATUS, 1, 0);
+    assert_int_equal(fake_blk.recalls, 1);
+    run(v);
+    assert_int_equal(vrig_status(v), 15);
+    for (unsigned n = fake_blk.count; n > 0; n--)
+        fake_blk_end(n - 1);
+    assert_int_equal(fake_blk.count, 0);
+    run(v);
+    assert_int_equal(vrig_status(v), 0);
+    fake_blk.later = false;
+    start(v, FEATURES);
+    do_one(v, IN, 0, 2 * MiB, OK);
+}
+
+/* A step that fails for lack of room while a reset waits for it is not held: the machine does not
+ * stand still for a driver that is gone. */
+static void test_full_reset(void **state)
+{
+    struct vrig *v = *state;
+
+    start(v, FEATURES);
+    fake_blk.later = true;
+    request(v, 0, OUT, 0, DATA, 512);
+    request(v, 3, OUT, 0, DATA, 512);
+    serve(v);
+    vrig_write(v, VRIG_STATUS, 1, 0);
+    fake_blk.write_fails = -ENOSPC;
+    fake_blk_end(0);
+    fake_blk_end(0);
+    run(v);
+    assert_int_equal(vrig_status(v), 0);
+    assert_int_equal(holds, 0);
+    fake_blk.later = false;
+    start(v, FEATURES); /* the next driver's do wait */
+    request(v, 0, OUT, 0, DATA, 512);
+    serve(v);
+    assert_int_equal(holds, 1);
+    fake_blk.write_fails = 0;
+    virtio_block_retry(block);
+    run(v);
+    assert_status(v, 0, OK, 1);
+}
+
 /* A machine is saved with requests that wait for room, and others that no one has looked at. The
  * one that takes its place has a disk with room. */
 static void test_save_restore(void **state)
@@ -823,6 +878,7 @@ int main(void)
         TEST(test_broken_drivers), TEST(test_broken_later),
         TEST(test_few_pins),       TEST(test_full),
         TEST(test_full_snapshot),  TEST(test_full_pause),
+        TEST(test_recalled),       TEST(test_full_reset),
         TEST(test_save_restore),   TEST(test_restore_other_disk),
         TEST(test_resize),
     };

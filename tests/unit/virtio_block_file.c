@@ -36,6 +36,7 @@ struct lane {
     struct vrig *v;
     struct mem *mem;
     char file[64];
+    const char *more; /* options of the disk */
     uint64_t seed;
     struct slot slot[SLOTS];
     unsigned busy;
@@ -57,7 +58,7 @@ static struct dev *create(const struct virtio_slot *slot, struct error *err)
     struct virtio_block_config config = {
         .queues = 1, .discard = true, .hold = no_room, .release = no_room};
 
-    config.blk = open_disk(lane->file, "", &host);
+    config.blk = open_disk(lane->file, lane->more, &host);
     block = virtio_block_create(slot, &config, err);
     return virtio_block_dev(block);
 }
@@ -263,6 +264,7 @@ static void test_move(void **unused)
     struct lane *l = lane = calloc(1, sizeof(*l));
 
     l->seed = 9;
+    l->more = "";
     l->mem = mem_create(VRIG_MEMORY, NULL);
     make_file(l->file, AREA * SLOTS);
     power_on(l);
@@ -282,9 +284,55 @@ static void test_move(void **unused)
     free(l);
 }
 
+/* How long a pause takes is not up to the guest: each of SIZE chains reads almost 2 GiB into the
+ * same 32 MiB, and MORE may hold them back for longer than anybody lives. */
+static void pause_long_requests(const char *more)
+{
+    const uint64_t table = 0x30000, header[2] = {IN, 0};
+    const unsigned last = 63;
+    struct lane *l = lane = calloc(1, sizeof(*l));
+
+    l->more = more;
+    l->mem = mem_create(64 * MiB, NULL);
+    make_file(l->file, 2 * (off_t)GiB);
+    power_on(l);
+    vrig_start(l->v, rig_layout(RINGS, SIZE), FEATURES);
+    assert_int_equal(mem_write(l->mem, HEADER, header, sizeof(header)), 0);
+    rig_descriptor_at(l->mem, table, 0, HEADER, 16, RIG_NEXT, 1);
+    for (unsigned i = 1; i < last; i++)
+        rig_descriptor_at(l->mem, table, i, 2 * DATA, 32 * MiB, RIG_NEXT | RIG_WRITE,
+                          (uint16_t)(i + 1));
+    rig_descriptor_at(l->mem, table, last, HEADER + 32, 1, RIG_WRITE, 0);
+    for (unsigned i = 0; i < SIZE; i++)
+        rig_descriptor(&l->v->queue, i, table, 16 * (last + 1), RIG_INDIRECT, 0);
+    for (unsigned i = 0; i < SIZE; i++)
+        publish(l, (uint16_t)i);
+    l->v->dev->ops->pause(l->v->dev);
+    assert_true(rig_get(l->mem, l->v->queue.config.used + 2, 2) < SIZE);
+    l->v->dev->ops->resume(l->v->dev);
+    power_off(l);
+    unlink(l->file);
+    mem_destroy(l->mem);
+    free(l);
+}
+
+static void test_long(void **unused)
+{
+    pause_long_requests("");
+}
+
+static void test_limited(void **unused)
+{
+    pause_long_requests(",bps=1");
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_move)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_move),
+        cmocka_unit_test(test_long),
+        cmocka_unit_test(test_limited),
+    };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

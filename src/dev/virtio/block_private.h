@@ -62,8 +62,6 @@ struct block_room {
     pthread_mutex_t lock;
     struct block_request *first, **last; /* they wait */
     unsigned wanting; /* requests with WANTS_ROOM: those that wait, and those tried again */
-    _Atomic bool
-        recalled; /* none may wait: the machine is about to pause, or the driver to reset */
 };
 
 struct virtio_block {
@@ -84,15 +82,13 @@ struct virtio_block {
  * told. */
 void block_room_init(struct block_room *room);
 void block_room_free(struct block_room *room);
-/* Notes that the host has no room for R. False: it must not wait. */
+/* Notes that the host has no room for R. False: it must not wait, because the
+ * device is recalled. */
 bool block_room_await(struct block_request *r);
 /* R is about to be completed, or given back (GONE). */
 void block_room_leave(struct block_request *r, bool gone);
-/* Takes the requests that wait, to be tried again. A list, or NULL. */
+/* Takes the requests that wait, to be tried again or given back. A list, or NULL. */
 struct block_request *block_room_take(struct virtio_block *b);
-/* The same, to be given back; none may wait until block_room_open, when the device serves again. */
-struct block_request *block_room_recall(struct virtio_block *b);
-void block_room_open(struct virtio_block *b);
 
 /* block_request.c */
 enum virtio_result block_serve(struct virtio_device *device, struct virtio_request *request);

@@ -59,6 +59,11 @@ static void fail(struct block_request *r, int error)
     complete(r, error == -ENOTSUP ? STATUS_UNSUPP : STATUS_IOERR);
 }
 
+static bool recalled(const struct block_request *r)
+{
+    return virtio_recalled(&r->block->device);
+}
+
 /* ---- One step ---- */
 
 static bool moves_bytes(const struct block_request *r)
@@ -122,6 +127,11 @@ static int prepare(struct block_request *r)
     return ret < 0 ? ret : r->left != 0 || r->flushing;
 }
 
+static bool has_more(const struct block_request *r)
+{
+    return r->left || r->range < r->ranges || r->flushing;
+}
+
 /* Whether what the request has changed is still to be flushed. */
 static bool must_flush(const struct block_request *r)
 {
@@ -165,7 +175,9 @@ static void cannot_begin(struct block_request *r, int error)
 /* A step has failed. */
 static void cannot_do(struct block_request *r, int error)
 {
-    if ((error != -ENOSPC && error != -EDQUOT) || !r->block->config.hold)
+    if (error == -ECANCELED && recalled(r)) /* it has not been begun */
+        give_back(r);
+    else if ((error != -ENOSPC && error != -EDQUOT) || !r->block->config.hold)
         fail(r, error);
     else if (!block_room_await(r))
         give_back(r);
@@ -187,18 +199,26 @@ static bool submit(struct block_request *r)
 {
     atomic_store_explicit(&r->parties, 2, memory_order_relaxed);
     blk_submit(r->block->config.blk, &r->io);
+    /* block_recall may have come before. */
+    if (recalled(r))
+        blk_recall(r->block->config.blk);
     /* The second one to come here or to done() goes on with R, which is no longer the first one's.
      */
     return atomic_fetch_sub(&r->parties, 1) == 1;
 }
 
-/* A step is done. Returns whether there is another one, which is set up. */
+/* A step is done. Returns whether there is another one, which is set up. A request that is recalled
+ * goes no further: when it is served again, it does what it has done once more. */
 static bool next(struct block_request *r)
 {
     int error = finish_step(r);
 
     if (error) {
         cannot_do(r, error);
+        return false;
+    }
+    if (recalled(r) && has_more(r)) {
+        give_back(r);
         return false;
     }
     return goes_on(r, prepare(r));
@@ -339,7 +359,6 @@ enum virtio_result block_serve(struct virtio_device *device, struct virtio_reque
     if (request->chain.readable_bytes < sizeof(header) || !request->chain.writable_bytes ||
         virtio_read_at(request, 0, &header, sizeof(header)) < 0)
         return VIRTIO_BROKEN;
-    block_room_open(b);
     renew(r, b, request);
     if (decode(r, &header, &status) < 0)
         return VIRTIO_BROKEN;
@@ -365,12 +384,13 @@ void block_served(struct virtio_device *device, unsigned queue)
 void block_recall(struct virtio_device *device)
 {
     struct virtio_block *b = container_of(device, struct virtio_block, device);
-    struct block_request *r = block_room_recall(b), *following;
+    struct block_request *r = block_room_take(b), *following;
 
     for (; r; r = following) {
         following = r->next;
         give_back(r);
     }
+    blk_recall(b->config.blk);
 }
 
 void block_try_again(void *opaque)

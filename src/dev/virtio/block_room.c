@@ -50,7 +50,7 @@ bool block_room_await(struct block_request *r)
     bool waits;
 
     pthread_mutex_lock(&room->lock);
-    waits = !atomic_load(&room->recalled);
+    waits = !virtio_recalled(&b->device); /* else block_recall has looked already, or soon will */
     if (waits) {
         r->next = NULL;
         *room->last = r;
@@ -76,39 +76,15 @@ void block_room_leave(struct block_request *r, bool gone)
     pthread_mutex_unlock(&b->room.lock);
 }
 
-/* With the lock. */
-static struct block_request *take(struct block_room *room)
-{
-    struct block_request *first = room->first;
-
-    room->first = NULL;
-    room->last = &room->first;
-    return first;
-}
-
 struct block_request *block_room_take(struct virtio_block *b)
 {
+    struct block_room *room = &b->room;
     struct block_request *first;
 
-    pthread_mutex_lock(&b->room.lock);
-    first = take(&b->room);
-    pthread_mutex_unlock(&b->room.lock);
+    pthread_mutex_lock(&room->lock);
+    first = room->first;
+    room->first = NULL;
+    room->last = &room->first;
+    pthread_mutex_unlock(&room->lock);
     return first;
-}
-
-struct block_request *block_room_recall(struct virtio_block *b)
-{
-    struct block_request *first;
-
-    pthread_mutex_lock(&b->room.lock);
-    atomic_store(&b->room.recalled, true);
-    first = take(&b->room);
-    pthread_mutex_unlock(&b->room.lock);
-    return first;
-}
-
-void block_room_open(struct virtio_block *b)
-{
-    if (atomic_load_explicit(&b->room.recalled, memory_order_relaxed))
-        atomic_store(&b->room.recalled, false);
 }

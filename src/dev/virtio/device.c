@@ -58,6 +58,7 @@ static void clear(struct virtio_device *d)
         atomic_store(&q->vector, VIRTIO_NO_VECTOR);
     }
     d->live = d->resetting = d->broken = false;
+    virtio_update_recalled(d);
     pthread_mutex_unlock(&d->lock);
     for (unsigned i = 0; i < d->queues; i++)
         virtio_queue_forget(&d->queue[i]);
@@ -114,6 +115,7 @@ static void begin_reset(struct virtio_device *d)
     pthread_mutex_lock(&d->lock);
     d->resetting = true;
     d->live = false;
+    virtio_update_recalled(d);
     pthread_mutex_unlock(&d->lock);
     if (d->ops->recall)
         d->ops->recall(d);
@@ -281,6 +283,7 @@ static void check_restored(struct virtio_device *d, struct state *s)
     }
     pthread_mutex_lock(&d->lock);
     d->live = d->resetting = false;
+    virtio_update_recalled(d);
     d->broken = d->status & VIRTIO_NEEDS_RESET;
     pthread_mutex_unlock(&d->lock);
 }

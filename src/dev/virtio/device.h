@@ -154,7 +154,8 @@ struct virtio_ops {
     void (*served)(struct virtio_device *device, unsigned queue);
     /* The machine is about to pause, or the driver to reset the device: the device completes what
      * it has, or gives it back, soon. It may do so in here. It must not wait: in a reset the board
-     * lock is held. */
+     * lock is held. virtio_recalled() says so since before the call; what the device does with a
+     * request in several steps stops there. */
     void (*recall)(struct virtio_device *device);
 
     /* Board lock held for all of these. */
@@ -259,15 +260,20 @@ struct virtio_device {
     pthread_cond_t idle;  /* BUSY is 0 */
     bool live;            /* queues are served */
     bool paused;
-    bool resetting; /* the driver has asked for a reset that is not done yet */
-    bool broken;    /* the driver has broken a rule; the status will say so */
-    unsigned busy;  /* queues that are being served, or have requests in flight */
+    bool stopping;         /* the machine is about to pause, is paused, or ends */
+    bool resetting;        /* the driver has asked for a reset that is not done yet */
+    _Atomic bool recalled; /* one of these two; changes with the lock held, and with them */
+    bool broken;           /* the driver has broken a rule; the status will say so */
+    unsigned busy;         /* queues that are being served, or have requests in flight */
 };
 
 /* ---- For the kind of device ---- */
 
 /* QUEUE has what serve() waited for. Any thread, with any lock held. */
 void virtio_wake(struct virtio_device *device, unsigned queue);
+/* Whether requests in flight are to end or to be given back soon. It stays so until none is in
+ * flight. Any thread. */
+bool virtio_recalled(const struct virtio_device *device);
 /* The device configuration has changed. Board lock held, since before the change. */
 void virtio_config_changed(struct virtio_device *device);
 /* Whether the driver has accepted the feature with this number. Board lock held, or in serve(). */

@@ -49,6 +49,16 @@ static void mark_broken(struct virtio_device *d)
     loop_post(d->host.loop, &d->job);
 }
 
+void virtio_update_recalled(struct virtio_device *d)
+{
+    atomic_store(&d->recalled, d->stopping || d->resetting);
+}
+
+bool virtio_recalled(const struct virtio_device *d)
+{
+    return atomic_load(&d->recalled);
+}
+
 static void interrupt(struct virtio_queue *q)
 {
     const struct virtio_host *host = &q->device->host;
@@ -65,7 +75,7 @@ static bool become_busy(struct virtio_queue *q)
     bool may;
 
     pthread_mutex_lock(&d->lock);
-    may = d->live && q->enabled;
+    may = d->live && q->enabled && !d->stopping;
     if (may && !q->busy)
         d->busy++;
     q->busy |= may;
@@ -267,13 +277,14 @@ static void pins_released(void *opaque)
     workers_post(&q->work);
 }
 
-/* Whether to go on with the next chain: the driver may have reset the device. */
+/* Whether to go on with the next chain: the driver may have reset the device, or a pause may wait
+ * for this worker. */
 static bool still_live(struct virtio_device *d)
 {
     bool live;
 
     pthread_mutex_lock(&d->lock);
-    live = d->live;
+    live = d->live && !d->stopping;
     pthread_mutex_unlock(&d->lock);
     return live;
 }
@@ -398,8 +409,17 @@ static void wait_until_idle(struct virtio_device *d)
     }
 }
 
+static void set_stopping(struct virtio_device *d, bool stopping)
+{
+    pthread_mutex_lock(&d->lock);
+    d->stopping = stopping;
+    virtio_update_recalled(d);
+    pthread_mutex_unlock(&d->lock);
+}
+
 void virtio_stop_queues(struct virtio_device *d)
 {
+    set_stopping(d, true); /* first: workers may be in the middle of long batches */
     for (unsigned i = 0; i < d->queues; i++)
         workers_pause(&d->queue[i].work);
     if (d->ops->recall)
@@ -409,6 +429,7 @@ void virtio_stop_queues(struct virtio_device *d)
 
 void virtio_go_on(struct virtio_device *d)
 {
+    set_stopping(d, false);
     for (unsigned i = 0; i < d->queues; i++)
         workers_resume(&d->queue[i].work);
     virtio_look_at_queues(d);

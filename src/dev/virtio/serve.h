@@ -17,6 +17,9 @@ void virtio_queue_held_state(struct virtio_queue *queue, struct state *s);
 /* Has all queues looked at: whether they are to be served is another than before. */
 void virtio_look_at_queues(struct virtio_device *device);
 
+/* STOPPING or RESETTING has changed. With the device's lock. */
+void virtio_update_recalled(struct virtio_device *device);
+
 /* After the first returns, no worker serves and nothing is in flight, until the second. Neither
  * nests. No lock held: waits for workers, and for what the device has. */
 void virtio_stop_queues(struct virtio_device *device);
