@@ -266,6 +266,22 @@ static void test_reporting(void **state)
     assert_int_equal(byte(f, 0x180), 0);
 }
 
+/* A request that is recalled goes no further than its batch. */
+static void test_recalled(void **state)
+{
+    struct fixture *f = *state;
+
+    start(f, FEATURES);
+    give(f, REPORT, PAGES + 0x80000, 0x2000000, RIG_WRITE); /* 8 batches */
+    assert_int_equal(count, 1);
+    vrig_write(f->v, VRIG_STATUS, 1, 0);
+    manage(f);
+    run(f);
+    assert_int_equal(batches, 1);
+    assert_false(given_back(f, REPORT));
+    assert_int_equal(vrig_status(f->v), 0);
+}
+
 /* Without statistics, reports come one queue earlier, as Linux numbers them. */
 static void test_queue_numbers(void **state)
 {
@@ -375,9 +391,10 @@ static void test_save_restore(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_inflate),    TEST(test_long_lists), TEST(test_refused),
-        TEST(test_no_manager), TEST(test_reporting),  TEST(test_queue_numbers),
-        TEST(test_stats),      TEST(test_target),     TEST(test_save_restore),
+        TEST(test_inflate),       TEST(test_long_lists), TEST(test_refused),
+        TEST(test_no_manager),    TEST(test_recalled),   TEST(test_reporting),
+        TEST(test_queue_numbers), TEST(test_stats),      TEST(test_target),
+        TEST(test_save_restore),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

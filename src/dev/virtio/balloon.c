@@ -116,6 +116,11 @@ static void give_next(struct virtio_request *r)
     struct balloon *b = balloon_of(r->queue->device);
     struct give *give = virtio_request_data(r);
 
+    /* When it is served again, it begins anew, which does no harm: the guest still waits. */
+    if (virtio_recalled(&b->device)) {
+        virtio_give_back(r);
+        return;
+    }
     give->batch.count = 0;
     if (r->queue->index != INFLATE) {
         collect_reported(r, give);
