@@ -458,12 +458,14 @@ static void test_discard(void **state)
     do_one(v, DISCARD, 0, 32, IOERR);
     put_range(v, 1, UINT64_MAX, 1, 0);
     do_one(v, DISCARD, 0, 32, IOERR);
-    put_range(v, 1, UINT64_C(1) << 55, 1, 0);
-    do_one(v, WRITE_ZEROES, 0, 32, IOERR);
+    put_range(v, 0, UINT64_C(1) << 55, 1, 0);
+    do_one(v, WRITE_ZEROES, 0, 16, IOERR);
+    put_range(v, 0, 0, 1, 0);
     put_range(v, 1, 1, 1, 1); /* UNMAP is not for discards */
     do_one(v, DISCARD, 0, 32, UNSUPP);
-    put_range(v, 1, 1, 1, 2);
-    do_one(v, WRITE_ZEROES, 0, 32, UNSUPP);
+    do_one(v, WRITE_ZEROES, 0, 32, IOERR); /* more than max_write_zeroes_seg */
+    put_range(v, 0, 1, 1, 2);
+    do_one(v, WRITE_ZEROES, 0, 16, UNSUPP);
     do_one(v, DISCARD, 0, 0, IOERR);
     do_one(v, DISCARD, 0, 17, IOERR);
     do_one(v, DISCARD, 0, 33 * 16, IOERR); /* more than max_discard_seg */
@@ -843,6 +845,26 @@ static void test_restore_other_disk(void **state)
     }
 }
 
+/* Ranges are as long as the configuration says, though the disk is larger. */
+static void test_long_ranges(void **state)
+{
+    const uint32_t most = 4 << 20, types[] = {DISCARD, WRITE_ZEROES};
+    struct vrig *v;
+
+    fake_blk.info.size = 8 * GiB; /* nothing of which is touched */
+    v = vrig_create(create, NULL, 1);
+    start(v, ALL);
+    fake_blk.write_fails = -ENOTSUP; /* for what gets there */
+    for (unsigned i = 0; i < ARRAY_SIZE(types); i++) {
+        put_range(v, 0, 0, most, 0);
+        do_one(v, types[i], 0, 16, UNSUPP);
+        put_range(v, 0, 0, most + 8, 0);
+        do_one(v, types[i], 0, 16, IOERR);
+    }
+    fake_blk.write_fails = 0;
+    vrig_destroy(v);
+}
+
 static void test_resize(void **state)
 {
     struct vrig *v = *state;
@@ -870,16 +892,27 @@ static void test_resize(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_configuration),  TEST(test_readonly_configuration),
-        TEST(test_read_and_write), TEST(test_refused),
-        TEST(test_serial),         TEST(test_layouts),
-        TEST(test_large),          TEST(test_later),
-        TEST(test_discard),        TEST(test_write_through),
-        TEST(test_broken_drivers), TEST(test_broken_later),
-        TEST(test_few_pins),       TEST(test_full),
-        TEST(test_full_snapshot),  TEST(test_full_pause),
-        TEST(test_recalled),       TEST(test_full_reset),
-        TEST(test_save_restore),   TEST(test_restore_other_disk),
+        TEST(test_configuration),
+        TEST(test_readonly_configuration),
+        TEST(test_read_and_write),
+        TEST(test_refused),
+        TEST(test_serial),
+        TEST(test_layouts),
+        TEST(test_large),
+        TEST(test_later),
+        TEST(test_discard),
+        TEST(test_long_ranges),
+        TEST(test_write_through),
+        TEST(test_broken_drivers),
+        TEST(test_broken_later),
+        TEST(test_few_pins),
+        TEST(test_full),
+        TEST(test_full_snapshot),
+        TEST(test_full_pause),
+        TEST(test_recalled),
+        TEST(test_full_reset),
+        TEST(test_save_restore),
+        TEST(test_restore_other_disk),
         TEST(test_resize),
     };
 

@@ -10,8 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DISCARD_MOST (2 * GiB) /* bytes of a range: the host may take long for more */
-#define OPTIMAL_MOST 65535u    /* blocks */
+#define OPTIMAL_MOST 65535u /* blocks */
 
 /* Device configuration (5.2.4), of all features up to write-zeroes. */
 struct configuration {
@@ -68,11 +67,11 @@ static void read_config(struct virtio_device *device, void *config)
                      .min_io_size = (uint16_t)MIN(info->optimal / info->block, OPTIMAL_MOST)},
         .writeback = b->driver_caches,
         .num_queues = (uint16_t)b->config.queues,
-        .max_discard_sectors = DISCARD_MOST / BLOCK_SECTOR,
+        .max_discard_sectors = BLOCK_RANGE_MOST,
         .max_discard_seg = BLOCK_RANGES,
         .discard_sector_alignment = MAX(info->optimal, info->block) / BLOCK_SECTOR,
-        .max_write_zeroes_sectors = DISCARD_MOST / BLOCK_SECTOR,
-        .max_write_zeroes_seg = 1,
+        .max_write_zeroes_sectors = BLOCK_RANGE_MOST,
+        .max_write_zeroes_seg = BLOCK_ZEROES_RANGES,
         .write_zeroes_may_unmap = b->config.discard && info->discards,
     };
 

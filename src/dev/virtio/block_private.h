@@ -10,9 +10,11 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#define BLOCK_SECTOR 512u
-#define BLOCK_QUEUE  256u /* entries of a queue, and so the most buffers of a chain */
-#define BLOCK_RANGES 32u  /* of a discard */
+#define BLOCK_SECTOR        512u
+#define BLOCK_QUEUE         256u       /* entries of a queue, and so the most buffers of a chain */
+#define BLOCK_RANGES        32u        /* of a discard, at most */
+#define BLOCK_ZEROES_RANGES 1u         /* of a write-zeroes request, at most */
+#define BLOCK_RANGE_MOST    (4u << 20) /* sectors of a range: the host may take long for more */
 
 /* Features (5.2.3), as numbers of bits. */
 enum block_feature {

@@ -257,7 +257,7 @@ static enum status check_range(const struct virtio_block *b, uint32_t type,
 {
     if (range->flags & (type == TYPE_DISCARD ? UINT32_MAX : ~RANGE_UNMAP))
         return STATUS_UNSUPP;
-    return range->sector <= UINT64_MAX / BLOCK_SECTOR &&
+    return range->sectors <= BLOCK_RANGE_MOST && range->sector <= UINT64_MAX / BLOCK_SECTOR &&
                    within(b, range->sector * BLOCK_SECTOR, (uint64_t)range->sectors * BLOCK_SECTOR)
                ? STATUS_OK
                : STATUS_IOERR;
@@ -267,10 +267,11 @@ static enum status check_range(const struct virtio_block *b, uint32_t type,
 static int take_ranges(struct block_request *r, uint32_t type, enum status *status)
 {
     uint64_t size = r->request->chain.readable_bytes - sizeof(struct header);
+    unsigned most = type == TYPE_DISCARD ? BLOCK_RANGES : BLOCK_ZEROES_RANGES;
 
     r->io.kind = type == TYPE_DISCARD ? BLK_DISCARD : BLK_ZEROES;
     *status = STATUS_IOERR;
-    if (!size || size % sizeof(*r->list) || size > sizeof(r->list))
+    if (!size || size % sizeof(*r->list) || size / sizeof(*r->list) > most)
         return 0;
     if (virtio_read_at(r->request, sizeof(struct header), r->list, size) < 0)
         return -EFAULT;
