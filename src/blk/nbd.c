@@ -42,7 +42,7 @@ struct nbd {
     bool keep;                 /* discard=ignore */
     bool flushes, trims, zeroes;
     bool lost;                /* a flush has failed: all later ones do */
-    uint64_t patience, heard; /* when the server last said something, or was first asked */
+    uint64_t patience, heard; /* when the server last answered, or was first asked */
     unsigned busy;            /* slots in use */
     struct slot slots[SLOTS];
     unsigned answers;          /* of them, those with an answer that is not taken yet */
@@ -179,6 +179,7 @@ static void take_answer(struct nbd *nbd, struct slot *slot)
     int error = slot->error;
 
     nbd->answers--;
+    nbd->heard = time_now_ns();
     if (error && request->kind == BLK_FLUSH) {
         lose(nbd, error);
         free_slot(nbd, slot, -EIO);
@@ -241,9 +242,8 @@ static bool is_gone(const struct nbd *nbd)
 }
 
 /* Waits until the server or a thread of this process says something, for MILLISECONDS at most (-1:
- * for ever), and has libnbd read or write. Returns false if nothing came from or went to the
- * server. */
-static bool wait_for_server(struct nbd *nbd, int milliseconds)
+ * for ever), and has libnbd read or write. */
+static void wait_for_server(struct nbd *nbd, int milliseconds)
 {
     struct pollfd fds[2] = {{.fd = nbd->inbox.event, .events = POLLIN}, {.fd = -1}};
     uint64_t count;
@@ -256,19 +256,19 @@ static bool wait_for_server(struct nbd *nbd, int milliseconds)
                                 (direction & LIBNBD_AIO_DIRECTION_WRITE ? POLLOUT : 0));
     }
     if (poll(fds, 2, milliseconds) <= 0)
-        return false;
+        return;
     if (fds[0].revents && read(nbd->inbox.event, &count, sizeof(count)) < 0)
-        return false;
+        return;
     if (!fds[1].revents)
-        return false;
+        return;
     if (direction & LIBNBD_AIO_DIRECTION_READ && fds[1].revents & (POLLIN | POLLHUP | POLLERR))
         nbd->lib.aio_notify_read(nbd->handle);
     else
         nbd->lib.aio_notify_write(nbd->handle);
-    return true;
 }
 
-/* How many milliseconds the server may go on saying nothing; 0: no more. */
+/* How many milliseconds the server may go on without an answer; 0: no more. Single bytes of one do
+ * not count: by them it could keep a request, and who waits for that, as long as it likes. */
 static int patience_left(const struct nbd *nbd)
 {
     uint64_t silent = time_now_ns() - nbd->heard;
@@ -295,8 +295,7 @@ static void *serve(void *opaque)
         fill_slots(nbd);
         if (nbd->handle && is_gone(nbd))
             give_up(nbd, "it has closed the connection");
-        if (wait_for_server(nbd, how_long(nbd)))
-            nbd->heard = time_now_ns();
+        wait_for_server(nbd, how_long(nbd));
         inbox_awake(&nbd->inbox);
         if (nbd->handle)
             take_answers(nbd);

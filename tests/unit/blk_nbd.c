@@ -225,6 +225,12 @@ static void test_falls_mute(void **unused)
     lose((struct nbd_manners){.falls_mute = 5}, "it does not answer");
 }
 
+/* Bytes are no answers. */
+static void test_trickles(void **unused)
+{
+    lose((struct nbd_manners){.trickles = 5}, "it does not answer");
+}
+
 /* An error of the server's is the result of that request, and the rest goes on. */
 static void test_errors(void **unused)
 {
@@ -352,12 +358,12 @@ static void test_qemu(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_good),        cmocka_unit_test(test_part),
-        cmocka_unit_test(test_lacks),       cmocka_unit_test(test_readonly),
-        cmocka_unit_test(test_blocks),      cmocka_unit_test(test_leaves),
-        cmocka_unit_test(test_falls_mute),  cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_flush_fails), cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_qemu),
+        cmocka_unit_test(test_good),       cmocka_unit_test(test_part),
+        cmocka_unit_test(test_lacks),      cmocka_unit_test(test_readonly),
+        cmocka_unit_test(test_blocks),     cmocka_unit_test(test_leaves),
+        cmocka_unit_test(test_falls_mute), cmocka_unit_test(test_trickles),
+        cmocka_unit_test(test_errors),     cmocka_unit_test(test_flush_fails),
+        cmocka_unit_test(test_refused),    cmocka_unit_test(test_qemu),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

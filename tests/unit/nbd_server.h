@@ -29,6 +29,7 @@ enum {
 struct nbd_manners {
     unsigned leaves;     /* closes the connection instead of answering */
     unsigned falls_mute; /* takes requests and answers no more */
+    unsigned trickles;   /* sends each byte of its answers a second after the last one */
     unsigned errs;       /* answers that one with ERROR */
     uint32_t error;
     bool rude;      /* closes the connection instead of shaking hands */
@@ -120,6 +121,16 @@ static inline bool nbd_handshake(const struct nbd_server *s, int fd)
     return false;
 }
 
+static inline bool nbd_trickle(int fd, const void *buffer, size_t size)
+{
+    for (const char *at = buffer; size > 0; at++, size--) {
+        if (!nbd_put(fd, at, 1))
+            return false;
+        sleep(1);
+    }
+    return true;
+}
+
 /* Serves one request. Returns whether the connection goes on. */
 static inline bool nbd_serve_one(struct nbd_server *s, int fd)
 {
@@ -156,6 +167,8 @@ static inline bool nbd_serve_one(struct nbd_server *s, int fd)
     else if (type == 4 || type == 6)
         memset(s->disk + offset, 0, size);
     reply.handle = request.handle;
+    if (s->manners.trickles && s->requests >= s->manners.trickles)
+        return nbd_trickle(fd, &reply, sizeof(reply));
     return nbd_put(fd, &reply, sizeof(reply)) &&
            (type != 0 || reply.error || nbd_put(fd, s->disk + offset, size));
 }
