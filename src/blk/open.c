@@ -190,6 +190,22 @@ static struct blk *open_overlay(struct blk *base, const struct blk_options *opti
     return blk;
 }
 
+/* Opens the disk without limits of its rates. */
+static struct blk *open_unlimited(const struct blk_options *options, const struct blk_host *host,
+                                  struct error *err)
+{
+    struct blk_options base = *options;
+    struct blk *blk;
+
+    if (options->isolate && !host->isolated)
+        return isolated_open(options, host, err);
+    if (!options->snapshot || options->readonly)
+        return open_image(options, host, err);
+    base.readonly = true;
+    blk = open_image(&base, host, err);
+    return blk ? open_overlay(blk, options, host, err) : NULL;
+}
+
 struct blk *blk_open(const struct blk_options *options, const struct blk_host *host,
                      struct error *err)
 {
@@ -197,18 +213,9 @@ struct blk *blk_open(const struct blk_options *options, const struct blk_host *h
     struct blk *blk;
 
     host = host ? host : &plain;
-    if (options->isolate && !host->isolated)
-        return isolated_open(options, host, err);
-    if (options->snapshot && !options->readonly) {
-        struct blk_options base = *options;
-
-        base.readonly = true;
-        blk = open_image(&base, host, err);
-        blk = blk ? open_overlay(blk, options, host, err) : NULL;
-    } else {
-        blk = open_image(options, host, err);
-    }
-    if (blk && blk_limit(blk, options->iops, options->bps, err) < 0) {
+    blk = open_unlimited(options, host, err);
+    /* The limits of an isolated disk are on its user's side, who can take back what waits. */
+    if (blk && !host->isolated && blk_limit(blk, options->iops, options->bps, err) < 0) {
         blk_close(blk);
         return NULL;
     }

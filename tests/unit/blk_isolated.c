@@ -520,6 +520,27 @@ static void too_many_files(void **state)
     }
 }
 
+/* What a limit holds back is on the user's side, and can be taken back. */
+static void limited(void **state)
+{
+    struct rig *r = begin(",bps=1");
+    struct user_request *u;
+    struct blk *blk;
+
+    start(r);
+    blk = open_disk(r, NULL);
+    assert_non_null(blk);
+    assert_int_equal(result_of(submit(blk, BLK_READ, 0, 512, 0)), 0);
+    u = submit(blk, BLK_READ, 0, 512, 0);
+    blk_recall(blk);
+    assert_int_equal(result_of(u), -ECANCELED);
+    blk_close(blk);
+    close(r->link[0]);
+    pthread_join(r->thread, NULL);
+    r->link[0] = dup(0);
+    end(r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -531,6 +552,7 @@ int main(void)
         cmocka_unit_test(events_block),
         cmocka_unit_test(is_gone),
         cmocka_unit_test(crowd),
+        cmocka_unit_test(limited),
         cmocka_unit_test(checks),
         cmocka_unit_test(too_many_files),
     };

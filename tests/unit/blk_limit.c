@@ -110,6 +110,33 @@ static void test_waiting(void **unused)
     unlink(name);
 }
 
+/* What waits can be taken back; what has passed is done, and later requests wait again. */
+static void test_recall(void **unused)
+{
+    enum { COUNT = 5 };
+    struct asked asked[COUNT];
+    char name[64], sector[512];
+    struct asks asks;
+    struct blk *blk;
+
+    make_file(name, 4096);
+    blk = open_disk(name, ",bps=1", NULL);
+    assert_int_equal(blk_read(blk, 0, sector, 512), 0);
+    blk_recall(blk);
+    begin_asks(&asks);
+    for (unsigned round = 0; round < 2; round++) {
+        for (unsigned i = 0; i < COUNT; i++)
+            ask(&asks, blk, &asked[i], BLK_READ, 0, sector, 512);
+        assert_int_equal(asks.open, COUNT);
+        blk_recall(blk);
+        assert_int_equal(asks.open, 0);
+        for (unsigned i = 0; i < COUNT; i++)
+            assert_int_equal(asked[i].result, -ECANCELED);
+    }
+    blk_close(blk);
+    unlink(name);
+}
+
 /* By the host's clock: no more than that it ends. */
 static void test_host_clock(void **unused)
 {
@@ -131,7 +158,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_requests),   cmocka_unit_test(test_bytes),
         cmocka_unit_test(test_both),       cmocka_unit_test(test_waiting),
-        cmocka_unit_test(test_host_clock),
+        cmocka_unit_test(test_host_clock), cmocka_unit_test(test_recall),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
