@@ -113,7 +113,7 @@ static int count_l1(struct qcow2_counts *c, uint64_t offset, uint64_t count, con
 static int count_refcount_tables(struct qcow2_counts *c)
 {
     struct qcow2 *q = c->q;
-    uint64_t errors = c->found->errors;
+    uint64_t errors = c->found->errors, covered = (c->clusters - 1) >> q->block_bits, behind = 0;
     int ret = qcow2_count_alone(c, q->reftable.offset, q->reftable.size, "the refcount table");
 
     for (uint64_t i = 0; i < q->blocks.slots && ret >= 0; i++) {
@@ -121,7 +121,12 @@ static int count_refcount_tables(struct qcow2_counts *c)
 
         if (offset)
             ret = qcow2_count_alone(c, offset, q->cluster_size, "a refcount block");
+        behind += offset && i > covered ? q->cluster_size : 0;
     }
+    /* Some are left when a file is cut off at its end. */
+    if (behind > QCOW2_TABLES_MAX)
+        qcow2_found(c, "%llu MiB of refcount blocks are for what lies behind the end of the file",
+                    (ull)(behind / MiB));
     c->refcount_errors = c->found->errors - errors;
     c->structure = c->refcount_errors;
     return MIN(ret, 0);

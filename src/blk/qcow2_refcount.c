@@ -98,6 +98,36 @@ int qcow2_refcount(struct qcow2 *q, uint64_t cluster, uint64_t *count)
     return ret;
 }
 
+/* The first of the entries I to END of BLOCK that is not 0; END if all are. */
+static uint64_t skip_zeroes(const uint8_t *block, uint64_t i, uint64_t end, unsigned order)
+{
+    while (i < end) {
+        uint64_t bit = i << order, word = 1;
+
+        if (bit % 64 == 0 && (end - i) << order >= 64)
+            memcpy(&word, block + bit / 8, sizeof(word));
+        if (!word)
+            i += 64 >> order;
+        else if (qcow2_count_get(block, i, order))
+            return i;
+        else
+            i++;
+    }
+    return end;
+}
+
+int qcow2_refcount_find(struct qcow2 *q, uint64_t cluster, uint64_t end, uint64_t *found)
+{
+    struct qcow2_table *block;
+    int ret = qcow2_refcount_block(q, cluster, &block);
+    uint64_t first = cluster - in_block(q, cluster);
+
+    *found = end;
+    if (ret == 0 && block)
+        *found = first + skip_zeroes(block->bytes, cluster - first, end - first, q->refcount_order);
+    return ret;
+}
+
 int qcow2_refcount_set(struct qcow2 *q, uint64_t cluster, uint64_t count)
 {
     struct qcow2_table *block;

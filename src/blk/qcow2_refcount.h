@@ -14,6 +14,9 @@ uint64_t qcow2_refcount_max(const struct qcow2 *q);
 
 /* Stores the refcount of CLUSTER, which is 0 if no block covers it. */
 int qcow2_refcount(struct qcow2 *q, uint64_t cluster, uint64_t *count);
+/* Stores the first cluster from CLUSTER on, and before END, of which the refcount is not 0; END if
+ * there is none, or after a failure. One block covers them all. */
+int qcow2_refcount_find(struct qcow2 *q, uint64_t cluster, uint64_t end, uint64_t *found);
 /* -EIO: no block covers CLUSTER. */
 int qcow2_refcount_set(struct qcow2 *q, uint64_t cluster, uint64_t count);
 /* Adds 1 to each of N. -ERANGE: one has the largest already; none has changed. */

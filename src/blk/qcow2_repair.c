@@ -64,15 +64,25 @@ static int too_small(struct qcow2_counts *c, uint64_t cluster, uint64_t stored, 
     return ret;
 }
 
-/* The next cluster after CLUSTER that has a refcount block, or may have been counted. */
-static uint64_t next(const struct qcow2_counts *c, uint64_t cluster)
+/* Moves *CLUSTER to the first from there on, and before END, that has a refcount which is not 0 or
+ * may have been counted. Sparse files may have room for 2^40 others. */
+static int find_next(struct qcow2_counts *c, uint64_t end, uint64_t *cluster)
 {
     uint64_t chunk = 1ULL << QCOW2_CHUNK_BITS, block = 1ULL << c->q->block_bits;
+    int ret = 0;
 
-    if (has_block(c->q, cluster) ||
-        (cluster < c->clusters && c->chunk[cluster >> QCOW2_CHUNK_BITS]))
-        return cluster + 1;
-    return MIN(ALIGN_DOWN(cluster, chunk) + chunk, ALIGN_DOWN(cluster, block) + block);
+    while (*cluster < end && ret == 0) {
+        uint64_t stop = MIN(ALIGN_DOWN(*cluster, chunk) + chunk, end);
+
+        if (*cluster < c->clusters && c->chunk[*cluster >> QCOW2_CHUNK_BITS])
+            return 0;
+        if (*cluster >> c->q->block_bits < c->q->blocks.slots)
+            stop = MIN(stop, ALIGN_DOWN(*cluster, block) + block);
+        ret = qcow2_refcount_find(c->q, *cluster, stop, cluster);
+        if (*cluster < stop)
+            return ret;
+    }
+    return ret;
 }
 
 static int compare_refcounts(struct qcow2_counts *c)
@@ -84,9 +94,13 @@ static int compare_refcounts(struct qcow2_counts *c)
      * With blocks that do overlap this might take for ever, and all are made anew. */
     if (!c->structure)
         end = MAX(end, c->q->blocks.slots << c->q->block_bits);
-    for (uint64_t i = 0; i < end && ret == 0; i = next(c, i)) {
-        uint64_t counted = qcow2_counted(c, i), stored;
+    for (uint64_t i = 0; ret == 0; i++) {
+        uint64_t counted, stored;
 
+        ret = find_next(c, end, &i);
+        if (ret < 0 || i >= end)
+            return ret;
+        counted = qcow2_counted(c, i);
         ret = qcow2_refcount(c->q, i, &stored);
         if (ret == 0 && stored > counted)
             ret = too_large(c, i, stored, counted);

@@ -456,6 +456,61 @@ static void test_many_snapshots(void **state)
     blk_close(blk);
 }
 
+/* An image of clusters of 2 MiB with refcounts of one bit, and COUNT refcount blocks, which are
+ * holes of the file but for the first: each is for 32 TiB. */
+static void make_roomy(const char *name, unsigned count)
+{
+    struct qcow2_raw_header header = {
+        .magic = htobe32(QCOW2_MAGIC),
+        .version = htobe32(3),
+        .cluster_bits = htobe32(21),
+        .size = htobe64(MiB),
+        .l1_entries = htobe32(1),
+        .l1_offset = htobe64(4 * MiB),
+        .reftable_offset = htobe64(2 * MiB),
+        .reftable_clusters = htobe32(1),
+        .header_size = htobe32(QCOW2_HEADER_V3),
+    };
+
+    assert_int_equal(truncate(name, 0), 0);
+    poke(name, 0, &header, QCOW2_HEADER_V3);
+    for (unsigned i = 0; i < count; i++)
+        poke64(name, 2 * MiB + 8 * i, (3 + i) * 2 * MiB);
+    for (unsigned i = 0; i < 3 + count; i += 8) {
+        uint8_t bits = (uint8_t)(count + 3 - i >= 8 ? 0xff : (1u << (count + 3 - i)) - 1);
+
+        poke(name, 6 * MiB + i / 8, &bits, 1);
+    }
+    assert_int_equal(truncate(name, (off_t)((3 + count) * 2 * MiB)), 0);
+}
+
+/* A check skips refcounts that are 0, of which there can be far more than anybody can look at, and
+ * none that is not. */
+static void test_roomy(void **state)
+{
+    const char *name = ((struct fixture *)*state)->name;
+    const uint8_t one = 1, last = 0x80;
+    struct qcow2_checked found;
+
+    make_roomy(name, 100);
+    found = check(name, false);
+    assert_int_equal(found.errors + found.leaks, 0);
+    poke(name, 6 * MiB + 1000, &one, 1);
+    poke(name, 6 * MiB + 70 * 2 * MiB + 12345, &one, 1);
+    poke(name, 6 * MiB + 100 * 2 * MiB - 1, &last, 1);
+    found = check(name, true);
+    assert_int_equal(found.errors, 0);
+    assert_int_equal(found.leaks, 3);
+    assert_int_equal(found.leaks_fixed, 3);
+    make_roomy(name, 600);
+    found = check(name, false);
+    assert_int_equal(found.errors, 1);
+    found = check(name, true);
+    assert_int_equal(found.errors_fixed, 1);
+    found = check(name, false);
+    assert_int_equal(found.errors + found.leaks, 0);
+}
+
 static void test_repair(void **state)
 {
     const char *name = ((struct fixture *)*state)->name;
@@ -743,6 +798,7 @@ int main(void)
         TEST(test_drops_metadata),
         TEST(test_nowhere),
         TEST(test_many_snapshots),
+        TEST(test_roomy),
         TEST(test_repair),
         TEST(test_rebuild),
         TEST(test_lazy),
