@@ -116,7 +116,8 @@ struct blk_host {
     const struct blk_clock *clock; /* NULL: the host's */
     bool hasty;           /* an image in use is refused at once, and not after half a second */
     bool maintains;       /* a tool opens it and no guest: messages do not advise to add readonly */
-    uint64_t patience_ns; /* how long a server may not answer; 0: 30 s */
+    uint64_t patience_ns; /* how long a server may not answer, and half of what a disk's process
+                           * may; 0: 30 s */
     /* For disks with isolate: returns a socket at whose other end a process of its own serves the
      * disk FILE (isolated.h), and is started anew when it has died; or a negative errno. NULL:
      * there can be no such disks. */

@@ -10,14 +10,22 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
-#define FIRST_NS (30 * NS_PER_S) /* for the process to open the disk */
+#define FIRST_NS    (30 * NS_PER_S) /* for the process to open the disk */
+#define PATIENCE_NS (30 * NS_PER_S) /* of the process with a server (blk_host) */
+/* All requests fail when there was no result for so many times the patience. */
+#define LAST_PATIENCE 2u
+/* So often the thread looks in the time of a patience. */
+#define LOOKS 8u
 
 static struct isolated *isolated_of(struct blk *blk)
 {
@@ -87,6 +95,7 @@ static const char *take_results(struct isolated *i)
         more = isolated_collect(i->memory, &i->results, &result);
         if (more)
             good = isolated_end_part(i, &result, &ended);
+        i->taken += more && good;
         if (more && good)
             wake = isolated_pump(i);
         pthread_mutex_unlock(&i->lock);
@@ -106,14 +115,24 @@ static bool is_same(const struct isolated *i, const struct isolated_hello *h)
            h->readonly == info->readonly;
 }
 
+/* PID has sent a hello. A disk that is served in this process is never killed. */
+static void remember_process(struct isolated *i, pid_t pid)
+{
+    if (i->process >= 0)
+        close(i->process);
+    i->process = pid > 0 && pid != getpid() ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+    i->answered = i->killed = false;
+}
+
 /* A new process is there: starts it, with all that the last one has not done. */
-static const char *start_anew(struct isolated *i, const struct isolated_hello *hello)
+static const char *start_anew(struct isolated *i, const struct isolated_hello *hello, pid_t sender)
 {
     const char *wrong = take_results(i); /* of the last one */
     bool wake;
 
     if (wrong)
         return wrong;
+    remember_process(i, sender);
     if (!is_same(i, hello))
         return "is another disk since its process has been started anew";
     log_line(i->blk.host->log, LOG_LEVEL_WARNING, "disk '%s': its process has been started anew",
@@ -138,31 +157,83 @@ static const char *start_anew(struct isolated *i, const struct isolated_hello *h
 static const char *look_at_link(struct isolated *i)
 {
     struct isolated_hello hello;
-    int ret = isolated_receive_hello(i->link, &hello);
+    pid_t sender = 0;
+    int ret = isolated_receive_hello(i->link, &hello, &sender);
 
     if (ret == 0)
         return NULL;
     if (ret < 0)
         return ret == -EPIPE ? "its process is gone for good" : "its process breaks the rules";
     if (!hello.error)
-        return start_anew(i, &hello);
+        return start_anew(i, &hello, sender);
     log_clean(hello.text);
     log_line(i->blk.host->log, LOG_LEVEL_WARNING, "its process was started anew, but: %s",
              hello.text);
     return NULL;
 }
 
+static bool any_waits(struct isolated *i)
+{
+    bool waits;
+
+    pthread_mutex_lock(&i->lock);
+    waits = i->waiting;
+    for (unsigned n = 0; n < ISOLATED_REQUESTS && !waits; n++)
+        waits = i->part[n].request;
+    pthread_mutex_unlock(&i->lock);
+    return waits;
+}
+
+/* Kills the process, if it is certain which one it is. Whoever has started it starts it anew. */
+static void kill_process(struct isolated *i)
+{
+    i->killed = true;
+    if (i->process < 0 || !i->answered)
+        return;
+    log_line(i->blk.host->log, LOG_LEVEL_WARNING,
+             "disk '%s': its process has not answered for %llu s and is killed", i->file,
+             (unsigned long long)(i->patience / NS_PER_S));
+    syscall(SYS_pidfd_send_signal, i->process, SIGKILL, NULL, 0);
+}
+
+/* Watches over a process that lives and does not answer, which would keep pauses and the end of the
+ * machine waiting for ever. Returns what is wrong, or NULL. Time in which this process was stopped,
+ * too, does not count. */
+static const char *watch(struct isolated *i)
+{
+    uint64_t now = time_now_ns(), step = MIN(now - i->looked, 2 * i->patience / LOOKS);
+    bool progress = i->taken != i->taken_then;
+
+    i->looked = now;
+    i->taken_then = i->taken;
+    i->answered |= progress;
+    if (progress || !any_waits(i)) {
+        i->waited = 0;
+        i->killed = false;
+        return NULL;
+    }
+    i->waited += step;
+    if (i->waited >= LAST_PATIENCE * i->patience)
+        return "its process does not answer";
+    if (i->waited >= i->patience && !i->killed)
+        kill_process(i);
+    return NULL;
+}
+
 static const char *look(struct isolated *i, struct pollfd pfd[3])
 {
+    int timeout = (int)MIN(i->patience / LOOKS / NS_PER_MS, (uint64_t)INT_MAX - 1) + 1;
     const char *wrong;
 
-    if (poll(pfd, 3, isolated_client_sleeps(i->memory, &i->results) ? -1 : 0) < 0)
+    if (poll(pfd, 3, isolated_client_sleeps(i->memory, &i->results) ? timeout : 0) < 0)
         return NULL;
     if (pfd[0].revents)
         event_clear(i->wake);
     if (pfd[1].revents)
         event_clear(i->files[ISOLATED_RESULT_EVENT]);
     wrong = take_results(i);
+    if (!wrong)
+        wrong = watch(i);
     return !wrong && pfd[2].revents ? look_at_link(i) : wrong;
 }
 
@@ -218,6 +289,8 @@ static void close_disk(struct blk *blk)
     event_sender_close(&i->sender);
     if (i->wake >= 0)
         close(i->wake);
+    if (i->process >= 0)
+        close(i->process);
     if (i->link >= 0)
         close(i->link);
     pthread_mutex_destroy(&i->lock);
@@ -265,9 +338,13 @@ static int make_files(struct isolated *i, struct error *err)
 static int await_hello(struct isolated *i, struct isolated_hello *hello, struct error *err)
 {
     uint64_t end = time_now_ns() + FIRST_NS, now;
-    int ret;
+    pid_t sender = 0;
+    int ret = isolated_hear_senders(i->link);
 
-    while ((ret = isolated_receive_hello(i->link, hello)) == 0 && (now = time_now_ns()) < end) {
+    if (ret < 0)
+        return error_set(err, -ret, "cannot set up its socket: %s", strerror(-ret));
+    while ((ret = isolated_receive_hello(i->link, hello, &sender)) == 0 &&
+           (now = time_now_ns()) < end) {
         struct pollfd pfd = {i->link, POLLIN, 0};
 
         poll(&pfd, 1, (int)((end - now) / NS_PER_MS) + 1);
@@ -277,6 +354,7 @@ static int await_hello(struct isolated *i, struct isolated_hello *hello, struct 
     if (ret < 0)
         return error_set(err, -ret, "its process %s",
                          ret == -EPIPE ? "has ended" : "breaks the rules");
+    remember_process(i, sender);
     log_clean(hello->text);
     return hello->error ? error_set(err, hello->error, "%s", hello->text) : 0;
 }
@@ -311,6 +389,19 @@ static int open_disk(struct isolated *i, struct error *err)
     return ret;
 }
 
+/* How long to wait for a result before the process is killed: longer than the process waits for a
+ * server, and than a rate limit has a part wait for the one before. */
+static uint64_t patience(const struct blk_options *options, const struct blk_host *host)
+{
+    uint64_t ns = 2 * (host->patience_ns ? host->patience_ns : PATIENCE_NS);
+
+    if (options->iops)
+        ns += NS_PER_S / options->iops;
+    if (options->bps)
+        ns += ISOLATED_DATA_MOST * NS_PER_S / options->bps;
+    return ns;
+}
+
 static struct isolated *new_isolated(const struct blk_options *options, const struct blk_host *host,
                                      int link)
 {
@@ -325,7 +416,9 @@ static struct isolated *new_isolated(const struct blk_options *options, const st
     }
     i->file = file;
     i->link = link;
-    i->wake = -1;
+    i->wake = i->process = -1;
+    i->patience = patience(options, host);
+    i->looked = time_now_ns();
     i->sender = EVENT_SENDER_CLOSED;
     for (unsigned n = 0; n < ISOLATED_FILES; n++)
         i->files[n] = -1;

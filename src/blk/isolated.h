@@ -11,6 +11,11 @@
  * flight are submitted again: changes that overlap are never in flight together, so they are done
  * in the order in which they came; and a flush is answered by a process that has done it.
  *
+ * A process that lives and gives no result for 60 s, while requests are in flight, is killed by the
+ * process that uses the disk, which knows it by the kernel's word (SCM_CREDENTIALS). Requests are
+ * then sent to the next one. When there was no result for 120 s, all requests fail for good, so
+ * that pauses and the end of the machine do not wait for ever.
+ *
  * What was answered before is not lost with the process: a raw file is in the host's page cache,
  * and images are opened so that they keep nothing in the process's memory that is not in the file,
  * too (qcow2.h: settled).

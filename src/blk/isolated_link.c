@@ -10,12 +10,28 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+/* Room beside a hello for who sends it. */
+union sender {
+    struct cmsghdr header;
+    char space[CMSG_SPACE(sizeof(struct ucred))];
+};
+
 int isolated_send_hello(int link, const struct isolated_hello *hello)
 {
+    const struct ucred self = {.pid = getpid(), .uid = getuid(), .gid = getgid()};
+    struct iovec iov = {(void *)(uintptr_t)hello, sizeof(*hello)};
+    union sender sender = {.space = {0}};
+    struct msghdr msg = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &sender, .msg_controllen = sizeof(sender)};
+    struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
     ssize_t n;
 
+    c->cmsg_level = SOL_SOCKET;
+    c->cmsg_type = SCM_CREDENTIALS;
+    c->cmsg_len = CMSG_LEN(sizeof(self));
+    memcpy(CMSG_DATA(c), &self, sizeof(self));
     do {
-        n = send(link, hello, sizeof(*hello), MSG_NOSIGNAL);
+        n = sendmsg(link, &msg, MSG_NOSIGNAL);
     } while (n < 0 && errno == EINTR);
     return n < 0 ? -errno : 0;
 }
@@ -27,17 +43,44 @@ static bool is_good(const struct isolated_hello *h)
            h->format <= BLK_QCOW2;
 }
 
-int isolated_receive_hello(int link, struct isolated_hello *hello)
+int isolated_hear_senders(int link)
 {
+    const int on = 1;
+
+    return setsockopt(link, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0 ? -errno : 0;
+}
+
+/* Who has sent MSG. */
+static pid_t sender_of(struct msghdr *msg)
+{
+    struct cmsghdr *c = CMSG_FIRSTHDR(msg);
+    struct ucred sender;
+
+    if (!c || c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_CREDENTIALS ||
+        c->cmsg_len != CMSG_LEN(sizeof(sender)))
+        return 0;
+    memcpy(&sender, CMSG_DATA(c), sizeof(sender));
+    return sender.pid;
+}
+
+int isolated_receive_hello(int link, struct isolated_hello *hello, pid_t *sender)
+{
+    struct iovec iov = {hello, sizeof(*hello)};
+    union sender control;
+    struct msghdr msg = {.msg_iov = &iov,
+                         .msg_iovlen = 1,
+                         .msg_control = &control,
+                         .msg_controllen = sizeof(control)};
     ssize_t n;
 
     do {
-        n = recv(link, hello, sizeof(*hello), MSG_DONTWAIT);
+        n = recvmsg(link, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     } while (n < 0 && errno == EINTR);
     if (n == 0 || (n < 0 && errno != EAGAIN))
         return -EPIPE;
     if (n < 0)
         return 0;
+    *sender = sender_of(&msg);
     hello->text[sizeof(hello->text) - 1] = 0;
     if (n != sizeof(*hello) || hello->version != ISOLATED_VERSION ||
         (!hello->error && !is_good(hello)))

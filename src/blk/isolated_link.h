@@ -16,6 +16,8 @@
 #include "blk/blk.h"
 #include "blk/options.h"
 
+#include <sys/types.h>
+
 #define ISOLATED_VERSION 1u
 
 struct isolated_hello {
@@ -38,9 +40,12 @@ struct isolated_start {
 };
 
 int isolated_send_hello(int link, const struct isolated_hello *hello);
-/* Takes a hello, if there is one. 1; 0: there is none now; -EPIPE: the other end is closed;
+/* Before the first hello is taken: has the kernel tell who sends one. 0 or a negative errno. */
+int isolated_hear_senders(int link);
+/* Takes a hello, if there is one. *SENDER: the process that has sent it, as the kernel says; 0: it
+ * is in another PID namespace. 1; 0: there is none now; -EPIPE: the other end is closed;
  * -EPROTO: what came is none. */
-int isolated_receive_hello(int link, struct isolated_hello *hello);
+int isolated_receive_hello(int link, struct isolated_hello *hello, pid_t *sender);
 int isolated_send_start(int link, uint64_t number, const int files[ISOLATED_FILES]);
 /* Waits for the start with NUMBER; FILES are the caller's then. 0, -EPIPE or -EPROTO. */
 int isolated_receive_start(int link, uint64_t number, int files[ISOLATED_FILES]);

@@ -38,6 +38,13 @@ struct isolated {
     pthread_t thread;
     bool started, ends;
     struct where where;
+
+    /* The thread's: how long requests have waited without any result. */
+    uint64_t patience, waited, looked; /* ns; LOOKED: when that was seen last */
+    uint64_t taken, taken_then;        /* results; and when that was seen last */
+    int process;                       /* the disk's process, a pidfd; -1: it is not known */
+    bool answered;                     /* it has: PROCESS is not one that got its number later */
+    bool killed;                       /* PROCESS was, since the last result */
 };
 
 /* ---- isolated_parts.c: with the lock ---- */

@@ -96,6 +96,7 @@ static void against_server(struct input *in)
     struct isolated_memory *memory;
     int files[ISOLATED_FILES], link[2], disk = memfd_create("disk", MFD_CLOEXEC), ret;
     char text[64];
+    pid_t sender;
 
     check(ftruncate(disk, DISK) == 0);
     snprintf(text, sizeof(text), "/proc/self/fd/%d,isolate", disk);
@@ -105,7 +106,7 @@ static void against_server(struct input *in)
     memory = make_memory(files);
     make_requests(memory, in);
     check(thread_start(&s.thread, "disk", serve, &s, NULL) == 0);
-    while ((ret = isolated_receive_hello(link[0], &hello)) == 0)
+    while ((ret = isolated_receive_hello(link[0], &hello, &sender)) == 0)
         usleep(10);
     check(ret == 1 && hello.size == DISK);
     isolated_send_start(link[0], hello.number, files);

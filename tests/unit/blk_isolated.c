@@ -16,11 +16,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define DISK (8 * MiB)
@@ -30,7 +32,8 @@ struct rig {
     int link[2]; /* 0: who uses the disk; 1: its process */
     struct blk_options options;
     pthread_t thread;
-    int served; /* what isolated_serve has returned */
+    uint64_t patience; /* 0: as long as usual */
+    int served;        /* what isolated_serve has returned */
     struct error error;
 };
 
@@ -74,7 +77,8 @@ static struct rig *begin(const char *settings)
 
 static struct blk *open_disk(struct rig *r, struct error *err)
 {
-    const struct blk_host host = {.isolate = give_link, .isolate_opaque = r};
+    const struct blk_host host = {
+        .isolate = give_link, .isolate_opaque = r, .patience_ns = r->patience};
     static struct blk_host kept;
 
     kept = host;
@@ -465,6 +469,72 @@ static void checks(void **state)
     assert_false(isolated_check(&q));
 }
 
+/* A process that answers one request and then stops. */
+static void answer_and_stop(struct rig *r)
+{
+    const struct isolated_hello first = hello(1);
+    struct isolated_request request;
+    struct fake f = {.memory = NULL};
+
+    if (isolated_send_hello(r->link[1], &first) < 0 ||
+        isolated_receive_start(r->link[1], 1, f.files) < 0)
+        _exit(1);
+    f.memory =
+        mmap(NULL, ISOLATED_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, f.files[ISOLATED_MEMORY], 0);
+    while (!isolated_take(f.memory, &f.requests, &request))
+        time_sleep_ns(NS_PER_MS);
+    give(&f, request.number, 0);
+    raise(SIGSTOP);
+    _exit(0);
+}
+
+/* A process that lives and does not answer is killed, and the next one does what it has not. */
+static void stops(void **state)
+{
+    struct rig *r = begin("");
+    struct isolated_hello again = hello(2);
+    struct user_request *w;
+    struct fake f;
+    struct blk *blk;
+    int status = 0;
+    pid_t pid = fork();
+
+    if (pid == 0)
+        answer_and_stop(r);
+    r->patience = 3 * NS_PER_S;
+    blk = open_disk(r, NULL);
+    assert_non_null(blk);
+    assert_int_equal(result_of(submit(blk, BLK_WRITE, 0, 4096, 1)), 0);
+    w = submit(blk, BLK_WRITE, 0, 4096, 2);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    assert_int_equal(isolated_send_hello(r->link[1], &again), 0);
+    connect_fake(r, &f, 2);
+    give(&f, next(&f).number, 0);
+    assert_int_equal(result_of(w), 0);
+    blk_close(blk);
+    drop_fake(&f);
+    end(r);
+}
+
+/* Nobody can kill it, and there is no other one: its requests fail. */
+static void never_answers(void **state)
+{
+    struct rig *r = begin("");
+    struct user_request *w;
+    struct fake f;
+    struct blk *blk;
+
+    r->patience = NS_PER_S / 4;
+    blk = open_with_fake(r, &f);
+    w = submit(blk, BLK_WRITE, 0, 4096, 1);
+    assert_int_equal(result_of(w), -EIO);
+    assert_int_equal(blk_flush(blk), -EIO);
+    blk_close(blk);
+    drop_fake(&f);
+    end(r);
+}
+
 /* ---- The socket ---- */
 
 static void send_files(int link, uint64_t number, const int *files, unsigned count)
@@ -555,6 +625,8 @@ int main(void)
         cmocka_unit_test(limited),
         cmocka_unit_test(checks),
         cmocka_unit_test(too_many_files),
+        cmocka_unit_test(stops),
+        cmocka_unit_test(never_answers),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
