@@ -274,6 +274,33 @@ static void stops_and_goes_on(void **state)
     end(f);
 }
 
+/* A queue is disabled while the device holds a request, of which there is no record. */
+static void disabled_with_request(void **state)
+{
+    struct front *f = begin();
+
+    agree(f);
+    fresh_ring(f);
+    start_queue(f, 0);
+    atomic_store(&f->disk->park, true);
+    request(f, 0);
+    AWAIT(parked(f) == 1);
+    /* As long as it does not end, the queue cannot be disabled. */
+    assert_false(done(f, with_state(VHOST_SET_VRING_ENABLE, 0)));
+    atomic_store(&f->disk->park, false);
+    assert_true(done(f, with_state(VHOST_SET_VRING_ENABLE, 0)));
+    assert_int_equal(reap(f), 0);
+    assert_int_equal(
+        ask(f, &(struct vhost_message){.request = VHOST_GET_VRING_BASE, .flags = 1, .size = 8})
+            ->state.value,
+        1);
+    request(f, 1);
+    start_queue(f, 1);
+    assert_int_equal(reap(f), 1);
+    assert_int_equal(atomic_load(&f->disk->done), 2);
+    end(f);
+}
+
 /* A back end ends with requests in flight; the next one is given the record. */
 static void requests_in_flight(void **state)
 {
@@ -507,10 +534,15 @@ static void record(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(stops_and_goes_on), cmocka_unit_test(requests_in_flight),
-        cmocka_unit_test(memory_moves),      cmocka_unit_test(memory_vanishes),
-        cmocka_unit_test(out_of_place),      cmocka_unit_test(events_block),
-        cmocka_unit_test(broken_driver),     cmocka_unit_test(record),
+        cmocka_unit_test(stops_and_goes_on),
+        cmocka_unit_test(requests_in_flight),
+        cmocka_unit_test(disabled_with_request),
+        cmocka_unit_test(memory_moves),
+        cmocka_unit_test(memory_vanishes),
+        cmocka_unit_test(out_of_place),
+        cmocka_unit_test(events_block),
+        cmocka_unit_test(broken_driver),
+        cmocka_unit_test(record),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -91,7 +91,8 @@ int backend_handle(struct vhost_backend *b, struct vhost_message *message,
 
 void backend_queue_init(struct vhost_backend *b, unsigned index);
 void backend_queue_free(struct backend_queue *q);
-/* Makes the queue live if it is to be served now, and ends that if not. */
+/* Makes the queue live if it is to be served now, and ends that if not. -EBUSY: it stays enabled,
+ * as the device holds requests that do not end. */
 int backend_queue_update(struct backend_queue *q, struct error *err);
 /* The front end's memory is elsewhere: finds the queue's areas again. */
 int backend_queue_find(struct backend_queue *q, struct error *err);

@@ -189,15 +189,38 @@ static int go_live(struct backend_queue *q, struct error *err)
     return ret;
 }
 
+/* Has the device finish what it took and could not begin. */
+static int finish(struct backend_queue *q, struct error *err)
+{
+    struct vhost_backend *b = q->backend;
+
+    for (unsigned i = 0; i < FINISH_ATTEMPTS && virtio_of(q)->held_count > 0; i++) {
+        virtio_resume(b->device);
+        time_sleep_ns(NS_PER_MS);
+        virtio_pause(b->device);
+    }
+    if (virtio_of(q)->held_count == 0)
+        return 0;
+    return error_set(err, EBUSY, "queue %u has %u requests that do not end", q->index,
+                     virtio_of(q)->held_count);
+}
+
 int backend_queue_update(struct backend_queue *q, struct error *err)
 {
     bool live = q->started && q->enabled;
+    int ret;
 
     if (live == q->live)
         return 0;
     backend_pause(q->backend);
     if (live)
         return go_live(q, err);
+    /* Without a record, a request that the device holds would be lost: the base is behind it. */
+    ret = q->inflight ? 0 : finish(q, err);
+    if (ret < 0) {
+        q->enabled = true;
+        return ret;
+    }
     q->base = virtio_of(q)->ring.next;
     disable(q);
     return 0;
@@ -218,22 +241,6 @@ int backend_queue_find(struct backend_queue *q, struct error *err)
 }
 
 /* ---- Stopping ---- */
-
-/* Has the device finish what it took and could not begin. */
-static int finish(struct backend_queue *q, struct error *err)
-{
-    struct vhost_backend *b = q->backend;
-
-    for (unsigned i = 0; i < FINISH_ATTEMPTS && virtio_of(q)->held_count > 0; i++) {
-        virtio_resume(b->device);
-        time_sleep_ns(NS_PER_MS);
-        virtio_pause(b->device);
-    }
-    if (virtio_of(q)->held_count == 0)
-        return 0;
-    return error_set(err, EBUSY, "queue %u has %u requests that do not end", q->index,
-                     virtio_of(q)->held_count);
-}
 
 int backend_queue_stop(struct backend_queue *q, uint16_t *base, struct error *err)
 {
