@@ -108,7 +108,7 @@ static uint64_t skip_zeroes(const uint8_t *block, uint64_t i, uint64_t end, unsi
             memcpy(&word, block + bit / 8, sizeof(word));
         if (!word)
             i += 64 >> order;
-        else if (qcow2_count_get(block, i, order))
+        else if (count_get(block, i, order))
             return i;
         else
             i++;
@@ -119,7 +119,7 @@ static uint64_t skip_zeroes(const uint8_t *block, uint64_t i, uint64_t end, unsi
 int qcow2_refcount_find(struct qcow2 *q, uint64_t cluster, uint64_t end, uint64_t *found)
 {
     struct qcow2_table *block;
-    int ret = qcow2_refcount_block(q, cluster, &block);
+    int ret = find_block(q, cluster, &block);
     uint64_t first = cluster - in_block(q, cluster);
 
     *found = end;
