@@ -52,6 +52,18 @@ static void parse_extra(const struct qcow2 *q, const uint8_t *extra, uint32_t si
     }
 }
 
+/* Copies SIZE bytes of text, which no zero byte need end. NULL: no memory. */
+static char *copy_text(const char *text, size_t size)
+{
+    char *copy = malloc(size + 1);
+
+    if (copy) {
+        memcpy(copy, text, size);
+        copy[size] = 0;
+    }
+    return copy;
+}
+
 /* Fills in R from the entry at BYTES, all of which is there. */
 static int parse(const struct qcow2 *q, const uint8_t *bytes, struct qcow2_record *r)
 {
@@ -64,8 +76,8 @@ static int parse(const struct qcow2 *q, const uint8_t *bytes, struct qcow2_recor
     extra_size = be32toh(raw.extra_size);
     text = (const char *)extra + extra_size;
     *r = (struct qcow2_record){
-        .shown.id = strndup(text, be16toh(raw.id_size)),
-        .shown.name = strndup(text + be16toh(raw.id_size), be16toh(raw.name_size)),
+        .shown.id = copy_text(text, be16toh(raw.id_size)),
+        .shown.name = copy_text(text + be16toh(raw.id_size), be16toh(raw.name_size)),
         .shown.seconds = be32toh(raw.seconds),
         .shown.nanoseconds = be32toh(raw.nanoseconds),
         .shown.vm_clock = be64toh(raw.vm_clock),

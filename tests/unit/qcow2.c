@@ -255,7 +255,7 @@ static void test_overlaps(void **state)
     assert_int_equal(truncate(name, 100), 0);
     refuse(name, "cannot be");
     assert_int_equal(truncate(name, 0), 0);
-    refuse(name, "not a qcow2 image");
+    refuse(name, "is empty (0 bytes)");
 }
 
 /* Names are never followed unasked. */
