@@ -32,15 +32,6 @@ static inline uint64_t rig_get(struct mem *mem, uint64_t gpa, unsigned size)
     return value;
 }
 
-/* The index at GPA, which the device may be increasing for another chain at this moment. */
-static inline uint16_t rig_index(struct mem *mem, uint64_t gpa)
-{
-    void *host;
-
-    assert_int_equal(mem_page(mem, gpa >> MEM_PAGE_SHIFT, MEM_READ, &host), MEM_OK);
-    return __atomic_load_n((uint16_t *)((uint8_t *)host + gpa % MEM_PAGE_SIZE), __ATOMIC_ACQUIRE);
-}
-
 /* Three areas from GPA on, in the smallest space that they fit. */
 static inline struct virtqueue_config rig_layout(uint64_t gpa, unsigned size)
 {
@@ -84,7 +75,7 @@ static inline bool rig_reap(struct rig_queue *q, uint32_t *head, uint32_t *writt
 {
     uint64_t entry = q->config.used + 4 + 8 * (q->used & (q->config.size - 1));
 
-    if (rig_index(q->mem, q->config.used + 2) == q->used)
+    if ((uint16_t)rig_get(q->mem, q->config.used + 2, 2) == q->used)
         return false;
     *head = (uint32_t)rig_get(q->mem, entry, 4);
     *written = (uint32_t)rig_get(q->mem, entry + 4, 4);
