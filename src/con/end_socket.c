@@ -131,14 +131,16 @@ static void disconnect(struct sock *s)
     int client;
 
     pthread_mutex_lock(&s->lock);
+    if (s->closing || s->client < 0) { /* the client is sock_close's then */
+        pthread_mutex_unlock(&s->lock);
+        return;
+    }
     watch = s->watch;
     client = s->client;
     s->watch = NULL;
     s->client = -1;
     s->broken = false;
     pthread_mutex_unlock(&s->lock);
-    if (client < 0)
-        return;
     loop_remove(watch);
     close(client);
     loop_modify(s->listener_watch, EPOLLIN);
@@ -239,8 +241,8 @@ static void sock_close(struct con_end *end)
     struct sock *s = sock_of(end);
     struct loop_watch *watch;
 
-    /* The loop may be about to disconnect: one of the two removes the watch. What it does then uses
-     * the listener's watch, which goes last. */
+    /* The loop may be disconnecting: then the client is its own, and what it does uses the
+     * listener's watch, which goes last. Or else it leaves the client to this thread. */
     pthread_mutex_lock(&s->lock);
     s->closing = true;
     watch = s->watch;
