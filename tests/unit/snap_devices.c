@@ -41,7 +41,7 @@ static struct vrig driver_of(struct vm *vm, struct rig *rig)
 static void request(struct vrig *v, unsigned n)
 {
     rig_descriptor(&v->queue, n, DATA + 0x1000 * n, 16, RIG_WRITE, 0);
-    rig_publish(&v->queue, (uint16_t)n);
+    rig_publish_shared(&v->queue, (uint16_t)n);
 }
 
 /* A file, of which the reader knows where RAM begins. */

@@ -65,24 +65,10 @@ static void end(struct both *b)
     free(b);
 }
 
-/* What driver and device look at while the other one writes it. */
-static uint16_t *ring16(struct both *b, uint64_t gpa)
-{
-    return (uint16_t *)((uint8_t *)mem_ram_base(b->front->mem) + gpa);
-}
-
 static void publish(struct both *b, uint16_t head)
 {
-    struct rig_queue *q = &b->front->queue;
-
-    *ring16(b, q->config.available + 4 + 2 * (q->available & (q->config.size - 1))) = head;
-    __atomic_store_n(ring16(b, q->config.available + 2), ++q->available, __ATOMIC_RELEASE);
+    rig_publish_shared(&b->front->queue, head);
     vrig_notify(b->front);
-}
-
-static uint16_t used_index(struct both *b)
-{
-    return __atomic_load_n(ring16(b, b->front->queue.config.used + 2), __ATOMIC_ACQUIRE);
 }
 
 /* Makes a request for one sector available; TYPE 0 reads and 1 writes. */
@@ -107,7 +93,7 @@ static unsigned reap(struct both *b)
 {
     uint32_t head = 0, written;
 
-    AWAIT(used_index(b) != b->front->queue.used);
+    AWAIT(rig_used_index(&b->front->queue) != b->front->queue.used);
     assert_true(rig_reap(&b->front->queue, &head, &written));
     assert_int_equal(rig_get(b->front->mem, HEADERS + 32u * (head / 3) + 16, 1), 0);
     return head / 3;
@@ -115,7 +101,7 @@ static unsigned reap(struct both *b)
 
 static bool nothing_ended(struct both *b)
 {
-    return used_index(b) == b->front->queue.used;
+    return rig_used_index(&b->front->queue) == b->front->queue.used;
 }
 
 static void reads_and_writes(void **state)

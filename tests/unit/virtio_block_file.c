@@ -81,39 +81,13 @@ static void power_off(struct lane *l)
     vrig_destroy(l->v);
 }
 
-/* ---- The driver, as one that shares memory with the device must be (virtio 1.2, 2.7.13) ---- */
-
-static uint16_t *ring16(struct lane *l, uint64_t gpa)
-{
-    uint8_t *page = mem_peek(l->mem, RINGS / MEM_PAGE_SIZE); /* all of the rings */
-
-    return (uint16_t *)(page + (gpa - RINGS));
-}
+/* ---- The driver ---- */
 
 /* Makes the chain that begins at HEAD available. */
 static void publish(struct lane *l, uint16_t head)
 {
-    struct rig_queue *q = &l->v->queue;
-    uint64_t ring = q->config.available;
-
-    __atomic_store_n(ring16(l, ring + 4 + 2 * (q->available % SIZE)), head, __ATOMIC_RELAXED);
-    __atomic_store_n(ring16(l, ring + 2), ++q->available, __ATOMIC_RELEASE);
+    rig_publish_shared(&l->v->queue, head);
     vrig_notify(l->v);
-}
-
-/* Whether the device has given back a chain; which one, and how much it says it wrote. */
-static bool take_back(struct lane *l, uint32_t *head, uint32_t *written)
-{
-    struct rig_queue *q = &l->v->queue;
-    uint64_t ring = q->config.used;
-    uint32_t *entry = (uint32_t *)ring16(l, ring + 4 + 8 * (q->used % SIZE));
-
-    if (q->used == __atomic_load_n(ring16(l, ring + 2), __ATOMIC_ACQUIRE))
-        return false;
-    *head = __atomic_load_n(entry, __ATOMIC_RELAXED);
-    *written = __atomic_load_n(entry + 1, __ATOMIC_RELAXED);
-    q->used++;
-    return true;
 }
 
 static uint64_t data_of(unsigned n)
@@ -196,7 +170,7 @@ static void reap(struct lane *l, bool waiting)
     unsigned naps = 0;
 
     do {
-        while (take_back(l, &head, &written)) {
+        while (rig_reap(&l->v->queue, &head, &written)) {
             check(l, head / 3, written);
             waiting = false;
         }

@@ -26,7 +26,6 @@
 
 struct lane {
     struct vrig *v;
-    uint8_t *rings;    /* the page, on the host */
     sem_t interrupted; /* queue 0's */
     uint16_t added, reaped;
     _Atomic bool stop;
@@ -182,7 +181,7 @@ static int tear_down(void **state)
 
 static uint16_t *ring16(struct lane *l, uint64_t gpa)
 {
-    return (uint16_t *)(l->rings + (gpa - RINGS));
+    return rig_shared(l->v->mem, gpa);
 }
 
 /* All of the queue's requests ask for SIZE bytes. */
@@ -200,7 +199,6 @@ static void restart(struct lane *l)
     assert_true(vrig_negotiate(v, VRIG_FEATURES));
     vrig_set_queue(v, rig_layout(RINGS, SIZE));
     vrig_write(v, VRIG_STATUS, 1, 15);
-    l->rings = mem_peek(v->mem, RINGS / MEM_PAGE_SIZE);
     l->added = l->reaped = 0;
     ask_for(l, SMALL);
 }
@@ -217,9 +215,8 @@ static void add(struct lane *l)
     const struct virtqueue_config *c = &l->v->queue.config;
     uint16_t event, before = l->added;
 
-    __atomic_store_n(ring16(l, c->available + 4 + 2 * (before % SIZE)), before % SIZE,
-                     __ATOMIC_RELAXED);
-    __atomic_store_n(ring16(l, c->available + 2), ++l->added, __ATOMIC_RELEASE);
+    rig_publish_shared(&l->v->queue, before % SIZE);
+    l->added++;
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     event = __atomic_load_n(ring16(l, c->used + 4 + 8 * SIZE), __ATOMIC_RELAXED);
     if (event == before)
@@ -231,7 +228,7 @@ static void reap(struct lane *l)
 {
     const struct virtqueue_config *c = &l->v->queue.config;
 
-    while (l->reaped != __atomic_load_n(ring16(l, c->used + 2), __ATOMIC_ACQUIRE)) {
+    while (l->reaped != rig_used_index(&l->v->queue)) {
         uint32_t *entry = (uint32_t *)ring16(l, c->used + 4 + 8 * (l->reaped % SIZE));
 
         assert_int_equal(__atomic_load_n(entry, __ATOMIC_RELAXED), l->reaped % SIZE);
@@ -248,7 +245,7 @@ static void await(struct lane *l)
 
     __atomic_store_n(ring16(l, c->available + 4 + 2 * SIZE), l->reaped, __ATOMIC_RELAXED);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    if (l->reaped != __atomic_load_n(ring16(l, c->used + 2), __ATOMIC_ACQUIRE))
+    if (l->reaped != rig_used_index(&l->v->queue))
         return;
     clock_gettime(CLOCK_REALTIME, &until);
     until.tv_sec += PATIENCE;
@@ -312,6 +309,9 @@ static void *pauser(void *opaque)
         assert_int_equal(before, __atomic_load_n(used, __ATOMIC_ACQUIRE));
         v->dev->ops->resume(v->dev);
         image_free(&image);
+        /* Who pauses again at once may do so for ever before a worker has begun with a chain. */
+        while (before == __atomic_load_n(used, __ATOMIC_ACQUIRE) && !atomic_load(&l->stop))
+            sched_yield();
     }
     return NULL;
 }

@@ -32,6 +32,12 @@ static inline uint64_t rig_get(struct mem *mem, uint64_t gpa, unsigned size)
     return value;
 }
 
+/* What driver and device look at while the other one may write it. */
+static inline void *rig_shared(struct mem *mem, uint64_t gpa)
+{
+    return (uint8_t *)mem_peek(mem, gpa >> MEM_PAGE_SHIFT) + gpa % MEM_PAGE_SIZE;
+}
+
 /* Three areas from GPA on, in the smallest space that they fit. */
 static inline struct virtqueue_config rig_layout(uint64_t gpa, unsigned size)
 {
@@ -70,15 +76,32 @@ static inline void rig_publish(struct rig_queue *q, uint16_t head)
     rig_publish_index(q, (uint16_t)(q->available + 1));
 }
 
+/* Makes the chain that begins at HEAD available to a device that is looking for it on another
+ * thread (virtio 1.2, 2.7.13). */
+static inline void rig_publish_shared(struct rig_queue *q, uint16_t head)
+{
+    uint64_t ring = q->config.available;
+    uint16_t *entry = rig_shared(q->mem, ring + 4 + 2 * (q->available & (q->config.size - 1)));
+
+    __atomic_store_n(entry, head, __ATOMIC_RELAXED);
+    __atomic_store_n((uint16_t *)rig_shared(q->mem, ring + 2), ++q->available, __ATOMIC_RELEASE);
+}
+
+static inline uint16_t rig_used_index(const struct rig_queue *q)
+{
+    return __atomic_load_n((uint16_t *)rig_shared(q->mem, q->config.used + 2), __ATOMIC_ACQUIRE);
+}
+
 /* Whether the device has given back a chain; which one, and how much it says it wrote. */
 static inline bool rig_reap(struct rig_queue *q, uint32_t *head, uint32_t *written)
 {
-    uint64_t entry = q->config.used + 4 + 8 * (q->used & (q->config.size - 1));
+    uint64_t place = q->config.used + 4 + 8 * (q->used & (q->config.size - 1));
+    uint32_t *entry = rig_shared(q->mem, place);
 
-    if ((uint16_t)rig_get(q->mem, q->config.used + 2, 2) == q->used)
+    if (rig_used_index(q) == q->used)
         return false;
-    *head = (uint32_t)rig_get(q->mem, entry, 4);
-    *written = (uint32_t)rig_get(q->mem, entry + 4, 4);
+    *head = __atomic_load_n(entry, __ATOMIC_RELAXED);
+    *written = __atomic_load_n(entry + 1, __ATOMIC_RELAXED);
     q->used++;
     return true;
 }
