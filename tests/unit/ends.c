@@ -192,6 +192,8 @@ static void test_hanging_backend(void **unused)
         vm = i < 2 ? run_kernel(&config, burst, sizeof(burst))
                    : run_kernel(&config, one, sizeof(one));
         await_in(vm, i < 2 ? "vCPU 0" : "event loop", "hangs_for_ever");
+        /* A vCPU that is told to stop before it wants the board lock ends, and wants it no more. */
+        await_in(vm, "vCPU 0", i < 2 ? "port_out" : "bus_read");
         doppel_stop(vm);
         assert_int_equal(doppel_wait(vm, 20, NULL), -ETIMEDOUT);
         text = await_in(vm, "vCPU 0", i < 2 ? "port_out" : "bus_read");
