@@ -374,6 +374,17 @@ static void tell_end(struct vm *vm)
         vm->events.ended(vm->events.opaque);
 }
 
+static void log_end(struct vm *vm, enum vm_outcome outcome, const char *report)
+{
+    log_line(vm->log, LOG_LEVEL_INFO, "%s", outcome_text(outcome));
+    if (outcome == VM_FAILED)
+        log_line(vm->log, LOG_LEVEL_ERROR, "%s", report);
+    pthread_mutex_lock(&vm->lock);
+    vm->end_logged = true;
+    pthread_cond_broadcast(&vm->changed);
+    pthread_mutex_unlock(&vm->lock);
+}
+
 void vm_finish(struct vm *vm, enum vm_outcome outcome, int status, const char *report)
 {
     bool first, over;
@@ -391,9 +402,7 @@ void vm_finish(struct vm *vm, enum vm_outcome outcome, int status, const char *r
     pthread_cond_broadcast(&vm->changed);
     pthread_mutex_unlock(&vm->lock);
     if (first)
-        log_line(vm->log, LOG_LEVEL_INFO, "%s", outcome_text(outcome));
-    if (first && outcome == VM_FAILED)
-        log_line(vm->log, LOG_LEVEL_ERROR, "%s", report);
+        log_end(vm, outcome, report);
     vm_kick_all(vm);
     if (over)
         tell_end(vm);
@@ -412,6 +421,8 @@ void vm_leave(struct vm *vm)
     vm_drain(vm);
     board_flush(vm->board);
     pthread_mutex_lock(&vm->lock);
+    while (!vm->end_logged) /* the reason comes before the end, in the log and among the events */
+        pthread_cond_wait(&vm->changed, &vm->lock);
     vm->over = true;
     pthread_cond_broadcast(&vm->changed);
     pthread_mutex_unlock(&vm->lock);
@@ -430,7 +441,7 @@ int vm_wait(struct vm *vm, int timeout_ms, struct vm_end *end)
 
     pthread_mutex_lock(&vm->lock);
     /* A VM that was stopped before it was started has no threads to wait for. */
-    while (!vm->over && !(vm->ending && !vm->started) && ret == 0)
+    while (!vm->over && !(vm->end_logged && !vm->started) && ret == 0)
         ret = timeout_ms < 0 ? pthread_cond_wait(&vm->changed, &vm->lock)
                              : pthread_cond_timedwait(&vm->changed, &vm->lock, &until);
     if (ret == 0 && end)

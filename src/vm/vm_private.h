@@ -71,6 +71,7 @@ struct vm {
     unsigned threads;    /* vCPU threads that have not left */
     unsigned parked;     /* of those, how many stand still */
     bool over;           /* all have left, and all output is out */
+    bool end_logged;     /* the log says how it ends */
     bool end_told;       /* to events.ended */
     struct vm_end end;
     _Atomic uint64_t start_ns;
