@@ -119,8 +119,8 @@ struct blk_host {
     uint64_t patience_ns; /* how long a server may not answer, and half of what a disk's process
                            * may; 0: 30 s */
     /* For disks with isolate: returns a socket at whose other end a process of its own serves the
-     * disk FILE (isolated.h), and is started anew when it has died; or a negative errno. NULL:
-     * there can be no such disks. */
+     * disk FILE (isolated/isolated.h), and is started anew when it has died; or a negative errno.
+     * NULL: there can be no such disks. */
     int (*isolate)(void *opaque, const char *file);
     void *isolate_opaque;
     bool isolated; /* this is that process */

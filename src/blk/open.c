@@ -4,11 +4,11 @@
 #include "blk/blk.h"
 
 #include "blk/driver.h"
-#include "blk/file.h"
-#include "blk/isolated.h"
-#include "blk/nbd.h"
+#include "blk/file/file.h"
+#include "blk/isolated/isolated.h"
+#include "blk/nbd/nbd.h"
 #include "blk/options.h"
-#include "blk/qcow2.h"
+#include "blk/qcow2/qcow2.h"
 
 #include "base/util.h"
 

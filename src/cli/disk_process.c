@@ -5,7 +5,7 @@
 
 #include "base/time.h"
 #include "base/util.h"
-#include "blk/isolated.h"
+#include "blk/isolated/isolated.h"
 #include "cli/cli.h"
 #include "vm/description.h"
 #include "vm/disk.h"

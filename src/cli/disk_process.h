@@ -4,7 +4,7 @@
  *
  *      supervisor                       VM process
  *         |-- fork -----------------------> | disk_processes_link: the socket's end of a disk
- *         |-- fork --> process of a disk <==' blk/isolated_link.h
+ *         |-- fork --> process of a disk <==' blk/isolated/link.h
  *                      isolated_serve
  *
  * A disk's process gets what it opens from the command line, and not from the VM process. It ends

@@ -7,7 +7,7 @@
 #include "base/error.h"
 #include "blk/blk.h"
 #include "blk/options.h"
-#include "blk/qcow2.h"
+#include "blk/qcow2/qcow2.h"
 #include "cli/cli.h"
 #include "cli/json.h"
 

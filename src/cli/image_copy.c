@@ -9,7 +9,7 @@
 #include "base/thread.h"
 #include "base/time.h"
 #include "base/util.h"
-#include "blk/qcow2.h"
+#include "blk/qcow2/qcow2.h"
 
 #include <errno.h>
 #include <fcntl.h>

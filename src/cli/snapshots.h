@@ -4,7 +4,7 @@
 #ifndef DOPPEL_CLI_SNAPSHOTS_H
 #define DOPPEL_CLI_SNAPSHOTS_H
 
-#include "blk/qcow2.h"
+#include "blk/qcow2/qcow2.h"
 #include "cli/json.h"
 
 /* As a table on standard output; nothing if there are none. */

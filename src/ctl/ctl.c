@@ -14,7 +14,7 @@
 #include "base/log.h"
 #include "base/time.h"
 #include "base/util.h"
-#include "blk/isolated.h"
+#include "blk/isolated/isolated.h"
 #include "cpu/engines.h"
 #include "vm/disk.h"
 #include "vm/vm.h"

@@ -3,7 +3,7 @@
  */
 #include "album.h"
 
-#include "blk/qcow2.h"
+#include "blk/qcow2/qcow2.h"
 #include "pattern.h"
 
 #include <errno.h>

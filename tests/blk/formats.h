@@ -5,7 +5,7 @@
 #define DOPPEL_TESTS_BLK_FORMATS_H
 
 #include "album.h"
-#include "blk/qcow2.h"
+#include "blk/qcow2/qcow2.h"
 #include "medium.h"
 #include "memory.h"
 

@@ -8,9 +8,9 @@
 #include "base/thread.h"
 #include "base/util.h"
 #include "blk/blk.h"
-#include "blk/isolated.h"
-#include "blk/isolated_link.h"
-#include "blk/isolated_ring.h"
+#include "blk/isolated/isolated.h"
+#include "blk/isolated/link.h"
+#include "blk/isolated/ring.h"
 #include "blk/options.h"
 
 #include <fcntl.h>

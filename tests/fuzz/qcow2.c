@@ -15,7 +15,7 @@
 #include "../blk/pattern.h"
 
 #include "base/util.h"
-#include "blk/qcow2.h"
+#include "blk/qcow2/qcow2.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -30,6 +30,10 @@ ROOMS = {
     "cpu/interp": 2, "cpu/bt": 2, "cpu/direct": 2, "cpu/kvm": 2,
     "cpu/core": 1,
     "cpu": 0,
+    "blk/isolated/serve": 3,  # the file: the disk's process opens what it serves
+    "blk/open": 2,  # the file
+    "blk/file": 1, "blk/isolated": 1, "blk/nbd": 1, "blk/qcow2": 1,
+    "blk": 0,
 }
 
 
@@ -106,11 +110,16 @@ def self_test():
         ("cpu/bt/sideways.c", '#include "cpu/interp/interp.h"\n', True),
         ("cpu/mmu.c", '#include "cpu/core/vcpu.h"\n', True),
         ("cpu/engines.c", '#include "cpu/engines.h"\n#include "cpu/interp/interp.h"\n#include "cpu/bt/bt.h"\n', False),
+        ("blk/qcow2/down.c", '#include "blk/blk.h"\n', False),
+        ("blk/qcow2/sideways.c", '#include "blk/nbd/nbd.h"\n', True),
+        ("blk/blk.c", '#include "blk/nbd/nbd.h"\n', True),
+        ("blk/open.c", '#include "blk/blk.h"\n#include "blk/nbd/nbd.h"\n', False),
         ("bus/quiet.c", '/* #include "vm/vm.h" */\n', False),
     ]
     headers = {
         "vm/vm.h": "", "cpu/engine.h": "", "ctl/doppel.h": "",
         "cpu/engines.h": "", "cpu/core/vcpu.h": "", "cpu/interp/interp.h": "", "cpu/bt/bt.h": "",
+        "blk/blk.h": "", "blk/nbd/nbd.h": "",
         "bus/bad.h": '#include "vm/vm.h"\n',
     }
     wrong = []

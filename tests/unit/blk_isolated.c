@@ -9,9 +9,9 @@
 #include "base/time.h"
 #include "base/util.h"
 #include "blk/blk.h"
-#include "blk/isolated.h"
-#include "blk/isolated_link.h" /* for the other end, which the test plays */
-#include "blk/isolated_ring.h"
+#include "blk/isolated/isolated.h"
+#include "blk/isolated/link.h" /* for the other end, which the test plays */
+#include "blk/isolated/ring.h"
 #include "blk/options.h"
 
 #include <errno.h>

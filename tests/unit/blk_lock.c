@@ -5,7 +5,7 @@
 
 #include "blk_rig.h"
 
-#include "blk/lock.h"
+#include "blk/file/lock.h"
 
 #include <errno.h>
 #include <signal.h>

@@ -7,8 +7,8 @@
 
 #include "blk_rig.h"
 
-#include "blk/qcow2.h"
-#include "blk/qcow2_format.h"
+#include "blk/qcow2/qcow2.h"
+#include "blk/qcow2/format.h"
 
 #include <endian.h>
 #include <errno.h>

@@ -6,8 +6,8 @@
 #include "blk_rig.h"
 
 #include "blk/driver.h"
-#include "blk/qcow2.h"
-#include "blk/qcow2_format.h"
+#include "blk/qcow2/qcow2.h"
+#include "blk/qcow2/format.h"
 
 #include "base/thread.h"
 #include "base/time.h"

@@ -13,7 +13,7 @@
 #include "base/util.h"
 #include "blk/blk.h"
 #include "blk/options.h"
-#include "blk/qcow2.h"
+#include "blk/qcow2/qcow2.h"
 
 #include <errno.h>
 #include <pthread.h>

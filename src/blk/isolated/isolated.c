@@ -1,0 +1,463 @@
+/*
+ * A disk that a process of its own serves: the side of who uses it.
+ */
+#include "blk/isolated/isolated.h"
+
+#include "base/thread.h"
+#include "base/time.h"
+#include "base/util.h"
+#include "blk/isolated/isolated_private.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define FIRST_NS    (30 * NS_PER_S) /* for the process to open the disk */
+#define PATIENCE_NS (30 * NS_PER_S) /* of the process with a server (blk_host) */
+/* All requests fail when there was no result for so many times the patience. */
+#define LAST_PATIENCE 2u
+/* So often the thread looks in the time of a patience. */
+#define LOOKS 8u
+
+static struct isolated *isolated_of(struct blk *blk)
+{
+    return container_of(blk, struct isolated, blk);
+}
+
+static void wake_process(struct isolated *i)
+{
+    int ret = event_signal(&i->sender, i->files[ISOLATED_REQUEST_EVENT]);
+
+    if (ret < 0)
+        log_line(i->blk.host->log, LOG_LEVEL_WARNING,
+                 "disk '%s': cannot tell its process of requests: %s", i->file, strerror(-ret));
+}
+
+/* ---- Requests: any thread ---- */
+
+static void submit(struct blk *blk, struct blk_request *request)
+{
+    struct isolated *i = isolated_of(blk);
+    bool broken, wake = false;
+
+    pthread_mutex_lock(&i->lock);
+    broken = i->broken;
+    if (!broken) {
+        request->own.next = NULL;
+        *i->waiting_last = request;
+        i->waiting_last = &request->own.next;
+        wake = isolated_pump(i);
+    }
+    pthread_mutex_unlock(&i->lock);
+    if (broken)
+        blk_complete(request, -EIO);
+    if (wake)
+        wake_process(i);
+}
+
+/* ---- The thread ---- */
+
+static void fail_all(struct isolated *i, const char *why)
+{
+    struct blk_request *failed, *next;
+
+    log_tell(i->blk.host->log, LOG_LEVEL_ERROR, "disk '%s': %s; it cannot be used any more",
+             i->file, why);
+    pthread_mutex_lock(&i->lock);
+    i->broken = true;
+    failed = isolated_fail_all(i);
+    pthread_mutex_unlock(&i->lock);
+    for (; failed; failed = next) {
+        next = failed->own.next;
+        blk_complete(failed, -EIO);
+    }
+}
+
+/* Takes all results. Returns what is wrong, or NULL. */
+static const char *take_results(struct isolated *i)
+{
+    struct isolated_result result;
+    bool more = true, good = true;
+
+    while (more && good) {
+        struct blk_request *ended = NULL;
+        bool wake = false;
+
+        pthread_mutex_lock(&i->lock);
+        more = isolated_collect(i->memory, &i->results, &result);
+        if (more)
+            good = isolated_end_part(i, &result, &ended);
+        i->taken += more && good;
+        if (more && good)
+            wake = isolated_pump(i);
+        pthread_mutex_unlock(&i->lock);
+        if (wake)
+            wake_process(i);
+        if (ended)
+            blk_complete(ended, ended->own.result);
+    }
+    return good ? NULL : "its process breaks the rules";
+}
+
+static bool is_same(const struct isolated *i, const struct isolated_hello *h)
+{
+    const struct blk_info *info = &i->blk.info;
+
+    return h->size == atomic_load(&i->blk.size) && h->block == info->block &&
+           h->readonly == info->readonly;
+}
+
+/* PID has sent a hello. A disk that is served in this process is never killed. */
+static void remember_process(struct isolated *i, pid_t pid)
+{
+    if (i->process >= 0)
+        close(i->process);
+    i->process = pid > 0 && pid != getpid() ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+    i->answered = i->killed = false;
+}
+
+/* A new process is there: starts it, with all that the last one has not done. */
+static const char *start_anew(struct isolated *i, const struct isolated_hello *hello, pid_t sender)
+{
+    const char *wrong = take_results(i); /* of the last one */
+    bool wake;
+
+    if (wrong)
+        return wrong;
+    remember_process(i, sender);
+    if (!is_same(i, hello))
+        return "is another disk since its process has been started anew";
+    log_line(i->blk.host->log, LOG_LEVEL_WARNING, "disk '%s': its process has been started anew",
+             i->file);
+    pthread_mutex_lock(&i->lock);
+    memset(&i->memory->requests, 0, sizeof(i->memory->requests));
+    memset(&i->memory->results, 0, sizeof(i->memory->results));
+    i->requests = i->results = (struct isolated_side){0, 0};
+    wake = isolated_send_all(i);
+    wake |= isolated_pump(i);
+    pthread_mutex_unlock(&i->lock);
+    event_clear(i->files[ISOLATED_REQUEST_EVENT]);
+    if (wake)
+        wake_process(i);
+    if (isolated_send_start(i->link, hello->number, i->files) < 0)
+        log_line(i->blk.host->log, LOG_LEVEL_WARNING, "disk '%s': its process is gone again",
+                 i->file);
+    return NULL;
+}
+
+/* Looks whether a process has come. Returns what is wrong, or NULL. */
+static const char *look_at_link(struct isolated *i)
+{
+    struct isolated_hello hello;
+    pid_t sender = 0;
+    int ret = isolated_receive_hello(i->link, &hello, &sender);
+
+    if (ret == 0)
+        return NULL;
+    if (ret < 0)
+        return ret == -EPIPE ? "its process is gone for good" : "its process breaks the rules";
+    if (!hello.error)
+        return start_anew(i, &hello, sender);
+    log_clean(hello.text);
+    log_line(i->blk.host->log, LOG_LEVEL_WARNING, "its process was started anew, but: %s",
+             hello.text);
+    return NULL;
+}
+
+static bool any_waits(struct isolated *i)
+{
+    bool waits;
+
+    pthread_mutex_lock(&i->lock);
+    waits = i->waiting;
+    for (unsigned n = 0; n < ISOLATED_REQUESTS && !waits; n++)
+        waits = i->part[n].request;
+    pthread_mutex_unlock(&i->lock);
+    return waits;
+}
+
+/* Kills the process, if it is certain which one it is. Whoever has started it starts it anew. */
+static void kill_process(struct isolated *i)
+{
+    i->killed = true;
+    if (i->process < 0 || !i->answered)
+        return;
+    log_line(i->blk.host->log, LOG_LEVEL_WARNING,
+             "disk '%s': its process has not answered for %llu s and is killed", i->file,
+             (unsigned long long)(i->patience / NS_PER_S));
+    syscall(SYS_pidfd_send_signal, i->process, SIGKILL, NULL, 0);
+}
+
+/* Watches over a process that lives and does not answer, which would keep pauses and the end of the
+ * machine waiting for ever. Returns what is wrong, or NULL. Time in which this process was stopped,
+ * too, does not count. */
+static const char *watch(struct isolated *i)
+{
+    uint64_t now = time_now_ns(), step = MIN(now - i->looked, 2 * i->patience / LOOKS);
+    bool progress = i->taken != i->taken_then;
+
+    i->looked = now;
+    i->taken_then = i->taken;
+    i->answered |= progress;
+    if (progress || !any_waits(i)) {
+        i->waited = 0;
+        i->killed = false;
+        return NULL;
+    }
+    i->waited += step;
+    if (i->waited >= LAST_PATIENCE * i->patience)
+        return "its process does not answer";
+    if (i->waited >= i->patience && !i->killed)
+        kill_process(i);
+    return NULL;
+}
+
+static const char *look(struct isolated *i, struct pollfd pfd[3])
+{
+    int timeout = (int)MIN(i->patience / LOOKS / NS_PER_MS, (uint64_t)INT_MAX - 1) + 1;
+    const char *wrong;
+
+    if (poll(pfd, 3, isolated_client_sleeps(i->memory, &i->results) ? timeout : 0) < 0)
+        return NULL;
+    if (pfd[0].revents)
+        event_clear(i->wake);
+    if (pfd[1].revents)
+        event_clear(i->files[ISOLATED_RESULT_EVENT]);
+    wrong = take_results(i);
+    if (!wrong)
+        wrong = watch(i);
+    return !wrong && pfd[2].revents ? look_at_link(i) : wrong;
+}
+
+static bool ends(struct isolated *i)
+{
+    bool end;
+
+    pthread_mutex_lock(&i->lock);
+    end = i->ends;
+    pthread_mutex_unlock(&i->lock);
+    return end;
+}
+
+static void *run(void *opaque)
+{
+    struct isolated *i = opaque;
+    struct pollfd pfd[] = {
+        {i->wake, POLLIN, 0}, {i->files[ISOLATED_RESULT_EVENT], POLLIN, 0}, {i->link, POLLIN, 0}};
+    const char *wrong = NULL;
+
+    where_begin(&i->where);
+    while (!ends(i) && !wrong) {
+        wrong = look(i, pfd);
+        if (wrong)
+            fail_all(i, wrong);
+    }
+    where_end(&i->where);
+    return NULL;
+}
+
+/* ---- Opening and closing ---- */
+
+static void end_thread(struct isolated *i)
+{
+    pthread_mutex_lock(&i->lock);
+    i->ends = true;
+    pthread_mutex_unlock(&i->lock);
+    event_signal(&i->sender, i->wake);
+    pthread_join(i->thread, NULL);
+}
+
+static void close_disk(struct blk *blk)
+{
+    struct isolated *i = isolated_of(blk);
+
+    if (i->started)
+        end_thread(i);
+    if (i->memory)
+        munmap(i->memory, ISOLATED_BYTES);
+    for (unsigned n = 0; n < ISOLATED_FILES; n++)
+        if (i->files[n] >= 0)
+            close(i->files[n]);
+    event_sender_close(&i->sender);
+    if (i->wake >= 0)
+        close(i->wake);
+    if (i->process >= 0)
+        close(i->process);
+    if (i->link >= 0)
+        close(i->link);
+    pthread_mutex_destroy(&i->lock);
+    free(i->file);
+    free(i);
+}
+
+static struct where *where(struct blk *blk, unsigned n)
+{
+    return n == 0 ? &isolated_of(blk)->where : NULL;
+}
+
+static const struct blk_driver driver = {.submit = submit, .where = where, .close = close_disk};
+
+/* The memory cannot be made shorter by the other side, which would end this process. */
+static int make_memory(struct isolated *i, struct error *err)
+{
+    int fd = memfd_create("disk", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    void *memory;
+
+    i->files[ISOLATED_MEMORY] = fd;
+    if (fd < 0 || ftruncate(fd, (off_t)ISOLATED_BYTES) < 0 ||
+        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
+        return error_set(err, errno, "cannot get memory to share: %s", strerror(errno));
+    memory = mmap(NULL, ISOLATED_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (memory == MAP_FAILED)
+        return error_set(err, errno, "cannot map memory to share: %s", strerror(errno));
+    i->memory = memory;
+    return 0;
+}
+
+static int make_files(struct isolated *i, struct error *err)
+{
+    i->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    i->files[ISOLATED_REQUEST_EVENT] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    i->files[ISOLATED_RESULT_EVENT] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (i->wake < 0 || i->files[ISOLATED_REQUEST_EVENT] < 0 || i->files[ISOLATED_RESULT_EVENT] < 0)
+        return error_set(err, errno, "cannot make event files: %s", strerror(errno));
+    if (event_sender_open(&i->sender, err) < 0)
+        return -EAGAIN;
+    return make_memory(i, err);
+}
+
+/* Waits for the first process to say what the disk is. */
+static int await_hello(struct isolated *i, struct isolated_hello *hello, struct error *err)
+{
+    uint64_t end = time_now_ns() + FIRST_NS, now;
+    pid_t sender = 0;
+    int ret = isolated_hear_senders(i->link);
+
+    if (ret < 0)
+        return error_set(err, -ret, "cannot set up its socket: %s", strerror(-ret));
+    while ((ret = isolated_receive_hello(i->link, hello, &sender)) == 0 &&
+           (now = time_now_ns()) < end) {
+        struct pollfd pfd = {i->link, POLLIN, 0};
+
+        poll(&pfd, 1, (int)((end - now) / NS_PER_MS) + 1);
+    }
+    if (ret == 0)
+        return error_set(err, ETIMEDOUT, "its process does not open it");
+    if (ret < 0)
+        return error_set(err, -ret, "its process %s",
+                         ret == -EPIPE ? "has ended" : "breaks the rules");
+    remember_process(i, sender);
+    log_clean(hello->text);
+    return hello->error ? error_set(err, hello->error, "%s", hello->text) : 0;
+}
+
+static int take_hello(struct isolated *i, const struct isolated_hello *hello, struct error *err)
+{
+    i->blk.info = (struct blk_info){.block = hello->block,
+                                    .optimal = hello->optimal,
+                                    .readonly = hello->readonly,
+                                    .discards = hello->discards,
+                                    .zeroes = hello->zeroes,
+                                    .format = blk_format_name((enum blk_format)hello->format),
+                                    .file = i->file};
+    atomic_store(&i->blk.size, hello->size);
+    if (isolated_send_start(i->link, hello->number, i->files) < 0)
+        return error_set(err, EPIPE, "its process has ended");
+    return 0;
+}
+
+static int open_disk(struct isolated *i, struct error *err)
+{
+    struct isolated_hello hello;
+    int ret = make_files(i, err);
+
+    if (ret == 0)
+        ret = await_hello(i, &hello, err);
+    if (ret == 0)
+        ret = take_hello(i, &hello, err);
+    if (ret == 0)
+        ret = thread_start(&i->thread, "disk, isolated", run, i, err);
+    i->started = ret == 0;
+    return ret;
+}
+
+/* How long to wait for a result before the process is killed: longer than the process waits for a
+ * server, and than a rate limit has a part wait for the one before. */
+static uint64_t patience(const struct blk_options *options, const struct blk_host *host)
+{
+    uint64_t ns = 2 * (host->patience_ns ? host->patience_ns : PATIENCE_NS);
+
+    if (options->iops)
+        ns += NS_PER_S / options->iops;
+    if (options->bps)
+        ns += ISOLATED_DATA_MOST * NS_PER_S / options->bps;
+    return ns;
+}
+
+static struct isolated *new_isolated(const struct blk_options *options, const struct blk_host *host,
+                                     int link)
+{
+    struct isolated *i = calloc(1, sizeof(*i));
+    char *file = strdup(options->file);
+
+    if (!i || !file) {
+        free(i);
+        free(file);
+        close(link);
+        return NULL;
+    }
+    i->file = file;
+    i->link = link;
+    i->wake = i->process = -1;
+    i->patience = patience(options, host);
+    i->looked = time_now_ns();
+    i->sender = EVENT_SENDER_CLOSED;
+    for (unsigned n = 0; n < ISOLATED_FILES; n++)
+        i->files[n] = -1;
+    i->waiting_last = &i->waiting;
+    i->blk.driver = &driver;
+    i->blk.host = host;
+    pthread_mutex_init(&i->lock, NULL);
+    return i;
+}
+
+struct blk *isolated_open(const struct blk_options *options, const struct blk_host *host,
+                          struct error *err)
+{
+    struct error why = {0};
+    struct isolated *i;
+    int link;
+
+    if (options->snapshot && !options->readonly) {
+        error_set(err, EINVAL,
+                  "disk '%s': snapshot and isolate do not go together: what was written would be "
+                  "lost with its process",
+                  options->file);
+        return NULL;
+    }
+    link = host->isolate ? host->isolate(host->isolate_opaque, options->file) : -ENOSYS;
+    if (link < 0) {
+        error_set(err, -link, "disk '%s': no supervisor can start a process for it (isolate): %s",
+                  options->file, strerror(-link));
+        return NULL;
+    }
+    i = new_isolated(options, host, link);
+    if (i && open_disk(i, &why) == 0)
+        return &i->blk;
+    if (i)
+        close_disk(&i->blk);
+    if (i && strstr(why.text, options->file))
+        error_set(err, why.code, "%s", why.text);
+    else
+        error_set(err, i ? why.code : ENOMEM, "disk '%s': %s", options->file,
+                  i ? why.text : "out of memory");
+    return NULL;
+}

@@ -1,0 +1,221 @@
+/*
+ * The process of a disk: carries out the requests that it finds in shared memory.
+ */
+#include "blk/isolated/isolated.h"
+
+#include "base/time.h"
+#include "base/util.h"
+#include "blk/isolated/link.h"
+#include "blk/isolated/ring.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct flight {
+    struct blk_request request;
+    struct iovec iov;
+    struct server *server;
+    _Atomic bool busy;
+};
+
+struct server {
+    int link;
+    struct blk *blk;
+    int files[ISOLATED_FILES];
+    struct isolated_memory *memory;
+    struct isolated_side requests;
+    pthread_mutex_t lock; /* a leaf: guards RESULTS and the ring of results */
+    struct isolated_side results;
+    struct flight flight[ISOLATED_REQUESTS];
+    _Atomic unsigned pending; /* requests that are being carried out or answered */
+};
+
+static void wake_client(struct server *s)
+{
+    uint64_t one = 1;
+
+    if (write(s->files[ISOLATED_RESULT_EVENT], &one, sizeof(one)) < 0)
+        return; /* it has events enough */
+}
+
+static void answer(struct server *s, uint32_t number, int result)
+{
+    const struct isolated_result entry = {.number = number, .result = result};
+    bool wake;
+
+    pthread_mutex_lock(&s->lock);
+    wake = isolated_answer(s->memory, &s->results, &entry);
+    pthread_mutex_unlock(&s->lock);
+    if (wake)
+        wake_client(s);
+}
+
+static void done(struct blk_request *request, int result)
+{
+    struct flight *f = container_of(request, struct flight, request);
+    struct server *s = f->server;
+    uint32_t number = (uint32_t)(f - s->flight);
+
+    atomic_store(&f->busy, false); /* the other side may use its number again from the answer on */
+    answer(s, number, result);
+    atomic_fetch_sub(&s->pending, 1); /* the last use of S here */
+}
+
+/* Carries out a request. Returns false if it is none: the other side is not what it should be. */
+static bool begin(struct server *s, const struct isolated_request *r)
+{
+    struct flight *f;
+
+    if (!isolated_check(r))
+        return false;
+    f = &s->flight[r->number];
+    if (atomic_exchange(&f->busy, true))
+        return false;
+    f->server = s;
+    f->iov = (struct iovec){.iov_base = isolated_data(s->memory, r->page), .iov_len = r->size};
+    f->request = (struct blk_request){.kind = (enum blk_kind)r->kind,
+                                      .unmap = r->unmap,
+                                      .offset = r->offset,
+                                      .size = r->size,
+                                      .iov = &f->iov,
+                                      .iovs = 1,
+                                      .done = done};
+    atomic_fetch_add(&s->pending, 1);
+    blk_submit(s->blk, &f->request);
+    return true;
+}
+
+/* Takes what is there. Returns false if the other side breaks the rules. */
+static bool take_requests(struct server *s)
+{
+    struct isolated_request request;
+    bool good = true;
+
+    for (unsigned i = 0; i < ISOLATED_REQUESTS && good; i++) {
+        if (!isolated_take(s->memory, &s->requests, &request))
+            break;
+        good = begin(s, &request);
+    }
+    blk_kick(s->blk);
+    return good;
+}
+
+static int serve(struct server *s, struct error *err)
+{
+    /* Of the link only its end is of interest, which poll always tells. */
+    struct pollfd pfd[] = {{s->link, 0, 0}, {s->files[ISOLATED_REQUEST_EVENT], POLLIN, 0}};
+    uint64_t count;
+
+    for (;;) {
+        bool sleeps;
+
+        if (!take_requests(s))
+            return error_set(err, EPROTO, "the other side breaks the rules of requests");
+        sleeps = isolated_server_sleeps(s->memory, &s->requests);
+        if (poll(pfd, ARRAY_SIZE(pfd), sleeps ? -1 : 0) < 0)
+            continue;
+        if (pfd[0].revents & (POLLHUP | POLLERR))
+            return 0;
+        if (pfd[1].revents && read(pfd[1].fd, &count, sizeof(count)) < 0)
+            continue;
+    }
+}
+
+static int map_memory(struct server *s, struct error *err)
+{
+    int fd = s->files[ISOLATED_MEMORY];
+    struct stat st;
+    void *memory;
+
+    if (fstat(fd, &st) < 0 || (uint64_t)st.st_size != ISOLATED_BYTES)
+        return error_set(err, EINVAL, "the shared memory is not as it should be");
+    memory = mmap(NULL, ISOLATED_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (memory == MAP_FAILED)
+        return error_set(err, errno, "cannot map the shared memory: %s", strerror(errno));
+    s->memory = memory;
+    return 0;
+}
+
+static void wait_for_requests(struct server *s)
+{
+    while (atomic_load(&s->pending))
+        time_sleep_ns(NS_PER_MS);
+}
+
+static struct isolated_hello introduce(struct blk *blk, const struct blk_options *options)
+{
+    struct blk_info info = blk_info(blk);
+
+    return (struct isolated_hello){
+        .version = ISOLATED_VERSION,
+        .number = time_now_ns() ^ (uint64_t)getpid() << 40,
+        .size = info.size,
+        .block = info.block,
+        .optimal = info.optimal,
+        .format = (uint8_t)options->format,
+        .readonly = info.readonly,
+        .discards = info.discards,
+        .zeroes = info.zeroes,
+    };
+}
+
+/* Tells the other side that there is no disk. */
+static void apologize(int link, const struct error *why)
+{
+    struct isolated_hello hello = {.version = ISOLATED_VERSION, .error = why->code};
+
+    memcpy(hello.text, why->text, MIN(sizeof(hello.text), sizeof(why->text)));
+    hello.text[sizeof(hello.text) - 1] = 0;
+    isolated_send_hello(link, &hello);
+}
+
+static int start_and_serve(struct server *s, const struct blk_options *options, struct error *err)
+{
+    struct isolated_hello hello = introduce(s->blk, options);
+    int ret = isolated_send_hello(s->link, &hello);
+
+    if (ret == 0)
+        ret = isolated_receive_start(s->link, hello.number, s->files);
+    if (ret < 0)
+        return ret == -EPIPE ? 0 : error_set(err, -ret, "no start came: %s", strerror(-ret));
+    ret = map_memory(s, err);
+    if (ret == 0)
+        ret = serve(s, err);
+    wait_for_requests(s);
+    if (s->memory)
+        munmap(s->memory, ISOLATED_BYTES);
+    for (unsigned i = 0; i < ISOLATED_FILES; i++)
+        close(s->files[i]);
+    return ret;
+}
+
+int isolated_serve(int link, const struct blk_options *options, const struct blk_host *host,
+                   struct error *err)
+{
+    struct blk_host own = host ? *host : (struct blk_host){0};
+    struct error why = {0};
+    struct server *s = calloc(1, sizeof(*s));
+    int ret;
+
+    own.isolated = true;
+    if (!s)
+        return error_set(err, ENOMEM, "no memory to serve a disk");
+    s->link = link;
+    pthread_mutex_init(&s->lock, NULL);
+    s->blk = blk_open(options, &own, &why);
+    if (s->blk) {
+        ret = start_and_serve(s, options, err);
+    } else {
+        apologize(link, &why);
+        ret = error_set(err, why.code, "%s", why.text);
+    }
+    blk_close(s->blk);
+    pthread_mutex_destroy(&s->lock);
+    free(s);
+    return ret;
+}
