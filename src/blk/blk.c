@@ -50,7 +50,6 @@ static int check(const struct blk *blk, const struct blk_request *request)
 static int prepare(struct blk *blk, struct blk_request *request)
 {
     request->own.blk = blk;
-    request->own.next = NULL;
     request->own.at = blk->start + request->offset;
     request->own.moved = 0;
     request->own.result = 0;

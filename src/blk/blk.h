@@ -69,7 +69,7 @@ struct blk_request {
     /* blk's own from blk_submit on. */
     struct {
         struct blk *blk;
-        struct blk_request *next;
+        struct blk_request *next; /* in a list (list.h) */
         uint64_t at;     /* the offset in what the driver has: OFFSET and where the part begins */
         uint64_t moved;  /* bytes of READ and WRITE that are done */
         int result;      /* of pieces that are done */

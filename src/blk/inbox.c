@@ -12,7 +12,6 @@ int inbox_create(struct inbox *inbox)
     *inbox = (struct inbox){.event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
     if (inbox->event < 0)
         return -errno;
-    inbox_list_clear(&inbox->list);
     pthread_mutex_init(&inbox->lock, NULL);
     return 0;
 }
@@ -25,10 +24,8 @@ void inbox_destroy(struct inbox *inbox)
 
 void inbox_put(struct inbox *inbox, struct blk_request *request)
 {
-    request->own.next = NULL;
     pthread_mutex_lock(&inbox->lock);
-    *inbox->list.last = request;
-    inbox->list.last = &request->own.next;
+    blk_list_put(&inbox->list, request);
     atomic_store_explicit(&inbox->filled, true, memory_order_relaxed);
     pthread_mutex_unlock(&inbox->lock);
 }
@@ -64,17 +61,13 @@ void inbox_end(struct inbox *inbox)
     wake(inbox);
 }
 
-bool inbox_take(struct inbox *inbox, struct inbox_list *list)
+bool inbox_take(struct inbox *inbox, struct blk_list *list)
 {
     bool goes_on;
 
     pthread_mutex_lock(&inbox->lock);
-    if (inbox->list.first) {
-        *list->last = inbox->list.first;
-        list->last = inbox->list.last;
-        inbox_list_clear(&inbox->list);
-        atomic_store_explicit(&inbox->filled, false, memory_order_relaxed);
-    }
+    blk_list_put_all(list, &inbox->list);
+    atomic_store_explicit(&inbox->filled, false, memory_order_relaxed);
     inbox->asleep = true;
     goes_on = !inbox->ending;
     pthread_mutex_unlock(&inbox->lock);

@@ -14,18 +14,13 @@
 #ifndef DOPPEL_BLK_INBOX_H
 #define DOPPEL_BLK_INBOX_H
 
-#include "blk/blk.h"
+#include "blk/list.h"
 
 #include <stdatomic.h>
 
-/* A list of requests, by own.next. */
-struct inbox_list {
-    struct blk_request *first, **last; /* LAST is where the next one's address goes */
-};
-
 struct inbox {
     pthread_mutex_t lock;
-    struct inbox_list list;
+    struct blk_list list;
     bool asleep, ending;
     _Atomic bool filled; /* the list is not empty: to be read without the lock */
     int event;           /* an eventfd that does not block */
@@ -43,24 +38,8 @@ void inbox_end(struct inbox *inbox);
 
 /* The thread's: appends the list to LIST. Afterwards a kick writes to the eventfd. Returns false
  * when it is the end. */
-bool inbox_take(struct inbox *inbox, struct inbox_list *list);
+bool inbox_take(struct inbox *inbox, struct blk_list *list);
 /* The thread's: it takes the list before it waits again. */
 void inbox_awake(struct inbox *inbox);
-
-static inline void inbox_list_clear(struct inbox_list *list)
-{
-    list->first = NULL;
-    list->last = &list->first;
-}
-
-/* Takes the first request off LIST, or returns NULL. */
-static inline struct blk_request *inbox_list_pop(struct inbox_list *list)
-{
-    struct blk_request *request = list->first;
-
-    if (request && !(list->first = request->own.next))
-        list->last = &list->first;
-    return request;
-}
 
 #endif

@@ -3,6 +3,8 @@
  */
 #include "blk/limit.h"
 
+#include "blk/list.h"
+
 #include "base/thread.h"
 #include "base/time.h"
 #include "base/util.h"
@@ -24,7 +26,7 @@ struct limit {
     pthread_mutex_t lock;
     pthread_cond_t changed; /* the queue is not empty any more, or it ends */
     struct bucket requests, bytes;
-    struct blk_request *first, *last; /* that wait */
+    struct blk_list waiting;
     bool ending;
     const struct blk_clock *clock;
     struct limit_exit way_out;
@@ -87,41 +89,25 @@ static void charge(struct limit *limit, const struct blk_request *request, uint6
 
 /* ---- The queue ---- */
 
-static void append(struct limit *limit, struct blk_request *request)
-{
-    request->own.next = NULL;
-    if (limit->last)
-        limit->last->own.next = request;
-    else
-        limit->first = request;
-    limit->last = request;
-}
-
-/* Takes what may pass now off the queue, as a list. With the lock held. */
-static struct blk_request *take_ready(struct limit *limit)
+/* Takes off the queue what may pass now. With the lock held. */
+static struct blk_list take_ready(struct limit *limit)
 {
     uint64_t now = limit->clock->now(limit->clock->opaque);
-    struct blk_request *list = limit->first, **end = &list;
+    struct blk_list ready = {0};
 
-    while (limit->first && next_at(limit) <= now) {
-        charge(limit, limit->first, now);
-        end = &limit->first->own.next;
-        limit->first = limit->first->own.next;
+    while (limit->waiting.first && next_at(limit) <= now) {
+        charge(limit, limit->waiting.first, now);
+        blk_list_put(&ready, blk_list_take(&limit->waiting));
     }
-    if (!limit->first)
-        limit->last = NULL;
-    *end = NULL;
-    return list;
+    return ready;
 }
 
-static void let_pass(const struct limit_exit *way_out, struct blk_request *list)
+static void let_pass(const struct limit_exit *way_out, struct blk_list *list)
 {
-    while (list) {
-        struct blk_request *request = list;
+    struct blk_request *request;
 
-        list = request->own.next;
+    while ((request = blk_list_take(list)))
         way_out->submit(way_out->blk, request);
-    }
     way_out->kick(way_out->blk);
 }
 
@@ -132,13 +118,13 @@ static void *serve(void *opaque)
     where_begin(&limit->where);
     pthread_mutex_lock(&limit->lock);
     while (!limit->ending) {
-        struct blk_request *list = take_ready(limit);
+        struct blk_list ready = take_ready(limit);
 
-        if (list) {
+        if (ready.first) {
             pthread_mutex_unlock(&limit->lock);
-            let_pass(&limit->way_out, list);
+            let_pass(&limit->way_out, &ready);
             pthread_mutex_lock(&limit->lock);
-        } else if (limit->first) {
+        } else if (limit->waiting.first) {
             limit->clock->wait(limit->clock->opaque, &limit->changed, &limit->lock, next_at(limit));
         } else {
             pthread_cond_wait(&limit->changed, &limit->lock);
@@ -200,12 +186,12 @@ void limit_submit(struct limit *limit, struct blk_request *request)
 
     pthread_mutex_lock(&limit->lock);
     now = limit->clock->now(limit->clock->opaque);
-    passes = !limit->first && next_at(limit) <= now;
+    passes = !limit->waiting.first && next_at(limit) <= now;
     if (passes) {
         charge(limit, request, now);
     } else {
-        append(limit, request);
-        if (limit->first == request)
+        blk_list_put(&limit->waiting, request);
+        if (limit->waiting.first == request)
             pthread_cond_signal(&limit->changed);
     }
     pthread_mutex_unlock(&limit->lock);
@@ -215,18 +201,14 @@ void limit_submit(struct limit *limit, struct blk_request *request)
 
 void limit_recall(struct limit *limit)
 {
-    struct blk_request *list;
+    struct blk_request *request;
+    struct blk_list recalled;
 
     pthread_mutex_lock(&limit->lock);
-    list = limit->first;
-    limit->first = limit->last = NULL;
+    recalled = blk_list_take_all(&limit->waiting);
     pthread_mutex_unlock(&limit->lock);
-    while (list) {
-        struct blk_request *request = list;
-
-        list = request->own.next;
+    while ((request = blk_list_take(&recalled)))
         request->done(request, -ECANCELED);
-    }
 }
 
 struct where *limit_where(struct limit *limit)

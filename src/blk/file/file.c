@@ -51,21 +51,17 @@ static void run_writer(struct pool_job *job)
     struct file *file = container_of(job, struct file, writer);
 
     for (;;) {
-        struct blk_request *list;
+        struct blk_request *request;
+        struct blk_list writes;
 
         pthread_mutex_lock(&file->lock);
-        list = file->first;
-        file->first = file->last = NULL;
-        file->writing = list != NULL;
+        writes = blk_list_take_all(&file->writes);
+        file->writing = writes.first != NULL;
         pthread_mutex_unlock(&file->lock);
-        if (!list)
+        if (!writes.first)
             return;
-        while (list) {
-            struct blk_request *request = list;
-
-            list = request->own.next;
+        while ((request = blk_list_take(&writes)))
             blk_complete(request, file_perform(&file->blk, request));
-        }
     }
 }
 
@@ -74,12 +70,7 @@ static void post_write(struct file *file, struct blk_request *request)
     bool idle;
 
     pthread_mutex_lock(&file->lock);
-    request->own.next = NULL;
-    if (file->last)
-        file->last->own.next = request;
-    else
-        file->first = request;
-    file->last = request;
+    blk_list_put(&file->writes, request);
     idle = !file->writing;
     file->writing = true;
     pthread_mutex_unlock(&file->lock);

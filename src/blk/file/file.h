@@ -18,6 +18,7 @@
 #define DOPPEL_BLK_FILE_FILE_H
 
 #include "blk/driver.h"
+#include "blk/list.h"
 #include "blk/options.h"
 #include "blk/pool.h"
 
@@ -42,7 +43,7 @@ struct file {
     struct uring *uring; /* NULL: there is none */
     /* Writes for the writer, guarded by LOCK, a leaf. */
     pthread_mutex_t lock;
-    struct blk_request *first, *last;
+    struct blk_list writes;
     bool writing; /* the writer is posted or runs */
     struct pool_job writer;
 };

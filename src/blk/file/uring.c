@@ -21,11 +21,11 @@
 struct uring {
     struct io_uring ring; /* the thread's alone, once it runs */
     uring_end *end;
-    int fd;                    /* the disk's */
-    uint64_t event_count;      /* where the kernel puts what it reads from the inbox's eventfd */
-    bool listening;            /* the kernel has such a read */
-    unsigned busy;             /* requests that the kernel has */
-    struct inbox_list waiting; /* those that it does not have yet */
+    int fd;                  /* the disk's */
+    uint64_t event_count;    /* where the kernel puts what it reads from the inbox's eventfd */
+    bool listening;          /* the kernel has such a read */
+    unsigned busy;           /* requests that the kernel has */
+    struct blk_list waiting; /* those that it does not have yet */
     struct inbox inbox;
 
     pthread_t thread;
@@ -60,7 +60,7 @@ static void hand_over(struct uring *u)
     struct io_uring_sqe *entry;
 
     while (u->waiting.first && u->busy < ENTRIES && (entry = io_uring_get_sqe(&u->ring))) {
-        struct blk_request *request = inbox_list_pop(&u->waiting);
+        struct blk_request *request = blk_list_take(&u->waiting);
 
         if (request->kind == BLK_READ)
             io_uring_prep_readv(entry, u->fd, request->iov, request->iovs, request->own.at);
@@ -184,7 +184,6 @@ struct uring *uring_create(int fd, uring_end *end, struct error *err)
     }
     u->end = end;
     u->fd = fd;
-    inbox_list_clear(&u->waiting);
     sem_init(&u->enabled, 0, 0);
     if (prepare(u, err) < 0) {
         free_uring(u);

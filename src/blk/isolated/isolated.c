@@ -51,9 +51,7 @@ static void submit(struct blk *blk, struct blk_request *request)
     pthread_mutex_lock(&i->lock);
     broken = i->broken;
     if (!broken) {
-        request->own.next = NULL;
-        *i->waiting_last = request;
-        i->waiting_last = &request->own.next;
+        blk_list_put(&i->waiting, request);
         wake = isolated_pump(i);
     }
     pthread_mutex_unlock(&i->lock);
@@ -67,18 +65,17 @@ static void submit(struct blk *blk, struct blk_request *request)
 
 static void fail_all(struct isolated *i, const char *why)
 {
-    struct blk_request *failed, *next;
+    struct blk_request *request;
+    struct blk_list failed;
 
     log_tell(i->blk.host->log, LOG_LEVEL_ERROR, "disk '%s': %s; it cannot be used any more",
              i->file, why);
     pthread_mutex_lock(&i->lock);
     i->broken = true;
-    failed = isolated_fail_all(i);
+    failed = isolated_forget_all(i);
     pthread_mutex_unlock(&i->lock);
-    for (; failed; failed = next) {
-        next = failed->own.next;
-        blk_complete(failed, -EIO);
-    }
+    while ((request = blk_list_take(&failed)))
+        blk_complete(request, -EIO);
 }
 
 /* Takes all results. Returns what is wrong, or NULL. */
@@ -177,7 +174,7 @@ static bool any_waits(struct isolated *i)
     bool waits;
 
     pthread_mutex_lock(&i->lock);
-    waits = i->waiting;
+    waits = i->waiting.first;
     for (unsigned n = 0; n < ISOLATED_REQUESTS && !waits; n++)
         waits = i->part[n].request;
     pthread_mutex_unlock(&i->lock);
@@ -422,7 +419,6 @@ static struct isolated *new_isolated(const struct blk_options *options, const st
     i->sender = EVENT_SENDER_CLOSED;
     for (unsigned n = 0; n < ISOLATED_FILES; n++)
         i->files[n] = -1;
-    i->waiting_last = &i->waiting;
     i->blk.driver = &driver;
     i->blk.host = host;
     pthread_mutex_init(&i->lock, NULL);

@@ -10,6 +10,7 @@
 #include "blk/driver.h"
 #include "blk/isolated/link.h"
 #include "blk/isolated/ring.h"
+#include "blk/list.h"
 
 /* A part of a request: what the disk's process gets as one. */
 struct isolated_part {
@@ -30,7 +31,7 @@ struct isolated {
     pthread_mutex_t lock; /* guards the rest */
     bool broken;          /* all requests fail */
     struct isolated_side requests, results;
-    struct blk_request *waiting, **waiting_last;  /* not wholly sent yet */
+    struct blk_list waiting;                      /* not wholly sent yet */
     struct isolated_part part[ISOLATED_REQUESTS]; /* by number */
     uint64_t page_used[ISOLATED_PAGES / 64];
     uint32_t next_page; /* where to look first */
@@ -57,7 +58,7 @@ bool isolated_send_all(struct isolated *i);
  * ended with it, or NULL. */
 bool isolated_end_part(struct isolated *i, const struct isolated_result *result,
                        struct blk_request **ended);
-/* Ends everything with -EIO: a list by own.next. */
-struct blk_request *isolated_fail_all(struct isolated *i);
+/* Forgets all requests, and returns them: they are to be completed with -EIO. */
+struct blk_list isolated_forget_all(struct isolated *i);
 
 #endif

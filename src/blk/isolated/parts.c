@@ -134,19 +134,12 @@ static bool send_request(struct isolated *i, struct blk_request *request, bool *
     return true;
 }
 
-static void remove_first(struct isolated *i)
-{
-    i->waiting = i->waiting->own.next;
-    if (!i->waiting)
-        i->waiting_last = &i->waiting;
-}
-
 bool isolated_pump(struct isolated *i)
 {
     bool wake = false;
 
-    while (i->waiting && send_request(i, i->waiting, &wake))
-        remove_first(i);
+    while (i->waiting.first && send_request(i, i->waiting.first, &wake))
+        blk_list_take(&i->waiting);
     return wake;
 }
 
@@ -169,9 +162,9 @@ static struct blk_request *finish(struct isolated *i, struct blk_request *reques
         request->own.result = result;
     request->own.pieces--;
     /* What has failed is not sent to its end. Only the first that waits is sent in part. */
-    if (request->own.result < 0 && request == i->waiting)
-        remove_first(i);
-    else if (request == i->waiting)
+    if (request->own.result < 0 && request == i->waiting.first)
+        blk_list_take(&i->waiting);
+    else if (request == i->waiting.first)
         return NULL;
     return request->own.pieces ? NULL : request;
 }
@@ -193,13 +186,11 @@ bool isolated_end_part(struct isolated *i, const struct isolated_result *result,
     return true;
 }
 
-struct blk_request *isolated_fail_all(struct isolated *i)
+struct blk_list isolated_forget_all(struct isolated *i)
 {
-    struct blk_request *failed = i->waiting;
+    struct blk_list all = blk_list_take_all(&i->waiting);
 
-    i->waiting = NULL;
-    i->waiting_last = &i->waiting;
-    for (struct blk_request *r = failed; r; r = r->own.next)
+    for (struct blk_request *r = all.first; r; r = r->own.next)
         r->own.pieces = 0;
     for (unsigned n = 0; n < ISOLATED_REQUESTS; n++) {
         struct blk_request *r = i->part[n].request;
@@ -208,8 +199,7 @@ struct blk_request *isolated_fail_all(struct isolated *i)
         if (!r || !r->own.pieces) /* in the list already */
             continue;
         r->own.pieces = 0;
-        r->own.next = failed;
-        failed = r;
+        blk_list_put(&all, r);
     }
-    return failed;
+    return all;
 }

@@ -45,8 +45,8 @@ struct nbd {
     uint64_t patience, heard; /* when the server last answered, or was first asked */
     unsigned busy;            /* slots in use */
     struct slot slots[SLOTS];
-    unsigned answers;          /* of them, those with an answer that is not taken yet */
-    struct inbox_list waiting; /* requests that have no slot yet */
+    unsigned answers;        /* of them, those with an answer that is not taken yet */
+    struct blk_list waiting; /* requests that have no slot yet */
     struct inbox inbox;
     bool has_inbox, started; /* what of INBOX and THREAD is there */
     pthread_t thread;
@@ -213,7 +213,7 @@ static void fill_slots(struct nbd *nbd)
 
         if (slot->request)
             continue;
-        slot->request = inbox_list_pop(&nbd->waiting);
+        slot->request = blk_list_take(&nbd->waiting);
         if (nbd->busy++ == 0)
             nbd->heard = time_now_ns();
         go_on(nbd, slot);
@@ -442,7 +442,6 @@ struct blk *nbd_open(const struct blk_options *options, const struct blk_host *h
     blk_begin(&nbd->blk, &nbd_driver, options, host, nbd->name);
     nbd->keep = options->keep;
     nbd->patience = host->patience_ns ? host->patience_ns : PATIENCE_NS;
-    inbox_list_clear(&nbd->waiting);
     for (unsigned i = 0; i < SLOTS; i++)
         nbd->slots[i].nbd = nbd;
     if (begin(nbd, err) < 0) {

@@ -64,30 +64,17 @@ void qcow2_stop(struct qcow2 *q)
 
 void qcow2_go(struct qcow2 *q)
 {
-    struct blk_request *held, *next;
+    struct blk_request *request;
+    struct blk_list held;
 
     pthread_mutex_lock(&q->map_lock);
-    held = q->held;
-    q->held = NULL;
+    held = blk_list_take_all(&q->held);
     q->stopped = false;
     pthread_cond_broadcast(&q->idle);
     pthread_mutex_unlock(&q->map_lock);
-    for (; held; held = next) {
-        next = held->own.next;
-        qcow2_submit(&q->blk, held);
-    }
+    while ((request = blk_list_take(&held)))
+        qcow2_submit(&q->blk, request);
     qcow2_kick(&q->blk);
-}
-
-/* With map_lock: keeps REQUEST for later. */
-static void hold(struct qcow2 *q, struct blk_request *request)
-{
-    request->own.next = NULL;
-    if (q->held)
-        *q->held_last = request;
-    else
-        q->held = request;
-    q->held_last = &request->own.next;
 }
 
 /* ---- On a thread that may wait ---- */
@@ -341,7 +328,7 @@ void qcow2_submit(struct blk *blk, struct blk_request *request)
 
     pthread_mutex_lock(&q->map_lock);
     if (q->stopped) {
-        hold(q, request);
+        blk_list_put(&q->held, request);
         pthread_mutex_unlock(&q->map_lock);
         return;
     }

@@ -52,6 +52,7 @@
 #include "base/fifo.h"
 #include "base/util.h"
 #include "blk/driver.h"
+#include "blk/list.h"
 #include "blk/qcow2/format.h"
 
 #include <pthread.h>
@@ -149,7 +150,7 @@ struct qcow2 {
     /* With MAP_LOCK. */
     unsigned epoch; /* that requests enter */
     bool stopped;   /* requests are held */
-    struct blk_request *held, **held_last;
+    struct blk_list held;
     uint64_t in_flight;  /* requests that were given to us and are not held */
     pthread_cond_t idle; /* nothing is in flight, or requests are no longer held */
 
