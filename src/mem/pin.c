@@ -146,19 +146,22 @@ static void release(struct mem *mem, struct mem_pin *pin)
     pin->size = 0;
 }
 
-int mem_pin(struct mem *mem, uint64_t gpa, uint64_t size, enum mem_access access,
-            struct mem_pin *pin, struct iovec *iov, unsigned *count)
+/* Pins what PIN says: SIZE bytes of RAM, of which it takes MOST at most. What does not count is
+ * pinned as a whole or not at all. */
+static int pin_range(struct mem *mem, uint64_t size, uint64_t most, struct mem_pin *pin,
+                     struct iovec *iov, unsigned *count)
 {
     unsigned used = 0, room = *count;
     int ret;
 
-    *pin = (struct mem_pin){.gpa = gpa, .access = access};
     *count = 0;
-    if (!mem_is_ram(mem, gpa, size))
+    if (!mem_is_ram(mem, pin->gpa, size))
         return -EFAULT;
     pthread_mutex_lock(&mem->lock);
-    ret = pin_pages(mem, MIN(size, MEM_PIN_WINDOW), pin, iov, &used, room);
-    if (ret == -EAGAIN && pin->size) /* a smaller window */
+    ret = pin_pages(mem, most, pin, iov, &used, room);
+    if (pin->uncounted && ret == 0 && pin->size < most)
+        ret = -EINVAL;
+    else if (!pin->uncounted && ret == -EAGAIN && pin->size) /* a smaller window */
         ret = 0;
     if (ret < 0 && pin->size) {
         release(mem, pin);
@@ -170,26 +173,18 @@ int mem_pin(struct mem *mem, uint64_t gpa, uint64_t size, enum mem_access access
     return ret;
 }
 
+int mem_pin(struct mem *mem, uint64_t gpa, uint64_t size, enum mem_access access,
+            struct mem_pin *pin, struct iovec *iov, unsigned *count)
+{
+    *pin = (struct mem_pin){.gpa = gpa, .access = access};
+    return pin_range(mem, size, MIN(size, MEM_PIN_WINDOW), pin, iov, count);
+}
+
 int mem_pin_uncounted(struct mem *mem, uint64_t gpa, uint64_t size, enum mem_access access,
                       struct mem_pin *pin, struct iovec *iov, unsigned *count)
 {
-    unsigned used = 0, room = *count;
-    int ret;
-
     *pin = (struct mem_pin){.gpa = gpa, .access = access, .uncounted = true};
-    *count = 0;
-    if (!mem_is_ram(mem, gpa, size))
-        return -EFAULT;
-    pthread_mutex_lock(&mem->lock);
-    ret = pin_pages(mem, size, pin, iov, &used, room);
-    if (ret == 0 && pin->size < size)
-        ret = -EINVAL;
-    if (ret < 0)
-        release(mem, pin);
-    pthread_mutex_unlock(&mem->lock);
-    if (ret == 0)
-        *count = used;
-    return ret;
+    return pin_range(mem, size, size, pin, iov, count);
 }
 
 /* Marks what the pin's owner may have written. */
