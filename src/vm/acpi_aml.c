@@ -6,6 +6,8 @@
  */
 #include "vm/acpi_aml.h"
 
+#include "base/util.h"
+
 #include <string.h>
 
 enum {
@@ -298,54 +300,40 @@ void aml_irq(struct aml *a, unsigned irq)
     put16(a, (uint16_t)(1u << irq));
 }
 
-static void word_space(struct aml *a, uint8_t type, uint8_t flags, uint16_t first, uint16_t last)
+/* An address space descriptor for [FIRST, LAST], whose numbers have SIZE bytes each (ACPI 6.5,
+ * 6.4.3.5.1 to 6.4.3.5.3). */
+static void space(struct aml *a, uint8_t tag, unsigned size, uint8_t type, uint8_t flags,
+                  uint64_t first, uint64_t last)
 {
-    put8(a, TAG_WORD_SPACE);
-    put16(a, 13); /* length of what follows */
+    const uint64_t numbers[] = {0 /* granularity */, first, last, 0 /* translation offset */,
+                                last - first + 1};
+
+    put8(a, tag);
+    put16(a, (uint16_t)(3 + ARRAY_SIZE(numbers) * size)); /* length of what follows */
     put8(a, type);
     put8(a, SPACE_FIXED);
     put8(a, flags);
-    put16(a, 0); /* granularity */
-    put16(a, first);
-    put16(a, last);
-    put16(a, 0); /* translation offset */
-    put16(a, (uint16_t)(last - first + 1));
+    for (unsigned i = 0; i < ARRAY_SIZE(numbers); i++)
+        put(a, &numbers[i], size); /* the first bytes of a number are its low ones */
 }
 
 void aml_bus_range(struct aml *a, uint16_t first, uint16_t last)
 {
-    word_space(a, SPACE_BUS, 0, first, last);
+    space(a, TAG_WORD_SPACE, 2, SPACE_BUS, 0, first, last);
 }
 
 void aml_io_range(struct aml *a, uint16_t first, uint16_t last)
 {
-    word_space(a, SPACE_IO, IO_ENTIRE_RANGE, first, last);
+    space(a, TAG_WORD_SPACE, 2, SPACE_IO, IO_ENTIRE_RANGE, first, last);
 }
 
 void aml_memory_range(struct aml *a, uint32_t first, uint32_t last, bool cacheable)
 {
-    put8(a, TAG_DWORD_SPACE);
-    put16(a, 23); /* length of what follows */
-    put8(a, SPACE_MEMORY);
-    put8(a, SPACE_FIXED);
-    put8(a, MEMORY_WRITABLE | (cacheable ? MEMORY_CACHEABLE : 0));
-    put32(a, 0); /* granularity */
-    put32(a, first);
-    put32(a, last);
-    put32(a, 0); /* translation offset */
-    put32(a, last - first + 1);
+    space(a, TAG_DWORD_SPACE, 4, SPACE_MEMORY, MEMORY_WRITABLE | (cacheable ? MEMORY_CACHEABLE : 0),
+          first, last);
 }
 
 void aml_high_memory_range(struct aml *a, uint64_t first, uint64_t last)
 {
-    put8(a, TAG_QWORD_SPACE);
-    put16(a, 43); /* length of what follows */
-    put8(a, SPACE_MEMORY);
-    put8(a, SPACE_FIXED);
-    put8(a, MEMORY_WRITABLE);
-    put64(a, 0); /* granularity */
-    put64(a, first);
-    put64(a, last);
-    put64(a, 0); /* translation offset */
-    put64(a, last - first + 1);
+    space(a, TAG_QWORD_SPACE, 8, SPACE_MEMORY, MEMORY_WRITABLE, first, last);
 }
