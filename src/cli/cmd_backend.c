@@ -9,6 +9,7 @@
 #include "blk/options.h"
 #include "dev/vhost/backend.h"
 #include "dev/virtio/block.h"
+#include "vm/disk.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -188,16 +189,13 @@ static bool plug_in(struct vhost_backend *backend, const char *text, const struc
                     struct error *err)
 {
     const struct virtio_slot slot = vhost_backend_slot(backend);
-    struct virtio_block_config config = {.queues = QUEUES_DEFAULT};
+    struct virtio_block_config config;
     struct blk_options options;
     struct virtio_block *block = NULL;
+    struct blk *blk = NULL;
 
     if (blk_options_parse(text, &options, err) < 0)
         return false;
-    if (options.queues)
-        config.queues = options.queues;
-    config.serial = options.serial;
-    config.discard = !options.keep;
     if (options.source == BLK_VHOST_USER)
         error_set(err, EINVAL, "disk %s: is served by vhost-user already", text);
     else if (options.isolate)
@@ -206,11 +204,12 @@ static bool plug_in(struct vhost_backend *backend, const char *text, const struc
                   "its own",
                   text);
     else
-        config.blk = blk_open(&options, host, err);
-    if (config.blk)
+        blk = blk_open(&options, host, err);
+    config = disk_device(&options, blk, QUEUES_DEFAULT);
+    if (blk)
         block = virtio_block_create(&slot, &config, err);
     if (!block)
-        blk_close(config.blk);
+        blk_close(blk);
     blk_options_free(&options);
     return block != NULL;
 }

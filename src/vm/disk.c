@@ -33,20 +33,26 @@ int disk_options(const char *text, struct blk_options *options, struct error *er
     return ret;
 }
 
+struct virtio_block_config disk_device(const struct blk_options *options, struct blk *blk,
+                                       unsigned queues)
+{
+    return (struct virtio_block_config){
+        .blk = blk,
+        .serial = options->serial,
+        .queues = options->queues ? options->queues : queues,
+        .discard = !options->keep,
+    };
+}
+
 static struct virtio_block *plug_in(const struct virtio_slot *slot, struct blk *blk,
                                     const struct blk_options *options,
                                     const struct board_config *config, struct error *err)
 {
-    const struct virtio_block_config block = {
-        .blk = blk,
-        .serial = options->serial,
-        .queues = options->queues ? options->queues : MIN(config->cpus, QUEUES_MOST),
-        .discard = !options->keep,
-        .hold = config->events.hold,
-        .release = config->events.release,
-        .opaque = config->events.opaque,
-    };
+    struct virtio_block_config block = disk_device(options, blk, MIN(config->cpus, QUEUES_MOST));
 
+    block.hold = config->events.hold;
+    block.release = config->events.release;
+    block.opaque = config->events.opaque;
     return virtio_block_create(slot, &block, err);
 }
 

@@ -14,6 +14,11 @@ struct board_config;
  * *OPTIONS needs no freeing. */
 int disk_options(const char *text, struct blk_options *options, struct error *err);
 
+/* What OPTIONS say of the device of BLK, an open disk. QUEUES: how many it has unless they say.
+ * Lives no longer than OPTIONS. */
+struct virtio_block_config disk_device(const struct blk_options *options, struct blk *blk,
+                                       unsigned queues);
+
 /* Opens what TEXT describes and plugs it in as a virtio block device. HOST outlives it. *BLOCK is
  * the device, or NULL if another process serves the disk (vhost-user=SOCKET). */
 struct dev *disk_create(const struct virtio_slot *slot, const char *text,
