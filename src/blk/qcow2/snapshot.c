@@ -149,6 +149,25 @@ static int find(const struct change *c, const char *name, struct error *err)
     return error_set(err, ENOENT, "%s: there is no snapshot '%s'", c->q->name, name);
 }
 
+/* Makes a change with the snapshot called NAME, whose record is number I. */
+static int with_found(struct qcow2 *q, const char *name, int (*run)(struct change *c, unsigned i),
+                      struct error *err)
+{
+    struct change c = {.q = q};
+    int ret, i = 0;
+
+    pthread_mutex_lock(&q->lock);
+    ret = begin(&c, err);
+    if (ret == 0)
+        ret = i = find(&c, name, err);
+    if (ret >= 0)
+        ret = end(&c, run(&c, (unsigned)i), err);
+    else
+        qcow2_records_free(&c.records);
+    pthread_mutex_unlock(&q->lock);
+    return ret;
+}
+
 /* Reads COUNT entries of the L1 table of R. */
 static int read_l1(struct change *c, const struct qcow2_record *r, uint64_t count)
 {
@@ -278,19 +297,7 @@ static int drop(struct change *c, unsigned i)
 
 int qcow2_drop_snapshot(struct qcow2 *q, const char *name, struct error *err)
 {
-    struct change c = {.q = q};
-    int ret, i = 0;
-
-    pthread_mutex_lock(&q->lock);
-    ret = begin(&c, err);
-    if (ret == 0)
-        ret = i = find(&c, name, err);
-    if (ret >= 0)
-        ret = end(&c, drop(&c, (unsigned)i), err);
-    else
-        qcow2_records_free(&c.records);
-    pthread_mutex_unlock(&q->lock);
-    return ret;
+    return with_found(q, name, drop, err);
 }
 
 /* ---- Going back ---- */
@@ -310,9 +317,10 @@ static int switch_l1(struct change *c, uint64_t offset, uint64_t size)
     return ret < 0 ? ret : qcow2_file_flush(c->q);
 }
 
-static int go_back(struct change *c, const struct qcow2_record *r)
+static int go_back(struct change *c, unsigned i)
 {
     struct qcow2 *q = c->q;
+    const struct qcow2_record *r = &c->records.record[i];
     uint64_t covered = 1ULL << (q->l2_bits + q->cluster_bits), size = r->shown.disk_size, l1 = 0;
     uint64_t old = q->l1.offset, old_size = q->l2.slots * sizeof(uint64_t);
     /* What lies behind the disk is the state of a machine, which stays the snapshot's. */
@@ -340,17 +348,5 @@ static int go_back(struct change *c, const struct qcow2_record *r)
 
 int qcow2_go_back(struct qcow2 *q, const char *name, struct error *err)
 {
-    struct change c = {.q = q};
-    int ret, i = 0;
-
-    pthread_mutex_lock(&q->lock);
-    ret = begin(&c, err);
-    if (ret == 0)
-        ret = i = find(&c, name, err);
-    if (ret >= 0)
-        ret = end(&c, go_back(&c, &c.records.record[i]), err);
-    else
-        qcow2_records_free(&c.records);
-    pthread_mutex_unlock(&q->lock);
-    return ret;
+    return with_found(q, name, go_back, err);
 }

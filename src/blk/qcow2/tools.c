@@ -102,18 +102,33 @@ int qcow2_write_compressed(struct blk *image, uint64_t offset, const void *data,
 
 /* ---- With requests stopped ---- */
 
+/* Returns the image of BLK, with nothing in flight, or NULL if it is no image. */
+static struct qcow2 *stop_image(struct blk *blk, struct error *err)
+{
+    struct qcow2 *q = open_image(blk, err);
+
+    if (q)
+        qcow2_stop(q);
+    return q;
+}
+
+/* Lets requests go on, on a disk whose size may have changed. */
+static void let_go(struct qcow2 *q)
+{
+    atomic_store(&q->blk.size, ALIGN_DOWN(q->disk_size, q->blk.info.block));
+    qcow2_go(q);
+}
+
 int qcow2_check(struct blk *image, const struct qcow2_check *how, struct qcow2_checked *checked,
                 struct error *err)
 {
-    struct qcow2 *q = open_image(image, err);
+    struct qcow2 *q = stop_image(image, err);
     int ret;
 
     if (!q)
         return -EINVAL;
-    qcow2_stop(q);
     ret = qcow2_check_image(q, how, checked, err);
-    atomic_store(&image->size, ALIGN_DOWN(q->disk_size, image->info.block));
-    qcow2_go(q);
+    let_go(q);
     return ret;
 }
 
@@ -121,15 +136,13 @@ static int change(struct blk *image, const char *name,
                   int (*run)(struct qcow2 *q, const char *name, struct error *err),
                   struct error *err)
 {
-    struct qcow2 *q = open_image(image, err);
+    struct qcow2 *q = stop_image(image, err);
     int ret;
 
     if (!q)
         return -EINVAL;
-    qcow2_stop(q);
     ret = run(q, name, err);
-    atomic_store(&image->size, ALIGN_DOWN(q->disk_size, image->info.block));
-    qcow2_go(q);
+    let_go(q);
     return ret;
 }
 
@@ -153,15 +166,14 @@ int qcow2_snapshot_delete(struct blk *image, const char *name, struct error *err
 int qcow2_snapshots(struct blk *image, struct qcow2_snapshot **list, unsigned *count,
                     struct error *err)
 {
-    struct qcow2 *q = open_image(image, err);
+    struct qcow2 *q = stop_image(image, err);
     struct qcow2_records records;
     int ret;
 
     if (!q)
         return -EINVAL;
-    qcow2_stop(q);
     ret = qcow2_records_read(q, &records, err);
-    qcow2_go(q);
+    let_go(q);
     *count = 0;
     *list = ret == 0 ? calloc(records.count + 1, sizeof(**list)) : NULL;
     if (ret == 0 && !*list)
