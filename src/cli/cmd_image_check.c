@@ -166,14 +166,10 @@ int image_check(char **argv)
                                              [OPT_JSON] = {.flag = &json},
                                              [OPT_HELP] = {0}};
     struct blk_options image;
-    struct error err = {0};
-    int status;
+    int status = image_arguments_of_one(&command, settings, argv, &words, &format, &image);
 
-    status = image_arguments(&command, settings, argv, &words);
     if (status != IMAGE_GO_ON)
         return status;
-    if (image_parse(words.word[0], format, &image, &err))
-        return image_complain(&err);
     status = check(&image, repair, json);
     blk_options_free(&image);
     return status;

@@ -94,11 +94,8 @@ static int fill_qcow2(struct target *target, const struct request *request, stru
         return -EIO;
     what.name = target->path;
     result = qcow2_create(file, &what, err);
-    if (!result) {
-        result = blk_flush(file);
-        if (result)
-            error_set(err, -result, "cannot write %s: %s", target->path, strerror(-result));
-    }
+    if (!result)
+        result = image_flush(file, target->path, err);
     blk_close(file);
     return result;
 }

@@ -61,11 +61,8 @@ static int resize(const struct blk_options *options, const char *text, bool shri
                            options->file);
     if (!result)
         result = blk_resize(blk, size, err);
-    if (!result) {
-        result = blk_flush(blk);
-        if (result)
-            error_set(err, -result, "cannot write %s: %s", options->file, strerror(-result));
-    }
+    if (!result)
+        result = image_flush(blk, options->file, err);
     blk_close(blk);
     return result;
 }
@@ -79,14 +76,11 @@ int image_resize(char **argv)
         [OPT_FORMAT] = {.value = &format}, [OPT_SHRINK] = {.flag = &shrink}, [OPT_HELP] = {0}};
     struct blk_options image;
     struct error err = {0};
-    int result, status;
+    int status = image_arguments_of_one(&command, settings, argv, &words, &format, &image);
 
-    status = image_arguments(&command, settings, argv, &words);
     if (status != IMAGE_GO_ON)
         return status;
-    if (image_parse(words.word[0], format, &image, &err))
-        return image_complain(&err);
-    result = resize(&image, words.word[1], shrink, &err);
+    status = resize(&image, words.word[1], shrink, &err) ? image_complain(&err) : 0;
     blk_options_free(&image);
-    return result ? image_complain(&err) : 0;
+    return status;
 }

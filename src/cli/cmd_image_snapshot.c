@@ -88,40 +88,37 @@ static const struct action *find_action(const struct image_words *words, bool js
     return action;
 }
 
-static int act(const struct action *action, const struct blk_options *options, const char *name,
-               bool json, struct error *err)
+/* Does what WORDS say. Returns the exit status. */
+static int act(const struct image_words *words, const struct blk_options *options, bool json)
 {
-    struct blk *image = image_open_offline(options, !action->change, false, err);
+    const struct action *action = find_action(words, json);
+    struct error err = {0};
+    struct blk *image;
     int result;
 
+    if (!action)
+        return STATUS_ERROR;
+    image = image_open_offline(options, !action->change, false, &err);
     if (!image)
-        return -EIO;
-    result = action->change ? action->change(image, name, err) : list(image, json, err);
+        return image_complain(&err);
+    result = action->change ? action->change(image, words->word[2], &err) : list(image, json, &err);
     blk_close(image);
-    return result;
+    return result ? image_complain(&err) : finish_output(0);
 }
 
 int image_snapshot(char **argv)
 {
-    struct image_words words = {.names = "ACTION FILE [NAME]", .least = 2, .most = 3};
+    struct image_words words = {.names = "ACTION FILE [NAME]", .least = 2, .most = 3, .image = 1};
     bool json = false;
     const char *format = NULL;
     const struct image_setting settings[] = {
         [OPT_FORMAT] = {.value = &format}, [OPT_JSON] = {.flag = &json}, [OPT_HELP] = {0}};
-    const struct action *action;
     struct blk_options image;
-    struct error err = {0};
-    int result, status;
+    int status = image_arguments_of_one(&command, settings, argv, &words, &format, &image);
 
-    status = image_arguments(&command, settings, argv, &words);
     if (status != IMAGE_GO_ON)
         return status;
-    action = find_action(&words, json);
-    if (!action)
-        return STATUS_ERROR;
-    if (image_parse(words.word[1], format, &image, &err))
-        return image_complain(&err);
-    result = act(action, &image, words.word[2], json, &err);
+    status = act(&words, &image, json);
     blk_options_free(&image);
-    return result ? image_complain(&err) : finish_output(0);
+    return status;
 }

@@ -90,6 +90,20 @@ int image_parse(const char *text, const char *format, struct blk_options *option
     return result;
 }
 
+int image_arguments_of_one(const struct image_command *command,
+                           const struct image_setting *settings, char **argv,
+                           struct image_words *words, const char *const *format,
+                           struct blk_options *image)
+{
+    int status = image_arguments(command, settings, argv, words);
+    struct error err = {0};
+
+    if (status != IMAGE_GO_ON)
+        return status;
+    return image_parse(words->word[words->image], *format, image, &err) ? image_complain(&err)
+                                                                        : IMAGE_GO_ON;
+}
+
 /* The first setting in OPTIONS, besides the format, that is not as it is when it is not given. */
 static const char *setting_of(const struct blk_options *options)
 {
@@ -152,6 +166,13 @@ bool image_cluster_size(const char *text, unsigned *size)
     }
     *size = (unsigned)number;
     return true;
+}
+
+int image_flush(struct blk *blk, const char *name, struct error *err)
+{
+    int result = blk_flush(blk);
+
+    return result ? error_set(err, -result, "cannot write %s: %s", name, strerror(-result)) : 0;
 }
 
 struct blk *image_open_bytes(const struct blk_options *options, bool readonly, struct error *err)

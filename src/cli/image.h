@@ -40,6 +40,7 @@ struct image_command {
 struct image_words {
     const char *names; /* "FILE SIZE", for messages */
     unsigned least, most;
+    unsigned image; /* which of them is the image that the action is about */
     unsigned count;
     const char *word[3];
 };
@@ -51,6 +52,13 @@ struct image_words {
  * has been printed. */
 int image_arguments(const struct image_command *command, const struct image_setting *settings,
                     char **argv, struct image_words *words);
+
+/* The same, and then reads what the words say of the image, whose format is *FORMAT if a setting
+ * has led there. IMAGE_GO_ON: *IMAGE is to be freed. */
+int image_arguments_of_one(const struct image_command *command,
+                           const struct image_setting *settings, char **argv,
+                           struct image_words *words, const char *const *format,
+                           struct blk_options *image);
 
 /* Prints what an error says. Returns STATUS_ERROR. */
 int image_complain(const struct error *err);
@@ -70,6 +78,9 @@ bool image_cluster_size(const char *text, unsigned *size);
 
 /* For all images that an action opens: warnings go to standard error. */
 extern const struct blk_host image_host;
+
+/* Has what was written to BLK reach stable storage. NAME is for the message. */
+int image_flush(struct blk *blk, const char *name, struct error *err);
 
 /* Opens the bytes that OPTIONS name, whatever their format. */
 struct blk *image_open_bytes(const struct blk_options *options, bool readonly, struct error *err);

@@ -3,6 +3,7 @@
  * perhaps compresses, and writes it.
  */
 #include "cli/image_copy.h"
+#include "cli/image.h"
 #include "cli/image_target.h"
 #include "cli/progress.h"
 
@@ -233,7 +234,6 @@ int image_copy(const struct image_copy *how, struct error *err)
                         .ended = PTHREAD_COND_INITIALIZER};
     pthread_t thread[THREADS];
     unsigned started;
-    int result;
 
     start(&copy, thread, &started);
     watch(&copy);
@@ -245,8 +245,5 @@ int image_copy(const struct image_copy *how, struct error *err)
         *err = copy.err;
         return copy.result;
     }
-    result = blk_flush(how->to);
-    if (result)
-        error_set(err, -result, "cannot write %s: %s", how->to_name, strerror(-result));
-    return result;
+    return image_flush(how->to, how->to_name, err);
 }
