@@ -116,8 +116,6 @@ static int switch_table(struct qcow2 *q, struct qcow2_table *table)
     h->reftable_offset = htobe64(table->offset);
     h->reftable_clusters = htobe32((uint32_t)(table->size >> q->cluster_bits));
     ret = qcow2_header_write(q);
-    if (ret == 0)
-        ret = qcow2_file_flush(q);
     if (ret < 0)
         *h = old;
     return ret;

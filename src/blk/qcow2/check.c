@@ -192,13 +192,13 @@ static void count_use(struct walk *w, uint64_t offset, const struct qcow2_part *
 {
     struct qcow2_checked *found = w->c->found;
 
-    if (!w->l1->active || offset >= w->c->q->disk_size || part->state == QCOW2_HAS_NOTHING ||
-        (part->state == QCOW2_HAS_ZEROES && !part->host))
+    if (!w->l1->active || offset >= w->c->q->disk_size || part->kind == QCOW2_UNALLOCATED ||
+        (part->kind == QCOW2_ZERO && !part->host))
         return;
     found->allocated++;
-    found->compressed += part->state == QCOW2_HAS_COMPRESSED;
-    found->fragmented += w->next && part->host != w->next && part->state != QCOW2_HAS_COMPRESSED;
-    w->next = part->state == QCOW2_HAS_COMPRESSED ? 0 : part->host + w->c->q->cluster_size;
+    found->compressed += part->kind == QCOW2_COMPRESSED;
+    found->fragmented += w->next && part->host != w->next && part->kind != QCOW2_COMPRESSED;
+    w->next = part->kind == QCOW2_COMPRESSED ? 0 : part->host + w->c->q->cluster_size;
 }
 
 static int count_entry(struct walk *w, uint64_t offset, uint64_t entry, uint64_t bitmap)
@@ -335,7 +335,7 @@ static int check(struct qcow2 *q, const struct qcow2_check *how, struct qcow2_ch
 }
 
 /* After a repair: what is in memory is what is in the file, and the marks go if all is well. */
-static int settle_repair(struct qcow2 *q, const struct qcow2_checked *found, struct error *err)
+static int finish_repair(struct qcow2 *q, const struct qcow2_checked *found, struct error *err)
 {
     bool well = found->errors == found->errors_fixed;
     int ret = qcow2_file_flush(q);
@@ -365,7 +365,7 @@ static int check_and_repair(struct qcow2 *q, const struct qcow2_check *how,
         found->end = again.end;
     }
     if (ret == 0 && how->repair_errors)
-        ret = settle_repair(q, found, err);
+        ret = finish_repair(q, found, err);
     return ret;
 }
 

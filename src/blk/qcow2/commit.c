@@ -13,8 +13,8 @@
  * the image is closed: whoever opens it after a power cut counts again.
  *
  * Dropped references wait in `pending` until a commit begins, which moves them to `limbo`, and
- * from then on requests enter the other epoch. Those in limbo are settled when step 2 is stable
- * and the old epoch is empty. Until then what is pending stays pending.
+ * from then on requests enter the other epoch. Those in limbo are given free when step 2 is
+ * stable and the old epoch is empty. Until then what is pending stays pending.
  */
 #include "blk/qcow2/commit.h"
 
@@ -28,7 +28,7 @@
 
 #define PENDING_MAX (16 * MiB) /* of the file: more than this is not kept from its owner */
 
-int qcow2_settle(struct qcow2 *q)
+int qcow2_free_limbo(struct qcow2 *q)
 {
     if (!q->limbo.count || !q->limbo_stable || atomic_load(&q->in_epoch[q->limbo_epoch]))
         return 0;
@@ -114,7 +114,7 @@ int qcow2_commit(struct qcow2 *q, enum qcow2_commit how)
 
     if (ret < 0)
         return ret;
-    ret = qcow2_settle(q);
+    ret = qcow2_free_limbo(q);
     begin_limbo(q);
     if (ret == 0)
         ret = publish(q, lazy);
@@ -122,7 +122,7 @@ int qcow2_commit(struct qcow2 *q, enum qcow2_commit how)
         ret = qcow2_file_flush(q);
     if (ret == 0 && flush) {
         q->limbo_stable = true;
-        ret = qcow2_settle(q);
+        ret = qcow2_free_limbo(q);
     }
     /* So that a process that is killed leaves as little as possible behind that nothing uses. */
     if (ret == 0 && !lazy)

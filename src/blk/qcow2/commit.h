@@ -21,7 +21,8 @@ static inline void qcow2_leave(struct qcow2 *q, unsigned epoch)
 }
 
 enum qcow2_commit {
-    QCOW2_SETTLE, /* the file has the metadata; it need not be on stable storage */
+    QCOW2_SETTLE, /* the file has the metadata; it need not be on stable storage (qcow2.h: settled)
+                   */
     QCOW2_FLUSH,  /* it and all data is on stable storage */
     QCOW2_ALL,    /* and the refcounts are right, also with lazy refcounts */
 };
@@ -34,9 +35,9 @@ int qcow2_commit_all(struct qcow2 *q);
 /* Writes refcounts, and flushes. With the image's lock. */
 int qcow2_commit_refcounts(struct qcow2 *q);
 
-/* Gives free what nothing in the file leads to any more and no request uses. With the image's
- * lock. */
-int qcow2_settle(struct qcow2 *q);
+/* Gives free what is in limbo, if nothing in the file leads there any more and no request uses it.
+ * With the image's lock. */
+int qcow2_free_limbo(struct qcow2 *q);
 
 /* Whether so much is waiting to be given free, or to be written, that it is time for a commit. With
  * the image's lock. */

@@ -242,7 +242,7 @@ static int publish_packed(struct qcow2 *q, uint64_t offset, uint64_t at, uint64_
     if (ret < 0)
         return ret;
     qcow2_drop_entry(q, be64toh(l2->entries[word]));
-    qcow2_l2_set(q, l2, word, at | sectors << shift | QCOW2_COMPRESS);
+    qcow2_l2_set(q, l2, word, at | sectors << shift | QCOW2_IS_COMPRESSED);
     q->depends = true;
     return 0;
 }

@@ -85,21 +85,6 @@ static int lay_out(const struct qcow2_create *what, struct layout *l, struct err
     return 0;
 }
 
-uint64_t qcow2_measure(const struct qcow2_create *what, uint64_t data)
-{
-    struct layout l;
-    uint64_t clusters;
-
-    if (lay_out(what, &l, NULL) < 0)
-        return 0;
-    clusters = data / l.cluster_size + !!(data % l.cluster_size);
-    if (!lay_refcounts(&l, l.l1_clusters + clusters + MIN(clusters, l.l1_entries)))
-        return 0;
-    return (1 + l.table_clusters + l.blocks + l.l1_clusters + clusters +
-            MIN(clusters, l.l1_entries))
-           << l.cluster_bits;
-}
-
 /* ---- The header ---- */
 
 /* Adds an extension at *AT of the cluster HEAD. */

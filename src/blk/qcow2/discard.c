@@ -45,7 +45,7 @@ static uint64_t erased(const struct qcow2 *q, uint64_t old, enum qcow2_erase how
         return 0;
     if (q->version < 3)
         return q->has_backing ? old : 0;
-    if (how == QCOW2_KEEP && !(old & QCOW2_COMPRESS) && host && (old & QCOW2_COPIED))
+    if (how == QCOW2_KEEP && !(old & QCOW2_IS_COMPRESSED) && host && (old & QCOW2_COPIED))
         return host | QCOW2_COPIED | QCOW2_READS_ZERO;
     return QCOW2_READS_ZERO;
 }

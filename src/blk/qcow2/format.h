@@ -86,11 +86,11 @@ struct qcow2_raw_snapshot_extra {
 };
 
 /* Entries of L1 and L2 tables. */
-#define QCOW2_COPIED     (1ULL << 63) /* the refcount of what it leads to is 1 */
-#define QCOW2_COMPRESS   (1ULL << 62) /* L2: a compressed cluster */
-#define QCOW2_READS_ZERO (1ULL << 0)  /* L2, version 3 without extended entries */
-#define QCOW2_OFFSET     0x00fffffffffffe00ULL
-#define QCOW2_RESERVED   0x3f000000000001feULL /* L2; bit 0 as well where it does not say "zero" */
+#define QCOW2_COPIED        (1ULL << 63) /* the refcount of what it leads to is 1 */
+#define QCOW2_IS_COMPRESSED (1ULL << 62) /* L2: a compressed cluster */
+#define QCOW2_READS_ZERO    (1ULL << 0)  /* L2, version 3 without extended entries */
+#define QCOW2_OFFSET        0x00fffffffffffe00ULL
+#define QCOW2_RESERVED      0x3f000000000001feULL /* L2; bit 0 as well where it does not say "zero" */
 
 /* Entries of the refcount table: all else is the place of a block. */
 #define QCOW2_NO_PLACE 511ULL

@@ -183,7 +183,6 @@ static int check_features(struct qcow2 *q, struct error *err)
 static int check_tables(struct qcow2 *q, struct qcow2_places *places, struct error *err)
 {
     const struct qcow2_raw_header *h = qcow2_header(q);
-    unsigned covered = q->l2_bits + q->cluster_bits; /* by an L1 entry, log2 */
 
     q->disk_size = be64toh(h->size);
     q->snapshots = be32toh(h->snapshots);
@@ -198,7 +197,7 @@ static int check_tables(struct qcow2 *q, struct qcow2_places *places, struct err
     if (places->l1_entries > QCOW2_L1_MAX / sizeof(uint64_t) || !aligned(q, places->l1_offset) ||
         (places->l1_entries && !places->l1_offset))
         return error_set(err, EINVAL, "%s: the L1 table's size or place cannot be", q->name);
-    if ((q->disk_size >> covered) + !!(q->disk_size & ((1ULL << covered) - 1)) > places->l1_entries)
+    if (qcow2_l1_entries(q, q->disk_size) > places->l1_entries)
         return error_set(err, EINVAL, "%s: the L1 table is too small for the disk", q->name);
     if ((uint64_t)places->reftable_clusters << q->cluster_bits > QCOW2_REFTABLE_MAX ||
         !aligned(q, places->reftable_offset) || !places->reftable_offset ||
@@ -273,7 +272,9 @@ int qcow2_header_read(struct qcow2 *q, struct qcow2_info *info, struct qcow2_pla
 
 int qcow2_header_write(struct qcow2 *q)
 {
-    return qcow2_file_write(q, 0, q->head, blk_info(q->file).block);
+    int ret = qcow2_file_write(q, 0, q->head, blk_info(q->file).block);
+
+    return ret < 0 ? ret : qcow2_file_flush(q);
 }
 
 int qcow2_header_mark(struct qcow2 *q, uint64_t set, uint64_t clear)
@@ -285,8 +286,6 @@ int qcow2_header_mark(struct qcow2 *q, uint64_t set, uint64_t clear)
         return 0;
     qcow2_header(q)->incompatible = htobe64(bits);
     ret = qcow2_header_write(q);
-    if (ret == 0)
-        ret = qcow2_file_flush(q);
     if (ret < 0)
         qcow2_header(q)->incompatible = htobe64(q->incompatible);
     else

@@ -24,7 +24,7 @@ const uint8_t *qcow2_header_extension(const struct qcow2 *q, uint32_t type, uint
 
 /* For changes: the header as it is in memory. */
 struct qcow2_raw_header *qcow2_header(struct qcow2 *q);
-/* Writes the header's sector; does not flush. With the image's lock. */
+/* Writes the header's sector and flushes. With the image's lock. */
 int qcow2_header_write(struct qcow2 *q);
 /* Sets and clears bits of the incompatible features, writes and flushes. Nothing happens in version
  * 2, which has none, nor if they are so already. With the image's lock. */

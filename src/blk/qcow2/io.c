@@ -65,14 +65,14 @@ void qcow2_stop(struct qcow2 *q)
 void qcow2_go(struct qcow2 *q)
 {
     struct blk_request *request;
-    struct blk_list held;
+    struct blk_list waiting;
 
     pthread_mutex_lock(&q->map_lock);
-    held = blk_list_take_all(&q->held);
+    waiting = blk_list_take_all(&q->waiting);
     q->stopped = false;
     pthread_cond_broadcast(&q->idle);
     pthread_mutex_unlock(&q->map_lock);
-    while ((request = blk_list_take(&held)))
+    while ((request = blk_list_take(&waiting)))
         qcow2_submit(&q->blk, request);
     qcow2_kick(&q->blk);
 }
@@ -102,7 +102,7 @@ static int follow_up(struct qcow2 *q)
     int ret = 0;
 
     pthread_mutex_lock(&q->lock);
-    qcow2_settle(q);
+    qcow2_free_limbo(q);
     if (q->settled || qcow2_commit_is_due(q))
         ret = qcow2_commit(q, QCOW2_SETTLE);
     pthread_mutex_unlock(&q->lock);
@@ -219,15 +219,15 @@ static bool make_plan(struct qcow2 *q, const struct blk_request *r, struct plan 
         struct qcow2_part *part = &plan->part[plan->count];
 
         if (plan->count++ == PARTS_MAX || qcow2_lookup(q, offset, end - offset, part) < 0 ||
-            part->state == QCOW2_HAS_COMPRESSED)
+            part->kind == QCOW2_COMPRESSED)
             return false;
-        if (part->state == QCOW2_HAS_NOTHING && q->has_backing &&
+        if (part->kind == QCOW2_UNALLOCATED && q->has_backing &&
             (!q->backing || offset + part->size > backed))
             return false;
-        if (part->state == QCOW2_HAS_DATA && part->host + part->size > atomic_load(&q->file->size))
+        if (part->kind == QCOW2_DATA && part->host + part->size > atomic_load(&q->file->size))
             return false;
         if (r->kind == BLK_WRITE &&
-            !(part->state == QCOW2_HAS_DATA && part->owned && qcow2_may_overwrite(q, part)))
+            !(part->kind == QCOW2_DATA && part->owned && qcow2_may_overwrite(q, part)))
             return false;
         offset += part->size;
     }
@@ -269,8 +269,8 @@ static void submit_parts(struct qcow2 *q, struct blk_request *request, const str
         const struct qcow2_part *part = &plan->part[i];
         struct fast_part *child = &fast->part[n];
 
-        if (part->state == QCOW2_HAS_DATA || (part->state == QCOW2_HAS_NOTHING && q->has_backing)) {
-            bool mine = part->state == QCOW2_HAS_DATA;
+        if (part->kind == QCOW2_DATA || (part->kind == QCOW2_UNALLOCATED && q->has_backing)) {
+            bool mine = part->kind == QCOW2_DATA;
 
             where[n++] = mine ? q->file : q->backing;
             *child = (struct fast_part){.fast = fast};
@@ -328,7 +328,7 @@ void qcow2_submit(struct blk *blk, struct blk_request *request)
 
     pthread_mutex_lock(&q->map_lock);
     if (q->stopped) {
-        blk_list_put(&q->held, request);
+        blk_list_put(&q->waiting, request);
         pthread_mutex_unlock(&q->map_lock);
         return;
     }

@@ -16,7 +16,7 @@ int qcow2_perform(struct blk *blk, struct blk_request *request);
 void qcow2_begin(struct qcow2 *q);
 void qcow2_end(struct qcow2 *q);
 
-/* Afterwards no request is in flight, and new ones are held until qcow2_go. For changes of the
+/* Afterwards no request is in flight, and new ones wait until qcow2_go. For changes of the
  * image as a whole. Waits: not with a lock, not on a thread that completes requests. */
 void qcow2_stop(struct qcow2 *q);
 void qcow2_go(struct qcow2 *q);

@@ -52,7 +52,6 @@ static int add_snapshots(struct qcow2 *q, struct error *err)
         ret = add_range(q, records.record[i].l1_offset,
                         records.record[i].l1_entries * sizeof(uint64_t), "a snapshot's L1 table",
                         err);
-    q->snapshots_size = records.bytes;
     qcow2_records_free(&records);
     return ret;
 }
@@ -252,7 +251,7 @@ int qcow2_load_again(struct qcow2 *q, struct error *err)
     struct qcow2_places places;
     int ret;
 
-    /* Requests that are held look at nothing here. */
+    /* Requests that wait look at nothing here. */
     forget_tables(q);
     free(q->head);
     q->first_free = q->packed = 0;

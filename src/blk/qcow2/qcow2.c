@@ -7,7 +7,6 @@
 #include "blk/qcow2/backing.h"
 #include "blk/qcow2/check.h"
 #include "blk/qcow2/commit.h"
-#include "blk/qcow2/file.h"
 #include "blk/qcow2/io.h"
 #include "blk/qcow2/load.h"
 #include "blk/qcow2/refcount.h"
@@ -190,8 +189,6 @@ static int clear_autoclear(struct qcow2 *q, struct error *err)
     qcow2_header(q)->autoclear = 0;
     q->autoclear = 0;
     ret = qcow2_header_write(q);
-    if (ret == 0)
-        ret = qcow2_file_flush(q);
     return ret < 0
                ? error_set(err, -ret, "%s: cannot write the header: %s", q->name, strerror(-ret))
                : 0;

@@ -82,19 +82,19 @@ struct qcow2_create {
 /* Makes an empty image in FILE, whose contents are lost. The backing file is not looked at. */
 int qcow2_create(struct blk *file, const struct qcow2_create *what, struct error *err);
 
-/* How large a file is (at most) that holds a new image of WHAT in which DATA bytes of the disk,
- * counted in whole clusters, are written. 0: WHAT cannot be created. */
-uint64_t qcow2_measure(const struct qcow2_create *what, uint64_t data);
-
 /* ---- What follows is for images that qcow2_open has opened; with other disks they give -EINVAL.
  * The calls wait for the host: not on a thread that completes requests. ---- */
 
-/* What a range of the disk is in the image itself, whatever its backing image has there. */
-enum qcow2_kind { QCOW2_UNALLOCATED, QCOW2_ZERO, QCOW2_DATA, QCOW2_COMPRESSED };
+/* What the image itself has for a range of the disk, whatever its backing image has there. */
+enum qcow2_kind {
+    QCOW2_UNALLOCATED, /* nothing: it reads the backing image, or zeroes if there is none */
+    QCOW2_ZERO,        /* it reads as zeroes */
+    QCOW2_DATA,        /* it is in the file */
+    QCOW2_COMPRESSED,  /* it is in the file, compressed: all of one cluster */
+};
 struct qcow2_extent {
     enum qcow2_kind kind;
-    uint64_t
-        size; /* bytes from the offset that was asked for, to where the kind changes or before */
+    uint64_t size; /* bytes from the offset asked for on, to where the kind changes or before */
     uint64_t host; /* where it begins in the file: DATA and COMPRESSED */
 };
 /* Says what is at OFFSET, which lies inside the disk. */

@@ -120,8 +120,8 @@ struct qcow2 {
     uint8_t compression;
     uint64_t incompatible, autoclear;
     uint32_t snapshots;
-    uint64_t snapshots_offset, snapshots_size; /* of the table, bytes */
-    uint8_t *head;                             /* the first bytes of the file, HEAD_SIZE of them */
+    uint64_t snapshots_offset;
+    uint8_t *head; /* the first bytes of the file, HEAD_SIZE of them */
     uint64_t head_size;
 
     pthread_mutex_t lock;
@@ -149,10 +149,10 @@ struct qcow2 {
     struct qcow2_set metadata;
     /* With MAP_LOCK. */
     unsigned epoch; /* that requests enter */
-    bool stopped;   /* requests are held */
-    struct blk_list held;
-    uint64_t in_flight;  /* requests that were given to us and are not held */
-    pthread_cond_t idle; /* nothing is in flight, or requests are no longer held */
+    bool stopped;   /* requests wait */
+    struct blk_list waiting;
+    uint64_t in_flight;  /* requests that were given to us and do not wait */
+    pthread_cond_t idle; /* nothing is in flight, or requests wait no longer */
 
     _Atomic uint64_t in_epoch[2]; /* requests that may use clusters that they have looked up */
     _Atomic uint64_t freed;       /* clusters of the file that have become free, so far */
@@ -177,6 +177,14 @@ static inline uint64_t qcow2_cluster(const struct qcow2 *q, uint64_t offset)
 static inline uint64_t qcow2_clusters(const struct qcow2 *q, uint64_t size)
 {
     return (size >> q->cluster_bits) + ((size & (q->cluster_size - 1)) != 0);
+}
+
+/* How many entries of L1 a disk of SIZE bytes needs. */
+static inline uint64_t qcow2_l1_entries(const struct qcow2 *q, uint64_t size)
+{
+    unsigned covered = q->l2_bits + q->cluster_bits; /* by an entry, log2 */
+
+    return (size >> covered) + ((size & ((1ULL << covered) - 1)) != 0);
 }
 
 static inline uint64_t qcow2_in_cluster(const struct qcow2 *q, uint64_t offset)

@@ -11,9 +11,9 @@
 
 bool qcow2_reads_zero(const struct qcow2 *q, const struct qcow2_part *part, uint64_t offset)
 {
-    if (part->state == QCOW2_HAS_NOTHING)
+    if (part->kind == QCOW2_UNALLOCATED)
         return !q->has_backing || (q->backing && offset >= blk_info(q->backing).size);
-    return part->state == QCOW2_HAS_ZEROES;
+    return part->kind == QCOW2_ZERO;
 }
 
 static int read_part(struct qcow2 *q, const struct qcow2_part *part, uint64_t offset,
@@ -23,11 +23,11 @@ static int read_part(struct qcow2 *q, const struct qcow2_part *part, uint64_t of
         buffers_clear(to->iov, to->skip, part->size);
         return 0;
     }
-    switch (part->state) {
-    case QCOW2_HAS_COMPRESSED:
+    switch (part->kind) {
+    case QCOW2_COMPRESSED:
         return qcow2_unpack(q, part, qcow2_in_cluster(q, offset), to->iov, to->iovs, to->skip,
                             part->size);
-    case QCOW2_HAS_DATA:
+    case QCOW2_DATA:
         return qcow2_readv(q->file, part->host, to->iov, to->iovs, to->skip, part->size);
     default:
         return q->backing ? qcow2_readv(q->backing, offset, to->iov, to->iovs, to->skip, part->size)

@@ -18,7 +18,7 @@ struct qcow2_buffers {
 int qcow2_read_range(struct qcow2 *q, uint64_t offset, uint64_t size,
                      const struct qcow2_buffers *to);
 
-/* Whether a part of this STATE at OFFSET of the disk reads as zeroes, as far as is known. */
+/* Whether PART, which begins at OFFSET of the disk, reads as zeroes, as far as is known. */
 bool qcow2_reads_zero(const struct qcow2 *q, const struct qcow2_part *part, uint64_t offset);
 
 #endif

@@ -123,8 +123,6 @@ int qcow2_rebuild(struct qcow2_counts *c)
     h->reftable_offset = htobe64(p.first << q->cluster_bits);
     h->reftable_clusters = htobe32((uint32_t)p.table_clusters);
     ret = qcow2_header_write(q);
-    if (ret == 0)
-        ret = qcow2_file_flush(q);
     if (ret < 0)
         return ret;
     c->rebuilt = true;

@@ -99,8 +99,6 @@ static int parse(const struct qcow2 *q, const uint8_t *bytes, struct qcow2_recor
 static int check_place(const struct qcow2 *q, const struct qcow2_record *r, unsigned n,
                        struct error *err)
 {
-    uint64_t covered = 1ULL << (q->l2_bits + q->cluster_bits);
-
     if (r->l1_entries > QCOW2_L1_MAX / sizeof(uint64_t) || qcow2_in_cluster(q, r->l1_offset) ||
         r->l1_offset >= q->file_end ||
         r->l1_entries * sizeof(uint64_t) > q->file_end - r->l1_offset ||
@@ -109,7 +107,7 @@ static int check_place(const struct qcow2 *q, const struct qcow2_record *r, unsi
                          "%s: snapshot %u of the table: its L1 table's size or place cannot be",
                          q->name, n);
     if (r->shown.disk_size % 512 || r->shown.disk_size > INT64_MAX ||
-        r->shown.disk_size / covered + !!(r->shown.disk_size % covered) > r->l1_entries)
+        qcow2_l1_entries(q, r->shown.disk_size) > r->l1_entries)
         return error_set(err, EINVAL, "%s: snapshot %u of the table: its disk's size cannot be",
                          q->name, n);
     return 0;

@@ -123,9 +123,9 @@ static bool check_flag(struct qcow2_counts *c, uint64_t *entry, const char *what
 {
     uint64_t old = be64toh(*entry), cluster = qcow2_cluster(c->q, old & QCOW2_OFFSET);
     uint64_t new =
-        old &QCOW2_COMPRESS ? old & ~QCOW2_COPIED : flagged(old, qcow2_counted(c, cluster));
+        old &QCOW2_IS_COMPRESSED ? old & ~QCOW2_COPIED : flagged(old, qcow2_counted(c, cluster));
 
-    if (!(old & QCOW2_COMPRESS) && !cluster)
+    if (!(old & QCOW2_IS_COMPRESSED) && !cluster)
         new = old & ~QCOW2_COPIED;
     if (new == old)
         return false;

@@ -18,13 +18,6 @@
 #include <errno.h>
 #include <string.h>
 
-static uint64_t entries_for(const struct qcow2 *q, uint64_t size)
-{
-    uint64_t covered = 1ULL << (q->l2_bits + q->cluster_bits);
-
-    return size / covered + !!(size % covered);
-}
-
 /* ---- The L1 table; with the lock ---- */
 
 /* Has the header lead to the L1 table with ENTRIES at OFFSET. */
@@ -37,8 +30,7 @@ static int switch_l1(struct qcow2 *q, uint64_t offset, uint64_t entries)
         return ret;
     h->l1_offset = htobe64(offset);
     h->l1_entries = htobe32((uint32_t)entries);
-    ret = qcow2_header_write(q);
-    return ret < 0 ? ret : qcow2_file_flush(q);
+    return qcow2_header_write(q);
 }
 
 /* Puts a copy of L1 with room for SIZE bytes elsewhere. */
@@ -104,8 +96,6 @@ static int set_size(struct qcow2 *q, uint64_t size)
     qcow2_header(q)->size = htobe64(size);
     ret = qcow2_header_write(q);
     if (ret == 0)
-        ret = qcow2_file_flush(q);
-    if (ret == 0)
         q->disk_size = size;
     return ret;
 }
@@ -134,7 +124,7 @@ static int grow(struct qcow2 *q, uint64_t size)
     int ret;
 
     pthread_mutex_lock(&q->lock);
-    ret = grow_l1(q, entries_for(q, size));
+    ret = grow_l1(q, qcow2_l1_entries(q, size));
     pthread_mutex_unlock(&q->lock);
     if (ret == 0)
         ret = clear_added(q, size);
@@ -182,7 +172,7 @@ int qcow2_resize(struct blk *blk, uint64_t size, struct error *err)
         return error_set(err, EINVAL, "%s: growing it needs its backing file; if you trust it, %s",
                          q->name, advice);
     }
-    if (size % 512 || entries_for(q, size) > QCOW2_L1_MAX / sizeof(uint64_t))
+    if (size % 512 || qcow2_l1_entries(q, size) > QCOW2_L1_MAX / sizeof(uint64_t))
         return error_set(err, EFBIG, "%s: with its clusters of %u bytes it cannot be so large",
                          q->name, q->cluster_size);
     qcow2_stop(q);

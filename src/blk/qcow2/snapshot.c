@@ -101,8 +101,6 @@ static int switch_table(struct change *c, uint64_t table)
     qcow2_header(q)->snapshots = htobe32(c->records.count);
     qcow2_header(q)->snapshots_offset = htobe64(table);
     ret = qcow2_header_write(q);
-    if (ret == 0)
-        ret = qcow2_file_flush(q);
     return ret < 0 ? ret : release(q, c->old_table, c->old_bytes);
 }
 
@@ -313,18 +311,17 @@ static int switch_l1(struct change *c, uint64_t offset, uint64_t size)
     h->l1_offset = htobe64(offset);
     h->l1_entries = htobe32((uint32_t)c->entries);
     h->size = htobe64(size);
-    ret = qcow2_header_write(c->q);
-    return ret < 0 ? ret : qcow2_file_flush(c->q);
+    return qcow2_header_write(c->q);
 }
 
 static int go_back(struct change *c, unsigned i)
 {
     struct qcow2 *q = c->q;
     const struct qcow2_record *r = &c->records.record[i];
-    uint64_t covered = 1ULL << (q->l2_bits + q->cluster_bits), size = r->shown.disk_size, l1 = 0;
+    uint64_t size = r->shown.disk_size, l1 = 0;
     uint64_t old = q->l1.offset, old_size = q->l2.slots * sizeof(uint64_t);
     /* What lies behind the disk is the state of a machine, which stays the snapshot's. */
-    uint64_t entries = MIN(MAX(size / covered + !!(size % covered), 1), r->l1_entries);
+    uint64_t entries = MIN(MAX(qcow2_l1_entries(q, size), 1), r->l1_entries);
     int ret = entries ? read_l1(c, r, entries) : -EINVAL;
 
     if (ret == 0)

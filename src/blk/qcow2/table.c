@@ -24,7 +24,7 @@ static int decode_compressed(const struct qcow2 *q, uint64_t entry, struct qcow2
     unsigned shift = 62 - (q->cluster_bits - 8);
     uint64_t sectors = (entry >> shift & ((1ULL << (q->cluster_bits - 8)) - 1)) + 1;
 
-    part->state = QCOW2_HAS_COMPRESSED;
+    part->kind = QCOW2_COMPRESSED;
     part->host = entry & ((1ULL << shift) - 1);
     part->packed_size = sectors * 512 - part->host % 512;
     part->owned = false;
@@ -50,9 +50,9 @@ static int decode_subclusters(const struct qcow2 *q, uint64_t bitmap, uint64_t o
         end++;
     part->size = end * size - offset;
     if (zero >> i & 1)
-        part->state = QCOW2_HAS_ZEROES;
+        part->kind = QCOW2_ZERO;
     else if (!(allocated >> i & 1))
-        part->state = QCOW2_HAS_NOTHING;
+        part->kind = QCOW2_UNALLOCATED;
     else if (!part->host)
         return -EIO;
     return 0;
@@ -62,20 +62,20 @@ int qcow2_decode(const struct qcow2 *q, uint64_t entry, uint64_t bitmap, uint64_
                  struct qcow2_part *part)
 {
     *part = (struct qcow2_part){.size = q->cluster_size - offset};
-    if (entry & QCOW2_COMPRESS)
+    if (entry & QCOW2_IS_COMPRESSED)
         return decode_compressed(q, entry, part);
     part->host = entry & QCOW2_OFFSET;
     part->owned = part->host && (entry & QCOW2_COPIED);
     if (part->host && (qcow2_in_cluster(q, part->host) || part->host >= q->file_end))
         return -EIO;
-    part->state = part->host ? QCOW2_HAS_DATA : QCOW2_HAS_NOTHING;
+    part->kind = part->host ? QCOW2_DATA : QCOW2_UNALLOCATED;
     if (q->extended) {
         int ret = decode_subclusters(q, bitmap, offset, part);
 
         if (ret < 0)
             return ret;
     } else if (q->version >= 3 && (entry & QCOW2_READS_ZERO)) {
-        part->state = QCOW2_HAS_ZEROES;
+        part->kind = QCOW2_ZERO;
     }
     if (part->host)
         part->host += offset;
@@ -85,8 +85,8 @@ int qcow2_decode(const struct qcow2 *q, uint64_t entry, uint64_t bitmap, uint64_
 /* Whether NEXT, which follows PART on the disk, may be one part with it. */
 static bool continues(const struct qcow2_part *part, const struct qcow2_part *next)
 {
-    return next->state == part->state && next->owned == part->owned &&
-           part->state != QCOW2_HAS_COMPRESSED &&
+    return next->kind == part->kind && next->owned == part->owned &&
+           part->kind != QCOW2_COMPRESSED &&
            (part->host ? next->host == part->host + part->size : !next->host);
 }
 
@@ -108,7 +108,7 @@ int qcow2_lookup(struct qcow2 *q, uint64_t offset, uint64_t size, struct qcow2_p
     int ret;
 
     if (index >= q->l2.slots || !q->l1.entries[index]) {
-        *part = (struct qcow2_part){.state = QCOW2_HAS_NOTHING, .size = most};
+        *part = (struct qcow2_part){.kind = QCOW2_UNALLOCATED, .size = most};
         return 0;
     }
     l2 = qcow2_cache_find(&q->l2, index);
@@ -292,7 +292,7 @@ uint64_t qcow2_entry_clusters(const struct qcow2 *q, uint64_t entry, uint64_t *f
 {
     struct qcow2_part part;
 
-    if (entry & QCOW2_COMPRESS) {
+    if (entry & QCOW2_IS_COMPRESSED) {
         decode_compressed(q, entry, &part);
         *first = qcow2_cluster(q, part.host);
         return qcow2_cluster(q, part.host + part.packed_size - 1) - *first + 1;

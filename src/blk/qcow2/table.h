@@ -4,20 +4,15 @@
 #ifndef DOPPEL_BLK_QCOW2_TABLE_H
 #define DOPPEL_BLK_QCOW2_TABLE_H
 
+#include "blk/qcow2/qcow2.h"
 #include "blk/qcow2/qcow2_private.h"
 
 /* What an entry of the map says of a part of the disk. */
-enum qcow2_state {
-    QCOW2_HAS_NOTHING,    /* reads the backing image, or zeroes if there is none */
-    QCOW2_HAS_ZEROES,     /* reads as zeroes */
-    QCOW2_HAS_DATA,       /* in the file */
-    QCOW2_HAS_COMPRESSED, /* in the file; the part is a whole cluster */
-};
 struct qcow2_part {
-    enum qcow2_state state;
+    enum qcow2_kind kind;
     bool owned;           /* no other entry refers to HOST: it may be written to */
     uint64_t size;        /* bytes */
-    uint64_t host;        /* in the file. ZEROES: 0 or clusters that are set aside */
+    uint64_t host;        /* in the file. ZERO: 0 or clusters that are set aside */
     uint64_t packed_size; /* COMPRESSED: bytes in the file, at most */
 };
 

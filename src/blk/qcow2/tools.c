@@ -26,12 +26,6 @@ static struct qcow2 *open_image(struct blk *blk, struct error *err)
 
 int qcow2_map(struct blk *image, uint64_t offset, struct qcow2_extent *extent, struct error *err)
 {
-    static const enum qcow2_kind kind_of[] = {
-        [QCOW2_HAS_NOTHING] = QCOW2_UNALLOCATED,
-        [QCOW2_HAS_ZEROES] = QCOW2_ZERO,
-        [QCOW2_HAS_DATA] = QCOW2_DATA,
-        [QCOW2_HAS_COMPRESSED] = QCOW2_COMPRESSED,
-    };
     struct qcow2 *q = open_image(image, err);
     struct qcow2_part part;
     int ret;
@@ -47,7 +41,7 @@ int qcow2_map(struct blk *image, uint64_t offset, struct qcow2_extent *extent, s
     qcow2_end(q);
     if (ret < 0)
         return error_set(err, -ret, "%s: cannot read its map: %s", q->name, strerror(-ret));
-    extent->kind = kind_of[part.state];
+    extent->kind = part.kind;
     extent->size = part.size;
     extent->host = part.host;
     return 0;

@@ -36,7 +36,7 @@ static int set_flag(struct qcow2 *q, uint64_t *entry, uint64_t cluster, bool *ch
     uint64_t old = be64toh(*entry), new = old & ~QCOW2_COPIED, count;
     int ret = qcow2_refcount(q, cluster, &count);
 
-    if (ret == 0 && count == 1 && !(old & QCOW2_COMPRESS))
+    if (ret == 0 && count == 1 && !(old & QCOW2_IS_COMPRESSED))
         new |= QCOW2_COPIED;
     *changed |= new != old;
     *entry = htobe64(new);
@@ -92,7 +92,7 @@ int qcow2_tree(struct qcow2 *q, uint64_t *l1, uint64_t count, enum qcow2_tree ho
         if (!l1[i])
             continue;
         if (!offset || qcow2_in_cluster(q, offset) || offset >= q->file_end ||
-            be64toh(l1[i]) & QCOW2_COMPRESS)
+            be64toh(l1[i]) & QCOW2_IS_COMPRESSED)
             ret = qcow2_corrupt(q, "an L1 table leads to 0x%llx, where no L2 table can be",
                                 (unsigned long long)offset);
         if (ret == 0)

@@ -146,9 +146,9 @@ static int plan(struct qcow2 *q, struct step *s)
         ret = qcow2_find(q, s->offset, s->size, &part);
     if (ret < 0)
         return ret;
-    if (part.state == QCOW2_HAS_DATA && part.owned)
+    if (part.kind == QCOW2_DATA && part.owned)
         return plan_in_place(q, &part, s);
-    if (part.state == QCOW2_HAS_ZEROES && part.owned)
+    if (part.kind == QCOW2_ZERO && part.owned)
         ret = plan_set_aside(q, &part, s);
     else
         ret = plan_new(q, s);
