@@ -28,7 +28,7 @@ struct blk_driver {
     /* Carries REQUEST out on the calling thread and returns its result, without blk_complete. NULL:
      * it is submitted and waited for. */
     int (*perform)(struct blk *blk, struct blk_request *request);
-    /* Makes the whole disk SIZE bytes long; blk->size is set by who calls. NULL: it cannot. */
+    /* Makes the whole disk SIZE bytes long; the caller sets blk->size. NULL: it cannot. */
     int (*resize)(struct blk *blk, uint64_t size, struct error *err);
     struct where *(*where)(struct blk *blk, unsigned n); /* NULL: no threads */
     /* Frees all, BLK with it. Nothing is in flight. */

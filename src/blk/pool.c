@@ -47,7 +47,7 @@ static void do_jobs(void *opaque)
 }
 
 /* Makes one more lane, with a thread of its own. Returns NULL if there are enough or no thread can
- * be started. With the lock, or before anybody else knows the pool. */
+ * be started. With the lock, or before any other thread knows the pool. */
 static struct lane *add_lane(struct pool *pool, struct error *err)
 {
     struct lane *lane = &pool->lane[pool->lanes];

@@ -44,8 +44,8 @@ static void post_job(struct file *file, struct blk_request *request)
     pool_post(file->pool, &request->own.job);
 }
 
-/* Writes through the page cache hold the lock of the file's inode one after the other in most file
- * systems, so more than one thread would only wait for the others. */
+/* The writer: carries out writes through the page cache, one after the other. In most file systems
+ * each takes the lock of the file's inode, so a second thread would only wait for the first. */
 static void run_writer(struct pool_job *job)
 {
     struct file *file = container_of(job, struct file, writer);
@@ -397,7 +397,7 @@ static int begin(struct file *file, const struct blk_options *options, struct er
     return start(file, err);
 }
 
-/* Who wants it for writing has his turn, however many want it for reading. */
+/* A thread that wants the lock for writing gets it, however many threads want it for reading. */
 static void init_edges(pthread_rwlock_t *edges)
 {
     pthread_rwlockattr_t fair;

@@ -9,7 +9,7 @@
  *
  * With cache=none the file is opened with O_DIRECT. Requests whose offsets or buffers are not
  * aligned as that wants go through a buffer. When what is written is smaller than the alignment,
- * what is around it is read and written back, and meanwhile nothing else is written (EDGES).
+ * what is around it is read and written back, and meanwhile no other request writes (EDGES).
  *
  * After the host has failed to write back what was written (fdatasync), it has forgotten these
  * bytes, and a later fdatasync would succeed. So every later flush fails, too.
@@ -59,7 +59,7 @@ int file_perform(struct blk *blk, struct blk_request *request);
 int file_try(struct file *file, struct blk_request *request);
 /* Whether REQUEST, a READ or WRITE, can be handed to the kernel as it is. */
 bool file_is_aligned(const struct file *file, const struct blk_request *request);
-/* What a system call's RESULT, a negative errno, is for whoever asked. */
+/* Makes a request's result of a system call's RESULT, 0 or a negative errno. */
 int file_result(int result);
 
 #endif

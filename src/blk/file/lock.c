@@ -1,5 +1,5 @@
 /*
- * Who may use an image at once.
+ * Which users an image may have at once.
  */
 #include "blk/file/lock.h"
 
@@ -12,8 +12,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define DOES    100 /* and N: whoever holds it does what permission N is for */
-#define FORBIDS 200 /* and N: whoever holds it does not want that of others */
+#define DOES    100 /* + N: the user who has locked it does what permission N is for */
+#define FORBIDS 200 /* + N: the user who has locked it forbids that to all other users */
 #define READS   0
 #define WRITES  1
 #define RESIZES 3
@@ -33,7 +33,7 @@ static int take(int fd, short type, int64_t start, int64_t length)
     return errno == EAGAIN || errno == EACCES ? -EBUSY : -errno;
 }
 
-/* Returns 1 if another open file holds BYTE, 0 if none does, or a negative errno. */
+/* Returns 1 if another open file has a lock on BYTE, 0 if none has, or a negative errno. */
 static int is_held(int fd, int64_t byte)
 {
     struct flock lock = lock_of(F_WRLCK, byte, 1);
@@ -43,14 +43,14 @@ static int is_held(int fd, int64_t byte)
     return lock.l_type != F_UNLCK;
 }
 
-/* Takes the bytes of HOLD, then looks for the bytes of AVOID; both end with 0. Returns -EBUSY if
- * somebody else holds one of these. */
-static int take_and_look(int fd, const int *hold, const int *avoid)
+/* Locks the bytes OWN, then looks at the bytes AVOID; both lists end with 0. Returns -EBUSY if
+ * another user has locked one of AVOID. */
+static int take_and_look(int fd, const int *own, const int *avoid)
 {
     int ret = 0;
 
-    for (; *hold && ret == 0; hold++)
-        ret = take(fd, F_RDLCK, *hold, 1);
+    for (; *own && ret == 0; own++)
+        ret = take(fd, F_RDLCK, *own, 1);
     for (; *avoid && ret == 0; avoid++)
         ret = is_held(fd, *avoid) == 1 ? -EBUSY : 0;
     return ret;
@@ -80,7 +80,7 @@ static int lock_part(int fd, const struct lock_use *use)
     if (use->writes)
         return take_and_look(fd, writer, no_user);
     ret = take_and_look(fd, reader, nothing);
-    /* Only somebody who writes all of it holds both. */
+    /* Only a writer of the whole file has locked both. */
     if (ret == 0 && is_held(fd, DOES + READS) == 1 && is_held(fd, DOES + WRITES) == 1)
         ret = -EBUSY;
     return ret;
@@ -95,7 +95,7 @@ static int lock_once(int fd, const struct lock_use *use)
 {
     int ret = use->size ? lock_part(fd, use) : lock_whole(fd, use->writes);
 
-    /* What it has taken must not keep anybody else away meanwhile. */
+    /* Until the next try its locks must not keep other users away. */
     if (ret == -EBUSY)
         unlock_image(fd);
     return ret;

@@ -1,13 +1,13 @@
 /*
- * Who may use an image at once: locks on bytes of its file, as QEMU takes them.
+ * Which users an image may have at once: locks on bytes of its file, as QEMU takes them.
  *
  * They are locks of open files (F_OFD_SETLK, fcntl(2)): they end with the file's last descriptor,
- * and two users in one process exclude each other, too. QEMU says by shared locks on single bytes
- * what it does (byte 100 + N for permission N) and what it does not want others to do (byte 200 +
- * N), and then looks whether somebody else has locked the opposite. The permissions used here are 0
- * (reads what stays consistent), 1 (writes) and 3 (resizes).
+ * and two users in one process exclude each other, too. A user takes a shared lock on byte 100 + N
+ * for each permission N that it uses, and on byte 200 + N for each that it forbids to all other
+ * users. Then it looks whether another user has locked the opposite, and if so it gives up. The
+ * permissions used here are 0 (reads what stays consistent), 1 (writes) and 3 (resizes).
  *
- *      user                 holds                      may not see
+ *      user                 locks                      another may not have locked
  *      whole, writes        100 101 103 201 203        200 201 203 101 103
  *      whole, reads         100         201 203        200         101 103
  *      a part, writes           101                    100
@@ -33,9 +33,10 @@ struct lock_use {
     uint64_t offset, size; /* a part; SIZE 0: the whole file */
 };
 
-/* Takes the locks for USE on FD, the open file NAME. Fails with -EBUSY if somebody else's use
- * forbids it and goes on doing so for WAIT_NS: after a process has been killed, the kernel first
- * ends what that had in flight. A file system without such locks is complained of in LOG. */
+/* Takes the locks for USE on FD, the open file NAME. Fails with -EBUSY if another user's locks
+ * forbid it and are still there after WAIT_NS: after a process has been killed, the kernel first
+ * ends what that had in flight. If the file system has no such locks, LOG gets a warning and the
+ * call succeeds. */
 int lock_image(int fd, const char *name, const struct lock_use *use, uint64_t wait_ns,
                const struct log *log, struct error *err);
 /* Gives back what this process has locked by FD, which is about to be closed. Without, the locks

@@ -1,5 +1,5 @@
 /*
- * A disk that a process of its own serves: the side of who uses it.
+ * A disk that a process of its own serves: the side that uses it.
  */
 #include "blk/isolated/isolated.h"
 
@@ -181,7 +181,7 @@ static bool any_waits(struct isolated *i)
     return waits;
 }
 
-/* Kills the process, if it is certain which one it is. Whoever has started it starts it anew. */
+/* Kills the process, if it is certain which one it is. The supervisor starts it anew. */
 static void kill_process(struct isolated *i)
 {
     i->killed = true;

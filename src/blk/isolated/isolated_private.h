@@ -1,6 +1,6 @@
 /*
- * Inside of a disk that another process serves, on the side of who uses it: shared by isolated.c
- * (the disk, its thread, and processes that die) and parts.c (requests).
+ * Inside of a disk that another process serves, on the side that uses it: shared by isolated.c (the
+ * disk, its thread, and processes that die) and parts.c (requests).
  */
 #ifndef DOPPEL_BLK_ISOLATED_ISOLATED_PRIVATE_H
 #define DOPPEL_BLK_ISOLATED_ISOLATED_PRIVATE_H

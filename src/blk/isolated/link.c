@@ -1,5 +1,5 @@
 /*
- * The socket between a disk's process and who uses the disk.
+ * The socket between a disk's process and the process that uses the disk.
  */
 #include "blk/isolated/link.h"
 
@@ -10,7 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* Room beside a hello for who sends it. */
+/* Room beside a hello for the kernel's word on its sender. */
 union sender {
     struct cmsghdr header;
     char space[CMSG_SPACE(sizeof(struct ucred))];
@@ -50,7 +50,7 @@ int isolated_hear_senders(int link)
     return setsockopt(link, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0 ? -errno : 0;
 }
 
-/* Who has sent MSG. */
+/* The process that has sent MSG, by the kernel's word; 0: it is not known. */
 static pid_t sender_of(struct msghdr *msg)
 {
     struct cmsghdr *c = CMSG_FIRSTHDR(msg);

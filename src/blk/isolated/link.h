@@ -1,7 +1,7 @@
 /*
  * The socket between a disk's process and the process that uses the disk, by which they find each
- * other. It is a pair of the kind SOCK_SEQPACKET that outlives the disk's process: whoever starts
- * that anew hands it the same end.
+ * other. It is a pair of the kind SOCK_SEQPACKET that outlives the disk's process: the supervisor
+ * hands the same end to each process that it starts.
  *
  *      the disk's process                                VM process
  *          hello: what the disk is, or why it cannot be opened ---->
@@ -40,7 +40,8 @@ struct isolated_start {
 };
 
 int isolated_send_hello(int link, const struct isolated_hello *hello);
-/* Before the first hello is taken: has the kernel tell who sends one. 0 or a negative errno. */
+/* Before the first hello is taken: has the kernel name the process that sends one. 0 or a negative
+ * errno. */
 int isolated_hear_senders(int link);
 /* Takes a hello, if there is one. *SENDER: the process that has sent it, as the kernel says; 0: it
  * is in another PID namespace. 1; 0: there is none now; -EPIPE: the other end is closed;

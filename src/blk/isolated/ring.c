@@ -1,5 +1,5 @@
 /*
- * The rings that a disk's process shares with who uses the disk.
+ * The rings that a disk's process shares with the process that uses the disk.
  */
 #include "blk/isolated/ring.h"
 

@@ -69,7 +69,8 @@ struct isolated_side {
     uint32_t written, read;
 };
 
-/* For who makes requests. isolated_publish returns whether the other side is to be woken. */
+/* For the side that uses the disk. isolated_publish returns whether the other side is to be woken.
+ */
 bool isolated_publish(struct isolated_memory *memory, struct isolated_side *side,
                       const struct isolated_request *request);
 /* Returns whether there was a result. */
@@ -78,7 +79,7 @@ bool isolated_collect(struct isolated_memory *memory, struct isolated_side *side
 /* Says that this side goes to sleep, unless results have come. Returns whether it may. */
 bool isolated_client_sleeps(struct isolated_memory *memory, const struct isolated_side *side);
 
-/* The same for who carries requests out. */
+/* The same for the disk's process. */
 bool isolated_take(struct isolated_memory *memory, struct isolated_side *side,
                    struct isolated_request *request);
 bool isolated_answer(struct isolated_memory *memory, struct isolated_side *side,

@@ -162,7 +162,7 @@ static void go_on(struct nbd *nbd, struct slot *slot)
         free_slot(nbd, slot, -EIO);
 }
 
-/* A flush has failed: nobody can tell what the server has forgotten. */
+/* A flush has failed: there is no telling which writes the server has lost. */
 static void lose(struct nbd *nbd, int error)
 {
     if (!nbd->lost)
@@ -267,8 +267,8 @@ static void wait_for_server(struct nbd *nbd, int milliseconds)
         nbd->lib.aio_notify_write(nbd->handle);
 }
 
-/* How many milliseconds the server may go on without an answer; 0: no more. Single bytes of one do
- * not count: by them it could keep a request, and who waits for that, as long as it likes. */
+/* How many milliseconds the server may go on without an answer; 0: no more. Parts of an answer do
+ * not count: a server that sends single bytes could keep a request for as long as it likes. */
 static int patience_left(const struct nbd *nbd)
 {
     uint64_t silent = time_now_ns() - nbd->heard;

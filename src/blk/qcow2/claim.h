@@ -9,8 +9,8 @@
 
 /* The first cluster from FIRST on that is claimed, or END if none before it is. */
 uint64_t qcow2_claimed(const struct qcow2 *q, uint64_t first, uint64_t end);
-/* Waits, and releases the lock meanwhile, until none of the clusters is claimed. Who has a claim
- * waits for none. */
+/* Waits, and releases the lock meanwhile, until none of the clusters is claimed. A request that has
+ * a claim must not call this: two of them could wait for each other. */
 void qcow2_claims_wait(struct qcow2 *q, uint64_t first, uint64_t end);
 void qcow2_claim_begin(struct qcow2 *q, struct qcow2_claim *claim);
 void qcow2_claim_end(struct qcow2 *q, struct qcow2_claim *claim);

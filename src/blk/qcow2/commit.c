@@ -10,7 +10,7 @@
  *
  * Between two of these a power cut costs clusters that nothing uses (leaks) and never data. With
  * lazy refcounts, the header says "dirty" from the first change on, and refcounts are written when
- * the image is closed: whoever opens it after a power cut counts again.
+ * the image is closed: the program that opens it after a power cut counts again.
  *
  * Dropped references wait in `pending` until a commit begins, which moves them to `limbo`, and
  * from then on requests enter the other epoch. Those in limbo are given free when step 2 is

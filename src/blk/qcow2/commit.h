@@ -21,8 +21,7 @@ static inline void qcow2_leave(struct qcow2 *q, unsigned epoch)
 }
 
 enum qcow2_commit {
-    QCOW2_SETTLE, /* the file has the metadata; it need not be on stable storage (qcow2.h: settled)
-                   */
+    QCOW2_SETTLE, /* the file has the metadata: it is settled (qcow2.h), perhaps not stable */
     QCOW2_FLUSH,  /* it and all data is on stable storage */
     QCOW2_ALL,    /* and the refcounts are right, also with lazy refcounts */
 };

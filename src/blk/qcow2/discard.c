@@ -66,13 +66,13 @@ static int erase_in_table(struct qcow2 *q, uint64_t offset, uint64_t end, enum q
         return ret;
     for (; offset < end; offset += q->cluster_size) {
         uint64_t word = qcow2_l2_word(q, offset);
-        uint64_t old = be64toh(l2->entries[word]), new = erased(q, old, how);
+        uint64_t old = be64toh(l2->entries[word]), entry = erased(q, old, how);
 
-        if (new == old)
+        if (entry == old)
             continue;
-        if (!(new &QCOW2_OFFSET))
+        if (!(entry & QCOW2_OFFSET))
             qcow2_drop_entry(q, old);
-        qcow2_l2_set(q, l2, word, new);
+        qcow2_l2_set(q, l2, word, entry);
     }
     return 0;
 }

@@ -105,8 +105,8 @@ struct qcow2_raw_snapshot_extra {
 #define QCOW2_SNAPSHOT_EXTRA    1024u       /* bytes of one entry's extra data */
 #define QCOW2_FILE_MAX          (1ULL << 56)
 /* Ours, in bytes: of the L1 tables of all snapshots together, of the tables of all bitmaps, and of
- * the refcount blocks for what lies behind the end of the file. In a sparse file they cost nothing,
- * and whoever checks it the time to read them. */
+ * the refcount blocks for what lies behind the end of the file. In a sparse file they cost no
+ * space, and a check of it the time to read them. */
 #define QCOW2_TABLES_MAX (1ULL << 30)
 
 #endif

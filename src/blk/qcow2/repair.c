@@ -65,7 +65,7 @@ static int too_small(struct qcow2_counts *c, uint64_t cluster, uint64_t stored, 
 }
 
 /* Moves *CLUSTER to the first from there on, and before END, that has a refcount which is not 0 or
- * may have been counted. Sparse files may have room for 2^40 others. */
+ * may have been counted. A sparse file may have 2^40 clusters that have neither. */
 static int find_next(struct qcow2_counts *c, uint64_t end, uint64_t *cluster)
 {
     uint64_t chunk = 1ULL << QCOW2_CHUNK_BITS, block = 1ULL << c->q->block_bits;
@@ -122,18 +122,17 @@ static uint64_t flagged(uint64_t entry, uint32_t counted)
 static bool check_flag(struct qcow2_counts *c, uint64_t *entry, const char *what, uint64_t offset)
 {
     uint64_t old = be64toh(*entry), cluster = qcow2_cluster(c->q, old & QCOW2_OFFSET);
-    uint64_t new =
-        old &QCOW2_IS_COMPRESSED ? old & ~QCOW2_COPIED : flagged(old, qcow2_counted(c, cluster));
+    uint64_t right = flagged(old, qcow2_counted(c, cluster));
 
-    if (!(old & QCOW2_IS_COMPRESSED) && !cluster)
-        new = old & ~QCOW2_COPIED;
-    if (new == old)
+    if (old & QCOW2_IS_COMPRESSED || !cluster)
+        right = old & ~QCOW2_COPIED;
+    if (right == old)
         return false;
     qcow2_found(c, "the %s entry of the cluster at 0x%llx of the disk says wrongly that %s", what,
                 (ull)offset,
                 old & QCOW2_COPIED ? "no other entry refers to it" : "another entry refers to it");
     c->found->errors_fixed += c->how->repair_errors;
-    *entry = htobe64(new);
+    *entry = htobe64(right);
     return true;
 }
 
