@@ -144,7 +144,7 @@ static void free_block(struct virtio_device *device)
     struct virtio_block *b = block_of(device);
 
     workers_remove(&b->retry);
-    block_room_free(&b->room);
+    block_space_free(&b->space);
     pthread_mutex_destroy(&b->resizing);
     blk_close(b->config.blk);
     free(b);
@@ -198,7 +198,7 @@ static int set_up(struct virtio_block *b, const struct virtio_slot *slot,
     atomic_store(&b->size, b->info.size);
     if (config->serial)
         memcpy(b->serial, config->serial, strnlen(config->serial, sizeof(b->serial)));
-    block_room_init(&b->room);
+    block_space_init(&b->space);
     pthread_mutex_init(&b->resizing, NULL);
     b->device.features = features(b);
     b->device.queues = config->queues;
@@ -207,7 +207,7 @@ static int set_up(struct virtio_block *b, const struct virtio_slot *slot,
     if (b->dev)
         return 0;
     workers_remove(&b->retry);
-    block_room_free(&b->room);
+    block_space_free(&b->space);
     pthread_mutex_destroy(&b->resizing);
     return -EINVAL;
 }

@@ -19,7 +19,7 @@ struct virtio_block_config {
     const char *serial; /* at most VIRTIO_BLOCK_SERIAL_MAX bytes; NULL: none */
     unsigned queues;    /* 1 to VIRTIO_BLOCK_QUEUES_MAX */
     bool discard;       /* the guest may give space back; else it is not offered */
-    /* The host has no room for what the guest writes, as WHY says in one line: the requests wait,
+    /* The host has no space for what the guest writes, as WHY says in one line: the requests wait,
      * and the machine is to stand still until release is called, with another line, or with NULL if
      * the requests have been taken back by a pause or a reset. In turn; on any thread; the board
      * lock may be held. NULL, both: such a request fails, as one to a broken disk does. */
@@ -33,7 +33,7 @@ struct virtio_block *virtio_block_create(const struct virtio_slot *slot,
                                          struct error *err);
 struct dev *virtio_block_dev(struct virtio_block *block);
 
-/* Has requests that wait for room tried again, on a worker. Any thread, with any lock held. */
+/* Has requests that wait for space tried again, on a worker. Any thread, with any lock held. */
 void virtio_block_retry(struct virtio_block *block);
 /* Makes the disk SIZE bytes long and tells the guest's driver, or fails with nothing changed. Waits
  * for the host; board lock not held. */

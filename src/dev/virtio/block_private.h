@@ -1,6 +1,6 @@
 /*
  * Inside the block device: shared by block.c (the device and its registers), block_request.c (what
- * becomes of a request) and block_room.c (requests that wait for room on the host's disk).
+ * becomes of a request) and block_space.c (requests that wait for space on the host's disk).
  */
 #ifndef DOPPEL_DEV_VIRTIO_BLOCK_PRIVATE_H
 #define DOPPEL_DEV_VIRTIO_BLOCK_PRIVATE_H
@@ -40,8 +40,8 @@ struct block_range {
 struct block_request {
     struct virtio_request *request; /* the frame's; this lies behind it */
     struct virtio_block *block;
-    struct block_request *next; /* among those that wait for room */
-    bool wants_room;            /* the host had no room for it */
+    struct block_request *next; /* among those that wait for space */
+    bool wants_space;           /* the host had no space for it */
     bool flushing;              /* written through: the last step, a flush, is under way */
 
     uint64_t offset; /* on the disk, where the next step begins, in bytes */
@@ -59,11 +59,11 @@ struct block_request {
     struct mem_pin pin[BLOCK_QUEUE];
 };
 
-/* Requests for which the host has no room. */
-struct block_room {
+/* Requests for which the host has no space. */
+struct block_space {
     pthread_mutex_t lock;
     struct block_request *first, **last; /* they wait */
-    unsigned wanting; /* requests with WANTS_ROOM: those that wait, and those tried again */
+    unsigned wanting; /* requests with WANTS_SPACE: those that wait, and those tried again */
 };
 
 struct virtio_block {
@@ -76,27 +76,27 @@ struct virtio_block {
     bool driver_caches;         /* what the driver has written into the configuration */
     _Atomic bool write_through; /* a write is on stable storage when it is completed */
     pthread_mutex_t resizing;   /* held while the disk changes its size */
-    struct block_room room;
+    struct block_space space;
     struct work retry;
 };
 
-/* block_room.c. WHO waits and who is told is in one order: the lock is held while the machine is
- * told. */
-void block_room_init(struct block_room *room);
-void block_room_free(struct block_room *room);
-/* Notes that the host has no room for R. False: it must not wait, because the
- * device is recalled. */
-bool block_room_await(struct block_request *r);
+/* block_space.c. The lock is held while the machine is told to stand still or to go on, so that it
+ * is told in the order in which requests begin and end to wait. */
+void block_space_init(struct block_space *space);
+void block_space_free(struct block_space *space);
+/* Notes that the host has no space for R. False: it must not wait, because the device is recalled.
+ */
+bool block_space_await(struct block_request *r);
 /* R is about to be completed, or given back (GONE). */
-void block_room_leave(struct block_request *r, bool gone);
+void block_space_leave(struct block_request *r, bool gone);
 /* Takes the requests that wait, to be tried again or given back. A list, or NULL. */
-struct block_request *block_room_take(struct virtio_block *b);
+struct block_request *block_space_take(struct virtio_block *b);
 
 /* block_request.c */
 enum virtio_result block_serve(struct virtio_device *device, struct virtio_request *request);
 void block_served(struct virtio_device *device, unsigned queue);
 void block_recall(struct virtio_device *device);
-/* Tries requests again that wait for room; OPAQUE is the struct virtio_block. */
+/* Tries requests again that wait for space; OPAQUE is the struct virtio_block. */
 void block_try_again(void *opaque);
 
 #endif

@@ -41,7 +41,7 @@ static void complete(struct block_request *r, enum status status)
     uint64_t room = request->chain.writable_bytes;
     uint8_t byte = (uint8_t)status;
 
-    block_room_leave(r, false);
+    block_space_leave(r, false);
     if (virtio_write_at(request, room - 1, &byte, 1) < 0)
         virtio_break(request);
     else
@@ -50,7 +50,7 @@ static void complete(struct block_request *r, enum status status)
 
 static void give_back(struct block_request *r)
 {
-    block_room_leave(r, true);
+    block_space_leave(r, true);
     virtio_give_back(r->request);
 }
 
@@ -163,7 +163,7 @@ static void cannot_begin(struct block_request *r, int error)
     struct virtio_queue *queue = r->request->queue;
 
     if (error == -EFAULT) {
-        block_room_leave(r, true);
+        block_space_leave(r, true);
         virtio_break(r->request);
     } else {
         /* It is served again, and then waits until something is unpinned. */
@@ -179,7 +179,7 @@ static void cannot_do(struct block_request *r, int error)
         give_back(r);
     else if ((error != -ENOSPC && error != -EDQUOT) || !r->block->config.hold)
         fail(r, error);
-    else if (!block_room_await(r))
+    else if (!block_space_await(r))
         give_back(r);
 }
 
@@ -341,7 +341,7 @@ static void renew(struct block_request *r, struct virtio_block *b, struct virtio
 {
     r->request = request;
     r->block = b;
-    r->wants_room = r->flushing = false;
+    r->wants_space = r->flushing = false;
     r->offset = r->at = r->left = 0;
     r->range = r->ranges = 0;
     r->io.unmap = false;
@@ -380,12 +380,12 @@ void block_served(struct virtio_device *device, unsigned queue)
     blk_kick(container_of(device, struct virtio_block, device)->config.blk);
 }
 
-/* ---- Waiting for room ---- */
+/* ---- Waiting for space ---- */
 
 void block_recall(struct virtio_device *device)
 {
     struct virtio_block *b = container_of(device, struct virtio_block, device);
-    struct block_request *r = block_room_take(b), *following;
+    struct block_request *r = block_space_take(b), *following;
 
     for (; r; r = following) {
         following = r->next;
@@ -397,7 +397,7 @@ void block_recall(struct virtio_device *device)
 void block_try_again(void *opaque)
 {
     struct virtio_block *b = opaque;
-    struct block_request *r = block_room_take(b), *following;
+    struct block_request *r = block_space_take(b), *following;
 
     for (; r; r = following) {
         following = r->next;

@@ -1,22 +1,22 @@
 /*
- * Requests that wait for room on the host's disk. While there are any, the machine is held.
+ * Requests that wait for space on the host's disk. While there are any, the machine is held.
  */
 #include "dev/virtio/block_private.h"
 
 #include <stdio.h>
 
-void block_room_init(struct block_room *room)
+void block_space_init(struct block_space *space)
 {
-    pthread_mutex_init(&room->lock, NULL);
-    room->last = &room->first;
+    pthread_mutex_init(&space->lock, NULL);
+    space->last = &space->first;
 }
 
-void block_room_free(struct block_room *room)
+void block_space_free(struct block_space *space)
 {
-    pthread_mutex_destroy(&room->lock);
+    pthread_mutex_destroy(&space->lock);
 }
 
-static void hold(const struct virtio_block *b)
+static void hold_machine(const struct virtio_block *b)
 {
     char why[400];
 
@@ -34,7 +34,7 @@ static void hold(const struct virtio_block *b)
     b->config.hold(b->config.opaque, why);
 }
 
-static void release(const struct virtio_block *b, bool gone)
+static void release_machine(const struct virtio_block *b, bool gone)
 {
     char why[400];
 
@@ -43,48 +43,48 @@ static void release(const struct virtio_block *b, bool gone)
     b->config.release(b->config.opaque, gone ? NULL : why);
 }
 
-bool block_room_await(struct block_request *r)
+bool block_space_await(struct block_request *r)
 {
     struct virtio_block *b = r->block;
-    struct block_room *room = &b->room;
+    struct block_space *space = &b->space;
     bool waits;
 
-    pthread_mutex_lock(&room->lock);
+    pthread_mutex_lock(&space->lock);
     waits = !virtio_recalled(&b->device); /* else block_recall has looked already, or soon will */
     if (waits) {
         r->next = NULL;
-        *room->last = r;
-        room->last = &r->next;
-        if (!r->wants_room && room->wanting++ == 0)
-            hold(b);
-        r->wants_room = true;
+        *space->last = r;
+        space->last = &r->next;
+        if (!r->wants_space && space->wanting++ == 0)
+            hold_machine(b);
+        r->wants_space = true;
     }
-    pthread_mutex_unlock(&room->lock);
+    pthread_mutex_unlock(&space->lock);
     return waits;
 }
 
-void block_room_leave(struct block_request *r, bool gone)
+void block_space_leave(struct block_request *r, bool gone)
 {
     struct virtio_block *b = r->block;
 
-    if (!r->wants_room)
+    if (!r->wants_space)
         return;
-    pthread_mutex_lock(&b->room.lock);
-    r->wants_room = false;
-    if (--b->room.wanting == 0)
-        release(b, gone);
-    pthread_mutex_unlock(&b->room.lock);
+    pthread_mutex_lock(&b->space.lock);
+    r->wants_space = false;
+    if (--b->space.wanting == 0)
+        release_machine(b, gone);
+    pthread_mutex_unlock(&b->space.lock);
 }
 
-struct block_request *block_room_take(struct virtio_block *b)
+struct block_request *block_space_take(struct virtio_block *b)
 {
-    struct block_room *room = &b->room;
+    struct block_space *space = &b->space;
     struct block_request *first;
 
-    pthread_mutex_lock(&room->lock);
-    first = room->first;
-    room->first = NULL;
-    room->last = &room->first;
-    pthread_mutex_unlock(&room->lock);
+    pthread_mutex_lock(&space->lock);
+    first = space->first;
+    space->first = NULL;
+    space->last = &space->first;
+    pthread_mutex_unlock(&space->lock);
     return first;
 }

@@ -74,7 +74,7 @@ static void interrupt_config(struct virtio_device *d)
 
 /* Carries out a reset that had to wait for requests, and says so if the driver has broken a rule.
  */
-static void settle(struct virtio_device *d)
+static void apply_status(struct virtio_device *d)
 {
     bool reset, broken;
 
@@ -96,7 +96,7 @@ static void run_job(void *opaque)
     struct virtio_device *d = opaque;
 
     bus_lock(d->host.bus);
-    settle(d);
+    apply_status(d);
     bus_unlock(d->host.bus);
 }
 
@@ -107,7 +107,7 @@ static void break_device(struct virtio_device *d)
     d->live = false;
     pthread_mutex_unlock(&d->lock);
     virtio_look_at_queues(d);
-    settle(d);
+    apply_status(d);
 }
 
 static void begin_reset(struct virtio_device *d)
@@ -120,7 +120,7 @@ static void begin_reset(struct virtio_device *d)
     if (d->ops->recall)
         d->ops->recall(d);
     virtio_look_at_queues(d);
-    settle(d);
+    apply_status(d);
 }
 
 bool virtio_takes_writes(struct virtio_device *d)
@@ -331,7 +331,7 @@ void virtio_pause(struct virtio_device *d)
     bus_lock(d->host.bus);
     set_paused(d, true);
     /* What the workers have left for the loop belongs to the state. */
-    settle(d);
+    apply_status(d);
     bus_unlock(d->host.bus);
 }
 

@@ -245,7 +245,7 @@ struct virtio_device {
 
     const struct virtio_ops *ops;
     struct virtio_host host;
-    struct loop_job job; /* runs settle() in device.c */
+    struct loop_job job; /* runs apply_status() in device.c */
     size_t request_stride;
 
     /* Registers: board lock. */

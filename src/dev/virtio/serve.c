@@ -188,7 +188,7 @@ static struct virtio_request *begin_request(struct virtio_queue *q,
 }
 
 /* Keeps the chain for later, among the held ones, in the order of taking. With the lock. */
-static void hold(struct virtio_request *r)
+static void hold_chain(struct virtio_request *r)
 {
     struct virtio_queue *q = r->queue;
     unsigned at = q->held_count++;
@@ -250,7 +250,7 @@ void virtio_give_back(struct virtio_request *r)
     struct virtio_queue *q = r->queue;
 
     pthread_mutex_lock(&q->lock);
-    hold(r);
+    hold_chain(r);
     become_idle(q);
     pthread_mutex_unlock(&q->lock);
 }
@@ -312,7 +312,7 @@ static enum progress serve_request(struct virtio_queue *q, struct virtio_request
     if (result == VIRTIO_BROKEN)
         release(r);
     else
-        hold(r);
+        hold_chain(r);
     pthread_mutex_unlock(&q->lock);
     if (result == VIRTIO_NO_PINS)
         return wait_for_pins(q);
