@@ -10,11 +10,8 @@
 #include <errno.h>
 #include <string.h>
 
-#include "fake_lane.h"
-#include "virtio_rig.h"
+#include "virtio_queues.h"
 
-#define SIZE      8u
-#define RINGS(Q)  (0x10000u + 0x1000 * (Q))
 #define DATA(Q)   (0x100000u + 0x10000 * (Q)) /* 4 KiB for each of its chains */
 #define VRIG_CONF 0x2000
 #define QUEUES    6u
@@ -66,68 +63,23 @@ static struct dev *create(const struct virtio_slot *slot, struct error *err)
     return virtio_console_create(slot, ports, 2, err);
 }
 
-struct fixture {
-    struct vrig *v;
-    struct rig_queue queue[QUEUES];
-};
-
 static int set_up(void **state)
 {
-    struct fixture *f = calloc(1, sizeof(*f));
-
-    f->v = vrig_create(create, NULL, 1);
-    *state = f;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    struct fixture *f = *state;
-
-    vrig_destroy(f->v);
-    free(f);
-    return 0;
-}
-
-static void run(struct fixture *f)
-{
-    fake_lane_run(f->v->workers, f->v->loop);
-}
-
-static void start(struct fixture *f, uint64_t features)
-{
-    vrig_enable(f->v);
-    assert_true(vrig_negotiate(f->v, features));
-    for (unsigned i = 0; i < QUEUES; i++) {
-        vrig_set_queue_number(f->v, i, rig_layout(RINGS(i), SIZE));
-        f->queue[i] = f->v->queue;
-    }
-    vrig_write(f->v, VRIG_STATUS, 1, 15);
-    run(f);
-}
-
-static void notify(struct fixture *f, unsigned queue)
-{
-    vrig_write(f->v, VRIG_NOTIFY + 4 * queue, 2, 0);
-    run(f);
+    return qrig_set_up(state, create, QUEUES);
 }
 
 /* Makes a chain of one buffer of SIZE bytes available, with DATA if the device is to read it. */
-static void give(struct fixture *f, unsigned queue, const void *data, uint32_t size)
+static void give(struct qrig *f, unsigned queue, const void *data, uint32_t size)
 {
-    struct rig_queue *q = &f->queue[queue];
-    unsigned n = q->available % SIZE;
-    uint64_t gpa = DATA(queue) + 0x1000 * n;
+    uint64_t gpa = DATA(queue) + 0x1000 * qrig_next(f, queue);
 
     if (data)
         assert_int_equal(mem_write(f->v->mem, gpa, data, size), 0);
-    rig_descriptor(q, n, gpa, size, data ? 0 : RIG_WRITE, 0);
-    rig_publish(q, (uint16_t)n);
-    notify(f, queue);
+    qrig_give(f, queue, gpa, size, data ? 0 : RIG_WRITE);
 }
 
 /* Whether the device has given back the next chain; what it has written goes to DATA. */
-static bool get(struct fixture *f, unsigned queue, void *data, uint32_t *size)
+static bool get(struct qrig *f, unsigned queue, void *data, uint32_t *size)
 {
     uint32_t head;
 
@@ -138,7 +90,7 @@ static bool get(struct fixture *f, unsigned queue, void *data, uint32_t *size)
     return true;
 }
 
-static void control(struct fixture *f, uint32_t port, uint16_t event, uint16_t value)
+static void control(struct qrig *f, uint32_t port, uint16_t event, uint16_t value)
 {
     const struct {
         uint32_t port;
@@ -152,7 +104,7 @@ static void control(struct fixture *f, uint32_t port, uint16_t event, uint16_t v
 }
 
 /* The next message is this one; TAIL follows it. */
-static void assert_told_tail(struct fixture *f, uint32_t port, uint16_t event, uint16_t value,
+static void assert_told_tail(struct qrig *f, uint32_t port, uint16_t event, uint16_t value,
                              const void *tail, uint32_t size)
 {
     uint8_t bytes[4096];
@@ -168,15 +120,15 @@ static void assert_told_tail(struct fixture *f, uint32_t port, uint16_t event, u
         assert_memory_equal(bytes + 8, tail, size);
 }
 
-static void assert_told(struct fixture *f, uint32_t port, uint16_t event, uint16_t value)
+static void assert_told(struct qrig *f, uint32_t port, uint16_t event, uint16_t value)
 {
     assert_told_tail(f, port, event, value, NULL, 0);
 }
 
 /* As a driver does it, up to ports that are open. */
-static void introduce(struct fixture *f)
+static void introduce(struct qrig *f)
 {
-    start(f, FEATURES);
+    qrig_start(f, FEATURES);
     control(f, 0, READY, 1);
     assert_told(f, 0, ADD, 0);
     assert_told(f, 1, ADD, 0);
@@ -190,7 +142,7 @@ static void introduce(struct fixture *f)
 }
 
 /* No message waits: a chain for one is not given back. */
-static void assert_silent(struct fixture *f)
+static void assert_silent(struct qrig *f)
 {
     uint32_t written;
 
@@ -200,9 +152,9 @@ static void assert_silent(struct fixture *f)
 
 static void test_introduction(void **state)
 {
-    struct fixture *f = *state;
+    struct qrig *f = *state;
 
-    start(f, FEATURES);
+    qrig_start(f, FEATURES);
     assert_int_equal(vrig_read(f->v, VRIG_CONF + 4, 4), 2);
     assert_int_equal(vrig_read(f->v, VRIG_QUEUES, 2), QUEUES);
     introduce(f);
@@ -211,7 +163,7 @@ static void test_introduction(void **state)
 
 static void test_bytes(void **state)
 {
-    struct fixture *f = *state;
+    struct qrig *f = *state;
     char bytes[4096];
     uint32_t size;
 
@@ -227,7 +179,7 @@ static void test_bytes(void **state)
         give(f, rx, NULL, 100);
         assert_false(get(f, rx, NULL, &size));
         assert_int_equal(con_end_input(ends[port], "typed", 5), 5);
-        run(f);
+        qrig_run(f);
         assert_true(get(f, rx, bytes, &size));
         assert_int_equal(size, 4);
         assert_memory_equal(bytes, "type", 4);
@@ -235,7 +187,7 @@ static void test_bytes(void **state)
         assert_int_equal(size, 1);
         assert_int_equal(bytes[0], 'd');
         assert_int_equal(con_end_input(ends[port], "again", 5), 5);
-        run(f);
+        qrig_run(f);
         give(f, rx, NULL, 100);
         assert_true(get(f, rx, bytes, &size));
         assert_int_equal(size, 5);
@@ -245,14 +197,14 @@ static void test_bytes(void **state)
 /* Nobody in the guest has the port open: what is typed waits, unless it is a console. */
 static void test_closed_port(void **state)
 {
-    struct fixture *f = *state;
+    struct qrig *f = *state;
     uint32_t size;
 
     introduce(f);
     control(f, 1, OPEN, 0);
     give(f, RX1, NULL, 100);
     assert_int_equal(con_end_input(ends[1], "hey", 3), 3);
-    run(f);
+    qrig_run(f);
     assert_false(get(f, RX1, NULL, &size));
     control(f, 1, OPEN, 1);
     assert_true(get(f, RX1, NULL, &size));
@@ -262,7 +214,7 @@ static void test_closed_port(void **state)
 /* More than fits is refused, and asked for when there is room. */
 static void test_input_limit(void **state)
 {
-    struct fixture *f = *state;
+    struct qrig *f = *state;
     static char much[CON_END_INPUT + 100];
     uint32_t size;
 
@@ -279,7 +231,7 @@ static void test_input_limit(void **state)
 /* A host side without room: the request waits, the rest of it is sent later, nothing twice. */
 static void test_output_waits(void **state)
 {
-    struct fixture *f = *state;
+    struct qrig *f = *state;
     static char large[0x1000];
     uint32_t size;
 
@@ -290,10 +242,10 @@ static void test_output_waits(void **state)
     give(f, TX0, large, sizeof(large));
     give(f, TX0, "!", 1);
     assert_false(get(f, TX0, NULL, &size));
-    run(f);
+    qrig_run(f);
     hosts[0].full = false;
     con_end_room(ends[0]);
-    run(f);
+    qrig_run(f);
     assert_true(get(f, TX0, NULL, &size));
     assert_true(get(f, TX0, NULL, &size));
     assert_int_equal(hosts[0].size, sizeof(large) + 1);
@@ -304,7 +256,7 @@ static void test_output_waits(void **state)
 /* A chain as long as can be is sent in turns. */
 static void test_long_output(void **state)
 {
-    struct fixture *f = *state;
+    struct qrig *f = *state;
     struct rig_queue *q = &f->queue[TX0];
     uint32_t size;
 
@@ -312,20 +264,20 @@ static void test_long_output(void **state)
     rig_descriptor(q, 0, DATA(TX0), 0x10000, RIG_NEXT, 1);
     rig_descriptor(q, 1, DATA(TX0), 0x10000, 0, 0);
     rig_publish(q, 0);
-    notify(f, TX0);
+    qrig_notify(f, TX0);
     assert_true(get(f, TX0, NULL, &size));
     assert_int_equal(hosts[0].size, 0x20000);
 }
 
 static void test_one_port(void **state)
 {
-    struct fixture *f = *state;
+    struct qrig *f = *state;
     uint32_t size;
 
-    start(f, VRIG_FEATURES);
+    qrig_start(f, VRIG_FEATURES);
     give(f, RX0, NULL, 100);
     assert_int_equal(con_end_input(ends[0], "hey", 3), 3);
-    run(f);
+    qrig_run(f);
     assert_true(get(f, RX0, NULL, &size));
     give(f, TX0, "ho", 2);
     assert_int_equal(hosts[0].size, 2);
@@ -333,18 +285,18 @@ static void test_one_port(void **state)
 
 static void test_resize(void **state)
 {
-    struct fixture *f = *state;
+    struct qrig *f = *state;
     static const uint16_t size[2] = {80, 25}; /* columns and rows */
 
     introduce(f);
     virtio_console_resize(f->v->dev, 25, 80);
-    run(f);
+    qrig_run(f);
     assert_int_equal(vrig_read(f->v, VRIG_CONF, 4), 80 | 25 << 16);
     assert_int_equal(f->v->messages[0], 1); /* by the configuration's vector */
     assert_told_tail(f, 0, RESIZE, 1, size, sizeof(size));
     assert_silent(f);
     /* A driver that comes later hears of it at once. */
-    start(f, FEATURES);
+    qrig_start(f, FEATURES);
     control(f, 0, PORT_READY, 1);
     assert_told(f, 0, CONSOLE, 1);
     assert_told_tail(f, 0, RESIZE, 1, size, sizeof(size));
@@ -353,7 +305,7 @@ static void test_resize(void **state)
 /* Ports that do not exist, events that are the device's, messages that are too short. */
 static void test_nonsense(void **state)
 {
-    struct fixture *f = *state;
+    struct qrig *f = *state;
 
     introduce(f);
     for (uint16_t event = 0; event < 20; event++) {
@@ -367,7 +319,7 @@ static void test_nonsense(void **state)
     assert_int_equal(vrig_status(f->v), 15);
     for (unsigned i = 0; i < 100; i++) /* asked often, told once */
         control(f, 0, PORT_READY, 1);
-    start(f, FEATURES);
+    qrig_start(f, FEATURES);
     give(f, CTL_TX, "short", 5);
     assert_int_equal(vrig_status(f->v), 0x4F);
     introduce(f);
@@ -382,7 +334,7 @@ static void test_nonsense(void **state)
 /* What was typed and half of a request that was sent go with the state. */
 static void test_save_restore(void **state)
 {
-    struct fixture *f = *state, other;
+    struct qrig *f = *state, other;
     char bytes[4096];
     uint32_t size;
 
@@ -392,13 +344,7 @@ static void test_save_restore(void **state)
     assert_int_equal(con_end_input(ends[1], "kept", 4), 4);
     hosts[0].full = true;
     give(f, TX0, "later", 5);
-    f->v->dev->ops->pause(f->v->dev);
-    other = *f;
-    other.v = vrig_create(create, f->v->mem, 1);
-    other.v->dev->ops->pause(other.v->dev);
-    assert_int_equal(rig_copy_state(f->v->rig, f->v->dev, other.v->dev), 0);
-    other.v->dev->ops->resume(other.v->dev);
-    run(&other);
+    qrig_move(f, &other, create);
     assert_true(get(&other, TX0, NULL, &size));
     assert_memory_equal(hosts[0].output, "later", 5);
     assert_false(get(&other, RX1, NULL, &size));
@@ -412,7 +358,7 @@ static void test_save_restore(void **state)
 
 static void test_slot_taken(void **state)
 {
-    struct fixture *f = *state;
+    struct qrig *f = *state;
     struct virtio_slot slot = {.pci = f->v->pci,
                                .number = VRIG_SLOT,
                                .bus = f->v->rig->bus,
@@ -425,7 +371,7 @@ static void test_slot_taken(void **state)
     assert_int_equal(err.code, EBUSY);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, qrig_tear_down)
 
 int main(void)
 {
