@@ -65,8 +65,7 @@ static int put_block(struct qcow2 *q, uint64_t index, uint64_t cluster)
     if (ret == 0)
         ret = qcow2_metadata_add(q, cluster, 1);
     if (ret < 0) {
-        qcow2_table_free(block);
-        free(block);
+        qcow2_cache_free_table(block);
         return ret;
     }
     ret = qcow2_cache_add(q, &q->blocks, block, true);

@@ -77,7 +77,7 @@ void qcow2_table_free(struct qcow2_table *table)
         free(table->entries);
 }
 
-static void free_table(struct qcow2_table *table)
+void qcow2_cache_free_table(struct qcow2_table *table)
 {
     qcow2_table_free(table);
     free(table);
@@ -112,7 +112,7 @@ int qcow2_cache_widen(struct qcow2_cache *cache, uint64_t slots)
 void qcow2_cache_free(struct qcow2_cache *cache)
 {
     for (unsigned i = 0; i < cache->count; i++)
-        free_table(cache->loaded[i]);
+        qcow2_cache_free_table(cache->loaded[i]);
     free(cache->loaded);
     free(cache->slot);
     *cache = (struct qcow2_cache){0};
@@ -141,7 +141,7 @@ static void forget(struct qcow2 *q, struct qcow2_cache *cache, unsigned i)
     cache->slot[table->index] = NULL;
     cache->loaded[i] = cache->loaded[--cache->count];
     pthread_mutex_unlock(&q->map_lock);
-    free_table(table);
+    qcow2_cache_free_table(table);
 }
 
 /* Drops a table that was not used of late. Where all must stay, the cache grows. */
@@ -182,7 +182,7 @@ int qcow2_cache_add(struct qcow2 *q, struct qcow2_cache *cache, struct qcow2_tab
         }
     }
     if (ret < 0) {
-        free_table(table);
+        qcow2_cache_free_table(table);
         return ret;
     }
     pthread_mutex_lock(&q->map_lock);
@@ -190,4 +190,18 @@ int qcow2_cache_add(struct qcow2 *q, struct qcow2_cache *cache, struct qcow2_tab
     cache->slot[table->index] = table;
     pthread_mutex_unlock(&q->map_lock);
     return 0;
+}
+
+int qcow2_cache_read(struct qcow2 *q, struct qcow2_cache *cache, uint64_t index, uint64_t offset,
+                     bool may_write, struct qcow2_table **table)
+{
+    struct qcow2_table *loaded = qcow2_cache_new(q, index, offset);
+    int ret = loaded ? qcow2_file_read(q, offset, loaded->bytes, q->cluster_size) : -ENOMEM;
+
+    if (ret == 0)
+        ret = qcow2_cache_add(q, cache, loaded, may_write);
+    else if (loaded)
+        qcow2_cache_free_table(loaded);
+    *table = ret == 0 ? loaded : NULL;
+    return ret;
 }

@@ -37,11 +37,17 @@ static inline struct qcow2_table *qcow2_cache_find(struct qcow2_cache *cache, ui
 /* Makes a table in memory that qcow2_cache_find does not find before qcow2_cache_add. NULL: out of
  * memory. */
 struct qcow2_table *qcow2_cache_new(struct qcow2 *q, uint64_t index, uint64_t offset);
+/* Frees a table that qcow2_cache_new has made and that no cache has. */
+void qcow2_cache_free_table(struct qcow2_table *table);
 /* Puts TABLE, for whose index there is none, into CACHE. It takes the place of one that was not
  * used of late and does not differ from the file, if the cache is full and there is one. Those that
  * differ are written first if MAY_WRITE. With the image's lock; takes map_lock. On failure TABLE
  * is freed. */
 int qcow2_cache_add(struct qcow2 *q, struct qcow2_cache *cache, struct qcow2_table *table,
                     bool may_write);
+/* Reads the table at OFFSET of the file and puts it into CACHE as qcow2_cache_add does. Stores it,
+ * or NULL after a failure. */
+int qcow2_cache_read(struct qcow2 *q, struct qcow2_cache *cache, uint64_t index, uint64_t offset,
+                     bool may_write, struct qcow2_table **table);
 
 #endif

@@ -10,7 +10,6 @@
 #include "blk/qcow2/header.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 /* Entry I of a refcount block whose entries have 2^ORDER bits. */
@@ -59,7 +58,6 @@ uint64_t qcow2_refcount_max(const struct qcow2 *q)
 static int find_block(struct qcow2 *q, uint64_t cluster, struct qcow2_table **block)
 {
     uint64_t index = cluster >> q->block_bits, offset;
-    int ret;
 
     *block = qcow2_cache_find(&q->blocks, index);
     if (*block || index >= q->blocks.slots)
@@ -67,20 +65,7 @@ static int find_block(struct qcow2 *q, uint64_t cluster, struct qcow2_table **bl
     offset = be64toh(q->reftable.entries[index]);
     if (!offset)
         return 0;
-    *block = qcow2_cache_new(q, index, offset);
-    if (!*block)
-        return -ENOMEM;
-    ret = qcow2_file_read(q, offset, (*block)->bytes, q->cluster_size);
-    if (ret < 0) {
-        qcow2_table_free(*block);
-        free(*block);
-        *block = NULL;
-        return ret;
-    }
-    ret = qcow2_cache_add(q, &q->blocks, *block, true);
-    if (ret < 0)
-        *block = NULL;
-    return ret;
+    return qcow2_cache_read(q, &q->blocks, index, offset, true, block);
 }
 
 static uint64_t in_block(const struct qcow2 *q, uint64_t cluster)

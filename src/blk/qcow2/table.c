@@ -148,7 +148,6 @@ int qcow2_find(struct qcow2 *q, uint64_t offset, uint64_t size, struct qcow2_par
 int qcow2_l2_read(struct qcow2 *q, uint64_t index, struct qcow2_table **table)
 {
     uint64_t offset;
-    int ret;
 
     *table = qcow2_cache_find(&q->l2, index);
     if (*table || index >= q->l2.slots || !q->l1.entries[index])
@@ -157,19 +156,7 @@ int qcow2_l2_read(struct qcow2 *q, uint64_t index, struct qcow2_table **table)
     if (!offset || qcow2_in_cluster(q, offset) || offset >= q->file_end)
         return qcow2_corrupt(q, "entry %llu of the L1 table leads nowhere",
                              (unsigned long long)index);
-    *table = qcow2_cache_new(q, index, offset);
-    if (!*table)
-        return -ENOMEM;
-    ret = qcow2_file_read(q, offset, (*table)->bytes, q->cluster_size);
-    if (ret < 0) {
-        qcow2_table_free(*table);
-        free(*table);
-    } else {
-        ret = qcow2_cache_add(q, &q->l2, *table, false);
-    }
-    if (ret < 0)
-        *table = NULL;
-    return ret;
+    return qcow2_cache_read(q, &q->l2, index, offset, false, table);
 }
 
 /* Sets entry INDEX of L1. */
@@ -218,8 +205,7 @@ static int new_l2(struct qcow2 *q, uint64_t index, struct qcow2_table **table)
         return -ENOMEM;
     ret = place_l2(q, (*table)->bytes, &cluster);
     if (ret < 0) {
-        qcow2_table_free(*table);
-        free(*table);
+        qcow2_cache_free_table(*table);
         return ret;
     }
     (*table)->offset = cluster << q->cluster_bits;
