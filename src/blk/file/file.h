@@ -48,9 +48,13 @@ struct file {
     struct pool_job writer;
 };
 
-/* Opens the file or block device of OPTIONS, all of it: SIZE is what there is. */
+/* open.c: opens the file or block device of OPTIONS, all of it: SIZE is what there is. */
 struct blk *file_open(const struct blk_options *options, const struct blk_host *host,
                       struct error *err);
+
+/* file.c: starts the threads, and a ring if the host has one. */
+int file_start(struct file *file, struct error *err);
+extern const struct blk_driver file_driver;
 
 /* io.c: carry out what is left of REQUEST (from own.moved on) on this thread. */
 int file_perform(struct blk *blk, struct blk_request *request);
