@@ -251,6 +251,32 @@ static struct fast *new_fast(struct qcow2 *q, struct blk_request *request, unsig
     return fast;
 }
 
+/* Makes CHILD the request for PART, which begins SKIP bytes into the disk's request; its buffers go
+ * to *IOV, which moves behind them. Returns the disk that it is for, or NULL if PART reads as
+ * zeroes without one. */
+static struct blk *make_child(struct fast *fast, struct fast_part *child,
+                              const struct qcow2_part *part, uint64_t skip, struct iovec **iov)
+{
+    const struct blk_request *request = fast->request;
+    bool in_file = part->kind == QCOW2_DATA;
+
+    if (!in_file && (part->kind != QCOW2_UNALLOCATED || !fast->q->has_backing))
+        return NULL;
+    *child = (struct fast_part){.fast = fast};
+    child->request = (struct blk_request){.kind = request->kind,
+                                          .offset = in_file ? part->host : request->own.at + skip,
+                                          .size = part->size,
+                                          .iov = request->iov,
+                                          .iovs = request->iovs,
+                                          .done = part_done};
+    if (part->size < request->size) {
+        child->request.iov = *iov;
+        child->request.iovs = buffers_slice(*iov, request->iov, request->iovs, skip, part->size);
+        *iov += child->request.iovs;
+    }
+    return in_file ? fast->q->file : fast->q->backing;
+}
+
 static void submit_parts(struct qcow2 *q, struct blk_request *request, const struct plan *plan)
 {
     struct blk *where[PARTS_MAX];
@@ -258,6 +284,8 @@ static void submit_parts(struct qcow2 *q, struct blk_request *request, const str
     unsigned n = 0;
     struct iovec *iov;
     struct fast *fast = new_fast(q, request, plan->count, &iov);
+    /* Stands for the parts that need no disk, and is done when all others have been submitted. */
+    struct fast_part last = {.fast = fast};
 
     if (!fast) {
         qcow2_leave(q, plan->epoch);
@@ -267,37 +295,17 @@ static void submit_parts(struct qcow2 *q, struct blk_request *request, const str
     fast->epoch = plan->epoch;
     for (unsigned i = 0; i < plan->count; i++) {
         const struct qcow2_part *part = &plan->part[i];
-        struct fast_part *child = &fast->part[n];
 
-        if (part->kind == QCOW2_DATA || (part->kind == QCOW2_UNALLOCATED && q->has_backing)) {
-            bool mine = part->kind == QCOW2_DATA;
-
-            where[n++] = mine ? q->file : q->backing;
-            *child = (struct fast_part){.fast = fast};
-            child->request =
-                (struct blk_request){.kind = request->kind,
-                                     .offset = mine ? part->host : request->own.at + skip,
-                                     .size = part->size,
-                                     .iov = request->iov,
-                                     .iovs = request->iovs,
-                                     .done = part_done};
-            if (plan->count > 1) {
-                child->request.iov = iov;
-                child->request.iovs =
-                    buffers_slice(iov, request->iov, request->iovs, skip, part->size);
-                iov += child->request.iovs;
-            }
-        } else {
+        where[n] = make_child(fast, &fast->part[n], part, skip, &iov);
+        if (where[n])
+            n++;
+        else
             buffers_clear(request->iov, skip, part->size);
-        }
         skip += part->size;
     }
     atomic_init(&fast->left, n + 1);
     for (unsigned i = 0; i < n; i++)
         blk_submit(where[i], &fast->part[i].request);
-    /* The last one to be done is this; it stands for those that needed no disk. */
-    struct fast_part last = {.fast = fast};
-
     part_done(&last.request, 0);
 }
 
