@@ -101,7 +101,8 @@ static int copy(struct request *request, struct blk *source, struct target *targ
     return result;
 }
 
-/* Keeps others from the file that will be replaced. *held is NULL if there is none. */
+/* Locks the file that will be replaced, so that no other program uses it meanwhile. *HELD is NULL
+ * if there is none. */
 static int hold_old(const struct blk_options *options, struct blk **held, struct error *err)
 {
     *held = NULL;

@@ -27,7 +27,7 @@ struct copy {
     const struct image_copy *how;
     uint64_t size;
     int holes;            /* a descriptor that says where a raw file has holes; -1: nothing says */
-    pthread_mutex_t lock; /* guards what follows; a leaf */
+    pthread_mutex_t lock; /* guards what follows; held while the map of FROM is read */
     pthread_cond_t ended;
     uint64_t next;
     unsigned running;

@@ -11,7 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define TRIES 100 /* names that somebody else may have taken */
+#define TRIES 100 /* names that other files may have */
 
 static void ending_signals(sigset_t *set)
 {
@@ -84,7 +84,7 @@ static void keep_owner(int fd, const struct stat *old)
     fchmod(fd, mode);
 }
 
-/* A name in FOLDER that nobody has; try number N. */
+/* Makes a name in FOLDER that no file may have yet; try number N. */
 static int temporary_name(char name[PATH_MAX], const char *folder, unsigned n)
 {
     return snprintf(name, PATH_MAX, "%s.doppel-%ld-%u", folder, (long)getpid(), n) < PATH_MAX
@@ -150,7 +150,7 @@ bool target_interrupted(const struct target *target)
     return false;
 }
 
-/* Gives the file, which has no name, one that nobody has. */
+/* Gives the file, which has no name, one that no other file has. */
 static int name_it(struct target *target, const char *folder)
 {
     for (unsigned n = 0; n < TRIES; n++) {

@@ -3,8 +3,8 @@
  * it is complete.
  *
  * Where the file system knows no files without names, it has a name of its own until then, and a
- * process that is killed leaves it behind. Signals that end the process wait meanwhile: whoever
- * writes asks target_interrupted() now and then.
+ * process that is killed leaves it behind. Signals that end the process wait meanwhile: the
+ * thread that writes asks target_interrupted() now and then.
  */
 #ifndef DOPPEL_CLI_IMAGE_TARGET_H
 #define DOPPEL_CLI_IMAGE_TARGET_H

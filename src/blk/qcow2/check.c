@@ -344,8 +344,10 @@ static int finish_repair(struct qcow2 *q, const struct qcow2_checked *found, str
         ret = qcow2_header_mark(q, 0, QCOW2_INCOMPATIBLE_DIRTY | QCOW2_INCOMPATIBLE_CORRUPT);
     if (ret < 0)
         return error_set(err, -ret, "%s: cannot be repaired: %s", q->name, strerror(-ret));
-    if (well)
+    if (well) {
         atomic_store(&q->failed, 0);
+        atomic_store(&q->told, false);
+    }
     return well ? qcow2_load_again(q, err) : 0;
 }
 

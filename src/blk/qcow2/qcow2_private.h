@@ -49,7 +49,6 @@
 #ifndef DOPPEL_BLK_QCOW2_QCOW2_PRIVATE_H
 #define DOPPEL_BLK_QCOW2_QCOW2_PRIVATE_H
 
-#include "base/fifo.h"
 #include "base/util.h"
 #include "blk/driver.h"
 #include "blk/list.h"
@@ -133,11 +132,10 @@ struct qcow2 {
     struct qcow2_claim *claims;
     uint64_t first_free;       /* no cluster of the file before it is free */
     _Atomic uint64_t file_end; /* of the file, bytes; changes with LOCK */
-    uint64_t fresh;    /* from here on nothing was ever written to the file: it reads as 0 */
-    bool marked_dirty; /* the header in the file says so */
-    bool no_punch;     /* the host cannot give back parts of the file */
-    bool depends;      /* L1 or L2 tables lead to what may not be on stable storage yet */
-    uint64_t packed;   /* where the next compressed data may go; 0: at a new cluster */
+    uint64_t fresh;  /* from here on nothing was ever written to the file: it reads as 0 */
+    bool no_punch;   /* the host cannot give back parts of the file */
+    bool depends;    /* L1 or L2 tables lead to what may not be on stable storage yet */
+    uint64_t packed; /* where the next compressed data may go; 0: at a new cluster */
     struct qcow2_drops pending; /* see above: "Clusters that entries no longer lead to" */
     struct qcow2_drops limbo;
     bool limbo_stable;    /* no entry in the file leads to LIMBO */
