@@ -116,7 +116,7 @@ static struct blk *open_image(const struct blk_options *options, const struct bl
     return blk;
 }
 
-/* ---- What is forgotten at the end ---- */
+/* ---- snapshot: what is written is forgotten at the end ---- */
 
 /* Makes a file without a name in FOLDER. Returns its descriptor, or -1 and sets errno. */
 static int make_nameless(const char *folder)

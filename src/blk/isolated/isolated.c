@@ -43,7 +43,7 @@ static void wake_process(struct isolated *i)
 
 /* ---- Requests: any thread ---- */
 
-static void submit(struct blk *blk, struct blk_request *request)
+static void isolated_submit(struct blk *blk, struct blk_request *request)
 {
     struct isolated *i = isolated_of(blk);
     bool broken, wake = false;
@@ -196,7 +196,7 @@ static void kill_process(struct isolated *i)
 /* Watches over a process that lives and does not answer, which would keep pauses and the end of the
  * machine waiting for ever. Returns what is wrong, or NULL. Time in which this process was stopped,
  * too, does not count. */
-static const char *watch(struct isolated *i)
+static const char *watch_process(struct isolated *i)
 {
     uint64_t now = time_now_ns(), step = MIN(now - i->looked, 2 * i->patience / LOOKS);
     bool progress = i->taken != i->taken_then;
@@ -217,7 +217,9 @@ static const char *watch(struct isolated *i)
     return NULL;
 }
 
-static const char *look(struct isolated *i, struct pollfd pfd[3])
+/* Waits for the process or for a thread of this one, and takes what has come. Returns what is
+ * wrong, or NULL. */
+static const char *wait_and_take(struct isolated *i, struct pollfd pfd[3])
 {
     int timeout = (int)MIN(i->patience / LOOKS / NS_PER_MS, (uint64_t)INT_MAX - 1) + 1;
     const char *wrong;
@@ -230,11 +232,11 @@ static const char *look(struct isolated *i, struct pollfd pfd[3])
         event_clear(i->files[ISOLATED_RESULT_EVENT]);
     wrong = take_results(i);
     if (!wrong)
-        wrong = watch(i);
+        wrong = watch_process(i);
     return !wrong && pfd[2].revents ? look_at_link(i) : wrong;
 }
 
-static bool ends(struct isolated *i)
+static bool is_ending(struct isolated *i)
 {
     bool end;
 
@@ -252,8 +254,8 @@ static void *run(void *opaque)
     const char *wrong = NULL;
 
     where_begin(&i->where);
-    while (!ends(i) && !wrong) {
-        wrong = look(i, pfd);
+    while (!is_ending(i) && !wrong) {
+        wrong = wait_and_take(i, pfd);
         if (wrong)
             fail_all(i, wrong);
     }
@@ -272,7 +274,7 @@ static void end_thread(struct isolated *i)
     pthread_join(i->thread, NULL);
 }
 
-static void close_disk(struct blk *blk)
+static void isolated_close(struct blk *blk)
 {
     struct isolated *i = isolated_of(blk);
 
@@ -295,12 +297,13 @@ static void close_disk(struct blk *blk)
     free(i);
 }
 
-static struct where *where(struct blk *blk, unsigned n)
+static struct where *isolated_where(struct blk *blk, unsigned n)
 {
     return n == 0 ? &isolated_of(blk)->where : NULL;
 }
 
-static const struct blk_driver driver = {.submit = submit, .where = where, .close = close_disk};
+static const struct blk_driver isolated_driver = {
+    .submit = isolated_submit, .where = isolated_where, .close = isolated_close};
 
 /* The memory cannot be made shorter by the other side, which would end this process. */
 static int make_memory(struct isolated *i, struct error *err)
@@ -419,7 +422,7 @@ static struct isolated *new_isolated(const struct blk_options *options, const st
     i->sender = EVENT_SENDER_CLOSED;
     for (unsigned n = 0; n < ISOLATED_FILES; n++)
         i->files[n] = -1;
-    i->blk.driver = &driver;
+    i->blk.driver = &isolated_driver;
     i->blk.host = host;
     pthread_mutex_init(&i->lock, NULL);
     return i;
@@ -449,7 +452,7 @@ struct blk *isolated_open(const struct blk_options *options, const struct blk_ho
     if (i && open_disk(i, &why) == 0)
         return &i->blk;
     if (i)
-        close_disk(&i->blk);
+        isolated_close(&i->blk);
     if (i && strstr(why.text, options->file))
         error_set(err, why.code, "%s", why.text);
     else

@@ -41,11 +41,13 @@ struct isolated {
     struct where where;
 
     /* The thread's: how long requests have waited without any result. */
-    uint64_t patience, waited, looked; /* ns; LOOKED: when that was seen last */
-    uint64_t taken, taken_then;        /* results; and when that was seen last */
-    int process;                       /* the disk's process, a pidfd; -1: it is not known */
-    bool answered;                     /* it has: PROCESS is not one that got its number later */
-    bool killed;                       /* PROCESS was, since the last result */
+    uint64_t patience, waited; /* ns */
+    uint64_t looked;           /* when the thread last looked, ns */
+    uint64_t taken;            /* results, so far */
+    uint64_t taken_then;       /* the same when the thread last looked */
+    int process;               /* the disk's process, a pidfd; -1: it is not known */
+    bool answered;             /* it has: PROCESS is not one that got its number later */
+    bool killed;               /* PROCESS was, since the last result */
 };
 
 /* ---- parts.c: with the lock ---- */

@@ -55,7 +55,7 @@ static void answer(struct server *s, uint32_t number, int result)
         wake_client(s);
 }
 
-static void done(struct blk_request *request, int result)
+static void request_done(struct blk_request *request, int result)
 {
     struct flight *f = container_of(request, struct flight, request);
     struct server *s = f->server;
@@ -67,7 +67,7 @@ static void done(struct blk_request *request, int result)
 }
 
 /* Carries out a request. Returns false if it is none: the other side is not what it should be. */
-static bool begin(struct server *s, const struct isolated_request *r)
+static bool begin_request(struct server *s, const struct isolated_request *r)
 {
     struct flight *f;
 
@@ -84,7 +84,7 @@ static bool begin(struct server *s, const struct isolated_request *r)
                                       .size = r->size,
                                       .iov = &f->iov,
                                       .iovs = 1,
-                                      .done = done};
+                                      .done = request_done};
     atomic_fetch_add(&s->pending, 1);
     blk_submit(s->blk, &f->request);
     return true;
@@ -99,7 +99,7 @@ static bool take_requests(struct server *s)
     for (unsigned i = 0; i < ISOLATED_REQUESTS && good; i++) {
         if (!isolated_take(s->memory, &s->requests, &request))
             break;
-        good = begin(s, &request);
+        good = begin_request(s, &request);
     }
     blk_kick(s->blk);
     return good;

@@ -95,7 +95,8 @@ static bool send_piece(struct nbd *nbd, struct slot *slot, void *buffer)
     return cookie >= 0;
 }
 
-static void free_slot(struct nbd *nbd, struct slot *slot, int result)
+/* Ends SLOT's request, and frees the slot. */
+static void end_slot(struct nbd *nbd, struct slot *slot, int result)
 {
     struct blk_request *request = slot->request;
 
@@ -140,30 +141,31 @@ static bool prepare_piece(struct nbd *nbd, struct slot *slot, void **buffer)
 }
 
 /* Whether there is nothing to ask the server for. */
-static bool is_idle(const struct nbd *nbd, const struct blk_request *request)
+static bool needs_no_server(const struct nbd *nbd, const struct blk_request *request)
 {
     return (request->kind == BLK_FLUSH && !nbd->flushes) ||
            (request->kind == BLK_DISCARD && (nbd->keep || !nbd->trims));
 }
 
-static void go_on(struct nbd *nbd, struct slot *slot)
+/* Sends the next piece of SLOT's request, or ends it. */
+static void continue_slot(struct nbd *nbd, struct slot *slot)
 {
     void *buffer;
 
     if (!nbd->handle)
-        free_slot(nbd, slot, -EIO);
+        end_slot(nbd, slot, -EIO);
     else if (nbd->lost && slot->request->kind == BLK_FLUSH)
-        free_slot(nbd, slot, -EIO);
-    else if (is_idle(nbd, slot->request))
-        free_slot(nbd, slot, 0);
+        end_slot(nbd, slot, -EIO);
+    else if (needs_no_server(nbd, slot->request))
+        end_slot(nbd, slot, 0);
     else if (!prepare_piece(nbd, slot, &buffer))
-        free_slot(nbd, slot, -ENOMEM);
+        end_slot(nbd, slot, -ENOMEM);
     else if (!send_piece(nbd, slot, buffer))
-        free_slot(nbd, slot, -EIO);
+        end_slot(nbd, slot, -EIO);
 }
 
 /* A flush has failed: there is no telling which writes the server has lost. */
-static void lose(struct nbd *nbd, int error)
+static void lose_writes(struct nbd *nbd, int error)
 {
     if (!nbd->lost)
         log_line(nbd->blk.host->log, LOG_LEVEL_ERROR,
@@ -181,22 +183,22 @@ static void take_answer(struct nbd *nbd, struct slot *slot)
     nbd->answers--;
     nbd->heard = time_now_ns();
     if (error && request->kind == BLK_FLUSH) {
-        lose(nbd, error);
-        free_slot(nbd, slot, -EIO);
+        lose_writes(nbd, error);
+        end_slot(nbd, slot, -EIO);
         return;
     }
     if (error) {
         /* What only a connection can suffer is of no interest to a guest. */
-        free_slot(nbd, slot, error == ENOTCONN || error == ESHUTDOWN ? -EIO : -error);
+        end_slot(nbd, slot, error == ENOTCONN || error == ESHUTDOWN ? -EIO : -error);
         return;
     }
     if (request->kind == BLK_READ && slot->bounced)
         buffers_scatter(request->iov, request->own.moved, slot->buffer, slot->size);
     request->own.moved += slot->size;
     if (request->kind == BLK_FLUSH || request->own.moved == request->size)
-        free_slot(nbd, slot, 0);
+        end_slot(nbd, slot, 0);
     else
-        go_on(nbd, slot);
+        continue_slot(nbd, slot);
 }
 
 static void take_answers(struct nbd *nbd)
@@ -216,7 +218,7 @@ static void fill_slots(struct nbd *nbd)
         slot->request = blk_list_take(&nbd->waiting);
         if (nbd->busy++ == 0)
             nbd->heard = time_now_ns();
-        go_on(nbd, slot);
+        continue_slot(nbd, slot);
     }
 }
 
@@ -231,7 +233,7 @@ static void give_up(struct nbd *nbd, const char *why)
     nbd->answers = 0;
     for (unsigned i = 0; i < SLOTS; i++)
         if (nbd->slots[i].request)
-            free_slot(nbd, &nbd->slots[i], -EIO);
+            end_slot(nbd, &nbd->slots[i], -EIO);
 }
 
 /* ---- The thread ---- */

@@ -1,7 +1,7 @@
 /*
  * Tables in memory. A table remembers by pieces, a 64th of it each, what differs from the file, so
- * that a changed entry does not cost the write of a whole cluster. Room is found by a hand that
- * goes round and passes once over what was used since it was there last.
+ * that a changed entry does not cost the write of a whole cluster. A full cache evicts by the clock
+ * algorithm: a hand goes round, and evicts the first table that was not used since it last passed.
  */
 #include "blk/qcow2/cache.h"
 

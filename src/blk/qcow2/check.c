@@ -1,8 +1,9 @@
 /*
- * Checking an image: first the tables are counted, then what they lead to, so that data that lies
- * where a table is can be told; then the counts are compared with the refcounts (repair.c).
+ * Checking an image: counts references in two passes. The first counts those to metadata, the
+ * second those to data, which so can tell data that lies where metadata is. Then the counts are
+ * compared with the refcounts (repair.c).
  *
- * L2 tables are read from the file: before, what is in memory has been committed.
+ * L2 tables are read from the file; what is in memory has been committed before.
  */
 #include "blk/qcow2/check.h"
 

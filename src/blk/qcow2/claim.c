@@ -14,7 +14,7 @@ uint64_t qcow2_claimed(const struct qcow2 *q, uint64_t first, uint64_t end)
 void qcow2_claims_wait(struct qcow2 *q, uint64_t first, uint64_t end)
 {
     while (qcow2_claimed(q, first, end) != end)
-        pthread_cond_wait(&q->changed, &q->lock);
+        pthread_cond_wait(&q->claim_ended, &q->lock);
 }
 
 void qcow2_claim_begin(struct qcow2 *q, struct qcow2_claim *claim)
@@ -30,5 +30,5 @@ void qcow2_claim_end(struct qcow2 *q, struct qcow2_claim *claim)
     while (*at != claim)
         at = &(*at)->next;
     *at = claim->next;
-    pthread_cond_broadcast(&q->changed);
+    pthread_cond_broadcast(&q->claim_ended);
 }

@@ -170,6 +170,7 @@ int qcow2_perform(struct blk *blk, struct blk_request *request)
 
 /* ---- Straight to the file ---- */
 
+/* A request that goes straight to the file and the backing image, in parts. */
 struct fast {
     struct qcow2 *q;
     struct blk_request *request;
@@ -182,6 +183,7 @@ struct fast {
     } part[];
 };
 
+/* What the map says of such a request; EPOCH is the one that it has entered. */
 struct plan {
     unsigned count, epoch;
     struct qcow2_part part[PARTS_MAX];

@@ -151,7 +151,7 @@ static struct qcow2 *create(struct blk *file, const struct qcow2_how *how, struc
     }
     pthread_mutex_init(&q->lock, NULL);
     pthread_mutex_init(&q->map_lock, NULL);
-    pthread_cond_init(&q->changed, NULL);
+    pthread_cond_init(&q->claim_ended, NULL);
     pthread_cond_init(&q->idle, NULL);
     q->file = file;
     q->backing = how->backing;
@@ -305,7 +305,7 @@ void qcow2_unload(struct qcow2 *q)
     free(q->limbo.cluster);
     free(q->head);
     pthread_cond_destroy(&q->idle);
-    pthread_cond_destroy(&q->changed);
+    pthread_cond_destroy(&q->claim_ended);
     pthread_mutex_destroy(&q->map_lock);
     pthread_mutex_destroy(&q->lock);
     free(q);

@@ -53,7 +53,7 @@ static void finish(struct qcow2 *q)
     pthread_mutex_unlock(&q->lock);
 }
 
-static void close_image(struct blk *blk)
+static void qcow2_close(struct blk *blk)
 {
     struct qcow2 *q = container_of(blk, struct qcow2, blk);
     struct blk *file = q->file, *backing = q->backing;
@@ -78,7 +78,7 @@ static struct where *where_below(struct blk *blk, unsigned *n)
     return NULL;
 }
 
-static struct where *where(struct blk *blk, unsigned n)
+static struct where *qcow2_where(struct blk *blk, unsigned n)
 {
     struct qcow2 *q = container_of(blk, struct qcow2, blk);
     struct where *found = where_below(q->file, &n);
@@ -93,8 +93,8 @@ const struct blk_driver qcow2_driver = {
     .kick = qcow2_kick,
     .perform = qcow2_perform,
     .resize = qcow2_resize,
-    .where = where,
-    .close = close_image,
+    .where = qcow2_where,
+    .close = qcow2_close,
 };
 
 /* ---- Opening ---- */
@@ -179,7 +179,8 @@ static int repair_dirty(struct blk *file, struct error *err)
     return ret;
 }
 
-/* What we do not know and would make stale says so from now on. */
+/* Clears the autoclear bits. A write makes stale what features that we do not know, such as
+ * bitmaps, have in the image, and the cleared bits say so. */
 static int clear_autoclear(struct qcow2 *q, struct error *err)
 {
     int ret = 0;

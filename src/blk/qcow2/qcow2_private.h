@@ -104,9 +104,10 @@ struct qcow2_unpacked;
 struct qcow2 {
     struct blk blk; /* the disk */
     struct blk *file, *backing;
-    bool writable, offline, damaged, temporary, settled;
+    bool writable;
+    bool offline, damaged, temporary, settled; /* these and DEPTH: see struct qcow2_how */
+    unsigned depth;
     char name[256]; /* of the file, for messages */
-    unsigned depth; /* struct qcow2_how */
 
     /* The header; constant but for what the tools change with requests stopped. */
     unsigned version;
@@ -124,7 +125,7 @@ struct qcow2 {
     uint64_t head_size;
 
     pthread_mutex_t lock;
-    pthread_cond_t changed; /* with LOCK: a claim has ended */
+    pthread_cond_t claim_ended; /* with LOCK */
 
     /* With LOCK. */
     struct qcow2_table l1, reftable;

@@ -1,6 +1,6 @@
 /*
- * A set of clusters: a hash table with open addressing, at most half full. What is taken out leaves
- * no mark: those behind it that would not be found any more move up.
+ * A set of clusters: a hash table with open addressing, at most half full. A key that is
+ * removed leaves no mark: keys behind it that a search would no longer reach move up.
  */
 #include "blk/qcow2/set.h"
 
