@@ -27,10 +27,9 @@
 #ifndef DOPPEL_BLK_BLK_H
 #define DOPPEL_BLK_BLK_H
 
-#include "blk/pool.h"
-
 #include "base/error.h"
 #include "base/log.h"
+#include "base/pool.h"
 
 #include <pthread.h>
 #include <stdbool.h>

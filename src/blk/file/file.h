@@ -17,10 +17,10 @@
 #ifndef DOPPEL_BLK_FILE_FILE_H
 #define DOPPEL_BLK_FILE_FILE_H
 
+#include "base/pool.h"
 #include "blk/driver.h"
 #include "blk/list.h"
 #include "blk/options.h"
-#include "blk/pool.h"
 
 struct uring;
 

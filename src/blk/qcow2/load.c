@@ -4,7 +4,7 @@
  */
 #include "blk/qcow2/load.h"
 
-#include "blk/pool.h"
+#include "base/pool.h"
 #include "blk/qcow2/cache.h"
 #include "blk/qcow2/compress.h"
 #include "blk/qcow2/file.h"

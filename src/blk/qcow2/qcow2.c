@@ -3,7 +3,7 @@
  */
 #include "blk/qcow2/qcow2.h"
 
-#include "blk/pool.h"
+#include "base/pool.h"
 #include "blk/qcow2/backing.h"
 #include "blk/qcow2/check.h"
 #include "blk/qcow2/commit.h"

@@ -1,5 +1,5 @@
 /*
- * Threads that may wait: for the host's disk, for the lock of an image's metadata.
+ * Threads that may wait: for the host's disk, for the lock of an image's metadata, for a folder.
  *
  * What is to be done embeds a struct pool_job. Posting allocates nothing and cannot fail. Jobs
  * begin in the order in which they were posted; a job that waits for another one may wait for ever,
@@ -9,8 +9,8 @@
  * With the pool's lock only that of its workers is taken (base/workers.h). Nothing is called with
  * either held.
  */
-#ifndef DOPPEL_BLK_POOL_H
-#define DOPPEL_BLK_POOL_H
+#ifndef DOPPEL_BASE_POOL_H
+#define DOPPEL_BASE_POOL_H
 
 #include "base/error.h"
 #include "base/fifo.h"

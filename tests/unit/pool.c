@@ -4,9 +4,9 @@
  */
 #include "test.h"
 
+#include "base/pool.h"
 #include "base/util.h"
 #include "base/where.h"
-#include "blk/pool.h"
 
 #include <semaphore.h>
 #include <stdatomic.h>

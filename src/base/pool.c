@@ -2,7 +2,7 @@
  * Threads that may wait: a work of a pool of workers (base/workers.h) for each thread, which does
  * jobs until there are none.
  */
-#include "blk/pool.h"
+#include "base/pool.h"
 
 #include "base/util.h"
 #include "base/workers.h"
