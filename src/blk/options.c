@@ -3,6 +3,7 @@
  */
 #include "blk/options.h"
 
+#include "base/field.h"
 #include "base/util.h"
 
 #include <errno.h>
@@ -18,32 +19,6 @@ struct parser {
 static int no_memory(struct error *err)
 {
     return error_set(err, ENOMEM, "disk: out of memory");
-}
-
-/* Takes the field at *TEXT, up to a single comma or the end, and steps behind it: *TEXT becomes
- * NULL at the end. Of two commas, one is kept. NULL: out of memory. */
-static char *take_field(const char **text)
-{
-    const char *from = *text;
-    char *field = malloc(strlen(from) + 1), *to = field;
-
-    if (!field)
-        return NULL;
-    while (*from && (from[0] != ',' || from[1] == ',')) {
-        from += from[0] == ',';
-        *to++ = *from++;
-    }
-    *to = '\0';
-    *text = *from ? from + 1 : NULL;
-    return field;
-}
-
-/* What follows PREFIX in TEXT; NULL if TEXT does not begin so. */
-static const char *after(const char *text, const char *prefix)
-{
-    size_t length = strlen(prefix);
-
-    return strncmp(text, prefix, length) == 0 ? text + length : NULL;
 }
 
 static int replace(const struct parser *p, char **string, const char *value)
@@ -272,7 +247,7 @@ static bool is_nbd(const char *name)
         "nbd:", "nbds:", "nbd+unix:", "nbds+unix:", "nbd+vsock:", "nbds+vsock:"};
 
     for (unsigned i = 0; i < ARRAY_SIZE(schemes); i++)
-        if (after(name, schemes[i]))
+        if (field_after(name, schemes[i]))
             return true;
     return false;
 }
@@ -280,8 +255,8 @@ static bool is_nbd(const char *name)
 static int parse_file(const struct parser *p, const char *field)
 {
     struct blk_options *o = p->options;
-    const char *file = after(field, "file="), *named = file ? file : field;
-    const char *socket = after(named, "vhost-user="), *name = socket ? socket : named;
+    const char *file = field_after(field, "file="), *named = file ? file : field;
+    const char *socket = field_after(named, "vhost-user="), *name = socket ? socket : named;
 
     if (!*name)
         return error_set(p->err, EINVAL, "disk: the name of a file is missing");
@@ -312,7 +287,7 @@ static int parse(struct parser *p, const char *text)
     int ret = 0;
 
     for (bool first = true; text && ret == 0; first = false) {
-        char *field = take_field(&text);
+        char *field = field_take(&text);
 
         if (!field)
             return no_memory(p->err);

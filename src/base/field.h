@@ -1,0 +1,22 @@
+/*
+ * Fields of what a user says of a device, as text: FIELD[,FIELD]... A comma within a field is
+ * written as two.
+ */
+#ifndef DOPPEL_BASE_FIELD_H
+#define DOPPEL_BASE_FIELD_H
+
+#include <string.h>
+
+/* Takes the field at *TEXT, up to a single comma or the end, and steps behind it: *TEXT becomes
+ * NULL at the end. Of two commas, one is kept. The caller frees it. NULL: out of memory. */
+char *field_take(const char **text);
+
+/* What follows PREFIX in TEXT; NULL if TEXT does not begin so. */
+static inline const char *field_after(const char *text, const char *prefix)
+{
+    size_t length = strlen(prefix);
+
+    return strncmp(text, prefix, length) == 0 ? text + length : NULL;
+}
+
+#endif

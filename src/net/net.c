@@ -1,0 +1,337 @@
+/*
+ * Between a card and the driver of its network: frames are checked, and finished where one side
+ * does not take what the other one leaves undone.
+ */
+#include "net/net.h"
+
+#include "base/util.h"
+#include "net/driver.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* All headers of a frame that is looked at: Ethernet with two tags, IPv6 with a few extensions, and
+ * TCP. */
+#define HEADERS_MOST 256u
+
+/* ---- For drivers ---- */
+
+void net_begin_driver(struct net *net, const struct net_driver *driver,
+                      const struct net_options *options, const struct net_host *host)
+{
+    net->driver = driver;
+    net->host = host;
+    net->info = (struct net_info){
+        .kind = net_kind_name(options->kind),
+        .mtu = options->mtu,
+        .has_mac = options->has_mac,
+        .queues = options->queues,
+    };
+    memcpy(net->info.mac, options->mac, sizeof(net->info.mac));
+    net->up = true;
+    pthread_mutex_init(&net->events_lock, NULL);
+}
+
+void net_end_driver(struct net *net)
+{
+    pthread_mutex_destroy(&net->events_lock);
+    free(net->sending.buffer);
+    free(net->piece);
+    free(net->received);
+}
+
+void net_ready(struct net *net)
+{
+    pthread_mutex_lock(&net->events_lock);
+    if (net->events.ready && !net->paused)
+        net->events.ready(net->events.opaque);
+    pthread_mutex_unlock(&net->events_lock);
+}
+
+void net_set_up(struct net *net, bool up)
+{
+    struct net_events events;
+
+    atomic_store(&net->up, up);
+    pthread_mutex_lock(&net->events_lock);
+    events = net->events;
+    pthread_mutex_unlock(&net->events_lock);
+    if (events.link)
+        events.link(events.opaque, up);
+}
+
+/* Memory for a frame at *BUFFER, when it is needed for the first time. */
+static bool need_buffer(uint8_t **buffer)
+{
+    if (!*buffer)
+        *buffer = malloc(NET_FRAME_MOST);
+    return *buffer != NULL;
+}
+
+/* ---- Sending ---- */
+
+static size_t total_size(const struct iovec *iov, unsigned iovs)
+{
+    size_t size = 0;
+
+    for (unsigned i = 0; i < iovs; i++)
+        if (__builtin_add_overflow(size, iov[i].iov_len, &size))
+            return SIZE_MAX;
+    return size;
+}
+
+/* Copies at most SIZE bytes out of the pieces. Returns how many. */
+static size_t gather(uint8_t *data, size_t size, const struct iovec *iov, unsigned iovs)
+{
+    size_t done = 0;
+
+    for (unsigned i = 0; i < iovs && done < size; i++) {
+        size_t part = MIN(size - done, iov[i].iov_len);
+
+        memcpy(data + done, iov[i].iov_base, part);
+        done += part;
+    }
+    return done;
+}
+
+static bool send_whole(struct net *net, uint8_t *data, size_t size,
+                       const struct net_offload *offload)
+{
+    struct iovec iov = {data, size};
+
+    return net->driver->send(net, &iov, 1, size, offload);
+}
+
+/* Sends the segments that are left. False: there is no room for all of them now. */
+static bool send_rest(struct net *net)
+{
+    static const struct net_offload complete;
+    struct net_rest *rest = &net->sending;
+
+    while (rest->going) {
+        size_t before = rest->split.done, size = offload_split_next(&rest->split, net->piece);
+
+        if (size == 0) {
+            rest->going = false;
+        } else if (!send_whole(net, net->piece, size, &complete)) {
+            rest->split.done = before;
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Sends the frame of SIZE bytes in sending.buffer, which is the thread's own, as the driver takes
+ * it. */
+static bool send_finished(struct net *net, size_t size, struct net_offload offload)
+{
+    struct net_rest *rest = &net->sending;
+    unsigned undone = offload_needs(&offload) & ~net->takes;
+
+    if (undone & (NET_TSO4 | NET_TSO6)) {
+        rest->going = need_buffer(&net->piece) &&
+                      offload_split_begin(&rest->split, rest->buffer, size, &offload);
+        return send_rest(net);
+    }
+    if (undone && offload.gso)
+        offload_join(rest->buffer, size, &offload);
+    else if (undone)
+        offload_checksum(rest->buffer, size, &offload);
+    return send_whole(net, rest->buffer, size, &offload);
+}
+
+/* Whether the frame may be sent: it has a sensible size, and what it leaves undone can be done. */
+static bool is_good(const struct iovec *iov, unsigned iovs, size_t size,
+                    const struct net_offload *offload)
+{
+    uint8_t head[HEADERS_MOST];
+    size_t length = 0;
+
+    if (size < NET_FRAME_LEAST || size > NET_FRAME_MOST)
+        return false;
+    if (offload->gso)
+        length = gather(head, sizeof(head), iov, iovs);
+    return offload_check(head, length, size, offload);
+}
+
+bool net_send(struct net *net, const struct iovec *iov, unsigned iovs,
+              const struct net_offload *offload)
+{
+    static const struct net_offload complete;
+    struct net_offload own = offload ? *offload : complete;
+    size_t size = total_size(iov, iovs);
+
+    if (net->sending.going) /* it is the frame that was refused last time */
+        return send_rest(net);
+    if (!is_good(iov, iovs, size, &own))
+        return true;
+    if (!net->linear && !(offload_needs(&own) & ~net->takes))
+        return net->driver->send(net, iov, iovs, size, &own);
+    if (!need_buffer(&net->sending.buffer))
+        return true;
+    /* The guest may change it meanwhile: what was found good above is looked at again. */
+    if (gather(net->sending.buffer, size, iov, iovs) != size ||
+        !offload_check(net->sending.buffer, size, size, &own))
+        return true;
+    return send_finished(net, size, own);
+}
+
+void net_flush(struct net *net)
+{
+    if (net->driver->flush)
+        net->driver->flush(net);
+}
+
+/* ---- Receiving ---- */
+
+/* Takes the next segment of the frame that is being divided. */
+static bool next_segment(struct net *net)
+{
+    size_t size = offload_split_next(&net->receiving, net->received);
+
+    net->going = size > 0;
+    if (!net->going) {
+        net->driver->drop(net);
+        return false;
+    }
+    net->frame = (struct net_frame){.data = net->received, .size = size};
+    return true;
+}
+
+/* Makes of what the driver has a frame that the guest accepts. False: it is none. */
+static bool take_in(struct net *net)
+{
+    struct net_frame *frame = &net->frame;
+    unsigned undone;
+
+    if (frame->size < NET_FRAME_LEAST || frame->size > NET_FRAME_MOST ||
+        !offload_check(frame->data, frame->size, frame->size, &frame->offload))
+        return false;
+    undone = offload_needs(&frame->offload) & ~net->accepts;
+    if (undone & (NET_TSO4 | NET_TSO6)) {
+        net->going =
+            need_buffer(&net->received) &&
+            offload_split_begin(&net->receiving, frame->data, frame->size, &frame->offload);
+        return net->going && next_segment(net);
+    }
+    if (undone)
+        offload_checksum(frame->data, frame->size, &frame->offload);
+    frame->offload.flags &= NET_NEEDS_CHECKSUM;
+    if (!(frame->offload.flags & NET_NEEDS_CHECKSUM) && net->accepts & NET_CHECKSUM &&
+        (net->trusted || offload_verify(frame->data, frame->size)))
+        frame->offload.flags |= NET_CHECKSUM_VALID;
+    return true;
+}
+
+/* Whether there is a frame to be received. */
+static bool look(struct net *net)
+{
+    if (net->ready)
+        return true;
+    if (net->going && next_segment(net))
+        return true;
+    while (net->driver->peek(net, &net->frame)) {
+        if (take_in(net))
+            return true;
+        net->driver->drop(net);
+    }
+    return false;
+}
+
+size_t net_next(struct net *net)
+{
+    net->ready = look(net);
+    return net->ready ? net->frame.size : 0;
+}
+
+/* Copies SIZE bytes to the pieces, as much as there is room for. Returns how many. */
+static size_t scatter(const uint8_t *data, size_t size, const struct iovec *iov, unsigned iovs)
+{
+    size_t done = 0;
+
+    for (unsigned i = 0; i < iovs && done < size; i++) {
+        size_t part = MIN(size - done, iov[i].iov_len);
+
+        memcpy(iov[i].iov_base, data + done, part);
+        done += part;
+    }
+    return done;
+}
+
+size_t net_receive(struct net *net, const struct iovec *iov, unsigned iovs,
+                   struct net_offload *offload)
+{
+    size_t done;
+
+    *offload = (struct net_offload){0};
+    if (!net->ready)
+        return 0;
+    done = scatter(net->frame.data, net->frame.size, iov, iovs);
+    *offload = net->frame.offload;
+    net->ready = false;
+    if (!net->going)
+        net->driver->drop(net);
+    return done;
+}
+
+/* ---- The rest ---- */
+
+struct net_info net_info(const struct net *net)
+{
+    return net->info;
+}
+
+bool net_up(const struct net *net)
+{
+    return atomic_load(&net->up);
+}
+
+unsigned net_forward_port(const struct net *net, unsigned n)
+{
+    return net->driver->forward_port ? net->driver->forward_port(net, n) : 0;
+}
+
+void net_begin(struct net *net, const struct net_events *events, unsigned accepts)
+{
+    pthread_mutex_lock(&net->events_lock);
+    net->events = *events;
+    pthread_mutex_unlock(&net->events_lock);
+    net->sending.going = false;
+    if (net->ready || net->going) /* it was made for another driver of the guest's */
+        net->driver->drop(net);
+    net->going = net->ready = false;
+    net->accepts = accepts & NET_CHECKSUM ? accepts : 0;
+    if (net->driver->accepts)
+        net->driver->accepts(net, net->accepts);
+}
+
+void net_pause(struct net *net)
+{
+    pthread_mutex_lock(&net->events_lock);
+    net->paused = true;
+    pthread_mutex_unlock(&net->events_lock);
+}
+
+void net_resume(struct net *net)
+{
+    pthread_mutex_lock(&net->events_lock);
+    net->paused = false;
+    pthread_mutex_unlock(&net->events_lock);
+    net_ready(net);
+}
+
+struct where *net_where(struct net *net, unsigned n)
+{
+    return net->driver->where ? net->driver->where(net, n) : NULL;
+}
+
+void net_close(struct net *net)
+{
+    if (!net)
+        return;
+    pthread_mutex_lock(&net->events_lock);
+    net->events = (struct net_events){.ready = NULL};
+    pthread_mutex_unlock(&net->events_lock);
+    net->driver->close(net);
+}

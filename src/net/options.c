@@ -1,0 +1,568 @@
+/*
+ * What a user says of a network, as text.
+ */
+#include "net/options.h"
+
+#include "base/field.h"
+#include "base/time.h"
+#include "base/util.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MTU_LEAST 68u /* RFC 791 */
+#define MTU_MOST  65535u
+
+struct parser {
+    struct net_options *options;
+    const char *what; /* the first field, for messages */
+    uint64_t seen;    /* by number of the key: it has been given */
+    struct error *err;
+};
+
+enum key {
+    KEY_MAC,
+    KEY_MTU,
+    KEY_QUEUES,
+    KEY_HOSTNAME,
+    KEY_DELAY,
+    KEY_JITTER,
+    KEY_LOSS,
+    KEY_RATE,
+    KEY_CAPTURE,
+    KEY_ISOLATE,
+    KEY_FORWARD,
+    KEY_NET,
+    KEY_HOST,
+    KEY_DNS,
+    KEY_DHCP,
+    KEY_IPV6,
+    KEY_TFTP,
+    KEY_BOOTFILE,
+    KEY_RESTRICT,
+    KEYS,
+};
+
+static const char *const key_names[KEYS] = {
+    [KEY_MAC] = "mac",           [KEY_MTU] = "mtu",         [KEY_QUEUES] = "queues",
+    [KEY_HOSTNAME] = "hostname", [KEY_DELAY] = "delay",     [KEY_JITTER] = "jitter",
+    [KEY_LOSS] = "loss",         [KEY_RATE] = "rate",       [KEY_CAPTURE] = "capture",
+    [KEY_ISOLATE] = "isolate",   [KEY_FORWARD] = "forward", [KEY_NET] = "net",
+    [KEY_HOST] = "host",         [KEY_DNS] = "dns",         [KEY_DHCP] = "dhcp",
+    [KEY_IPV6] = "ipv6",         [KEY_TFTP] = "tftp",       [KEY_BOOTFILE] = "bootfile",
+    [KEY_RESTRICT] = "restrict",
+};
+
+#define BIT(key) (UINT64_C(1) << (key))
+/* What each kind takes. */
+#define EVERY  (BIT(KEY_MAC) | BIT(KEY_MTU) | BIT(KEY_QUEUES) | BIT(KEY_HOSTNAME))
+#define SHAPED (BIT(KEY_DELAY) | BIT(KEY_JITTER) | BIT(KEY_LOSS) | BIT(KEY_RATE) | BIT(KEY_CAPTURE))
+#define OWN                                                                                        \
+    (BIT(KEY_ISOLATE) | BIT(KEY_FORWARD) | BIT(KEY_NET) | BIT(KEY_HOST) | BIT(KEY_DNS) |           \
+     BIT(KEY_DHCP) | BIT(KEY_IPV6) | BIT(KEY_TFTP) | BIT(KEY_BOOTFILE) | BIT(KEY_RESTRICT))
+
+static const struct {
+    const char *name;
+    bool target; /* its name is followed by = and something */
+    uint64_t keys;
+} kinds[NET_KINDS] = {
+    [NET_NONE] = {"none", false, EVERY | SHAPED},
+    [NET_USER] = {"user", false, EVERY | SHAPED | OWN},
+    [NET_TAP] = {"tap", true, EVERY | SHAPED},
+    [NET_SWITCH] = {"switch", true, EVERY | SHAPED},
+    [NET_STREAM] = {"stream", true, EVERY | SHAPED},
+    [NET_VHOST_USER] = {"vhost-user", true, EVERY},
+};
+
+static int no_memory(struct error *err)
+{
+    return error_set(err, ENOMEM, "network: out of memory");
+}
+
+/* Says that VALUE of KEY is not WANTED. */
+static int wrong(const struct parser *p, enum key key, const char *wanted, const char *value)
+{
+    return error_set(p->err, EINVAL, "network '%s': %s= must be %s, not '%s'", p->what,
+                     key_names[key], wanted, value);
+}
+
+static int replace(const struct parser *p, char **string, const char *value)
+{
+    char *copy = strdup(value);
+
+    if (!copy)
+        return no_memory(p->err);
+    free(*string);
+    *string = copy;
+    return 0;
+}
+
+/* ---- Values ---- */
+
+/* Reads decimal digits at *TEXT, at most to MOST, and steps behind them. */
+static bool take_number(const char **text, uint64_t most, uint64_t *number)
+{
+    const char *at = *text;
+    uint64_t value = 0;
+
+    for (; *at >= '0' && *at <= '9'; at++) {
+        if (__builtin_mul_overflow(value, 10, &value) ||
+            __builtin_add_overflow(value, (uint64_t)(*at - '0'), &value) || value > most)
+            return false;
+    }
+    if (at == *text)
+        return false;
+    *text = at;
+    *number = value;
+    return true;
+}
+
+/* Reads a number with up to six digits behind its point, at most to MOST, as millionths, and steps
+ * behind it. */
+static bool take_millionths(const char **text, uint64_t most, uint64_t *millionths)
+{
+    uint64_t digit = 1000000, value;
+
+    if (!take_number(text, most, &value))
+        return false;
+    value *= 1000000;
+    if (**text == '.') {
+        const char *first = ++*text;
+
+        for (; **text >= '0' && **text <= '9' && digit > 1; ++*text) {
+            digit /= 10;
+            value += (uint64_t)(**text - '0') * digit;
+        }
+        if (*text == first)
+            return false;
+    }
+    *millionths = value;
+    return true;
+}
+
+static int set_switch(const struct parser *p, enum key key, const char *value, bool on, bool *is)
+{
+    if (value && strcmp(value, "on") != 0 && strcmp(value, "off") != 0)
+        return wrong(p, key, "on or off", value);
+    *is = (!value || strcmp(value, "on") == 0) == on;
+    return 0;
+}
+
+static int set_number(const struct parser *p, enum key key, const char *value, unsigned least,
+                      unsigned most, unsigned *number)
+{
+    const char *at = value;
+    uint64_t got;
+    char wanted[64];
+
+    if (!take_number(&at, most, &got) || *at || got < least) {
+        snprintf(wanted, sizeof(wanted), "a number from %u to %u", least, most);
+        return wrong(p, key, wanted, value);
+    }
+    *number = (unsigned)got;
+    return 0;
+}
+
+static int set_text(const struct parser *p, enum key key, const char *value, char **text)
+{
+    if (!*value)
+        return error_set(p->err, EINVAL, "network '%s': %s= needs a value", p->what,
+                         key_names[key]);
+    return replace(p, text, value);
+}
+
+/* A time: milliseconds, unless a unit is given. At most an hour. */
+static int set_time(const struct parser *p, enum key key, const char *value, uint64_t *ns)
+{
+    static const struct {
+        const char *name;
+        uint64_t ns;
+    } units[] = {{"", NS_PER_MS}, {"us", NS_PER_US}, {"ms", NS_PER_MS}, {"s", NS_PER_S}};
+    const char *at = value;
+    uint64_t number;
+
+    if (take_millionths(&at, 3600000000, &number)) {
+        for (unsigned i = 0; i < ARRAY_SIZE(units); i++) {
+            unsigned __int128 got = (unsigned __int128)number * units[i].ns / 1000000;
+
+            if (strcmp(at, units[i].name) == 0 && got <= 3600 * NS_PER_S) {
+                *ns = (uint64_t)got;
+                return 0;
+            }
+        }
+    }
+    return wrong(p, key, "a time like 10ms, 500us or 1.5s, at most an hour", value);
+}
+
+static int set_loss(const struct parser *p, const char *value, uint32_t *loss)
+{
+    const char *at = value;
+    uint64_t percent;
+
+    if (!take_millionths(&at, 100, &percent) || (*at && strcmp(at, "%") != 0) ||
+        percent > 100000000)
+        return wrong(p, KEY_LOSS, "percents from 0 to 100", value);
+    *loss = (uint32_t)(percent / 100);
+    return 0;
+}
+
+static int set_rate(const struct parser *p, const char *value, uint64_t *rate)
+{
+    static const char units[] = "KMG";
+    const char *at = value;
+    uint64_t number, factor = 1;
+
+    if (!take_millionths(&at, 1000000000000, &number))
+        return wrong(p, KEY_RATE, "bits a second, like 500K, 10M or 1G", value);
+    if (*at && strchr(units, *at))
+        for (ptrdiff_t n = strchr(units, *at++) - units + 1; n > 0; n--)
+            factor *= 1000;
+    number =
+        (uint64_t)MIN((unsigned __int128)number * factor / 1000000, (unsigned __int128)INT64_MAX);
+    if (*at || (number > 0 && number < 1000))
+        return wrong(p, KEY_RATE, "bits a second, like 500K, 10M or 1G; or 0", value);
+    *rate = number;
+    return 0;
+}
+
+static int set_mac(const struct parser *p, const char *value)
+{
+    static const char wanted[] = "six pairs of hexadecimal digits with colons between them";
+    unsigned byte[6];
+    int end = 0;
+
+    if (strspn(value, "0123456789abcdefABCDEF:") != strlen(value) || strlen(value) != 17 ||
+        sscanf(value, "%2x:%2x:%2x:%2x:%2x:%2x%n", &byte[0], &byte[1], &byte[2], &byte[3], &byte[4],
+               &byte[5], &end) != 6 ||
+        end != 17)
+        return wrong(p, KEY_MAC, wanted, value);
+    for (unsigned i = 0; i < 6; i++)
+        p->options->mac[i] = (uint8_t)byte[i];
+    if (byte[0] & 1)
+        return wrong(p, KEY_MAC, "the address of one card: the first byte is even", value);
+    p->options->has_mac = true;
+    return 0;
+}
+
+static bool valid_hostname(const char *name)
+{
+    size_t length = strlen(name);
+
+    return length >= 1 && length <= NET_NAME_MOST && name[0] != '-' && name[length - 1] != '-' &&
+           strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-") ==
+               length;
+}
+
+static int set_hostname(const struct parser *p, const char *value)
+{
+    if (!valid_hostname(value))
+        return wrong(p, KEY_HOSTNAME, "letters, digits and '-', at most 63", value);
+    return replace(p, &p->options->hostname, value);
+}
+
+/* ---- The user's network ---- */
+
+static bool read_address(const char *text, uint32_t *address)
+{
+    struct in_addr in;
+
+    if (inet_pton(AF_INET, text, &in) != 1)
+        return false;
+    *address = ntohl(in.s_addr);
+    return true;
+}
+
+static int set_address(const struct parser *p, enum key key, const char *value, uint32_t *address)
+{
+    if (!read_address(value, address) || !*address)
+        return wrong(p, key, "an IPv4 address", value);
+    return 0;
+}
+
+static int set_net(const struct parser *p, const char *value)
+{
+    static const char wanted[] = "an IPv4 network like 10.0.2.0/24, of 8 to 29 bits";
+    struct net_options *o = p->options;
+    const char *slash = strchr(value, '/'), *at = slash ? slash + 1 : "";
+    char address[INET_ADDRSTRLEN];
+    uint64_t bits;
+
+    if (!slash || (size_t)(slash - value) >= sizeof(address))
+        return wrong(p, KEY_NET, wanted, value);
+    memcpy(address, value, (size_t)(slash - value));
+    address[slash - value] = '\0';
+    if (!read_address(address, &o->network) || !take_number(&at, 29, &bits) || *at || bits < 8)
+        return wrong(p, KEY_NET, wanted, value);
+    o->mask = UINT32_MAX << (32 - bits);
+    if (o->network & ~o->mask || !o->network)
+        return wrong(p, KEY_NET, "a network: the bits behind its mask are 0", value);
+    return 0;
+}
+
+/* Reads [tcp:|udp:][ADDRESS:]PORT:GUESTPORT. */
+static bool read_forward(const char *text, struct net_forward *forward)
+{
+    const char *udp = field_after(text, "udp:"), *tcp = field_after(text, "tcp:");
+    const char *at = udp ? udp : tcp ? tcp : text;
+    size_t length = strcspn(at, ":");
+    char address[INET_ADDRSTRLEN];
+    uint64_t port, guest_port;
+
+    *forward = (struct net_forward){.udp = udp != NULL, .address = INADDR_LOOPBACK};
+    if (memchr(at, '.', length)) {
+        if (length >= sizeof(address) || at[length] != ':')
+            return false;
+        memcpy(address, at, length);
+        address[length] = '\0';
+        if (!read_address(address, &forward->address))
+            return false;
+        at += length + 1;
+    }
+    if (!take_number(&at, UINT16_MAX, &port) || *at++ != ':' ||
+        !take_number(&at, UINT16_MAX, &guest_port) || *at || guest_port == 0)
+        return false;
+    forward->port = (uint16_t)port;
+    forward->guest_port = (uint16_t)guest_port;
+    return true;
+}
+
+static int add_forward(const struct parser *p, const char *value)
+{
+    struct net_options *o = p->options;
+    struct net_forward forward, *grown;
+
+    if (!read_forward(value, &forward))
+        return wrong(p, KEY_FORWARD, "[tcp:|udp:][ADDRESS:]PORT:GUESTPORT", value);
+    if (o->forwards == NET_FORWARDS_MOST)
+        return error_set(p->err, EINVAL, "network '%s': %d forwards are the most", p->what,
+                         NET_FORWARDS_MOST);
+    grown = reallocarray(o->forward, o->forwards + 1, sizeof(*grown));
+    if (!grown)
+        return no_memory(p->err);
+    o->forward = grown;
+    o->forward[o->forwards++] = forward;
+    return 0;
+}
+
+/* ---- Keys ---- */
+
+/* Sets what KEY, which needs a value, stands for. */
+static int set_value(const struct parser *p, enum key key, const char *value)
+{
+    struct net_options *o = p->options;
+
+    switch (key) {
+    case KEY_MAC: return set_mac(p, value);
+    case KEY_MTU: return set_number(p, key, value, MTU_LEAST, MTU_MOST, &o->mtu);
+    case KEY_QUEUES: return set_number(p, key, value, 1, NET_QUEUES_MOST, &o->queues);
+    case KEY_HOSTNAME: return set_hostname(p, value);
+    case KEY_DELAY: return set_time(p, key, value, &o->shape.delay);
+    case KEY_JITTER: return set_time(p, key, value, &o->shape.jitter);
+    case KEY_LOSS: return set_loss(p, value, &o->shape.loss);
+    case KEY_RATE: return set_rate(p, value, &o->shape.rate);
+    case KEY_CAPTURE: return set_text(p, key, value, &o->capture);
+    case KEY_FORWARD: return add_forward(p, value);
+    case KEY_NET: return set_net(p, value);
+    case KEY_HOST: return set_address(p, key, value, &o->host);
+    case KEY_DNS: return set_address(p, key, value, &o->dns);
+    case KEY_DHCP: return set_address(p, key, value, &o->dhcp);
+    case KEY_TFTP: return set_text(p, key, value, &o->tftp);
+    case KEY_BOOTFILE: return set_text(p, key, value, &o->bootfile);
+    default: return 0;
+    }
+}
+
+/* Sets what KEY stands for. VALUE is NULL if there is no '='. */
+static int set_key(const struct parser *p, enum key key, const char *value)
+{
+    struct net_options *o = p->options;
+
+    switch (key) {
+    case KEY_ISOLATE: return set_switch(p, key, value, true, &o->isolate);
+    case KEY_IPV6: return set_switch(p, key, value, false, &o->no_ipv6);
+    case KEY_RESTRICT: return set_switch(p, key, value, true, &o->restricted);
+    default: break;
+    }
+    if (!value)
+        return error_set(p->err, EINVAL, "network '%s': %s= needs a value", p->what,
+                         key_names[key]);
+    return set_value(p, key, value);
+}
+
+/* Reads KEY[=VALUE], of the keys ALLOWED. Cuts FIELD. */
+static int parse_setting(struct parser *p, char *field, uint64_t allowed, const char *whose)
+{
+    char *equals = strchr(field, '=');
+    unsigned key = 0;
+
+    if (equals)
+        *equals = '\0';
+    while (key < KEYS && strcmp(field, key_names[key]) != 0)
+        key++;
+    if (key == KEYS)
+        return error_set(
+            p->err, EINVAL,
+            "network '%s': there is no setting '%s' (a comma in a name is written as ',,')",
+            p->what, field);
+    if (!(allowed & BIT(key)))
+        return error_set(p->err, EINVAL, "network '%s': %s is not for %s", p->what, field, whose);
+    if (p->seen & BIT(key) && key != KEY_FORWARD)
+        return error_set(p->err, EINVAL, "network '%s': %s is given twice", p->what, field);
+    p->seen |= BIT(key);
+    return set_key(p, (enum key)key, equals ? equals + 1 : NULL);
+}
+
+/* ---- The whole ---- */
+
+const char *net_kind_name(enum net_kind kind)
+{
+    return kinds[kind].name;
+}
+
+static int parse_kind(const struct parser *p, const char *field)
+{
+    const char *equals = strchr(field, '=');
+    size_t length = equals ? (size_t)(equals - field) : strlen(field);
+
+    for (unsigned i = 0; i < NET_KINDS; i++) {
+        if (strlen(kinds[i].name) != length || strncmp(kinds[i].name, field, length) != 0)
+            continue;
+        p->options->kind = (enum net_kind)i;
+        if (kinds[i].target && (!equals || !equals[1]))
+            return error_set(p->err, EINVAL, "network '%s': write %s=NAME", field, kinds[i].name);
+        if (!kinds[i].target && equals)
+            return error_set(p->err, EINVAL, "network '%s': nothing follows '%s'", field,
+                             kinds[i].name);
+        return equals ? replace(p, &p->options->target, equals + 1) : 0;
+    }
+    return error_set(p->err, EINVAL,
+                     "there is no network '%s': it is user, none, tap=, switch=, stream= or "
+                     "vhost-user=",
+                     field);
+}
+
+/* Fills in the addresses that were not said, and sees that all lie in the network. */
+static int check_addresses(const struct parser *p)
+{
+    struct net_options *o = p->options;
+    struct {
+        enum key key;
+        uint32_t *address, rule;
+    } own[] = {{KEY_HOST, &o->host, 2}, {KEY_DNS, &o->dns, 3}, {KEY_DHCP, &o->dhcp, 15}};
+
+    if (!o->network) {
+        o->network = 0x0a000200; /* 10.0.2.0/24 */
+        o->mask = 0xffffff00;
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(own); i++) {
+        uint32_t *address = own[i].address;
+
+        if (!*address) /* in a network with 6 addresses, the guest's is the last one */
+            *address = o->network + MIN(own[i].rule, ~o->mask - 1);
+        if ((*address & o->mask) != o->network || *address == o->network ||
+            *address == (o->network | ~o->mask))
+            return error_set(p->err, EINVAL,
+                             "network '%s': the address of %s= is not in net=", p->what,
+                             key_names[own[i].key]);
+        for (unsigned j = 0; j < i; j++)
+            if (*own[j].address == *address)
+                return error_set(p->err, EINVAL, "network '%s': %s= and %s= are the same address",
+                                 p->what, key_names[own[j].key], key_names[own[i].key]);
+    }
+    return 0;
+}
+
+/* What one setting wants of another. */
+static int check(const struct parser *p)
+{
+    struct net_options *o = p->options;
+
+    if (o->bootfile && strlen(o->bootfile) > 127)
+        return error_set(p->err, EINVAL, "network '%s': bootfile= has at most 127 bytes", p->what);
+    if (o->kind == NET_SWITCH && !valid_hostname(o->target))
+        return error_set(p->err, EINVAL,
+                         "network '%s': a switch's name is of letters, digits and '-', at most 63",
+                         p->what);
+    return o->kind == NET_USER ? check_addresses(p) : 0;
+}
+
+static int parse(struct parser *p, const char *text)
+{
+    char *kind = field_take(&text);
+    int ret;
+
+    if (!kind)
+        return no_memory(p->err);
+    p->what = kind;
+    ret = parse_kind(p, kind);
+    while (text && ret == 0) {
+        char *field = field_take(&text);
+
+        ret = field ? parse_setting(p, field, kinds[p->options->kind].keys,
+                                    net_kind_name(p->options->kind))
+                    : no_memory(p->err);
+        free(field);
+    }
+    ret = ret == 0 ? check(p) : ret;
+    free(kind);
+    return ret;
+}
+
+int net_options_parse(const char *text, struct net_options *options, struct error *err)
+{
+    struct parser p = {.options = options, .err = err};
+    int ret;
+
+    *options = (struct net_options){.kind = NET_NONE};
+    ret = parse(&p, text);
+    if (ret < 0)
+        net_options_free(options);
+    return ret;
+}
+
+void net_options_free(struct net_options *options)
+{
+    free(options->target);
+    free(options->hostname);
+    free(options->capture);
+    free(options->forward);
+    free(options->tftp);
+    free(options->bootfile);
+    *options = (struct net_options){.kind = NET_NONE};
+}
+
+/* capture= alone, which ends a capture, has no value here. */
+static int parse_change(struct parser *p, char *field)
+{
+    if (strcmp(field, "capture=") != 0)
+        return parse_setting(p, field, SHAPED, "a network that runs");
+    if (p->seen & BIT(KEY_CAPTURE))
+        return error_set(p->err, EINVAL, "network '%s': capture is given twice", p->what);
+    p->seen |= BIT(KEY_CAPTURE);
+    return replace(p, &p->options->capture, "");
+}
+
+int net_options_change(const char *text, struct net_shape *shape, char **capture, struct error *err)
+{
+    struct net_options changed = {.shape = *shape};
+    struct parser p = {.options = &changed, .what = text, .err = err};
+    int ret = 0;
+
+    while (text && ret == 0) {
+        char *field = field_take(&text);
+
+        ret = field ? parse_change(&p, field) : no_memory(err);
+        free(field);
+    }
+    if (ret < 0) {
+        free(changed.capture);
+        return ret;
+    }
+    *shape = changed.shape;
+    *capture = changed.capture;
+    return 0;
+}
