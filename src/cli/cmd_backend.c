@@ -4,6 +4,7 @@
 #include "cli/cli.h"
 
 #include "base/log.h"
+#include "base/unix_socket.h"
 #include "base/util.h"
 #include "blk/blk.h"
 #include "blk/options.h"
@@ -18,8 +19,6 @@
 #include <string.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #define QUEUES_DEFAULT 4u
@@ -93,56 +92,13 @@ static bool parse(struct request *request, char **argv, int *status)
 
 /* ---- The socket ---- */
 
-/* Whether a socket at ADDRESS is one that nobody listens at any more. */
-static bool is_left_over(const struct sockaddr_un *address)
-{
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    struct stat st;
-    bool left_over;
-
-    if (fd < 0)
-        return false;
-    left_over = connect(fd, (const struct sockaddr *)address, sizeof(*address)) < 0 &&
-                errno == ECONNREFUSED && lstat(address->sun_path, &st) == 0 && S_ISSOCK(st.st_mode);
-    close(fd);
-    return left_over;
-}
-
-/* Makes the socket, for this user alone. */
-static int bind_socket(int fd, const struct sockaddr_un *address)
-{
-    mode_t before = umask(0177);
-    int ret = bind(fd, (const struct sockaddr *)address, sizeof(*address));
-
-    if (ret < 0 && errno == EADDRINUSE) {
-        if (!is_left_over(address))
-            errno = EADDRINUSE;
-        else if (unlink(address->sun_path) == 0)
-            ret = bind(fd, (const struct sockaddr *)address, sizeof(*address));
-    }
-    umask(before);
-    return ret;
-}
-
 static int listen_at(const char *path)
 {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    int fd;
+    struct error err = {0};
+    int fd = unix_socket_listen(path, WAITING, &err);
 
-    if (strlen(path) >= sizeof(address.sun_path)) {
-        complain("backend: %s: the path of a socket has at most %zu bytes", path,
-                 sizeof(address.sun_path) - 1);
-        return -1;
-    }
-    strcpy(address.sun_path, path);
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || bind_socket(fd, &address) < 0 || listen(fd, WAITING) < 0) {
-        complain("backend: cannot listen at %s: %s%s", path, strerror(errno),
-                 errno == EADDRINUSE ? " (another process does, or it is no socket)" : "");
-        if (fd >= 0)
-            close(fd);
-        return -1;
-    }
+    if (fd < 0)
+        complain("backend: %s", err.text);
     return fd;
 }
 

@@ -28,6 +28,7 @@ enum {
     OPT_LOG,
     OPT_NO_REBOOT,
     OPT_DISK,
+    OPT_VSOCK,
     OPT_DEVICE,
     OPT_TEST_DEVICE,
     OPT_DEBUG_EXIT,
@@ -52,6 +53,8 @@ static const struct option_spec specs[] = {
     [OPT_LOG] = {"log", "FILE", "add what doppel does, and how it ends, to FILE"},
     [OPT_NO_REBOOT] = {"no-reboot", NULL, "a guest that resets itself ends the VM"},
     [OPT_DISK] = {"disk", "FILE[,...]", "add a disk (the manual page lists its settings)"},
+    [OPT_VSOCK] = {"vsock", "socket=PATH[,...]",
+                   "connect guest programs to Unix sockets of the host"},
     [OPT_DEVICE] = {"device", "NAME[,...]", "add a device (the manual page lists them)"},
     [OPT_TEST_DEVICE] = {"test-device", NULL, "what test kernels for QEMU's pc-testdev expect"},
     [OPT_DEBUG_EXIT] = {"debug-exit", NULL, "port 0xf4: writing V ends the VM, status 2 V + 1"},
@@ -120,12 +123,12 @@ static bool add_device(struct run_options *run, const char *description)
     return true;
 }
 
-/* A disk is a device whose first setting is what the option names. */
-static bool add_disk(struct run_options *run, const char *value)
+/* Adds the device whose description is BEGINNING and what an option says. */
+static bool add_described(struct run_options *run, const char *beginning, const char *value)
 {
     char *description;
 
-    if (asprintf(&description, "disk,file=%s", value) < 0) {
+    if (asprintf(&description, "%s%s", beginning, value) < 0) {
         complain("out of memory");
         return false;
     }
@@ -133,7 +136,7 @@ static bool add_disk(struct run_options *run, const char *value)
         free(description);
         return false;
     }
-    run->disks[run->disk_count++] = description;
+    run->described[run->described_count++] = description;
     return true;
 }
 
@@ -203,7 +206,8 @@ static bool set_option(struct run_options *run, int option, const char *value)
     case OPT_VERBOSE: run->verbose = true; break;
     case OPT_LOG: run->log_path = value; break;
     case OPT_NO_REBOOT: run->config.no_reboot = true; break;
-    case OPT_DISK: return add_disk(run, value);
+    case OPT_DISK: return add_described(run, "disk,file=", value);
+    case OPT_VSOCK: return add_described(run, "vsock,", value);
     case OPT_DEVICE: return add_device(run, value);
     case OPT_TEST_DEVICE: return add_device_once(run, "test-device");
     case OPT_DEBUG_EXIT: return add_device_once(run, "debug-exit");
@@ -283,7 +287,7 @@ int cmd_run(char **argv)
     run.config.devices = run.devices;
     if (parse(&run, argv, &status))
         status = supervise_run(&run);
-    while (run.disk_count > 0)
-        free(run.disks[--run.disk_count]);
+    while (run.described_count > 0)
+        free(run.described[--run.described_count]);
     return status;
 }

@@ -21,8 +21,8 @@ struct run_options {
     unsigned env_count;
     const char *devices[RUN_MAX_DEVICES + 1]; /* descriptions, for the library */
     unsigned device_count;
-    char *disks[RUN_MAX_DEVICES]; /* of those, the ones that are not the command line's own */
-    unsigned disk_count;
+    char *described[RUN_MAX_DEVICES]; /* of those, the ones that are not the command line's own */
+    unsigned described_count;
     char **command; /* up to a NULL; NULL: none, that is, a shell */
     bool stats, json, verbose;
     bool traced;

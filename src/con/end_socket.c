@@ -6,6 +6,7 @@
  * Others wait in the socket's backlog meanwhile. What a client has sent before it went is read
  * first, however long the guest takes for it. Clients come and go on the loop's thread only.
  */
+#include "base/unix_socket.h"
 #include "base/util.h"
 #include "con/end_private.h"
 
@@ -15,8 +16,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #define BACKLOG 8
@@ -24,7 +23,7 @@
 struct sock {
     struct con_end end;
     struct loop *loop;
-    struct sockaddr_un address;
+    char *path;
     int listener;
     struct loop_watch *listener_watch;
     struct loop_job job; /* ends a connection that reading or writing has found broken */
@@ -236,6 +235,14 @@ static void sock_begin(struct con_end *end)
 
 /* ---- Making and unmaking ---- */
 
+static void free_sock(struct sock *s)
+{
+    pthread_cond_destroy(&s->left);
+    pthread_mutex_destroy(&s->lock);
+    free(s->path);
+    free(s);
+}
+
 static void sock_close(struct con_end *end)
 {
     struct sock *s = sock_of(end);
@@ -257,11 +264,9 @@ static void sock_close(struct con_end *end)
     loop_remove(s->listener_watch);
     if (s->client >= 0)
         close(s->client);
-    unlink(s->address.sun_path);
+    unlink(s->path);
     close(s->listener);
-    pthread_cond_destroy(&s->left);
-    pthread_mutex_destroy(&s->lock);
-    free(s);
+    free_sock(s);
 }
 
 static const struct con_end_ops ops = {.close = sock_close,
@@ -270,67 +275,14 @@ static const struct con_end_ops ops = {.close = sock_close,
                                        .read = sock_read,
                                        .write = sock_write};
 
-/* Whether the file at ADDRESS is a socket that nobody listens to: its process was killed. */
-static bool is_stale(const struct sockaddr_un *address)
-{
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    struct stat status;
-    bool stale = fd >= 0 && lstat(address->sun_path, &status) == 0 && S_ISSOCK(status.st_mode) &&
-                 connect(fd, (const struct sockaddr *)address, sizeof(*address)) < 0 &&
-                 errno == ECONNREFUSED;
-
-    if (fd >= 0)
-        close(fd);
-    return stale;
-}
-
-/* Binds to the path, and gives it its mode before anyone can connect. */
-static int bind_private(int fd, const struct sockaddr_un *address)
-{
-    if (bind(fd, (const struct sockaddr *)address, sizeof(*address)) < 0)
-        return -errno;
-    if (chmod(address->sun_path, 0600) == 0 && listen(fd, BACKLOG) == 0)
-        return 0;
-    unlink(address->sun_path);
-    return -EIO;
-}
-
-static int open_listener(const struct sockaddr_un *address, struct error *err)
-{
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    int ret = fd < 0 ? -errno : bind_private(fd, address);
-
-    if (ret == -EADDRINUSE && is_stale(address)) {
-        unlink(address->sun_path);
-        ret = bind_private(fd, address);
-    }
-    if (ret == 0)
-        return fd;
-    if (fd >= 0)
-        close(fd);
-    return error_set(err, -ret, "cannot listen at '%s': %s", address->sun_path,
-                     ret == -EADDRINUSE ? "the file exists, or somebody listens there"
-                                        : strerror(-ret));
-}
-
-static bool fill_in(struct sock *s, const char *path, struct error *err)
-{
-    s->address.sun_family = AF_UNIX;
-    if (strlen(path) >= sizeof(s->address.sun_path)) {
-        error_set(err, ENAMETOOLONG, "'%s': a socket's path has at most %zu bytes", path,
-                  sizeof(s->address.sun_path) - 1);
-        return false;
-    }
-    strcpy(s->address.sun_path, path);
-    s->listener = open_listener(&s->address, err);
-    return s->listener >= 0;
-}
-
 struct con_end *con_end_socket_open(const char *path, struct loop *loop, struct error *err)
 {
     struct sock *s = calloc(1, sizeof(*s));
 
-    if (!s) {
+    if (s)
+        s->path = strdup(path);
+    if (!s || !s->path) {
+        free(s);
         error_set(err, ENOMEM, "no memory for a port");
         return NULL;
     }
@@ -340,15 +292,14 @@ struct con_end *con_end_socket_open(const char *path, struct loop *loop, struct 
     s->job = (struct loop_job){.run = run_job, .opaque = s};
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->left, NULL);
-    if (fill_in(s, path, err)) {
+    s->listener = unix_socket_listen(path, BACKLOG, err);
+    if (s->listener >= 0) {
         s->listener_watch = loop_add(loop, s->listener, 0, on_listener, s, err);
         if (s->listener_watch)
             return &s->end;
         unlink(path);
         close(s->listener);
     }
-    pthread_cond_destroy(&s->left);
-    pthread_mutex_destroy(&s->lock);
-    free(s);
+    free_sock(s);
     return NULL;
 }

@@ -119,7 +119,13 @@ struct doppel_config {
      *                       --disk` (doppel.1); a comma in F is written as two. Files are opened
      *                       by doppel_create and closed by doppel_destroy
      *      rng[,slot=N]     a virtio entropy device; SLOT is its PCI device number (0 to 31), by
-     *                       default the first that is free */
+     *                       default the first that is free
+     *      vsock,socket=PATH[,cid=N][,slot=N]   a virtio socket device, at whose address N (3) the
+     *                       guest is. A program of the host that connects to the Unix socket PATH
+     *                       and sends "CONNECT PORT\n" is connected to the guest's program that
+     *                       listens at PORT, and reads "OK HOSTPORT\n" first. Where the guest
+     *                       connects to port P of the host (CID 2), it gets to the Unix socket
+     *                       PATH_P. PATH listens from doppel_create to doppel_destroy */
     const char *const *devices;
     void (*debug_output)(void *opaque, const void *data, size_t size); /* as a serial port's */
     bool (*debug_full)(void *opaque);

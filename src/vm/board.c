@@ -24,6 +24,7 @@
 #include "vm/console_ports.h"
 #include "vm/description.h"
 #include "vm/disk.h"
+#include "vm/vsock.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -194,10 +195,10 @@ static bool add(struct board *b, struct dev *dev, struct error *err)
 }
 
 /* The devices that can be described, and their settings. */
-enum kind { TEST_DEVICE, BALLOON, CONSOLE, DEBUG_EXIT, DEBUG_CONSOLE, DISK, RNG, KINDS };
+enum kind { TEST_DEVICE, BALLOON, CONSOLE, DEBUG_EXIT, DEBUG_CONSOLE, DISK, RNG, VSOCK, KINDS };
 static const struct {
     const char *name;
-    const char *keys[3];
+    const char *keys[4];
 } kinds[KINDS] = {
     [TEST_DEVICE] = {"test-device", {NULL}},
     [BALLOON] = {"balloon", {"slot", "inflate", NULL}},
@@ -206,8 +207,9 @@ static const struct {
     [DEBUG_CONSOLE] = {"debug-console", {NULL}},
     [DISK] = {"disk", {NULL}}, /* disk_create looks at its settings */
     [RNG] = {"rng", {"slot", NULL}},
+    [VSOCK] = {"vsock", {"slot", "socket", "cid", NULL}},
 };
-#define KNOWN "balloon, console, debug-console, debug-exit, disk, rng, test-device"
+#define KNOWN "balloon, console, debug-console, debug-exit, disk, rng, test-device, vsock"
 
 /* Says that TEXT asks for SLOT, which is taken, and which slots are free, as in "2-8 10-31". */
 static int refuse_slot(const struct pci_host *pci, const char *text, unsigned slot,
@@ -260,6 +262,14 @@ static struct dev *create_rng(const struct board *b, const struct board_config *
     struct virtio_slot slot;
 
     return find_slot(b, c, text, &slot, err) < 0 ? NULL : virtio_rng_create(&slot, err);
+}
+
+static struct dev *create_vsock(const struct board *b, const struct board_config *c,
+                                const char *text, struct error *err)
+{
+    struct virtio_slot slot;
+
+    return find_slot(b, c, text, &slot, err) < 0 ? NULL : vsock_create(&slot, text, err);
 }
 
 static struct dev *create_disk(struct board *b, const struct board_config *c, const char *text,
@@ -332,6 +342,7 @@ static struct dev *create_described(struct board *b, struct clock *clock,
         return b->debug_console;
     case DISK: return create_disk(b, c, text, err);
     case RNG: return create_rng(b, c, text, err);
+    case VSOCK: return create_vsock(b, c, text, err);
     case KINDS: break;
     }
     return NULL;

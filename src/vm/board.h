@@ -61,7 +61,8 @@ struct board_devices {
      *      debug-console    port E9h: bytes go to debug_output
      *      disk,file=F[,slot=N][,...]     a virtio block device; see blk/options.h for the rest
      *      rng[,slot=N]     a virtio entropy device; SLOT is its PCI device number (0 to 31), by
-     *                       default the first that is free */
+     *                       default the first that is free
+     *      vsock,socket=PATH[,cid=N][,slot=N]   a virtio socket device; see dev/virtio/vsock.h */
     const char *const *list;
     struct uart_backend serial[BOARD_SERIAL_PORTS]; /* the host sides of COM1 to COM4 */
     struct burst_backend debug_output;

@@ -4,7 +4,7 @@ import hashlib
 import re
 import tempfile
 
-from vm import check, check_run, guest, main, run, terminal
+from vm import archive, check, check_run, guest, main, run, terminal
 
 
 def boots(kernel, release, *options, script="uname -rm"):
@@ -111,17 +111,6 @@ def pci_pins():
         output = boots(f"vmlinuz-{kernel}", rb"6\.1", "--device", "rng,slot=5", "--append", append, script=script)
         check(re.search(rb"\n6[5-9]\d{3}\n", output), output)
         check(re.search(line, output), output)
-
-
-def archive(*files):
-    """A cpio archive (newc) of executables: pairs of name and contents."""
-    out = b""
-    for number, (name, data) in enumerate((*files, ("TRAILER!!!", b"")), 1):
-        fields = (number, 0o100755, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0)
-        out += b"070701" + b"".join(b"%08X" % field for field in fields) + name.encode() + b"\0"
-        out += b"\0" * (-len(out) % 4) + data
-        out += b"\0" * (-len(out) % 4)
-    return out
 
 
 def compat():

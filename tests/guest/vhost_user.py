@@ -205,7 +205,7 @@ def bad_input():
             (["blk", "--socket", path("s"), "--disk", "vhost-user=" + path("x")], "vhost-user"),
             (["blk", "--socket", path("s"), "--disk", disk + ",queues=33"], "queues"),
             (["blk", "--socket", path("x" * 200), "--disk", disk], "at most"),
-            (["blk", "--socket", disk, "--disk", disk], disk, "no socket"),
+            (["blk", "--socket", disk, "--disk", disk], disk, "the file exists"),
             (["blk", "--socket", path("s"), "--disk", disk, "--disk", disk], "twice"),
             (["blk", "--socket", path("s"), "--disk", disk + ",isolate"], "isolate"),
             (["blk", "--socket", path("none/s"), "--disk", disk], path("none/s")),

@@ -271,6 +271,17 @@ def write(path, data):
     return path
 
 
+def archive(*files):
+    """A cpio archive (newc) of executables: pairs of name and contents."""
+    out = b""
+    for number, (name, data) in enumerate((*files, ("TRAILER!!!", b"")), 1):
+        fields = (number, 0o100755, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0)
+        out += b"070701" + b"".join(b"%08X" % field for field in fields) + name.encode() + b"\0"
+        out += b"\0" * (-len(out) % 4) + data
+        out += b"\0" * (-len(out) % 4)
+    return out
+
+
 def attempt(job, *arguments):
     """Does a job of a long run, whose output is shown if it fails. Returns what it returns or "FAILED", and the
     seconds that it took."""

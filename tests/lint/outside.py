@@ -27,6 +27,7 @@ BORDERS = {
     "tests/asm/": ["tests/asm/"],
     "tests/asm/direct.c": ["tests/", "src/"],  # runs a guest under an engine that the command lacks
     "tests/lockstep/guest.c": [],
+    "tests/guest/vsock_guest.c": [],
     "tests/": ["tests/", "src/", "guests/protocol.h"],
 }
 PRIVATE = re.compile(r"_(private|impl)\.h$")

@@ -5,7 +5,7 @@
 
 #include "base/util.h"
 
-#include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 
 #define MOST_STEPS 100000
@@ -14,8 +14,18 @@ struct workers {
     struct fifo queue;
 };
 
+struct loop_watch {
+    struct loop *loop;
+    struct loop_watch *next;
+    int fd;
+    uint32_t events;
+    loop_cb *run;
+    void *opaque;
+};
+
 struct loop {
     struct fifo queue;
+    struct loop_watch *watches;
 };
 
 /* ---- Workers ---- */
@@ -109,21 +119,46 @@ bool loop_cancel(struct loop *loop, struct loop_job *job)
     return fifo_remove(&loop->queue, &job->link);
 }
 
-/* Nothing can be watched. */
 struct loop_watch *loop_add(struct loop *loop, int fd, uint32_t events, loop_cb *cb, void *opaque,
                             struct error *err)
 {
-    error_set(err, ENOSYS, "no watches");
-    return NULL;
+    struct loop_watch *watch = malloc(sizeof(*watch));
+
+    *watch = (struct loop_watch){loop, loop->watches, fd, events, cb, opaque};
+    loop->watches = watch;
+    return watch;
 }
 
 int loop_modify(struct loop_watch *watch, uint32_t events)
 {
-    return -ENOSYS;
+    watch->events = events;
+    return 0;
 }
 
 void loop_remove(struct loop_watch *watch)
 {
+    struct loop_watch **at;
+
+    if (!watch)
+        return;
+    for (at = &watch->loop->watches; *at != watch;)
+        at = &(*at)->next;
+    *at = watch->next;
+    free(watch);
+}
+
+/* Calls the first watch whose file is ready. */
+static bool step_watch(struct loop *loop)
+{
+    for (struct loop_watch *watch = loop->watches; watch; watch = watch->next) {
+        struct pollfd file = {.fd = watch->fd, .events = (short)watch->events};
+
+        if (watch->events && poll(&file, 1, 0) > 0) {
+            watch->run(watch->opaque, (uint32_t)file.revents);
+            return true;
+        }
+    }
+    return false;
 }
 
 bool fake_loop_step(struct loop *loop)
@@ -131,7 +166,7 @@ bool fake_loop_step(struct loop *loop)
     struct loop_job *job;
 
     if (!loop->queue.first)
-        return false;
+        return step_watch(loop);
     job = container_of(loop->queue.first, struct loop_job, link);
     loop_cancel(loop, job);
     job->run(job->opaque);

@@ -1,0 +1,21 @@
+/*
+ * Unix sockets that are found by their path.
+ */
+#ifndef DOPPEL_BASE_UNIX_SOCKET_H
+#define DOPPEL_BASE_UNIX_SOCKET_H
+
+#include "base/error.h"
+
+#include <sys/un.h>
+
+#define UNIX_SOCKET_PATH_MAX (sizeof(((struct sockaddr_un *)0)->sun_path) - 1) /* bytes */
+
+/* Listens at PATH for at most BACKLOG clients that nobody has accepted yet. The file has mode 0600
+ * before anyone can connect. A socket that nobody listens to any more is replaced. Returns a
+ * descriptor that does not block, or a negative errno. Who closes it removes the file. */
+int unix_socket_listen(const char *path, int backlog, struct error *err);
+/* Connects to PATH without waiting: -EAGAIN if the listener's backlog is full. Returns a descriptor
+ * that does not block, or a negative errno. */
+int unix_socket_connect(const char *path, struct error *err);
+
+#endif
