@@ -67,7 +67,7 @@ static void set_up(void)
 
 static void send_to(const struct vhost_message *message)
 {
-    vhost_send(m.socket, message, 0);
+    vhost_send(m.socket, message, 0, -1);
 }
 
 static struct vhost_message message(uint32_t request, uint32_t size)

@@ -55,7 +55,7 @@ static void pass_on(const struct vhost_message *m)
     int pair[2];
 
     check(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) == 0);
-    check(vhost_send(pair[0], m, 0) == 0);
+    check(vhost_send(pair[0], m, 0, -1) == 0);
     check(vhost_receive(&reader, pair[1]) == 1);
     check(reader.message.size == m->size && reader.message.fd_count == m->fd_count);
     check(memcmp(&reader.message.u64, &m->u64, m->size) == 0);

@@ -105,7 +105,7 @@ static struct vhost_message message(enum vhost_request request, uint32_t size)
 
 static void send_message(struct front *f, const struct vhost_message *m)
 {
-    assert_int_equal(vhost_send(f->socket, m, 1000), 0);
+    assert_int_equal(vhost_send(f->socket, m, 1000, -1), 0);
 }
 
 /* Waits for a reply to M, which has been sent. Returns what vhost_receive does. */

@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -22,9 +23,30 @@
 
 static char path[64];
 
+/* How often the front end has complained that nobody answers. */
+static _Atomic unsigned unanswered;
+
+static void count_line(void *opaque, enum log_level level, const char *text)
+{
+    if (strstr(text, "does not answer"))
+        atomic_fetch_add(&unanswered, 1);
+}
+
+static const struct log complaints = {.most = LOG_LEVEL_WARNING, .line = count_line};
+
 static struct dev *create(const struct virtio_slot *slot, struct error *err)
 {
-    return vhost_block_create(slot, path, 0, NULL, err);
+    return vhost_block_create(slot, path, 0, &complaints, err);
+}
+
+/* The host's clock, which the test can move ahead (and the linker's --wrap). */
+static _Atomic uint64_t ahead;
+
+uint64_t __real_time_now_ns(void);
+uint64_t __wrap_time_now_ns(void);
+uint64_t __wrap_time_now_ns(void)
+{
+    return __real_time_now_ns() + atomic_load(&ahead);
 }
 
 struct both {
@@ -335,6 +357,67 @@ static void pauses(void **state)
     end(b);
 }
 
+/* A pause does not wait for a back end that ends a request now and then. */
+static void *pause_device(void *opaque)
+{
+    struct dev *dev = opaque;
+
+    dev->ops->pause(dev);
+    return NULL;
+}
+
+static void pauses_without_end(void **state)
+{
+    const unsigned requests = 16;
+    struct both *b = begin();
+    struct dev *dev = b->front->dev;
+    unsigned ended = 0;
+    pthread_t thread;
+
+    atomic_store(&b->disk->park, true);
+    for (unsigned i = 0; i < requests; i++)
+        request(b, 0, i);
+    AWAIT(brig_parked(b->back) == requests);
+    assert_int_equal(thread_start(&thread, "pause", pause_device, dev, NULL), 0);
+    AWAIT(virtio_recalled(virtio_pci_device(dev)));
+    while (atomic_load(&b->back->sessions) == 1 && ended < requests) {
+        atomic_fetch_add(&ahead, 9 * NS_PER_S);
+        ended += brig_release_one(b->back, 0);
+        AWAIT(rig_used_index(&b->front->queue) == ended || atomic_load(&b->back->sessions) > 1);
+    }
+    pthread_join(thread, NULL);
+    assert_true(ended < requests / 2);
+    dev->ops->resume(dev);
+    /* It is connected to again, and has the rest. */
+    AWAIT(brig_parked(b->back) == requests - rig_used_index(&b->front->queue));
+    brig_release(b->back);
+    for (unsigned i = 0; i < requests; i++)
+        reap(b);
+    end(b);
+}
+
+/* The machine ends while a back end that does not answer is asked. */
+static void ends_while_asking(void **state)
+{
+    struct both *b = begin();
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct pollfd pfd = {.events = POLLIN};
+
+    request(b, 0, 1);
+    reap(b);
+    brig_destroy(b->back);
+    b->back = NULL;
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+    pfd.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(pfd.fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    assert_int_equal(listen(pfd.fd, 4), 0);
+    assert_int_equal(poll(&pfd, 1, 60000), 1);
+    end(b);
+    assert_int_equal(atomic_load(&unanswered), 0);
+    close(pfd.fd);
+    unlink(path);
+}
+
 /* A machine is saved while the back end is away with requests in flight, and goes on elsewhere. */
 static void saved_without_back_end(void **state)
 {
@@ -435,6 +518,8 @@ int main(void)
         cmocka_unit_test(events_block),
         cmocka_unit_test(driver_resets),
         cmocka_unit_test(pauses),
+        cmocka_unit_test(pauses_without_end),
+        cmocka_unit_test(ends_while_asking),
         cmocka_unit_test(saved_without_back_end),
         cmocka_unit_test(grows),
         cmocka_unit_test(broken_driver),

@@ -76,8 +76,8 @@ static void whole(void **state)
     for (unsigned i = 0; i < 3; i++)
         m.fds[i] = p->a;
     next.u64 = 0x123456789ABCDEF;
-    assert_int_equal(vhost_send(p->a, &m, 1000), 0);
-    assert_int_equal(vhost_send(p->a, &next, 1000), 0);
+    assert_int_equal(vhost_send(p->a, &m, 1000, -1), 0);
+    assert_int_equal(vhost_send(p->a, &next, 1000, -1), 0);
     before = open_files();
 
     assert_int_equal(vhost_receive(&p->reader, p->b), 1);
@@ -174,7 +174,7 @@ static void nobody_reads(void **state)
     int ret = 0;
 
     for (unsigned i = 0; i < 100000 && ret == 0; i++)
-        ret = vhost_send(p->a, &m, 0);
+        ret = vhost_send(p->a, &m, 0, -1);
     assert_int_equal(ret, -ETIMEDOUT);
 }
 

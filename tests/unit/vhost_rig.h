@@ -100,18 +100,23 @@ static inline unsigned brig_parked(struct brig *b)
     return count;
 }
 
-/* Carries out the parked request number N, or all that are parked in order. */
-static inline void brig_release_one(struct brig *b, unsigned n)
+/* Carries out the parked request number N, or all that are parked in order. False: there is none
+ * (the front end may have gone). */
+static inline bool brig_release_one(struct brig *b, unsigned n)
 {
     struct brig_device *d = b->device;
-    struct virtio_request *r;
+    struct virtio_request *r = NULL;
 
     pthread_mutex_lock(&d->lock);
-    r = d->parked[n];
-    d->count--;
-    memmove(&d->parked[n], &d->parked[n + 1], (d->count - n) * sizeof(r));
+    if (n < d->count) {
+        r = d->parked[n];
+        d->count--;
+        memmove(&d->parked[n], &d->parked[n + 1], (d->count - n) * sizeof(r));
+    }
     pthread_mutex_unlock(&d->lock);
-    brig_carry_out(d, r);
+    if (r)
+        brig_carry_out(d, r);
+    return r != NULL;
 }
 
 static inline void brig_release(struct brig *b)

@@ -126,7 +126,7 @@ static void go_on(struct vhost_backend *b)
 
 static int send_reply(struct vhost_backend *b, struct vhost_message *reply, struct error *err)
 {
-    int ret = vhost_send(b->socket, reply, SEND_MS);
+    int ret = vhost_send(b->socket, reply, SEND_MS, -1);
 
     vhost_close_fds(reply);
     return ret == 0 ? 0 : error_set(err, -ret, "cannot answer: %s", strerror(-ret));
@@ -204,7 +204,7 @@ static void pass_on(struct vhost_backend *b)
     if (broken)
         tell_broken(b);
     else if (b->requests >= 0 && (b->protocol & BIT(VHOST_PROTOCOL_CONFIG)))
-        vhost_send(b->requests, &changed, 0);
+        vhost_send(b->requests, &changed, 0, -1);
 }
 
 static int serve(struct vhost_backend *b, int stop, struct error *err)

@@ -7,6 +7,7 @@
 #include "base/thread.h"
 #include "base/time.h"
 #include "base/util.h"
+#include "dev/vhost/drain.h"
 #include "dev/vhost/frontend.h"
 
 #include <errno.h>
@@ -38,9 +39,7 @@
 #define CONFIG_QUEUES  34u
 #define CHAIN_OVERHEAD 2u /* descriptors of a request beside its segments */
 
-/* How long the back end may go without ending a request before a pause gives up on it, and how long
- * the thread waits between attempts to connect. */
-#define DRAIN_NS       (10 * NS_PER_S)
+/* How long the thread waits between attempts to connect. */
 #define FIRST_RETRY_NS (50 * NS_PER_MS)
 #define LAST_RETRY_NS  NS_PER_S
 
@@ -64,16 +63,14 @@ struct vhost_block {
     uint8_t config[CONFIG_SIZE]; /* board lock */
 
     pthread_mutex_t lock; /* what is wanted of the thread */
-    bool ends;
-    bool accepted; /* a driver and the device have agreed on FEATURES */
+    bool accepted;        /* a driver and the device have agreed on FEATURES */
     uint64_t features;
     unsigned epoch; /* counts changes of these two */
-    bool recalled;  /* a pause or a reset waits for requests in flight */
 
     pthread_t thread;
     bool started;
     struct where where;
-    int wake;                   /* eventfd; the back end does not have it */
+    int wake, end;              /* eventfds that the back end does not have. END: the thread ends */
     struct event_sender sender; /* for kicks */
 
     /* The thread's. */
@@ -84,9 +81,8 @@ struct vhost_block {
     bool serving;   /* which was to serve */
     int complained; /* the code of the last failure that was logged; 0: none since success */
     uint64_t retry_at, retry_after;
-    uint64_t drain_at;          /* 0: no drain is watched */
-    uint64_t ended, ended_then; /* requests that have ended; and when the drain began */
-    int rings;                  /* the rings' file, and where it is mapped */
+    struct vhost_drain drain;
+    int rings; /* the rings' file, and where it is mapped */
     uint8_t *memory;
 };
 
@@ -95,11 +91,11 @@ static struct vhost_block *block_of(struct virtio_device *d)
     return container_of(d, struct vhost_block, device);
 }
 
-static void wake_thread(struct vhost_block *b)
+static void signal_thread(int event)
 {
     uint64_t one = 1;
 
-    if (write(b->wake, &one, sizeof(one)) < 0)
+    if (write(event, &one, sizeof(one)) < 0)
         return; /* the counter is at its end: the thread is about to wake */
 }
 
@@ -147,18 +143,16 @@ static void served(struct virtio_device *d, unsigned queue)
     if (ret < 0)
         log_line(b->log, LOG_LEVEL_WARNING, "%s: cannot tell the back end of requests: %s", b->path,
                  strerror(-ret));
+    /* What was added after recall() is waited for, too. */
+    if (virtio_recalled(d))
+        signal_thread(b->wake);
 }
 
 /* ---- Registers: board lock held ---- */
 
 static void recall(struct virtio_device *d)
 {
-    struct vhost_block *b = block_of(d);
-
-    pthread_mutex_lock(&b->lock);
-    b->recalled = true;
-    pthread_mutex_unlock(&b->lock);
-    wake_thread(b);
+    signal_thread(block_of(d)->wake);
 }
 
 static void read_config(struct virtio_device *d, void *config)
@@ -179,7 +173,7 @@ static void agree(struct vhost_block *b, bool accepted, uint64_t features)
         pthread_mutex_unlock(&b->queue[i].lock);
     }
     pthread_mutex_unlock(&b->lock);
-    wake_thread(b);
+    signal_thread(b->wake);
 }
 
 static void accept_features(struct virtio_device *d, uint64_t features)
@@ -202,7 +196,6 @@ static void end_request(struct vhost_block *b, struct virtio_request *r, uint32_
     /* What it says of how much it wrote is not believed. */
     for (unsigned i = chain->readable; i < chain->readable + chain->writable; i++)
         mem_foreign_written(b->device.host.mem, chain->buffer[i].gpa, chain->buffer[i].size);
-    b->ended++;
     virtio_complete(r, written);
 }
 
@@ -281,6 +274,8 @@ static unsigned requests_out(struct vhost_block *b)
 /* Tells that the back end is gone, and logs why it does not come back, once for each reason. */
 static void complain_once(struct vhost_block *b, const struct error *err)
 {
+    if (err->code == ECANCELED)
+        return; /* the machine ends */
     if (!b->complained)
         log_tell(b->log, LOG_LEVEL_WARNING, "disk '%s': %s; its requests wait for a back end",
                  b->path, err->text);
@@ -360,7 +355,7 @@ static void reconnect(struct vhost_block *b)
 
     if (time_now_ns() < b->retry_at)
         return;
-    if (vhost_connect(&b->connection, b->path, &err) == 0) {
+    if (vhost_connect(&b->connection, b->path, b->end, &err) == 0) {
         if (check_offer(b, &err) == 0) {
             b->connected = true;
             return;
@@ -495,36 +490,21 @@ static void follow(struct vhost_block *b)
 
 /* ---- The thread ---- */
 
-/* Gives up a back end that ends no request while the machine is to pause. */
+/* Gives up a back end that keeps a pause or a reset waiting. */
 static void watch_drain(struct vhost_block *b)
 {
-    uint64_t now = time_now_ns();
     struct error err = {0};
-    bool recalled;
 
-    pthread_mutex_lock(&b->lock);
-    recalled = b->recalled;
-    b->recalled = false;
-    pthread_mutex_unlock(&b->lock);
-    if (b->drain_at && now >= b->drain_at) {
-        bool stuck = b->ended == b->ended_then && requests_out(b);
-
-        recalled |= requests_out(b) != 0;
-        b->drain_at = 0;
-        if (stuck) {
-            error_set(&err, ETIMEDOUT, "the back end has ended no request for 10 s");
-            lose(b, &err);
-        }
-    }
-    if (recalled && !b->drain_at) {
-        b->drain_at = now + DRAIN_NS;
-        b->ended_then = b->ended;
-    }
+    if (vhost_drain_look(&b->drain, virtio_recalled(&b->device), requests_out(b), time_now_ns()))
+        return;
+    error_set(&err, ETIMEDOUT, "the back end ends requests too slowly for a machine that waits");
+    lose(b, &err);
+    b->drain = (struct vhost_drain){.round_ends = 0};
 }
 
 static int time_left_ms(const struct vhost_block *b)
 {
-    uint64_t now = time_now_ns(), at = b->drain_at ? b->drain_at : UINT64_MAX;
+    uint64_t now = time_now_ns(), at = vhost_drain_next(&b->drain);
 
     if (!b->connected)
         at = MIN(at, b->retry_at);
@@ -567,39 +547,30 @@ static void look(struct vhost_block *b, const struct pollfd *socket, const struc
         lose(b, &err);
 }
 
-static bool ends(struct vhost_block *b)
-{
-    bool end;
-
-    pthread_mutex_lock(&b->lock);
-    end = b->ends;
-    pthread_mutex_unlock(&b->lock);
-    return end;
-}
-
 static void *run(void *opaque)
 {
     struct vhost_block *b = opaque;
-    struct pollfd pfd[3 + VIRTIO_QUEUES_MAX];
+    struct pollfd pfd[4 + VIRTIO_QUEUES_MAX] = {{0}};
 
     where_begin(&b->where);
-    while (!ends(b)) {
+    while (!pfd[0].revents) {
         if (!b->connected)
             reconnect(b);
         if (b->connected)
             follow(b);
         watch_drain(b);
         /* Negative numbers are not looked at. */
-        pfd[0] = (struct pollfd){b->wake, POLLIN, 0};
-        pfd[1] = (struct pollfd){b->connection.socket, POLLIN, 0};
-        pfd[2] = (struct pollfd){b->connection.backend, POLLIN, 0};
+        pfd[0] = (struct pollfd){b->end, POLLIN, 0};
+        pfd[1] = (struct pollfd){b->wake, POLLIN, 0};
+        pfd[2] = (struct pollfd){b->connection.socket, POLLIN, 0};
+        pfd[3] = (struct pollfd){b->connection.backend, POLLIN, 0};
         for (unsigned i = 0; i < b->queues; i++)
-            pfd[3 + i] = (struct pollfd){b->files[i].call, POLLIN, 0};
-        if (poll(pfd, 3 + b->queues, time_left_ms(b)) < 0)
+            pfd[4 + i] = (struct pollfd){b->files[i].call, POLLIN, 0};
+        if (poll(pfd, 4 + b->queues, time_left_ms(b)) < 0)
             continue;
-        if (pfd[0].revents)
+        if (pfd[1].revents)
             event_clear(b->wake);
-        look(b, &pfd[1], &pfd[3]);
+        look(b, &pfd[2], &pfd[4]);
     }
     where_end(&b->where);
     return NULL;
@@ -612,10 +583,7 @@ static void free_block(struct virtio_device *d)
     struct vhost_block *b = block_of(d);
 
     if (b->started) {
-        pthread_mutex_lock(&b->lock);
-        b->ends = true;
-        pthread_mutex_unlock(&b->lock);
-        wake_thread(b);
+        signal_thread(b->end);
         pthread_join(b->thread, NULL);
     }
     vhost_disconnect(&b->connection);
@@ -631,6 +599,8 @@ static void free_block(struct virtio_device *d)
     event_sender_close(&b->sender);
     if (b->wake >= 0)
         close(b->wake);
+    if (b->end >= 0)
+        close(b->end);
     pthread_mutex_destroy(&b->lock);
     free(b->queue);
     free(b->files);
@@ -705,9 +675,11 @@ static int prepare(struct vhost_block *b, unsigned queues, struct mem *mem, stru
     int ret = b->wake = open_event_file(err);
 
     if (ret >= 0)
+        ret = b->end = open_event_file(err);
+    if (ret >= 0)
         ret = event_sender_open(&b->sender, err);
     if (ret >= 0)
-        ret = vhost_connect(&b->connection, b->path, err);
+        ret = vhost_connect(&b->connection, b->path, b->end, err);
     if (ret >= 0) {
         b->connected = true;
         ret = take_offer(b, queues, err);
@@ -752,9 +724,9 @@ struct dev *vhost_block_create(const struct virtio_slot *slot, const char *path,
         return NULL;
     }
     b->log = log;
-    b->wake = -1;
+    b->wake = b->end = -1;
     b->sender = EVENT_SENDER_CLOSED;
-    b->connection = (struct vhost_connection){.socket = -1, .backend = -1};
+    b->connection = (struct vhost_connection){.socket = -1, .backend = -1, .stop = -1};
     pthread_mutex_init(&b->lock, NULL);
     if (prepare(b, queues, slot->mem, &why) < 0) {
         error_set(err, why.code, "vhost-user=%s: %s", path, why.text);

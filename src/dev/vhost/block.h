@@ -17,7 +17,8 @@
  * rest is given back to the frame, which holds it, and the device's thread tries to connect until
  * that succeeds. The guest sees a disk that is slow for a while. A request whose end the back end
  * has not announced before it died is done again, which is the same as done once: no later request
- * of the guest's can depend on it yet.
+ * of the guest's can depend on it yet. A back end that keeps a pause or a reset waiting for too
+ * long (dev/vhost/drain.h) counts as one that has died.
  *
  * Guest memory is exported (mem/foreign.h): the virtual machine is exempt from sharing and
  * swapping.

@@ -34,12 +34,13 @@ static int await_reply(struct vhost_connection *c)
     int ret;
 
     while ((ret = vhost_receive(&c->reply, c->socket)) == 0) {
-        struct pollfd pfd = {c->socket, POLLIN, 0};
+        struct pollfd pfd[] = {{c->socket, POLLIN, 0}, {c->stop, POLLIN, 0}};
 
         now = time_now_ns();
         if (now >= end)
             return -ETIMEDOUT;
-        poll(&pfd, 1, (int)((end - now) / NS_PER_MS) + 1);
+        if (poll(pfd, 2, (int)((end - now) / NS_PER_MS) + 1) > 0 && pfd[1].revents)
+            return -ECANCELED;
     }
     return ret < 0 ? ret : 0;
 }
@@ -52,7 +53,7 @@ static int send_and_await(struct vhost_connection *c, struct vhost_message *m)
 
     if (acknowledged)
         m->flags |= VHOST_NEED_REPLY;
-    ret = vhost_send(c->socket, m, VHOST_PATIENCE_MS);
+    ret = vhost_send(c->socket, m, VHOST_PATIENCE_MS, c->stop);
     if (ret < 0 || (!replies && !acknowledged))
         return ret;
     ret = await_reply(c);
@@ -80,6 +81,7 @@ static int ask(struct vhost_connection *c, struct vhost_message *m, struct error
                          m->request);
     case -EREMOTEIO:
         return error_set(err, EREMOTEIO, "the back end refuses request %u", m->request);
+    case -ECANCELED: return error_set(err, ECANCELED, "the connection is no longer wanted");
     default: return error_set(err, -ret, "cannot talk to the back end: %s", strerror(-ret));
     }
 }
@@ -192,11 +194,11 @@ static int negotiate(struct vhost_connection *c, struct error *err)
     return ret;
 }
 
-int vhost_connect(struct vhost_connection *c, const char *path, struct error *err)
+int vhost_connect(struct vhost_connection *c, const char *path, int stop, struct error *err)
 {
     int ret;
 
-    *c = (struct vhost_connection){.socket = -1, .backend = -1};
+    *c = (struct vhost_connection){.socket = -1, .backend = -1, .stop = stop};
     c->socket = open_socket(path, err);
     if (c->socket < 0) {
         ret = c->socket;
@@ -331,7 +333,7 @@ static int take_requests(struct vhost_connection *c, bool *config_changed)
         else
             reply.u64 = 1;
         if (m->flags & VHOST_NEED_REPLY)
-            ret = vhost_send(c->backend, &reply, VHOST_PATIENCE_MS);
+            ret = vhost_send(c->backend, &reply, 0, -1);
         if (ret < 0)
             break;
     }

@@ -7,8 +7,10 @@
  *      vhost_stop        rings end; then perhaps vhost_start again
  *      vhost_disconnect
  *
- * Each call that asks the back end something waits for its answer for at most VHOST_PATIENCE_MS.
- * When one has failed, the connection is of no use and must be closed. One thread at a time.
+ * Each question to the back end waits for its answer for at most VHOST_PATIENCE_MS; a call asks
+ * several. A caller that ends has a file descriptor become readable, and then the call fails with
+ * -ECANCELED at once. When a call has failed, the connection is of no use and must be closed. One
+ * thread at a time.
  */
 #ifndef DOPPEL_DEV_VHOST_FRONTEND_H
 #define DOPPEL_DEV_VHOST_FRONTEND_H
@@ -32,6 +34,7 @@
 struct vhost_connection {
     int socket;        /* -1: there is none */
     int backend;       /* where the back end sends its own requests; -1: nowhere */
+    int stop;          /* readable: no call waits any more; -1: that never is */
     uint64_t features; /* what it offers */
     uint64_t protocol; /* protocol features that both have */
     unsigned queues;   /* how many it can serve */
@@ -44,8 +47,8 @@ struct vhost_queue_files {
 };
 
 /* Connects to the socket PATH and asks what the back end offers. On failure there is no connection.
- */
-int vhost_connect(struct vhost_connection *c, const char *path, struct error *err);
+ * STOP stays the caller's and is open as long as the connection; -1: there is none. */
+int vhost_connect(struct vhost_connection *c, const char *path, int stop, struct error *err);
 void vhost_disconnect(struct vhost_connection *c);
 
 /* Reads the first SIZE bytes of the device's configuration. */

@@ -267,15 +267,17 @@ int vhost_receive(struct vhost_reader *reader, int socket)
 /* ---- Sending ---- */
 
 /* Waits until SOCKET has room again. */
-static int wait_for_room(int socket, int timeout_ms)
+static int wait_for_room(int socket, int timeout_ms, int stop)
 {
-    struct pollfd pfd = {socket, POLLOUT, 0};
+    struct pollfd pfd[] = {{socket, POLLOUT, 0}, {stop, POLLIN, 0}};
     int n;
 
     do {
-        n = poll(&pfd, 1, timeout_ms);
+        n = poll(pfd, 2, timeout_ms);
     } while (n < 0 && errno == EINTR);
-    return n < 0 ? -errno : n == 0 ? -ETIMEDOUT : 0;
+    if (n <= 0)
+        return n < 0 ? -errno : -ETIMEDOUT;
+    return pfd[1].revents ? -ECANCELED : 0;
 }
 
 /* Puts the message's descriptors beside MSG. */
@@ -294,7 +296,7 @@ static void add_descriptors(const struct vhost_message *m, struct msghdr *msg, v
     memcpy(CMSG_DATA(c), m->fds, sizeof(int) * m->fd_count);
 }
 
-int vhost_send(int socket, const struct vhost_message *m, int timeout_ms)
+int vhost_send(int socket, const struct vhost_message *m, int timeout_ms, int stop)
 {
     union {
         struct cmsghdr header;
@@ -311,7 +313,7 @@ int vhost_send(int socket, const struct vhost_message *m, int timeout_ms)
         ssize_t n = sendmsg(socket, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
 
         if (n < 0 && errno == EAGAIN) {
-            int ret = wait_for_room(socket, timeout_ms);
+            int ret = wait_for_room(socket, timeout_ms, stop);
 
             if (ret < 0)
                 return ret;

@@ -145,9 +145,10 @@ int vhost_receive(struct vhost_reader *reader, int socket);
 /* Closes the descriptors that came with the message and were not taken, or a part of it. */
 void vhost_reader_drop(struct vhost_reader *reader);
 
-/* Sends a message with its descriptors, which stay open. Waits for room for at most TIMEOUT_MS.
- * 0 or a negative errno; after a failure the connection is of no use. */
-int vhost_send(int socket, const struct vhost_message *message, int timeout_ms);
+/* Sends a message with its descriptors, which stay open. Waits for room for at most TIMEOUT_MS, and
+ * not while STOP is readable (-1: that never is). 0; -ETIMEDOUT; -ECANCELED: because of STOP; or
+ * another negative errno. After a failure the connection is of no use. */
+int vhost_send(int socket, const struct vhost_message *message, int timeout_ms, int stop);
 
 /* Whether MESSAGE is a request of a front end's as the protocol has it; one that is not known here
  * is not. */
