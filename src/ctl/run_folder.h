@@ -1,0 +1,43 @@
+/*
+ * The run folders of virtual machines that run under a name:
+ *
+ *      RUNTIME/NAME/           (ctl/home.h)
+ *          lock                held as long as the machine runs, by its processes
+ *          vsock.sock, ...     sockets
+ *
+ * A folder whose lock nobody holds is stale: whoever had it was killed. The next run of the machine
+ * takes it over, without what is in it.
+ */
+#ifndef DOPPEL_CTL_RUN_FOLDER_H
+#define DOPPEL_CTL_RUN_FOLDER_H
+
+#include "base/error.h"
+#include "ctl/lock_file.h"
+
+#include <limits.h>
+#include <stdbool.h>
+
+#define RUN_VSOCK "vsock.sock"
+
+/* One that this process, and those that it forks, have. All zero: none. */
+struct run_folder {
+    bool held;
+    int lock;
+    char path[PATH_MAX];
+};
+
+/* Takes that of the machine NAME, empty but for its lock. -EBUSY: the machine runs, and the message
+ * says in which process. */
+int run_folder_take(const char *name, struct run_folder *folder, struct error *err);
+/* Removes it. Does nothing if it was never taken. */
+void run_folder_remove(struct run_folder *folder);
+
+/* Sets PATH to FILE in the run folder of the machine NAME, and *HOLDER to whether that runs. */
+int run_folder_find(const char *name, const char *file, char path[PATH_MAX],
+                    struct lock_holder *holder, struct error *err);
+
+/* Removes the stale ones, and tells SWEPT of each path. With DRY it only tells. */
+int run_folder_sweep(bool dry, void (*swept)(void *opaque, const char *path), void *opaque,
+                     struct error *err);
+
+#endif
