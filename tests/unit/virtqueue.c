@@ -272,6 +272,29 @@ static void test_complete(void **state)
     assert_false(rig_reap(&f->rig, &head, &written));
 }
 
+/* Several at once: the driver sees none of them before it sees all. The ring wraps in between. */
+static void test_publish(void **state)
+{
+    struct fixture *f = *state;
+    uint32_t head, written;
+
+    for (unsigned i = 0; i < SIZE - 2; i++) {
+        virtqueue_complete(&f->queue, 0, 0);
+        assert_true(rig_reap(&f->rig, &head, &written));
+    }
+    for (unsigned i = 0; i < 4; i++) {
+        virtqueue_put(&f->queue, i, (uint16_t)i, 10 + i);
+        assert_false(rig_reap(&f->rig, &head, &written));
+    }
+    virtqueue_publish(&f->queue, 3);
+    for (unsigned i = 0; i < 3; i++) {
+        assert_true(rig_reap(&f->rig, &head, &written));
+        assert_int_equal(head, i);
+        assert_int_equal(written, 10 + i);
+    }
+    assert_false(rig_reap(&f->rig, &head, &written));
+}
+
 /* The indices wrap at 65536, the rings at their size. */
 static void test_wrap(void **state)
 {
@@ -637,6 +660,7 @@ int main(void)
         TEST(test_bad_tables),
         TEST(test_too_many_bytes),
         TEST(test_complete),
+        TEST(test_publish),
         TEST(test_wrap),
         TEST(test_sizes),
         cmocka_unit_test(test_allows),

@@ -100,11 +100,25 @@ enum virtio_result {
  * All pins of the request are released. Any thread, with any lock held but the frame's; REQUEST is
  * no longer the device's. */
 void virtio_complete(struct virtio_request *request, uint32_t written);
+/* The same for COUNT requests (at least one) of one queue, at once: the driver finds all of them in
+ * its used ring, in this order, or none. */
+struct virtio_completion {
+    struct virtio_request *request;
+    uint32_t written;
+};
+void virtio_complete_all(const struct virtio_completion *completions, unsigned count);
 /* Has the chain held, to be served from the beginning: after virtio_wake, or when the queue is next
  * served. The rest as for virtio_complete. */
 void virtio_give_back(struct virtio_request *request);
 /* Ends the request without giving the chain to the driver, because the driver broke a rule. */
 void virtio_break(struct virtio_request *request);
+
+/* In serve(), for a device that puts one thing into several chains: takes another chain of the
+ * queue that is being served. Returns 1, 0 if there is none, or VIRTQUEUE_BROKEN: the driver broke
+ * a rule. If there is none, serve() may return VIRTIO_WAIT for the first one, after it has given
+ * back the others: all of them are then served again when there is another, or after virtio_wake.
+ */
+int virtio_take_more(struct virtio_queue *queue, struct virtio_request **request);
 
 /* Part of a chain that is pinned. The device provides room for it: PIN and IOV have ROOM elements
  * each; the rest is virtio_map's. */

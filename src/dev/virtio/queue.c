@@ -243,13 +243,24 @@ bool virtqueue_await(struct virtqueue *q)
     return load16(&q->available, AVAILABLE_INDEX) != q->next;
 }
 
-void virtqueue_complete(struct virtqueue *q, uint16_t head, uint32_t written)
+void virtqueue_put(struct virtqueue *q, unsigned n, uint16_t head, uint32_t written)
 {
-    size_t entry = USED_ENTRY(q->done & (q->config.size - 1));
+    size_t entry = USED_ENTRY((q->done + n) & (q->config.size - 1));
 
     store32(&q->used, entry, head);
     store32(&q->used, entry + 4, written);
-    store16(&q->used, USED_INDEX, ++q->done);
+}
+
+void virtqueue_publish(struct virtqueue *q, unsigned count)
+{
+    q->done = (uint16_t)(q->done + count);
+    store16(&q->used, USED_INDEX, q->done);
+}
+
+void virtqueue_complete(struct virtqueue *q, uint16_t head, uint32_t written)
+{
+    virtqueue_put(q, 0, head, written);
+    virtqueue_publish(q, 1);
 }
 
 bool virtqueue_wants_interrupt(struct virtqueue *q)

@@ -10,7 +10,7 @@
  * it cannot check is whether buffers are memory: mem_pin does, when the device serves them.
  *
  * One thread at a time takes chains (virtqueue_open, _next, _again, _await); it holds no lock, as
- * reaching guest memory may block. One at a time completes them (_complete, _wants_interrupt),
+ * reaching guest memory may block. One at a time completes them (_put, _publish, _wants_interrupt),
  * while another may take some. serve.c says which threads these are.
  */
 #ifndef DOPPEL_DEV_VIRTIO_QUEUE_H
@@ -98,8 +98,12 @@ int virtqueue_again(struct virtqueue *queue, uint16_t head, struct virtqueue_cha
 /* After virtqueue_next has returned 0: asks the driver to notify of the next chain. Returns true if
  * one has come meanwhile, which the driver may not have notified of. */
 bool virtqueue_await(struct virtqueue *queue);
-/* Gives the chain with HEAD back, of whose writable buffers the first WRITTEN bytes were written.
- */
+/* Prepares to give the chain with HEAD back, of whose writable buffers the first WRITTEN bytes were
+ * written: as number N of those that virtqueue_publish then gives back. */
+void virtqueue_put(struct virtqueue *queue, unsigned n, uint16_t head, uint32_t written);
+/* Gives the first COUNT chains back that were put. The driver sees all of them or none. */
+void virtqueue_publish(struct virtqueue *queue, unsigned count);
+/* Both, for one chain. */
 void virtqueue_complete(struct virtqueue *queue, uint16_t head, uint32_t written);
 /* Whether the driver wants an interrupt for what was completed since this was last asked. */
 bool virtqueue_wants_interrupt(struct virtqueue *queue);

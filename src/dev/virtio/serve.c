@@ -221,28 +221,37 @@ static bool in_batch(const struct virtio_queue *q)
 }
 
 /* With the lock. */
-static void put_used(struct virtio_queue *q, uint16_t head, uint32_t written)
+static void put_used(struct virtio_queue *q, const struct virtio_completion *done, unsigned count)
 {
     const struct virtio_host *host = &q->device->host;
 
-    if (host->recorder)
-        host->recorder->giving(host->opaque, q->index, head);
-    virtqueue_complete(&q->ring, head, written);
-    if (host->recorder)
-        host->recorder->given(host->opaque, q->index, head, q->ring.done);
+    for (unsigned i = 0; i < count; i++) {
+        if (host->recorder)
+            host->recorder->giving(host->opaque, q->index, done[i].request->chain.head);
+        virtqueue_put(&q->ring, i, done[i].request->chain.head, done[i].written);
+    }
+    virtqueue_publish(&q->ring, count);
+    for (unsigned i = 0; host->recorder && i < count; i++)
+        host->recorder->given(host->opaque, q->index, done[i].request->chain.head, q->ring.done);
 }
 
-void virtio_complete(struct virtio_request *r, uint32_t written)
+void virtio_complete_all(const struct virtio_completion *done, unsigned count)
 {
-    struct virtio_queue *q = r->queue;
+    struct virtio_queue *q = done->request->queue;
 
     pthread_mutex_lock(&q->lock);
-    put_used(q, r->chain.head, written);
-    release(r);
+    put_used(q, done, count);
+    for (unsigned i = 0; i < count; i++)
+        release(done[i].request);
     if (!in_batch(q))
         tell(q);
     become_idle(q);
     pthread_mutex_unlock(&q->lock);
+}
+
+void virtio_complete(struct virtio_request *r, uint32_t written)
+{
+    virtio_complete_all(&(struct virtio_completion){.request = r, .written = written}, 1);
 }
 
 void virtio_give_back(struct virtio_request *r)
@@ -319,11 +328,12 @@ static enum progress serve_request(struct virtio_queue *q, struct virtio_request
     return result == VIRTIO_BROKEN ? RULE_BROKEN : REST;
 }
 
-static enum progress serve_chain(struct virtio_queue *q)
+/* Takes a chain, of those that are held first, and makes a request of it. Returns 1, 0 if there is
+ * none, or VIRTQUEUE_BROKEN. */
+static int take_request(struct virtio_queue *q, struct virtio_request **r)
 {
     const struct virtio_host *host = &q->device->host;
     struct virtqueue_chain chain;
-    struct virtio_request *r;
     struct virtio_held held;
     int got;
 
@@ -333,12 +343,30 @@ static enum progress serve_chain(struct virtio_queue *q)
         held.sequence = q->sequence++;
         got = virtqueue_next(&q->ring, &chain);
         if (got == 0)
-            return virtqueue_await(&q->ring) ? GO_ON : REST;
+            return 0;
         if (got > 0 && host->recorder)
             host->recorder->taken(host->opaque, q->index, chain.head);
     }
-    r = got > 0 ? begin_request(q, &chain, held.sequence) : NULL;
-    return r ? serve_request(q, r) : RULE_BROKEN;
+    *r = got > 0 ? begin_request(q, &chain, held.sequence) : NULL;
+    return *r ? 1 : VIRTQUEUE_BROKEN;
+}
+
+int virtio_take_more(struct virtio_queue *q, struct virtio_request **r)
+{
+    int got = take_request(q, r);
+
+    /* One may have come meanwhile, of which the driver does not notify. */
+    return got == 0 && virtqueue_await(&q->ring) ? take_request(q, r) : got;
+}
+
+static enum progress serve_chain(struct virtio_queue *q)
+{
+    struct virtio_request *r;
+    int got = take_request(q, &r);
+
+    if (got == 0)
+        return virtqueue_await(&q->ring) ? GO_ON : REST;
+    return got > 0 ? serve_request(q, r) : RULE_BROKEN;
 }
 
 /* Pins the rings, unless requests in flight have them pinned. No other thread does it meanwhile. */
