@@ -6,6 +6,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include "network.h"
 #include "protocol.h"
 
 #include <dirent.h>
@@ -209,6 +210,7 @@ static void set_up_system(void)
         ioctl(sock, SIOCSIFFLAGS, &lo);
         close(sock);
     }
+    network_begin();
     for (size_t i = 0; i < sizeof(default_env) / sizeof(default_env[0]); i++)
         putenv((char *)default_env[i]);
 
@@ -741,10 +743,14 @@ static void run_session(struct session *s)
     tcdrain(s->line);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     static struct session session;
 
+    if (getpid() != 1) { /* the DHCP client's */
+        network_event(argc > 1 ? argv[1] : "");
+        return 0;
+    }
     set_up_system();
     if (read_session(&session))
         run_session(&session);
