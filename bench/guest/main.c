@@ -17,8 +17,10 @@
  *
  *   bench ROOT             natively; ROOT: where the programs for exec and their libraries are
  *   bench exit             nothing, for the test of exec
+ *   bench net WORD...      a server or client of its own (net.c)
  */
 #include "bench.h"
+#include "net.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -358,6 +360,8 @@ int main(int argc, char **argv)
 
     if (argc > 1 && !strcmp(argv[1], "exit"))
         return 0;
+    if (argc > 1 && !strcmp(argv[1], "net"))
+        return net_main(argc - 2, argv + 2);
     if (guest && !strcmp(argv[0], "/bench/up"))
         announce_and_go_on();
     if (guest)
