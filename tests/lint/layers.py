@@ -19,7 +19,7 @@ FLOORS = {
     "ctl": 5,
     "vm": 4,
     "cpu": 3, "dev": 3,
-    "bus": 2,
+    "bus": 2, "image": 2,
     "x86": 1, "mem": 1, "blk": 1, "net": 1, "con": 1,
     "base": 0,
 }
