@@ -40,6 +40,25 @@ int bus_claim(struct bus *bus, enum bus_space space, uint64_t base, uint64_t siz
 /* Gives back the range that starts at BASE. */
 void bus_release(struct bus *bus, enum bus_space space, uint64_t base);
 
+/* As bus_claim, for a range that the guest places, on top of others if it likes: DEV gets what is
+ * left of it by bus_claim and by such ranges of a lower RANK, which no other of them has. OFFSET is
+ * from BASE in any case.
+ *
+ *      bus_claim              |-----|
+ *      RANK 1                     |-------|
+ *      RANK 2           |-----------------------|
+ *      decoded by       2222222 BBBBB 1111 222222
+ *
+ * -EINVAL, -ENOMEM: nothing is claimed. */
+int bus_claim_ranked(struct bus *bus, enum bus_space space, uint64_t base, uint64_t size,
+                     unsigned rank, const char *name, const struct bus_ops *ops, void *dev,
+                     struct error *err);
+/* Gives back the range of RANK, if there is one. */
+void bus_release_ranked(struct bus *bus, enum bus_space space, unsigned rank);
+/* Whether the range of RANK gets all SIZE addresses from ADDRESS. */
+bool bus_has_ranked(const struct bus *bus, enum bus_space space, uint64_t address, uint64_t size,
+                    unsigned rank);
+
 /* A doorbell: an address that a guest writes to when it has put work into a queue of DEV's in
  * memory. The write calls RING without the board lock, so that vCPUs which ring do not wait for
  * each other or for a device's registers. OFFSET is from the doorbell's base, VALUE is in the low

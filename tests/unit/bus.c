@@ -131,6 +131,113 @@ static void test_last_address(void **unused)
     bus_destroy(bus);
 }
 
+/* ---- Ranges on top of each other ---- */
+
+/* What is decoded at the 16 addresses from 0x100, by the first byte of who decodes it. */
+static void expect(struct bus *bus, const char *owners)
+{
+    for (unsigned i = 0; i < 16; i++) {
+        uint64_t value = bus_read(bus, BUS_MMIO, 0x100 + i, 1);
+
+        assert_int_equal(value, owners[i] == '.' ? 0xFF : (uint64_t)owners[i]);
+    }
+}
+
+static struct bytes owner(char name)
+{
+    struct bytes bytes = {.accesses = 0};
+
+    memset(bytes.byte, name, sizeof(bytes.byte));
+    return bytes;
+}
+
+static void test_ranked(void **unused)
+{
+    struct bytes a = owner('a'), b = owner('b'), c = owner('c'), fixed = owner('f');
+    struct bus *bus = bus_create(NULL);
+    struct error err;
+    (void)unused;
+    assert_int_equal(bus_claim_ranked(bus, BUS_MMIO, 0x101, 14, 2, "c", &wide, &c, NULL), 0);
+    expect(bus, ".cccccccccccccc.");
+    assert_int_equal(bus_claim_ranked(bus, BUS_MMIO, 0x104, 4, 1, "b", &wide, &b, NULL), 0);
+    assert_int_equal(bus_claim_ranked(bus, BUS_MMIO, 0x107, 3, 0, "a", &wide, &a, NULL), 0);
+    expect(bus, ".cccbbbaaaccccc.");
+    assert_int_equal(bus_claim(bus, BUS_MMIO, 0x103, 2, "f", &wide, &fixed, &err), 0);
+    expect(bus, ".ccffbbaaaccccc.");
+    assert_int_equal(bus_claim(bus, BUS_MMIO, 0x104, 1, "g", &wide, &fixed, &err), -EBUSY);
+
+    /* Offsets are from the claim's own base, and an access over an edge has two owners. */
+    c.byte[9] = 1;
+    b.byte[2] = 2;
+    a.byte[0] = 3;
+    assert_int_equal(bus_read(bus, BUS_MMIO, 0x10A, 1), 1);
+    assert_int_equal(bus_read(bus, BUS_MMIO, 0x106, 2), 0x0302);
+
+    assert_true(bus_has_ranked(bus, BUS_MMIO, 0x10A, 5, 2));
+    assert_false(bus_has_ranked(bus, BUS_MMIO, 0x10A, 6, 2));
+    assert_false(bus_has_ranked(bus, BUS_MMIO, 0x109, 2, 2));
+    assert_false(bus_has_ranked(bus, BUS_MMIO, 0x104, 4, 1));
+    assert_false(bus_has_ranked(bus, BUS_MMIO, 0x103, 1, 0));
+
+    a.byte[0] = 'a';
+    b.byte[2] = 'b';
+    c.byte[9] = 'c';
+    bus_release_ranked(bus, BUS_MMIO, 1);
+    bus_release_ranked(bus, BUS_MMIO, 1); /* there is none any more */
+    expect(bus, ".ccffccaaaccccc.");
+    bus_release(bus, BUS_MMIO, 0x103);
+    bus_release(bus, BUS_MMIO, 0x101); /* not by this call */
+    expect(bus, ".ccccccaaaccccc.");
+    /* Hidden from end to end, and there again. */
+    assert_int_equal(bus_claim_ranked(bus, BUS_MMIO, 0x100, 16, 1, "b", &wide, &b, NULL), 0);
+    expect(bus, "bbbbbbbaaabbbbbb");
+    bus_release_ranked(bus, BUS_MMIO, 1);
+    bus_release_ranked(bus, BUS_MMIO, 0);
+    expect(bus, ".cccccccccccccc.");
+    bus_release_ranked(bus, BUS_MMIO, 2);
+    expect(bus, "................");
+    assert_int_equal(bus_claim_ranked(bus, BUS_PORT, 0xFFFF, 2, 0, "a", &wide, &a, &err), -EINVAL);
+    assert_int_equal(bus_claim_ranked(bus, BUS_MMIO, UINT64_MAX, 1, 0, "a", &wide, &a, &err), 0);
+    assert_int_equal(bus_read(bus, BUS_MMIO, UINT64_MAX, 1), 'a');
+    bus_destroy(bus);
+}
+
+/* Many on top of each other: each address is that of the lowest rank that has it. */
+static void test_many_ranked(void **unused)
+{
+    enum { MOST = 60 };
+    struct bytes devs[MOST];
+    unsigned base[MOST], size[MOST] = {0};
+    struct bus *bus = bus_create(NULL);
+    uint32_t seed = 1;
+    (void)unused;
+    for (unsigned i = 0; i < MOST; i++)
+        devs[i] = owner((char)(i + 1));
+    for (unsigned step = 0; step < 3000; step++) {
+        unsigned i = (seed = seed * 1103515245 + 12345) >> 16 & 0x7FFF;
+
+        i %= MOST;
+        if (size[i]) {
+            bus_release_ranked(bus, BUS_MMIO, i);
+            size[i] = 0;
+        } else {
+            base[i] = (seed >> 8) % 256;
+            size[i] = (seed >> 4) % 64 + 1;
+            assert_int_equal(
+                bus_claim_ranked(bus, BUS_MMIO, base[i], size[i], i, "x", &wide, &devs[i], NULL),
+                0);
+        }
+        for (unsigned at = step % 7; at < 330; at += 7) {
+            unsigned n = 0;
+
+            while (n < MOST && (at < base[n] || at - base[n] >= size[n] || !size[n]))
+                n++;
+            assert_int_equal(bus_read(bus, BUS_MMIO, at, 1), n < MOST ? n + 1 : 0xFF);
+        }
+    }
+    bus_destroy(bus);
+}
+
 /* ---- Doorbells ---- */
 
 struct bell {
@@ -305,6 +412,8 @@ int main(void)
         cmocka_unit_test(test_splits),
         cmocka_unit_test(test_unclaimed),
         cmocka_unit_test(test_last_address),
+        cmocka_unit_test(test_ranked),
+        cmocka_unit_test(test_many_ranked),
         cmocka_unit_test(test_doorbells),
         cmocka_unit_test(test_release_waits),
         cmocka_unit_test(test_doorbell_is_released),

@@ -225,7 +225,8 @@ static void test_wide(void **state)
     assert_int_equal(f->first.writes, 1);
 }
 
-/* Of two functions the one with the lower number has the addresses, whatever came first. */
+/* Of two functions the one with the lower number has the addresses that both decode, whatever came
+ * first; the other has the rest. */
 static void test_overlap(void **state)
 {
     struct fixture *f = *state;
@@ -236,23 +237,56 @@ static void test_overlap(void **state)
     assert_int_equal(memory(f, MEMORY + 0x8000), 0x22 + 0x800000);
     config(f, 3, BAR(0), 4, MEMORY + 0x8000);
     assert_int_equal(memory(f, MEMORY + 0x8000), 0x11);
-    assert_int_equal(memory(f, MEMORY), NOBODY);
+    assert_int_equal(memory(f, MEMORY + 0x8FFC), 0x11 + 0xFFC00);
+    assert_int_equal(memory(f, MEMORY + 0x7FFC), 0x22 + 0x7FFC00);
+    assert_int_equal(memory(f, MEMORY + 0x9000), 0x22 + 0x900000);
     config(f, 3, COMMAND, 2, 0);
     assert_int_equal(memory(f, MEMORY + 0x8000), 0x22 + 0x800000);
     config(f, 3, COMMAND, 2, 2);
-    assert_int_equal(memory(f, MEMORY), NOBODY);
+    assert_int_equal(memory(f, MEMORY), 0x22);
+    assert_int_equal(memory(f, MEMORY + 0x8000), 0x11);
     config(f, 3, BAR(0), 4, MEMORY + 0x10000);
     assert_int_equal(memory(f, MEMORY), 0x22);
+    assert_int_equal(memory(f, MEMORY + 0x8000), 0x22 + 0x800000);
     assert_int_equal(memory(f, MEMORY + 0x10000), 0x11);
     /* Two BARs of one function. */
     config(f, 3, BAR(2), 4, MEMORY + 0x10000);
     assert_int_equal(memory(f, MEMORY + 0x10000), 0x11);
-    assert_int_equal(memory(f, MEMORY + 0x11000), NOBODY);
+    assert_int_equal(memory(f, MEMORY + 0x11000), 0x11 + 0x100000);
     config(f, 3, BAR(0), 4, 0);
+    assert_int_equal(memory(f, MEMORY + 0x10000), 0x11);
     assert_int_equal(memory(f, MEMORY + 0x11000), 0x11 + 0x100000);
 }
 
-/* A device that is not on the PCI bus keeps its addresses. */
+/* A doorbell rings as long as no other BAR has any of its addresses. */
+static void test_overlapped_doorbell(void **state)
+{
+    struct fixture *f = *state;
+    const uint64_t bell = MEMORY + 0x3000;
+
+    config(f, 3, COMMAND, 2, 2);
+    config(f, 4, COMMAND, 2, 2);
+    config(f, 4, BAR(2), 4, MEMORY);
+    config(f, 3, BAR(0), 4, MEMORY + 0x4000); /* beside it */
+    bus_write(f->rig->bus, BUS_MMIO, bell, 4, 1);
+    assert_int_equal(f->second.rings, 1);
+    config(f, 3, BAR(0), 4, MEMORY + 0x3000); /* over it */
+    bus_write(f->rig->bus, BUS_MMIO, bell, 4, 2);
+    assert_int_equal(f->second.rings, 1);
+    assert_int_equal(f->first.writes, 1);
+    assert_int_equal(memory(f, MEMORY + 0x2000), 0x22 + 0x200000);
+    config(f, 3, BAR(2), 4, MEMORY); /* one doorbell on the other: the first function's */
+    config(f, 3, BAR(0), 4, 0);
+    bus_write(f->rig->bus, BUS_MMIO, bell, 4, 3);
+    assert_int_equal(f->first.rings, 1);
+    config(f, 3, COMMAND, 2, 0);
+    bus_write(f->rig->bus, BUS_MMIO, bell, 4, 4);
+    assert_int_equal(f->second.rings, 2);
+    assert_int_equal(f->second.last_value, 4);
+    assert_int_equal(f->second.writes, 0);
+}
+
+/* A device that is not on the PCI bus keeps its addresses, and only those. */
 static void test_other_devices(void **state)
 {
     struct fixture *f = *state;
@@ -263,10 +297,12 @@ static void test_other_devices(void **state)
     config(f, 3, COMMAND, 2, 3);
     config(f, 3, BAR(0), 4, MEMORY);
     assert_int_equal(memory(f, MEMORY + 0x800), 0x33);
-    assert_int_equal(memory(f, MEMORY), NOBODY);
+    assert_int_equal(memory(f, MEMORY), 0x11);
+    assert_int_equal(memory(f, MEMORY + 0x7FC), 0x11 + 0x7FC00);
+    assert_int_equal(memory(f, MEMORY + 0x804), 0x11 + 0x80400);
     config(f, 3, BAR(1), 4, 0xC00); /* over the host bridge's own ports */
     assert_int_equal(config_read(f, 3, 0) & 0xFFFF, 0x1234);
-    assert_int_equal(port(f, 0xC00), NOBODY);
+    assert_int_equal(port(f, 0xC00), 0x11);
     config(f, 3, BAR(0), 4, MEMORY + 0x1000);
     config(f, 3, BAR(1), 4, 0xD00);
     assert_int_equal(memory(f, MEMORY + 0x1000), 0x11);
@@ -445,11 +481,11 @@ static void test_free_device(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_sizing),       TEST(test_decoding),    TEST(test_moving),
-        TEST(test_wide),         TEST(test_overlap),     TEST(test_other_devices),
-        TEST(test_others_stay),  TEST(test_detach),      TEST(test_firmware_high),
-        TEST(test_high_window),  TEST(test_firmware),    TEST(test_save_restore),
-        TEST(test_capabilities), TEST(test_free_device),
+        TEST(test_sizing),        TEST(test_decoding),     TEST(test_moving),
+        TEST(test_wide),          TEST(test_overlap),      TEST(test_overlapped_doorbell),
+        TEST(test_other_devices), TEST(test_others_stay),  TEST(test_detach),
+        TEST(test_firmware_high), TEST(test_high_window),  TEST(test_firmware),
+        TEST(test_save_restore),  TEST(test_capabilities), TEST(test_free_device),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

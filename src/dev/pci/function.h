@@ -66,7 +66,9 @@ struct pci_bar {
     uint64_t doorbell, doorbell_size;
     bus_ring *ring;
 
-    uint64_t base; /* the host bridge's: where it is claimed on the bus, or PCI_NOT_DECODED */
+    /* The host bridge's. */
+    uint64_t base; /* where it is claimed on the bus, or PCI_NOT_DECODED */
+    bool rings;    /* the doorbell is claimed, too */
 };
 
 /* CONFIG is what the guest reads; a write changes the bits that are set in WRITABLE. */

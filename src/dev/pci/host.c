@@ -47,96 +47,84 @@ struct pci_host {
 
 /* ---- What is decoded ---- */
 
-#define MOST_BARS (PCI_DEVICES * PCI_FUNCTIONS * PCI_BARS)
-
-/* A BAR and where it belongs now. */
-struct place {
-    struct pci_bar *bar;
-    uint64_t address;
-};
-
-static bool overlap(const struct place *a, const struct place *b)
-{
-    return a->bar->ports == b->bar->ports && a->address <= b->address + (b->bar->size - 1) &&
-           b->address <= a->address + (a->bar->size - 1);
-}
-
-/* Adds the BARs of F that are decoded, but for those whose addresses an earlier one has. */
-static unsigned add_places(struct place *places, unsigned count, struct pci_function *f)
-{
-    for (unsigned n = 0; n < PCI_BARS; n++) {
-        struct place place = {&f->bar[n], pci_bar_address(f, n)};
-        unsigned i = 0;
-
-        if (place.address == PCI_NOT_DECODED)
-            continue;
-        while (i < count && !overlap(&places[i], &place))
-            i++;
-        if (i == count)
-            places[count++] = place;
-    }
-    return count;
-}
-
 static enum bus_space space_of(const struct pci_bar *bar)
 {
     return bar->ports ? BUS_PORT : BUS_MMIO;
 }
 
-static void unmap(struct pci_host *h, struct pci_bar *bar)
+/* Of BARs that overlap, the first function's has the addresses that both decode. */
+static unsigned rank_of(unsigned function, unsigned n)
 {
-    if (bar->base == PCI_NOT_DECODED)
-        return;
-    if (bar->ring)
+    return function * PCI_BARS + n;
+}
+
+static void stop_ringing(struct pci_host *h, struct pci_bar *bar)
+{
+    if (bar->rings)
         bus_release_doorbell(h->bus, space_of(bar), bar->base + bar->doorbell);
-    bus_release(h->bus, space_of(bar), bar->base);
+    bar->rings = false;
+}
+
+static void unmap(struct pci_host *h, struct pci_bar *bar, unsigned rank)
+{
+    stop_ringing(h, bar);
+    bus_release_ranked(h->bus, space_of(bar), rank);
     bar->base = PCI_NOT_DECODED;
 }
 
-static void map(struct pci_host *h, struct pci_bar *bar, uint64_t address)
-{
-    enum bus_space space = space_of(bar);
-
-    if (bar->base == address ||
-        bus_claim(h->bus, space, address, bar->size, bar->name, bar->ops, bar->dev, NULL) < 0)
-        return;
-    if (bar->ring && bus_claim_doorbell(h->bus, space, address + bar->doorbell, bar->doorbell_size,
-                                        bar->name, bar->ring, bar->dev, NULL) < 0) {
-        bus_release(h->bus, space, address);
-        return;
-    }
-    bar->base = address;
-}
-
-/* Releases what F's BARs decode at another address than PLACES says. */
-static void unmap_moved(struct pci_host *h, struct pci_function *f, const struct place *places,
-                        unsigned count)
+/* Has the bus decode what F's registers say. */
+static void map(struct pci_host *h, struct pci_function *f, unsigned function)
 {
     for (unsigned n = 0; n < PCI_BARS; n++) {
-        unsigned i = 0;
+        struct pci_bar *bar = &f->bar[n];
+        unsigned rank = rank_of(function, n);
+        uint64_t address = pci_bar_address(f, n);
 
-        while (i < count && places[i].bar != &f->bar[n])
-            i++;
-        if (i == count || places[i].address != f->bar[n].base)
-            unmap(h, &f->bar[n]);
+        if (bar->base == address)
+            continue;
+        unmap(h, bar, rank);
+        if (address != PCI_NOT_DECODED &&
+            bus_claim_ranked(h->bus, space_of(bar), address, bar->size, rank, bar->name, bar->ops,
+                             bar->dev, NULL) == 0)
+            bar->base = address;
     }
 }
 
-/* BARs that stay where they are remain on the bus all the time: other vCPUs are using them. */
+/* A BAR's doorbell is one as long as none of its addresses is another BAR's. RING: takes those into
+ * use that are; else, those out of use that are not. */
+static void update_doorbells(struct pci_host *h, struct pci_function *f, unsigned function,
+                             bool ring)
+{
+    for (unsigned n = 0; n < PCI_BARS; n++) {
+        struct pci_bar *bar = &f->bar[n];
+        bool whole = bar->ring && bar->base != PCI_NOT_DECODED &&
+                     bus_has_ranked(h->bus, space_of(bar), bar->base + bar->doorbell,
+                                    bar->doorbell_size, rank_of(function, n));
+
+        if (!whole && !ring)
+            stop_ringing(h, bar);
+        if (whole && ring && !bar->rings)
+            bar->rings =
+                bus_claim_doorbell(h->bus, space_of(bar), bar->base + bar->doorbell,
+                                   bar->doorbell_size, bar->name, bar->ring, bar->dev, NULL) == 0;
+    }
+}
+
+/* BARs and doorbells that stay where they are remain on the bus all the time: other vCPUs are using
+ * them. */
 void pci_host_remap(struct pci_host *h)
 {
     struct pci_function *const *functions = &h->functions[0][0];
-    struct place places[MOST_BARS];
-    unsigned count = 0;
 
     for (unsigned i = 0; i < PCI_DEVICES * PCI_FUNCTIONS; i++)
         if (functions[i])
-            count = add_places(places, count, functions[i]);
+            map(h, functions[i], i);
     for (unsigned i = 0; i < PCI_DEVICES * PCI_FUNCTIONS; i++)
         if (functions[i])
-            unmap_moved(h, functions[i], places, count);
-    for (unsigned i = 0; i < count; i++)
-        map(h, places[i].bar, places[i].address);
+            update_doorbells(h, functions[i], i, false);
+    for (unsigned i = 0; i < PCI_DEVICES * PCI_FUNCTIONS; i++)
+        if (functions[i])
+            update_doorbells(h, functions[i], i, true);
 }
 
 /* ---- Firmware ---- */
@@ -291,7 +279,8 @@ void pci_detach(struct pci_host *h, unsigned device, unsigned number)
     h->functions[device][number] = NULL;
     pci_function_interrupt(f, false);
     f->line = (struct irq_line){.set = NULL};
-    unmap_moved(h, f, NULL, 0);
+    for (unsigned n = 0; n < PCI_BARS; n++)
+        unmap(h, &f->bar[n], rank_of(device * PCI_FUNCTIONS + number, n));
     pci_host_remap(h);
 }
 

@@ -66,9 +66,9 @@ int pci_attach(struct pci_host *host, unsigned device, unsigned number,
 void pci_detach(struct pci_host *host, unsigned device, unsigned number);
 
 /* Claims on the bus what the functions decode as their registers stand, and releases the rest. What
- * a guest programs may overlap. Then the function with the lower number has the addresses, and a
- * device that is not on the PCI bus has them before any of its functions: the other BAR is not
- * decoded at all until it is moved. So what is decoded depends on the registers alone. */
+ * a guest programs may overlap. Then the function with the lower number has the addresses that both
+ * decode, and a device that is not on the PCI bus has them before any of its functions; the other
+ * BAR has the rest of its own. So what is decoded depends on the registers alone. */
 void pci_host_remap(struct pci_host *host);
 
 /* What firmware leaves behind, for after each reset: each BAR for memory has an address of its own
