@@ -326,10 +326,12 @@ static int start_processors(struct vm *vm, struct error *err)
 int vm_start(struct vm *vm, struct error *err)
 {
     struct error local;
+    bool loaded;
     int ret;
 
     err = err ? err : &local;
     vm_begin_turn(vm);
+    loaded = vm->loaded;
     if (vm->started)
         ret = error_set(err, EALREADY, "the virtual machine has been started already");
     else
@@ -345,6 +347,8 @@ int vm_start(struct vm *vm, struct error *err)
     vm_end_turn(vm);
     if (ret == 0 && vm->events.started)
         vm->events.started(vm->events.opaque);
+    if (ret == 0 && loaded)
+        vm_undrain(vm);
     return ret < 0 ? ret : start_processors(vm, err);
 }
 

@@ -76,7 +76,8 @@ struct vm {
     struct vm_end end;
     _Atomic uint64_t start_ns;
 
-    bool turning;    /* a thread has the turn, which guards what follows */
+    bool turning; /* a thread has the turn, which guards what follows */
+    bool loaded;  /* devices stand still until the start, as they are to change nothing outside */
     unsigned paused; /* calls of vm_pause that have been done and not undone */
     unsigned still;  /* who wants devices to stand still: pauses, a reset, the end */
 };

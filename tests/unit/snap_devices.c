@@ -1,6 +1,6 @@
 /*
- * Devices of a machine that is being loaded: they do not serve requests before guest memory is
- * there, and serve them afterwards.
+ * Devices of a machine that is being loaded: they do not serve requests before it is started, and
+ * serve them afterwards.
  */
 #include "test.h"
 
@@ -16,7 +16,19 @@
 #define SIZE  8u
 
 static const char *const devices[] = {"rng,slot=5", NULL}; /* VRIG_SLOT */
-static const struct vm_config config = {.cpus = 1, .memory = 4 * MiB, .devices.list = devices};
+/* The guest sleeps for ever. */
+static int load_guest(void *opaque, struct mem *mem, struct x86_cpu *cpu, struct error *err)
+{
+    static const uint8_t code[] = {0xFA, 0xF4, 0xEB, 0xFC}; /* cli; hlt; jmp */
+
+    cpu->seg[X86_CS].selector = 0;
+    cpu->seg[X86_CS].base = 0;
+    cpu->reg[X86_RIP] = 0x1000;
+    return mem_write(mem, 0x1000, code, sizeof(code));
+}
+
+static const struct vm_config config = {
+    .cpus = 1, .memory = 4 * MiB, .load = load_guest, .devices.list = devices};
 
 /* The pool of the machine that was made last. */
 static struct workers *pool;
@@ -72,7 +84,7 @@ static size_t find_ram(const struct state_image *image)
 
 /* A request has been served and another one waits in the queue when the machine is saved. A device
  * that looked at the queue before RAM is loaded would find it empty, and so believe that the driver
- * has broken a rule. */
+ * has broken a rule. And a machine that is loaded may never be started. */
 static void test_served_afterwards(void **unused)
 {
     struct vm *vm = vm_create(&interp_engine, &config, NULL);
@@ -104,6 +116,9 @@ static void test_served_afterwards(void **unused)
     v.mem = v.queue.mem = vm->machine.mem;
     workers_drain(pool);
     assert_int_equal(vrig_status(&v), 15);
+    assert_false(rig_reap(&v.queue, &head, &written));
+    assert_int_equal(vm_start(vm, NULL), 0);
+    workers_drain(pool);
     assert_true(rig_reap(&v.queue, &head, &written));
     assert_int_equal(head, 1);
     assert_int_equal(written, 16);

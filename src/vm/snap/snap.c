@@ -154,11 +154,10 @@ static struct vm *load(const struct engine_ops *engine, const struct vm_config *
         return NULL;
     vm->reset_wanted = outline.reset_wanted;
     vm_drain(vm); /* no device reaches memory that is not loaded yet */
+    vm->loaded = true;
     visit_parts(vm, s);
-    if (state_finish(s) == 0) {
-        vm_undrain(vm);
+    if (state_finish(s) == 0)
         return vm;
-    }
     *err = *state_failure(s);
     vm_destroy(vm);
     return NULL;
