@@ -1,0 +1,338 @@
+/*
+ * A Linux guest with a disk whose machine is moved: again and again, while requests are in flight,
+ * it is paused, saved, destroyed, made again in the next of some engines, and goes on. moved.py
+ * says what the guest does and compares what it says with what is on the disk.
+ *
+ *     moved [--engine NAME[,NAME]...] [--moves N] [--seed N] [--cpus N] --disk DESCRIPTION...
+ *           --type LINE KERNEL INITRD
+ *
+ * LINE is typed at the first prompt. Then the guest says ROUND whenever it has done something more;
+ * the machine is moved a little later, at places that depend on the seed. After the last move END
+ * is typed, and the guest has to power itself off. The output is the guest's, and a line of our
+ * own.
+ */
+#include "../lockstep/restore.h"
+#include "../variants.h"
+
+#include "base/time.h"
+#include "base/util.h"
+#include "dev/virtio/serve.h"
+#include "vm/acpi.h"
+#include "vm/boot/boot.h"
+#include "vm/vm.h"
+
+#include <getopt.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PROMPT "# "
+#define ROUND  "@@round"
+#define END    "end\n"
+
+#define OUTPUT_MAX   (1 * MiB)
+#define ENGINES_MAX  8
+#define DISKS_MAX    8
+#define MOST_ROUNDS  3                /* between two moves, on average two */
+#define MOST_WAIT_NS (20 * NS_PER_MS) /* after the last of them */
+
+struct options {
+    const char *kernel, *initrd, *line;
+    const char *disks[DISKS_MAX + 1];
+    unsigned disk_count, cpus, moves;
+    uint64_t seed;
+    unsigned engines;
+    struct engine_ops engine[ENGINES_MAX];
+};
+
+struct run {
+    const struct options *options;
+    struct vm_config config;
+    struct vm *vm;
+    struct chance chance;
+
+    pthread_mutex_t lock; /* guards the rest */
+    pthread_cond_t more;
+    char output[OUTPUT_MAX];
+    size_t written, seen; /* SEEN: what was waited for is before */
+    bool ended;
+};
+
+/* Requests that were in flight when a machine was saved: what the frame holds then. */
+static unsigned in_flight;
+
+void __real_virtio_queue_held_state(struct virtio_queue *q, struct state *s);
+void __wrap_virtio_queue_held_state(struct virtio_queue *q, struct state *s);
+void __wrap_virtio_queue_held_state(struct virtio_queue *q, struct state *s)
+{
+    if (state_saving(s))
+        in_flight += q->held_count;
+    __real_virtio_queue_held_state(q, s);
+}
+
+/* ---- What the guest says ---- */
+
+static void on_output(void *opaque, const void *data, size_t size)
+{
+    struct run *r = opaque;
+
+    pthread_mutex_lock(&r->lock);
+    size = MIN(size, OUTPUT_MAX - r->written);
+    memcpy(r->output + r->written, data, size);
+    r->written += size;
+    fwrite(data, 1, size, stdout);
+    pthread_cond_broadcast(&r->more);
+    pthread_mutex_unlock(&r->lock);
+}
+
+static void on_end(void *opaque)
+{
+    struct run *r = opaque;
+
+    pthread_mutex_lock(&r->lock);
+    r->ended = true;
+    pthread_cond_broadcast(&r->more);
+    pthread_mutex_unlock(&r->lock);
+}
+
+/* Waits until the guest has said WORDS, behind what was waited for before. False: it has ended. */
+static bool await(struct run *r, const char *words)
+{
+    const char *found;
+    bool ended;
+
+    pthread_mutex_lock(&r->lock);
+    while (!(found = memmem(r->output + r->seen, r->written - r->seen, words, strlen(words))) &&
+           !r->ended)
+        pthread_cond_wait(&r->more, &r->lock);
+    if (found)
+        r->seen = (size_t)(found - r->output) + strlen(words);
+    ended = !found;
+    pthread_mutex_unlock(&r->lock);
+    if (ended)
+        printf("moved: the guest has ended without \"%s\"\n", words);
+    return !ended;
+}
+
+/* As a user types: when there is room. */
+static void type(struct run *r, const char *text)
+{
+    size_t size = strlen(text);
+
+    while (size) {
+        size_t taken = vm_serial_input(r->vm, 0, text, size);
+
+        text += taken;
+        size -= taken;
+        if (size)
+            time_sleep_ns(NS_PER_MS);
+    }
+}
+
+/* ---- Moving ---- */
+
+/* The machine is not there when this fails. */
+static bool move(struct run *r, unsigned n)
+{
+    const struct options *o = r->options;
+    struct error err = {0};
+
+    vm_pause(r->vm);
+    r->vm = restore(r->vm, &o->engine[n % o->engines], &r->config);
+    if (!r->vm)
+        return false;
+    /* What has ended is the machine that was destroyed. */
+    pthread_mutex_lock(&r->lock);
+    r->ended = false;
+    pthread_mutex_unlock(&r->lock);
+    if (vm_start(r->vm, &err) == 0)
+        return true;
+    printf("moved: %s\n", err.text);
+    return false;
+}
+
+static bool move_often(struct run *r)
+{
+    const struct options *o = r->options;
+
+    for (unsigned n = 1; n <= o->moves; n++) {
+        for (uint64_t i = chance_around(&r->chance, MOST_ROUNDS - 1); i; i--)
+            if (!await(r, ROUND))
+                return false;
+        time_sleep_ns(chance_around(&r->chance, MOST_WAIT_NS / 2));
+        if (!move(r, n))
+            return false;
+    }
+    /* The last one goes on, too. */
+    return await(r, ROUND);
+}
+
+static bool run(struct run *r)
+{
+    static struct vm_end end;
+
+    if (!await(r, PROMPT))
+        return false;
+    type(r, r->options->line);
+    type(r, "\n");
+    if (!move_often(r))
+        return false;
+    type(r, END);
+    vm_wait(r->vm, -1, &end);
+    /* restore() saves twice. */
+    printf("\nmoved: %u times with seed %" PRIu64 ", %u requests were in flight\n",
+           r->options->moves, r->options->seed, in_flight / 2);
+    if (end.outcome != VM_POWEROFF)
+        printf("moved: the guest has not powered itself off\n%s\n", end.report);
+    return end.outcome == VM_POWEROFF;
+}
+
+/* ---- The program ---- */
+
+static int load(void *image, struct mem *mem, struct x86_cpu *cpu, struct error *err)
+{
+    return boot_load(image, mem, cpu, err);
+}
+
+static void tell(void *opaque, enum log_level level, const char *text)
+{
+    printf("moved: %s: %s\n", log_level_name(level), text);
+}
+
+static bool run_image(const struct options *o, struct boot_image *image)
+{
+    static const struct log log = {.most = LOG_LEVEL_WARNING, .line = tell, .tell = tell};
+    struct run *r = calloc(1, sizeof(*r));
+    struct error err = {0};
+    bool good = false;
+
+    if (!r)
+        return false;
+    r->options = o;
+    r->chance.state = o->seed * 2 + 1;
+    pthread_mutex_init(&r->lock, NULL);
+    pthread_cond_init(&r->more, NULL);
+    r->config = (struct vm_config){
+        .cpus = o->cpus,
+        .memory = 128 * MiB,
+        .load = load,
+        .load_opaque = image,
+        .log = &log,
+        .events = {.ended = on_end, .opaque = r},
+        .devices = {.list = o->disks, .serial[0].sent = {.output = on_output, .opaque = r}},
+    };
+    r->vm = vm_create(&o->engine[0], &r->config, &err);
+    if (r->vm && vm_start(r->vm, &err) == 0)
+        good = run(r);
+    else
+        printf("moved: %s\n", err.text);
+    vm_destroy(r->vm);
+    free(r);
+    return good;
+}
+
+static uint8_t *read_file(const char *path, size_t *size)
+{
+    FILE *f = fopen(path, "rb");
+    uint8_t *bytes = NULL;
+    long length;
+
+    if (f && fseek(f, 0, SEEK_END) == 0 && (length = ftell(f)) > 0) {
+        rewind(f);
+        bytes = malloc((size_t)length);
+        *size = bytes ? fread(bytes, 1, (size_t)length, f) : 0;
+    }
+    if (f)
+        fclose(f);
+    if (!bytes)
+        fprintf(stderr, "moved: cannot read %s\n", path);
+    return bytes;
+}
+
+static bool boot_and_run(const struct options *o)
+{
+    struct boot_source source = {.rsdp = ACPI_RSDP_ADDRESS,
+                                 .kernel_name = o->kernel,
+                                 .initrd_name = o->initrd,
+                                 .command_line = "console=ttyS0 quiet cryptomgr.notests"};
+    uint8_t *kernel = read_file(o->kernel, &source.kernel_size);
+    uint8_t *initrd = read_file(o->initrd, &source.initrd_size);
+    struct boot_image *image = NULL;
+    struct error err = {0};
+    bool good = false;
+
+    source.kernel = kernel;
+    source.initrd = initrd;
+    if (kernel && initrd && !(image = boot_prepare(&source, &err)))
+        fprintf(stderr, "moved: %s\n", err.text);
+    if (image)
+        good = run_image(o, image);
+    boot_free(image);
+    free(kernel);
+    free(initrd);
+    return good;
+}
+
+/* Finds the engines NAMES, with commas in between. */
+static bool find_engines(struct options *o, char *names)
+{
+    char *rest = NULL;
+
+    for (char *name = strtok_r(names, ",", &rest); name; name = strtok_r(NULL, ",", &rest)) {
+        struct engine_ops space;
+        const struct engine_ops *ops = variant_find(name, &space);
+
+        if (!ops || o->engines == ENGINES_MAX)
+            return false;
+        o->engine[o->engines++] = *ops;
+    }
+    return o->engines;
+}
+
+static bool parse(int argc, char **argv, struct options *o)
+{
+    static const struct option known[] = {{"engine", required_argument, NULL, 'e'},
+                                          {"moves", required_argument, NULL, 'm'},
+                                          {"seed", required_argument, NULL, 's'},
+                                          {"cpus", required_argument, NULL, 'c'},
+                                          {"disk", required_argument, NULL, 'd'},
+                                          {"type", required_argument, NULL, 't'},
+                                          {0}};
+    char bt[] = "bt", *engines = bt;
+    int option;
+
+    while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {
+        switch (option) {
+        case 'e': engines = optarg; break;
+        case 'm': o->moves = (unsigned)strtoul(optarg, NULL, 0); break;
+        case 's': o->seed = strtoull(optarg, NULL, 0); break;
+        case 'c': o->cpus = (unsigned)strtoul(optarg, NULL, 0); break;
+        case 't': o->line = optarg; break;
+        case 'd':
+            if (o->disk_count == DISKS_MAX)
+                return false;
+            o->disks[o->disk_count++] = optarg;
+            break;
+        default: return false;
+        }
+    }
+    if (argc - optind != 2 || !o->line || !find_engines(o, engines))
+        return false;
+    o->kernel = argv[optind];
+    o->initrd = argv[optind + 1];
+    return true;
+}
+
+int main(int argc, char **argv)
+{
+    struct options options = {.cpus = 1, .moves = 1};
+
+    if (!parse(argc, argv, &options)) {
+        fprintf(stderr, "usage: moved [OPTION]... KERNEL INITRD; see moved.c\n");
+        return 2;
+    }
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    return !boot_and_run(&options);
+}

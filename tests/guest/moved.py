@@ -1,0 +1,138 @@
+#!/usr/bin/python3
+"""A guest that writes to a disk and reads it back while its machine is moved from one process's memory to the
+next (moved.c): paused with requests in flight, saved, destroyed, made again in another engine. Nothing that the
+guest has written may be lost, in its own eyes and in the host's.
+
+    moved.py DOPPEL PROGRAM [NAME...]
+
+SEED and MOVES in the environment: which points, and how many.
+"""
+import os
+import subprocess
+import sys
+import time
+
+from vm import DOPPEL, check, environment, guest, main, scratch, write
+
+PROGRAM = sys.argv.pop(2)
+KIB, MIB = 1 << 10, 1 << 20
+WORKERS, SLOTS = 4, 4
+PIECE = 256 * KIB  # what a worker writes in a round
+LIMIT = "bps=1M"   # so that requests wait most of the time
+
+# Each worker writes its pieces in turn, by large and small requests, past the guest's cache or through it with a
+# flush, and reads each at once; all of them once more in the end.
+SCRIPT = """
+piece() { yes "worker $1 round $2" | head -c %(piece)d >/tmp/want$1; }
+slot() { echo $(($2 %% %(slots)d * %(workers)d + $1)); }
+put() {
+    case $1 in
+    0) dd if=/tmp/want$1 of=/dev/vda bs=256k seek=$2 oflag=direct conv=notrunc 2>/dev/null ;;
+    1) dd if=/tmp/want$1 of=/dev/vda bs=16k seek=$((16 * $2)) oflag=direct conv=notrunc 2>/dev/null ;;
+    *) dd if=/tmp/want$1 of=/dev/vda bs=256k seek=$2 conv=notrunc,fsync 2>/dev/null ;;
+    esac || echo "@@bad: worker $1 cannot write"
+}
+same() {
+    dd if=/dev/vda bs=64k skip=$((4 * $2)) count=4 iflag=direct 2>/dev/null | cmp - /tmp/want$1 >/dev/null ||
+        echo "@@bad: worker $1 reads something else in slot $2"
+}
+work() {
+    n=0
+    while [ ! -e /tmp/end ]; do
+        piece $1 $n; put $1 $(slot $1 $n); same $1 $(slot $1 $n)
+        n=$((n + 1)); echo "@@round $1 $n"
+    done
+    i=$((n < %(slots)d ? 0 : n - %(slots)d))
+    while [ $i -lt $n ]; do piece $1 $i; same $1 $(slot $1 $i); i=$((i + 1)); done
+    echo "@@last $1 $n"
+}
+for w in 0 1 2 3; do work $w & done
+read line; touch /tmp/end; wait; sync
+dmesg | grep -E 'I/O error|BUG:|WARNING:|Oops|stall|lockup|hung task' && echo "@@bad: the kernel complains"
+poweroff
+"""
+
+
+def script_disk(path):
+    """The script, as a disk that a shell can read."""
+    text = (SCRIPT % {"piece": PIECE, "slots": SLOTS, "workers": WORKERS}).encode()
+    return write(path, text + b"\n" * (-len(text) % 512))
+
+
+def expected(last):
+    """What the disk has after as many rounds of each worker."""
+    disk = bytearray(WORKERS * SLOTS * PIECE)
+    for worker, rounds in last.items():
+        for n in range(max(0, rounds - SLOTS), rounds):
+            line = f"worker {worker} round {n}\n".encode()
+            at = (n % SLOTS * WORKERS + worker) * PIECE
+            disk[at:at + PIECE] = (line * (PIECE // len(line) + 1))[:PIECE]
+    return disk
+
+
+def move(disk, script, engines, cpus=1, held=True):
+    """Runs and moves the guest. Returns what the disk must have then. HELD: requests are to be in flight when the
+    machine is paused, and done by the next one."""
+    moves, seed = os.environ.get("MOVES", "6"), os.environ.get("SEED", "1974")
+    command = [PROGRAM, "--engine", engines, "--moves", moves, "--seed", seed, "--cpus", str(cpus), "--disk",
+               f"disk,file={disk}", "--disk", f"disk,file={script_disk(script)},readonly", "--type",
+               "stty -echo; sh /dev/vdb", guest("vmlinuz-6.1"), guest("initrd.img")]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          check=False)
+    said = done.stdout.decode(errors="replace")
+    print(said.splitlines()[-1] if said else "")
+    check(done.returncode == 0 and "@@bad" not in said, said)
+    check(not held or " 0 requests were in flight" not in said, "no request was in flight", said)
+    last = {int(words[1]): int(words[2]) for words in map(str.split, said.splitlines())
+            if len(words) == 3 and words[0] == "@@last"}
+    check(len(last) == WORKERS, said)
+    return expected(last)
+
+
+def compare(path, wanted):
+    with open(path, "rb") as file:
+        seen = file.read()
+    check(len(seen) == len(wanted), "the disk has", len(seen), "bytes")
+    wrong = [at // PIECE for at in range(0, len(wanted), PIECE) if seen[at:at + PIECE] != wanted[at:at + PIECE]]
+    check(not wrong, "the host finds something else in slots", wrong)
+
+
+def raw():
+    """A file, with a limit, so that requests wait when the machine is paused."""
+    with scratch() as at:
+        disk = write(at("disk"), bytes(WORKERS * SLOTS * PIECE))
+        compare(disk, move(disk + "," + LIMIT, at("script"), "bt,interp,bt-eager"))
+
+
+def qcow2():
+    """An image, whose metadata is written when the machine is destroyed."""
+    with scratch() as at:
+        disk = at("disk.qcow2")
+        for words in (["create", disk, str(WORKERS * SLOTS * PIECE)], ["check", disk]):
+            check(subprocess.run([DOPPEL, "image", *words], stdout=subprocess.DEVNULL, check=False).returncode == 0, words)
+        wanted = move(disk + "," + LIMIT, at("script"), "bt,bt-eager,interp", 2)
+        for words in (["check", disk], ["convert", "-O", "raw", disk, at("raw")]):
+            check(subprocess.run([DOPPEL, "image", *words], stdout=subprocess.DEVNULL, check=False).returncode == 0, words)
+        compare(at("raw"), wanted)
+
+
+def vhost():
+    """A disk that another process serves, which ends what it has begun before the machine is saved."""
+    with scratch() as at:
+        disk = write(at("disk"), bytes(WORKERS * SLOTS * PIECE))
+        backend = subprocess.Popen([DOPPEL, "backend", "blk", "--socket", at("socket"), "--disk", disk + "," + LIMIT],
+                                   stdin=subprocess.DEVNULL, env=environment())
+        try:
+            end = time.monotonic() + 60
+            while not os.path.exists(at("socket")):
+                check(time.monotonic() < end and backend.poll() is None, "the back end does not begin")
+                time.sleep(0.02)
+            wanted = move("vhost-user=" + at("socket"), at("script"), "bt,interp,bt-eager", held=False)
+        finally:
+            backend.terminate()
+            backend.wait()
+        compare(disk, wanted)
+
+
+if __name__ == "__main__":
+    main(raw, qcow2, vhost)
