@@ -187,6 +187,73 @@ static void load_drivers(void)
         free(modules);
 }
 
+/* Whether NAME is a virtual terminal, for which the machine would need a display. */
+static bool is_virtual_terminal(const char *name)
+{
+    return !strncmp(name, "tty", 3) && (!name[3] || (name[3] >= '0' && name[3] <= '9'));
+}
+
+/* Opens a terminal, or returns -1. */
+static int open_tty(const char *name)
+{
+    char path[64];
+
+    snprintf(path, sizeof(path), "/dev/%s", name);
+    return open(path, O_RDWR | O_NOCTTY | O_CLOEXEC);
+}
+
+/* Opens the console that the kernel was given: of those in use, the last one is /dev/console, by
+ * whose name it cannot be a controlling terminal. Without any that somebody can see, the first
+ * serial port. */
+static int open_console(void)
+{
+    char names[256] = "", *name;
+    int fd = open("/sys/class/tty/console/active", O_RDONLY | O_CLOEXEC);
+    ssize_t size = fd >= 0 ? read(fd, names, sizeof(names) - 1) : 0;
+
+    if (fd >= 0)
+        close(fd);
+    for (size = size > 0 ? size : 0; size > 0; size = name - names) {
+        while (size > 0 && (names[size - 1] == ' ' || names[size - 1] == '\n'))
+            size--;
+        names[size] = 0;
+        for (name = names + size; name > names && name[-1] != ' ';)
+            name--;
+        fd = *name && !is_virtual_terminal(name) ? open_tty(name) : -1;
+        if (fd >= 0)
+            return fd;
+    }
+    fd = open_tty("ttyS0");
+    return fd >= 0 ? fd : open_tty("console");
+}
+
+/* The kernel opens no console for process 1 if the console's driver is a module. Then the standard
+ * streams are closed, and files that are opened must not take their numbers. */
+static bool has_streams(void)
+{
+    bool missing = false;
+    int fd;
+
+    for (fd = 0; fd < 3; fd++)
+        missing |= fcntl(fd, F_GETFD) < 0;
+    while (missing && (fd = open("/dev/null", O_RDWR)) >= 0)
+        if (fd > 2) {
+            close(fd);
+            break;
+        }
+    return !missing;
+}
+
+static void open_streams(void)
+{
+    int tty = open_console();
+
+    for (int fd = 0; tty >= 0 && fd < 3; fd++)
+        dup2(tty, fd);
+    if (tty > 2)
+        close(tty);
+}
+
 static void set_up_system(void)
 {
     static const struct {
@@ -195,6 +262,7 @@ static void set_up_system(void)
                   {"devpts", "/dev/pts"}, {"tmpfs", "/tmp"}, {"tmpfs", "/run"}};
     struct ifreq lo = {.ifr_name = "lo"};
     struct sigaction action = {.sa_handler = on_signal};
+    bool streams;
     int sock;
 
     for (size_t i = 0; i < sizeof(mounts) / sizeof(mounts[0]); i++) {
@@ -202,7 +270,10 @@ static void set_up_system(void)
         if (mount(mounts[i].type, mounts[i].where, mounts[i].type, 0, NULL) && errno != EBUSY)
             fprintf(stderr, "init: cannot mount %s: %s\n", mounts[i].where, strerror(errno));
     }
+    streams = has_streams();
     load_drivers();
+    if (!streams)
+        open_streams();
     sethostname("doppel", 6);
     sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (sock >= 0) {
@@ -269,12 +340,10 @@ static void drain_wakeup(void)
 /* The plain case: a login shell on the console. */
 static void console_shell(void)
 {
-    int tty = open("/dev/ttyS0", O_RDWR | O_NOCTTY | O_CLOEXEC);
+    int tty = open_console();
     int status;
     pid_t child;
 
-    if (tty < 0)
-        tty = open("/dev/console", O_RDWR | O_NOCTTY | O_CLOEXEC);
     if (tty < 0)
         die("cannot open the console");
     child = fork();

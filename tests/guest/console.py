@@ -1,5 +1,6 @@
 #!/usr/bin/python3
 """A virtio console in the default guest: a port to a socket, one to a file, and hvc0."""
+import contextlib
 import os
 import socket
 import subprocess
@@ -51,38 +52,51 @@ def ports():
             check(log.read() == data, "the file has other bytes")
 
 
+class Shell:
+    """The default guest's shell on a console, without a session, and what is typed there."""
+
+    def __init__(self, append, device):
+        self.vm = subprocess.Popen([DOPPEL, "run", "--kernel", guest("vmlinuz-6.1"), "--initrd", guest("initrd.img"),
+                                    "--append", append, "--device", device], stdin=subprocess.PIPE,
+                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment())
+        self.seen = b""
+
+    def await_output(self, *words):
+        """Waits for WORDS, one behind the other, behind what was waited for before."""
+        for word in words:
+            while word not in self.seen:
+                some = os.read(self.vm.stdout.fileno(), 4096)
+                check(some, f"no {word} in {self.seen}")
+                self.seen += some
+            self.seen = self.seen[self.seen.index(word) + len(word):]
+
+    def type_line(self, line):
+        self.vm.stdin.write(line + b"\n")
+        self.vm.stdin.flush()
+
+    def close(self):
+        self.vm.kill()
+        self.vm.communicate()
+
+
 def typed():
     """What is typed goes to the console that has spoken last: hvc0, and the serial one again."""
-    vm = subprocess.Popen([DOPPEL, "run", "--kernel", guest("vmlinuz-6.1"), "--initrd", guest("initrd.img"),
-                           "--append", "quiet", "--device", "console"], stdin=subprocess.PIPE,
-                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment())
-    seen = b""
+    with contextlib.closing(Shell("quiet", "console")) as shell:
+        shell.await_output(b"# ")
+        shell.type_line(b"stty -F /dev/hvc0 -echo; (sleep 1; echo say $((6 * 7)); read x; echo got $x) </dev/hvc0 >/dev/hvc0")
+        shell.await_output(b"say 42")
+        shell.type_line(b"for hvc")
+        shell.await_output(b"got for hvc", b"# ")
+        shell.type_line(b"echo $((7 * 7)) on $(tty)")
+        shell.await_output(b"49 on /dev/ttyS0")
 
-    def await_output(*words):
-        """Waits for WORDS, one behind the other, behind what was waited for before."""
-        nonlocal seen
-        for word in words:
-            while word not in seen:
-                some = os.read(vm.stdout.fileno(), 4096)
-                check(some, f"no {word} in {seen}")
-                seen += some
-            seen = seen[seen.index(word) + len(word):]
 
-    def type_line(line):
-        vm.stdin.write(line + b"\n")
-        vm.stdin.flush()
-
-    try:
-        await_output(b"# ")
-        type_line(b"stty -F /dev/hvc0 -echo; (sleep 1; echo say $((6 * 7)); read x; echo got $x) </dev/hvc0 >/dev/hvc0")
-        await_output(b"say 42")
-        type_line(b"for hvc")
-        await_output(b"got for hvc", b"# ")
-        type_line(b"echo $((7 * 7)) on $(tty)")
-        await_output(b"49 on /dev/ttyS0")
-    finally:
-        vm.kill()
-        vm.communicate()
+def given():
+    """The shell is on the console that the kernel was given, with job control, though its driver is a module."""
+    with contextlib.closing(Shell("quiet console=hvc0", "console")) as shell:
+        shell.await_output(b"# ")
+        shell.type_line(b"sleep 99 & kill %1; echo $((7 * 7)) on $(tty)")
+        shell.await_output(b"49 on /dev/hvc0")
 
 
 def sockets():
@@ -106,4 +120,4 @@ def sockets():
         second.wait()
 
 
-main(ports, typed, sockets)
+main(ports, typed, given, sockets)
