@@ -4,7 +4,8 @@ PREFIX ?= /usr/local
 
 NINJA = test -f $(BUILD)/build.ninja || meson setup $(BUILD) && ninja -C $(BUILD)
 
-.PHONY: all run guest test lockstep soak soak-state soak-race soak-disks soak-disks-guest selftests bpf bench lint install clean
+.PHONY: all run guest test lockstep soak soak-state soak-race soak-fuzz soak-disks soak-disks-guest selftests bpf bench \
+	lint install clean
 
 all:
 	@scripts/setup build
@@ -53,11 +54,19 @@ soak-race:
 	@$(NINJA) tests/fuzz/fuzz-race tests/fuzz/fuzz-race-bt
 	@scripts/soak-race $(BUILD) $(MINUTES)
 
-soak-disks: soak-disks-guest
+soak-fuzz:
+	@scripts/setup build test
+	@test -f $(BUILD)-fuzz/build.ninja || CC=clang meson setup $(BUILD)-fuzz -Dfuzz=true -Db_sanitize=address,undefined \
+		-Db_lundef=false
+	@ninja -C $(BUILD)-fuzz
+	@scripts/soak-fuzz $(BUILD)-fuzz $(CASES)
+
+soak-disks:
 	@scripts/setup build guest test
-	@guests/make
-	@$(NINJA) doppel tests/blk/blk-powercut tests/blk/blk-kill tests/unit/unit-qcow2_model
-	@scripts/soak-disks $(BUILD) $(SEED)
+	@guests/make kernel initrd 6.1
+	@bench/make-image disks
+	@$(NINJA) doppel tests/blk/blk-powercut tests/blk/blk-kill tests/unit/unit-qcow2_model tests/guest/guest-moved
+	@scripts/soak-disks $(BUILD) $(or $(SEED),$(shell date +%s)) $(STEPS)
 
 soak-disks-guest:
 	@scripts/setup build guest

@@ -96,7 +96,8 @@ static inline struct vrig *vrig_create(struct dev *(*create)(const struct virtio
 
 static inline void vrig_destroy(struct vrig *v)
 {
-    v->dev->ops->free(v->dev);
+    if (v->dev)
+        v->dev->ops->free(v->dev);
     pci_host_dev(v->pci)->ops->free(pci_host_dev(v->pci));
     workers_destroy(v->workers);
     loop_destroy(v->loop);
