@@ -21,12 +21,15 @@ struct net_frame {
     struct net_offload offload;
 };
 
+struct capture;
+struct shaper;
+
 struct net_driver {
     /* Sends a frame of SIZE bytes, with offloads that the driver takes only. One thread at a time.
      * False: there is no room, and net_ready is called when there is. */
     bool (*send)(struct net *net, const struct iovec *iov, unsigned iovs, size_t size,
                  const struct net_offload *offload);
-    void (*flush)(struct net *net); /* NULL: nothing is to be done */
+    void (*flush)(struct net *net); /* NULL: nothing is to be done. Any threads */
     /* Sets *FRAME to the next one, which stays until drop(). False: there is none, and net_ready is
      * called when there is. One thread at a time, which need not be the one that sends. */
     bool (*peek)(struct net *net, struct net_frame *frame);
@@ -39,7 +42,8 @@ struct net_driver {
 
 /* A frame that is being divided into segments, or waits as a whole. */
 struct net_rest {
-    uint8_t *buffer; /* of NET_FRAME_MOST bytes; NULL: not needed yet */
+    /* Of NET_FRAME_MOST bytes each: the whole, and one segment. NULL: not needed yet. */
+    uint8_t *buffer, *piece;
     struct offload_split split;
     bool going;
 };
@@ -61,9 +65,8 @@ struct net {
     struct net_events events;
     bool paused;
 
-    /* On the thread that sends. */
-    struct net_rest sending;
-    uint8_t *piece; /* of NET_FRAME_MOST bytes: one segment */
+    /* On the thread that sends; and on the shaper's. */
+    struct net_rest sending, shaped;
 
     /* On the thread that receives. */
     unsigned accepts;
@@ -72,6 +75,11 @@ struct net {
     struct offload_split receiving; /* FRAME is one of its segments, if GOING */
     bool going;
     uint8_t *received; /* of NET_FRAME_MOST bytes: that segment */
+
+    struct shaper *_Atomic shaper; /* NULL: nothing was ever shaped */
+    pthread_mutex_t capture_lock;  /* guards `capture`; only the capture's is taken with it held */
+    struct capture *capture;
+    _Atomic bool captures;
 };
 
 /* Sets the head of a driver's structure that is all zero. */
@@ -80,8 +88,23 @@ void net_begin_driver(struct net *net, const struct net_driver *driver,
 /* Undoes that. The driver frees NET. */
 void net_end_driver(struct net *net);
 
+/* What OPTIONS say of shaping and capture, once the driver is open (settings.c). On failure the
+ * caller closes NET. */
+int net_set_up_settings(struct net *net, const struct net_options *options, struct error *err);
+void net_stop_settings(struct net *net); /* shaping, before the driver is closed */
+void net_free_settings(struct net *net);
+/* Writes a frame to the capture, if there is one. */
+void net_capture(struct net *net, const struct iovec *iov, unsigned iovs, size_t size);
+
+/* Sends a frame of SIZE bytes in memory that nobody else changes, as the driver takes it. False:
+ * there is no room now; the same is to be called again. */
+bool net_send_finished(struct net *net, struct net_rest *rest, uint8_t *data, size_t size,
+                       struct net_offload offload);
+
 /* Has the card look again, for frames to be received and for room to send. Any thread. */
 void net_ready(struct net *net);
+/* The same, without the shaper: it is the shaper that says so. */
+void net_tell_card(struct net *net);
 /* Says that the cable is plugged in or pulled out. On the loop's thread, without locks. */
 void net_set_up(struct net *net, bool up);
 

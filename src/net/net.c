@@ -6,6 +6,7 @@
 
 #include "base/util.h"
 #include "net/driver.h"
+#include "net/shaper.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -31,22 +32,40 @@ void net_begin_driver(struct net *net, const struct net_driver *driver,
     memcpy(net->info.mac, options->mac, sizeof(net->info.mac));
     net->up = true;
     pthread_mutex_init(&net->events_lock, NULL);
+    pthread_mutex_init(&net->capture_lock, NULL);
+}
+
+static void free_rest(struct net_rest *rest)
+{
+    free(rest->buffer);
+    free(rest->piece);
 }
 
 void net_end_driver(struct net *net)
 {
+    net_free_settings(net);
     pthread_mutex_destroy(&net->events_lock);
-    free(net->sending.buffer);
-    free(net->piece);
+    pthread_mutex_destroy(&net->capture_lock);
+    free_rest(&net->sending);
+    free_rest(&net->shaped);
     free(net->received);
 }
 
-void net_ready(struct net *net)
+void net_tell_card(struct net *net)
 {
     pthread_mutex_lock(&net->events_lock);
     if (net->events.ready && !net->paused)
         net->events.ready(net->events.opaque);
     pthread_mutex_unlock(&net->events_lock);
+}
+
+void net_ready(struct net *net)
+{
+    struct shaper *shaper = atomic_load(&net->shaper);
+
+    if (shaper)
+        shaper_room(shaper);
+    net_tell_card(net);
 }
 
 void net_set_up(struct net *net, bool up)
@@ -104,17 +123,16 @@ static bool send_whole(struct net *net, uint8_t *data, size_t size,
 }
 
 /* Sends the segments that are left. False: there is no room for all of them now. */
-static bool send_rest(struct net *net)
+static bool send_rest(struct net *net, struct net_rest *rest)
 {
     static const struct net_offload complete;
-    struct net_rest *rest = &net->sending;
 
     while (rest->going) {
-        size_t before = rest->split.done, size = offload_split_next(&rest->split, net->piece);
+        size_t before = rest->split.done, size = offload_split_next(&rest->split, rest->piece);
 
         if (size == 0) {
             rest->going = false;
-        } else if (!send_whole(net, net->piece, size, &complete)) {
+        } else if (!send_whole(net, rest->piece, size, &complete)) {
             rest->split.done = before;
             return false;
         }
@@ -122,23 +140,23 @@ static bool send_rest(struct net *net)
     return true;
 }
 
-/* Sends the frame of SIZE bytes in sending.buffer, which is the thread's own, as the driver takes
- * it. */
-static bool send_finished(struct net *net, size_t size, struct net_offload offload)
+bool net_send_finished(struct net *net, struct net_rest *rest, uint8_t *data, size_t size,
+                       struct net_offload offload)
 {
-    struct net_rest *rest = &net->sending;
     unsigned undone = offload_needs(&offload) & ~net->takes;
 
+    if (rest->going)
+        return send_rest(net, rest);
     if (undone & (NET_TSO4 | NET_TSO6)) {
-        rest->going = need_buffer(&net->piece) &&
-                      offload_split_begin(&rest->split, rest->buffer, size, &offload);
-        return send_rest(net);
+        rest->going =
+            need_buffer(&rest->piece) && offload_split_begin(&rest->split, data, size, &offload);
+        return send_rest(net, rest);
     }
     if (undone && offload.gso)
-        offload_join(rest->buffer, size, &offload);
+        offload_join(data, size, &offload);
     else if (undone)
-        offload_checksum(rest->buffer, size, &offload);
-    return send_whole(net, rest->buffer, size, &offload);
+        offload_checksum(data, size, &offload);
+    return send_whole(net, data, size, &offload);
 }
 
 /* Whether the frame may be sent: it has a sensible size, and what it leaves undone can be done. */
@@ -155,26 +173,69 @@ static bool is_good(const struct iovec *iov, unsigned iovs, size_t size,
     return offload_check(head, length, size, offload);
 }
 
+/* Copies the frame to sending.buffer, where nobody changes it: the guest may do so meanwhile, so it
+ * is looked at again. False: it is lost. */
+static bool copy_frame(struct net *net, const struct iovec *iov, unsigned iovs, size_t size,
+                       const struct net_offload *offload)
+{
+    return need_buffer(&net->sending.buffer) &&
+           gather(net->sending.buffer, size, iov, iovs) == size &&
+           offload_check(net->sending.buffer, size, size, offload);
+}
+
+/* Gives the frame to the shaper. Segments that may be lost are so one by one. */
+static bool send_shaped(struct net *net, struct shaper *shaper, const struct iovec *iov,
+                        unsigned iovs, size_t size, const struct net_offload *offload)
+{
+    static const struct net_offload complete;
+    struct net_rest *rest = &net->sending;
+    struct offload_split split;
+    size_t part;
+
+    if (!shaper_open(shaper))
+        return false;
+    if (!copy_frame(net, iov, iovs, size, offload))
+        return true;
+    if (!offload->gso || !shaper_get(shaper).loss) {
+        shaper_put(shaper, rest->buffer, size, offload);
+        return true;
+    }
+    if (need_buffer(&rest->piece) && offload_split_begin(&split, rest->buffer, size, offload))
+        while ((part = offload_split_next(&split, rest->piece)) > 0)
+            shaper_put(shaper, rest->piece, part, &complete);
+    return true;
+}
+
+static bool send_good(struct net *net, const struct iovec *iov, unsigned iovs, size_t size,
+                      const struct net_offload *offload)
+{
+    struct shaper *shaper = atomic_load(&net->shaper);
+    struct net_rest *rest = &net->sending;
+
+    if (rest->going) /* it is the frame that was refused last time */
+        return send_rest(net, rest);
+    if (shaper && shaper_active(shaper))
+        return send_shaped(net, shaper, iov, iovs, size, offload);
+    if (!net->linear && !(offload_needs(offload) & ~net->takes))
+        return net->driver->send(net, iov, iovs, size, offload);
+    return !copy_frame(net, iov, iovs, size, offload) ||
+           net_send_finished(net, rest, rest->buffer, size, *offload);
+}
+
 bool net_send(struct net *net, const struct iovec *iov, unsigned iovs,
               const struct net_offload *offload)
 {
     static const struct net_offload complete;
     struct net_offload own = offload ? *offload : complete;
     size_t size = total_size(iov, iovs);
+    bool sent;
 
-    if (net->sending.going) /* it is the frame that was refused last time */
-        return send_rest(net);
     if (!is_good(iov, iovs, size, &own))
         return true;
-    if (!net->linear && !(offload_needs(&own) & ~net->takes))
-        return net->driver->send(net, iov, iovs, size, &own);
-    if (!need_buffer(&net->sending.buffer))
-        return true;
-    /* The guest may change it meanwhile: what was found good above is looked at again. */
-    if (gather(net->sending.buffer, size, iov, iovs) != size ||
-        !offload_check(net->sending.buffer, size, size, &own))
-        return true;
-    return send_finished(net, size, own);
+    sent = send_good(net, iov, iovs, size, &own);
+    if (sent && atomic_load_explicit(&net->captures, memory_order_relaxed))
+        net_capture(net, iov, iovs, size);
+    return sent;
 }
 
 void net_flush(struct net *net)
@@ -227,8 +288,12 @@ static bool take_in(struct net *net)
 /* Whether there is a frame to be received. */
 static bool look(struct net *net)
 {
+    struct shaper *shaper = atomic_load(&net->shaper);
+
     if (net->ready)
         return true;
+    if (shaper && !shaper_may_receive(shaper))
+        return false;
     if (net->going && next_segment(net))
         return true;
     while (net->driver->peek(net, &net->frame)) {
@@ -262,6 +327,8 @@ static size_t scatter(const uint8_t *data, size_t size, const struct iovec *iov,
 size_t net_receive(struct net *net, const struct iovec *iov, unsigned iovs,
                    struct net_offload *offload)
 {
+    struct shaper *shaper = atomic_load(&net->shaper);
+    struct iovec whole = {net->frame.data, net->frame.size};
     size_t done;
 
     *offload = (struct net_offload){0};
@@ -270,6 +337,10 @@ size_t net_receive(struct net *net, const struct iovec *iov, unsigned iovs,
     done = scatter(net->frame.data, net->frame.size, iov, iovs);
     *offload = net->frame.offload;
     net->ready = false;
+    if (shaper)
+        shaper_received(shaper, net->frame.size);
+    if (atomic_load_explicit(&net->captures, memory_order_relaxed))
+        net_capture(net, &whole, 1, whole.iov_len);
     if (!net->going)
         net->driver->drop(net);
     return done;
@@ -323,6 +394,10 @@ void net_resume(struct net *net)
 
 struct where *net_where(struct net *net, unsigned n)
 {
+    struct shaper *shaper = atomic_load(&net->shaper);
+
+    if (shaper && n-- == 0)
+        return shaper_where(shaper);
     return net->driver->where ? net->driver->where(net, n) : NULL;
 }
 
@@ -333,5 +408,6 @@ void net_close(struct net *net)
     pthread_mutex_lock(&net->events_lock);
     net->events = (struct net_events){.ready = NULL};
     pthread_mutex_unlock(&net->events_lock);
+    net_stop_settings(net);
     net->driver->close(net);
 }

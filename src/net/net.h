@@ -11,7 +11,7 @@
  *      card's queues                                        card's queues
  *           | net_send, net_flush                                ^ net_next, net_receive
  *           v                                                    |
- *      struct net  checks, and what the other side does not do (offload.h)
+ *      struct net  checks, shaping, capture, what the other side does not do (offload.h)
  *           |                                                    |
  *      driver   none | user | stream
  *
@@ -22,7 +22,7 @@
  *
  * Threads: net_send and net_flush are called on one thread at a time, net_next and net_receive on
  * one thread at a time; the two may be different threads, and run at once. net_open, net_begin,
- * net_pause, net_resume and net_close are called on one thread at a time; net_begin,
+ * net_pause, net_resume, net_change and net_close are called on one thread at a time; net_begin,
  * net_pause and net_close while nobody is in net_send, net_flush, net_next or net_receive. None of
  * them is called with a lock held that `ready` or `link` takes.
  *
@@ -138,6 +138,11 @@ size_t net_receive(struct net *net, const struct iovec *iov, unsigned iovs,
  */
 void net_pause(struct net *net);
 void net_resume(struct net *net);
+
+/* Changes settings while it runs: TEXT is delay=, jitter=, loss=, rate= and capture=, with commas
+ * between them, as in options.h. What is not named stays. capture= without a name ends the
+ * capture. Nothing changes if it fails. May be called while frames are sent and received. */
+int net_change(struct net *net, const char *text, struct error *err);
 
 /* For asking where the threads are (base/where.h): thread N, or NULL if there are no more. */
 struct where *net_where(struct net *net, unsigned n);

@@ -5,19 +5,9 @@
 
 #include <errno.h>
 
-struct net *net_open(const struct net_options *options, const struct net_host *host,
-                     struct error *err)
+static struct net *open_driver(const struct net_options *options, const struct net_host *host,
+                               struct error *err)
 {
-    const struct net_shape *shape = &options->shape;
-
-    if (shape->delay || shape->jitter || shape->loss || shape->rate || options->capture ||
-        options->isolate) {
-        error_set(
-            err, ENOTSUP,
-            "network '%s': delay=, jitter=, loss=, rate=, capture= and isolate= cannot be had",
-            net_kind_name(options->kind));
-        return NULL;
-    }
     switch (options->kind) {
     case NET_NONE: return net_none_open(options, host, err);
     case NET_USER: return net_user_open(options, host, err);
@@ -30,4 +20,16 @@ struct net *net_open(const struct net_options *options, const struct net_host *h
     error_set(err, ENOTSUP, "network '%s': this kind is not opened here",
               net_kind_name(options->kind));
     return NULL;
+}
+
+struct net *net_open(const struct net_options *options, const struct net_host *host,
+                     struct error *err)
+{
+    struct net *net = open_driver(options, host, err);
+
+    if (net && net_set_up_settings(net, options, err) < 0) {
+        net_close(net);
+        return NULL;
+    }
+    return net;
 }

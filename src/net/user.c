@@ -15,9 +15,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* What the guest is told, unless the user says otherwise. libslirp takes no more. What a packet
- * costs, it costs whatever its size: data comes in few and large ones. */
-#define MTU_MOST 65521u
+/* What the guest is told, unless the user says otherwise. What a packet costs, it costs whatever
+ * its size, so data should come in few and large ones. But libslirp never offers a window above 64
+ * KiB, and says that it has opened again only when two segments or half of its buffer have become
+ * free: with segments of more than half a window that is never, and a guest that sends to a slow
+ * server stands still until it probes. */
+#define MTU_RULE 16384u
+#define MTU_MOST 65521u /* that libslirp takes */
 
 /* Connections that wait to be accepted at a forwarded port: libslirp lets one. */
 #define BACKLOG 128
@@ -255,7 +259,7 @@ struct net *net_user_open(const struct net_options *options, const struct net_ho
         return NULL;
     }
     net_begin_driver(&user->net, &driver, options, host);
-    user->net.info.mtu = MIN(options->mtu ? options->mtu : MTU_MOST, MTU_MOST);
+    user->net.info.mtu = MIN(options->mtu ? options->mtu : MTU_RULE, MTU_MOST);
     user->net.takes = NET_TSO4 | NET_TSO6;
     user->net.linear = user->net.trusted = true;
     user->event = -1;

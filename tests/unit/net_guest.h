@@ -84,6 +84,7 @@ struct net_tcp {
     uint16_t port, peer_port;
     uint32_t sequence; /* the next byte that it sends */
     uint32_t ack;      /* the next byte that it expects */
+    uint32_t allowed;  /* the first byte that it may not send yet: the peer's window */
     bool ended;        /* the peer has sent its last byte */
     bool reset;
     uint8_t data[2 * 65536]; /* what has come and was not received yet */
@@ -95,8 +96,10 @@ bool net_tcp_connect(struct net_tcp *tcp, struct net_guest *guest, unsigned port
                      unsigned peer_port);
 /* Waits for one to PORT. */
 void net_tcp_accept(struct net_tcp *tcp, struct net_guest *guest, unsigned port);
-/* Sends SIZE bytes, at most 32,000. */
+/* Sends SIZE bytes, at most 32,000, once the peer's window lets it. */
 void net_tcp_send(struct net_tcp *tcp, const void *data, size_t size);
+/* Waits until the peer's window lets it send SIZE bytes more. */
+void net_tcp_await_window(struct net_tcp *tcp, size_t size);
 /* Waits until all that was sent is acknowledged. */
 void net_tcp_await(struct net_tcp *tcp);
 /* Receives what comes, up to SIZE bytes or until the peer has ended. Returns how many. */

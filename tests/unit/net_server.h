@@ -19,7 +19,8 @@
 struct net_server {
     int listener;
     unsigned port;
-    size_t gives; /* bytes of the pattern that it sends first */
+    size_t gives;      /* bytes of the pattern that it sends first */
+    _Atomic bool slow; /* it sleeps for a moment after every MiB */
     pthread_t thread;
     _Atomic unsigned served; /* connections that came to their end */
     _Atomic unsigned broken; /* or broke */
@@ -53,13 +54,18 @@ static inline bool net_server_give(int fd, size_t size)
 static inline void net_server_one(struct net_server *server, int fd)
 {
     uint8_t data[65536];
-    size_t echoed = 0;
+    size_t echoed = 0, got = 0;
     ssize_t n;
     bool good = net_server_give(fd, server->gives);
 
     while (good && (n = recv(fd, data, sizeof(data), 0)) != 0) {
         uint64_t sum = 0;
 
+        got += n > 0 ? (size_t)n : 0;
+        if (server->slow && got >= 1 << 20) {
+            got = 0;
+            usleep(20000);
+        }
         good = n > 0;
         for (ssize_t i = 0; i < n; i++)
             sum += data[i];

@@ -58,6 +58,8 @@ static void expect(struct net_tcp *tcp, struct net_packet *p)
         net_guest_expect(tcp->guest, p, IP_TCP, tcp->port);
     } while (p->from != tcp->peer || p->from_port != tcp->peer_port);
     tcp->reset |= (p->flags & TCP_RST) != 0;
+    if (p->flags & TCP_ACK && (int32_t)(p->ack + p->window - tcp->allowed) > 0)
+        tcp->allowed = p->ack + p->window;
 }
 
 /* Keeps what is in P and comes next, and acknowledges it. */
@@ -85,7 +87,8 @@ bool net_tcp_connect(struct net_tcp *tcp, struct net_guest *guest, unsigned port
                             .peer = peer,
                             .port = (uint16_t)port,
                             .peer_port = (uint16_t)peer_port,
-                            .sequence = port * 7919u};
+                            .sequence = port * 7919u,
+                            .allowed = port * 7919u};
     send_segment(tcp, TCP_SYN, NULL, 0);
     tcp->sequence++;
     do {
@@ -110,6 +113,7 @@ void net_tcp_accept(struct net_tcp *tcp, struct net_guest *guest, unsigned port)
                             .port = (uint16_t)port,
                             .peer_port = p.from_port,
                             .sequence = 1000,
+                            .allowed = 1000,
                             .ack = p.sequence + 1};
     send_segment(tcp, TCP_SYN | TCP_ACK, NULL, 0);
     tcp->sequence++;
@@ -119,8 +123,20 @@ void net_tcp_accept(struct net_tcp *tcp, struct net_guest *guest, unsigned port)
     } while (p.ack != tcp->sequence);
 }
 
+void net_tcp_await_window(struct net_tcp *tcp, size_t size)
+{
+    while ((int32_t)(tcp->sequence + (uint32_t)size - tcp->allowed) > 0) {
+        struct net_packet p;
+
+        expect(tcp, &p);
+        assert_false(tcp->reset);
+        take(tcp, &p);
+    }
+}
+
 void net_tcp_send(struct net_tcp *tcp, const void *data, size_t size)
 {
+    net_tcp_await_window(tcp, size);
     send_segment(tcp, TCP_ACK | TCP_PSH, data, size);
     tcp->sequence += (uint32_t)size;
 }
