@@ -96,6 +96,10 @@ void net_free_settings(struct net *net);
 /* Writes a frame to the capture, if there is one. */
 void net_capture(struct net *net, const struct iovec *iov, unsigned iovs, size_t size);
 
+/* Makes memory for a frame at *BUFFER if there is none yet. */
+bool net_need_buffer(uint8_t **buffer);
+/* Sends the segments that are left. False: there is no room for all of them now. */
+bool net_send_rest(struct net *net, struct net_rest *rest);
 /* Sends a frame of SIZE bytes in memory that nobody else changes, as the driver takes it. False:
  * there is no room now; the same is to be called again. */
 bool net_send_finished(struct net *net, struct net_rest *rest, uint8_t *data, size_t size,

@@ -51,14 +51,6 @@ void net_end_driver(struct net *net)
     free(net->received);
 }
 
-void net_tell_card(struct net *net)
-{
-    pthread_mutex_lock(&net->events_lock);
-    if (net->events.ready && !net->paused)
-        net->events.ready(net->events.opaque);
-    pthread_mutex_unlock(&net->events_lock);
-}
-
 void net_ready(struct net *net)
 {
     struct shaper *shaper = atomic_load(&net->shaper);
@@ -78,14 +70,6 @@ void net_set_up(struct net *net, bool up)
     pthread_mutex_unlock(&net->events_lock);
     if (events.link)
         events.link(events.opaque, up);
-}
-
-/* Memory for a frame at *BUFFER, when it is needed for the first time. */
-static bool need_buffer(uint8_t **buffer)
-{
-    if (!*buffer)
-        *buffer = malloc(NET_FRAME_MOST);
-    return *buffer != NULL;
 }
 
 /* ---- Sending ---- */
@@ -114,51 +98,6 @@ static size_t gather(uint8_t *data, size_t size, const struct iovec *iov, unsign
     return done;
 }
 
-static bool send_whole(struct net *net, uint8_t *data, size_t size,
-                       const struct net_offload *offload)
-{
-    struct iovec iov = {data, size};
-
-    return net->driver->send(net, &iov, 1, size, offload);
-}
-
-/* Sends the segments that are left. False: there is no room for all of them now. */
-static bool send_rest(struct net *net, struct net_rest *rest)
-{
-    static const struct net_offload complete;
-
-    while (rest->going) {
-        size_t before = rest->split.done, size = offload_split_next(&rest->split, rest->piece);
-
-        if (size == 0) {
-            rest->going = false;
-        } else if (!send_whole(net, rest->piece, size, &complete)) {
-            rest->split.done = before;
-            return false;
-        }
-    }
-    return true;
-}
-
-bool net_send_finished(struct net *net, struct net_rest *rest, uint8_t *data, size_t size,
-                       struct net_offload offload)
-{
-    unsigned undone = offload_needs(&offload) & ~net->takes;
-
-    if (rest->going)
-        return send_rest(net, rest);
-    if (undone & (NET_TSO4 | NET_TSO6)) {
-        rest->going =
-            need_buffer(&rest->piece) && offload_split_begin(&rest->split, data, size, &offload);
-        return send_rest(net, rest);
-    }
-    if (undone && offload.gso)
-        offload_join(data, size, &offload);
-    else if (undone)
-        offload_checksum(data, size, &offload);
-    return send_whole(net, data, size, &offload);
-}
-
 /* Whether the frame may be sent: it has a sensible size, and what it leaves undone can be done. */
 static bool is_good(const struct iovec *iov, unsigned iovs, size_t size,
                     const struct net_offload *offload)
@@ -178,7 +117,7 @@ static bool is_good(const struct iovec *iov, unsigned iovs, size_t size,
 static bool copy_frame(struct net *net, const struct iovec *iov, unsigned iovs, size_t size,
                        const struct net_offload *offload)
 {
-    return need_buffer(&net->sending.buffer) &&
+    return net_need_buffer(&net->sending.buffer) &&
            gather(net->sending.buffer, size, iov, iovs) == size &&
            offload_check(net->sending.buffer, size, size, offload);
 }
@@ -200,7 +139,7 @@ static bool send_shaped(struct net *net, struct shaper *shaper, const struct iov
         shaper_put(shaper, rest->buffer, size, offload);
         return true;
     }
-    if (need_buffer(&rest->piece) && offload_split_begin(&split, rest->buffer, size, offload))
+    if (net_need_buffer(&rest->piece) && offload_split_begin(&split, rest->buffer, size, offload))
         while ((part = offload_split_next(&split, rest->piece)) > 0)
             shaper_put(shaper, rest->piece, part, &complete);
     return true;
@@ -213,7 +152,7 @@ static bool send_good(struct net *net, const struct iovec *iov, unsigned iovs, s
     struct net_rest *rest = &net->sending;
 
     if (rest->going) /* it is the frame that was refused last time */
-        return send_rest(net, rest);
+        return net_send_rest(net, rest);
     if (shaper && shaper_active(shaper))
         return send_shaped(net, shaper, iov, iovs, size, offload);
     if (!net->linear && !(offload_needs(offload) & ~net->takes))
@@ -236,12 +175,6 @@ bool net_send(struct net *net, const struct iovec *iov, unsigned iovs,
     if (sent && atomic_load_explicit(&net->captures, memory_order_relaxed))
         net_capture(net, iov, iovs, size);
     return sent;
-}
-
-void net_flush(struct net *net)
-{
-    if (net->driver->flush)
-        net->driver->flush(net);
 }
 
 /* ---- Receiving ---- */
@@ -272,7 +205,7 @@ static bool take_in(struct net *net)
     undone = offload_needs(&frame->offload) & ~net->accepts;
     if (undone & (NET_TSO4 | NET_TSO6)) {
         net->going =
-            need_buffer(&net->received) &&
+            net_need_buffer(&net->received) &&
             offload_split_begin(&net->receiving, frame->data, frame->size, &frame->offload);
         return net->going && next_segment(net);
     }
