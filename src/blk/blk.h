@@ -73,6 +73,7 @@ struct blk_request {
         uint64_t moved;  /* bytes of READ and WRITE that are done */
         int result;      /* of pieces that are done */
         unsigned pieces; /* of one request that are in flight */
+        uint64_t since;  /* when the driver was given it, if it counts how long that is */
         struct pool_job job;
         void *driver; /* the driver's */
     } own;
@@ -115,8 +116,8 @@ struct blk_host {
     const struct blk_clock *clock; /* NULL: the host's */
     bool hasty;           /* an image in use is refused at once, and not after half a second */
     bool maintains;       /* a tool opens it and no guest: messages do not advise to add readonly */
-    uint64_t patience_ns; /* how long a server may not answer, and half of what a disk's process
-                           * may; 0: 30 s */
+    uint64_t patience_ns; /* how long a server may not answer, a tenth of how long it may have a
+                           * request, and half of what a disk's process may; 0: 30 s */
     /* For disks with isolate: returns a socket at whose other end a process of its own serves the
      * disk FILE (isolated/isolated.h), and is started anew when it has died; or a negative errno.
      * NULL: there can be no such disks. */

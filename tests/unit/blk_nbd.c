@@ -231,6 +231,29 @@ static void test_trickles(void **unused)
     lose((struct nbd_manners){.trickles = 5}, "it does not answer");
 }
 
+/* It answers in time, again and again, and yet no request may take for ever. */
+static void test_crawls(void **unused)
+{
+    enum { PIECES = 40 };
+    struct lines lines = {0};
+    const struct log log = {.most = LOG_LEVEL_INFO, .line = keep_line, .opaque = &lines};
+    const struct blk_host host = {.log = &log, .patience_ns = 400 * NS_PER_MS};
+    char *much = malloc(PIECES * 512 * KiB);
+    struct nbd_server s;
+    struct blk *blk;
+
+    nbd_server_start(&s, PIECES * 512 * KiB, NBD_ALL, (struct nbd_manners){.crawls = 2});
+    blk = open_at(&s, "", &host);
+    assert_int_equal(ask_once(blk, BLK_READ, 0, much, 512), 0);
+    /* 8 s of answers, of which it has 4. */
+    assert_int_equal(ask_once(blk, BLK_READ, 0, much, PIECES * 512 * KiB), -EIO);
+    assert_int_equal(lines.count, 1);
+    assert_non_null(strstr(lines.last, "the server is gone"));
+    blk_close(blk);
+    nbd_server_end(&s);
+    free(much);
+}
+
 /* An error of the server's is the result of that request, and the rest goes on. */
 static void test_errors(void **unused)
 {
@@ -358,12 +381,13 @@ static void test_qemu(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_good),       cmocka_unit_test(test_part),
-        cmocka_unit_test(test_lacks),      cmocka_unit_test(test_readonly),
-        cmocka_unit_test(test_blocks),     cmocka_unit_test(test_leaves),
-        cmocka_unit_test(test_falls_mute), cmocka_unit_test(test_trickles),
-        cmocka_unit_test(test_errors),     cmocka_unit_test(test_flush_fails),
-        cmocka_unit_test(test_refused),    cmocka_unit_test(test_qemu),
+        cmocka_unit_test(test_good),        cmocka_unit_test(test_part),
+        cmocka_unit_test(test_lacks),       cmocka_unit_test(test_readonly),
+        cmocka_unit_test(test_blocks),      cmocka_unit_test(test_leaves),
+        cmocka_unit_test(test_falls_mute),  cmocka_unit_test(test_trickles),
+        cmocka_unit_test(test_crawls),      cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_flush_fails), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_qemu),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -30,6 +30,7 @@ struct nbd_manners {
     unsigned leaves;     /* closes the connection instead of answering */
     unsigned falls_mute; /* takes requests and answers no more */
     unsigned trickles;   /* sends each byte of its answers a second after the last one */
+    unsigned crawls;     /* waits for 200 ms before each answer */
     unsigned errs;       /* answers that one with ERROR */
     uint32_t error;
     bool rude;      /* closes the connection instead of shaking hands */
@@ -167,6 +168,8 @@ static inline bool nbd_serve_one(struct nbd_server *s, int fd)
     else if (type == 4 || type == 6)
         memset(s->disk + offset, 0, size);
     reply.handle = request.handle;
+    if (s->manners.crawls && s->requests >= s->manners.crawls)
+        usleep(200000);
     if (s->manners.trickles && s->requests >= s->manners.trickles)
         return nbd_trickle(fd, &reply, sizeof(reply));
     return nbd_put(fd, &reply, sizeof(reply)) &&

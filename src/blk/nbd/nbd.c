@@ -22,6 +22,9 @@
 #define PIECE_MOST  (512 * KiB) /* of what is moved */
 #define RANGE_MOST  (GiB)       /* of what is discarded or made zeroes */
 #define PATIENCE_NS (30 * NS_PER_S)
+/* A request may take so many times the patience in all, from when it was submitted: however often
+ * the server answers, whoever waits for a machine's requests does not wait longer. */
+#define REQUEST_PATIENCE 10u
 
 /* A request that is at the server, one piece after the other. */
 struct slot {
@@ -269,15 +272,28 @@ static void wait_for_server(struct nbd *nbd, int milliseconds)
         nbd->lib.aio_notify_write(nbd->handle);
 }
 
-/* How many milliseconds the server may go on without an answer; 0: no more. Parts of an answer do
- * not count: a server that sends single bytes could keep a request for as long as it likes. */
+/* When the oldest request must have ended; UINT64_MAX: there is none. */
+static uint64_t request_deadline(const struct nbd *nbd)
+{
+    /* Those that wait are in the order in which they came. */
+    uint64_t oldest = nbd->waiting.first ? nbd->waiting.first->own.since : UINT64_MAX;
+
+    for (unsigned i = 0; i < SLOTS && nbd->busy; i++)
+        if (nbd->slots[i].request)
+            oldest = MIN(oldest, nbd->slots[i].request->own.since);
+    return oldest == UINT64_MAX ? oldest : oldest + REQUEST_PATIENCE * nbd->patience;
+}
+
+/* How many milliseconds the server may go on without an answer, and with the oldest request; 0: no
+ * more. Parts of an answer do not count: a server that sends single bytes could keep a request for
+ * as long as it likes. */
 static int patience_left(const struct nbd *nbd)
 {
-    uint64_t silent = time_now_ns() - nbd->heard;
+    uint64_t now = time_now_ns(), end = MIN(nbd->heard + nbd->patience, request_deadline(nbd));
 
-    if (silent >= nbd->patience)
+    if (now >= end)
         return 0;
-    return (int)MIN((nbd->patience - silent) / NS_PER_MS + 1, (uint64_t)INT32_MAX);
+    return (int)MIN((end - now) / NS_PER_MS + 1, (uint64_t)INT32_MAX);
 }
 
 /* How many milliseconds the thread may wait. */
@@ -302,7 +318,8 @@ static void *serve(void *opaque)
         if (nbd->handle)
             take_answers(nbd);
         if (nbd->handle && nbd->busy && patience_left(nbd) == 0)
-            give_up(nbd, "it does not answer");
+            give_up(nbd, time_now_ns() >= request_deadline(nbd) ? "it takes too long"
+                                                                : "it does not answer");
     }
     if (nbd->handle)
         nbd->lib.aio_disconnect(nbd->handle, 0);
@@ -314,6 +331,7 @@ static void *serve(void *opaque)
 
 static void nbd_submit(struct blk *blk, struct blk_request *request)
 {
+    request->own.since = time_now_ns();
     inbox_put(&nbd_of(blk)->inbox, request);
 }
 
