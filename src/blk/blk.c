@@ -224,6 +224,15 @@ int blk_resize(struct blk *blk, uint64_t size, struct error *err)
     return ret;
 }
 
+uint64_t blk_hole(struct blk *blk, uint64_t offset, uint64_t size)
+{
+    uint64_t end = atomic_load(&blk->size);
+
+    if (!blk->driver->hole || offset >= end)
+        return 0;
+    return blk->driver->hole(blk, blk->start + offset, MIN(size, end - offset));
+}
+
 struct where *blk_where(struct blk *blk, unsigned n)
 {
     if (blk->limit && n == 0)

@@ -157,6 +157,10 @@ int blk_zeroes(struct blk *blk, uint64_t offset, uint64_t size, bool unmap);
  * is cut off is lost, and is not in use by requests. */
 int blk_resize(struct blk *blk, uint64_t size, struct error *err);
 
+/* How many of SIZE bytes at OFFSET, from the first on, are known to read as zeroes because the host
+ * has nothing there; 0: the first is not. Reads no bytes. May wait for the host. */
+uint64_t blk_hole(struct blk *blk, uint64_t offset, uint64_t size);
+
 /* For asking where the threads are (base/where.h): thread N, or NULL if there are no more. */
 struct where *blk_where(struct blk *blk, unsigned n);
 

@@ -30,6 +30,8 @@ struct blk_driver {
     int (*perform)(struct blk *blk, struct blk_request *request);
     /* Makes the whole disk SIZE bytes long; the caller sets blk->size. NULL: it cannot. */
     int (*resize)(struct blk *blk, uint64_t size, struct error *err);
+    /* blk_hole for SIZE bytes at AT of what the driver has. NULL: it does not know. */
+    uint64_t (*hole)(struct blk *blk, uint64_t at, uint64_t size);
     struct where *(*where)(struct blk *blk, unsigned n); /* NULL: no threads */
     /* Frees all, BLK with it. Nothing is in flight. */
     void (*close)(struct blk *blk);

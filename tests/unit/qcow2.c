@@ -12,6 +12,7 @@
 
 #include <endian.h>
 #include <errno.h>
+#include <sys/mman.h>
 
 #define DISK    (8 * MiB)
 #define CLUSTER 4096u
@@ -511,6 +512,61 @@ static void test_roomy(void **state)
     assert_int_equal(found.errors + found.leaks, 0);
 }
 
+/* How many bytes this process has read from files. */
+static uint64_t bytes_read(void)
+{
+    char line[64];
+    unsigned long long bytes = 0;
+    FILE *f = fopen("/proc/self/io", "r");
+
+    while (f && fgets(line, sizeof(line), f))
+        sscanf(line, "rchar: %llu", &bytes);
+    if (f)
+        fclose(f);
+    return bytes;
+}
+
+/* Writes a table of COUNT entries at OFFSET that lead to clusters of 2 MiB behind each other, from
+ * PLACE on. */
+static void poke_table(const char *name, uint64_t offset, uint64_t place, unsigned count)
+{
+    uint64_t *entries = calloc(count, sizeof(*entries));
+
+    for (unsigned i = 0; i < count; i++)
+        entries[i] = htobe64(place + i * 2 * MiB);
+    poke(name, offset, entries, count * sizeof(*entries));
+    free(entries);
+}
+
+/* A file of 2^60 bytes, nearly all of them holes, where tables can be that nobody has the time to
+ * read: 2^15 refcount blocks of 2 MiB each, and as many L2 tables. */
+static void test_endless(void **state)
+{
+    const unsigned tables = 1u << 15;
+    const uint64_t l1 = 8 * MiB, place = UINT64_C(1) << 40;
+    int fd = memfd_create("image", MFD_CLOEXEC);
+    struct qcow2_checked found;
+    char name[64];
+    uint64_t before;
+
+    assert_true(fd >= 0);
+    snprintf(name, sizeof(name), "/proc/self/fd/%d", fd);
+    make_roomy(name, 1);
+    poke_table(name, 2 * MiB + 8, place, tables - 1);
+    poke_table(name, l1, place + tables * 2 * MiB, tables);
+    poke64(name, HEADER(size), (uint64_t)tables << 39);
+    poke64(name, HEADER(l1_offset), l1);
+    poke32(name, HEADER(l1_entries), tables);
+    assert_int_equal(ftruncate(fd, (off_t)1 << 60), 0);
+    before = bytes_read();
+    found = check(name, false);
+    /* The tables are in use, and refcounts say that they are not. */
+    assert_true(found.errors >= 2 * tables - 1);
+    assert_int_equal(found.allocated, 0);
+    assert_true(bytes_read() - before < 256 * MiB);
+    close(fd);
+}
+
 static void test_repair(void **state)
 {
     const char *name = ((struct fixture *)*state)->name;
@@ -783,6 +839,7 @@ int main(void)
         TEST(test_nowhere),
         TEST(test_many_snapshots),
         TEST(test_roomy),
+        TEST(test_endless),
         TEST(test_repair),
         TEST(test_rebuild),
         TEST(test_lazy),

@@ -142,6 +142,17 @@ static int file_resize(struct blk *blk, uint64_t size, struct error *err)
     return 0;
 }
 
+/* Where the descriptor stands is nobody else's concern. */
+static uint64_t file_hole(struct blk *blk, uint64_t at, uint64_t size)
+{
+    struct file *file = file_of(blk);
+    off_t data = lseek(file->fd, (off_t)at, SEEK_DATA);
+
+    if (data < 0)
+        return errno == ENXIO ? size : 0; /* no data from there on */
+    return MIN((uint64_t)data - at, size);
+}
+
 static void file_close(struct blk *blk)
 {
     struct file *file = file_of(blk);
@@ -163,6 +174,7 @@ const struct blk_driver file_driver = {
     .kick = file_kick,
     .perform = file_perform,
     .resize = file_resize,
+    .hole = file_hole,
     .where = file_where,
     .close = file_close,
 };

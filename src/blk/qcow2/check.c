@@ -236,8 +236,12 @@ static int walk_l2(struct walk *w, uint64_t index)
 {
     struct qcow2 *q = w->c->q;
     uint64_t offset = index << q->l2_bits << q->cluster_bits;
-    int ret = qcow2_file_read(q, l2_offset(w->c, w->entries[index]), w->l2, q->cluster_size);
+    uint64_t table = l2_offset(w->c, w->entries[index]);
+    int ret;
 
+    if (qcow2_is_hole(w->c, table))
+        return 0;
+    ret = qcow2_file_read(q, table, w->l2, q->cluster_size);
     for (uint64_t i = 0; i < 1ULL << q->l2_bits && ret == 0; i++, offset += q->cluster_size) {
         uint64_t word = i << q->extended;
 

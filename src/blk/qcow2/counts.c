@@ -34,6 +34,17 @@ void qcow2_counts_free(struct qcow2_counts *c)
     qcow2_set_free(&c->l2);
 }
 
+bool qcow2_is_hole(struct qcow2_counts *c, uint64_t offset)
+{
+    uint64_t end = MIN(offset + c->q->cluster_size, c->q->file_end);
+
+    if (offset < c->hole || offset >= c->hole_end) {
+        c->hole = offset;
+        c->hole_end = offset + blk_hole(c->q->file, offset, c->q->file_end - offset);
+    }
+    return offset < end && end <= c->hole_end;
+}
+
 int qcow2_count(struct qcow2_counts *c, uint64_t first, uint64_t n)
 {
     for (uint64_t i = first; i < first + n; i++) {

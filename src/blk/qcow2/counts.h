@@ -22,6 +22,7 @@ struct qcow2_counts {
     bool structure;           /* the refcount table or blocks are damaged: they must be made anew */
     bool rebuilt;             /* they were, and nothing uses the old ones any more */
     uint64_t refcount_errors; /* of the errors found: those that new refcounts correct */
+    uint64_t hole, hole_end;  /* of the file: the last hole that was looked for */
 };
 
 int qcow2_counts_init(struct qcow2_counts *c, struct qcow2 *q, const struct qcow2_check *how,
@@ -34,6 +35,10 @@ static inline uint32_t qcow2_counted(const struct qcow2_counts *c, uint64_t clus
 
     return chunk ? chunk[cluster & ((1u << QCOW2_CHUNK_BITS) - 1)] : 0;
 }
+
+/* Whether the table in the cluster at OFFSET is a hole of the file, so that all its entries are 0:
+ * a sparse file may have room for far more tables than anybody can read. */
+bool qcow2_is_hole(struct qcow2_counts *c, uint64_t offset);
 
 /* Counts a reference to each of N clusters, which lie in the file. Returns 0 or -ENOMEM. */
 int qcow2_count(struct qcow2_counts *c, uint64_t first, uint64_t n);

@@ -64,6 +64,16 @@ static int too_small(struct qcow2_counts *c, uint64_t cluster, uint64_t stored, 
     return ret;
 }
 
+/* Whether the refcount block INDEX is not there, or a hole of the file. What is in memory has been
+ * written, but for corrections to what comes before. */
+static bool is_empty_block(struct qcow2_counts *c, uint64_t index)
+{
+    uint64_t offset = be64toh(c->q->reftable.entries[index]);
+
+    return !offset || (!qcow2_in_cluster(c->q, offset) && offset < c->q->file_end &&
+                       !qcow2_cache_find(&c->q->blocks, index) && qcow2_is_hole(c, offset));
+}
+
 /* Moves *CLUSTER to the first from there on, and before END, that has a refcount which is not 0 or
  * may have been counted. A sparse file may have 2^40 clusters that have neither. */
 static int find_next(struct qcow2_counts *c, uint64_t end, uint64_t *cluster)
@@ -73,11 +83,17 @@ static int find_next(struct qcow2_counts *c, uint64_t end, uint64_t *cluster)
 
     while (*cluster < end && ret == 0) {
         uint64_t stop = MIN(ALIGN_DOWN(*cluster, chunk) + chunk, end);
+        uint64_t index = *cluster >> c->q->block_bits;
 
         if (*cluster < c->clusters && c->chunk[*cluster >> QCOW2_CHUNK_BITS])
             return 0;
-        if (*cluster >> c->q->block_bits < c->q->blocks.slots)
+        if (index < c->q->blocks.slots) {
             stop = MIN(stop, ALIGN_DOWN(*cluster, block) + block);
+            if (is_empty_block(c, index)) {
+                *cluster = stop;
+                continue;
+            }
+        }
         ret = qcow2_refcount_find(c->q, *cluster, stop, cluster);
         if (*cluster < stop)
             return ret;
@@ -144,7 +160,7 @@ static int check_l2_flags(struct qcow2_counts *c, uint64_t index, uint64_t *l2)
     bool changed = false;
     int ret;
 
-    if (!qcow2_set_has(&c->l2, qcow2_cluster(q, place)))
+    if (!qcow2_set_has(&c->l2, qcow2_cluster(q, place)) || qcow2_is_hole(c, place))
         return 0;
     ret = qcow2_file_read(q, place, l2, q->cluster_size);
     for (uint64_t i = 0; i < 1ULL << q->l2_bits && ret == 0; i++, offset += q->cluster_size)
