@@ -22,6 +22,7 @@ enum {
     OPT_CLUSTER_SIZE,
     OPT_LAZY_REFCOUNTS,
     OPT_THREADS,
+    OPT_IN_PLACE,
     OPT_HELP
 };
 
@@ -35,6 +36,7 @@ static const struct option_spec specs[] = {
     [OPT_LAZY_REFCOUNTS] = {"lazy-refcounts", NULL,
                             "write less metadata, and repair it after a power cut"},
     [OPT_THREADS] = {"threads", "N", "(-m) that copy and compress; the default is one a processor"},
+    [OPT_IN_PLACE] = {"in-place", NULL, "write over what is in TARGET, a device for example"},
     [OPT_HELP] = {"help", NULL, "show this"},
     {NULL, NULL, NULL},
 };
@@ -42,7 +44,7 @@ static const struct option_spec specs[] = {
 struct request {
     struct blk_options source, target;
     struct qcow2_create what;
-    bool compress;
+    bool compress, in_place;
     unsigned threads;
 };
 
@@ -52,9 +54,13 @@ static const struct image_command command = {
         "Usage: doppel image convert [OPTION...] SOURCE TARGET\n"
         "Copies the disk in SOURCE to TARGET. What reads as zeros takes no room there. TARGET is\n"
         "replaced when the copy is complete, and not touched before. A qcow2 SOURCE on a backing\n"
-        "file is written SOURCE,backing=FILE; TARGET then has all of it and stands alone.\n",
+        "file is written SOURCE,backing=FILE; TARGET then has all of it and stands alone.\n"
+        "With --in-place, TARGET is there already, as large as the disk at least: a block device, "
+        "a\n"
+        "part of one, a server's disk, a file. It is written over as a raw disk, at once; if that\n"
+        "fails, what was in it is lost.\n",
     .specs = specs,
-    .letters = "fOc   m "};
+    .letters = "fOc   m  "};
 
 /* Opens the file that TARGET will be, ready to be written as the disk. */
 static struct blk *open_target(struct request *request, struct target *target, struct error *err)
@@ -112,16 +118,49 @@ static int hold_old(const struct blk_options *options, struct blk **held, struct
     return *held ? 0 : -EIO;
 }
 
-static int convert(struct request *request, struct error *err)
+/* Whether the disk of SIZE bytes can be written to TO. */
+static int check_room(const char *name, struct blk *to, uint64_t size, struct error *err)
 {
-    struct target target = {0};
-    struct blk *source, *old = NULL;
+    struct blk_info info = blk_info(to);
+
+    if (info.readonly)
+        return error_set(err, EROFS, "%s can only be read", name);
+    if (info.size < size)
+        return error_set(err, ENOSPC, "%s has %llu bytes, and the disk %llu", name,
+                         (unsigned long long)info.size, (unsigned long long)size);
+    if (size % info.block)
+        return error_set(err, EINVAL, "%s has blocks of %u bytes, and the disk %llu bytes", name,
+                         info.block, (unsigned long long)size);
+    return 0;
+}
+
+static int write_over(struct request *request, struct blk *source, struct error *err)
+{
+    struct blk *to = blk_open(&request->target, &image_host, err);
+    struct image_copy how = {.from = source,
+                             .to = to,
+                             .over = true,
+                             .from_options = &request->source,
+                             .to_name = request->target.file,
+                             .unit = 4096,
+                             .threads = request->threads};
     int result;
 
-    request->source.readonly = true;
-    source = blk_open(&request->source, &image_host, err);
-    if (!source)
+    if (!to)
         return -EIO;
+    result = check_room(request->target.file, to, blk_info(source).size, err);
+    if (!result)
+        result = image_copy(&how, err);
+    blk_close(to);
+    return result;
+}
+
+static int replace(struct request *request, struct blk *source, struct error *err)
+{
+    struct target target = {0};
+    struct blk *old = NULL;
+    int result;
+
     request->what.size = blk_info(source).size;
     result = target_begin(&target, request->target.file, true, err);
     if (!result)
@@ -131,8 +170,21 @@ static int convert(struct request *request, struct error *err)
     if (!result)
         result = target_commit(&target, true, err);
     blk_close(old);
-    blk_close(source);
     target_end(&target);
+    return result;
+}
+
+static int convert(struct request *request, struct error *err)
+{
+    struct blk *source;
+    int result;
+
+    request->source.readonly = true;
+    source = blk_open(&request->source, &image_host, err);
+    if (!source)
+        return -EIO;
+    result = request->in_place ? write_over(request, source, err) : replace(request, source, err);
+    blk_close(source);
     return result;
 }
 
@@ -163,6 +215,31 @@ static bool read_values(struct request *request, const char *cluster_size, const
     return !compression || image_compression(compression, &request->what.compression);
 }
 
+/* Parses TARGET: a file that will be made, or with --in-place a disk that is there. */
+static int read_target(struct request *request, const char *text, const char *format,
+                       struct error *err)
+{
+    struct blk_options *target = &request->target;
+    int result;
+
+    if (!request->in_place)
+        return image_parse_new(text, format, target, err);
+    result = image_parse(text, format, target, err);
+    if (result)
+        return result;
+    if (target->format != BLK_RAW)
+        result =
+            error_set(err, EINVAL, "--in-place writes a raw disk, and %s is qcow2", target->file);
+    else if (target->readonly || target->snapshot || target->isolate)
+        result = error_set(err, EINVAL, "%s: '%s' is not for what is written over", target->file,
+                           target->readonly   ? "readonly"
+                           : target->snapshot ? "snapshot"
+                                              : "isolate");
+    if (result)
+        blk_options_free(target);
+    return result;
+}
+
 /* Parses SOURCE and TARGET and does it. */
 static int run(struct request *request, const struct image_words *words, const char *const value[])
 {
@@ -171,7 +248,7 @@ static int run(struct request *request, const struct image_words *words, const c
 
     if (image_parse(words->word[0], value[OPT_FORMAT], &request->source, &err))
         return image_complain(&err);
-    if (image_parse_new(words->word[1], value[OPT_TARGET_FORMAT], &request->target, &err)) {
+    if (read_target(request, words->word[1], value[OPT_TARGET_FORMAT], &err)) {
         blk_options_free(&request->source);
         return image_complain(&err);
     }
@@ -195,6 +272,7 @@ int image_convert(char **argv)
         [OPT_CLUSTER_SIZE] = {.value = &value[OPT_CLUSTER_SIZE]},
         [OPT_LAZY_REFCOUNTS] = {.flag = &request.what.lazy_refcounts},
         [OPT_THREADS] = {.value = &value[OPT_THREADS]},
+        [OPT_IN_PLACE] = {.flag = &request.in_place},
         [OPT_HELP] = {0}};
     int status;
 

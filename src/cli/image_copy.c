@@ -13,10 +13,8 @@
 #include "blk/qcow2/qcow2.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define PIECE       (1 * MiB) /* at least a cluster */
 #define PIECE_LARGE (2 * MiB)
@@ -26,7 +24,6 @@
 struct copy {
     const struct image_copy *how;
     uint64_t size;
-    int holes;            /* a descriptor that says where a raw file has holes; -1: nothing says */
     pthread_mutex_t lock; /* guards what follows; held while the map of FROM is read */
     pthread_cond_t ended;
     uint64_t next;
@@ -37,17 +34,6 @@ struct copy {
 };
 
 /* ---- What need not be read ---- */
-
-/* Where a raw file has data at or behind AT. */
-static uint64_t skip_hole(const struct copy *copy, uint64_t at)
-{
-    uint64_t start = copy->how->from_options->offset;
-    off_t data = lseek(copy->holes, (off_t)(start + at), SEEK_DATA);
-
-    if (data < 0)
-        return errno == ENXIO ? copy->size : at;
-    return MAX((uint64_t)data - start, at);
-}
 
 /* Where a qcow2 image without a backing file has data at or behind AT. */
 static uint64_t skip_empty(const struct copy *copy, uint64_t at)
@@ -63,10 +49,16 @@ static uint64_t skip_empty(const struct copy *copy, uint64_t at)
     return at;
 }
 
-/* Takes the next piece that may hold data. False: there is none, or the copy has failed. */
-static bool take(struct copy *copy, uint64_t *at, uint64_t *size)
+/* What a thread does next: a piece that may hold data, and GAP bytes before it that do not. */
+struct piece {
+    uint64_t gap, at, size;
+};
+
+/* Takes the next piece. False: there is none, or the copy has failed. */
+static bool take(struct copy *copy, struct piece *piece)
 {
-    uint64_t piece = copy->how->unit > PIECE ? PIECE_LARGE : PIECE;
+    const struct image_copy *how = copy->how;
+    uint64_t most = how->unit > PIECE ? PIECE_LARGE : PIECE;
     uint64_t next;
 
     pthread_mutex_lock(&copy->lock);
@@ -75,16 +67,18 @@ static bool take(struct copy *copy, uint64_t *at, uint64_t *size)
         pthread_mutex_unlock(&copy->lock);
         return false;
     }
-    if (copy->holes >= 0)
-        next = skip_hole(copy, next);
-    else if (copy->how->from_options->format == BLK_QCOW2 && !copy->how->from_options->backing)
+    if (how->from_options->format == BLK_QCOW2 && !how->from_options->backing)
         next = skip_empty(copy, next);
-    next = ALIGN_DOWN(next, piece);
-    *at = MAX(next, copy->next);
-    *size = *at < copy->size ? MIN(piece, copy->size - *at) : 0;
-    copy->next = *at + *size;
+    else
+        next += blk_hole(how->from, next, copy->size - next);
+    if (next < copy->size)
+        next = MAX(ALIGN_DOWN(next, most), copy->next);
+    piece->at = next;
+    piece->gap = next - copy->next;
+    piece->size = MIN(most, copy->size - next);
+    copy->next = next + piece->size;
     pthread_mutex_unlock(&copy->lock);
-    return *size;
+    return piece->size || piece->gap;
 }
 
 /* ---- Pieces ---- */
@@ -118,8 +112,24 @@ static int write_run(struct copy *copy, uint64_t at, const uint8_t *data, uint64
     return result;
 }
 
-/* Writes what is not zero of SIZE bytes at AT: cluster by cluster if they are compressed, else in
- * runs as long as they are. */
+/* Makes SIZE bytes at AT zeros, if they may not be. */
+static int write_zeroes(struct copy *copy, uint64_t at, uint64_t size, struct error *err)
+{
+    int result = 0;
+
+    if (!copy->how->over)
+        return 0;
+    for (uint64_t n; size && !result; at += n, size -= n) {
+        n = MIN(size, (uint64_t)GiB);
+        result = blk_zeroes(copy->how->to, at, n, true);
+    }
+    if (result)
+        error_set(err, -result, "cannot write %s: %s", copy->how->to_name, strerror(-result));
+    return result;
+}
+
+/* Writes SIZE bytes at AT, in runs of zeros and of other bytes that are as long as can be; those
+ * that are compressed, cluster by cluster. */
 static int write_piece(struct copy *copy, uint64_t at, const uint8_t *data, uint64_t size,
                        struct error *err)
 {
@@ -129,28 +139,30 @@ static int write_piece(struct copy *copy, uint64_t at, const uint8_t *data, uint
     for (uint64_t i = 0; i < size && !result; i += unit) {
         uint64_t end = MIN(i + unit, size);
         bool zero = is_zero(data + i, end - i);
+        bool goes_on = end < size && !copy->how->compress &&
+                       zero == is_zero(data + end, MIN(unit, size - end));
 
-        if (zero && from < i)
-            result = write_run(copy, at + from, data + from, i - from, err);
-        if (zero) {
-            from = end;
-        } else if (copy->how->compress || end == size) {
-            result = result ? result : write_run(copy, at + from, data + from, end - from, err);
-            from = end;
-        }
+        if (goes_on)
+            continue;
+        result = zero ? write_zeroes(copy, at + from, end - from, err)
+                      : write_run(copy, at + from, data + from, end - from, err);
+        from = end;
     }
     return result;
 }
 
-static int copy_piece(struct copy *copy, uint8_t *buffer, uint64_t at, uint64_t size,
+static int copy_piece(struct copy *copy, uint8_t *buffer, const struct piece *piece,
                       struct error *err)
 {
-    int result = blk_read(copy->how->from, at, buffer, size);
+    int result = write_zeroes(copy, piece->at - piece->gap, piece->gap, err);
 
+    if (result || !piece->size)
+        return result;
+    result = blk_read(copy->how->from, piece->at, buffer, piece->size);
     if (result)
         return error_set(err, -result, "cannot read %s: %s", copy->how->from_options->file,
                          strerror(-result));
-    return write_piece(copy, at, buffer, size, err);
+    return write_piece(copy, piece->at, buffer, piece->size, err);
 }
 
 static void *run(void *opaque)
@@ -158,11 +170,11 @@ static void *run(void *opaque)
     struct copy *copy = opaque;
     uint8_t *buffer = aligned_alloc(4096, PIECE_LARGE);
     struct error err = {0};
-    uint64_t at, size;
+    struct piece piece;
     int result = buffer ? 0 : error_set(&err, ENOMEM, "out of memory");
 
-    while (!result && take(copy, &at, &size))
-        result = copy_piece(copy, buffer, at, size, &err);
+    while (!result && take(copy, &piece))
+        result = copy_piece(copy, buffer, &piece, &err);
     free(buffer);
     if (result)
         fail(copy, result, &err);
@@ -187,7 +199,7 @@ static void watch(struct copy *copy)
         int percent = copy->size ? (int)((double)copy->next * 100 / (double)copy->size) : 100;
 
         pthread_cond_clockwait(&copy->ended, &copy->lock, CLOCK_MONOTONIC, &until);
-        if (target_interrupted(copy->how->target)) {
+        if (copy->how->target && target_interrupted(copy->how->target)) {
             copy->stopped = true;
             copy->result = copy->result ? copy->result
                                         : error_set(&copy->err, EINTR, "interrupted by a signal");
@@ -217,19 +229,10 @@ static void start(struct copy *copy, pthread_t thread[THREADS], unsigned *starte
     }
 }
 
-/* A descriptor for looking for holes, if what is copied is a raw file. */
-static int open_holes(const struct blk_options *options)
-{
-    if (options->source != BLK_FILE || options->format != BLK_RAW)
-        return -1;
-    return open(options->file, O_RDONLY | O_CLOEXEC);
-}
-
 int image_copy(const struct image_copy *how, struct error *err)
 {
     struct copy copy = {.how = how,
                         .size = blk_info(how->from).size,
-                        .holes = open_holes(how->from_options),
                         .lock = PTHREAD_MUTEX_INITIALIZER,
                         .ended = PTHREAD_COND_INITIALIZER};
     pthread_t thread[THREADS];
@@ -239,8 +242,6 @@ int image_copy(const struct image_copy *how, struct error *err)
     watch(&copy);
     for (unsigned i = 0; i < started; i++)
         pthread_join(thread[i], NULL);
-    if (copy.holes >= 0)
-        close(copy.holes);
     if (copy.result) {
         *err = copy.err;
         return copy.result;

@@ -62,6 +62,9 @@ static int resolve(struct target *target, const char *path, bool replace, struct
     }
     snprintf(target->path, PATH_MAX, "%s", real);
     free(real);
+    if (S_ISBLK(st.st_mode))
+        return error_set(err, EINVAL, "%s is a block device (--in-place writes over what is on it)",
+                         path);
     if (!S_ISREG(st.st_mode))
         return error_set(err, EINVAL, "%s is not a regular file, so it cannot be replaced", path);
     if (access(path, W_OK) < 0)
