@@ -117,6 +117,7 @@ static void print_json(const char *file, const struct qcow2_checked *checked)
     json_number(&json, "compressed-clusters", checked->compressed);
     json_number(&json, "fragmented-clusters", checked->fragmented);
     json_number(&json, "image-end-offset", checked->end);
+    json_bool(&json, "marked-corrupt", checked->marked && !checked->unmarked);
     json_close(&json, '}');
     putchar('\n');
 }

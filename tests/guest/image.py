@@ -675,8 +675,10 @@ def marked():
         check("marked" not in good("check", path("a.qcow2")), "marked without cause")
         file = write(path("a.qcow2"), changed(whole, ("incompatible", 2)))
         check("marked as corrupt (--repair clears it)" in good("check", file), "not said")
+        check(json.loads(good("check", "--json", file))["marked-corrupt"], "not said in JSON")
         check("The mark was cleared." in good("check", "--repair", file), "not cleared")
         check(not json.loads(good("info", "--json", file))["format-specific"]["data"]["corrupt"], "not cleared")
+        check(not json.loads(good("check", "--json", file))["marked-corrupt"], "not cleared in JSON")
         judge(file, path("raw"))
         # Data that lies behind the end of the file: no repair knows where it is.
         l2 = l2_table(whole)
