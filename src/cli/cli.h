@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdio.h>
 
 /* Exit statuses of our own, as env(1), docker and others have them. Below them, `doppel run` exits
  * with the status of the command in the guest. */
@@ -33,7 +34,8 @@ struct options {
     const char
         *letters; /* by index: the letter of an option's short form, or ' '. NULL: none has one */
     bool words;   /* words that are no options are returned, too: OPTIONS_WORD */
-    bool only_words; /* options_next's: "--" was seen */
+    bool takes_command; /* with WORDS: "--" is the end all the same, and a command follows */
+    bool only_words;    /* options_next's: "--" was seen */
 };
 #define OPTIONS_END  (-1) /* argv stands at the first word after "--", or at the final NULL */
 #define OPTIONS_FAIL (-2) /* a message has been printed */
@@ -42,6 +44,8 @@ struct options {
 /* The next option's index; its value, if it has one, in VALUE. */
 int options_next(struct options *options, const char **value);
 void options_help(const struct option_spec *specs);
+/* Prints that WORD, which is no option, means nothing. SPECS says what is said of such words. */
+void complain_of_word(const struct option_spec *specs, const char *word);
 
 /* Parses "512M", "8G", ...: a number and a unit (K, M, G, T, optionally followed by "iB" or "B").
  * False when TEXT is something else or does not fit. */
@@ -49,9 +53,20 @@ bool parse_size(const char *text, uint64_t *bytes);
 /* Or a number of bytes. */
 bool parse_bytes(const char *text, uint64_t *bytes);
 bool parse_unsigned(const char *text, unsigned least, unsigned most, unsigned *value);
+/* Reads the value of --wait; complains if it is no number of seconds. */
+bool parse_wait(const char *text, unsigned *seconds);
+
+/* Writes TEXT as one word for a shell. */
+void quote_for_shell(FILE *to, const char *text);
 
 /* The subcommands: argv[0] is the subcommand's name. They return the exit status. */
 int cmd_run(char **argv);
+int cmd_list(char **argv);
+int cmd_ssh(char **argv);
+int cmd_connect(char **argv);
+int cmd_rename(char **argv);
+int cmd_rm(char **argv);
+int cmd_gc(char **argv);
 int cmd_doctor(char **argv);
 int cmd_image(char **argv);
 int cmd_isa(char **argv);

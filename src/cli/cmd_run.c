@@ -4,6 +4,7 @@
  */
 #include "cli/cli.h"
 #include "cli/disk_process.h"
+#include "cli/named.h"
 #include "cli/supervisor.h"
 #include "cli/vm_process.h"
 
@@ -11,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum {
     OPT_ENGINE,
@@ -34,6 +36,7 @@ enum {
     OPT_DEBUG_EXIT,
     OPT_DEBUG_CONSOLE,
     OPT_HELP,
+    OPTIONS,
 };
 
 static const struct option_spec specs[] = {
@@ -65,11 +68,13 @@ static const struct option_spec specs[] = {
 
 static int help(void)
 {
-    puts("Usage: doppel run [OPTION...] [-- COMMAND [ARGUMENT...]]\n"
-         "Boots a virtual machine. Without COMMAND it gives a shell on this terminal (Ctrl-A H "
-         "lists\n"
-         "the keys); with COMMAND it runs that in the guest, with this process's standard "
-         "streams.\n");
+    puts("Usage: doppel run [OPTION...] [NAME] [-- COMMAND [ARGUMENT...]]\n"
+         "Boots a virtual machine: the one called NAME (doppel list shows those there are), whose\n"
+         "definition the options change for this run, or else one that is not kept. Without "
+         "COMMAND it\n"
+         "gives a shell on this terminal (Ctrl-A H lists the keys); with COMMAND it runs that in "
+         "the\n"
+         "guest, with this process's standard streams.\n");
     options_help(specs);
     puts(
         "\nExit status: COMMAND's; 0 when a guest without COMMAND powers off; 125 when doppel or "
@@ -217,6 +222,17 @@ static bool set_option(struct run_options *run, int option, const char *value)
     return true;
 }
 
+/* Whether OPTION takes the place of what a definition says, even if it can be given several times.
+ */
+static bool replaces(int option)
+{
+    switch (option) {
+    case OPT_DISK:
+    case OPT_DEVICE: return false;
+    default: return true;
+    }
+}
+
 /* Whether the options go together. */
 static bool check_options(const struct run_options *run)
 {
@@ -233,31 +249,83 @@ static bool check_options(const struct run_options *run)
     return true;
 }
 
-/* True when there is something to run; else STATUS is what to exit with. */
-static bool parse(struct run_options *run, char **argv, int *status)
+/* What the command line says beside its options, and which of these it has. */
+struct command_line {
+    const char *name; /* NULL: no machine is named */
+    bool given[OPTIONS];
+    char **command; /* up to a NULL; NULL: none */
+};
+
+/* Reads the command line ARGV without doing what the options say. */
+static bool scan(char **argv, struct command_line *line)
 {
-    struct options options = {.command = "run", .specs = specs, .argv = argv + 1};
+    struct options options = {
+        .command = "run", .specs = specs, .argv = argv, .words = true, .takes_command = true};
     const char *value = NULL;
     int option;
 
-    *status = STATUS_ERROR;
-    while ((option = options_next(&options, &value)) >= 0) {
-        if (option == OPT_HELP) {
-            *status = help();
+    while ((option = options_next(&options, &value)) != OPTIONS_END) {
+        if (option == OPTIONS_FAIL)
             return false;
+        if (option != OPTIONS_WORD) {
+            line->given[option] = true;
+        } else if (line->name) {
+            complain_of_word(specs, value);
+            return false;
+        } else {
+            line->name = value;
         }
-        if (!set_option(run, option, value))
-            return false;
     }
-    if (option == OPTIONS_FAIL)
-        return false;
-    if (*options.argv)
-        run->command = options.argv;
-    else if (options.argv[-1] && !strcmp(options.argv[-1], "--")) {
+    if (*options.argv) {
+        line->command = options.argv;
+    } else if (options.argv[-1] && !strcmp(options.argv[-1], "--")) {
         complain("no command after --");
         return false;
     }
-    return check_options(run);
+    return true;
+}
+
+/* Does what the options ARGV say, but for those that are GIVEN (or NULL) and replace what a
+ * definition says, instead of adding to it. */
+static bool set_options(struct run_options *run, char **argv, const bool *given)
+{
+    struct options options = {
+        .command = "run", .specs = specs, .argv = argv, .words = true, .takes_command = true};
+    const char *value = NULL;
+    int option;
+
+    while ((option = options_next(&options, &value)) != OPTIONS_END) {
+        if (option == OPTIONS_FAIL)
+            return false;
+        if (option == OPTIONS_WORD || (given && given[option] && replaces(option)))
+            continue;
+        if (!set_option(run, option, value))
+            return false;
+    }
+    return true;
+}
+
+/* True when there is something to run; else STATUS is what to exit with. */
+static bool parse(struct run_options *run, struct named *named, char **argv, int *status)
+{
+    struct command_line line = {0};
+    struct error err = {0};
+
+    *status = STATUS_ERROR;
+    if (!scan(argv + 1, &line))
+        return false;
+    if (line.given[OPT_HELP]) {
+        *status = help();
+        return false;
+    }
+    run->command = line.command;
+    if (line.name && named_open(line.name, named, &err) < 0) {
+        complain("%s", err.text);
+        return false;
+    }
+    if (named->options && !set_options(run, named->options, line.given))
+        return false;
+    return set_options(run, argv + 1, NULL) && check_options(run);
 }
 
 /* Runs what was parsed, with a supervisor behind it. */
@@ -281,12 +349,16 @@ static int supervise_run(struct run_options *run)
 int cmd_run(char **argv)
 {
     struct run_options run = {.trace_lines = 100000};
+    struct named named = {0};
+    pid_t self = getpid();
     int status;
 
     doppel_config_init(&run.config);
     run.config.devices = run.devices;
-    if (parse(&run, argv, &status))
+    if (parse(&run, &named, argv, &status))
         status = supervise_run(&run);
+    if (getpid() == self) /* and not in the VM process, which the supervisor outlives */
+        named_close(&named);
     while (run.described_count > 0)
         free(run.described[--run.described_count]);
     return status;

@@ -18,6 +18,12 @@ static const struct {
     const char *help;
 } commands[] = {
     {"run", cmd_run, "run a virtual machine"},
+    {"list", cmd_list, "show the machines that have names"},
+    {"ssh", cmd_ssh, "log in to a machine that runs"},
+    {"connect", cmd_connect, "connect to a port of a machine that runs"},
+    {"rename", cmd_rename, "give a machine another name"},
+    {"rm", cmd_rm, "remove machines"},
+    {"gc", cmd_gc, "remove what no machine needs any more"},
     {"image", cmd_image, "make, show, convert, check and change disk images"},
     {"doctor", cmd_doctor, "show what this host offers and what would be used"},
     {"backend", cmd_backend, "serve a disk to virtual machines of other programs"},

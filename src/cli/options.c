@@ -36,8 +36,7 @@ int finish_output(int status)
     return status;
 }
 
-/* WORD is no option. */
-static void complain_of_word(const struct option_spec *spec, const char *word)
+void complain_of_word(const struct option_spec *spec, const char *word)
 {
     while (spec->name)
         spec++;
@@ -73,7 +72,8 @@ static bool at_word(struct options *options)
 {
     const char *word = *options->argv;
 
-    if (options->words && !options->only_words && word && !strcmp(word, "--")) {
+    if (options->words && !options->takes_command && !options->only_words && word &&
+        !strcmp(word, "--")) {
         options->only_words = true;
         word = *++options->argv;
     }
@@ -159,4 +159,23 @@ bool parse_unsigned(const char *text, unsigned least, unsigned most, unsigned *v
         return false;
     *value = (unsigned)number;
     return true;
+}
+
+bool parse_wait(const char *text, unsigned *seconds)
+{
+    if (parse_unsigned(text, 0, 86400, seconds))
+        return true;
+    complain("--wait: '%s' is not a number of seconds, up to a day", text);
+    return false;
+}
+
+void quote_for_shell(FILE *to, const char *text)
+{
+    fputc('\'', to);
+    for (; *text; text++) {
+        if (*text == '\'')
+            fputs("'\\'", to);
+        fputc(*text, to);
+    }
+    fputc('\'', to);
 }

@@ -34,6 +34,11 @@ def usage():
         (["doctor", "stray"], "stray"),
         (["doctor", "--bogus"], "--bogus"),
         (["isa", "stray"], "stray"),
+        (["list", "stray"], "stray"),
+        (["list", "--json", "--names"], "not both"),
+        (["gc", "stray"], "stray"),
+        (["ssh", "--wait", "long", "x"], "--wait"),
+        (["connect", "--wait", "-1", "x", "5"], "--wait"),
         (["help", "nonesuch"], "nonesuch"),
         (["help", "run", "stray"], "stray"),
         (["nonesuch"], "nonesuch"),
@@ -55,7 +60,7 @@ def help_and_version():
         check_run(done, 0, stderr=b"")
         check(len(done.stdout) > 5, "nothing was said")
     check(run("--version").stdout.startswith(b"doppel "), "no version")
-    for command in ["run", "doctor", "isa"]:
+    for command in ["run", "doctor", "isa", "list", "ssh", "connect", "rename", "rm", "gc"]:
         check(run("help", command).stdout == run(command, "--help").stdout, command)
     doctor = json.loads(run("doctor", "--json").stdout)
     check(doctor["cpus"] > 0 and doctor["engine"] in ("interp", "bt"), doctor)

@@ -23,6 +23,9 @@ ROOT = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", ".."))
 GUESTS = os.environ.get("DOPPEL_GUESTS", os.path.join(ROOT, "guests", "cache"))
 DOPPEL = sys.argv[1] if len(sys.argv) > 1 else os.path.join(ROOT, "build", "doppel")
 
+# Where doppel keeps machines and their sockets; removed in the end.
+FOLDERS = tempfile.TemporaryDirectory()
+
 # Generous: a slow, loaded host is no mistake. What must be fast is measured, not timed out.
 BOOT_TIMEOUT = 240
 
@@ -47,8 +50,9 @@ def guest(name):
 
 
 def environment():
-    """Ours, with the default guest of this tree."""
-    return {**os.environ, "DOPPEL_GUESTS": GUESTS, "TERM": "vt100"}
+    """Ours, with the default guest of this tree, and without the machines of whoever runs the test."""
+    return {**os.environ, "DOPPEL_GUESTS": GUESTS, "TERM": "vt100", "XDG_DATA_HOME": FOLDERS.name,
+            "XDG_RUNTIME_DIR": FOLDERS.name}
 
 
 def run(*args, stdin=b"", timeout=BOOT_TIMEOUT, **options):
@@ -141,13 +145,13 @@ def wait_gone(pid, within=20):
 class Terminal:
     """doppel, or another PROGRAM, under a pseudo-terminal of its own."""
 
-    def __init__(self, *args, program=DOPPEL):
+    def __init__(self, *args, program=DOPPEL, env=None):
         self.seen = b""
         self.master, self.slave = pty.openpty()
         self.resize(24, 80)
         self.before = termios.tcgetattr(self.slave)
         self.process = subprocess.Popen([program, *args], stdin=self.slave, stdout=self.slave,
-                                        stderr=self.slave, env=environment(),
+                                        stderr=self.slave, env=env or environment(),
                                         start_new_session=True, preexec_fn=self._control)
 
     def _control(self):

@@ -1,0 +1,200 @@
+/*
+ * `doppel connect`: this process's standard streams and a port of a guest, as one connection.
+ */
+#include "cli/cli.h"
+#include "cli/guest_port.h"
+#include "cli/ssh_setup.h"
+
+#include "base/thread.h"
+#include "ctl/definition.h"
+#include "ctl/registry.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define SSH_PORT 22
+#define CHUNK    65536
+
+enum { OPT_WAIT, OPT_PASS_FD, OPT_HELP };
+
+static const struct option_spec specs[] = {
+    [OPT_WAIT] = {"wait", "SECONDS", "how long the guest may take until it answers (0)"},
+    [OPT_PASS_FD] = {"pass-fd", NULL, "hand the connection over to ssh (its ProxyUseFdpass)"},
+    [OPT_HELP] = {"help", NULL, "show this"},
+    {NULL, NULL, NULL},
+};
+
+struct request {
+    const char *name, *port;
+    unsigned wait;
+    bool pass_fd;
+};
+
+static int help(void)
+{
+    puts("Usage: doppel connect [OPTION...] NAME PORT\n"
+         "Connects standard input and output with the vsock port PORT of the machine NAME, which "
+         "runs.\n"
+         "With the word 'ssh' as PORT, with its ssh server, the way that the definition says.\n");
+    options_help(specs);
+    return finish_output(0);
+}
+
+/* True when there is something to do; else STATUS is what to exit with. */
+static bool parse(char **argv, struct request *request, int *status)
+{
+    struct options options = {
+        .command = "connect", .specs = specs, .argv = argv + 1, .words = true};
+    const char *value = NULL;
+    int option;
+
+    *status = STATUS_ERROR;
+    while ((option = options_next(&options, &value)) != OPTIONS_END) {
+        if (option == OPTIONS_FAIL)
+            return false;
+        if (option == OPT_HELP) {
+            *status = help();
+            return false;
+        }
+        if (option == OPT_PASS_FD) {
+            request->pass_fd = true;
+        } else if (option == OPT_WAIT) {
+            if (!parse_wait(value, &request->wait))
+                return false;
+        } else if (!request->name) {
+            request->name = value;
+        } else if (!request->port) {
+            request->port = value;
+        } else {
+            complain_of_word(specs, value);
+            return false;
+        }
+    }
+    if (!request->port)
+        complain(request->name ? "no port" : "no name of a machine");
+    return request->port != NULL;
+}
+
+/* Fills in the port that the request means. */
+static int choose_port(const struct request *request, struct guest_port *port, struct error *err)
+{
+    char folder[PATH_MAX], file[PATH_MAX];
+    struct definition definition;
+    bool ssh = !strcmp(request->port, SSH_PORT_WORD);
+    int ret = registry_folder(request->name, folder, err);
+
+    if (!ret)
+        ret = registry_file(folder, DEFINITION_FILE, file, err);
+    if (!ret)
+        ret = definition_load(file, &definition, err);
+    if (ret)
+        return ret;
+    *port = (struct guest_port){.name = request->name, .speaks_first = ssh};
+    if (ssh && definition.ssh_port)
+        port->tcp = definition.ssh_port;
+    else if (definition.vsock && !strcmp(definition.vsock, "none"))
+        ret = error_set(err, ENXIO, "'%s' has no vsock device (vsock: none in %s)", request->name,
+                        file);
+    else if (ssh)
+        port->vsock = SSH_PORT;
+    else if (!parse_unsigned(request->port, 1, UINT_MAX - 1, &port->vsock))
+        ret = error_set(err, EINVAL, "'%s' is no port (a number, or %s)", request->port,
+                        SSH_PORT_WORD);
+    definition_free(&definition);
+    return ret;
+}
+
+/* Passes FD to the process at the other end of standard output, a socket. */
+static int pass(int fd, struct error *err)
+{
+    char byte = 0, control[CMSG_SPACE(sizeof(int))] = {0};
+    struct iovec iov = {&byte, 1};
+    struct msghdr message = {.msg_iov = &iov,
+                             .msg_iovlen = 1,
+                             .msg_control = control,
+                             .msg_controllen = sizeof(control)};
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(header), &fd, sizeof(fd));
+    if (sendmsg(STDOUT_FILENO, &message, MSG_NOSIGNAL) != 1)
+        return error_set(err, errno, "--pass-fd: standard output takes no descriptor: %s",
+                         strerror(errno));
+    return 0;
+}
+
+/* Copies from FROM to TO until the end. Returns 0, -EPIPE if TO takes no more, or an errno. */
+static int copy(int from, int to)
+{
+    char data[CHUNK];
+
+    for (;;) {
+        ssize_t n = read(from, data, sizeof(data));
+
+        if (n == 0)
+            return 0;
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -errno;
+        for (ssize_t done = 0; done < n;) {
+            ssize_t written = write(to, data + done, (size_t)(n - done));
+
+            if (written < 0 && errno != EINTR)
+                return -errno;
+            done += written > 0 ? written : 0;
+        }
+    }
+}
+
+/* The thread that reads standard input. */
+static void *send_input(void *opaque)
+{
+    int fd = (int)(intptr_t)opaque;
+
+    copy(STDIN_FILENO, fd);
+    shutdown(fd, SHUT_WR);
+    return NULL;
+}
+
+/* Copies both ways until the guest has ended its side. A thread may then still read input, which
+ * the end of the process ends. */
+static int relay(int fd, struct error *err)
+{
+    pthread_t thread;
+    int ret = thread_start(&thread, "input", send_input, (void *)(intptr_t)fd, err);
+
+    if (ret)
+        return ret;
+    pthread_detach(thread);
+    ret = copy(fd, STDOUT_FILENO);
+    if (ret == -ECONNRESET) /* the guest has gone */
+        ret = 0;
+    return ret ? error_set(err, -ret, "cannot write standard output: %s", strerror(-ret)) : 0;
+}
+
+int cmd_connect(char **argv)
+{
+    struct request request = {0};
+    struct guest_port port;
+    struct error err = {0};
+    int status, ret, fd;
+
+    if (!parse(argv, &request, &status))
+        return status;
+    ret = choose_port(&request, &port, &err);
+    if (!ret) {
+        fd = ret = guest_port_connect(&port, request.wait, &err);
+        if (ret >= 0)
+            ret = request.pass_fd ? pass(fd, &err) : relay(fd, &err);
+    }
+    if (ret)
+        complain("%s", err.text);
+    return ret ? STATUS_ERROR : 0;
+}

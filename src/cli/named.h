@@ -1,0 +1,28 @@
+/*
+ * A machine that runs by its name: its definition as options of `doppel run`, and its folders and
+ * locks as long as it runs.
+ */
+#ifndef DOPPEL_CLI_NAMED_H
+#define DOPPEL_CLI_NAMED_H
+
+#include "base/error.h"
+#include "ctl/definition.h"
+#include "ctl/registry.h"
+#include "ctl/run_folder.h"
+
+/* All zero: there is none. */
+struct named {
+    struct registry_use machine;
+    struct run_folder folder;
+    struct definition definition;
+    char **options; /* "--memory=2G", ..., up to a NULL */
+    unsigned count;
+};
+
+/* Takes the machine NAME, so that nobody else runs, changes or removes it, and its run folder, and
+ * reads its definition. On failure *NAMED is empty. */
+int named_open(const char *name, struct named *named, struct error *err);
+/* Gives everything back. Called by the process that took it; one that was forked just exits. */
+void named_close(struct named *named);
+
+#endif

@@ -1,0 +1,76 @@
+/*
+ * Other programs.
+ */
+#include "cli/program.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static int cannot_start(const char *program, const char *package, int code, struct error *err)
+{
+    if (code == ENOENT)
+        return error_set(err, ENOENT, "%s is not installed (Debian's package %s has it)", program,
+                         package);
+    return error_set(err, code, "cannot start %s: %s", program, strerror(code));
+}
+
+/* Starts it with the signals that this process ignores as they are by default. */
+static int start(const char *const *argv, pid_t *pid)
+{
+    posix_spawn_file_actions_t files;
+    posix_spawnattr_t attributes;
+    sigset_t defaults;
+    int code;
+
+    sigemptyset(&defaults);
+    sigaddset(&defaults, SIGPIPE);
+    sigaddset(&defaults, SIGXFSZ);
+    posix_spawn_file_actions_init(&files);
+    posix_spawnattr_init(&attributes);
+    posix_spawnattr_setsigdefault(&attributes, &defaults);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
+    code = posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+    if (!code)
+        code = posix_spawn_file_actions_addopen(&files, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
+    if (!code)
+        code =
+            posix_spawnp(pid, argv[0], &files, &attributes, (char *const *)(void *)argv, environ);
+    posix_spawn_file_actions_destroy(&files);
+    posix_spawnattr_destroy(&attributes);
+    return code;
+}
+
+int program_run(const char *const *argv, const char *package, struct error *err)
+{
+    pid_t pid = 0;
+    int status = 0, code = start(argv, &pid);
+
+    if (code)
+        return cannot_start(argv[0], package, code, err);
+    while (waitpid(pid, &status, 0) < 0)
+        if (errno != EINTR)
+            return error_set(err, errno, "cannot wait for %s: %s", argv[0], strerror(errno));
+    if (WIFSIGNALED(status))
+        return error_set(err, EIO, "%s was killed by signal %d", argv[0], WTERMSIG(status));
+    if (WEXITSTATUS(status))
+        return error_set(err, EIO, "%s failed (status %d)", argv[0], WEXITSTATUS(status));
+    return 0;
+}
+
+int program_become(const char *const *argv, const char *package, struct error *err)
+{
+    int code;
+
+    signal(SIGPIPE, SIG_DFL);
+    signal(SIGXFSZ, SIG_DFL);
+    execvp(argv[0], (char *const *)(void *)argv);
+    code = errno;
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
+    return cannot_start(argv[0], package, code, err);
+}

@@ -1,0 +1,472 @@
+#!/usr/bin/python3
+"""Named machines: definitions, running, listing, renaming and removing them, and ways to their guests. No
+guest gets as far as booting here."""
+import array
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+from vm import (DEBUG_EXIT, DOPPEL, FOREVER, GUESTS, Failure, Terminal, check, check_complaint, check_run, environment,
+                main, multiboot, run as run_doppel, vm_process, wait_gone, write)
+
+
+class Home:
+    """A user's folders of a test's own."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.runtime = os.path.join(folder, "run")
+        self.data = os.path.join(folder, ".local/share/doppel")
+        os.mkdir(self.runtime, 0o700)
+        self.env = {k: v for k, v in environment().items() if not k.startswith("XDG_")}
+        self.env |= {"HOME": folder, "XDG_RUNTIME_DIR": self.runtime, "DOPPEL_GUESTS": GUESTS}
+
+    def path(self, name):
+        """A path in the user's home."""
+        return os.path.join(self.folder, name)
+
+    def machine(self, name, file=""):
+        """The path of FILE in a machine's folder."""
+        return os.path.join(self.data, "machines", name, file)
+
+    def run_folder(self, name, file=""):
+        """The path of FILE in a machine's run folder."""
+        return os.path.join(self.runtime, "doppel", name, file)
+
+    def define(self, name, text="", code=DEBUG_EXIT % 5):
+        """Writes a machine's definition, and its kernel, which executes CODE."""
+        os.makedirs(self.machine(name), 0o700, exist_ok=True)
+        os.chmod(self.data, 0o700)
+        write(self.machine(name, "kernel"), multiboot(code))
+        write(self.machine(name, "machine.yaml"), b"version: 1\n" + text.encode())
+
+    def run(self, *args, **options):
+        """Runs doppel as this user."""
+        return run_doppel(*args, env=self.env, stdin=options.pop("stdin", None), timeout=60, **options)
+
+    @contextlib.contextmanager
+    def running(self, name, *args):
+        """A doppel that runs the machine NAME until the end of the block."""
+        process = subprocess.Popen([DOPPEL, "run", name, *args], env=self.env, stdin=subprocess.PIPE,
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            end = time.monotonic() + 60
+            while self.state(name) != "running":
+                check(process.poll() is None and time.monotonic() < end, "never ran:", process.poll(),
+                      process.stderr.read() if process.poll() is not None else "")
+                time.sleep(0.05)
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
+
+    def list(self):
+        """What doppel list --json says, by name."""
+        done = self.run("list", "--json")
+        check_run(done, 0)
+        return {entry["name"]: entry for entry in json.loads(done.stdout)}
+
+    def state(self, name):
+        """The state that a machine is listed with."""
+        return self.list()[name]["state"]
+
+
+@contextlib.contextmanager
+def home():
+    """A Home that is removed in the end."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Home(folder)
+
+
+PLAIN = "kernel: kernel\ninitrd: ''\ndevices: [debug-exit]\n"
+
+
+def listing():
+    """Lists, with what definitions say and what they do not."""
+    with home() as user:
+        check_run(user.run("list"), 0, b"", b"")
+        check_run(user.run("list", "--json"), 0, b"[]\n", b"")
+        user.define("web", PLAIN + "memory: 1G\ncpus: 2\nbase: debian\n")
+        user.define("a", PLAIN)
+        user.define("bad", "kernel: [x]\n")
+        os.mkdir(user.machine("empty"))
+        os.mkdir(user.machine("No Name"))
+        done = user.run("list")
+        lines = done.stdout.decode().splitlines()
+        check(done.returncode == 0 and [line.split()[0] for line in lines] ==
+              ["NAME", "a", "bad", "empty", "web"], done)
+        check(lines[4].split()[1:6] == ["stopped", "-", "1", "GiB", "2"], lines)
+        check("damaged" in lines[2] and "damaged" in lines[3], lines)
+        complaints = done.stderr.decode().splitlines()
+        check(len(complaints) == 2 and "machine.yaml:2: a text is expected" in complaints[0] and
+              "No such file" in complaints[1], complaints)
+        entries = user.list()
+        check(entries["web"]["memory"] == 1 << 30 and entries["web"]["cpus"] == 2 and
+              entries["web"]["base"] == "debian" and "pid" not in entries["web"], entries)
+        check(entries["a"]["memory"] == 512 << 20 and entries["a"]["folder"] == user.machine("a")[:-1], entries)
+        check(entries["bad"]["state"] == "damaged" and "machine.yaml:2" in entries["bad"]["error"], entries)
+        check_run(user.run("list", "--names"), 0, b"a\nbad\nempty\nweb\n", b"")
+
+
+def running():
+    """A definition's options, and those that override it."""
+    with home() as user:
+        log = user.path("log")
+        user.define("web", PLAIN + "memory: 64M\ncpus: 2\n")
+
+        def logged(*args):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(log)
+            check_run(user.run("run", "web", "--log", log, *args), 11, b"", b"")
+            with open(log, encoding="ascii") as file:
+                return file.read()
+
+        text = logged()
+        check("2 vCPUs, 64 MiB" in text and f"kernel {user.machine('web', 'kernel')}" in text, text)
+        check(not os.path.exists(user.run_folder("web")), "the run folder is still there")
+        text = logged("--memory", "32M", "--cpus", "1")
+        check("1 vCPU, 32 MiB" in text, text)
+        other = write(user.path("other"), multiboot(DEBUG_EXIT % 7))
+        check_run(user.run("run", "--kernel", other, "web"), 15, b"", b"")
+        check_complaint(user.run("run", "web", "--", "true"), "a command needs")
+        check_complaint(user.run("run", "web", "--memory", "1"), "--memory")
+        check(not os.path.exists(user.run_folder("web")), "the run folder is still there")
+        check_complaint(user.run("run", "web", "a"), "unexpected argument 'a'")
+        check_complaint(user.run("run", "nonesuch"), "'nonesuch' is no machine", "doppel list", "goes after --")
+        check_complaint(user.run("run", "../web"), "'../web' is no machine")
+
+
+def disks():
+    """A definition's disks are the machine's own if their names are relative, and options add to them."""
+    with home() as user:
+        user.define("web", PLAIN + "disks:\n- disk.img\n- sub/b,,c.img,readonly\n")
+        check_complaint(user.run("run", "web"), user.machine("web", "disk.img"), "No such file")
+        write(user.machine("web", "disk.img"), bytes(4096))
+        check_complaint(user.run("run", "web"), user.machine("web", "sub/b,c.img"), "No such file")
+        os.mkdir(user.machine("web", "sub"))
+        write(user.machine("web", "sub/b,c.img"), bytes(4096))
+        check_run(user.run("run", "web"), 11, b"", b"")
+        check_complaint(user.run("run", "web", "--disk", "none.img"), "none.img", "No such file")
+        check_complaint(user.run("run", "web", "--device", "debug-exit"), "overlap")
+
+
+def damaged():
+    """Definitions that are damaged or hostile: one line each."""
+    with home() as user:
+        for text, word in [(b"", "is empty"), (b"version: 2\n", "later doppel"), (b"\0\0\0", "is no text"),
+                           (b"version: 1\nkernal: x\n", "machine.yaml:2: there is no key 'kernal'"),
+                           (b"version: 1\nkernel: \"\\e[2J\"\n", "control characters"),
+                           (b"version: 1\nappend: &a [*a, *a]\n", "anchors"),
+                           (b"[" * 60000, "'KEY: VALUE' is expected"),
+                           (b"x" * 100000, "larger than 65536 bytes")]:
+            user.define("web")
+            write(user.machine("web", "machine.yaml"), text)
+            check_complaint(user.run("run", "web"), user.machine("web"), word)
+        os.unlink(user.machine("web", "machine.yaml"))
+        check_complaint(user.run("run", "web"), "machine.yaml", "No such file")
+        os.mkfifo(user.machine("web", "machine.yaml"))
+        check_complaint(user.run("run", "web"), "not a regular file")
+        check(not os.path.exists(user.run_folder("web")), "the run folder is still there")
+
+
+def exclusive():
+    """A machine runs once at a time, and is neither renamed nor removed while it does."""
+    with home() as user:
+        user.define("web", PLAIN, FOREVER)
+        user.define("db", PLAIN)
+        with user.running("web") as process:
+            entry = user.list()["web"]
+            check(entry["pid"] == process.pid, entry)
+            told = f"'web' runs (process {process.pid})"
+            check_complaint(user.run("run", "web"), told)
+            check_complaint(user.run("rm", "--force", "web"), told)
+            check_complaint(user.run("rename", "web", "other"), told)
+            check_complaint(user.run("rename", "db", "web"), "there is a machine 'web' already")
+            check_run(user.run("gc"), 0, b"", b"")
+            check(os.path.exists(user.machine("web", "machine.yaml")), "it has been removed")
+            check_run(user.run("rm", "-f", "db"), 0, b"", b"")
+            process.send_signal(signal.SIGTERM)
+            check(process.wait(60) == 128 + signal.SIGTERM, process.returncode)
+            check(not os.path.exists(user.run_folder("web")), "the run folder is still there")
+        check(user.state("web") == "stopped", user.list())
+
+
+def killed():
+    """A machine whose processes are killed leaves what the next run, or gc, cleans up."""
+    with home() as user:
+        user.define("web", PLAIN, FOREVER)
+        for clean in "run", "gc":
+            with user.running("web") as process:
+                vm = vm_process(process.pid)
+                process.kill()
+                process.wait()
+                wait_gone(vm)
+            check(os.path.exists(user.run_folder("web", "lock")), "nothing was left")
+            check(user.state("web") == "stopped", user.list())
+            if clean == "run":
+                check_run(user.run("run", "web", "--kernel", write(user.path("k"), multiboot(DEBUG_EXIT % 5))), 11)
+            else:
+                check_run(user.run("gc", "--dry-run"), 0, f"would remove {user.run_folder('web')[:-1]}\n".encode(), b"")
+                check_run(user.run("gc"), 0, f"removed {user.run_folder('web')[:-1]}\n".encode(), b"")
+            check(not os.path.exists(user.run_folder("web")), "the run folder is still there")
+
+
+def removing():
+    """rm takes what is the machine's, and asks."""
+    with home() as user:
+        outside = write(user.path("outside.img"), bytes(4096))
+        for name in "web", "db", "a":
+            user.define(name, PLAIN + f"disks: [{outside}]\n")
+        os.symlink(user.folder, user.machine("web", "link"))
+        check_complaint(user.run("rm", "web"), "--force")
+        check_complaint(user.run("rm"), "no name")
+        check_complaint(user.run("rm", "-f", "nonesuch"), "no machine 'nonesuch'")
+        check_complaint(user.run("rm", "-f", "../machines"), "is not a name")
+        check_run(user.run("rm", "--force", "web", "db"), 0, b"", b"")
+        check(list(user.list()) == ["a"] and os.path.exists(outside), user.list())
+        check(sorted(os.listdir(user.machine(""))) == [".lock", "a"], os.listdir(user.machine("")))
+        for answer, left in (b"n\r", True), (b"\x04", True), (b"y\r", False):
+            term = Terminal("-c", 'exec "$0" rm a', DOPPEL, program="/bin/sh", env=user.env)
+            try:
+                term.expect(rb"Remove 'a' with its disks \([^)]*\)\? \[y/N\] ", 60)
+                term.send(answer)
+                check(term.wait() == (125 if left else 0), term.seen)
+            finally:
+                term.close()
+            check(("a" in user.list()) == left, answer)
+        os.makedirs(user.machine(".new-x-123456"))
+        write(user.machine(".new-x-123456", "disk"), b"half")
+        check_run(user.run("gc"), 0, f"removed {user.machine('.new-x-123456')[:-1]}\n".encode(), b"")
+
+
+def renaming():
+    """rename moves a machine, with what ssh was told of it."""
+    with home() as user:
+        user.define("old", PLAIN + "disks: [disk.img]\n")
+        write(user.machine("old", "disk.img"), bytes(4096))
+        user.define("other", PLAIN)
+        check_complaint(user.run("rename", "old"), "the new one")
+        check_complaint(user.run("rename", "old", "other"), "there is a machine 'other' already")
+        check_complaint(user.run("rename", "old", "old"), "there is a machine 'old' already")
+        check_complaint(user.run("rename", "nonesuch", "x"), "no machine 'nonesuch'")
+        check_complaint(user.run("rename", "old", "New"), "'New' is not a name")
+        check_run(user.run("rename", "old", "new"), 0, b"", b"")
+        check(list(user.list()) == ["new", "other"], user.list())
+        check_run(user.run("run", "new"), 11, b"", b"")
+
+
+def folders():
+    """Folders of the user that others could write to, or that cannot be made."""
+    with home() as user:
+        user.define("web", PLAIN)
+        os.chmod(user.data, 0o777)
+        check_complaint(user.run("list"), user.data, "open to other users")
+        os.chmod(user.data, 0o700)
+        os.mkdir(user.run_folder("")[:-1], 0o755)
+        check_complaint(user.run("run", "web"), user.run_folder("")[:-1], "chmod 700")
+        os.rmdir(user.run_folder("")[:-1])
+        user.env["XDG_RUNTIME_DIR"] = "/proc/nonesuch"
+        check_complaint(user.run("run", "web"), "/proc/nonesuch", "cannot make the folder")
+        user.env["HOME"] = ""
+        check_complaint(user.run("list"), "HOME")
+        check_run(user.run("--version"), 0, stderr=b"")
+
+
+class Guest:
+    """Takes the place of a machine that runs, NAME, and of its vsock device: ANSWER is called for each connection
+    with a socket."""
+
+    def __init__(self, user, name, answer):
+        self.answer = answer
+        os.makedirs(user.run_folder(name), 0o700)
+        os.chmod(user.run_folder(""), 0o700)
+        self.lock = os.open(user.run_folder(name, "lock"), os.O_RDWR | os.O_CREAT)
+        fcntl.fcntl(self.lock, fcntl.F_OFD_SETLK, struct.pack("hhqqi", fcntl.F_WRLCK, 0, 0, 0, 0))
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.bind(user.run_folder(name, "vsock.sock"))
+        self.socket.listen()
+        self.thread = threading.Thread(target=self._serve)
+        self.thread.start()
+
+    def _serve(self):
+        while True:
+            try:
+                connection = self.socket.accept()[0]
+            except OSError:
+                return
+            with connection, contextlib.suppress(OSError):
+                self.answer(connection)
+
+    def close(self):
+        """Ends the machine."""
+        self.socket.shutdown(socket.SHUT_RDWR)
+        self.thread.join()
+        self.socket.close()
+        os.close(self.lock)
+
+
+@contextlib.contextmanager
+def guest_of(user, name, answer):
+    """A Guest that ends with the block."""
+    guest = Guest(user, name, answer)
+    try:
+        yield guest
+    finally:
+        guest.close()
+
+
+def read_line(connection):
+    """Reads a line, byte by byte."""
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = connection.recv(1)
+        if not byte:
+            return line
+        line += byte
+    return line
+
+
+def connecting():
+    """doppel connect: both ways, with the ends of both, and with guests that are late or do not know how."""
+    asked = []
+
+    def echo(connection):
+        asked.append(read_line(connection))
+        connection.sendall(b"OK 1073741824\n")
+        data = b""
+        while chunk := connection.recv(65536):  # to the end of input
+            data += chunk
+        connection.sendall(data[::-1])
+
+    with home() as user:
+        user.define("web")
+        check_complaint(user.run("connect", "web", "5"), "'web' does not run (doppel run web)")
+        check_complaint(user.run("connect", "web"), "no port")
+        check_complaint(user.run("connect", "nonesuch", "5"), "no machine 'nonesuch'")
+        check_complaint(user.run("connect", "web", "x"), "'x' is no port")
+        with guest_of(user, "web", echo):
+            data = os.urandom(1 << 20)
+            check_run(user.run("connect", "web", "5000", stdin=data), 0, data[::-1], b"")
+            check(asked == [b"CONNECT 5000\n"], asked)
+            # Its output's reader goes away.
+            with open("/dev/full", "wb") as full:
+                check_complaint(user.run("connect", "web", "5", stdin=b"x", stdout=full), "standard output")
+            # The connection itself, for ssh.
+            ours, theirs = socket.socketpair()
+            with ours:
+                with theirs:
+                    check_run(user.run("connect", "--pass-fd", "web", "7", stdout=theirs), 0, stderr=b"")
+                byte, passed, _, _ = ours.recvmsg(1, socket.CMSG_SPACE(4))
+                (descriptor,) = array.array("i", passed[0][2])
+                with socket.socket(fileno=descriptor) as connection:
+                    connection.sendall(b"abc")
+                    connection.shutdown(socket.SHUT_WR)
+                    check(byte == b"\0" and connection.recv(10) == b"cba", byte)
+            check_complaint(user.run("connect", "--pass-fd", "web", "7"), "takes no descriptor")
+
+
+def not_answering():
+    """Guests that do not listen, answer something else, or begin late."""
+    with home() as user:
+        user.define("web")
+        user.define("none", "vsock: none\n")
+        for answer in (b"", b"NO\n", b"OK\n", b"OK 1x\n", b"OK 12345678901234567890123456789012345\n", b"x" * 1000):
+            def reply(connection, answer=answer):
+                read_line(connection)
+                connection.sendall(answer)
+
+            with guest_of(user, "web", reply):
+                done = user.run("connect", "web", "5")
+                check_complaint(done, "'web'", "vsock port 5")
+            os.unlink(user.run_folder("web", "vsock.sock"))
+            os.unlink(user.run_folder("web", "lock"))
+            os.rmdir(user.run_folder("web"))
+        tries = []
+
+        def late(connection):
+            tries.append(read_line(connection))
+            if len(tries) < 3:
+                return
+            connection.sendall(b"OK 9\n")
+            if len(tries) > 3:  # a server that has begun, at last
+                connection.sendall(b"SSH-2.0-x\r\n")
+
+        with guest_of(user, "web", late):
+            check_run(user.run("connect", "--wait", "60", "web", "ssh"), 0, b"SSH-2.0-x\r\n", b"")
+            check(tries == [b"CONNECT 22\n"] * 4, tries)
+        check_complaint(user.run("connect", "none", "ssh"), "'none' has no vsock device")
+
+
+FAKE_SSH = """#!/bin/sh
+[ -z "$REAL" ] || { "$REAL" -G -F "$2" web | grep -i -E '^(user|hostname|identityfile|userknownhostsfile|proxy)'; }
+printf '%s\\n' "$@"
+exit 7
+"""
+
+
+def ssh():
+    """doppel ssh: ssh gets a key, and a configuration that it understands, and the words as they are."""
+    with home() as user:
+        real = next((path for path in ("/usr/bin/ssh", "/bin/ssh") if os.path.exists(path)), "")
+        user.define("web", "ssh: {user: me}\n")
+        os.mkdir(user.path("bin"))
+        write(user.path("bin/ssh"), FAKE_SSH.encode())
+        os.chmod(user.path("bin/ssh"), 0o755)
+        user.env |= {"PATH": user.path("bin") + ":" + user.env["PATH"], "REAL": real}
+        check_complaint(user.run("ssh", "web"), "'web' does not run")
+        check_complaint(user.run("ssh"), "no name")
+        check_complaint(user.run("ssh", "nonesuch"), "no machine 'nonesuch'")
+        check_complaint(user.run("ssh", "web", "id"), "unexpected argument 'id'", "goes after --")
+        check_complaint(user.run("ssh", "web", "--"), "no command")
+        with guest_of(user, "web", lambda connection: None):
+            done = user.run("ssh", "--wait", "5", "web", "--", "echo", "a  b", "it's", "$x")
+            check_run(done, 7, stderr=b"")
+            words = done.stdout.decode().splitlines()
+            key, config = os.path.join(user.data, "ssh/id_ed25519"), user.machine("web", "ssh.config")
+            check(words[-7:-5] == ["-F", config], words)
+            check(words[-5] == "-o" and words[-4] == f"ProxyCommand=exec '{os.path.realpath(DOPPEL)}' connect "
+                  "--pass-fd --wait 5 web ssh", words)
+            check(words[-3:] == ["--", "web", r"'echo' 'a  b' 'it'\''s' '$x'"], words)
+            if real:
+                said = dict(line.split(" ", 1) for line in words[:-7])
+                check(said["user"] == "me" and said["identityfile"] == key and
+                      said["userknownhostsfile"] == user.machine("web", "known_hosts") and
+                      said["proxycommand"].endswith("connect --pass-fd --wait 120 web ssh"), said)
+            check(os.stat(key).st_mode & 0o777 == 0o600 and os.path.exists(key + ".pub"), "no key")
+            with open(key, "rb") as file:
+                before = file.read()
+            # The key stays, and a plain ssh finds the machine by the file for all.
+            check_run(user.run("ssh", "web"), 7, stderr=b"")
+            with open(key, "rb") as file:
+                check(file.read() == before, "another key")
+            if real:
+                said = subprocess.run([real, "-G", "-F", os.path.join(user.data, "ssh/config"), "web"],
+                                      capture_output=True, check=True, env=user.env).stdout.decode()
+                check("user me\n" in said, said)
+        check_run(user.run("rename", "web", "web2"), 0, b"", b"")
+        with open(user.machine("web2", "ssh.config"), encoding="ascii") as file:
+            text = file.read()
+        check("Host web2\n" in text and "web ssh" not in text and user.machine("web2") in text, text)
+
+
+def ssh_missing():
+    """Without ssh's programs: one line, and nothing is left."""
+    with home() as user:
+        user.define("web")
+        user.env["PATH"] = user.path("nonesuch")
+        with guest_of(user, "web", lambda connection: None):
+            check_complaint(user.run("ssh", "web"), "ssh-keygen is not installed", "openssh-client")
+            check(os.listdir(os.path.join(user.data, "ssh")) == ["lock"], os.listdir(os.path.join(user.data, "ssh")))
+
+
+main(listing, running, disks, damaged, exclusive, killed, removing, renaming, folders, connecting, not_answering, ssh,
+     ssh_missing)
