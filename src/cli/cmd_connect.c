@@ -96,7 +96,7 @@ static int choose_port(const struct request *request, struct guest_port *port, s
     *port = (struct guest_port){.name = request->name, .speaks_first = ssh};
     if (ssh && definition.ssh_port)
         port->tcp = definition.ssh_port;
-    else if (definition.vsock && !strcmp(definition.vsock, "none"))
+    else if (!definition_has_vsock(&definition))
         ret = error_set(err, ENXIO, "'%s' has no vsock device (vsock: none in %s)", request->name,
                         file);
     else if (ssh)

@@ -75,6 +75,19 @@ static int add_nets(struct named *named, struct error *err)
     return ret;
 }
 
+static int add_vsock(struct named *named, struct error *err)
+{
+    char socket[PATH_MAX], *vsock;
+    int ret = registry_file(named->folder.path, RUN_VSOCK, socket, err);
+
+    if (ret || !definition_has_vsock(&named->definition))
+        return ret;
+    vsock = definition_vsock(&named->definition, socket);
+    ret = add(named, "vsock", vsock, err);
+    free(vsock);
+    return ret;
+}
+
 static int add_words(struct named *named, const char *option, const struct definition_words *words,
                      struct error *err)
 {
@@ -103,6 +116,8 @@ static int make_options(struct named *named, struct error *err)
         ret = add_disks(named, err);
     if (!ret)
         ret = add_nets(named, err);
+    if (!ret)
+        ret = add_vsock(named, err);
     if (!ret)
         ret = add_words(named, "share", &d->shares, err);
     return ret ? ret : add_words(named, "device", &d->devices, err);

@@ -86,6 +86,25 @@ static const char *next_setting(const char *at)
     }
 }
 
+/* Whether SETTINGS, separated by commas that stand alone, have one that begins with KEY ("mac=").
+ */
+static bool has_setting(const char *settings, const char *key)
+{
+    for (; *settings; settings = next_setting(settings))
+        if (!strncmp(settings, key, strlen(key)))
+            return true;
+    return false;
+}
+
+/* Writes TEXT to TO, with COMMAS for each comma. Returns where it ends. */
+static char *put_commas(char *to, const char *text, const char *commas)
+{
+    for (; *text; text++)
+        to = *text == ',' ? stpcpy(to, commas) : (*to = *text, to + 1);
+    *to = '\0';
+    return to;
+}
+
 /* ---- Network cards ---- */
 
 static int hex_digit(char c)
@@ -155,14 +174,35 @@ char *definition_net(const struct definition *definition, const char *name, unsi
     uint8_t mac[6];
     char *net;
 
-    for (const char *setting = next_setting(word); *setting; setting = next_setting(setting))
-        if (!strncmp(setting, "mac=", strlen("mac=")))
-            return strdup(word);
+    if (has_setting(next_setting(word), "mac="))
+        return strdup(word);
     definition_mac(definition, name, card, mac);
     return asprintf(&net, "%s,mac=%02x:%02x:%02x:%02x:%02x:%02x", word, mac[0], mac[1], mac[2],
                     mac[3], mac[4], mac[5]) < 0
                ? NULL
                : net;
+}
+
+/* ---- Sockets ---- */
+
+bool definition_has_vsock(const struct definition *definition)
+{
+    return !definition->vsock || strcmp(definition->vsock, "none") != 0;
+}
+
+char *definition_vsock(const struct definition *definition, const char *socket)
+{
+    const char *settings = definition->vsock ? definition->vsock : "";
+    char *word = malloc(strlen(settings) + 2 * strlen(socket) + sizeof(",socket="));
+
+    if (!word)
+        return NULL;
+    strcpy(word, settings);
+    if (!has_setting(settings, "socket=")) {
+        strcat(word, *settings ? ",socket=" : "socket=");
+        put_commas(word + strlen(word), socket, ",,");
+    }
+    return word;
 }
 
 /* ---- Names of files ---- */
@@ -185,9 +225,7 @@ static bool insert_folder(char **word, size_t at, const char *folder, const char
     if (!longer)
         return false;
     memcpy(longer, *word, at);
-    to = longer + at;
-    for (; *folder; folder++)
-        to = *folder == ',' ? stpcpy(to, commas) : (*to = *folder, to + 1);
+    to = put_commas(longer + at, folder, commas);
     *to++ = '/';
     stpcpy(to, *word + at);
     free(*word);

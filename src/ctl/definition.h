@@ -91,6 +91,12 @@ void definition_mac(const struct definition *definition, const char *name, unsig
  * The caller frees them; NULL: no memory. */
 char *definition_net(const struct definition *definition, const char *name, unsigned card);
 
+/* Whether the machine has a vsock device. */
+bool definition_has_vsock(const struct definition *definition);
+/* Returns the words of its vsock device, with the path SOCKET if they name none. The caller frees
+ * them; NULL: no memory. */
+char *definition_vsock(const struct definition *definition, const char *socket);
+
 /* Returns NAME, a file's, as the definition in FOLDER means it. The caller frees it; NULL: no
  * memory. */
 char *definition_path(const char *folder, const char *name);

@@ -31,6 +31,14 @@ static void check_words(const struct definition *d)
     }
 }
 
+static void check_vsock(const struct definition *d)
+{
+    char *vsock = definition_vsock(d, "/a,b");
+
+    check(vsock && strstr(vsock, "socket="));
+    free(vsock);
+}
+
 static void check_definition(const struct definition *d)
 {
     char *text = definition_text(d, NULL), *text_again;
@@ -40,6 +48,7 @@ static void check_definition(const struct definition *d)
     check(d->memory % 4096 == 0);
     check(d->disks.count <= DEFINITION_WORDS_MOST && d->nets.count <= DEFINITION_WORDS_MOST);
     check_words(d);
+    check_vsock(d);
     if (!text) /* in quotes, it may be larger than it may be */
         return;
     check(definition_parse(text, strlen(text), "again", &again, NULL) == 0);

@@ -340,6 +340,34 @@ static void test_macs(void **unused)
     assert_memory_not_equal(mac, other, 6);
 }
 
+static void check_vsock(const char *said, const char *expected)
+{
+    struct definition d = {0};
+    char *word;
+
+    if (said)
+        assert_int_equal(definition_set(&d.vsock, said, NULL), 0);
+    assert_true(definition_has_vsock(&d));
+    word = definition_vsock(&d, "/r,n/s");
+    assert_string_equal(word, expected);
+    free(word);
+    definition_free(&d);
+}
+
+static void test_vsock(void **unused)
+{
+    struct definition d = {0};
+
+    check_vsock(NULL, "socket=/r,,n/s");
+    check_vsock("", "socket=/r,,n/s");
+    check_vsock("cid=5", "cid=5,socket=/r,,n/s");
+    check_vsock("socket=/x", "socket=/x");
+    check_vsock("cid=5,socket=/x", "cid=5,socket=/x");
+    assert_int_equal(definition_set(&d.vsock, "none", NULL), 0);
+    assert_false(definition_has_vsock(&d));
+    definition_free(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -347,6 +375,7 @@ int main(void)
         cmocka_unit_test(test_odd_texts), cmocka_unit_test(test_refused),
         cmocka_unit_test(test_limits),    cmocka_unit_test(test_files),
         cmocka_unit_test(test_paths),     cmocka_unit_test(test_macs),
+        cmocka_unit_test(test_vsock),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
