@@ -7,8 +7,9 @@ import random
 import socket
 import subprocess
 import threading
+import time
 
-from vm import DOPPEL, archive, check, check_complaint, environment, guest, main, run, scratch, write
+from vm import DOPPEL, archive, check, check_complaint, check_run, environment, guest, main, run, scratch, write
 
 CONNECTIONS = 100
 DATA = random.Random(7).randbytes(3000000)
@@ -121,6 +122,29 @@ def kernel_6_12():
     connects("vmlinuz-6.12")
 
 
+def named():
+    """A machine with a name has such a socket, and doppel connect waits there for a guest that boots."""
+    with scratch() as at, contextlib.ExitStack() as stack:
+        env = {**environment(), "XDG_DATA_HOME": at(""), "XDG_RUNTIME_DIR": at("")}
+        os.makedirs(at("doppel/machines/web"))
+        os.chmod(at("doppel"), 0o700)
+        initrd_with_program(at)
+        write(at("doppel/machines/web/machine.yaml"), b"version: 1\ninitrd: ../../../initrd\nvsock: cid=77\n")
+        vm = subprocess.Popen([DOPPEL, "run", "web", "--", "sh", "-c", "vsock-guest cid; vsock-guest echo 1024 2"],
+                              env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        stack.callback(vm.wait)
+        stack.callback(vm.kill)
+        while b'"running"' not in run("list", "--json", env=env).stdout:
+            check(vm.poll() is None, "it has ended")
+            time.sleep(0.1)
+        done = run("connect", "--wait", "240", "web", "1024", stdin=DATA, env=env)
+        check(done.returncode == 0 and not done.stderr, done.returncode, done.stderr)
+        check(done.stdout == DATA, "other bytes come back:", len(done.stdout))
+        check_run(run("connect", "web", "1024", env=env), 0, b"", b"")  # with which the guest ends
+        check(vm.wait(120) == 0 and vm.stdout.read() == b"cid 77\nlistening\n", "the guest fails")
+        check(os.listdir(at("doppel")) == ["machines"], os.listdir(at("doppel")))
+
+
 def refused():
     """What is wrong with an option is one clear line."""
     with scratch() as at:
@@ -133,4 +157,4 @@ def refused():
         check(sorted(os.listdir(at(""))) == ["file"], os.listdir(at("")))
 
 
-main(kernel_6_1, kernel_6_12, refused)
+main(kernel_6_1, kernel_6_12, named, refused)
