@@ -1,6 +1,7 @@
 /*
  * `doppel gc`: removes what nothing needs any more.
  */
+#include "cli/base_image_sweep.h"
 #include "cli/cli.h"
 #include "cli/image.h"
 
@@ -58,6 +59,8 @@ int cmd_gc(char **argv)
     ret = registry_sweep(dry, tell, &dry, &err);
     if (!ret)
         ret = run_folder_sweep(dry, tell, &dry, &err);
+    if (!ret)
+        ret = base_image_sweep(dry, tell, &dry, &err);
     if (ret)
         complain("%s", err.text);
     return finish_output(ret ? STATUS_ERROR : 0);

@@ -155,6 +155,13 @@ static int lock_machines(char machines[PATH_MAX], struct error *err)
     return ret < 0 ? error_set(err, -ret, "cannot lock %s: %s", path, strerror(-ret)) : ret;
 }
 
+int registry_lock_names(struct error *err)
+{
+    char machines[PATH_MAX];
+
+    return lock_machines(machines, err);
+}
+
 static int busy(const char *name, const struct lock_holder *holder, struct error *err)
 {
     char process[32] = "another process";

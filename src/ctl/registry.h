@@ -31,6 +31,10 @@ struct registry_names {
 int registry_names(struct registry_names *names, struct error *err);
 void registry_names_free(struct registry_names *names);
 
+/* Keeps machines from coming, going and being renamed until the descriptor that it returns is
+ * closed, soon. */
+int registry_lock_names(struct error *err);
+
 /* Sets FOLDER to the machine's. -ENOENT: there is no such machine; -EINVAL: NAME is not a name. */
 int registry_folder(const char *name, char folder[PATH_MAX], struct error *err);
 /* Sets PATH to FILE in the machine's folder, whether it is there or not. */

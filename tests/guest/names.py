@@ -248,6 +248,37 @@ def removing():
         check_run(user.run("gc"), 0, f"removed {user.machine('.new-x-123456')[:-1]}\n".encode(), b"")
 
 
+def base_images():
+    """gc removes the base images that no definition names and nobody has, and nothing if it cannot tell."""
+    with home() as user:
+        def image(name):
+            return os.path.join(user.data, "images", name)
+
+        for name in "used", "unused", "taken", ".new-broken", ".old-broken":
+            os.makedirs(image(name))
+            write(os.path.join(image(name), "disk.img"), bytes(4096))
+            os.chmod(os.path.join(image(name), "disk.img"), 0o400)
+        user.define("web", PLAIN + "base: used\n")
+        user.define("bad", "base: [x]\n")
+        taken = hold(image("taken.lock"))
+        check_complaint(user.run("gc"), "base images stay", "bad/machine.yaml:2")
+        check(os.path.exists(image("unused")), "it has been removed")
+        check_run(user.run("rm", "-f", "bad"), 0)
+        told = user.run("gc", "--dry-run").stdout.decode().splitlines()
+        check(f"would remove {image('unused')}" in told, told)
+        check(not any(name in line for line in told for name in ("/used", "/taken")), told)
+        check(os.path.exists(image("unused")), "it has been removed")
+        check_run(user.run("gc"), 0, stderr=b"")
+        check(sorted(name for name in os.listdir(image("")) if not name.endswith(".lock")) == ["taken", "used"],
+              os.listdir(image("")))
+        os.close(taken)
+        check_run(user.run("rename", "web", "db"), 0)
+        check_run(user.run("gc"), 0, f"removed {image('taken')}\n".encode(), b"")
+        check_run(user.run("rm", "-f", "db"), 0)
+        check_run(user.run("gc"), 0, f"removed {image('used')}\n".encode(), b"")
+        check_run(user.run("gc"), 0, b"", b"")
+
+
 def renaming():
     """rename moves a machine, with what ssh was told of it."""
     with home() as user:
@@ -281,6 +312,13 @@ def folders():
         check_run(user.run("--version"), 0, stderr=b"")
 
 
+def hold(path):
+    """Locks the file PATH as doppel does. Returns its descriptor."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, struct.pack("hhqqi", fcntl.F_WRLCK, 0, 0, 0, 0))
+    return descriptor
+
+
 class Guest:
     """Takes the place of a machine that runs, NAME, and of its vsock device: ANSWER is called for each connection
     with a socket."""
@@ -289,8 +327,7 @@ class Guest:
         self.answer = answer
         os.makedirs(user.run_folder(name), 0o700)
         os.chmod(user.run_folder(""), 0o700)
-        self.lock = os.open(user.run_folder(name, "lock"), os.O_RDWR | os.O_CREAT)
-        fcntl.fcntl(self.lock, fcntl.F_OFD_SETLK, struct.pack("hhqqi", fcntl.F_WRLCK, 0, 0, 0, 0))
+        self.lock = hold(user.run_folder(name, "lock"))
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.bind(user.run_folder(name, "vsock.sock"))
         self.socket.listen()
@@ -468,5 +505,5 @@ def ssh_missing():
             check(os.listdir(os.path.join(user.data, "ssh")) == ["lock"], os.listdir(os.path.join(user.data, "ssh")))
 
 
-main(listing, running, disks, damaged, exclusive, killed, removing, renaming, folders, connecting, not_answering, ssh,
+main(listing, running, disks, damaged, exclusive, killed, removing, base_images, renaming, folders, connecting, not_answering, ssh,
      ssh_missing)
