@@ -119,7 +119,6 @@ char *ssh_setup_proxy(const char *name, unsigned patience)
     if (fclose(to) == 0) {
         to = open_memstream(&text, &size);
         if (to) {
-            fputs("exec ", to);
             put_percents(to, quoted);
             fprintf(to, " connect --pass-fd --wait %u %s " SSH_PORT_WORD, patience, name);
             if (fclose(to) != 0) {

@@ -28,8 +28,9 @@ int ssh_setup_key(char path[PATH_MAX], struct error *err);
  * from its definition. Sets PATH to it. */
 int ssh_setup_config(const char *name, const char *folder, char path[PATH_MAX], struct error *err);
 
-/* The words by which ssh reaches the machine NAME, waiting up to PATIENCE seconds: a command for a
- * shell, in which ssh replaces what stands behind '%'. The caller frees it; NULL: no memory. */
+/* The words by which ssh reaches the machine NAME, waiting up to PATIENCE seconds: a command for
+ * the shell that ssh starts, in which ssh replaces what stands behind '%'. The caller frees it;
+ * NULL: no memory. */
 char *ssh_setup_proxy(const char *name, unsigned patience);
 
 #endif

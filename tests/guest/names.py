@@ -470,7 +470,7 @@ def ssh():
             words = done.stdout.decode().splitlines()
             key, config = os.path.join(user.data, "ssh/id_ed25519"), user.machine("web", "ssh.config")
             check(words[-7:-5] == ["-F", config], words)
-            check(words[-5] == "-o" and words[-4] == f"ProxyCommand=exec '{os.path.realpath(DOPPEL)}' connect "
+            check(words[-5] == "-o" and words[-4] == f"ProxyCommand='{os.path.realpath(DOPPEL)}' connect "
                   "--pass-fd --wait 5 web ssh", words)
             check(words[-3:] == ["--", "web", r"'echo' 'a  b' 'it'\''s' '$x'"], words)
             if real:
@@ -495,6 +495,27 @@ def ssh():
         check("Host web2\n" in text and "web ssh" not in text and user.machine("web2") in text, text)
 
 
+def ssh_reaches():
+    """The real ssh gets to the guest's server, by doppel ssh and by itself."""
+    greetings = []
+
+    def server(connection):
+        check(read_line(connection) == b"CONNECT 22\n", "something else was asked for")
+        connection.sendall(b"OK 1024\nSSH-2.0-test\r\n")
+        greetings.append(read_line(connection))
+        connection.sendall(b"no more\n")
+
+    with home() as user:
+        user.define("web")
+        with guest_of(user, "web", server):
+            done = user.run("ssh", "web", "--", "true")
+            check(done.returncode == 255 and len(greetings) == 1 and greetings[0].startswith(b"SSH-2.0-"),
+                  done, greetings)
+            done = subprocess.run(["ssh", "-F", user.machine("web", "ssh.config"), "web"], env=user.env, timeout=60,
+                                  stdin=subprocess.DEVNULL, capture_output=True, check=False)
+            check(done.returncode == 255 and len(greetings) == 2, done, greetings)
+
+
 def ssh_missing():
     """Without ssh's programs: one line, and nothing is left."""
     with home() as user:
@@ -506,4 +527,4 @@ def ssh_missing():
 
 
 main(listing, running, disks, damaged, exclusive, killed, removing, base_images, renaming, folders, connecting, not_answering, ssh,
-     ssh_missing)
+     ssh_reaches, ssh_missing)
