@@ -10,12 +10,11 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 
-from vm import (DEBUG_EXIT, DOPPEL, FOREVER, GUESTS, Failure, Terminal, check, check_complaint, check_run, environment,
+from vm import (DEBUG_EXIT, DOPPEL, FOREVER, GUESTS, ROOT, Terminal, check, check_complaint, check_run, environment,
                 main, multiboot, run as run_doppel, vm_process, wait_gone, write)
 
 
@@ -516,6 +515,30 @@ def ssh_reaches():
             check(done.returncode == 255 and len(greetings) == 2, done, greetings)
 
 
+COMPLETE = """
+source "$0"
+complete_words() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _doppel "$1"; echo "${COMPREPLY[*]}"; }
+complete_words "$@"
+"""
+
+
+def completion():
+    """Bash completes subcommands, options and names."""
+    def complete(*words):
+        script = os.path.join(ROOT, "src/cli/completion.bash")
+        return subprocess.run(["bash", "-c", COMPLETE, script, DOPPEL, *words], env=user.env, timeout=60,
+                              capture_output=True, check=True).stdout.decode().split()
+
+    with home() as user:
+        for name in "web", "web-2", "db":
+            user.define(name)
+        check(set(complete("r")) >= {"run", "rm", "rename"}, complete("r"))
+        check(complete("rm", "we") == ["web", "web-2"], complete("rm", "we"))
+        check(complete("ssh", "--wait", "5", "d") == ["db"], complete("ssh", "--wait", "5", "d"))
+        check(complete("list", "--n") == ["--names"], complete("list", "--n"))
+        check(complete("run", "web", "--", "we") == [], "a command's words are completed")
+
+
 def ssh_missing():
     """Without ssh's programs: one line, and nothing is left."""
     with home() as user:
@@ -526,5 +549,5 @@ def ssh_missing():
             check(os.listdir(os.path.join(user.data, "ssh")) == ["lock"], os.listdir(os.path.join(user.data, "ssh")))
 
 
-main(listing, running, disks, damaged, exclusive, killed, removing, base_images, renaming, folders, connecting, not_answering, ssh,
-     ssh_reaches, ssh_missing)
+main(listing, running, disks, damaged, exclusive, killed, removing, base_images, renaming, folders, connecting,
+     not_answering, ssh, ssh_reaches, ssh_missing, completion)

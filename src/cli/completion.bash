@@ -1,0 +1,21 @@
+# Completion for bash: subcommands, names of machines, and options as --help lists them.
+_doppel() {
+    local word=${COMP_WORDS[COMP_CWORD]} command=${COMP_WORDS[1]} i
+    COMPREPLY=()
+    if [ "$COMP_CWORD" -eq 1 ]; then
+        COMPREPLY=($(compgen -W "$("$1" --help 2>/dev/null | sed -n 's/^  \([a-z]*\)  .*/\1/p')" -- "$word"))
+        return
+    fi
+    for ((i = 2; i < COMP_CWORD; i++)); do
+        [ "${COMP_WORDS[i]}" != -- ] || return # a command of the guest's
+    done
+    if [[ $word == -* ]]; then
+        COMPREPLY=($(compgen -W "$("$1" "$command" --help 2>/dev/null | sed -n 's/^  \(--[a-z-]*\).*/\1/p')" -- "$word"))
+        return
+    fi
+    case $command in
+    run | ssh | connect | rm | rename)
+        COMPREPLY=($(compgen -W "$("$1" list --names 2>/dev/null)" -- "$word")) ;;
+    esac
+}
+complete -o default -F _doppel doppel
