@@ -17,7 +17,10 @@
 static int remove_entry(const FTSENT *entry)
 {
     switch (entry->fts_info) {
-    case FTS_D: return 0; /* before what is in it */
+    case FTS_D: /* before what is in it, which could not be removed from a read-only folder */
+        if ((entry->fts_statp->st_mode & S_IRWXU) != S_IRWXU)
+            chmod(entry->fts_accpath, S_IRWXU);
+        return 0;
     case FTS_DP: return rmdir(entry->fts_accpath) < 0 ? errno : 0;
     case FTS_DNR:
     case FTS_ERR: return entry->fts_errno;

@@ -367,8 +367,10 @@ static void test_trees(void **unused)
     write_file(folder, "file", "x");
     assert_int_equal(registry_file(folder, "link", path, NULL), 0);
     assert_int_equal(symlink(machines, path), 0); /* is not followed */
+    assert_int_equal(chmod(folder, 0500), 0);
     assert_int_equal(home_path(HOME_DATA, "tree", folder, sizeof(folder), NULL), 0);
     assert_true(tree_size(folder) > 0);
+    assert_int_equal(chmod(folder, 0), 0);
     assert_int_equal(tree_remove(folder, &err), 0);
     assert_int_equal(access(folder, F_OK), -1);
     assert_int_equal(access(machines, F_OK), 0);
