@@ -5,8 +5,8 @@
  * request and hands it to the driver, which calls blk_complete sooner or later.
  *
  * A format's driver is given the struct blk of its file (open.c) and reads and writes that like any
- * other: by requests of its own, or, on a thread that may wait (pool.h), by blk_read and blk_write,
- * which a file carries out on the calling thread.
+ * other: by requests of its own, or, on a thread that may wait (base/pool.h), by blk_read and
+ * blk_write, which a file carries out on the calling thread.
  */
 #ifndef DOPPEL_BLK_DRIVER_H
 #define DOPPEL_BLK_DRIVER_H

@@ -6,6 +6,7 @@
 
 #include "base/state.h"
 #include "base/util.h"
+#include "bus/bus.h"
 #include "bus/dev.h"
 
 #include <stdio.h>
@@ -174,6 +175,24 @@ static inline void image_seal(struct state_image *image)
                                          next - at - IMAGE_SECTION,
                                          XXH3_64bits(image->data + at, IMAGE_CHECKSUM)));
     }
+}
+
+/* Has DEV, which is paused, load IMAGE with byte AT of it damaged, behind checksums that are right.
+ */
+static inline void image_load_damaged(const struct state_image *image, size_t at, struct bus *bus,
+                                      struct dev *dev)
+{
+    struct state_image copy = image_copy(image);
+    struct state *load;
+
+    copy.data[at] ^= 0x15;
+    image_seal(&copy);
+    load = image_load(&copy);
+    bus_lock(bus);
+    dev->ops->state(dev, load);
+    bus_unlock(bus);
+    state_free(load);
+    image_free(&copy);
 }
 
 #endif

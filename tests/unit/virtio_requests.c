@@ -464,17 +464,7 @@ static void test_damaged_state(void **state)
     assert_int_equal(image_save_dev(&image, f->v->dev), 0);
     bus_unlock(f->v->rig->bus);
     for (size_t at = IMAGE_HEADER; at < image.size; at++) {
-        struct state_image copy = image_copy(&image);
-        struct state *load;
-
-        copy.data[at] ^= 0x15;
-        image_seal(&copy);
-        load = image_load(&copy);
-        bus_lock(f->v->rig->bus);
-        f->v->dev->ops->state(f->v->dev, load);
-        bus_unlock(f->v->rig->bus);
-        state_free(load);
-        image_free(&copy);
+        image_load_damaged(&image, at, f->v->rig->bus, f->v->dev);
         resume_device(f);
         run(f);
         assert_true(f->k->count <= SIZE);

@@ -694,17 +694,7 @@ static void test_damaged_state(void **state)
     assert_int_equal(image_save_dev(&image, v->dev), 0);
     bus_unlock(v->rig->bus);
     for (size_t at = IMAGE_HEADER; at < image.size; at++) {
-        struct state_image copy = image_copy(&image);
-        struct state *load;
-
-        copy.data[at] ^= 0x15;
-        image_seal(&copy);
-        load = image_load(&copy);
-        bus_lock(v->rig->bus);
-        v->dev->ops->state(v->dev, load);
-        bus_unlock(v->rig->bus);
-        state_free(load);
-        image_free(&copy);
+        image_load_damaged(&image, at, v->rig->bus, v->dev);
         resume_device(v);
         run(v);
         pause_device(v);
