@@ -90,7 +90,7 @@ static bool send_part(struct isolated *i, struct isolated_part *p)
 }
 
 /* Takes pages for the part's data, and makes it smaller if there are too few. */
-static bool find_room(struct isolated *i, struct isolated_part *p)
+static bool find_pages(struct isolated *i, struct isolated_part *p)
 {
     uint64_t size = MIN(p->as.size, ISOLATED_DATA_MOST);
     unsigned wanted = (unsigned)(ALIGN_UP(size, ISOLATED_PAGE) / ISOLATED_PAGE);
@@ -111,7 +111,7 @@ static struct isolated_part *next_part(struct isolated *i, struct blk_request *r
     part.as = (struct isolated_request){
         .kind = (uint16_t)request->kind, .unmap = request->unmap, .offset = offset, .size = size};
     if (!p || (changes(request->kind) && is_being_changed(i, offset, size)) ||
-        (moves(&part.as) && !find_room(i, &part)))
+        (moves(&part.as) && !find_pages(i, &part)))
         return NULL;
     part.request = request;
     part.as.number = (uint32_t)(p - i->part);

@@ -175,7 +175,7 @@ static int grow_table(struct qcow2 *q, uint64_t clusters)
     for (uint64_t i = 0; i < q->blocks.slots; i++)
         table.entries[i] = q->reftable.entries[i];
     qcow2_table_touch_all(&table);
-    /* The file has the room before anything has changed. */
+    /* The file has the space before anything has changed. */
     ret = qcow2_file_write(q, table.offset, table.bytes, table.size);
     if (ret == 0)
         return move_table(q, &table, new_blocks);

@@ -188,7 +188,7 @@ int64_t qcow2_pack(struct qcow2 *q, const void *bytes, void **packed)
     return ret;
 }
 
-/* Room in the file for SIZE bytes of packed data: behind the last, if that is possible. */
+/* Finds a place in the file for SIZE bytes of packed data: behind the last, if that is possible. */
 static int place_packed(struct qcow2 *q, uint64_t size, uint64_t *at)
 {
     uint64_t last = qcow2_cluster(q, q->packed), cluster;

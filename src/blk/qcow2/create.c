@@ -188,7 +188,7 @@ static int write_tables(struct blk *file, const struct layout *l, uint8_t *clust
 }
 
 /* Empties the file, and makes it as long as the image needs. A device keeps its size. */
-static int make_room(struct blk *file, const struct layout *l, uint8_t *cluster)
+static int set_length(struct blk *file, const struct layout *l, uint8_t *cluster)
 {
     uint64_t size = (1 + l->table_clusters + l->blocks + l->l1_clusters) << l->cluster_bits;
     int ret = blk_resize(file, 0, NULL);
@@ -223,7 +223,7 @@ int qcow2_create(struct blk *file, const struct qcow2_create *what, struct error
         return error_set(err, ENAMETOOLONG, "%s: the backing file's name is too long", name);
     }
     if (ret == 0)
-        ret = make_room(file, &l, cluster);
+        ret = set_length(file, &l, cluster);
     if (ret == 0)
         ret = write_tables(file, &l, cluster);
     if (ret == 0)

@@ -109,7 +109,7 @@ int qcow2_file_extend(struct qcow2 *q, uint64_t end)
         return 0;
     if (end > QCOW2_FILE_MAX)
         return -EFBIG;
-    /* Where there is no room for more than is needed, that must do. */
+    /* Where there is no space for more than is needed, that must do. */
     ret = blk_resize(q->file, ALIGN_UP(MAX(size, q->file_end + growth), q->cluster_size), NULL);
     if (ret < 0)
         ret = blk_resize(q->file, size, NULL);

@@ -7,9 +7,9 @@
  *
  * Several images may stand on one backing image only if that is read-only.
  *
- * Errors: negative errno, and ERR is filled. -EINVAL: the file is not what it claims to be, or the
- * caller asks for what there is not. -EIO: the host could not read or write, or the metadata is
- * corrupt. -ENOSPC: the host is full; nothing that was stored before is lost.
+ * Errors: negative errno, and ERR is filled. -EINVAL: the file is no qcow2 image or a damaged one,
+ * or the caller asks for what there is not. -EIO: the host could not read or write, or the metadata
+ * is corrupt. -ENOSPC: the host is full; nothing that was stored before is lost.
  */
 #ifndef DOPPEL_BLK_QCOW2_QCOW2_H
 #define DOPPEL_BLK_QCOW2_QCOW2_H

@@ -1,6 +1,6 @@
 /*
  * What was counted against what the image says. Refcounts that are too large are leaks: they cost
- * room. Those that are too small are errors: the allocator may give the cluster away again. Where
+ * space. Those that are too small are errors: the allocator may give the cluster away again. Where
  * the refcount table or blocks are damaged, or a block is missing, all are made anew behind the end
  * of the file.
  */
