@@ -125,7 +125,10 @@ struct doppel_config {
      *                       and sends "CONNECT PORT\n" is connected to the guest's program that
      *                       listens at PORT, and reads "OK HOSTPORT\n" first. Where the guest
      *                       connects to port P of the host (CID 2), it gets to the Unix socket
-     *                       PATH_P. PATH listens from doppel_create to doppel_destroy */
+     *                       PATH_P. PATH listens from doppel_create to doppel_destroy
+     *      share,folder=F[,slot=N][,SETTING...]   a virtio file system device: the host's folder
+     *                       F, which a Linux guest mounts as type virtiofs by its tag. The settings
+     *                       are those of docs/folders.md; a comma in F is written as two */
     const char *const *devices;
     void (*debug_output)(void *opaque, const void *data, size_t size); /* as a serial port's */
     bool (*debug_full)(void *opaque);

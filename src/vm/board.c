@@ -25,10 +25,12 @@
 #include "vm/description.h"
 #include "vm/disk.h"
 #include "vm/vsock.h"
+#include "vm/share.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define PIC_ELCR_PORT 0x4D0
 
@@ -60,6 +62,8 @@ struct board {
     struct virtio_block *disks[PCI_DEVICES]; /* NULL: one that another process serves, which is */
     struct dev *foreign_disks[PCI_DEVICES];  /* here */
     unsigned disk_count;
+    struct virtio_fs *shares[PCI_DEVICES];
+    unsigned share_count;
     struct timer *button; /* somebody has pressed the power button */
 };
 
@@ -195,7 +199,18 @@ static bool add(struct board *b, struct dev *dev, struct error *err)
 }
 
 /* The devices that can be described, and their settings. */
-enum kind { TEST_DEVICE, BALLOON, CONSOLE, DEBUG_EXIT, DEBUG_CONSOLE, DISK, RNG, VSOCK, KINDS };
+enum kind {
+    TEST_DEVICE,
+    BALLOON,
+    CONSOLE,
+    DEBUG_EXIT,
+    DEBUG_CONSOLE,
+    DISK,
+    RNG,
+    VSOCK,
+    SHARE,
+    KINDS
+};
 static const struct {
     const char *name;
     const char *keys[4];
@@ -208,8 +223,9 @@ static const struct {
     [DISK] = {"disk", {NULL}}, /* disk_create looks at its settings */
     [RNG] = {"rng", {"slot", NULL}},
     [VSOCK] = {"vsock", {"slot", "socket", "cid", NULL}},
+    [SHARE] = {"share", {NULL}}, /* share_create looks at its settings */
 };
-#define KNOWN "balloon, console, debug-console, debug-exit, disk, rng, test-device, vsock"
+#define KNOWN "balloon, console, debug-console, debug-exit, disk, rng, share, test-device, vsock"
 
 /* Says that TEXT asks for SLOT, which is taken, and which slots are free, as in "2-8 10-31". */
 static int refuse_slot(const struct pci_host *pci, const char *text, unsigned slot,
@@ -289,6 +305,29 @@ static struct dev *create_disk(struct board *b, const struct board_config *c, co
     return dev;
 }
 
+static struct dev *create_share(struct board *b, const struct board_config *c, const char *text,
+                                struct error *err)
+{
+    struct virtio_slot slot;
+    struct virtio_fs *fs;
+
+    if (find_slot(b, c, text, &slot, err) < 0)
+        return NULL;
+    fs = share_create(&slot, text, c, err);
+    for (unsigned i = 0; fs && i < b->share_count; i++) {
+        if (!strcmp(virtio_fs_tag(b->shares[i]), virtio_fs_tag(fs))) {
+            error_set(err, EEXIST, "device %s: there is a shared folder with the tag '%s' already",
+                      text, virtio_fs_tag(fs));
+            virtio_fs_dev(fs)->ops->free(virtio_fs_dev(fs));
+            fs = NULL;
+        }
+    }
+    if (!fs)
+        return NULL;
+    b->shares[b->share_count++] = fs;
+    return virtio_fs_dev(fs);
+}
+
 static struct dev *create_balloon(const struct board *b, const struct board_config *c,
                                   const char *text, struct error *err)
 {
@@ -343,6 +382,7 @@ static struct dev *create_described(struct board *b, struct clock *clock,
     case DISK: return create_disk(b, c, text, err);
     case RNG: return create_rng(b, c, text, err);
     case VSOCK: return create_vsock(b, c, text, err);
+    case SHARE: return create_share(b, c, text, err);
     case KINDS: break;
     }
     return NULL;
@@ -550,6 +590,11 @@ struct where *board_disk_where(struct board *b, unsigned disk, unsigned n)
     if (b->disks[disk])
         return virtio_block_where(b->disks[disk], n);
     return n == 0 ? vhost_block_where(b->foreign_disks[disk]) : NULL;
+}
+
+struct where *board_share_where(struct board *b, unsigned share, unsigned n)
+{
+    return share < b->share_count ? virtio_fs_where(b->shares[share], n) : NULL;
 }
 
 void board_flush(struct board *b)

@@ -62,7 +62,9 @@ struct board_devices {
      *      disk,file=F[,slot=N][,...]     a virtio block device; see blk/options.h for the rest
      *      rng[,slot=N]     a virtio entropy device; SLOT is its PCI device number (0 to 31), by
      *                       default the first that is free
-     *      vsock,socket=PATH[,cid=N][,slot=N]   a virtio socket device; see dev/virtio/vsock.h */
+     *      vsock,socket=PATH[,cid=N][,slot=N]   a virtio socket device; see dev/virtio/vsock.h
+     *      share,folder=F[,slot=N][,...]   a virtio file system; see share/options.h for the rest
+     */
     const char *const *list;
     struct uart_backend serial[BOARD_SERIAL_PORTS]; /* the host sides of COM1 to COM4 */
     struct burst_backend debug_output;
@@ -109,6 +111,8 @@ int board_resize_disk(struct board *board, unsigned disk, uint64_t size, struct 
 /* For asking where the threads of disks are (base/where.h): thread N of the one that was described
  * as number DISK, or NULL if there are no more. Any thread. */
 struct where *board_disk_where(struct board *board, unsigned disk, unsigned n);
+/* The same of shared folders. */
+struct where *board_share_where(struct board *board, unsigned share, unsigned n);
 void board_flush(struct board *board); /* buffered output goes out */
 /* Whether the backend of a serial port or of the debug console has no room for more output. Any
  * thread, without locks. */

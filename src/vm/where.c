@@ -11,8 +11,9 @@
 
 /* A thread that is asked answers at once, or not at all. */
 #define ANSWER_MS 300
-/* Of the threads of disks, which may be many, the first ones are asked. */
-#define DISK_THREADS 64
+/* Of the threads of disks and of shared folders, which may be many, the first ones are asked. */
+#define DISK_THREADS  64
+#define SHARE_THREADS 64
 
 /* A thread that was asked, and what it is called. */
 struct asked {
@@ -21,7 +22,7 @@ struct asked {
 };
 
 struct inquiry {
-    struct asked asked[VM_MAX_CPUS + VM_WORKERS + 2 + DISK_THREADS];
+    struct asked asked[VM_MAX_CPUS + VM_WORKERS + 2 + DISK_THREADS + SHARE_THREADS];
     unsigned count;
 };
 
@@ -52,6 +53,17 @@ static void ask_disks(struct vm *vm, struct inquiry *inquiry)
             ask(inquiry, where, "disk %u, thread %u", disk, n);
 }
 
+static void ask_shares(struct vm *vm, struct inquiry *inquiry)
+{
+    unsigned left = SHARE_THREADS;
+    struct where *where;
+
+    for (unsigned share = 0; board_share_where(vm->board, share, 0); share++)
+        for (unsigned n = 0; left > 0 && (where = board_share_where(vm->board, share, n));
+             n++, left--)
+            ask(inquiry, where, "shared folder %u, thread %u", share, n);
+}
+
 static void ask_all(struct vm *vm, struct inquiry *inquiry)
 {
     struct where *where;
@@ -63,8 +75,10 @@ static void ask_all(struct vm *vm, struct inquiry *inquiry)
         ask(inquiry, loop_where(vm->loop), "event loop");
     for (unsigned i = 0; vm->workers && (where = workers_where(vm->workers, i)); i++)
         ask(inquiry, where, "worker %u", i);
-    if (vm->board)
+    if (vm->board) {
         ask_disks(vm, inquiry);
+        ask_shares(vm, inquiry);
+    }
     if (vm->machine.mem)
         ask(inquiry, mem_where(vm->machine.mem), "memory manager");
 }

@@ -20,7 +20,7 @@ FLOORS = {
     "vm": 4,
     "cpu": 3, "dev": 3,
     "bus": 2, "image": 2,
-    "x86": 1, "mem": 1, "blk": 1, "net": 1, "con": 1,
+    "x86": 1, "mem": 1, "blk": 1, "net": 1, "con": 1, "share": 1,
     "base": 0,
 }
 

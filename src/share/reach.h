@@ -1,0 +1,49 @@
+/*
+ * From a node to its file. The kernel resolves the node's path beneath the folder for each
+ * operation (openat2(2)): through no symbolic link, no "..", and no mount unless the user has
+ * allowed that. What is found must be the file that the guest means, or the node is stale.
+ *
+ * A file that has no name any more is reached as long as the guest has it open.
+ */
+#ifndef DOPPEL_SHARE_REACH_H
+#define DOPPEL_SHARE_REACH_H
+
+#include "share/node.h"
+
+/* Room for "/proc/self/fd/N". */
+#define SHARE_LINK_SIZE 32
+
+/* A file that was reached. */
+struct share_place {
+    int fd;                      /* O_PATH, or HANDLE's */
+    bool owned;                  /* closed at the end */
+    struct share_handle *handle; /* NULL, or what has lent it */
+    struct statx stx;
+};
+
+/* Reaches the file of NODE, which the caller holds. -ESTALE: it is not there any more; or another
+ * errno. Waits for the folder. */
+int share_reach(struct share *share, struct share_node *node, struct share_place *place);
+/* The same, but not by a handle: the file must be where it was seen. */
+int share_reach_named(struct share *share, struct share_node *node, struct share_place *place);
+void share_leave(struct share *share, struct share_place *place);
+
+/* Looks at what is NAME, one component, in the directory PLACE. */
+int share_look(const struct share *share, const struct share_place *place, const char *name,
+               struct statx *stx);
+/* Opens the file or directory that was reached, for reading or writing. -EPERM: it is something
+ * else. */
+int share_reopen(const struct share *share, const struct share_place *place, int flags);
+/* Opens NAME in the directory PLACE, with MODE if it is made. */
+int share_open_in(const struct share *share, const struct share_place *place, const char *name,
+                  int flags, mode_t mode);
+/* 0 if FD is beneath the folder at this moment, or -ESTALE. A directory on the way may have been
+ * moved out while the kernel was in it. */
+int share_within(const struct share *share, int fd);
+/* Returns FD; or closes it and returns -ENFILE if the process would soon have no descriptors left.
+ */
+int share_spare(const struct share *share, int fd);
+/* Writes a path by which calls that do not take O_PATH descriptors reach FD. */
+void share_link(int fd, char path[SHARE_LINK_SIZE]);
+
+#endif

@@ -1,0 +1,449 @@
+/*
+ * Saving and loading what a guest knows of a shared folder: nodes, handles and locks, in sections
+ * of at most CHUNK records each.
+ *
+ * Files are found again by their names. What is not there any more, or whose lock somebody else has
+ * now, is stale for the guest.
+ */
+#include "share/lock.h"
+#include "share/reach.h"
+
+#include "base/util.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#define CHUNK 4096u
+/* Ranges that a holder has locked: more are not saved, and its file is stale after a load. */
+#define RANGES_MOST 256u
+/* What a handle is opened with again. */
+#define FLAGS_KEPT (O_ACCMODE | O_DIRECTORY | O_SYNC | O_DSYNC)
+
+struct walk {
+    struct share *share;
+    struct state *s;
+    uint32_t instance;
+    uint64_t *parents; /* of the nodes that were loaded, in order, */
+    struct share_node **loaded;
+    uint32_t count;  /* of them */
+    uint32_t handle; /* index of the last one that was loaded */
+};
+
+/* ---- Records ---- */
+
+struct node_record {
+    uint64_t number, lookups, parent; /* PARENT 0: seen nowhere */
+    struct share_key key;
+    uint16_t length;
+    char name[NAME_MAX + 1];
+};
+
+static void visit_node(struct state *s, struct node_record *r)
+{
+    state_field(s, r->number);
+    state_field(s, r->lookups);
+    state_field(s, r->parent);
+    state_field(s, r->key.device);
+    state_field(s, r->key.inode);
+    state_field(s, r->key.birth);
+    state_field(s, r->key.type);
+    state_field(s, r->length);
+    if (r->length > NAME_MAX)
+        state_fail(s, "a name of %u bytes", r->length);
+    else
+        state_value(s, "name", r->name, r->length);
+}
+
+struct handle_record {
+    uint64_t number, node;
+    uint32_t flags, flock;
+};
+
+static void visit_handle(struct state *s, struct handle_record *r)
+{
+    state_field(s, r->number);
+    state_field(s, r->node);
+    state_field(s, r->flags);
+    state_field(s, r->flock);
+}
+
+struct range {
+    uint32_t type;
+    int64_t start, length;
+};
+
+struct holder_record {
+    uint64_t node, owner, handle;
+    uint32_t count; /* above RANGES_MOST: they are not there */
+    struct range range[RANGES_MOST];
+};
+
+static void visit_holder(struct state *s, struct holder_record *r)
+{
+    state_field(s, r->node);
+    state_field(s, r->owner);
+    state_field(s, r->handle);
+    state_field(s, r->count);
+    for (uint32_t i = 0; i < r->count && r->count <= RANGES_MOST; i++) {
+        state_field(s, r->range[i].type);
+        state_field(s, r->range[i].start);
+        state_field(s, r->range[i].length);
+    }
+}
+
+/* Opens the next section before record N of those called NAME. */
+static void next_record(const struct walk *w, const char *name, uint32_t n)
+{
+    if (n % CHUNK == 0)
+        state_section(w->s, name, w->instance << 16 | n / CHUNK, 1);
+}
+
+/* ---- Saving ---- */
+
+static struct share_node *node_at(const struct share *s, uint32_t index)
+{
+    return slots_get(&s->nodes, slots_number(&s->nodes, index));
+}
+
+static void save_nodes(struct walk *w)
+{
+    const struct share *s = w->share;
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < s->nodes.count; i++) {
+        const struct share_node *node = node_at(s, i);
+        struct node_record r;
+
+        if (!node || node == s->top)
+            continue;
+        r = (struct node_record){.number = node->number,
+                                 .lookups = node->lookups,
+                                 .parent = node->name ? node->parent->number : 0,
+                                 .key = node->key,
+                                 .length = (uint16_t)(node->name ? strlen(node->name) : 0)};
+        memcpy(r.name, node->name ? node->name : "", r.length);
+        next_record(w, "share-nodes", n++);
+        visit_node(w->s, &r);
+    }
+}
+
+static void save_handles(struct walk *w)
+{
+    const struct share *s = w->share;
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < s->handles.count; i++) {
+        const struct share_handle *handle = slots_get(&s->handles, slots_number(&s->handles, i));
+        struct handle_record r;
+
+        if (!handle)
+            continue;
+        r = (struct handle_record){.number = handle->number,
+                                   .node = handle->node->number,
+                                   .flags = (uint32_t)handle->flags,
+                                   .flock = (uint32_t)handle->flock};
+        next_record(w, "share-handles", n++);
+        visit_handle(w->s, &r);
+    }
+}
+
+/* Reads a lock as proc(5) shows it for a descriptor: "lock: N: OFDLCK ADVISORY WRITE -1 DEV:INODE
+ * START END". */
+static bool parse_lock(const char *line, struct range *range)
+{
+    char kind[16], end[24];
+    long long start, last;
+
+    if (sscanf(line, "lock: %*d: OFDLCK %*s %15s %*d %*s %lld %23s", kind, &start, end) != 3)
+        return false;
+    *range = (struct range){.type = strcmp(kind, "WRITE") == 0 ? F_WRLCK : F_RDLCK, .start = start};
+    if (sscanf(end, "%lld", &last) == 1)
+        range->length = last - start + 1;
+    return true;
+}
+
+/* The kernel alone knows which ranges are locked. */
+static void list_locks(const struct share_holder *holder, struct holder_record *r)
+{
+    char path[64], line[256];
+    struct range range;
+    FILE *file;
+
+    snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", holder->fd);
+    file = fopen(path, "re");
+    r->count = file ? 0 : RANGES_MOST + 1;
+    while (file && fgets(line, sizeof(line), file))
+        if (parse_lock(line, &range) && r->count++ < RANGES_MOST)
+            r->range[r->count - 1] = range;
+    if (file)
+        fclose(file);
+}
+
+static uint32_t count_holders(const struct share *s)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < s->nodes.count; i++) {
+        const struct share_node *node = node_at(s, i);
+
+        for (const struct share_holder *h = node ? node->holders : NULL; h; h = h->next)
+            n++;
+    }
+    return n;
+}
+
+static void save_holders(struct walk *w, struct holder_record *r)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < w->share->nodes.count; i++) {
+        const struct share_node *node = node_at(w->share, i);
+
+        for (const struct share_holder *h = node ? node->holders : NULL; h; h = h->next) {
+            r->node = node->number;
+            r->owner = h->owner;
+            r->handle = h->handle;
+            list_locks(h, r);
+            /* One has up to 5 KiB. */
+            state_section(w->s, "share-locks", w->instance << 16 | (n++ & 0xFFFF), 1);
+            visit_holder(w->s, r);
+        }
+    }
+}
+
+/* ---- Loading ---- */
+
+static void load_node(struct walk *w, uint32_t n)
+{
+    struct share *s = w->share;
+    struct node_record r = {0};
+    struct share_node *node;
+
+    visit_node(w->s, &r);
+    if (state_error(w->s))
+        return;
+    if (n > 0 && (uint32_t)r.number <= (uint32_t)w->loaded[n - 1]->number) {
+        state_fail(w->s, "node %llx is out of order", (unsigned long long)r.number);
+        return;
+    }
+    node = share_node_make(s, &r.key);
+    if (!node || (r.length && !(node->name = strdup(r.name))) ||
+        slots_put(&s->nodes, r.number, node) < 0) {
+        state_fail(w->s, "node %llx cannot be made", (unsigned long long)r.number);
+        if (node)
+            free(node->name);
+        free(node);
+        return;
+    }
+    node->number = r.number;
+    node->lookups = r.lookups;
+    w->loaded[n] = node;
+    w->parents[n] = r.parent;
+    w->count = n + 1;
+    share_node_hash(s, node);
+}
+
+static void place_node(struct walk *w, struct share_node *node, uint64_t number)
+{
+    struct share *s = w->share;
+    struct share_node *parent = number ? slots_get(&s->nodes, number) : NULL;
+    bool good = parent && parent->key.type == S_IFDIR && node->name && !strchr(node->name, '/') &&
+                strcmp(node->name, ".") != 0 && strcmp(node->name, "..") != 0;
+
+    if (number && (!good || !share_node_may_be_in(node, parent)))
+        state_fail(w->s, "node %llx cannot be where it was", (unsigned long long)node->number);
+    else if (number) {
+        node->parent = parent;
+        parent->users++;
+        return;
+    }
+    free(node->name);
+    node->name = NULL;
+}
+
+static void load_nodes(struct walk *w, uint32_t count)
+{
+    w->parents = calloc((size_t)count + 1, sizeof(*w->parents));
+    w->loaded = calloc((size_t)count + 1, sizeof(struct share_node *));
+    if (!w->parents || !w->loaded) {
+        state_fail(w->s, "no memory for %u nodes", count);
+        count = 0;
+    }
+    for (uint32_t n = 0; n < count && !state_error(w->s); n++) {
+        next_record(w, "share-nodes", n);
+        load_node(w, n);
+    }
+    for (uint32_t n = 0; n < w->count; n++)
+        place_node(w, w->loaded[n], w->parents[n]);
+    free(w->parents);
+    free(w->loaded);
+}
+
+/* Opens what NODE is, as FLAGS say. Returns -1 if that cannot be done any more. */
+static int open_again(struct share *s, struct share_node *node, uint32_t flags)
+{
+    bool reads = (flags & O_ACCMODE) == O_RDONLY;
+    struct share_place place;
+    int fd;
+
+    if ((s->options.readonly && !reads) || share_reach_named(s, node, &place) < 0)
+        return -1;
+    fd = share_reopen(s, &place, (int)flags & FLAGS_KEPT);
+    share_leave(s, &place);
+    return fd < 0 ? -1 : fd;
+}
+
+static void make_stale(const struct share *s, struct share_handle *handle, const char *why)
+{
+    if (handle->fd < 0)
+        return;
+    log_line(s->host.log, LOG_LEVEL_WARNING, "share %s: %s: the file is stale for the guest",
+             s->options.tag, why);
+    close(handle->fd);
+    handle->fd = -1;
+}
+
+static void load_handle(struct walk *w)
+{
+    struct share *s = w->share;
+    struct handle_record r = {0};
+    struct share_handle *handle;
+    struct share_node *node;
+    uint64_t number;
+    int fd;
+
+    visit_handle(w->s, &r);
+    node = slots_get(&s->nodes, r.node);
+    if ((uint32_t)r.number <= w->handle) {
+        state_fail(w->s, "handle %llx is out of order", (unsigned long long)r.number);
+        return;
+    }
+    w->handle = (uint32_t)r.number;
+    if (state_error(w->s) || !node) {
+        state_fail(w->s, "handle %llx of no node", (unsigned long long)r.number);
+        return;
+    }
+    fd = open_again(s, node, r.flags);
+    if (share_handle_add(s, node, fd, (int)r.flags, &handle) < 0) {
+        state_fail(w->s, "no memory for a handle");
+        return;
+    }
+    /* It was given a number of its own. */
+    number = handle->number;
+    slots_remove(&s->handles, number);
+    if (slots_put(&s->handles, r.number, handle) < 0) {
+        slots_put(&s->handles, number, handle);
+        state_fail(w->s, "handle %llx is there twice", (unsigned long long)r.number);
+        return;
+    }
+    handle->number = r.number;
+    if ((r.flock == LOCK_SH || r.flock == LOCK_EX) && fd >= 0) {
+        if (flock(fd, (int)r.flock | LOCK_NB) < 0)
+            make_stale(s, handle, "somebody else has a lock that the guest had");
+        else
+            handle->flock = (int)r.flock;
+    }
+}
+
+static bool lock_ranges(struct share_holder *holder, const struct holder_record *r)
+{
+    for (uint32_t i = 0; i < r->count; i++) {
+        struct flock range = {.l_type = (short)r->range[i].type,
+                              .l_whence = SEEK_SET,
+                              .l_start = r->range[i].start,
+                              .l_len = r->range[i].length};
+
+        if (fcntl(holder->fd, F_OFD_SETLK, &range) < 0)
+            return false;
+    }
+    return true;
+}
+
+static void load_holder(struct walk *w, struct holder_record *r)
+{
+    struct share *s = w->share;
+    struct share_handle *handle;
+    struct share_holder *holder = NULL;
+    bool good;
+
+    visit_holder(w->s, r);
+    handle = slots_get(&s->handles, r->handle);
+    if (state_error(w->s) || !handle || handle->node->number != r->node) {
+        state_fail(w->s, "locks of owner %llx, who has no file", (unsigned long long)r->owner);
+        return;
+    }
+    good = handle->fd >= 0 && r->count <= RANGES_MOST &&
+           share_holder_hold(s, handle, r->owner, true, &holder) == 0 && lock_ranges(holder, r);
+    if (!good) {
+        make_stale(s, handle, "a lock that the guest had cannot be taken");
+        share_holder_end(s, handle->node, r->owner);
+    }
+    share_holder_drop(s, holder);
+}
+
+/* ---- Both ---- */
+
+struct counts {
+    uint32_t nodes, handles, holders;
+};
+
+static void save(struct walk *w, struct holder_record *room)
+{
+    save_nodes(w);
+    save_handles(w);
+    save_holders(w, room);
+}
+
+static void load(struct walk *w, const struct counts *counts, struct holder_record *room)
+{
+    if (counts->nodes > SHARE_NODES_MOST || counts->handles > SHARE_HANDLES_MOST) {
+        state_fail(w->s, "%u nodes and %u handles", counts->nodes, counts->handles);
+        return;
+    }
+    load_nodes(w, counts->nodes);
+    for (uint32_t n = 0; n < counts->handles && !state_error(w->s); n++) {
+        next_record(w, "share-handles", n);
+        load_handle(w);
+    }
+    for (uint32_t n = 0; n < counts->holders && !state_error(w->s); n++) {
+        state_section(w->s, "share-locks", w->instance << 16 | (n & 0xFFFF), 1);
+        load_holder(w, room);
+    }
+}
+
+void share_state(struct share *s, struct state *state, uint32_t instance)
+{
+    struct walk w = {.share = s, .s = state, .instance = instance};
+    struct holder_record *room = malloc(sizeof(*room));
+    struct counts counts = {0};
+    bool ready = atomic_load(&s->ready), submounts = atomic_load(&s->submounts);
+
+    if (!room) {
+        state_fail(state, "no memory");
+        return;
+    }
+    if (state_saving(state))
+        counts = (struct counts){
+            .nodes = s->nodes.used - 1, .handles = s->handles.used, .holders = count_holders(s)};
+    else
+        share_reset(s);
+    state_section(state, "share", instance, 1);
+    state_bool(state, &ready);
+    state_bool(state, &submounts);
+    state_field(state, counts.nodes);
+    state_field(state, counts.handles);
+    state_field(state, counts.holders);
+    if (state_saving(state))
+        save(&w, room);
+    else
+        load(&w, &counts, room);
+    atomic_store(&s->ready, ready);
+    atomic_store(&s->submounts, submounts);
+    free(room);
+}

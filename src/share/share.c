@@ -1,0 +1,290 @@
+/*
+ * A shared folder: opening it, and what becomes of a request.
+ */
+#include "share/share.h"
+
+#include "base/util.h"
+#include "share/lock.h"
+#include "share/operation.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/magic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+/* The folder's threads: operations that may wait for the host's disk, or for a server. */
+#define THREADS_MOST 16
+/* Descriptors that are left to the rest of the process, and to operations under way. */
+#define DESCRIPTORS_SPARED 128
+
+#define HEADER_IN  sizeof(struct fuse_in_header)
+#define HEADER_OUT sizeof(struct fuse_out_header)
+
+/* ---- Requests ---- */
+
+/* How much of a request is copied: all of it but the data that is written. */
+static size_t argument_size(const struct fuse_in_header *header, size_t size)
+{
+    return header->opcode == FUSE_WRITE ? MIN(size, sizeof(struct fuse_write_in)) : size;
+}
+
+/* Copies what stands behind the header. Returns memory that the caller frees. */
+static uint8_t *take_argument(struct share_op *op, size_t size)
+{
+    const struct share_request *r = op->request;
+    uint8_t *copy;
+
+    op->size = argument_size(&op->header, size);
+    if (op->size > SHARE_ARGUMENT_MOST)
+        return NULL;
+    copy = malloc(op->size + 1);
+    if (copy)
+        share_gather(r->in, r->ins, HEADER_IN, copy, op->size);
+    op->argument = copy;
+    return copy;
+}
+
+static void operate(struct share *s, struct share_request *r, const struct fuse_in_header *header,
+                    size_t size)
+{
+    size_t room = share_length(r->out, r->outs);
+    bool silent = share_has_no_answer(header->opcode);
+    struct share_op op = {.share = s, .request = r, .header = *header};
+    uint8_t *copy;
+    int error;
+
+    if (!silent && room < HEADER_OUT) {
+        r->done(r, -EPROTO);
+        return;
+    }
+    op.room = room < HEADER_OUT ? 0 : room - HEADER_OUT;
+    op.answer = op.small;
+    copy = take_argument(&op, size - HEADER_IN);
+    error = copy ? share_operate(&op) : -EINVAL;
+    if (silent && (!error || room < HEADER_OUT))
+        r->done(r, 0);
+    else if (!op.later)
+        share_answer(r, header->unique, error, op.placed ? NULL : op.answer, op.answered);
+    if (op.answer != op.small)
+        free(op.answer);
+    free(copy);
+}
+
+/* Reads the header, which must say how long the request is. */
+static bool take_header(const struct share_request *r, struct fuse_in_header *header, size_t *size)
+{
+    *size = share_length(r->in, r->ins);
+    return share_gather(r->in, r->ins, 0, header, sizeof(*header)) && header->len >= HEADER_IN &&
+           header->len == *size;
+}
+
+static void serve(struct share *s, struct share_request *r)
+{
+    struct fuse_in_header header;
+    size_t size;
+
+    if (r->ins > SHARE_IOVS_MOST || r->outs > SHARE_IOVS_MOST || !take_header(r, &header, &size))
+        r->done(r, -EPROTO);
+    else
+        operate(s, r, &header, size);
+}
+
+static void run(struct pool_job *job)
+{
+    struct share_request *r = container_of(job, struct share_request, job);
+
+    serve(r->share, r);
+}
+
+/* Whether it only touches what is in memory. */
+static bool is_quick(const struct share_request *r)
+{
+    struct fuse_in_header header;
+
+    return share_gather(r->in, r->ins, 0, &header, sizeof(header)) &&
+           (header.opcode == FUSE_FORGET || header.opcode == FUSE_BATCH_FORGET ||
+            header.opcode == FUSE_INTERRUPT);
+}
+
+void share_submit(struct share *s, struct share_request *r)
+{
+    r->share = s;
+    if (is_quick(r)) {
+        serve(s, r);
+        return;
+    }
+    r->job = (struct pool_job){.run = run};
+    pool_post(s->pool, &r->job);
+}
+
+void share_recall(struct share *s)
+{
+    share_waits_end(s->waits, -ECANCELED);
+}
+
+/* ---- Opening ---- */
+
+static unsigned read_umask(void)
+{
+    char line[256];
+    unsigned mask = 0777; /* unknown: modes are set once more */
+    FILE *status = fopen("/proc/self/status", "re");
+
+    while (status && fgets(line, sizeof(line), status))
+        if (sscanf(line, "Umask: %o", &mask) == 1)
+            break;
+    if (status)
+        fclose(status);
+    return mask & 0777;
+}
+
+static int descriptor_end(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur > INT_MAX)
+        return INT_MAX;
+    return (int)(limit.rlim_cur > 2 * DESCRIPTORS_SPARED ? limit.rlim_cur - DESCRIPTORS_SPARED
+                                                         : limit.rlim_cur / 2);
+}
+
+/* Fills in what the process is, and what folders need of it. */
+static int look_at_process(struct share *s, struct error *err)
+{
+    s->uid = geteuid();
+    s->gid = getegid();
+    s->umask = read_umask();
+    s->descriptor_end = descriptor_end();
+    s->descriptors = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (s->descriptors < 0)
+        return error_set(err, errno,
+                         "shared folder %s: cannot open /proc/self/fd (%s); mount proc on /proc",
+                         s->options.folder, strerror(errno));
+    return 0;
+}
+
+static int check_top(const struct share *s, const struct statx *top, struct error *err)
+{
+    const char *folder = s->options.folder;
+    struct statfs fs;
+
+    if (!(top->stx_mask & STATX_MNT_ID))
+        return error_set(err, ENOSYS, "shared folder %s: needs a host with Linux 5.8 or newer",
+                         folder);
+    if (fstatfs(s->root, &fs) == 0 && fs.f_type == PROC_SUPER_MAGIC)
+        return error_set(err, EINVAL,
+                         "shared folder %s: what the kernel says of processes cannot be shared",
+                         folder);
+    if (s->options.owner != SHARE_OWNER_XATTR || s->options.readonly)
+        return 0;
+    if (access(folder, W_OK) < 0)
+        return error_set(err, errno,
+                         "shared folder %s: cannot be written to (%s); share it with "
+                         "readonly",
+                         folder, strerror(errno));
+    return 0;
+}
+
+static int open_top(struct share *s, struct error *err)
+{
+    const char *folder = s->options.folder;
+    struct statx top;
+
+    s->root = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (s->root < 0)
+        return error_set(err, errno, "shared folder %s: cannot be opened: %s", folder,
+                         strerror(errno));
+    if (statx(s->root, "", AT_EMPTY_PATH, SHARE_STATX, &top) < 0)
+        return error_set(err, errno, "shared folder %s: cannot be looked at: %s", folder,
+                         strerror(errno));
+    if (check_top(s, &top, err) < 0)
+        return -err->code;
+    s->mount = top.stx_mnt_id;
+    if (share_nodes_init(s, &top) < 0)
+        return error_set(err, ENOMEM, "shared folder %s: out of memory", folder);
+    return 0;
+}
+
+static int copy_options(struct share *s, const struct share_options *options, struct error *err)
+{
+    s->options = *options;
+    s->options.folder = strdup(options->folder);
+    s->options.tag = strdup(options->tag);
+    if (s->options.folder && s->options.tag)
+        return 0;
+    return error_set(err, ENOMEM, "shared folder %s: out of memory", options->folder);
+}
+
+static int open_all(struct share *s, struct error *err)
+{
+    int ret = look_at_process(s, err);
+
+    if (ret == 0)
+        ret = open_top(s, err);
+    if (ret < 0)
+        return ret;
+    s->waits = share_waits_create();
+    if (!s->waits)
+        return error_set(err, ENOMEM, "shared folder %s: out of memory", s->options.folder);
+    s->pool = pool_create("share", THREADS_MOST, err);
+    return s->pool ? 0 : -ENOMEM;
+}
+
+struct share *share_open(const struct share_options *options, const struct share_host *host,
+                         struct error *err)
+{
+    struct share *s = calloc(1, sizeof(*s));
+    struct error own;
+
+    err = err ? err : &own;
+    if (!s) {
+        error_set(err, ENOMEM, "shared folder %s: out of memory", options->folder);
+        return NULL;
+    }
+    s->root = s->descriptors = -1;
+    if (host)
+        s->host = *host;
+    pthread_mutex_init(&s->lock, NULL);
+    slots_init(&s->handles, SHARE_HANDLES_MOST);
+    if (copy_options(s, options, err) < 0 || open_all(s, err) < 0) {
+        share_close(s);
+        return NULL;
+    }
+    return s;
+}
+
+void share_close(struct share *s)
+{
+    if (!s)
+        return;
+    pool_destroy(s->pool);
+    if (s->waits) {
+        share_reset(s);
+        share_waits_destroy(s->waits);
+    }
+    slots_free(&s->handles);
+    share_nodes_free(s);
+    if (s->root >= 0)
+        close(s->root);
+    if (s->descriptors >= 0)
+        close(s->descriptors);
+    share_options_free(&s->options);
+    pthread_mutex_destroy(&s->lock);
+    free(s);
+}
+
+struct where *share_where(struct share *s, unsigned n)
+{
+    struct where *where;
+    unsigned threads = 0;
+
+    while ((where = pool_where(s->pool, threads)) && threads < n)
+        threads++;
+    return where ? where : n == threads ? share_waits_where(s->waits) : NULL;
+}

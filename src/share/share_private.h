@@ -1,0 +1,55 @@
+/*
+ * Inside a shared folder: what its files share.
+ *
+ *      share.c       requests: from the queue to an operation and its answer
+ *      operation.h   one operation, and the table of all of them (op_*.c)
+ *      node.h        the files that the guest knows, and where they were last seen
+ *      reach.h       from a node to a descriptor of the file, beneath the folder
+ *      handle.h      what the guest has open
+ *      lock.h        locks of files
+ *      owner.h       whom a file belongs to in the guest's eyes
+ *
+ * One lock, LOCK, guards nodes, handles and lists of locks. It is held for moments: nobody waits
+ * for the folder with it held.
+ */
+#ifndef DOPPEL_SHARE_SHARE_PRIVATE_H
+#define DOPPEL_SHARE_SHARE_PRIVATE_H
+
+#include "share/options.h"
+#include "share/share.h"
+#include "share/slots.h"
+
+#include <linux/fuse.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+struct share_node;
+struct share_waits;
+
+/* The most files that a guest may know at once, and that it may have open. */
+#define SHARE_NODES_MOST   (4u << 20)
+#define SHARE_HANDLES_MOST (1u << 20)
+
+struct share {
+    struct share_options options;
+    struct share_host host;
+    struct pool *pool;
+    int root;           /* the folder, O_PATH */
+    int descriptors;    /* /proc/self/fd */
+    uint64_t mount;     /* the folder's, as statx numbers it */
+    uint32_t uid, gid;  /* of this process */
+    unsigned umask;     /* of this process */
+    int descriptor_end; /* descriptors from this number on are left to the rest of the process */
+
+    pthread_mutex_t lock;
+    struct slots nodes, handles;
+    struct share_node *top; /* the folder's node */
+    struct share_node **table;
+    uint32_t buckets; /* of TABLE: a power of two */
+    struct share_waits *waits;
+
+    _Atomic bool ready;     /* the guest has said FUSE_INIT */
+    _Atomic bool submounts; /* it knows of mounts inside */
+};
+
+#endif

@@ -1,0 +1,63 @@
+/*
+ * Shared folders: from a description to a device with an open folder behind it.
+ */
+#include "vm/share.h"
+
+#include "share/options.h"
+#include "vm/board.h"
+#include "vm/description.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+_Static_assert(SHARE_TAG_MOST == VIRTIO_FS_TAG_MOST, "one limit");
+_Static_assert(SHARE_QUEUES_MOST <= VIRTIO_FS_QUEUES_MAX, "there are so many");
+
+static int read_options(const char *text, struct share_options *options, struct error *err)
+{
+    static const char *const boards[] = {"slot", NULL}; /* read by the board */
+    char *rest = description_rest(text, boards, err);
+    int ret;
+
+    if (!rest)
+        return -ENOMEM;
+    ret =
+        !strncmp(rest, "folder=", strlen("folder="))
+            ? share_options_parse(rest, options, err)
+            : error_set(err, EINVAL, "device %s: no folder is given first (share,folder=F)", text);
+    free(rest);
+    return ret;
+}
+
+static struct virtio_fs *open_and_plug_in(const struct virtio_slot *slot,
+                                          const struct share_options *options,
+                                          const struct log *log, struct error *err)
+{
+    const struct share_host host = {.log = log};
+    struct virtio_fs_config config = {.tag = options->tag,
+                                      .queues = options->queues ? options->queues : 1,
+                                      .instance = slot->number};
+    struct virtio_fs *fs;
+
+    config.share = share_open(options, &host, err);
+    if (!config.share)
+        return NULL;
+    fs = virtio_fs_create(slot, &config, err);
+    if (!fs)
+        share_close(config.share);
+    return fs;
+}
+
+struct virtio_fs *share_create(const struct virtio_slot *slot, const char *text,
+                               const struct board_config *config, struct error *err)
+{
+    struct share_options options;
+    struct virtio_fs *fs;
+
+    if (read_options(text, &options, err) < 0)
+        return NULL;
+    fs = open_and_plug_in(slot, &options, config->log, err);
+    share_options_free(&options);
+    return fs;
+}
