@@ -209,6 +209,11 @@ struct where *board_disk_where(struct board *b, unsigned disk, unsigned n)
     return NULL;
 }
 
+struct where *board_share_where(struct board *b, unsigned share, unsigned n)
+{
+    return NULL;
+}
+
 void board_retry(struct board *b)
 {
     atomic_fetch_add(&b->retries, 1);
