@@ -98,6 +98,7 @@ struct peer {
     pthread_t thread;
     struct vhost_reader reader;
     struct input in;
+    unsigned well; /* so many messages are still answered well */
     _Atomic bool good;
     bool was_good;
     uint8_t *rings; /* NULL: not mapped */
@@ -214,14 +215,14 @@ static void send_bytes(struct peer *p, const void *bytes, size_t size)
         leave(p);
 }
 
-/* Answers in a way that the input says. */
-static void answer_badly(struct peer *p, const struct vhost_message *m)
+/* Answers in a way that the input says, one in four badly. */
+static void answer_somehow(struct peer *p, const struct vhost_message *m)
 {
-    uint8_t how = (uint8_t)take(&p->in, 1), junk[16];
+    uint8_t kind = (uint8_t)take(&p->in, 1), how = (uint8_t)take(&p->in, 1), junk[16];
     struct vhost_message reply;
     bool any = answer(p, m, &reply);
 
-    switch (how & 15) {
+    switch (kind & 0x30 ? 15 : kind & 15) {
     case 0: leave(p); return;
     case 1: return; /* and nothing comes */
     case 2:
@@ -257,8 +258,9 @@ static void take_messages(struct peer *p)
         struct vhost_message *m = &p->reader.message, reply;
 
         note(p, m);
-        if (p->in.left)
-            answer_badly(p, m);
+        p->well -= p->well > 0;
+        if (p->in.left && !p->well)
+            answer_somehow(p, m);
         else if (answer(p, m, &reply) && vhost_send(p->socket, &reply, 0, -1) < 0)
             leave(p);
     }
@@ -448,6 +450,7 @@ static void begin_peer(struct peer *p, struct input in)
     struct sockaddr_un address = {.sun_family = AF_UNIX};
 
     *p = (struct peer){.socket = -1, .requests = -1, .in = in};
+    p->well = take(&p->in, 1) % 64;
     for (unsigned i = 0; i < VHOST_QUEUES_MAX; i++)
         p->ring[i] = (struct ring){.kick = -1, .call = -1};
     snprintf(p->path, sizeof(p->path), P_tmpdir "/doppel-fuzz-vhost-%d", getpid());
