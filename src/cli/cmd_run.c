@@ -12,7 +12,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum {
     OPT_ENGINE,
@@ -256,11 +255,16 @@ struct command_line {
     char **command; /* up to a NULL; NULL: none */
 };
 
+static struct options options_of(char **argv)
+{
+    return (struct options){
+        .command = "run", .specs = specs, .argv = argv, .words = true, .takes_command = true};
+}
+
 /* Reads the command line ARGV without doing what the options say. */
 static bool scan(char **argv, struct command_line *line)
 {
-    struct options options = {
-        .command = "run", .specs = specs, .argv = argv, .words = true, .takes_command = true};
+    struct options options = options_of(argv);
     const char *value = NULL;
     int option;
 
@@ -289,8 +293,7 @@ static bool scan(char **argv, struct command_line *line)
  * definition says, instead of adding to it. */
 static bool set_options(struct run_options *run, char **argv, const bool *given)
 {
-    struct options options = {
-        .command = "run", .specs = specs, .argv = argv, .words = true, .takes_command = true};
+    struct options options = options_of(argv);
     const char *value = NULL;
     int option;
 
@@ -350,15 +353,13 @@ int cmd_run(char **argv)
 {
     struct run_options run = {.trace_lines = 100000};
     struct named named = {0};
-    pid_t self = getpid();
     int status;
 
     doppel_config_init(&run.config);
     run.config.devices = run.devices;
     if (parse(&run, &named, argv, &status))
         status = supervise_run(&run);
-    if (getpid() == self) /* and not in the VM process, which the supervisor outlives */
-        named_close(&named);
+    named_close(&named);
     while (run.described_count > 0)
         free(run.described[--run.described_count]);
     return status;

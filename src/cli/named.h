@@ -22,7 +22,8 @@ struct named {
 /* Takes the machine NAME, so that nobody else runs, changes or removes it, and its run folder, and
  * reads its definition. On failure *NAMED is empty. */
 int named_open(const char *name, struct named *named, struct error *err);
-/* Gives everything back. Called by the process that took it; one that was forked just exits. */
+/* Gives everything back. What a process that was forked since, the VM process, gives back is still
+ * the supervisor's, which outlives it. */
 void named_close(struct named *named);
 
 #endif

@@ -97,13 +97,16 @@ int run_folder_take(const char *name, struct run_folder *folder, struct error *e
     if (ret)
         close(folder->lock);
     folder->held = !ret;
+    folder->owner = getpid();
     return ret;
 }
 
 void run_folder_remove(struct run_folder *folder)
 {
-    if (folder->held)
+    if (folder->held && folder->owner == getpid())
         remove_locked(folder->path, folder->lock, NULL);
+    else if (folder->held)
+        close(folder->lock);
     folder->held = false;
 }
 

@@ -22,6 +22,7 @@
 /* One that this process, and those that it forks, have. All zero: none. */
 struct run_folder {
     bool held;
+    pid_t owner; /* the process that took it */
     int lock;
     char path[PATH_MAX];
 };
@@ -29,7 +30,9 @@ struct run_folder {
 /* Takes that of the machine NAME, empty but for its lock. -EBUSY: the machine runs, and the message
  * says in which process. */
 int run_folder_take(const char *name, struct run_folder *folder, struct error *err);
-/* Removes it. Does nothing if it was never taken. */
+/* Removes it; a process that was forked since merely lets it go. Does nothing if it was never
+ * taken.
+ */
 void run_folder_remove(struct run_folder *folder);
 
 /* Sets PATH to FILE in the run folder of the machine NAME, and *HOLDER to whether that runs. */
