@@ -116,6 +116,15 @@ def listing():
         check_run(user.run("list", "--names"), 0, b"a\nbad\nempty\nweb\n", b"")
 
 
+def documented():
+    """The definition in machines.md is one."""
+    with home() as user, open(os.path.join(ROOT, "docs/machines.md"), encoding="utf-8") as page:
+        text = page.read().partition("\n    version: 1")[2].partition("\n\n")[0]
+        user.define("web", text.partition("\n")[2].replace("\n    ", "\n").removeprefix("    "))
+        entry = user.list()["web"]
+        check(entry["state"] == "stopped" and entry["memory"] == 2 << 30 and entry["base"] == "debian-bookworm", entry)
+
+
 def running():
     """A definition's options, and those that override it."""
     with home() as user:
@@ -549,5 +558,5 @@ def ssh_missing():
             check(os.listdir(os.path.join(user.data, "ssh")) == ["lock"], os.listdir(os.path.join(user.data, "ssh")))
 
 
-main(listing, running, disks, damaged, exclusive, killed, removing, base_images, renaming, folders, connecting,
-     not_answering, ssh, ssh_reaches, ssh_missing, completion)
+main(listing, documented, running, disks, damaged, exclusive, killed, removing, base_images, renaming, folders,
+     connecting, not_answering, ssh, ssh_reaches, ssh_missing, completion)
