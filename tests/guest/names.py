@@ -50,7 +50,7 @@ class Home:
 
     def run(self, *args, **options):
         """Runs doppel as this user."""
-        return run_doppel(*args, env=self.env, stdin=options.pop("stdin", None), timeout=60, **options)
+        return run_doppel(*args, env=self.env, stdin=options.pop("stdin", None), timeout=240, **options)
 
     @contextlib.contextmanager
     def running(self, name, *args):
@@ -58,7 +58,7 @@ class Home:
         process = subprocess.Popen([DOPPEL, "run", name, *args], env=self.env, stdin=subprocess.PIPE,
                                    stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         try:
-            end = time.monotonic() + 60
+            end = time.monotonic() + 240
             while self.state(name) != "running":
                 check(process.poll() is None and time.monotonic() < end, "never ran:", process.poll(),
                       process.stderr.read() if process.poll() is not None else "")
@@ -203,7 +203,7 @@ def exclusive():
             check(os.path.exists(user.machine("web", "machine.yaml")), "it has been removed")
             check_run(user.run("rm", "-f", "db"), 0, b"", b"")
             process.send_signal(signal.SIGTERM)
-            check(process.wait(60) == 128 + signal.SIGTERM, process.returncode)
+            check(process.wait(240) == 128 + signal.SIGTERM, process.returncode)
             check(not os.path.exists(user.run_folder("web")), "the run folder is still there")
         check(user.state("web") == "stopped", user.list())
 
