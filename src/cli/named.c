@@ -67,7 +67,7 @@ static int add_nets(struct named *named, struct error *err)
     int ret = 0;
 
     for (unsigned i = 0; i < nets->count && !ret; i++) {
-        char *net = definition_net(&named->definition, named->machine.name, i);
+        char *net = definition_net(&named->definition, named->machine.name, nets->word[i], i);
 
         ret = add(named, "net", net, err);
         free(net);

@@ -24,7 +24,7 @@ static void check_words(const struct definition *d)
         free(disk);
     }
     for (unsigned i = 0; i < d->nets.count; i++) {
-        char *net = definition_net(d, "name", i);
+        char *net = definition_net(d, "name", d->nets.word[i], i);
 
         check(net && !strncmp(net, d->nets.word[i], strlen(d->nets.word[i])));
         free(net);

@@ -309,24 +309,32 @@ static void test_paths(void **unused)
     check_disk("d,,backing=x", "/m,,x/d,,backing=x");
 }
 
+static void check_net(const struct definition *d, const char *name, const char *word, unsigned card,
+                      const char *expected)
+{
+    char *net = definition_net(d, name, word, card);
+
+    assert_string_equal(net, expected);
+    free(net);
+}
+
 static void test_macs(void **unused)
 {
     struct definition d;
     uint8_t mac[6], other[6];
-    char *net;
 
     assert_int_equal(parse(whole, &d, NULL), 0);
     definition_mac(&d, "web", 0, mac);
     assert_memory_equal(mac, ((uint8_t[]){0x52, 0x54, 0, 0x12, 0x34, 0xff}), 6);
     definition_mac(&d, "other", 1, mac);
     assert_memory_equal(mac, ((uint8_t[]){0x52, 0x54, 0, 0x12, 0x35, 0x00}), 6);
-    net = definition_net(&d, "web", 0);
-    assert_string_equal(net, "user,forward=8080:80,mac=52:54:00:12:34:ff");
-    free(net);
-    assert_int_equal(definition_add(&d.nets, "tap=t,mac=02:00:00:00:00:01,mtu=9000", NULL), 0);
-    net = definition_net(&d, "web", 1);
-    assert_string_equal(net, "tap=t,mac=02:00:00:00:00:01,mtu=9000");
-    free(net);
+    check_net(&d, "web", "user", 0, "user,mac=52:54:00:12:34:ff,hostname=web");
+    check_net(&d, "web-", "user", 1, "user,mac=52:54:00:12:35:00");
+    check_net(&d, "web", "tap=t,mac=02:00:00:00:00:01,mtu=9000", 0,
+              "tap=t,mac=02:00:00:00:00:01,mtu=9000,hostname=web");
+    check_net(&d, "web", "switch=lan,hostname=a", 0, "switch=lan,hostname=a,mac=52:54:00:12:34:ff");
+    check_net(&d, "web", "net,to=stream=/a,,mac=,slot=3", 0,
+              "net,to=stream=/a,,mac=,slot=3,mac=52:54:00:12:34:ff,hostname=web");
     definition_free(&d);
 
     /* Without one in the definition: the same each time, another for another name. */
