@@ -1,6 +1,7 @@
 /*
  * `doppel connect`: this process's standard streams and a port of a guest, as one connection.
  */
+#include "cli/arguments.h"
 #include "cli/cli.h"
 #include "cli/guest_port.h"
 #include "cli/ssh_setup.h"
@@ -28,56 +29,20 @@ static const struct option_spec specs[] = {
     {NULL, NULL, NULL},
 };
 
+static const struct arguments arguments = {
+    .name = "connect",
+    .usage =
+        "Usage: doppel connect [OPTION...] NAME PORT\n"
+        "Connects standard input and output with the vsock port PORT of the machine NAME, which\n"
+        "runs. With the word 'ssh' as PORT, with its ssh server, the way that the definition "
+        "says.\n",
+    .specs = specs};
+
 struct request {
     const char *name, *port;
     unsigned wait;
     bool pass_fd;
 };
-
-static int help(void)
-{
-    puts("Usage: doppel connect [OPTION...] NAME PORT\n"
-         "Connects standard input and output with the vsock port PORT of the machine NAME, which "
-         "runs.\n"
-         "With the word 'ssh' as PORT, with its ssh server, the way that the definition says.\n");
-    options_help(specs);
-    return finish_output(0);
-}
-
-/* True when there is something to do; else STATUS is what to exit with. */
-static bool parse(char **argv, struct request *request, int *status)
-{
-    struct options options = {
-        .command = "connect", .specs = specs, .argv = argv + 1, .words = true};
-    const char *value = NULL;
-    int option;
-
-    *status = STATUS_ERROR;
-    while ((option = options_next(&options, &value)) != OPTIONS_END) {
-        if (option == OPTIONS_FAIL)
-            return false;
-        if (option == OPT_HELP) {
-            *status = help();
-            return false;
-        }
-        if (option == OPT_PASS_FD) {
-            request->pass_fd = true;
-        } else if (option == OPT_WAIT) {
-            if (!parse_wait(value, &request->wait))
-                return false;
-        } else if (!request->name) {
-            request->name = value;
-        } else if (!request->port) {
-            request->port = value;
-        } else {
-            complain_of_word(specs, value);
-            return false;
-        }
-    }
-    if (!request->port)
-        complain(request->name ? "no port" : "no name of a machine");
-    return request->port != NULL;
-}
 
 /* Fills in the port that the request means. */
 static int choose_port(const struct request *request, struct guest_port *port, struct error *err)
@@ -181,13 +146,22 @@ static int relay(int fd, struct error *err)
 
 int cmd_connect(char **argv)
 {
+    struct argument_words words = {.names = "NAME PORT", .least = 2, .most = 2};
     struct request request = {0};
+    const char *wait = "0";
+    const struct argument_setting settings[] = {[OPT_WAIT] = {.value = &wait},
+                                                [OPT_PASS_FD] = {.flag = &request.pass_fd},
+                                                [OPT_HELP] = {0}};
+    int status = arguments_read(&arguments, settings, argv, &words), ret, fd;
     struct guest_port port;
     struct error err = {0};
-    int status, ret, fd;
 
-    if (!parse(argv, &request, &status))
+    if (status != ARGUMENTS_GO_ON)
         return status;
+    if (!parse_wait(wait, &request.wait))
+        return STATUS_ERROR;
+    request.name = words.word[0];
+    request.port = words.word[1];
     ret = choose_port(&request, &port, &err);
     if (!ret) {
         fd = ret = guest_port_connect(&port, request.wait, &err);

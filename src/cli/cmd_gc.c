@@ -1,6 +1,7 @@
 /*
  * `doppel gc`: removes what nothing needs any more.
  */
+#include "cli/arguments.h"
 #include "cli/base_image_sweep.h"
 #include "cli/cli.h"
 #include "cli/image.h"
@@ -19,15 +20,12 @@ static const struct option_spec specs[] = {
     {NULL, NULL, NULL},
 };
 
-static int help(void)
-{
-    puts("Usage: doppel gc [--dry-run]\n"
-         "Removes base images that no machine needs, and what commands and machines that were "
-         "killed have\n"
-         "left behind. Machines and what they need stay.\n");
-    options_help(specs);
-    return finish_output(0);
-}
+static const struct arguments arguments = {
+    .name = "gc",
+    .usage = "Usage: doppel gc [--dry-run]\n"
+             "Removes base images that no machine needs, and what commands and machines that were\n"
+             "killed have left behind. Machines and what they need stay.\n",
+    .specs = specs};
 
 static void tell(void *opaque, const char *path)
 {
@@ -39,23 +37,14 @@ static void tell(void *opaque, const char *path)
 
 int cmd_gc(char **argv)
 {
-    struct options options = {.command = "gc", .specs = specs, .argv = argv + 1};
-    struct error err = {0};
-    const char *value = NULL;
+    struct argument_words words = {.names = "nothing but options"};
     bool dry = false;
-    int option, ret;
+    const struct argument_setting settings[] = {[OPT_DRY_RUN] = {.flag = &dry}, [OPT_HELP] = {0}};
+    int status = arguments_read(&arguments, settings, argv, &words), ret;
+    struct error err = {0};
 
-    while ((option = options_next(&options, &value)) != OPTIONS_END) {
-        if (option == OPTIONS_FAIL)
-            return STATUS_ERROR;
-        if (option == OPT_HELP)
-            return help();
-        dry = true;
-    }
-    if (*options.argv) {
-        complain("unexpected argument '%s'", *options.argv);
-        return STATUS_ERROR;
-    }
+    if (status != ARGUMENTS_GO_ON)
+        return status;
     ret = registry_sweep(dry, tell, &dry, &err);
     if (!ret)
         ret = run_folder_sweep(dry, tell, &dry, &err);

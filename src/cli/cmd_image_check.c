@@ -30,7 +30,7 @@ struct listener {
     bool quiet;
 };
 
-static const struct image_command command = {
+static const struct arguments command = {
     .name = "image check",
     .usage =
         "Usage: doppel image check [OPTION...] FILE\n"
@@ -159,17 +159,17 @@ static int check(const struct blk_options *options, bool repair, bool json)
 
 int image_check(char **argv)
 {
-    struct image_words words = {.names = "FILE", .least = 1, .most = 1};
+    struct argument_words words = {.names = "FILE", .least = 1, .most = 1};
     bool repair = false, json = false;
     const char *format = NULL;
-    const struct image_setting settings[] = {[OPT_FORMAT] = {.value = &format},
-                                             [OPT_REPAIR] = {.flag = &repair},
-                                             [OPT_JSON] = {.flag = &json},
-                                             [OPT_HELP] = {0}};
+    const struct argument_setting settings[] = {[OPT_FORMAT] = {.value = &format},
+                                                [OPT_REPAIR] = {.flag = &repair},
+                                                [OPT_JSON] = {.flag = &json},
+                                                [OPT_HELP] = {0}};
     struct blk_options image;
     int status = image_arguments_of_one(&command, settings, argv, &words, &format, &image);
 
-    if (status != IMAGE_GO_ON)
+    if (status != ARGUMENTS_GO_ON)
         return status;
     status = check(&image, repair, json);
     blk_options_free(&image);

@@ -48,7 +48,7 @@ struct request {
     unsigned threads;
 };
 
-static const struct image_command command = {
+static const struct arguments command = {
     .name = "image convert",
     .usage =
         "Usage: doppel image convert [OPTION...] SOURCE TARGET\n"
@@ -241,7 +241,8 @@ static int read_target(struct request *request, const char *text, const char *fo
 }
 
 /* Parses SOURCE and TARGET and does it. */
-static int run(struct request *request, const struct image_words *words, const char *const value[])
+static int run(struct request *request, const struct argument_words *words,
+               const char *const value[])
 {
     struct error err = {0};
     int status = STATUS_ERROR;
@@ -261,10 +262,10 @@ static int run(struct request *request, const struct image_words *words, const c
 
 int image_convert(char **argv)
 {
-    struct image_words words = {.names = "SOURCE TARGET", .least = 2, .most = 2};
+    struct argument_words words = {.names = "SOURCE TARGET", .least = 2, .most = 2};
     const char *value[OPT_HELP + 1] = {NULL};
     struct request request = {0};
-    const struct image_setting settings[] = {
+    const struct argument_setting settings[] = {
         [OPT_FORMAT] = {.value = &value[OPT_FORMAT]},
         [OPT_TARGET_FORMAT] = {.value = &value[OPT_TARGET_FORMAT]},
         [OPT_COMPRESS] = {.flag = &request.compress},
@@ -276,6 +277,6 @@ int image_convert(char **argv)
         [OPT_HELP] = {0}};
     int status;
 
-    status = image_arguments(&command, settings, argv, &words);
-    return status == IMAGE_GO_ON ? run(&request, &words, value) : status;
+    status = arguments_read(&command, settings, argv, &words);
+    return status == ARGUMENTS_GO_ON ? run(&request, &words, value) : status;
 }

@@ -43,7 +43,7 @@ struct request {
     bool sized;
 };
 
-static const struct image_command command = {
+static const struct arguments command = {
     .name = "image create",
     .usage =
         "Usage: doppel image create [OPTION...] FILE [SIZE]\n"
@@ -134,7 +134,7 @@ static int create(const struct blk_options *options, struct request *request, st
 }
 
 /* Reads the values that options and words have. */
-static bool read_values(struct request *request, const struct image_words *words,
+static bool read_values(struct request *request, const struct argument_words *words,
                         const char *cluster_size, const char *compression)
 {
     uint64_t size;
@@ -179,10 +179,10 @@ static bool consistent(const struct request *request, enum blk_format format)
 
 int image_create(char **argv)
 {
-    struct image_words words = {.names = "FILE [SIZE]", .least = 1, .most = 2};
+    struct argument_words words = {.names = "FILE [SIZE]", .least = 1, .most = 2};
     const char *format = NULL, *cluster_size = NULL, *compression = NULL;
     struct request request = {0};
-    const struct image_setting settings[] = {
+    const struct argument_setting settings[] = {
         [OPT_FORMAT] = {.value = &format},
         [OPT_BACKING] = {.value = &request.backing},
         [OPT_BACKING_FORMAT] = {.value = &request.backing_format},
@@ -194,8 +194,8 @@ int image_create(char **argv)
     struct error err = {0};
     int result, status;
 
-    status = image_arguments(&command, settings, argv, &words);
-    if (status != IMAGE_GO_ON)
+    status = arguments_read(&command, settings, argv, &words);
+    if (status != ARGUMENTS_GO_ON)
         return status;
     if (!read_values(&request, &words, cluster_size, compression))
         return STATUS_ERROR;

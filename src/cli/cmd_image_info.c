@@ -38,7 +38,7 @@ struct shown {
     unsigned snapshot_count;
 };
 
-static const struct image_command command = {
+static const struct arguments command = {
     .name = "image info",
     .usage =
         "Usage: doppel image info [OPTION...] FILE\n"
@@ -284,17 +284,17 @@ static int show(const char *text, const char *format, bool json, bool follow)
 
 int image_info(char **argv)
 {
-    struct image_words words = {.names = "FILE", .least = 1, .most = 1};
+    struct argument_words words = {.names = "FILE", .least = 1, .most = 1};
     bool json = false, chain = false;
     const char *format = NULL;
-    const struct image_setting settings[] = {[OPT_FORMAT] = {.value = &format},
-                                             [OPT_CHAIN] = {.flag = &chain},
-                                             [OPT_JSON] = {.flag = &json},
-                                             [OPT_HELP] = {0}};
+    const struct argument_setting settings[] = {[OPT_FORMAT] = {.value = &format},
+                                                [OPT_CHAIN] = {.flag = &chain},
+                                                [OPT_JSON] = {.flag = &json},
+                                                [OPT_HELP] = {0}};
     int status;
 
-    status = image_arguments(&command, settings, argv, &words);
-    if (status != IMAGE_GO_ON)
+    status = arguments_read(&command, settings, argv, &words);
+    if (status != ARGUMENTS_GO_ON)
         return status;
     return show(words.word[0], format, json, chain);
 }

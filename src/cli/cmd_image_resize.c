@@ -19,7 +19,7 @@ static const struct option_spec specs[] = {
     {NULL, NULL, NULL},
 };
 
-static const struct image_command command = {
+static const struct arguments command = {
     .name = "image resize",
     .usage = "Usage: doppel image resize [OPTION...] FILE [+|-]SIZE\n"
              "Gives the disk in FILE a new size, or so much more or less. What is added reads as "
@@ -69,16 +69,16 @@ static int resize(const struct blk_options *options, const char *text, bool shri
 
 int image_resize(char **argv)
 {
-    struct image_words words = {.names = "FILE [+|-]SIZE", .least = 2, .most = 2};
+    struct argument_words words = {.names = "FILE [+|-]SIZE", .least = 2, .most = 2};
     bool shrink = false;
     const char *format = NULL;
-    const struct image_setting settings[] = {
+    const struct argument_setting settings[] = {
         [OPT_FORMAT] = {.value = &format}, [OPT_SHRINK] = {.flag = &shrink}, [OPT_HELP] = {0}};
     struct blk_options image;
     struct error err = {0};
     int status = image_arguments_of_one(&command, settings, argv, &words, &format, &image);
 
-    if (status != IMAGE_GO_ON)
+    if (status != ARGUMENTS_GO_ON)
         return status;
     status = resize(&image, words.word[1], shrink, &err) ? image_complain(&err) : 0;
     blk_options_free(&image);

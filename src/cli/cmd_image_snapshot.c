@@ -18,7 +18,7 @@ static const struct option_spec specs[] = {
     {NULL, NULL, NULL},
 };
 
-static const struct image_command command = {
+static const struct arguments command = {
     .name = "image snapshot",
     .usage =
         "Usage: doppel image snapshot create FILE NAME\n"
@@ -65,7 +65,7 @@ static const struct action {
     {NULL, NULL},
 };
 
-static const struct action *find_action(const struct image_words *words, bool json)
+static const struct action *find_action(const struct argument_words *words, bool json)
 {
     const struct action *action = actions;
     bool named = words->count > 2;
@@ -89,7 +89,7 @@ static const struct action *find_action(const struct image_words *words, bool js
 }
 
 /* Does what WORDS say. Returns the exit status. */
-static int act(const struct image_words *words, const struct blk_options *options, bool json)
+static int act(const struct argument_words *words, const struct blk_options *options, bool json)
 {
     const struct action *action = find_action(words, json);
     struct error err = {0};
@@ -108,15 +108,16 @@ static int act(const struct image_words *words, const struct blk_options *option
 
 int image_snapshot(char **argv)
 {
-    struct image_words words = {.names = "ACTION FILE [NAME]", .least = 2, .most = 3, .image = 1};
+    struct argument_words words = {
+        .names = "ACTION FILE [NAME]", .least = 2, .most = 3, .subject = 1};
     bool json = false;
     const char *format = NULL;
-    const struct image_setting settings[] = {
+    const struct argument_setting settings[] = {
         [OPT_FORMAT] = {.value = &format}, [OPT_JSON] = {.flag = &json}, [OPT_HELP] = {0}};
     struct blk_options image;
     int status = image_arguments_of_one(&command, settings, argv, &words, &format, &image);
 
-    if (status != IMAGE_GO_ON)
+    if (status != ARGUMENTS_GO_ON)
         return status;
     status = act(&words, &image, json);
     blk_options_free(&image);

@@ -1,6 +1,7 @@
 /*
  * `doppel list`: the named machines.
  */
+#include "cli/arguments.h"
 #include "cli/cli.h"
 #include "cli/image.h"
 #include "cli/json.h"
@@ -36,13 +37,11 @@ struct entry {
     uint64_t size;       /* bytes on the host's disk */
 };
 
-static int help(void)
-{
-    puts("Usage: doppel list [--json | --names]\n"
-         "Shows the machines that have names, and which of them run.\n");
-    options_help(specs);
-    return finish_output(0);
-}
+static const struct arguments arguments = {
+    .name = "list",
+    .usage = "Usage: doppel list [--json | --names]\n"
+             "Shows the machines that have names, and which of them run.\n",
+    .specs = specs};
 
 static int look(const char *name, struct entry *entry, struct error *err)
 {
@@ -154,24 +153,18 @@ static int list(const struct registry_names *names, bool as_json, struct error *
 
 int cmd_list(char **argv)
 {
-    struct options options = {.command = "list", .specs = specs, .argv = argv + 1};
+    struct argument_words words = {.names = "nothing but options"};
+    bool as_json = false, only_names = false;
+    const struct argument_setting settings[] = {
+        [OPT_JSON] = {.flag = &as_json}, [OPT_NAMES] = {.flag = &only_names}, [OPT_HELP] = {0}};
+    int status = arguments_read(&arguments, settings, argv, &words), ret;
     struct registry_names names;
     struct error err = {0};
-    const char *value = NULL;
-    bool as_json = false, only_names = false;
-    int option, ret;
 
-    while ((option = options_next(&options, &value)) != OPTIONS_END) {
-        if (option == OPTIONS_FAIL)
-            return STATUS_ERROR;
-        if (option == OPT_HELP)
-            return help();
-        as_json |= option == OPT_JSON;
-        only_names |= option == OPT_NAMES;
-    }
-    if (*options.argv || (as_json && only_names)) {
-        complain(*options.argv ? "unexpected argument '%s'" : "--json or --names, not both",
-                 *options.argv);
+    if (status != ARGUMENTS_GO_ON)
+        return status;
+    if (as_json && only_names) {
+        complain("--json or --names, not both");
         return STATUS_ERROR;
     }
     ret = registry_names(&names, &err);

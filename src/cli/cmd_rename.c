@@ -1,12 +1,12 @@
 /*
  * `doppel rename`: gives a machine another name.
  */
+#include "cli/arguments.h"
 #include "cli/cli.h"
 #include "cli/ssh_setup.h"
 
 #include "ctl/registry.h"
 
-#include <stdio.h>
 #include <unistd.h>
 
 enum { OPT_HELP };
@@ -16,13 +16,11 @@ static const struct option_spec specs[] = {
     {NULL, NULL, NULL},
 };
 
-static int help(void)
-{
-    puts("Usage: doppel rename OLD NEW\n"
-         "Gives the machine OLD, which does not run, the name NEW, which no machine has.\n");
-    options_help(specs);
-    return finish_output(0);
-}
+static const struct arguments arguments = {
+    .name = "rename",
+    .usage = "Usage: doppel rename OLD NEW\n"
+             "Gives the machine OLD, which does not run, the name NEW, which no machine has.\n",
+    .specs = specs};
 
 /* What ssh was told of the machine is told of its new name. */
 static void renew_ssh_config(const struct registry_use *machine)
@@ -41,33 +39,19 @@ static void renew_ssh_config(const struct registry_use *machine)
 
 int cmd_rename(char **argv)
 {
-    struct options options = {.command = "rename", .specs = specs, .argv = argv + 1, .words = true};
+    struct argument_words words = {.names = "OLD NEW", .least = 2, .most = 2};
+    const struct argument_setting settings[] = {[OPT_HELP] = {0}};
+    int status = arguments_read(&arguments, settings, argv, &words), ret;
     struct registry_use machine = {0};
     struct error err = {0};
-    const char *value = NULL, *names[2];
-    unsigned count = 0;
-    int option, ret;
 
-    while ((option = options_next(&options, &value)) != OPTIONS_END) {
-        if (option == OPTIONS_FAIL)
-            return STATUS_ERROR;
-        if (option == OPT_HELP)
-            return help();
-        if (count == 2) {
-            complain_of_word(specs, value);
-            return STATUS_ERROR;
-        }
-        names[count++] = value;
-    }
-    if (count < 2) {
-        complain("rename needs the machine's name and the new one");
-        return STATUS_ERROR;
-    }
-    ret = home_check_name(names[1], &err);
+    if (status != ARGUMENTS_GO_ON)
+        return status;
+    ret = home_check_name(words.word[1], &err);
     if (!ret)
-        ret = registry_take(names[0], "is being renamed", &machine, &err);
+        ret = registry_take(words.word[0], "is being renamed", &machine, &err);
     if (!ret)
-        ret = registry_rename(&machine, names[1], &err);
+        ret = registry_rename(&machine, words.word[1], &err);
     if (!ret)
         renew_ssh_config(&machine);
     registry_give_back(&machine);

@@ -1,6 +1,7 @@
 /*
  * `doppel ssh`: logs in to a machine that runs.
  */
+#include "cli/arguments.h"
 #include "cli/cli.h"
 #include "cli/program.h"
 #include "cli/ssh_setup.h"
@@ -21,59 +22,22 @@ enum { OPT_WAIT, OPT_HELP };
 static const struct option_spec specs[] = {
     [OPT_WAIT] = {"wait", "SECONDS", "how long the machine may take until it answers (120)"},
     [OPT_HELP] = {"help", NULL, "show this"},
-    {NULL, NULL, "a command for the guest goes after --"},
+    {NULL, NULL, NULL},
 };
+
+static const struct arguments arguments = {
+    .name = "ssh",
+    .usage = "Usage: doppel ssh [OPTION...] NAME [-- COMMAND [ARGUMENT...]]\n"
+             "Logs in to the machine NAME, which runs, or runs COMMAND in it: each word as it is\n"
+             "given here. The exit status is ssh's: that of the command, or 255.\n",
+    .specs = specs,
+    .takes_command = true};
 
 struct request {
     const char *name;
     unsigned wait;
     char **command; /* NULL: a shell */
 };
-
-static int help(void)
-{
-    puts("Usage: doppel ssh [OPTION...] NAME [-- COMMAND [ARGUMENT...]]\n"
-         "Logs in to the machine NAME, which runs, or runs COMMAND in it: each word as it is given "
-         "here.\n"
-         "The exit status is ssh's: that of the command, or 255.\n");
-    options_help(specs);
-    return finish_output(0);
-}
-
-/* True when there is something to do; else STATUS is what to exit with. */
-static bool parse(char **argv, struct request *request, int *status)
-{
-    struct options options = {
-        .command = "ssh", .specs = specs, .argv = argv + 1, .words = true, .takes_command = true};
-    const char *value = NULL;
-    int option;
-
-    *status = STATUS_ERROR;
-    while ((option = options_next(&options, &value)) != OPTIONS_END) {
-        if (option == OPTIONS_FAIL)
-            return false;
-        if (option == OPT_HELP) {
-            *status = help();
-            return false;
-        }
-        if (option == OPT_WAIT) {
-            if (!parse_wait(value, &request->wait))
-                return false;
-        } else if (request->name) {
-            complain_of_word(specs, value);
-            return false;
-        } else {
-            request->name = value;
-        }
-    }
-    if (*options.argv)
-        request->command = options.argv;
-    else if (!strcmp(options.argv[-1], "--"))
-        complain("no command after --");
-    else if (!request->name)
-        complain("no name of a machine (doppel list shows those there are)");
-    return request->name && (request->command || strcmp(options.argv[-1], "--") != 0);
-}
 
 /* The words of COMMAND as one text, from which the guest's shell makes the same words again. The
  * caller frees it; NULL: no memory. */
@@ -129,14 +93,22 @@ static int become_ssh(const struct request *request, const char *config, struct 
 
 int cmd_ssh(char **argv)
 {
+    struct argument_words words = {
+        .names = "NAME, and a command for the guest after --", .least = 1, .most = 1};
+    const char *wait = NULL;
+    const struct argument_setting settings[] = {[OPT_WAIT] = {.value = &wait}, [OPT_HELP] = {0}};
+    int status = arguments_read(&arguments, settings, argv, &words), ret;
     struct request request = {.wait = SSH_PATIENCE};
     struct lock_holder holder = {0};
     struct error err = {0};
     char folder[PATH_MAX], config[PATH_MAX], path[PATH_MAX];
-    int status, ret;
 
-    if (!parse(argv, &request, &status))
+    if (status != ARGUMENTS_GO_ON)
         return status;
+    if (wait && !parse_wait(wait, &request.wait))
+        return STATUS_ERROR;
+    request.name = words.word[0];
+    request.command = words.command;
     ret = registry_folder(request.name, folder, &err);
     if (!ret)
         ret = run_folder_find(request.name, RUN_VSOCK, path, &holder, &err);

@@ -21,52 +21,6 @@ static void take_line(void *opaque, enum log_level level, const char *text)
 static const struct log image_log = {.most = LOG_LEVEL_WARNING, .line = take_line};
 const struct blk_host image_host = {.log = &image_log, .maintains = true};
 
-static bool add_word(struct image_words *words, const char *word)
-{
-    if (words->count == words->most) {
-        complain("unexpected argument '%s' (there is to be: %s)", word, words->names);
-        return false;
-    }
-    words->word[words->count++] = word;
-    return true;
-}
-
-static int help(const struct image_command *command)
-{
-    puts(command->usage);
-    options_help(command->specs);
-    return finish_output(0);
-}
-
-int image_arguments(const struct image_command *command, const struct image_setting *settings,
-                    char **argv, struct image_words *words)
-{
-    struct options options = {.command = command->name,
-                              .specs = command->specs,
-                              .argv = argv + 1,
-                              .letters = command->letters,
-                              .words = true};
-    const char *value = NULL;
-    int option;
-
-    while ((option = options_next(&options, &value)) != OPTIONS_END) {
-        if (option == OPTIONS_FAIL || (option == OPTIONS_WORD && !add_word(words, value)))
-            return STATUS_ERROR;
-        if (option == OPTIONS_WORD)
-            continue;
-        if (settings[option].flag)
-            *settings[option].flag = true;
-        else if (settings[option].value)
-            *settings[option].value = value;
-        else
-            return help(command);
-    }
-    if (words->count >= words->least)
-        return IMAGE_GO_ON;
-    complain("too few arguments (there is to be: %s)", words->names);
-    return STATUS_ERROR;
-}
-
 int image_complain(const struct error *err)
 {
     complain("%s", err->text);
@@ -90,18 +44,17 @@ int image_parse(const char *text, const char *format, struct blk_options *option
     return result;
 }
 
-int image_arguments_of_one(const struct image_command *command,
-                           const struct image_setting *settings, char **argv,
-                           struct image_words *words, const char *const *format,
+int image_arguments_of_one(const struct arguments *command, const struct argument_setting *settings,
+                           char **argv, struct argument_words *words, const char *const *format,
                            struct blk_options *image)
 {
-    int status = image_arguments(command, settings, argv, words);
+    int status = arguments_read(command, settings, argv, words);
     struct error err = {0};
 
-    if (status != IMAGE_GO_ON)
+    if (status != ARGUMENTS_GO_ON)
         return status;
-    return image_parse(words->word[words->image], *format, image, &err) ? image_complain(&err)
-                                                                        : IMAGE_GO_ON;
+    return image_parse(words->word[words->subject], *format, image, &err) ? image_complain(&err)
+                                                                          : ARGUMENTS_GO_ON;
 }
 
 /* The first setting in OPTIONS, besides the format, that is not as it is when it is not given. */

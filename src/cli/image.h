@@ -8,6 +8,7 @@
 #include "blk/blk.h"
 #include "blk/options.h"
 #include "blk/qcow2/qcow2.h"
+#include "cli/arguments.h"
 #include "cli/cli.h"
 #include "cli/json.h"
 
@@ -22,42 +23,10 @@ int image_check(char **argv);
 int image_resize(char **argv);
 int image_snapshot(char **argv);
 
-/* Where an option goes: sets *FLAG, or *VALUE to its value. */
-struct image_setting {
-    bool *flag;
-    const char **value;
-};
-
-/* What an action reads from its command line. */
-struct image_command {
-    const char *name;                /* "image resize" */
-    const char *usage;               /* for --help, in front of the list of options */
-    const struct option_spec *specs; /* --help among them */
-    const char *letters;             /* struct options */
-};
-
-/* The words of a command that are no options. */
-struct image_words {
-    const char *names; /* "FILE SIZE", for messages */
-    unsigned least, most;
-    unsigned image; /* which of them is the image that the action is about */
-    unsigned count;
-    const char *word[3];
-};
-
-#define IMAGE_GO_ON (-1)
-
-/* Reads all arguments. SETTINGS has the indexes of the command's specs; that of --help is empty.
- * Returns IMAGE_GO_ON, or the exit status: after --help, and after a mistake, of which a message
- * has been printed. */
-int image_arguments(const struct image_command *command, const struct image_setting *settings,
-                    char **argv, struct image_words *words);
-
-/* The same, and then reads what the words say of the image, whose format is *FORMAT if a setting
- * has led there. IMAGE_GO_ON: *IMAGE is to be freed. */
-int image_arguments_of_one(const struct image_command *command,
-                           const struct image_setting *settings, char **argv,
-                           struct image_words *words, const char *const *format,
+/* Reads all arguments (arguments_read), and then what the words say of the image, whose format is
+ * *FORMAT if a setting has led there. ARGUMENTS_GO_ON: *IMAGE is to be freed. */
+int image_arguments_of_one(const struct arguments *command, const struct argument_setting *settings,
+                           char **argv, struct argument_words *words, const char *const *format,
                            struct blk_options *image);
 
 /* Prints what an error says. Returns STATUS_ERROR. */

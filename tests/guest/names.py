@@ -293,7 +293,7 @@ def renaming():
         user.define("old", PLAIN + "disks: [disk.img]\n")
         write(user.machine("old", "disk.img"), bytes(4096))
         user.define("other", PLAIN)
-        check_complaint(user.run("rename", "old"), "the new one")
+        check_complaint(user.run("rename", "old"), "too few arguments", "OLD NEW")
         check_complaint(user.run("rename", "old", "other"), "there is a machine 'other' already")
         check_complaint(user.run("rename", "old", "old"), "there is a machine 'old' already")
         check_complaint(user.run("rename", "nonesuch", "x"), "no machine 'nonesuch'")
@@ -395,7 +395,7 @@ def connecting():
     with home() as user:
         user.define("web")
         check_complaint(user.run("connect", "web", "5"), "'web' does not run (doppel run web)")
-        check_complaint(user.run("connect", "web"), "no port")
+        check_complaint(user.run("connect", "web"), "too few arguments", "NAME PORT")
         check_complaint(user.run("connect", "nonesuch", "5"), "no machine 'nonesuch'")
         check_complaint(user.run("connect", "web", "x"), "'x' is no port")
         with guest_of(user, "web", echo):
@@ -468,9 +468,9 @@ def ssh():
         os.chmod(user.path("bin/ssh"), 0o755)
         user.env |= {"PATH": user.path("bin") + ":" + user.env["PATH"], "REAL": real}
         check_complaint(user.run("ssh", "web"), "'web' does not run")
-        check_complaint(user.run("ssh"), "no name")
+        check_complaint(user.run("ssh"), "too few arguments", "NAME")
         check_complaint(user.run("ssh", "nonesuch"), "no machine 'nonesuch'")
-        check_complaint(user.run("ssh", "web", "id"), "unexpected argument 'id'", "goes after --")
+        check_complaint(user.run("ssh", "web", "id"), "unexpected argument 'id'", "after --")
         check_complaint(user.run("ssh", "web", "--"), "no command")
         with guest_of(user, "web", lambda connection: None):
             done = user.run("ssh", "--wait", "5", "web", "--", "echo", "a  b", "it's", "$x")
