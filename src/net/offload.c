@@ -5,6 +5,7 @@
 #include "net/offload.h"
 
 #include "base/util.h"
+#include "net/bytes.h"
 
 #include <string.h>
 
@@ -23,28 +24,6 @@
 #define EXTENSIONS 4u
 /* Linux's least (TCP_MIN_GSO_SIZE). Smaller ones would make very many frames of one. */
 #define SEGMENT_LEAST 8u
-
-static unsigned get16(const uint8_t *at)
-{
-    return (unsigned)at[0] << 8 | at[1];
-}
-
-static void put16(uint8_t *at, unsigned value)
-{
-    at[0] = (uint8_t)(value >> 8);
-    at[1] = (uint8_t)value;
-}
-
-static uint32_t get32(const uint8_t *at)
-{
-    return (uint32_t)get16(at) << 16 | get16(at + 2);
-}
-
-static void put32(uint8_t *at, uint32_t value)
-{
-    put16(at, value >> 16);
-    put16(at + 2, value & 0xffff);
-}
 
 /* ---- Sums ---- */
 

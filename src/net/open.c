@@ -10,10 +10,12 @@ static struct net *open_driver(const struct net_options *options, const struct n
 {
     switch (options->kind) {
     case NET_NONE: return net_none_open(options, host, err);
-    case NET_USER: return net_user_open(options, host, err);
+    case NET_USER:
+        return options->isolate ? net_remote_open(options, host, err)
+                                : net_user_open(options, host, err);
+    case NET_SWITCH: return net_remote_open(options, host, err);
     case NET_STREAM: return net_stream_open(options, host, err);
     case NET_TAP:
-    case NET_SWITCH:
     case NET_VHOST_USER:
     case NET_KINDS: break;
     }

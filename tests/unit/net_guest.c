@@ -6,6 +6,7 @@
 
 #include "base/time.h"
 #include "base/util.h"
+#include "net/bytes.h"
 #include "net/offload.h"
 #include "net/options.h"
 
@@ -20,28 +21,6 @@
 #define TYPE_ARP 0x0806
 
 static const uint8_t everyone[6] = {255, 255, 255, 255, 255, 255};
-
-static unsigned get16(const uint8_t *at)
-{
-    return (unsigned)at[0] << 8 | at[1];
-}
-
-static uint32_t get32(const uint8_t *at)
-{
-    return (uint32_t)get16(at) << 16 | get16(at + 2);
-}
-
-static void put16(uint8_t *at, unsigned value)
-{
-    at[0] = (uint8_t)(value >> 8);
-    at[1] = (uint8_t)value;
-}
-
-static void put32(uint8_t *at, uint32_t value)
-{
-    put16(at, value >> 16);
-    put16(at + 2, value & 0xffff);
-}
 
 /* ---- Frames ---- */
 

@@ -5,28 +5,13 @@
 #include "test.h"
 
 #include "base/util.h"
+#include "net/bytes.h"
 #include "net/offload.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 static uint8_t frame[NET_FRAME_MOST], piece[NET_FRAME_MOST];
-
-static void put16(uint8_t *at, unsigned value)
-{
-    at[0] = (uint8_t)(value >> 8);
-    at[1] = (uint8_t)value;
-}
-
-static unsigned get16(const uint8_t *at)
-{
-    return (unsigned)at[0] << 8 | at[1];
-}
-
-static uint32_t get32(const uint8_t *at)
-{
-    return (uint32_t)get16(at) << 16 | get16(at + 2);
-}
 
 /* RFC 1071 to the letter. */
 static uint16_t plain(const uint8_t *data, size_t size, uint32_t sum)

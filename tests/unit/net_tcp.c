@@ -5,23 +5,12 @@
 #include "test.h"
 
 #include "base/util.h"
+#include "net/bytes.h"
 #include "net/offload.h"
 
 #include <string.h>
 
 #define WINDOW 65535u
-
-static void put16(uint8_t *at, unsigned value)
-{
-    at[0] = (uint8_t)(value >> 8);
-    at[1] = (uint8_t)value;
-}
-
-static void put32(uint8_t *at, uint32_t value)
-{
-    put16(at, value >> 16);
-    put16(at + 2, value & 0xffff);
-}
 
 static void send_segment(struct net_tcp *tcp, unsigned flags, const void *data, size_t size)
 {

@@ -1,0 +1,143 @@
+/*
+ * A network that another process serves: a switch, or a user network with isolate.
+ *
+ * Connections come over a link (remote_link.h). When one has ended, since the process was killed,
+ * the cable is pulled out, and another one is asked for; whoever makes it starts the process again.
+ */
+#include "net/driver.h"
+#include "net/peer.h"
+#include "net/remote_link.h"
+
+#include "base/time.h"
+#include "base/util.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+/* For the first connection to come. */
+#define PATIENCE_NS (30 * NS_PER_S)
+
+struct remote {
+    struct peer peer;
+    int link;
+    struct loop_watch *watch;
+    char name[80]; /* for messages */
+};
+
+static struct remote *remote_of(struct net *net)
+{
+    return container_of(net, struct remote, peer.net);
+}
+
+/* ---- On the loop's thread ---- */
+
+static void on_link(void *opaque, uint32_t events)
+{
+    struct remote *r = opaque;
+    struct error err;
+    int fd, ret = remote_link_take(r->link, &fd, &err);
+
+    if (ret > 0)
+        ret = peer_connect(&r->peer, fd, &err);
+    else if (ret == 0)
+        return;
+    if (ret < 0) {
+        log_tell(r->peer.net.host->log, LOG_LEVEL_ERROR, "network %s: %s", r->name, err.text);
+        loop_modify(r->watch, 0); /* the cable stays pulled out */
+        return;
+    }
+    log_tell(r->peer.net.host->log, LOG_LEVEL_INFO, "network %s: connected again", r->name);
+}
+
+static void lost(struct peer *peer)
+{
+    struct remote *r = container_of(peer, struct remote, peer);
+
+    log_tell(peer->net.host->log, LOG_LEVEL_WARNING,
+             "network %s: the process behind it has ended; it is started again", r->name);
+    remote_link_ask(r->link); /* if nobody is there, on_link sees that, too */
+}
+
+/* ---- Making and unmaking ---- */
+
+static void remote_close(struct net *net)
+{
+    struct remote *r = remote_of(net);
+
+    loop_remove(r->watch); /* which may connect; the other way round, nothing is started */
+    peer_end(&r->peer);
+    close(r->link);
+    free(r);
+}
+
+static const struct net_driver driver = {.send = peer_send,
+                                         .flush = peer_flush,
+                                         .peek = peer_peek,
+                                         .drop = peer_drop,
+                                         .close = remote_close};
+
+/* Waits for the first connection. */
+static int connect_first(struct remote *r, struct error *err)
+{
+    uint64_t end = time_now_ns() + PATIENCE_NS, now;
+    int fd, ret = remote_link_ask(r->link);
+
+    if (ret < 0)
+        return error_set(err, -ret, "network %s: nobody makes connections", r->name);
+    while ((ret = remote_link_take(r->link, &fd, err)) == 0) {
+        struct pollfd pfd = {r->link, POLLIN, 0};
+
+        now = time_now_ns();
+        if (now >= end)
+            return error_set(err, ETIMEDOUT, "network %s: no connection comes", r->name);
+        poll(&pfd, 1, (int)((end - now) / NS_PER_MS) + 1);
+    }
+    return ret < 0 ? ret : peer_connect(&r->peer, fd, err);
+}
+
+static int begin(struct remote *r, const struct net_options *options, const struct net_host *host,
+                 struct error *err)
+{
+    if (peer_begin(&r->peer, options, host, &driver, true, lost, err) < 0)
+        return -ENOMEM;
+    if (connect_first(r, err) < 0)
+        goto failed;
+    r->watch = loop_add(host->loop, r->link, EPOLLIN, on_link, r, err);
+    if (r->watch)
+        return 0;
+failed:
+    peer_end(&r->peer);
+    return -EIO;
+}
+
+struct net *net_remote_open(const struct net_options *options, const struct net_host *host,
+                            struct error *err)
+{
+    const char *name = options->kind == NET_SWITCH ? options->target : NULL;
+    struct remote *r = calloc(1, sizeof(*r));
+
+    if (!r) {
+        error_set(err, ENOMEM, "network: out of memory");
+        return NULL;
+    }
+    snprintf(r->name, sizeof(r->name), "%s%s%s", net_kind_name(options->kind), name ? "=" : "",
+             name ? name : "");
+    r->link = host->remote ? host->remote(host->remote_opaque, name) : -ENOSYS;
+    if (r->link < 0) {
+        error_set(err, -r->link, "network %s: there is nobody to start the process behind it",
+                  r->name);
+        free(r);
+        return NULL;
+    }
+    if (begin(r, options, host, err) < 0) {
+        close(r->link);
+        free(r);
+        return NULL;
+    }
+    return &r->peer.net;
+}
