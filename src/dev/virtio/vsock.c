@@ -105,7 +105,7 @@ static void reset(struct virtio_device *d)
     struct vsock *v = vsock_of(d);
 
     pthread_mutex_lock(&v->lock);
-    for (unsigned i = 0; i < VSOCK_CONNECTIONS; i++)
+    for (unsigned i = 0; i < v->slots; i++)
         if (vsock_is_known(&v->connection[i]))
             vsock_remove(v, &v->connection[i]);
     v->refusals = 0;
@@ -123,7 +123,7 @@ static void state_lost(struct vsock *v, struct state *s)
 
     for (; count < v->refusals; count++)
         lost[count] = v->refusal[(v->first_refusal + count) % VSOCK_REFUSALS];
-    for (unsigned i = 0; i < VSOCK_CONNECTIONS; i++) {
+    for (unsigned i = 0; i < v->slots; i++) {
         const struct vsock_connection *c = &v->connection[i];
 
         transport_reset |= vsock_is_known(c);

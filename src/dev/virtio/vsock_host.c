@@ -248,7 +248,7 @@ static void on_listener(struct vsock *v)
 
     if (fd < 0)
         return;
-    if (v->greetings.length == VSOCK_GREETINGS || (!v->unused && v->greetings.first))
+    if (v->greetings.length == VSOCK_GREETINGS || (vsock_is_full(v) && v->greetings.first))
         vsock_remove(v, container_of(v->greetings.first, struct vsock_connection, link));
     c = vsock_add(v, fd, VSOCK_GREETING);
     if (c)
@@ -363,7 +363,7 @@ void vsock_host_close(struct vsock *v)
 
     loop_remove(v->watch);
     v->watch = NULL;
-    for (unsigned i = 0; i < VSOCK_CONNECTIONS; i++)
+    for (unsigned i = 0; i < v->slots; i++)
         if (v->connection[i].stage != VSOCK_FREE)
             vsock_remove(v, &v->connection[i]);
     if (v->listener >= 0)

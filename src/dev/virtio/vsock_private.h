@@ -151,13 +151,15 @@ struct vsock {
     unsigned refusals, first_refusal;
     struct vsock_refusal refusal[VSOCK_REFUSALS]; /* a ring */
     struct vsock_connection *bucket[VSOCK_BUCKETS];
-    struct vsock_connection *unused;
+    unsigned slots;                  /* of CONNECTION, those that were ever used */
+    struct vsock_connection *unused; /* among them */
     struct vsock_connection connection[VSOCK_CONNECTIONS];
 };
 
 /* ---- vsock_table.c: with the lock ---- */
 
 void vsock_table_init(struct vsock *v);
+bool vsock_is_full(const struct vsock *v);
 /* A connection that stands on the socket FD, whose owner it becomes. NULL (and FD is still the
  * caller's): there are too many. */
 struct vsock_connection *vsock_add(struct vsock *v, int fd, enum vsock_stage stage);

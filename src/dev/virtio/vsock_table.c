@@ -16,11 +16,6 @@ static struct vsock_connection **bucket_of(struct vsock *v, uint32_t guest_port,
 void vsock_table_init(struct vsock *v)
 {
     v->next_port = VSOCK_CLIENT_PORTS;
-    for (unsigned i = VSOCK_CONNECTIONS; i-- > 0;) {
-        v->connection[i].fd = -1;
-        v->connection[i].next = v->unused;
-        v->unused = &v->connection[i];
-    }
 }
 
 static uint64_t number_of(const struct vsock *v, const struct vsock_connection *c)
@@ -31,22 +26,31 @@ static uint64_t number_of(const struct vsock *v, const struct vsock_connection *
 struct vsock_connection *vsock_of_event(struct vsock *v, uint64_t number)
 {
     uint32_t index = (uint32_t)number;
-    struct vsock_connection *c = index < VSOCK_CONNECTIONS ? &v->connection[index] : NULL;
+    struct vsock_connection *c = index < v->slots ? &v->connection[index] : NULL;
 
     return c && c->stage != VSOCK_FREE && c->generation == number >> 32 ? c : NULL;
 }
 
+bool vsock_is_full(const struct vsock *v)
+{
+    return !v->unused && v->slots == VSOCK_CONNECTIONS;
+}
+
 struct vsock_connection *vsock_add(struct vsock *v, int fd, enum vsock_stage stage)
 {
-    struct vsock_connection *c = v->unused;
     struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET};
+    struct vsock_connection *c;
 
-    if (!c)
+    if (vsock_is_full(v))
         return NULL;
+    c = v->unused ? v->unused : &v->connection[v->slots];
     event.data.u64 = number_of(v, c);
     if (epoll_ctl(v->epoll, EPOLL_CTL_ADD, fd, &event) < 0)
         return NULL;
-    v->unused = c->next;
+    if (v->unused)
+        v->unused = c->next;
+    else
+        v->slots++;
     *c = (struct vsock_connection){.generation = c->generation, .fd = fd, .stage = stage};
     return c;
 }
