@@ -589,7 +589,7 @@ struct where *board_disk_where(struct board *b, unsigned disk, unsigned n)
         return NULL;
     if (b->disks[disk])
         return virtio_block_where(b->disks[disk], n);
-    return n == 0 ? vhost_block_where(b->foreign_disks[disk]) : NULL;
+    return n == 0 ? vhost_device_where(b->foreign_disks[disk]) : NULL;
 }
 
 struct where *board_share_where(struct board *b, unsigned share, unsigned n)

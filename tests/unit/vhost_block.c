@@ -143,7 +143,7 @@ static void reads_and_writes(void **state)
     assert_int_equal(atomic_load(&b->disk->done), 2);
     assert_memory_equal(b->disk->bytes + 5 * 512, "\x88\x77\x66\x55\x44\x33\x22\x11", 8);
     assert_true(mem_is_exported(v->mem));
-    AWAIT(where_ask(vhost_block_where(v->dev)));
+    AWAIT(where_ask(vhost_device_where(v->dev)));
     for (unsigned i = 2; i < 300; i++) {
         request(b, 0, i % BRIG_SECTORS);
         assert_int_equal(reap(b), i % 16);

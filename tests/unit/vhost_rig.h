@@ -196,22 +196,29 @@ static inline struct vhost_backend *brig_backend(struct brig_disk *disk,
     return backend;
 }
 
-static inline struct brig *brig_create(struct brig_disk *disk, const char *path)
+/* Serves B->backend, whatever it has, to front ends that connect to PATH. */
+static inline void brig_listen(struct brig *b, const char *path)
 {
-    struct brig *b = calloc(1, sizeof(*b));
     struct sockaddr_un address = {.sun_family = AF_UNIX};
 
-    b->disk = disk;
     snprintf(b->path, sizeof(b->path), "%s", path);
     snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
     atomic_store(&b->connection, -1);
     b->stop = eventfd(0, EFD_CLOEXEC);
-    b->backend = brig_backend(disk, &b->device);
     unlink(path);
     b->listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_int_equal(bind(b->listener, (struct sockaddr *)&address, sizeof(address)), 0);
     assert_int_equal(listen(b->listener, 4), 0);
     assert_int_equal(thread_start(&b->thread, "back end", brig_run, b, NULL), 0);
+}
+
+static inline struct brig *brig_create(struct brig_disk *disk, const char *path)
+{
+    struct brig *b = calloc(1, sizeof(*b));
+
+    b->disk = disk;
+    b->backend = brig_backend(disk, &b->device);
+    brig_listen(b, path);
     return b;
 }
 

@@ -4,8 +4,8 @@
  *
  * The guest's own rings are not shown to the back end. The device takes chains off the guest's
  * ring, which checks them, and puts them into a ring like this one; when the back end has given a
- * chain back, the device tells guest memory what was written, and then the guest (dev/vhost/block.h
- * says why).
+ * chain back, the device tells guest memory what was written, and then the guest:
+ * dev/vhost/device.h says why.
  *
  *      guest's ring --virtqueue_next--> device --vhost_ring_add--> shared ring --> back end
  *      guest's ring <--- completion --- device <--vhost_ring_take- shared ring <--
