@@ -17,11 +17,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "fake_lane.h"
-#include "virtio_rig.h"
+#include "virtio_queues.h"
 
-#define SIZE      8u
-#define RINGS(Q)  (0x10000u + 0x1000 * (Q))
 #define RECEIVED  0x100000u /* what the device writes */
 #define SENT      0x180000u /* what it reads: less than 512 KiB */
 #define VRIG_CONF 0x2000
@@ -41,8 +38,7 @@ struct packet {
 _Static_assert(sizeof(struct packet) == 44, "5.10.6");
 
 struct fixture {
-    struct vrig *v;
-    struct rig_queue queue[QUEUES];
+    struct qrig q;
     uint8_t payload[0x20000]; /* of the packet that was taken last */
     uint32_t room;            /* of the chains that are given to receive, with the header */
 };
@@ -61,7 +57,8 @@ static int set_up(void **state)
 {
     struct fixture *f = calloc(1, sizeof(*f));
 
-    f->v = vrig_create(create, NULL, 1);
+    f->q.queues = QUEUES;
+    f->q.v = vrig_create(create, NULL, 1);
     f->room = 44 + 4096;
     *state = f;
     return 0;
@@ -71,7 +68,7 @@ static int tear_down(void **state)
 {
     struct fixture *f = *state;
 
-    vrig_destroy(f->v);
+    vrig_destroy(f->q.v);
     assert_int_equal(access(path, F_OK), -1);
     free(f);
     return 0;
@@ -81,33 +78,18 @@ static int tear_down(void **state)
 
 static void run(struct fixture *f)
 {
-    fake_lane_run(f->v->workers, f->v->loop);
+    qrig_run(&f->q);
 }
 
 static void start(struct fixture *f)
 {
-    vrig_enable(f->v);
-    assert_true(vrig_negotiate(f->v, FEATURES));
-    for (unsigned i = 0; i < QUEUES; i++) {
-        vrig_set_queue_number(f->v, i, rig_layout(RINGS(i), SIZE));
-        f->queue[i] = f->v->queue;
-    }
-    vrig_write(f->v, VRIG_STATUS, 1, 15);
-    run(f);
-}
-
-static void publish(struct fixture *f, unsigned queue, unsigned head)
-{
-    rig_publish(&f->queue[queue], (uint16_t)head);
-    vrig_write(f->v, VRIG_NOTIFY + 4 * queue, 2, 0);
-    run(f);
+    qrig_start(&f->q, FEATURES);
 }
 
 /* The driver has one chain for packets in the queue at all times. */
 static void give_room(struct fixture *f)
 {
-    rig_descriptor(&f->queue[RECEIVE], 0, RECEIVED, f->room, RIG_WRITE, 0);
-    publish(f, RECEIVE, 0);
+    qrig_give(&f->q, RECEIVE, RECEIVED, f->room, RIG_WRITE);
 }
 
 /* Takes the packet that the device has written. False: there is none. */
@@ -116,13 +98,13 @@ static bool take(struct fixture *f, struct packet *p)
     uint32_t head, size;
 
     run(f);
-    if (f->queue[RECEIVE].available == f->queue[RECEIVE].used)
+    if (f->q.queue[RECEIVE].available == f->q.queue[RECEIVE].used)
         give_room(f);
-    if (!rig_reap(&f->queue[RECEIVE], &head, &size))
+    if (!rig_reap(&f->q.queue[RECEIVE], &head, &size))
         return false;
-    assert_int_equal(mem_read(f->v->mem, RECEIVED, p, sizeof(*p)), 0);
+    assert_int_equal(mem_read(f->q.v->mem, RECEIVED, p, sizeof(*p)), 0);
     assert_int_equal(size, sizeof(*p) + p->len);
-    assert_int_equal(mem_read(f->v->mem, RECEIVED + sizeof(*p), f->payload, p->len), 0);
+    assert_int_equal(mem_read(f->q.v->mem, RECEIVED + sizeof(*p), f->payload, p->len), 0);
     assert_true(p->len == 0 || p->op == RW);
     assert_int_equal(p->dst_cid, CID);
     return true;
@@ -149,11 +131,10 @@ static bool post(struct fixture *f, struct packet p, const void *data, uint32_t 
 {
     uint32_t head, written;
 
-    assert_int_equal(mem_write(f->v->mem, SENT, &p, sizeof(p)), 0);
-    assert_int_equal(mem_write(f->v->mem, SENT + sizeof(p), data, size), 0);
-    rig_descriptor(&f->queue[SEND], 0, SENT, sizeof(p) + size, 0, 0);
-    publish(f, SEND, 0);
-    return rig_reap(&f->queue[SEND], &head, &written) && written == 0;
+    assert_int_equal(mem_write(f->q.v->mem, SENT, &p, sizeof(p)), 0);
+    assert_int_equal(mem_write(f->q.v->mem, SENT + sizeof(p), data, size), 0);
+    qrig_give(&f->q, SEND, SENT, sizeof(p) + size, 0);
+    return rig_reap(&f->q.queue[SEND], &head, &written) && written == 0;
 }
 
 /* A connection as the guest sees it. */
@@ -294,11 +275,11 @@ static void test_configuration(void **state)
     struct fixture *f = *state;
     struct stat status;
 
-    assert_int_equal(vrig_config(f->v, 0, 4), 0x10531AF4);
-    vrig_enable(f->v);
-    assert_int_equal(vrig_read(f->v, VRIG_CONF, 4), CID);
-    assert_int_equal(vrig_read(f->v, VRIG_CONF + 4, 4), 0);
-    assert_int_equal(vrig_read(f->v, VRIG_QUEUES, 2), QUEUES);
+    assert_int_equal(vrig_config(f->q.v, 0, 4), 0x10531AF4);
+    vrig_enable(f->q.v);
+    assert_int_equal(vrig_read(f->q.v, VRIG_CONF, 4), CID);
+    assert_int_equal(vrig_read(f->q.v, VRIG_CONF + 4, 4), 0);
+    assert_int_equal(vrig_read(f->q.v, VRIG_QUEUES, 2), QUEUES);
     assert_int_equal(stat(path, &status), 0);
     assert_int_equal(status.st_mode & 0777, 0600);
 }
@@ -569,7 +550,7 @@ static void test_credit_of_guest(void **state)
     say(f, &e, CREDIT_UPDATE);
     write_all(fd, "more");
     run(f);
-    assert_int_equal(vrig_status(f->v), 15);
+    assert_int_equal(vrig_status(f->q.v), 15);
     close(fd);
 }
 
@@ -668,13 +649,13 @@ static void test_too_much(void **state)
     send_bytes(f, &e, bytes, sizeof(bytes));
     expect(f, RST);
     assert_true(at_end(fd));
-    assert_int_equal(vrig_status(f->v), 15);
+    assert_int_equal(vrig_status(f->q.v), 15);
     close(fd);
     fd = client(f, 22, &e);
     p = packet(&e, RW);
     p.len = 2;
     assert_false(post(f, p, bytes, 1));
-    assert_int_equal(vrig_status(f->v), 0x4F);
+    assert_int_equal(vrig_status(f->q.v), 0x4F);
     close(fd);
 }
 
@@ -701,7 +682,7 @@ static void test_client_goes(void **state)
     say(f, &e, RESPONSE);
     expect(f, RST);
     assert_silent(f);
-    assert_int_equal(vrig_status(f->v), 15);
+    assert_int_equal(vrig_status(f->q.v), 15);
 }
 
 /* What makes no sense for a connection ends it; what has none is refused, but for an RST. */
@@ -731,15 +712,14 @@ static void test_nonsense(void **state)
     say_shutdown(f, &e, 0xFFFFFFFC); /* no flag that means anything */
     send_bytes(f, &e, "", 0);
     assert_silent(f);
-    assert_int_equal(vrig_status(f->v), 15);
+    assert_int_equal(vrig_status(f->q.v), 15);
     close(fd);
-    rig_descriptor(&f->queue[SEND], 0, SENT, 43, 0, 0);
-    publish(f, SEND, 0);
-    assert_int_equal(vrig_status(f->v), 0x4F);
+    qrig_give(&f->q, SEND, SENT, 43, 0);
+    assert_int_equal(vrig_status(f->q.v), 0x4F);
     start(f);
     f->room = 43;
     give_room(f);
-    assert_int_equal(vrig_status(f->v), 0x4F);
+    assert_int_equal(vrig_status(f->q.v), 0x4F);
 }
 
 /* A guest that does not look at refusals: its packets wait, the device keeps no more than it must.
@@ -756,13 +736,13 @@ static void test_refusals_wait(void **state)
     for (; post(f, packet(&e, RW), "", 0); e.guest++)
         assert_true(e.guest < 10000);
     assert_true(e.guest > 8);
-    assert_int_equal(vrig_status(f->v), 15);
+    assert_int_equal(vrig_status(f->q.v), 15);
     while (take(f, &p)) {
         assert_int_equal(p.op, RST);
         assert_int_equal(p.dst_port, ++refused);
     }
     assert_int_equal(refused, e.guest);
-    assert_true(rig_reap(&f->queue[SEND], &head, &size));
+    assert_true(rig_reap(&f->q.queue[SEND], &head, &size));
 }
 
 /* As many connections as there can be, each with bytes on the way; one more is refused, until one
@@ -854,37 +834,27 @@ static void test_save_restore(void **state)
     say(f, &refused, REQUEST);
     listener = listen_for(5001);
     say(f, &waits, REQUEST);
-    f->v->dev->ops->pause(f->v->dev);
     strcpy(before, path);
     path[strlen(path) - 1]++;
     other = *f;
-    other.v = vrig_create(create, f->v->mem, 1);
-    other.v->dev->ops->pause(other.v->dev);
-    assert_int_equal(rig_copy_state(f->v->rig, f->v->dev, other.v->dev), 0);
-    other.v->dev->ops->resume(other.v->dev);
-    run(&other);
+    qrig_move(&f->q, &other.q, create);
     assert_silent(&other); /* before the guest has heard of it */
-    rig_descriptor(&other.queue[EVENT], 0, RECEIVED + 0x8000, 4, RIG_WRITE, 0);
-    rig_publish(&other.queue[EVENT], 0);
-    vrig_write(other.v, VRIG_NOTIFY + 4 * EVENT, 2, 0);
-    run(&other);
-    assert_true(rig_reap(&other.queue[EVENT], &head, &size));
+    qrig_give(&other.q, EVENT, RECEIVED + 0x8000, 4, RIG_WRITE);
+    assert_true(rig_reap(&other.q.queue[EVENT], &head, &size));
     assert_int_equal(size, 4);
-    assert_int_equal(mem_read(f->v->mem, RECEIVED + 0x8000, &event, 4), 0);
+    assert_int_equal(mem_read(f->q.v->mem, RECEIVED + 0x8000, &event, 4), 0);
     assert_int_equal(event, 0);
     assert_true(take(&other, &p));
     assert_true(p.op == RST && p.dst_port == 7);
     assert_true(take(&other, &p));
     assert_true(p.op == RST && p.dst_port == 8);
     assert_silent(&other);
-    rig_publish(&other.queue[EVENT], 0);
-    vrig_write(other.v, VRIG_NOTIFY + 4 * EVENT, 2, 0);
-    run(&other);
-    assert_false(rig_reap(&other.queue[EVENT], &head, &size)); /* once */
-    vrig_destroy(other.v);
+    qrig_give(&other.q, EVENT, RECEIVED + 0x8000, 4, RIG_WRITE);
+    assert_false(rig_reap(&other.q.queue[EVENT], &head, &size)); /* once */
+    vrig_destroy(other.q.v);
     strcpy(path, before);
     /* The saved machine may go on as well. */
-    f->v->dev->ops->resume(f->v->dev);
+    f->q.v->dev->ops->resume(f->q.v->dev);
     assert_false(at_end(fd));
     forget_listener(listener, 5001);
     close(fd);
@@ -893,12 +863,12 @@ static void test_save_restore(void **state)
 static void test_refusals_of_path(void **state)
 {
     struct fixture *f = *state;
-    struct virtio_slot slot = {.pci = f->v->pci,
+    struct virtio_slot slot = {.pci = f->q.v->pci,
                                .number = VRIG_SLOT + 1,
-                               .bus = f->v->rig->bus,
-                               .mem = f->v->mem,
-                               .loop = f->v->loop,
-                               .workers = f->v->workers};
+                               .bus = f->q.v->rig->bus,
+                               .mem = f->q.v->mem,
+                               .loop = f->q.v->loop,
+                               .workers = f->q.v->workers};
     struct virtio_vsock_config config = {.cid = CID, .path = path};
     char name[128];
     struct error err = {0};
