@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 
 NINJA = test -f $(BUILD)/build.ninja || meson setup $(BUILD) && ninja -C $(BUILD)
 
-.PHONY: all run guest test lockstep soak soak-state soak-race soak-fuzz soak-disks soak-disks-guest selftests bpf bench \
+.PHONY: all run guest test lockstep soak soak-state soak-race soak-fuzz soak-net soak-disks soak-disks-guest selftests bpf bench \
 	lint install clean
 
 all:
@@ -60,6 +60,12 @@ soak-fuzz:
 		-Db_lundef=false
 	@ninja -C $(BUILD)-fuzz
 	@scripts/soak-fuzz $(BUILD)-fuzz $(CASES)
+
+soak-net:
+	@scripts/setup build guest
+	@$(NINJA) doppel tests/guest/network-peer
+	@guests/make
+	@NETWORK_PEER=$(BUILD)/tests/guest/network-peer tests/guest/network.py $(BUILD)/doppel soak
 
 soak-disks:
 	@scripts/setup build guest test

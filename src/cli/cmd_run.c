@@ -30,6 +30,8 @@ enum {
     OPT_NO_REBOOT,
     OPT_DISK,
     OPT_VSOCK,
+    OPT_NET,
+    OPT_PUBLISH,
     OPT_DEVICE,
     OPT_TEST_DEVICE,
     OPT_DEBUG_EXIT,
@@ -57,6 +59,9 @@ static const struct option_spec specs[] = {
     [OPT_DISK] = {"disk", "FILE[,...]", "add a disk (the manual page lists its settings)"},
     [OPT_VSOCK] = {"vsock", "socket=PATH[,...]",
                    "connect guest programs to Unix sockets of the host"},
+    [OPT_NET] = {"net", "KIND[,...]", "add a network card: user, none, tap=, switch=, stream="},
+    [OPT_PUBLISH] = {"publish", "PORT:GUESTPORT",
+                     "-p: what comes to PORT of this host goes to the guest"},
     [OPT_DEVICE] = {"device", "NAME[,...]", "add a device (the manual page lists them)"},
     [OPT_TEST_DEVICE] = {"test-device", NULL, "what test kernels for QEMU's pc-testdev expect"},
     [OPT_DEBUG_EXIT] = {"debug-exit", NULL, "port 0xf4: writing V ends the VM, status 2 V + 1"},
@@ -64,6 +69,9 @@ static const struct option_spec specs[] = {
     [OPT_HELP] = {"help", NULL, "show this"},
     {NULL, NULL, "a command for the guest goes after --"},
 };
+
+/* Short forms of options. */
+static const char letters[OPT_HELP + 1] = {[OPT_PUBLISH] = 'p'};
 
 static int help(void)
 {
@@ -144,6 +152,57 @@ static bool add_described(struct run_options *run, const char *beginning, const 
     return true;
 }
 
+static bool add_forward(struct run_options *run, const char *value)
+{
+    if (run->forward_count == RUN_MAX_FORWARDS) {
+        complain("--publish: more than %d ports", RUN_MAX_FORWARDS);
+        return false;
+    }
+    if (strchr(value, ',')) {
+        complain("--publish: '%s' is not [tcp:|udp:][ADDRESS:]PORT:GUESTPORT", value);
+        return false;
+    }
+    run->forwards[run->forward_count++] = value;
+    return true;
+}
+
+static bool is_user_network(const char *description)
+{
+    static const char user[] = "net,to=user";
+
+    return !strncmp(description, user, strlen(user)) &&
+           (!description[strlen(user)] || description[strlen(user)] == ',');
+}
+
+/* Adds the forwarded ports to the first user network, or to one more if there is none. */
+static bool publish(struct run_options *run)
+{
+    char *text = NULL;
+    size_t size = 0;
+    unsigned at = 0;
+    FILE *file;
+
+    if (!run->forward_count)
+        return true;
+    while (at < run->device_count && !is_user_network(run->devices[at]))
+        at++;
+    if (at == run->device_count && !add_device(run, "net,to=user"))
+        return false;
+    file = open_memstream(&text, &size);
+    if (file) {
+        fputs(run->devices[at], file);
+        for (unsigned i = 0; i < run->forward_count; i++)
+            fprintf(file, ",forward=%s", run->forwards[i]);
+    }
+    if (!file || fclose(file) != 0) {
+        free(text);
+        complain("out of memory");
+        return false;
+    }
+    run->devices[at] = run->described[run->described_count++] = text;
+    return true;
+}
+
 /* For an option that stands for a device: it may be given again. */
 static bool add_device_once(struct run_options *run, const char *description)
 {
@@ -212,6 +271,8 @@ static bool set_option(struct run_options *run, int option, const char *value)
     case OPT_NO_REBOOT: run->config.no_reboot = true; break;
     case OPT_DISK: return add_described(run, "disk,file=", value);
     case OPT_VSOCK: return add_described(run, "vsock,", value);
+    case OPT_NET: return add_described(run, "net,to=", value);
+    case OPT_PUBLISH: return add_forward(run, value);
     case OPT_DEVICE: return add_device(run, value);
     case OPT_TEST_DEVICE: return add_device_once(run, "test-device");
     case OPT_DEBUG_EXIT: return add_device_once(run, "debug-exit");
@@ -264,7 +325,8 @@ static struct options options_of(char **argv)
 /* Reads the command line ARGV without doing what the options say. */
 static bool scan(char **argv, struct command_line *line)
 {
-    struct options options = options_of(argv);
+    struct options options = options_of({
+        .command = "run", .specs = specs, .argv = argv) + 1, .letters = letters};
     const char *value = NULL;
     int option;
 
@@ -328,7 +390,7 @@ static bool parse(struct run_options *run, struct named *named, char **argv, int
     }
     if (named->options && !set_options(run, named->options, line.given))
         return false;
-    return set_options(run, argv + 1, NULL) && check_options(run);
+    return set_options(run, argv + 1, NULL) && check_options(run) && publish(run);
 }
 
 /* Runs what was parsed, with a supervisor behind it. */

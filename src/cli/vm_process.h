@@ -9,8 +9,9 @@
 
 #include <stdbool.h>
 
-#define RUN_MAX_ENV     256
-#define RUN_MAX_DEVICES 64
+#define RUN_MAX_ENV      256
+#define RUN_MAX_DEVICES  64
+#define RUN_MAX_FORWARDS 64
 
 /* The options of `doppel run`. Strings are the command line's. */
 struct run_options {
@@ -21,8 +22,11 @@ struct run_options {
     unsigned env_count;
     const char *devices[RUN_MAX_DEVICES + 1]; /* descriptions, for the library */
     unsigned device_count;
-    char *described[RUN_MAX_DEVICES]; /* of those, the ones that are not the command line's own */
+    char *
+        described[RUN_MAX_DEVICES + 1]; /* of those, the ones that are not the command line's own */
     unsigned described_count;
+    const char *forwards[RUN_MAX_FORWARDS];
+    unsigned forward_count;
     char **command; /* up to a NULL; NULL: none, that is, a shell */
     bool stats, json, verbose;
     bool traced;

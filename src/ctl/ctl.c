@@ -126,6 +126,9 @@ static bool create_vm(struct doppel_vm *d, const struct doppel_config *config, s
         .devices = {.list = config->devices,
                     .isolate = config->isolate,
                     .isolate_opaque = config->isolate_opaque,
+                    .name = config->name,
+                    .remote = config->remote,
+                    .remote_opaque = config->remote_opaque,
                     .debug_output = {.output = config->debug_output,
                                      .full = config->debug_full,
                                      .opaque = config->debug_opaque},
@@ -367,6 +370,20 @@ int doppel_resize_disk(struct doppel_vm *d, unsigned disk, uint64_t size,
     int ret = vm_resize_disk(d->vm, disk, size, &err);
 
     return ret < 0 ? give_error(error, &err) : 0;
+}
+
+int doppel_change_network(struct doppel_vm *d, unsigned nic, const char *settings,
+                          struct doppel_error *error)
+{
+    struct error err;
+    int ret = vm_change_network(d->vm, nic, settings, &err);
+
+    return ret < 0 ? give_error(error, &err) : 0;
+}
+
+unsigned doppel_forward_port(struct doppel_vm *d, unsigned nic, unsigned forward)
+{
+    return vm_forward_port(d->vm, nic, forward);
 }
 
 int doppel_serve_disk(const char *description, int socket, struct doppel_error *error)

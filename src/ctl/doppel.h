@@ -118,6 +118,9 @@ struct doppel_config {
      *                       device, or an NBD server's URI. The settings are those of `doppel run
      *                       --disk` (doppel.1); a comma in F is written as two. Files are opened
      *                       by doppel_create and closed by doppel_destroy
+     *      net,to=KIND[,slot=N][,SETTING...]   a virtio network card, of which a cable leads to a
+     *                       network of the host: KIND and the settings are those of `doppel run
+     *                       --net` (doppel.1)
      *      rng[,slot=N]     a virtio entropy device; SLOT is its PCI device number (0 to 31), by
      *                       default the first that is free
      *      vsock,socket=PATH[,cid=N][,slot=N]   a virtio socket device, at whose address N (3) the
@@ -156,6 +159,14 @@ struct doppel_config {
      * starts it anew, with the same end, when it has died. NULL: such disks are refused. */
     int (*isolate)(void *opaque, const char *file);
     void *isolate_opaque;
+    /* What others on a virtual switch know the VM by; NULL: it has no name. Copied. */
+    const char *name;
+    /* For network cards on a switch, and on a user network with the setting isolate: returns a
+     * socket, doppel's from then on, over which connections come to the process that serves the
+     * switch NAME, or (NAME is NULL; called in the order of such cards) that network; or a negative
+     * errno. NULL: such cards are refused. */
+    int (*remote)(void *opaque, const char *name);
+    void *remote_opaque;
 };
 #define DOPPEL_MAX_CPUS   64
 #define DOPPEL_MAX_MEMORY (1ULL << 40)
@@ -313,6 +324,18 @@ int doppel_resize_disk(struct doppel_vm *vm, unsigned disk, uint64_t size,
  * and serves it to the process that has the other end of SOCKET (doppel_config.isolate), until that
  * has closed it. Returns 0 then. An error was told the other end, too. */
 int doppel_serve_disk(const char *description, int socket, struct doppel_error *err);
+
+/* ---- Networks ---- */
+
+/* Changes how a network card's cable is: SETTINGS is delay=, jitter=, loss=, rate= and capture=, as
+ * in its description, with commas between them; what is not named stays as it is, and if it fails,
+ * all does. NIC: which of the cards in doppel_config.devices, from 0 on. Calls on one VM take their
+ * turns. */
+int doppel_change_network(struct doppel_vm *vm, unsigned nic, const char *settings,
+                          struct doppel_error *err);
+/* The host's port of the forward with number FORWARD, from 0 on, in that card's description: the
+ * one that the host has chosen if port 0 was asked for. 0: there is no such forward. */
+unsigned doppel_forward_port(struct doppel_vm *vm, unsigned nic, unsigned forward);
 
 /* ---- The host ---- */
 

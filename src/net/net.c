@@ -243,6 +243,15 @@ size_t net_next(struct net *net)
     return net->ready ? net->frame.size : 0;
 }
 
+size_t net_peek(struct net *net, void *head, size_t size)
+{
+    size_t whole = net_next(net);
+
+    if (whole)
+        memcpy(head, net->frame.data, MIN(size, whole));
+    return whole;
+}
+
 /* Copies SIZE bytes to the pieces, as much as there is room for. Returns how many. */
 static size_t scatter(const uint8_t *data, size_t size, const struct iovec *iov, unsigned iovs)
 {

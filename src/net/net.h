@@ -129,6 +129,8 @@ void net_flush(struct net *net);
 
 /* The size of the frame that is to be received next, in bytes; 0: there is none now. */
 size_t net_next(struct net *net);
+/* The same; and copies the first SIZE bytes of that frame, or all of it, to HEAD. */
+size_t net_peek(struct net *net, void *head, size_t size);
 /* Stores that frame into the IOVS pieces at IOV, as much as there is room for, and takes it off the
  * queue. Returns how many bytes were stored, and *OFFLOAD. IOVS 0 drops the frame. */
 size_t net_receive(struct net *net, const struct iovec *iov, unsigned iovs,

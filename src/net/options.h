@@ -12,7 +12,7 @@
  *
  *      mac=M                 the card's address, six pairs of hexadecimal digits with colons
  *      mtu=N                 the guest is told this MTU; 68 to 65535
- *      queues=N              pairs of queues of the card, 1 to 16
+ *      queues=N              pairs of queues of the card, 1 to 15
  *      hostname=NAME         what DHCP calls the guest, and by what a switch knows it
  *
  * For each kind but vhost-user, the first four for what the guest sends:
@@ -46,7 +46,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define NET_QUEUES_MOST   16
+#define NET_QUEUES_MOST   15
 #define NET_FORWARDS_MOST 64
 #define NET_NAME_MOST     63 /* bytes of a hostname, as in DNS */
 

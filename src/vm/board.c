@@ -24,6 +24,7 @@
 #include "vm/console_ports.h"
 #include "vm/description.h"
 #include "vm/disk.h"
+#include "vm/nic.h"
 #include "vm/vsock.h"
 #include "vm/share.h"
 
@@ -64,6 +65,10 @@ struct board {
     unsigned disk_count;
     struct virtio_fs *shares[PCI_DEVICES];
     unsigned share_count;
+    struct net_host net_host;
+    char *name; /* the VM's, or NULL */
+    struct virtio_net *nics[PCI_DEVICES];
+    unsigned nic_count;
     struct timer *button; /* somebody has pressed the power button */
 };
 
@@ -206,9 +211,12 @@ enum kind {
     DEBUG_EXIT,
     DEBUG_CONSOLE,
     DISK,
+
+    NET,
     RNG,
     VSOCK,
     SHARE,
+
     KINDS
 };
 static const struct {
@@ -221,11 +229,13 @@ static const struct {
     [DEBUG_EXIT] = {"debug-exit", {NULL}},
     [DEBUG_CONSOLE] = {"debug-console", {NULL}},
     [DISK] = {"disk", {NULL}}, /* disk_create looks at its settings */
+    [NET] = {"net", {NULL}},   /* and nic_create */
     [RNG] = {"rng", {"slot", NULL}},
     [VSOCK] = {"vsock", {"slot", "socket", "cid", NULL}},
     [SHARE] = {"share", {NULL}}, /* share_create looks at its settings */
 };
-#define KNOWN "balloon, console, debug-console, debug-exit, disk, rng, share, test-device, vsock"
+#define KNOWN                                                                                      \
+    "balloon, console, debug-console, debug-exit, disk, net, rng, share, test-device, vsock"
 
 /* Says that TEXT asks for SLOT, which is taken, and which slots are free, as in "2-8 10-31". */
 static int refuse_slot(const struct pci_host *pci, const char *text, unsigned slot,
@@ -328,6 +338,21 @@ static struct dev *create_share(struct board *b, const struct board_config *c, c
     return virtio_fs_dev(fs);
 }
 
+static struct dev *create_nic(struct board *b, const struct board_config *c, const char *text,
+                              struct error *err)
+{
+    struct virtio_slot slot;
+    struct virtio_net *nic;
+    struct dev *dev;
+
+    if (find_slot(b, c, text, &slot, err) < 0)
+        return NULL;
+    dev = nic_create(&slot, text, &b->net_host, &nic, err);
+    if (dev)
+        b->nics[b->nic_count++] = nic;
+    return dev;
+}
+
 static struct dev *create_balloon(const struct board *b, const struct board_config *c,
                                   const char *text, struct error *err)
 {
@@ -368,8 +393,8 @@ static struct dev *create_described(struct board *b, struct clock *clock,
         kind++;
     if (kind == KINDS)
         error_set(err, EINVAL, "unknown device '%s' (known: " KNOWN ")", text);
-    if (kind == KINDS ||
-        (kind != DISK && kind != CONSOLE && description_check(text, kinds[kind].keys, err) < 0))
+    if (kind == KINDS || (kind != DISK && kind != NET && kind != CONSOLE &&
+                          description_check(text, kinds[kind].keys, err) < 0))
         return NULL;
     switch ((enum kind)kind) {
     case TEST_DEVICE: return test_device_create(b->bus, board_irq, b, err);
@@ -380,6 +405,7 @@ static struct dev *create_described(struct board *b, struct clock *clock,
         b->debug_console = debug_console_create(b->bus, clock, &c->devices->debug_output, err);
         return b->debug_console;
     case DISK: return create_disk(b, c, text, err);
+    case NET: return create_nic(b, c, text, err);
     case RNG: return create_rng(b, c, text, err);
     case VSOCK: return create_vsock(b, c, text, err);
     case SHARE: return create_share(b, c, text, err);
@@ -488,10 +514,16 @@ struct board *board_create(struct bus *bus, struct clock *clock, struct mem *mem
     b->blk_host = (struct blk_host){.log = config->log,
                                     .isolate = config->devices->isolate,
                                     .isolate_opaque = config->devices->isolate_opaque};
+    b->name = config->devices->name ? strdup(config->devices->name) : NULL;
+    b->net_host = (struct net_host){.loop = config->loop,
+                                    .log = config->log,
+                                    .name = b->name,
+                                    .remote = config->devices->remote,
+                                    .remote_opaque = config->devices->remote_opaque};
     b->button = timer_create_on(clock, button_pressed, b);
-    if (!b->button) {
+    if (!b->button || (config->devices->name && !b->name)) {
         error_set(err, ENOMEM, "no memory for the board");
-        free(b);
+        board_destroy(b);
         return NULL;
     }
     if (!assemble(b, clock, mem, config, err)) {
@@ -508,6 +540,7 @@ void board_destroy(struct board *b)
     timer_free(b->button);
     while (b->count-- > 0)
         b->devices[b->count]->ops->free(b->devices[b->count]);
+    free(b->name);
     free(b);
 }
 
@@ -595,6 +628,35 @@ struct where *board_disk_where(struct board *b, unsigned disk, unsigned n)
 struct where *board_share_where(struct board *b, unsigned share, unsigned n)
 {
     return share < b->share_count ? virtio_fs_where(b->shares[share], n) : NULL;
+}
+
+/* The network behind card NIC; NULL: there is no such card. */
+static struct net *network(struct board *b, unsigned nic)
+{
+    return nic < b->nic_count ? virtio_net_backend(b->nics[nic]) : NULL;
+}
+
+int board_change_network(struct board *b, unsigned nic, const char *settings, struct error *err)
+{
+    struct net *net = network(b, nic);
+
+    return net ? net_change(net, settings, err)
+               : error_set(err, ENODEV, "there is no network card %u: the machine has %u", nic,
+                           b->nic_count);
+}
+
+unsigned board_forward_port(struct board *b, unsigned nic, unsigned n)
+{
+    struct net *net = network(b, nic);
+
+    return net ? net_forward_port(net, n) : 0;
+}
+
+struct where *board_network_where(struct board *b, unsigned nic, unsigned n)
+{
+    struct net *net = network(b, nic);
+
+    return net ? net_where(net, n) : NULL;
 }
 
 void board_flush(struct board *b)

@@ -60,6 +60,7 @@ struct board_devices {
      *      debug-exit       port F4h: a byte written ends the machine (board_events.debug_exit)
      *      debug-console    port E9h: bytes go to debug_output
      *      disk,file=F[,slot=N][,...]     a virtio block device; see blk/options.h for the rest
+     *      net,to=KIND[,slot=N][,...]     a virtio network card; see net/options.h for the rest
      *      rng[,slot=N]     a virtio entropy device; SLOT is its PCI device number (0 to 31), by
      *                       default the first that is free
      *      vsock,socket=PATH[,cid=N][,slot=N]   a virtio socket device; see dev/virtio/vsock.h
@@ -72,6 +73,10 @@ struct board_devices {
     int (*isolate)(void *opaque, const char *file);
     void *isolate_opaque;
     struct con_given console;
+    /* For network cards: see struct net_host. */
+    const char *name;
+    int (*remote)(void *opaque, const char *name);
+    void *remote_opaque;
 };
 
 struct board_config {
@@ -113,6 +118,14 @@ int board_resize_disk(struct board *board, unsigned disk, uint64_t size, struct 
 struct where *board_disk_where(struct board *board, unsigned disk, unsigned n);
 /* The same of shared folders. */
 struct where *board_share_where(struct board *board, unsigned share, unsigned n);
+/* Changes settings of the network behind the card that was described as number NIC, from 0 on, as
+ * net_change does. One thread at a time. */
+int board_change_network(struct board *board, unsigned nic, const char *settings,
+                         struct error *err);
+/* See net_forward_port. */
+unsigned board_forward_port(struct board *board, unsigned nic, unsigned n);
+/* As board_disk_where, for the threads of a network. */
+struct where *board_network_where(struct board *board, unsigned nic, unsigned n);
 void board_flush(struct board *board); /* buffered output goes out */
 /* Whether the backend of a serial port or of the debug console has no room for more output. Any
  * thread, without locks. */

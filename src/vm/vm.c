@@ -228,6 +228,7 @@ struct vm *vm_assemble(const struct engine_ops *engine, const struct vm_config *
         error_set(err, ENOMEM, "no memory for a virtual machine");
         return NULL;
     }
+    pthread_mutex_init(&vm->networks, NULL);
     pthread_mutex_init(&vm->asking, NULL);
     pthread_mutex_init(&vm->lock, NULL);
     pthread_condattr_init(&attr);
@@ -301,6 +302,7 @@ void vm_destroy(struct vm *vm)
     mem_destroy(vm->machine.mem);
     pthread_cond_destroy(&vm->changed);
     pthread_mutex_destroy(&vm->lock);
+    pthread_mutex_destroy(&vm->networks);
     pthread_mutex_destroy(&vm->asking);
     free(vm);
 }
@@ -462,6 +464,21 @@ void vm_power_button(struct vm *vm)
 int vm_resize_disk(struct vm *vm, unsigned disk, uint64_t size, struct error *err)
 {
     return board_resize_disk(vm->board, disk, size, err);
+}
+
+int vm_change_network(struct vm *vm, unsigned nic, const char *settings, struct error *err)
+{
+    int ret;
+
+    pthread_mutex_lock(&vm->networks);
+    ret = board_change_network(vm->board, nic, settings, err);
+    pthread_mutex_unlock(&vm->networks);
+    return ret;
+}
+
+unsigned vm_forward_port(struct vm *vm, unsigned nic, unsigned n)
+{
+    return board_forward_port(vm->board, nic, n);
 }
 
 void vm_output_room(struct vm *vm)

@@ -93,6 +93,10 @@ void vm_retry(struct vm *vm);
 /* See board_resize_disk. */
 int vm_resize_disk(struct vm *vm, unsigned disk, uint64_t size, struct error *err);
 
+/* See board_change_network (one at a time for all cards) and board_forward_port. */
+int vm_change_network(struct vm *vm, unsigned nic, const char *settings, struct error *err);
+unsigned vm_forward_port(struct vm *vm, unsigned nic, unsigned n);
+
 /* From any thread. */
 void vm_power_button(struct vm *vm);
 /* The backend of a device that was full has room again: vCPUs that are held look. */

@@ -57,7 +57,8 @@ struct vm {
     struct vm_cpu cpu[VM_MAX_CPUS];
     struct cpu_port *ports[VM_MAX_CPUS];
 
-    pthread_mutex_t asking; /* held by vm_where, which no thread of the VM calls */
+    pthread_mutex_t networks; /* held while a network's settings are changed: one at a time */
+    pthread_mutex_t asking;   /* held by vm_where, which no thread of the VM calls */
 
     pthread_mutex_t lock;
     pthread_cond_t changed;

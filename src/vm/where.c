@@ -12,8 +12,9 @@
 /* A thread that is asked answers at once, or not at all. */
 #define ANSWER_MS 300
 /* Of the threads of disks and of shared folders, which may be many, the first ones are asked. */
-#define DISK_THREADS  64
-#define SHARE_THREADS 64
+#define DISK_THREADS    64
+#define SHARE_THREADS   64
+#define NETWORK_THREADS 32
 
 /* A thread that was asked, and what it is called. */
 struct asked {
@@ -22,7 +23,8 @@ struct asked {
 };
 
 struct inquiry {
-    struct asked asked[VM_MAX_CPUS + VM_WORKERS + 2 + DISK_THREADS + SHARE_THREADS];
+    struct asked
+        asked[VM_MAX_CPUS + VM_WORKERS + 2 + DISK_THREADS + SHARE_THREADS + NETWORK_THREADS];
     unsigned count;
 };
 
@@ -64,6 +66,17 @@ static void ask_shares(struct vm *vm, struct inquiry *inquiry)
             ask(inquiry, where, "shared folder %u, thread %u", share, n);
 }
 
+static void ask_networks(struct vm *vm, struct inquiry *inquiry)
+{
+    unsigned left = NETWORK_THREADS;
+    struct where *where;
+
+    for (unsigned nic = 0; board_network_where(vm->board, nic, 0); nic++)
+        for (unsigned n = 0; left > 0 && (where = board_network_where(vm->board, nic, n));
+             n++, left--)
+            ask(inquiry, where, "network %u, thread %u", nic, n);
+}
+
 static void ask_all(struct vm *vm, struct inquiry *inquiry)
 {
     struct where *where;
@@ -79,6 +92,8 @@ static void ask_all(struct vm *vm, struct inquiry *inquiry)
         ask_disks(vm, inquiry);
         ask_shares(vm, inquiry);
     }
+    if (vm->board)
+        ask_networks(vm, inquiry);
     if (vm->machine.mem)
         ask(inquiry, mem_where(vm->machine.mem), "memory manager");
 }

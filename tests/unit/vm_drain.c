@@ -214,6 +214,21 @@ struct where *board_share_where(struct board *b, unsigned share, unsigned n)
     return NULL;
 }
 
+int board_change_network(struct board *b, unsigned nic, const char *settings, struct error *err)
+{
+    return error_set(err, ENODEV, "no network cards here");
+}
+
+unsigned board_forward_port(struct board *b, unsigned nic, unsigned n)
+{
+    return 0;
+}
+
+struct where *board_network_where(struct board *b, unsigned nic, unsigned n)
+{
+    return NULL;
+}
+
 void board_retry(struct board *b)
 {
     atomic_fetch_add(&b->retries, 1);

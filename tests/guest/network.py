@@ -1,0 +1,194 @@
+#!/usr/bin/python3
+"""Networks of whole guests: a card is simply there, with an address, and what goes through it arrives.
+
+    NETWORK_PEER=PROGRAM network.py DOPPEL [TEST...]     the tests; or soak: the same with long runs (make soak-net)
+"""
+import contextlib
+import hashlib
+import http.server
+import os
+import random
+import re
+import socket
+import subprocess
+import sys
+import threading
+
+from vm import DOPPEL, check, check_complaint, check_run, environment, main, run, scratch, write
+
+MIB = 1 << 20
+# In a guest: the program, from a disk.
+HAVE_PEER = "cat /dev/vda >/tmp/peer; chmod 755 /tmp/peer; "
+SITE_ADDRESS = "until grep -q ^fec0 /proc/net/if_inet6; do sleep 0.05; done; "
+
+
+def peer_disk(path):
+    """An image of a disk that is the peer (network_peer.c), which is a program for host and guest."""
+    with open(os.environ["NETWORK_PEER"], "rb") as file:
+        program = file.read()
+    write(path, program.ljust(-(-len(program) // 512) * 512, b"\0"))
+    os.chmod(path, 0o755)
+    return path
+
+
+def has_ipv6():
+    try:
+        with socket.socket(socket.AF_INET6) as sock:
+            sock.bind(("::1", 0))
+        return True
+    except OSError:
+        return False
+
+
+@contextlib.contextmanager
+def server(peer):
+    """The peer as a server on this host: its port, of TCP and UDP."""
+    with subprocess.Popen([peer, "serve"], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield int(process.stdout.readline().split()[1])
+        finally:
+            process.kill()
+
+
+@contextlib.contextmanager
+def web_server(data):
+    """A server of HTTP on this host that has DATA at every path: its port."""
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as web:
+        thread = threading.Thread(target=web.serve_forever, daemon=True)
+        thread.start()
+        yield web.server_address[1]
+        web.shutdown()
+        thread.join()
+
+
+def boot(script, *options):
+    """Runs SCRIPT in a guest and returns what it says, line by line. Nothing may go wrong."""
+    done = run("run", *options, "--", "sh", "-ec", script, timeout=1200)
+    check_run(done, 0)
+    return done.stdout.decode().splitlines()
+
+
+def user(connections=200, datagrams=200):
+    """Addresses, echoes, short connections that end well, streams that are half closed, datagrams; IPv4 and IPv6."""
+    with scratch() as at:
+        peer = peer_disk(at("peer"))
+        with server(peer) as port:
+            hosts = ["10.0.2.2"] + ["fec0::2"] * has_ipv6()
+            said = boot(HAVE_PEER + SITE_ADDRESS + f"""
+                ifconfig eth0 | grep -o "addr:[0-9.]*"
+                cat /etc/resolv.conf
+                hostname
+                ping -c 2 10.0.2.2 | grep received
+                ping -6 -c 2 fec0::2 | grep received
+                for host in {' '.join(hosts)}; do
+                    /tmp/peer connect $host {port} {connections}
+                    /tmp/peer udp $host {port} {datagrams}
+                    /tmp/peer send $host {port} 500
+                    /tmp/peer receive $host {port} 500
+                done
+                cat /proc/net/snmp
+                """, "--net", "user,hostname=guest-1", "--disk", f"{peer},readonly")
+    text = "\n".join(said)
+    check("addr:10.0.2.15" in said, "no address:", said)
+    check("nameserver 10.0.2.3" in said, "no name server:", said)
+    check("guest-1" in said, "no hostname:", said)
+    check(text.count("2 packets received, 0% packet loss") == 2, "no echo:", said)
+    check(len(re.findall(rf"^{connections} times", text, re.M)) >= len(hosts), "connections:", said)
+    check(len(re.findall(r"^[1-9]\d* bytes", text, re.M)) == 2 * len(hosts), "streams:", said)
+    names, values = [line.split()[1:] for line in said if line.startswith("Tcp:")]
+    found = dict(zip(names, map(int, values)))
+    check(found["EstabResets"] == 0, "connections were reset:", found)
+    check(found["InErrs"] == 0, "wrong checksums:", found)
+
+
+def download(size=16 * MIB):
+    """A file through HTTP, whole; and names, where this host knows any."""
+    data = random.Random(7).randbytes(size)
+    try:
+        socket.getaddrinfo("deb.debian.org", 80, socket.AF_INET)
+        names = "nslookup deb.debian.org | grep -c ^Name;"
+    except OSError:
+        names = "echo 1;"  # this host does not know it either
+    with web_server(data) as port:
+        said = boot(f"{names} wget -q -O - http://10.0.2.2:{port}/file | md5sum", "--net", "user")
+    check(int(said[0]) >= 1, "names are not found:", said)
+    check(said[-1].split()[0] == hashlib.md5(data).hexdigest(), "other bytes:", said)
+
+
+def free_port():
+    """A port that nobody has at this moment, of TCP and UDP."""
+    with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        tcp.bind(("127.0.0.1", 0))
+        udp.bind(tcp.getsockname())
+        return tcp.getsockname()[1]
+
+
+def forwards(count=50):
+    """What comes to the host's ports goes to the guest's, TCP and UDP; a port that is taken is refused in one line."""
+    with scratch() as at:
+        peer = peer_disk(at("peer"))
+        port = free_port()
+        options = ["-p", f"{port}:7", "-p", f"udp:{port}:7", "--disk", f"{peer},readonly"]
+        guest = subprocess.Popen([DOPPEL, "run", *options, "--", "sh", "-ec", HAVE_PEER + "exec /tmp/peer serve 7"],
+                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=environment())
+        try:
+            check(guest.stdout.readline() == b"port 7\n", "the guest does not serve")
+            check_complaint(run("run", "-p", f"{port}:7", "--", "true"), str(port), "use")
+            for what in ("connect", "udp", "send", "receive"):
+                number = count if what in ("connect", "udp") else 300
+                done = subprocess.run([peer, what, "127.0.0.1", str(port), str(number)], stdout=subprocess.PIPE,
+                                      text=True, check=False, timeout=600)
+                check(done.returncode == 0, what, "failed:", done.stdout)
+        finally:
+            guest.kill()
+            guest.wait()
+
+
+def several():
+    """Several cards, each with its own address; one without a cable; one with several queues."""
+    said = boot("""
+        ls /sys/class/net
+        cat /sys/class/net/eth0/address /sys/class/net/eth1/address /sys/class/net/eth2/carrier
+        ls -d /sys/class/net/eth1/queues/tx-*
+        ip -4 -o addr show eth1
+        ping -c 3 -I eth1 192.168.7.2 | grep min/avg/max
+        """, "--cpus", "2", "--net", "user,mac=02:00:00:00:00:01",
+        "--net", "user,mac=02:00:00:00:00:02,net=192.168.7.0/24,queues=2", "--net", "none")
+    text = "\n".join(said)
+    check("eth2" in said and "02:00:00:00:00:01" in said and "02:00:00:00:00:02" in said, said)
+    check(text.count("/queues/tx-") == 2, "queues:", said)
+    check("192.168.7.15/24" in text, "no address:", said)
+    check("min/avg/max" in text, "no echo:", said)
+
+
+def refused():
+    """What cannot be had is said in one line."""
+    check_complaint(run("run", "--net", "nowhere", "--", "true"), "nowhere")
+    check_complaint(run("run", "--net", "user,queues=99", "--", "true"), "queues")
+    check_complaint(run("run", "-p", "x:y", "--", "true"), "x:y")
+    check_complaint(run("run", "-p", "1:2,restrict", "--", "true"), "publish")
+    check_complaint(run("run", "--device", "net", "--", "true"), "net,to=")
+    check_complaint(run("run", "--net", "stream=/nonexistent/socket", "--", "true"), "/nonexistent/socket")
+
+
+def soak():
+    """The same with long runs."""
+    if not any(name == "soak" for name in sys.argv[2:]):
+        return
+    user(10000, 10000)
+    download(1024 * MIB)
+    forwards(2000)
+
+
+if __name__ == "__main__":
+    main(user, download, forwards, several, refused, soak)
