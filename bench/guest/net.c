@@ -56,6 +56,17 @@ static void discard(int sock)
         fail("answer");
 }
 
+/* For as many nanoseconds as the client says. */
+static void send_for_a_while(int sock)
+{
+    uint64_t ns, start = now_ns();
+
+    if (read(sock, &ns, sizeof(ns)) != sizeof(ns))
+        return;
+    while (now_ns() - start < ns && write(sock, buffer, sizeof(buffer)) > 0)
+        ;
+}
+
 static void echo(int sock)
 {
     ssize_t got;
@@ -77,9 +88,8 @@ static void serve_client(int sock)
         discard(sock);
     else if (what == ECHO)
         echo(sock);
-    else /* until the client has no more to say */
-        while (recv(sock, &what, 1, MSG_DONTWAIT) != 0 && write(sock, buffer, sizeof(buffer)) > 0)
-            ;
+    else
+        send_for_a_while(sock);
 }
 
 /* A socket at PORT, in network byte order, of all addresses. */
@@ -193,19 +203,16 @@ static void send_stream(int sock, uint64_t ns)
 static void receive_stream(int sock, uint64_t ns)
 {
     uint64_t start = now_ns(), total = 0;
+    ssize_t got;
 
-    while (now_ns() - start < ns) {
-        ssize_t got = read(sock, buffer, sizeof(buffer));
-
-        if (got <= 0)
-            fail("read");
+    if (write(sock, &ns, sizeof(ns)) != sizeof(ns))
+        fail("write");
+    while ((got = read(sock, buffer, sizeof(buffer))) > 0)
         total += (uint64_t)got;
-    }
+    if (got < 0)
+        fail("read");
     printf("%llu bytes %llu ns\n", (unsigned long long)total,
            (unsigned long long)(now_ns() - start));
-    shutdown(sock, SHUT_WR);
-    while (read(sock, buffer, sizeof(buffer)) > 0)
-        ;
 }
 
 static void there_and_back(int sock)
