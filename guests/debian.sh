@@ -53,6 +53,9 @@ APT::Architecture "$2";
 APT::Architectures { "$2"; };
 APT::Sandbox::User "root";
 Acquire::Languages "none";
+Acquire::Retries "1";
+APT::Update::Error-Mode "any";
+Acquire::http::Timeout "${DOPPEL_MIRROR_TIMEOUT:-20}";
 EOF
     # Once a day is often enough.
     if [ -z "$(find "$base/state/lists" -name '*_InRelease' -mmin -1440)" ]; then

@@ -58,6 +58,16 @@ void guest_find(struct guest_files *guest)
              in_tree ? root : DOPPEL_DATADIR);
 }
 
+void guest_script(const char *name, char path[PATH_MAX + 32])
+{
+    char root[PATH_MAX];
+
+    if (source_tree(root))
+        snprintf(path, PATH_MAX + 32, "%.*s/guests/%s", PATH_MAX - 16, root, name);
+    else
+        snprintf(path, PATH_MAX + 32, "%s/guests/%s", DOPPEL_DATADIR, name);
+}
+
 /* The header's fields: Linux, Documentation/x86/boot.rst. */
 void guest_inspect(const char *path, struct guest_kernel *kernel)
 {

@@ -19,6 +19,9 @@ struct guest_files {
  * ${XDG_CACHE_HOME:-~/.cache}/doppel. */
 void guest_find(struct guest_files *guest);
 
+/* Sets PATH to the script NAME, which stands beside guests/make. */
+void guest_script(const char *name, char path[PATH_MAX + 32]);
+
 struct guest_kernel {
     bool linux_image;  /* a Linux bzImage */
     bool bits64;       /* with a 64-bit kernel inside */

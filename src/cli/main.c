@@ -24,6 +24,7 @@ static const struct {
     {"rename", cmd_rename, "give a machine another name"},
     {"rm", cmd_rm, "remove machines"},
     {"gc", cmd_gc, "remove what no machine needs any more"},
+    {"create", cmd_create, "make a virtual machine with a system on its disk"},
     {"image", cmd_image, "make, show, convert, check and change disk images"},
     {"doctor", cmd_doctor, "show what this host offers and what would be used"},
     {"backend", cmd_backend, "serve a disk to virtual machines of other programs"},

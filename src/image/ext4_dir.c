@@ -55,8 +55,11 @@ static struct ext2_dir_entry_2 *put(uint8_t *at, uint32_t ino, unsigned size, ui
 {
     struct ext2_dir_entry_2 *entry = (struct ext2_dir_entry_2 *)at;
 
-    *entry = (struct ext2_dir_entry_2){
-        .inode = ino, .rec_len = (uint16_t)size, .name_len = (uint8_t)length, .file_type = type};
+    /* Not the whole structure, which is as long as the longest entry. */
+    entry->inode = ino;
+    entry->rec_len = (uint16_t)size;
+    entry->name_len = (uint8_t)length;
+    entry->file_type = type;
     memcpy(at + 8, name, length);
     return entry;
 }
