@@ -318,15 +318,18 @@ struct command_line {
 
 static struct options options_of(char **argv)
 {
-    return (struct options){
-        .command = "run", .specs = specs, .argv = argv, .words = true, .takes_command = true};
+    return (struct options){.command = "run",
+                            .specs = specs,
+                            .letters = letters,
+                            .argv = argv,
+                            .words = true,
+                            .takes_command = true};
 }
 
 /* Reads the command line ARGV without doing what the options say. */
 static bool scan(char **argv, struct command_line *line)
 {
-    struct options options = options_of({
-        .command = "run", .specs = specs, .argv = argv) + 1, .letters = letters};
+    struct options options = options_of(argv);
     const char *value = NULL;
     int option;
 
