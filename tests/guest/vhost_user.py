@@ -114,7 +114,7 @@ def qemu(path):
     return ["qemu-system-x86_64", "-accel", "tcg", "-m", "64", "-display", "none", "-nodefaults",
             "-no-reboot", "-object", "memory-backend-memfd,id=m,size=64M,share=on",
             "-numa", "node,memdev=m", "-chardev", f"socket,id=c,path={path('socket')},reconnect=1",
-            "-device", "vhost-user-blk-pci,chardev=c,bootindex=0,num-queues=1",
+            "-device", "vhost-user-blk-pci,chardev=c,bootindex=0,num-queues=1,queue-size=256",
             "-device", "isa-debug-exit,iobase=0x501,iosize=2"]
 
 

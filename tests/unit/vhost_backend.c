@@ -301,17 +301,16 @@ static void disabled_with_request(void **state)
     end(f);
 }
 
-/* A back end ends with requests in flight; the next one is given the record. */
-static void requests_in_flight(void **state)
+/* Has the back end make a record for a queue of SIZE entries, and keep it. Returns the message that
+ * gives it the record again. */
+static struct vhost_message record_of(struct front *f, unsigned size)
 {
-    struct front *f = begin();
     struct vhost_message m = message(VHOST_GET_INFLIGHT_FD, 24);
     struct vhost_message *reply;
     int record;
 
-    agree(f);
     m.inflight.queues = 1;
-    m.inflight.queue_size = VHOST_RING_SIZE;
+    m.inflight.queue_size = (uint16_t)size;
     reply = ask(f, &m);
     record = vhost_take_fd(reply, 0);
     m = *reply;
@@ -319,6 +318,35 @@ static void requests_in_flight(void **state)
     m.flags = VHOST_VERSION;
     m.fds[0] = record;
     assert_true(done(f, m));
+    return m;
+}
+
+/* A queue is larger than the front end said when it asked for the record: it is served without. */
+static void small_record(void **state)
+{
+    struct front *f = begin();
+    struct vhost_message m;
+
+    agree(f);
+    m = record_of(f, VHOST_RING_SIZE / 2);
+    fresh_ring(f);
+    start_queue(f, 0);
+    request(f, VHOST_RING_SIZE / 2);
+    assert_int_equal(reap(f), VHOST_RING_SIZE / 2);
+    close(m.fds[0]);
+    end(f);
+}
+
+/* A back end ends with requests in flight; the next one is given the record. */
+static void requests_in_flight(void **state)
+{
+    struct front *f = begin();
+    struct vhost_message m;
+    int record;
+
+    agree(f);
+    m = record_of(f, VHOST_RING_SIZE);
+    record = m.fds[0];
     fresh_ring(f);
     start_queue(f, 0);
     for (unsigned round = 0; round < 4; round++) {
@@ -534,15 +562,11 @@ static void record(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(stops_and_goes_on),
-        cmocka_unit_test(requests_in_flight),
-        cmocka_unit_test(disabled_with_request),
-        cmocka_unit_test(memory_moves),
-        cmocka_unit_test(memory_vanishes),
-        cmocka_unit_test(out_of_place),
-        cmocka_unit_test(events_block),
-        cmocka_unit_test(broken_driver),
-        cmocka_unit_test(record),
+        cmocka_unit_test(stops_and_goes_on), cmocka_unit_test(requests_in_flight),
+        cmocka_unit_test(small_record),      cmocka_unit_test(disabled_with_request),
+        cmocka_unit_test(memory_moves),      cmocka_unit_test(memory_vanishes),
+        cmocka_unit_test(out_of_place),      cmocka_unit_test(events_block),
+        cmocka_unit_test(broken_driver),     cmocka_unit_test(record),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
