@@ -73,7 +73,7 @@ def expected(last):
 def move(disk, script, engines, cpus=1, held=True):
     """Runs and moves the guest. Returns what the disk must have then. HELD: requests are to be in flight when the
     machine is paused, and done by the next one."""
-    moves, seed = os.environ.get("MOVES", "6"), os.environ.get("SEED", "1974")
+    moves, seed = os.environ.get("MOVES", "4"), os.environ.get("SEED", "1974")
     command = [PROGRAM, "--engine", engines, "--moves", moves, "--seed", seed, "--cpus", str(cpus), "--disk",
                f"disk,file={disk}", "--disk", f"disk,file={script_disk(script)},readonly", "--type",
                "stty -echo; sh /dev/vdb", guest("vmlinuz-6.1"), guest("initrd.img")]
