@@ -76,3 +76,19 @@ const struct engine_ops *variant_find(const char *name, struct engine_ops *space
     }
     return NULL;
 }
+
+unsigned variants_find(char *names, struct engine_ops *engines, unsigned most)
+{
+    unsigned count = 0;
+    char *rest = NULL;
+
+    for (char *name = strtok_r(names, ",", &rest); name; name = strtok_r(NULL, ",", &rest)) {
+        struct engine_ops space;
+        const struct engine_ops *ops = variant_find(name, &space);
+
+        if (!ops || count == most)
+            return 0;
+        engines[count++] = *ops;
+    }
+    return count;
+}

@@ -226,6 +226,16 @@ def convert():
         judge(path("empty.qcow2"))
 
 
+def disk_and_other(path, more):
+    """A disk in the file raw, and a file with something else that has MORE bytes; returns what is in both."""
+    disk(path("raw"))
+    with open(path("raw"), "rb") as file:
+        new = file.read()
+    old = random.Random(7).randbytes(len(new) + more)
+    write(path("file"), old)
+    return new, old
+
+
 def over(old, new):
     """What OLD is when NEW has been written over it."""
     return new + old[len(new):]
@@ -234,11 +244,7 @@ def over(old, new):
 def in_place():
     """What is there is written over, zeros too: a file, a part of one, a server's disk. Nothing else is touched."""
     with scratch() as path:
-        disk(path("raw"))
-        with open(path("raw"), "rb") as file:
-            new = file.read()
-        old = random.Random(7).randbytes(len(new) + 3 * MIB)
-        write(path("file"), old)
+        new, old = disk_and_other(path, 3 * MIB)
         inode = os.stat(path("file")).st_ino
         good("convert", path("raw"), path("a.qcow2"))
         for source in "raw", "a.qcow2":
@@ -282,11 +288,7 @@ def loop_device(path):
 def device():
     """A block device is written over if that is wanted, and refused otherwise."""
     with scratch() as path:
-        disk(path("raw"))
-        with open(path("raw"), "rb") as file:
-            new = file.read()
-        old = random.Random(8).randbytes(len(new) + 2 * MIB)
-        write(path("file"), old)
+        new, old = disk_and_other(path, 2 * MIB)
         with loop_device(path("file")) as name:
             check_complaint(image("convert", path("raw"), name), name, "--in-place")
             check_complaint(image("convert", "--in-place", path("raw"), name + ",size=4M"), "bytes")

@@ -11,14 +11,13 @@
  * is typed, and the guest has to power itself off. The output is the guest's, and a line of our
  * own.
  */
+#include "../lockstep/kernel.h"
 #include "../lockstep/restore.h"
 #include "../variants.h"
 
 #include "base/time.h"
 #include "base/util.h"
 #include "dev/virtio/serve.h"
-#include "vm/acpi.h"
-#include "vm/boot/boot.h"
 #include "vm/vm.h"
 
 #include <getopt.h>
@@ -191,11 +190,6 @@ static bool run(struct run *r)
 
 /* ---- The program ---- */
 
-static int load(void *image, struct mem *mem, struct x86_cpu *cpu, struct error *err)
-{
-    return boot_load(image, mem, cpu, err);
-}
-
 static void tell(void *opaque, enum log_level level, const char *text)
 {
     printf("moved: %s: %s\n", log_level_name(level), text);
@@ -217,7 +211,7 @@ static bool run_image(const struct options *o, struct boot_image *image)
     r->config = (struct vm_config){
         .cpus = o->cpus,
         .memory = 128 * MiB,
-        .load = load,
+        .load = kernel_load,
         .load_opaque = image,
         .log = &log,
         .events = {.ended = on_end, .opaque = r},
@@ -233,62 +227,16 @@ static bool run_image(const struct options *o, struct boot_image *image)
     return good;
 }
 
-static uint8_t *read_file(const char *path, size_t *size)
-{
-    FILE *f = fopen(path, "rb");
-    uint8_t *bytes = NULL;
-    long length;
-
-    if (f && fseek(f, 0, SEEK_END) == 0 && (length = ftell(f)) > 0) {
-        rewind(f);
-        bytes = malloc((size_t)length);
-        *size = bytes ? fread(bytes, 1, (size_t)length, f) : 0;
-    }
-    if (f)
-        fclose(f);
-    if (!bytes)
-        fprintf(stderr, "moved: cannot read %s\n", path);
-    return bytes;
-}
-
 static bool boot_and_run(const struct options *o)
 {
-    struct boot_source source = {.rsdp = ACPI_RSDP_ADDRESS,
-                                 .kernel_name = o->kernel,
-                                 .initrd_name = o->initrd,
-                                 .command_line = "console=ttyS0 quiet cryptomgr.notests"};
-    uint8_t *kernel = read_file(o->kernel, &source.kernel_size);
-    uint8_t *initrd = read_file(o->initrd, &source.initrd_size);
-    struct boot_image *image = NULL;
-    struct error err = {0};
-    bool good = false;
+    struct kernel kernel;
+    bool good;
 
-    source.kernel = kernel;
-    source.initrd = initrd;
-    if (kernel && initrd && !(image = boot_prepare(&source, &err)))
-        fprintf(stderr, "moved: %s\n", err.text);
-    if (image)
-        good = run_image(o, image);
-    boot_free(image);
-    free(kernel);
-    free(initrd);
+    if (!kernel_open(&kernel, o->kernel, o->initrd, "console=ttyS0 quiet cryptomgr.notests"))
+        return false;
+    good = run_image(o, kernel.image);
+    kernel_close(&kernel);
     return good;
-}
-
-/* Finds the engines NAMES, with commas in between. */
-static bool find_engines(struct options *o, char *names)
-{
-    char *rest = NULL;
-
-    for (char *name = strtok_r(names, ",", &rest); name; name = strtok_r(NULL, ",", &rest)) {
-        struct engine_ops space;
-        const struct engine_ops *ops = variant_find(name, &space);
-
-        if (!ops || o->engines == ENGINES_MAX)
-            return false;
-        o->engine[o->engines++] = *ops;
-    }
-    return o->engines;
 }
 
 static bool parse(int argc, char **argv, struct options *o)
@@ -318,7 +266,8 @@ static bool parse(int argc, char **argv, struct options *o)
         default: return false;
         }
     }
-    if (argc - optind != 2 || !o->line || !find_engines(o, engines))
+    o->engines = variants_find(engines, o->engine, ENGINES_MAX);
+    if (argc - optind != 2 || !o->line || !o->engines)
         return false;
     o->kernel = argv[optind];
     o->initrd = argv[optind + 1];

@@ -23,12 +23,11 @@
  */
 #include "../unit/fake_clock.h"
 #include "../variants.h"
+#include "kernel.h"
 #include "restore.h"
 
 #include "base/util.h"
 #include "cpu/core/run.h"
-#include "vm/acpi.h"
-#include "vm/boot/boot.h"
 #include "vm/vm_private.h"
 
 #include <getopt.h>
@@ -145,11 +144,6 @@ static void on_output(void *opaque, const void *data, size_t size)
     side->written += size;
 }
 
-static int load(void *image, struct mem *mem, struct x86_cpu *cpu, struct error *err)
-{
-    return boot_load(image, mem, cpu, err);
-}
-
 /* VM may be NULL: that has been reported. */
 static bool side_take(struct side *side, const struct engine_ops *ops, struct vm *vm)
 {
@@ -174,7 +168,7 @@ static bool side_create(struct side *side, const struct engine_ops *ops, struct 
     side->config = (struct vm_config){
         .cpus = 1,
         .memory = options->memory,
-        .load = load,
+        .load = kernel_load,
         .load_opaque = image,
         .devices = {.list = options->test_devices ? test_devices : NULL,
                     .serial[0] = {.sent = {.output = on_output, .opaque = side}},
@@ -588,37 +582,13 @@ static bool run_closely(struct boot_image *image, struct options *options)
 
 /* --- The program ----------------------------------------------------------------------------- */
 
-static uint8_t *read_file(const char *path, size_t *size)
-{
-    FILE *f = fopen(path, "rb");
-    uint8_t *bytes = NULL;
-    long length;
-
-    if (f && fseek(f, 0, SEEK_END) == 0 && (length = ftell(f)) > 0) {
-        rewind(f);
-        bytes = malloc((size_t)length);
-        *size = bytes ? fread(bytes, 1, (size_t)length, f) : 0;
-    }
-    if (f)
-        fclose(f);
-    if (!bytes)
-        fprintf(stderr, "lockstep: cannot read %s\n", path);
-    return bytes;
-}
-
 /* Finds the leading machine's engines, NAMES with commas in between. */
 static bool find_engines(struct options *o, char *names)
 {
-    char *rest = NULL;
-
-    for (char *name = strtok_r(names, ",", &rest); name; name = strtok_r(NULL, ",", &rest)) {
-        struct engine_ops space;
-        const struct engine_ops *ops = variant_find(name, &space);
-
-        if (!ops || o->engines == ENGINES_MAX)
-            return false;
-        o->engine[o->engines] = o->leading[o->engines] = *ops;
-        o->leading[o->engines++].create = create_leading;
+    o->engines = variants_find(names, o->engine, ENGINES_MAX);
+    for (unsigned i = 0; i < o->engines; i++) {
+        o->leading[i] = o->engine[i];
+        o->leading[i].create = create_leading;
     }
     return o->engines;
 }
@@ -679,9 +649,7 @@ int main(int argc, char **argv)
                               .memory = 128 * MiB,
                               .memory_from = UINT64_MAX,
                               .edges_from = UINT64_MAX};
-    struct boot_source source = {.rsdp = ACPI_RSDP_ADDRESS};
-    struct error err = {0};
-    struct boot_image *image;
+    struct kernel kernel;
     bool same;
 
     if (!parse(argc, argv, &options)) {
@@ -690,22 +658,9 @@ int main(int argc, char **argv)
     }
     undisturbed = interp_engine;
     undisturbed.create = create_interpreted;
-    source.kernel_name = options.kernel;
-    source.initrd_name = options.initrd;
-    source.command_line = options.append;
-    source.kernel = read_file(options.kernel, &source.kernel_size);
-    if (options.initrd)
-        source.initrd = read_file(options.initrd, &source.initrd_size);
-    if (!source.kernel || (options.initrd && !source.initrd))
+    if (!kernel_open(&kernel, options.kernel, options.initrd, options.append))
         return STATUS_USAGE;
-    image = boot_prepare(&source, &err);
-    if (!image) {
-        fprintf(stderr, "lockstep: %s\n", err.text);
-        return STATUS_USAGE;
-    }
-    same = run_closely(image, &options);
-    boot_free(image);
-    free((void *)(uintptr_t)source.kernel);
-    free((void *)(uintptr_t)source.initrd);
+    same = run_closely(kernel.image, &options);
+    kernel_close(&kernel);
     return !same;
 }
