@@ -135,21 +135,28 @@ static bool add_device(struct run_options *run, const char *description)
     return true;
 }
 
+/* Puts TEXT, which is RUN's from now on, in the place of the description AT; NULL: no memory. */
+static bool set_made(struct run_options *run, unsigned at, char *text)
+{
+    if (!text) {
+        complain("out of memory");
+        return false;
+    }
+    free(run->made[at]);
+    run->devices[at] = run->made[at] = text;
+    return true;
+}
+
 /* Adds the device whose description is BEGINNING and what an option says. */
 static bool add_described(struct run_options *run, const char *beginning, const char *value)
 {
     char *description;
 
-    if (asprintf(&description, "%s%s", beginning, value) < 0) {
-        complain("out of memory");
+    if (!add_device(run, beginning))
         return false;
-    }
-    if (!add_device(run, description)) {
-        free(description);
-        return false;
-    }
-    run->described[run->described_count++] = description;
-    return true;
+    if (asprintf(&description, "%s%s", beginning, value) < 0)
+        description = NULL;
+    return set_made(run, run->device_count - 1, description);
 }
 
 static bool add_forward(struct run_options *run, const char *value)
@@ -196,10 +203,23 @@ static bool publish(struct run_options *run)
     }
     if (!file || fclose(file) != 0) {
         free(text);
-        complain("out of memory");
-        return false;
+        text = NULL;
     }
-    run->devices[at] = run->described[run->described_count++] = text;
+    return set_made(run, at, text);
+}
+
+/* Gives the network cards of a machine with a name the addresses that they have in each run. */
+static bool name_cards(struct run_options *run, const struct named *named)
+{
+    unsigned card = 0;
+
+    run->config.name = named->machine.name;
+    for (unsigned i = 0; i < run->device_count; i++)
+        if (!strncmp(run->devices[i], "net,", strlen("net,")) &&
+            !set_made(
+                run, i,
+                definition_net(&named->definition, named->machine.name, run->devices[i], card++)))
+            return false;
     return true;
 }
 
@@ -396,7 +416,8 @@ static bool parse(struct run_options *run, struct named *named, char **argv, int
     }
     if (named->options && !set_options(run, named->options, line.given))
         return false;
-    return set_options(run, argv + 1, NULL) && check_options(run) && publish(run);
+    return set_options(run, argv + 1, NULL) && check_options(run) && publish(run) &&
+           (!line.name || name_cards(run, named));
 }
 
 /* Runs what was parsed, with a supervisor behind it. */
@@ -428,7 +449,7 @@ int cmd_run(char **argv)
     if (parse(&run, &named, argv, &status))
         status = supervise_run(&run);
     named_close(&named);
-    while (run.described_count > 0)
-        free(run.described[--run.described_count]);
+    for (unsigned i = 0; i < run.device_count; i++)
+        free(run.made[i]);
     return status;
 }

@@ -60,21 +60,6 @@ static int add_disks(struct named *named, struct error *err)
     return ret;
 }
 
-/* Cards whose words say no address get one that stays the same. */
-static int add_nets(struct named *named, struct error *err)
-{
-    const struct definition_words *nets = &named->definition.nets;
-    int ret = 0;
-
-    for (unsigned i = 0; i < nets->count && !ret; i++) {
-        char *net = definition_net(&named->definition, named->machine.name, nets->word[i], i);
-
-        ret = add(named, "net", net, err);
-        free(net);
-    }
-    return ret;
-}
-
 static int add_vsock(struct named *named, struct error *err)
 {
     char socket[PATH_MAX], *vsock;
@@ -115,7 +100,7 @@ static int make_options(struct named *named, struct error *err)
     if (!ret)
         ret = add_disks(named, err);
     if (!ret)
-        ret = add_nets(named, err);
+        ret = add_words(named, "net", &d->nets, err);
     if (!ret)
         ret = add_vsock(named, err);
     if (!ret)

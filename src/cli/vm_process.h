@@ -22,9 +22,7 @@ struct run_options {
     unsigned env_count;
     const char *devices[RUN_MAX_DEVICES + 1]; /* descriptions, for the library */
     unsigned device_count;
-    char *
-        described[RUN_MAX_DEVICES + 1]; /* of those, the ones that are not the command line's own */
-    unsigned described_count;
+    char *made[RUN_MAX_DEVICES]; /* those that are not the command line's own, at the same places */
     const char *forwards[RUN_MAX_FORWARDS];
     unsigned forward_count;
     char **command; /* up to a NULL; NULL: none, that is, a shell */

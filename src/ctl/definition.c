@@ -171,18 +171,16 @@ void definition_mac(const struct definition *definition, const char *name, unsig
 char *definition_net(const struct definition *definition, const char *name, const char *word,
                      unsigned card)
 {
-    char address[sizeof(",mac=00:00:00:00:00:00")] = "", host[16 + HOME_NAME_MOST] = "";
     uint8_t mac[6];
     char *net;
 
+    if (has_setting(next_setting(word), "mac="))
+        return strdup(word);
     definition_mac(definition, name, card, mac);
-    if (!has_setting(next_setting(word), "mac="))
-        snprintf(address, sizeof(address), ",mac=%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1],
-                 mac[2], mac[3], mac[4], mac[5]);
-    /* A host's name does not end in '-' (RFC 952). */
-    if (!has_setting(next_setting(word), "hostname=") && name[strlen(name) - 1] != '-')
-        snprintf(host, sizeof(host), ",hostname=%.*s", HOME_NAME_MOST, name);
-    return asprintf(&net, "%s%s%s", word, address, host) < 0 ? NULL : net;
+    return asprintf(&net, "%s,mac=%02x:%02x:%02x:%02x:%02x:%02x", word, mac[0], mac[1], mac[2],
+                    mac[3], mac[4], mac[5]) < 0
+               ? NULL
+               : net;
 }
 
 /* ---- Sockets ---- */

@@ -87,9 +87,8 @@ int definition_save(const struct definition *definition, const char *file, struc
 void definition_mac(const struct definition *definition, const char *name, unsigned card,
                     uint8_t mac[6]);
 
-/* Returns WORD, of network card CARD of the machine NAME, with the card's address and the machine's
- * name as the guest's host name, if WORD names none. WORD may have the words of --net only behind
- * its first comma. The caller frees it; NULL: no memory. */
+/* Returns WORD, of network card CARD of the machine NAME, with the card's address if WORD says none
+ * behind its first comma. The caller frees it; NULL: no memory. */
 char *definition_net(const struct definition *definition, const char *name, const char *word,
                      unsigned card);
 

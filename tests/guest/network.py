@@ -171,6 +171,23 @@ def several():
     check("min/avg/max" in text, "no echo:", said)
 
 
+def named():
+    """The cards of a machine with a name have the same addresses in each run, and DHCP tells the guest its name."""
+    with scratch() as at:
+        os.makedirs(at("doppel/machines/web-1"))
+        os.chmod(at("doppel"), 0o700)
+        write(at("doppel/machines/web-1/machine.yaml"), b"version: 1\nnets: [user]\n")
+        env = {**environment(), "XDG_DATA_HOME": at(""), "XDG_RUNTIME_DIR": at("")}
+        script = "cat /sys/class/net/eth*/address; hostname"
+        first, second = (run("run", "web-1", *options, "--", "sh", "-c", script, env=env, timeout=1200)
+                         for options in ((), ("--net", "user", "--net", "none,mac=52:54:00:00:00:07")))
+        check_run(first, 0)
+        check_run(second, 0)
+        address, name = first.stdout.decode().splitlines()
+        check(address.startswith("52:54:00:") and name == "web-1", first)
+        check(second.stdout.decode().splitlines() == [address, "52:54:00:00:00:07", name], first, second)
+
+
 def refused():
     """What cannot be had is said in one line."""
     check_complaint(run("run", "--net", "nowhere", "--", "true"), "nowhere")
@@ -191,4 +208,4 @@ def soak():
 
 
 if __name__ == "__main__":
-    main(user, download, forwards, several, refused, soak)
+    main(user, download, forwards, several, named, refused, soak)

@@ -328,13 +328,12 @@ static void test_macs(void **unused)
     assert_memory_equal(mac, ((uint8_t[]){0x52, 0x54, 0, 0x12, 0x34, 0xff}), 6);
     definition_mac(&d, "other", 1, mac);
     assert_memory_equal(mac, ((uint8_t[]){0x52, 0x54, 0, 0x12, 0x35, 0x00}), 6);
-    check_net(&d, "web", "user", 0, "user,mac=52:54:00:12:34:ff,hostname=web");
-    check_net(&d, "web-", "user", 1, "user,mac=52:54:00:12:35:00");
+    check_net(&d, "web", "user", 0, "user,mac=52:54:00:12:34:ff");
+    check_net(&d, "web", "user", 1, "user,mac=52:54:00:12:35:00");
     check_net(&d, "web", "tap=t,mac=02:00:00:00:00:01,mtu=9000", 0,
-              "tap=t,mac=02:00:00:00:00:01,mtu=9000,hostname=web");
-    check_net(&d, "web", "switch=lan,hostname=a", 0, "switch=lan,hostname=a,mac=52:54:00:12:34:ff");
+              "tap=t,mac=02:00:00:00:00:01,mtu=9000");
     check_net(&d, "web", "net,to=stream=/a,,mac=,slot=3", 0,
-              "net,to=stream=/a,,mac=,slot=3,mac=52:54:00:12:34:ff,hostname=web");
+              "net,to=stream=/a,,mac=,slot=3,mac=52:54:00:12:34:ff");
     definition_free(&d);
 
     /* Without one in the definition: the same each time, another for another name. */
