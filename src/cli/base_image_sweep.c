@@ -3,6 +3,7 @@
  */
 #include "cli/base_image_sweep.h"
 
+#include "cli/base_image.h"
 #include "ctl/definition.h"
 #include "ctl/lock_file.h"
 #include "ctl/registry.h"
@@ -15,9 +16,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define BASE_FOLDER "images"
-#define NEW_PREFIX  ".new-"
-#define OLD_PREFIX  ".old-"
+#define NEW_PREFIX ".new-"
+#define OLD_PREFIX ".old-"
 
 struct sweep {
     bool dry;
