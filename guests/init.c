@@ -366,6 +366,30 @@ static void console_shell(void)
     tcdrain(tty);
 }
 
+/* Makes PATH and what leads there. */
+static void make_folders(char *path)
+{
+    for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+        *slash = 0;
+        mkdir(path, 0755);
+        *slash = '/';
+    }
+    mkdir(path, 0755);
+}
+
+/* Mounts a shared folder as WHAT says: rw:TAG:PATH or ro:TAG:PATH. A command must not run without
+ * the files that it is for. */
+static void mount_share(char *what)
+{
+    unsigned long flags = strncmp(what, "ro:", 3) ? 0 : MS_RDONLY;
+    char *tag = what + 3, *path = strchr(tag, ':');
+
+    *path++ = 0;
+    make_folders(path);
+    if (mount(tag, path, "virtiofs", flags, NULL))
+        die("cannot mount the shared folder '%s' on %s", tag, path);
+}
+
 /* Splits the session file into its strings. False without one. */
 static bool read_session(struct session *s)
 {
@@ -391,6 +415,8 @@ static bool read_session(struct session *s)
             s->argv[s->argc++] = p + 4;
         else if (!strncmp(p, "env=", 4))
             putenv(p + 4);
+        else if (!strncmp(p, "mount=", 6))
+            mount_share(p + 6);
         else if (!strncmp(p, "path=", 5))
             s->path = p + 5;
         else if (!strcmp(p, "newline=crlf"))

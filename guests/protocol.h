@@ -27,6 +27,7 @@
  *   path=FILE                 the program, looked up in PATH when it has no slash
  *   arg=STRING                its arguments, from argument 0 on
  *   env=NAME=VALUE            additions to its environment
+ *   mount=rw:TAG:PATH         the shared folder TAG is mounted on PATH before that (ro: to be read)
  * Without that file, init runs a shell on the console.
  */
 #ifndef DOPPEL_GUESTS_PROTOCOL_H

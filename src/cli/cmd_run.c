@@ -5,6 +5,7 @@
 #include "cli/cli.h"
 #include "cli/disk_process.h"
 #include "cli/named.h"
+#include "cli/share_option.h"
 #include "cli/supervisor.h"
 #include "cli/vm_process.h"
 
@@ -32,6 +33,7 @@ enum {
     OPT_VSOCK,
     OPT_NET,
     OPT_PUBLISH,
+    OPT_SHARE,
     OPT_DEVICE,
     OPT_TEST_DEVICE,
     OPT_DEBUG_EXIT,
@@ -62,6 +64,8 @@ static const struct option_spec specs[] = {
     [OPT_NET] = {"net", "KIND[,...]", "add a network card: user, none, tap=, switch=, stream="},
     [OPT_PUBLISH] = {"publish", "PORT:GUESTPORT",
                      "-p: what comes to PORT of this host goes to the guest"},
+    [OPT_SHARE] = {"share", "FOLDER:PATH[:ro]",
+                   "-v: show the guest a folder (settings may follow)"},
     [OPT_DEVICE] = {"device", "NAME[,...]", "add a device (the manual page lists them)"},
     [OPT_TEST_DEVICE] = {"test-device", NULL, "what test kernels for QEMU's pc-testdev expect"},
     [OPT_DEBUG_EXIT] = {"debug-exit", NULL, "port 0xf4: writing V ends the VM, status 2 V + 1"},
@@ -71,7 +75,7 @@ static const struct option_spec specs[] = {
 };
 
 /* Short forms of options. */
-static const char letters[OPT_HELP + 1] = {[OPT_PUBLISH] = 'p'};
+static const char letters[OPT_HELP + 1] = {[OPT_PUBLISH] = 'p', [OPT_SHARE] = 'v'};
 
 static int help(void)
 {
@@ -223,6 +227,27 @@ static bool name_cards(struct run_options *run, const struct named *named)
     return true;
 }
 
+static bool add_share(struct run_options *run, const char *value)
+{
+    struct error err = {0};
+    char *description, *mount;
+
+    if (share_option_parse(value, run->share_count, &description, &mount, &err) < 0) {
+        complain("--share: %s", err.text);
+        return false;
+    }
+    if (!add_device(run, description)) {
+        free(description);
+        free(mount);
+        return false;
+    }
+    run->share_count++;
+    run->made[run->device_count - 1] = description;
+    if (mount)
+        run->mounts[run->mount_count++] = mount;
+    return true;
+}
+
 /* For an option that stands for a device: it may be given again. */
 static bool add_device_once(struct run_options *run, const char *description)
 {
@@ -290,6 +315,7 @@ static bool set_option(struct run_options *run, int option, const char *value)
     case OPT_LOG: run->log_path = value; break;
     case OPT_NO_REBOOT: run->config.no_reboot = true; break;
     case OPT_DISK: return add_described(run, "disk,file=", value);
+    case OPT_SHARE: return add_share(run, value);
     case OPT_VSOCK: return add_described(run, "vsock,", value);
     case OPT_NET: return add_described(run, "net,to=", value);
     case OPT_PUBLISH: return add_forward(run, value);
@@ -308,6 +334,7 @@ static bool replaces(int option)
 {
     switch (option) {
     case OPT_DISK:
+    case OPT_SHARE:
     case OPT_DEVICE: return false;
     default: return true;
     }
@@ -451,5 +478,7 @@ int cmd_run(char **argv)
     named_close(&named);
     for (unsigned i = 0; i < run.device_count; i++)
         free(run.made[i]);
+    while (run.mount_count > 0)
+        free(run.mounts[--run.mount_count]);
     return status;
 }

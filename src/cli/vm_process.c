@@ -131,8 +131,12 @@ static bool make_session(struct run *run)
     const char *env[RUN_MAX_ENV + 2];
     unsigned count = 0;
 
-    if (!run->session)
+    if (!run->session) {
+        for (unsigned i = 0; i < run->options->mount_count; i++)
+            log_line(&run->log, LOG_LEVEL_INFO, "the guest must mount the shared folder itself: %s",
+                     run->options->mounts[i]);
         return true;
+    }
     if (run->options->command) {
         command.path = run->options->command[0];
         command.argv = (const char *const *)run->options->command;
@@ -150,6 +154,7 @@ static bool make_session(struct run *run)
         env[count++] = run->options->env[i];
     env[count] = NULL;
     command.env = env;
+    command.mounts = (const char *const *)run->options->mounts;
     run->archive = session_archive(&command, &run->config.initrd_extra_size);
     run->config.initrd_extra = run->archive;
     if (!run->archive)

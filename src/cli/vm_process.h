@@ -25,6 +25,8 @@ struct run_options {
     char *made[RUN_MAX_DEVICES]; /* those that are not the command line's own, at the same places */
     const char *forwards[RUN_MAX_FORWARDS];
     unsigned forward_count;
+    char *mounts[RUN_MAX_DEVICES + 1]; /* shared folders that our init mounts: see con/session.h */
+    unsigned mount_count, share_count;
     char **command; /* up to a NULL; NULL: none, that is, a shell */
     bool stats, json, verbose;
     bool traced;

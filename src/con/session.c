@@ -269,6 +269,8 @@ void *session_archive(const struct session_command *command, size_t *size)
         write_field(to, "arg", command->argv[i]);
     for (unsigned i = 0; command->env[i]; i++)
         write_field(to, "env", command->env[i]);
+    for (unsigned i = 0; command->mounts && command->mounts[i]; i++)
+        write_field(to, "mount", command->mounts[i]);
     whole = !ferror(to);
     whole &= fclose(to) == 0;
     to = whole ? open_memstream(&archive, size) : NULL;

@@ -63,6 +63,8 @@ struct session_command {
     const char *path;        /* looked up in the guest's PATH when it has no slash */
     const char *const *argv; /* up to a NULL */
     const char *const *env;  /* NAME=VALUE up to a NULL */
+    /* Shared folders to mount before, up to a NULL: rw:TAG:PATH, or ro:TAG:PATH. NULL: none. */
+    const char *const *mounts;
 };
 
 /* A cpio archive (newc) with the session file; to be freed. NULL: out of memory. */

@@ -393,7 +393,7 @@ static struct dev *create_described(struct board *b, struct clock *clock,
         kind++;
     if (kind == KINDS)
         error_set(err, EINVAL, "unknown device '%s' (known: " KNOWN ")", text);
-    if (kind == KINDS || (kind != DISK && kind != NET && kind != CONSOLE &&
+    if (kind == KINDS || (kind != DISK && kind != NET && kind != CONSOLE && kind != SHARE &&
                           description_check(text, kinds[kind].keys, err) < 0))
         return NULL;
     switch ((enum kind)kind) {

@@ -19,6 +19,10 @@ def usage():
         (["run", "--"], "no command"),
         (["run", "--kernel"], "--kernel"),
         (["run", "--disk", "--", "true"], "option '--disk' needs a value"),
+        (["run", "-v"], "option '--share' needs a value"),
+        (["run", "-v", ":/x"], "the name of a folder is missing"),
+        (["run", "-v", "/nonexistent:/x,frob"], "there is no setting 'frob'"),
+        (["run", "-v", "/:/x,tag=a:b"], "must have no colon"),
         (["run", "--stats=1"], "--stats"),
         (["run", "--engine", "magic"], "magic"),
         (["run", "--cpus", "0"], "--cpus"),
@@ -118,6 +122,12 @@ def devices():
             (["disk,file="], "disk", "missing"),
             ([f"disk,file={good},slot=2,slot=3"], "'slot'", "twice"),
             ([f"disk,file={good},queues=33"], "queues= must be a number from 1 to 32", ""),
+            (["share"], "share,folder=F", ""),
+            ([f"share,folder={path('none')}"], path("none"), "No such file"),
+            ([f"share,folder={good}"], good, "Not a directory"),
+            (["share,folder=/,tag=" + "x" * 37], "tag=", "1 to 36 bytes"),
+            (["share,folder=/", "share,folder=/tmp"], "'share'", "already"),
+            (["share,folder=/,slot=99"], "slot must be", ""),
         ]
         for names, *words in cases:
             options = [word for name in names for word in ("--device", name)]
