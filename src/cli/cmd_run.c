@@ -4,8 +4,10 @@
  */
 #include "cli/cli.h"
 #include "cli/disk_process.h"
+#include "cli/kept_process.h"
 #include "cli/named.h"
 #include "cli/share_option.h"
+#include "cli/net_process.h"
 #include "cli/supervisor.h"
 #include "cli/vm_process.h"
 
@@ -454,14 +456,17 @@ static int supervise_run(struct run_options *run)
     struct error err = {0};
     int status = STATUS_ERROR;
 
-    if (disk_processes_create(run->devices, &config.disks, &err) < 0) {
+    config.kept = kept_processes_create(&err);
+    if (!config.kept || disk_processes_add(config.kept, run->devices, &err) < 0 ||
+        net_processes_add(config.kept, run->devices, &err) < 0) {
         complain("%s", err.text);
     } else {
         run->config.isolate = disk_processes_link;
-        run->config.isolate_opaque = config.disks;
+        run->config.remote = net_processes_link;
+        run->config.isolate_opaque = run->config.remote_opaque = config.kept;
         status = supervise(&config, vm_process, run);
     }
-    disk_processes_free(config.disks);
+    kept_processes_free(config.kept);
     return status;
 }
 

@@ -7,7 +7,7 @@
 #include "base/util.h"
 #include "cli/cli.h"
 #include "cli/crash.h"
-#include "cli/disk_process.h"
+#include "cli/kept_process.h"
 #include "cli/report.h"
 #include "con/tty.h"
 #include "ctl/doppel.h"
@@ -48,7 +48,7 @@ struct supervisor {
     struct channel channel;
     int signal_fd;
     struct tty *tty; /* NULL: the terminal is not lent */
-    struct disk_processes *disks;
+    struct kept_processes *kept;
     struct report report;
     uint64_t start;
 
@@ -320,7 +320,7 @@ static void take_request(struct supervisor *s)
 
 static int time_left_ms(const struct supervisor *s)
 {
-    uint64_t now = time_now_ns(), at = disk_processes_deadline(s->disks);
+    uint64_t now = time_now_ns(), at = kept_processes_deadline(s->kept);
 
     if (s->deadline)
         at = MIN(at, s->deadline);
@@ -345,7 +345,7 @@ static void stand_behind(struct supervisor *s)
             take_request(s);
         look_after(s);
         if (!s->gone)
-            disk_processes_look_after(s->disks);
+            kept_processes_look_after(s->kept);
         if (s->gone || !s->deadline || time_now_ns() < s->deadline)
             continue;
         if (s->stage == KILLED)
@@ -431,13 +431,13 @@ static int be_supervisor(struct supervisor *s, const struct supervisor_config *c
     let_go_of_streams();
     snprintf(text, sizeof(text), "doppel %s: the VM process is %d", doppel_version(), s->vm);
     journal_line(s->report.journal, LOG_LEVEL_INFO, text);
-    s->disks = config->disks;
-    disk_processes_start(s->disks, s->report.journal);
+    s->kept = config->kept;
+    kept_processes_start(s->kept, s->report.journal);
     stand_behind(s);
     if (s->gone)
         take_notes(s, LAST_NOTES);
     status = tell_end(s, config);
-    disk_processes_end(s->disks);
+    kept_processes_end(s->kept);
     return status;
 }
 

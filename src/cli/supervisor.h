@@ -24,11 +24,11 @@
 
 #include <stdbool.h>
 
-struct disk_processes;
+struct kept_processes;
 
 struct supervisor_config {
-    struct disk_processes *disks; /* which the VM process has, too (disk_process.h); or NULL */
-    const char *log_path;         /* the log's file; NULL: its last lines are kept in memory */
+    struct kept_processes *kept; /* which the VM process has, too (kept_process.h); or NULL */
+    const char *log_path;        /* the log's file; NULL: its last lines are kept in memory */
     bool usr1; /* SIGUSR1 is for the VM process; else it does what it does to others */
 };
 

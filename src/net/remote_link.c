@@ -6,6 +6,7 @@
 #include "base/log.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -35,10 +36,24 @@ bool remote_link_await(int link)
     char got;
     ssize_t n;
 
-    do {
-        n = recv(link, &got, 1, 0);
-    } while ((n < 0 && errno == EINTR) || (n > 0 && got != PLEASE));
+    while ((n = recv(link, &got, 1, MSG_PEEK)) != 0 && (n > 0 ? got != PLEASE : errno == EINTR))
+        if (n > 0)
+            remote_link_done(link); /* it is no question */
     return n > 0;
+}
+
+void remote_link_done(int link)
+{
+    char got;
+
+    recv(link, &got, 1, MSG_DONTWAIT);
+}
+
+bool remote_link_closed(int link)
+{
+    struct pollfd pfd = {link, 0, 0};
+
+    return poll(&pfd, 1, 0) > 0 && pfd.revents & POLLHUP;
 }
 
 int remote_link_answer(int link, int fd, const struct error *err)

@@ -18,8 +18,12 @@
 
 /* Asks for a connection. 0, or -errno: the other end is closed. */
 int remote_link_ask(int link);
-/* Waits until one is asked for. False: the other end is closed. */
+/* Waits until one is asked for. False: the other end is closed. The question stays until
+ * remote_link_done: whoever is killed before has it answered by the next one. */
 bool remote_link_await(int link);
+void remote_link_done(int link);
+/* Whether the other end is closed. */
+bool remote_link_closed(int link);
 /* Answers with FD, which stays the caller's; or, if it is negative, with ERR. */
 int remote_link_answer(int link, int fd, const struct error *err);
 /* Takes an answer. *FD is the caller's then. 1; 0: there is none yet; -errno: no connection can be

@@ -12,6 +12,7 @@
 #define OWN   1u
 #define FIRST 16u
 #define LAST  254u
+#define COUNT (LAST - FIRST + 1)
 
 /* FNV-1a: the same wherever it is reckoned. */
 static uint32_t hash(const void *data, size_t size)
@@ -36,17 +37,6 @@ void switch_hosts_begin(struct switch_hosts *hosts, const char *name)
     put32(hosts->mac + 2, hosts->network + OWN);
 }
 
-bool switch_hosts_enter(struct switch_hosts *hosts, unsigned port, const char *name)
-{
-    hosts->name[port][0] = '\0';
-    for (unsigned i = 0; *name && i < SWITCH_PORTS_MOST; i++)
-        if (strcasecmp(hosts->name[i], name) == 0)
-            return false;
-    strncpy(hosts->name[port], name, NET_NAME_MOST);
-    hosts->name[port][NET_NAME_MOST] = '\0';
-    return true;
-}
-
 void switch_hosts_leave(struct switch_hosts *hosts, unsigned port)
 {
     hosts->name[port][0] = '\0';
@@ -55,44 +45,65 @@ void switch_hosts_leave(struct switch_hosts *hosts, unsigned port)
             hosts->lease[i].used = false;
 }
 
-/* The address that the card MAC at PORT has already; 0: none. */
+/* The address that the card MAC at PORT has already, or that waits for it; 0: none. */
 static unsigned find_lease(const struct switch_hosts *hosts, unsigned port, const uint8_t *mac,
                            unsigned *leases)
 {
+    unsigned waits = 0;
+
     for (unsigned i = FIRST; i <= LAST; i++) {
         const struct switch_lease *lease = &hosts->lease[i];
 
         if (!lease->used || lease->port != port)
             continue;
-        if (memcmp(lease->mac, mac, sizeof(lease->mac)) == 0)
+        if (lease->bound && memcmp(lease->mac, mac, sizeof(lease->mac)) == 0)
             return i;
+        if (!lease->bound)
+            waits = i;
         ++*leases;
+    }
+    return waits;
+}
+
+/* Takes the first free address from the one on that SUM stands for. Returns its last byte; 0: there
+ * is none. */
+static unsigned take_address(struct switch_hosts *hosts, unsigned port, uint32_t sum)
+{
+    for (unsigned i = 0; i < COUNT; i++) {
+        unsigned at = FIRST + (sum + i) % COUNT;
+
+        if (hosts->lease[at].used)
+            continue;
+        hosts->lease[at] = (struct switch_lease){.used = true, .port = port};
+        return at;
     }
     return 0;
 }
 
 uint32_t switch_lease(struct switch_hosts *hosts, unsigned port, const uint8_t *mac)
 {
-    const char *name = hosts->name[port];
-    unsigned leases = 0, at = find_lease(hosts, port, mac, &leases), count = LAST - FIRST + 1;
-    uint32_t sum;
+    unsigned leases = 0, at = find_lease(hosts, port, mac, &leases);
 
-    if (at)
-        return hosts->network + at;
-    if (leases >= SWITCH_LEASES_MOST)
+    if (!at && leases < SWITCH_LEASES_MOST)
+        at = take_address(hosts, port, hash(mac, 6));
+    if (!at)
         return 0;
-    /* The machine's first address goes by its name, those of more cards by theirs. */
-    sum = *name && leases == 0 ? hash(name, strlen(name)) : hash(mac, 6);
-    for (unsigned i = 0; i < count; i++) {
-        struct switch_lease *lease = &hosts->lease[FIRST + (sum + i) % count];
+    hosts->lease[at].bound = true;
+    memcpy(hosts->lease[at].mac, mac, sizeof(hosts->lease[at].mac));
+    return hosts->network + at;
+}
 
-        if (lease->used)
-            continue;
-        *lease = (struct switch_lease){.used = true, .port = port};
-        memcpy(lease->mac, mac, sizeof(lease->mac));
-        return hosts->network + FIRST + (sum + i) % count;
-    }
-    return 0;
+bool switch_hosts_enter(struct switch_hosts *hosts, unsigned port, const char *name)
+{
+    hosts->name[port][0] = '\0';
+    for (unsigned i = 0; *name && i < SWITCH_PORTS_MOST; i++)
+        if (strcasecmp(hosts->name[i], name) == 0)
+            return false;
+    strncpy(hosts->name[port], name, NET_NAME_MOST);
+    hosts->name[port][NET_NAME_MOST] = '\0';
+    if (*name)
+        take_address(hosts, port, hash(name, strlen(name)));
+    return true;
 }
 
 uint32_t switch_own(const struct switch_hosts *hosts)
@@ -100,25 +111,26 @@ uint32_t switch_own(const struct switch_hosts *hosts)
     return hosts->network + OWN;
 }
 
+/* Whether the address AT is the one that the machine's name stands for. */
+static bool goes_by_name(const struct switch_hosts *hosts, unsigned at)
+{
+    const char *name = hosts->name[hosts->lease[at].port];
+
+    return at == FIRST + hash(name, strlen(name)) % COUNT;
+}
+
 uint32_t switch_find_name(const struct switch_hosts *hosts, const char *name)
 {
-    uint32_t first = 0;
+    unsigned found = 0;
 
-    if (!*name)
-        return 0;
-    for (unsigned i = LAST; i >= FIRST; i--) {
+    for (unsigned i = FIRST; *name && i <= LAST; i++) {
         const struct switch_lease *lease = &hosts->lease[i];
 
-        if (lease->used && strcasecmp(hosts->name[lease->port], name) == 0) {
-            const char *own = hosts->name[lease->port];
-
-            first = hosts->network + i;
-            /* Of several, the one that goes by the name. */
-            if (i == FIRST + hash(own, strlen(own)) % (LAST - FIRST + 1))
-                break;
-        }
+        if (lease->used && strcasecmp(hosts->name[lease->port], name) == 0 &&
+            (!found || goes_by_name(hosts, i)))
+            found = i;
     }
-    return first;
+    return found ? hosts->network + found : 0;
 }
 
 const char *switch_find_address(const struct switch_hosts *hosts, uint32_t address)

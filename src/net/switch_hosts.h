@@ -26,6 +26,7 @@
 
 struct switch_lease {
     bool used;
+    bool bound; /* to a card; else it waits for the first one of the machine's */
     uint8_t mac[6];
     unsigned port;
 };
