@@ -370,10 +370,7 @@ static struct options options_of(char **argv)
     return (struct options){.command = "run",
                             .specs = specs,
                             .letters = letters,
-
                             .argv = argv,
-
-                            .letters = letters,
                             .words = true,
                             .takes_command = true};
 }

@@ -28,6 +28,7 @@ BORDERS = {
     "tests/asm/direct.c": ["tests/", "src/"],  # runs a guest under an engine that the command lacks
     "tests/guest/locker.c": [],
     "tests/lockstep/guest.c": [],
+    "tests/guest/network_peer.c": ["bench/guest/net.h"],  # the other end of the benchmark's programs
     "tests/guest/vsock_guest.c": [],
     "tests/": ["tests/", "src/", "guests/protocol.h"],
 }

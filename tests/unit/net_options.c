@@ -180,7 +180,7 @@ static void test_wrong(void **unused)
         {"user,mtu=67", "mtu= must be a number from 68 to 65535, not '67'"},
         {"user,mtu=65536", "mtu= must be"},
         {"user,mtu=1500x", "mtu= must be"},
-        {"user,queues=0", "queues= must be a number from 1 to 16"},
+        {"user,queues=0", "queues= must be a number from 1 to 15"},
         {"user,mac=52:54:00:12:34", "mac= must be six pairs"},
         {"user,mac=52:54:00:12:34:5", "mac= must be six pairs"},
         {"user,mac=52:54:00:12:34:5g", "mac= must be six pairs"},
