@@ -225,7 +225,7 @@ static void test_archive(void **unused)
     static const char *const argv[] = {"a", "b c", NULL}, *const env[] = {"X=1", NULL};
     static const char text[] =
         "doppel-session 1\0mode=pipe\0newline=lf\0path=a\0arg=a\0arg=b c\0env=X=1";
-    struct session_command command = {SESSION_PIPE, false, "a", argv, env};
+    struct session_command command = {SESSION_PIPE, false, "a", argv, env, NULL};
     size_t size;
     char *archive = session_archive(&command, &size);
 
