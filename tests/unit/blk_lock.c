@@ -93,7 +93,7 @@ static bool have_qemu(void)
 }
 
 /* Makes a qcow2 file as long as those of the other tests. */
-static void make_qcow2(char name[64])
+static void make_qcow2(char name[static 64])
 {
     char command[256];
 
