@@ -5,8 +5,8 @@
  * The one of a switch only makes connections. The switch itself is a process of nobody's, which the
  * first machine that needs it has started, and which ends with the last:
  *
- *      RUNTIME/switch/NAME.sock   where it listens
- *      RUNTIME/switch/NAME.lock   which it has locked from its start to its end
+ *      RUNTIME/.switch/NAME.sock   where it listens
+ *      RUNTIME/.switch/NAME.lock   which it has locked from its start to its end
  */
 #ifndef DOPPEL_CLI_NET_PROCESS_H
 #define DOPPEL_CLI_NET_PROCESS_H

@@ -45,7 +45,7 @@ static int find_place(const char *name, struct place *place, struct error *err)
     int ret = home_check_name(name, err);
 
     if (ret == 0)
-        ret = home_folder(HOME_RUNTIME, "switch", folder, sizeof(folder), err);
+        ret = home_folder(HOME_RUNTIME, ".switch", folder, sizeof(folder), err);
     if (ret < 0)
         return ret;
     *place = (struct place){.name = name, .socket = {.sun_family = AF_UNIX}};

@@ -31,7 +31,9 @@ int home_path(enum home folder, const char *rest, char *path, size_t size, struc
 /* The same, and makes REST a folder as well, with the folders that lead to it. */
 int home_folder(enum home folder, const char *rest, char *path, size_t size, struct error *err);
 
-/* Virtual machines, base images and switches have names of this form: [a-z0-9][a-z0-9-]*. */
+/* Virtual machines, base images and switches have names of this form: [a-z0-9][a-z0-9-]*. Each
+ * machine that runs has a folder of its name in HOME_RUNTIME, so what else is there begins with a
+ * dot. */
 #define HOME_NAME_MOST 40 /* bytes: a socket's path has 107 */
 bool home_valid_name(const char *name);
 /* Fails with -EINVAL if NAME is none. */

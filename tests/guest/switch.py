@@ -92,7 +92,7 @@ def machines(commands, env):
 def switch():
     with scratch() as place:
         env = surroundings(place)
-        lock = place("doppel/switch/lan.lock")
+        lock = place("doppel/.switch/lan.lock")
         commands = [(TALK % " ".join(m for m in MACHINES if m != name),
                      ["--memory", "128M", "--net", f"switch=lan,hostname={name},delay=10ms"])
                     for name in MACHINES]
@@ -115,7 +115,7 @@ def switch():
             for machine in all_of_them:
                 machine.end()
         wait_gone(again[0])
-        check(not os.path.exists(place("doppel/switch/lan.sock")),
+        check(not os.path.exists(place("doppel/.switch/lan.sock")),
               "the switch has left its socket")
 
 
