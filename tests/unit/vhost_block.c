@@ -6,11 +6,13 @@
 
 #include "base/event.h"
 #include "dev/vhost/block.h"
+#include "dev/virtio/serve.h"
 #include "mem/foreign.h"
 #include "mem/log.h"
 #include "virtio_rig.h"
 #include "vhost_rig.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -47,6 +49,39 @@ uint64_t __wrap_time_now_ns(void);
 uint64_t __wrap_time_now_ns(void)
 {
     return __real_time_now_ns() + atomic_load(&ahead);
+}
+
+/* Whether this process has a thread of that name. */
+static bool has_thread(const char *wanted)
+{
+    DIR *threads = opendir("/proc/self/task");
+    struct dirent *entry;
+    bool found = false;
+
+    while ((entry = readdir(threads))) {
+        char file[300], name[32] = "";
+        FILE *f;
+
+        snprintf(file, sizeof(file), "/proc/self/task/%s/comm", entry->d_name);
+        f = fopen(file, "r");
+        if (f && fgets(name, sizeof(name), f))
+            found |= strncmp(name, wanted, strlen(wanted)) == 0;
+        if (f)
+            fclose(f);
+    }
+    closedir(threads);
+    return found;
+}
+
+/* When the frame frees its queues, the device's thread, which wakes them, has ended (and the
+ * linker's --wrap). */
+void __real_virtio_queue_free(struct virtio_queue *q);
+void __wrap_virtio_queue_free(struct virtio_queue *q);
+void __wrap_virtio_queue_free(struct virtio_queue *q)
+{
+    if (strcmp(q->device->ops->name, "vhost-user-blk") == 0)
+        AWAIT(!has_thread("vhost-user-blk"));
+    __real_virtio_queue_free(q);
 }
 
 struct both {
