@@ -139,11 +139,16 @@ static void state(struct virtio_device *device, struct state *s)
     decide_caching(b);
 }
 
+/* A try that is under way may wake queues, which the frame frees next. */
+static void close_block(struct virtio_device *device)
+{
+    workers_remove(&block_of(device)->retry);
+}
+
 static void free_block(struct virtio_device *device)
 {
     struct virtio_block *b = block_of(device);
 
-    workers_remove(&b->retry);
     block_space_free(&b->space);
     pthread_mutex_destroy(&b->resizing);
     blk_close(b->config.blk);
@@ -169,6 +174,7 @@ static const struct virtio_ops ops = {
     .accepted = accepted,
     .reset = reset,
     .state = state,
+    .close = close_block,
     .free = free_block,
 };
 
