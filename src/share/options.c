@@ -159,6 +159,9 @@ static int parse_setting(struct parser *p, char *field)
     if (p->seen & 1u << key)
         return error_set(p->err, EINVAL, "shared folder '%s': %s is given twice",
                          p->options->folder, field);
+    if (p->options->vhost_user && key != KEY_TAG && key != KEY_QUEUES)
+        return error_set(p->err, EINVAL, "shared folder '%s': %s is for the program that serves it",
+                         p->options->folder, field);
     p->seen |= 1u << key;
     return set_key(p, (enum key)key, equals ? equals + 1 : NULL);
 }
@@ -166,7 +169,10 @@ static int parse_setting(struct parser *p, char *field)
 static int parse_folder(const struct parser *p, const char *field)
 {
     const char *named = field_after(field, "folder="), *folder = named ? named : field;
+    const char *socket = field_after(folder, "vhost-user=");
 
+    p->options->vhost_user = socket != NULL;
+    folder = socket ? socket : folder;
     if (!*folder)
         return error_set(p->err, EINVAL, "shared folder: the name of a folder is missing");
     return replace(p, &p->options->folder, folder);

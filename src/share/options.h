@@ -1,7 +1,8 @@
 /*
  * What a user says of a shared folder, as text: F[,KEY=VALUE]...
  *
- *      F, folder=F              the folder
+ *      F, folder=F              the folder; or vhost-user=SOCKET, one that another program serves
+ *                               (dev/vhost), of which only the tag and queues are said here
  *      tag=T                    the name by which the guest mounts it, up to 36 bytes ("share")
  *      readonly[=on|off]        the guest cannot change anything
  *      owner=UID[:GID]          whose files the guest sees as this user's those are that belong to
@@ -30,6 +31,7 @@ enum share_owner { SHARE_OWNER_MAP, SHARE_OWNER_XATTR, SHARE_OWNER_HOST };
 
 struct share_options {
     char *folder, *tag;
+    bool vhost_user; /* FOLDER is a socket, which is not opened here */
     bool readonly, mounts;
     enum share_owner owner;
     uint32_t uid, gid; /* whom the guest sees as owner of our files */

@@ -63,7 +63,7 @@ struct board {
     struct virtio_block *disks[PCI_DEVICES]; /* NULL: one that another process serves, which is */
     struct dev *foreign_disks[PCI_DEVICES];  /* here */
     unsigned disk_count;
-    struct virtio_fs *shares[PCI_DEVICES];
+    struct shared_folder shares[PCI_DEVICES];
     unsigned share_count;
     struct net_host net_host;
     char *name; /* the VM's, or NULL */
@@ -318,24 +318,21 @@ static struct dev *create_disk(struct board *b, const struct board_config *c, co
 static struct dev *create_share(struct board *b, const struct board_config *c, const char *text,
                                 struct error *err)
 {
+    struct shared_folder *folder = &b->shares[b->share_count];
     struct virtio_slot slot;
-    struct virtio_fs *fs;
 
-    if (find_slot(b, c, text, &slot, err) < 0)
+    if (find_slot(b, c, text, &slot, err) < 0 || !share_create(&slot, text, c, folder, err))
         return NULL;
-    fs = share_create(&slot, text, c, err);
-    for (unsigned i = 0; fs && i < b->share_count; i++) {
-        if (!strcmp(virtio_fs_tag(b->shares[i]), virtio_fs_tag(fs))) {
-            error_set(err, EEXIST, "device %s: there is a shared folder with the tag '%s' already",
-                      text, virtio_fs_tag(fs));
-            virtio_fs_dev(fs)->ops->free(virtio_fs_dev(fs));
-            fs = NULL;
-        }
+    for (unsigned i = 0; i < b->share_count; i++) {
+        if (strcmp(b->shares[i].tag, folder->tag) != 0)
+            continue;
+        error_set(err, EEXIST, "device %s: there is a shared folder with the tag '%s' already",
+                  text, folder->tag);
+        folder->dev->ops->free(folder->dev);
+        return NULL;
     }
-    if (!fs)
-        return NULL;
-    b->shares[b->share_count++] = fs;
-    return virtio_fs_dev(fs);
+    b->share_count++;
+    return folder->dev;
 }
 
 static struct dev *create_nic(struct board *b, const struct board_config *c, const char *text,
@@ -627,7 +624,13 @@ struct where *board_disk_where(struct board *b, unsigned disk, unsigned n)
 
 struct where *board_share_where(struct board *b, unsigned share, unsigned n)
 {
-    return share < b->share_count ? virtio_fs_where(b->shares[share], n) : NULL;
+    const struct shared_folder *folder = &b->shares[share];
+
+    if (share >= b->share_count)
+        return NULL;
+    if (folder->fs)
+        return virtio_fs_where(folder->fs, n);
+    return n == 0 ? vhost_device_where(folder->dev) : NULL;
 }
 
 /* The network behind card NIC; NULL: there is no such card. */

@@ -3,6 +3,7 @@
  */
 #include "vm/share.h"
 
+#include "dev/vhost/fs.h"
 #include "share/options.h"
 #include "vm/board.h"
 #include "vm/description.h"
@@ -11,7 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-_Static_assert(SHARE_TAG_MOST == VIRTIO_FS_TAG_MOST, "one limit");
+_Static_assert(SHARE_TAG_MOST == VIRTIO_FS_TAG_MOST && SHARE_TAG_MOST == VHOST_FS_TAG_MOST,
+               "one limit");
 _Static_assert(SHARE_QUEUES_MOST <= VIRTIO_FS_QUEUES_MAX, "there are so many");
 
 static int read_options(const char *text, struct share_options *options, struct error *err)
@@ -30,9 +32,10 @@ static int read_options(const char *text, struct share_options *options, struct 
     return ret;
 }
 
-static struct virtio_fs *open_and_plug_in(const struct virtio_slot *slot,
-                                          const struct share_options *options,
-                                          const struct log *log, struct error *err)
+/* Opens the folder here. */
+static struct virtio_fs *open_folder(const struct virtio_slot *slot,
+                                     const struct share_options *options, const struct log *log,
+                                     struct error *err)
 {
     const struct share_host host = {.log = log};
     struct virtio_fs_config config = {.tag = options->tag,
@@ -49,15 +52,23 @@ static struct virtio_fs *open_and_plug_in(const struct virtio_slot *slot,
     return fs;
 }
 
-struct virtio_fs *share_create(const struct virtio_slot *slot, const char *text,
-                               const struct board_config *config, struct error *err)
+struct dev *share_create(const struct virtio_slot *slot, const char *text,
+                         const struct board_config *config, struct shared_folder *folder,
+                         struct error *err)
 {
     struct share_options options;
-    struct virtio_fs *fs;
 
+    *folder = (struct shared_folder){.dev = NULL};
     if (read_options(text, &options, err) < 0)
         return NULL;
-    fs = open_and_plug_in(slot, &options, config->log, err);
+    if (options.vhost_user) {
+        folder->dev =
+            vhost_fs_create(slot, options.folder, options.tag, options.queues, config->log, err);
+    } else {
+        folder->fs = open_folder(slot, &options, config->log, err);
+        folder->dev = folder->fs ? virtio_fs_dev(folder->fs) : NULL;
+    }
+    strcpy(folder->tag, options.tag);
     share_options_free(&options);
-    return fs;
+    return folder->dev;
 }

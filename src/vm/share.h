@@ -9,8 +9,16 @@
 
 struct board_config;
 
-/* Opens what TEXT describes and plugs it in as a virtio file system device. NULL on failure. */
-struct virtio_fs *share_create(const struct virtio_slot *slot, const char *text,
-                               const struct board_config *config, struct error *err);
+struct shared_folder {
+    struct dev *dev;
+    struct virtio_fs *fs; /* NULL: another process serves the folder (vhost-user=SOCKET) */
+    char tag[VIRTIO_FS_TAG_MOST + 1];
+};
+
+/* Opens what TEXT describes and plugs it in as a virtio file system device: FOLDER->dev, which is
+ * returned. NULL on failure. */
+struct dev *share_create(const struct virtio_slot *slot, const char *text,
+                         const struct board_config *config, struct shared_folder *folder,
+                         struct error *err);
 
 #endif

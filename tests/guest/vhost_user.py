@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 import subprocess
+import sys
 import time
 
 from vm import DOPPEL, ROOT, check, check_complaint, check_run, environment, main, run, scratch, write
@@ -287,6 +288,75 @@ def front_end_goes_on():
             back.end()
 
 
+def read(name):
+    with open(name, "rb") as file:
+        return file.read()
+
+
+def folder_servers(folder, path):
+    """Commands that may serve FOLDER at the socket PATH: virtiofsd in C, of QEMU, and in Rust."""
+    yield ["/usr/lib/qemu/virtiofsd", f"--socket-path={path}", "-o", f"source={folder}", "-o", "sandbox=chroot",
+           "-o", "cache=none"]
+    yield ["/usr/libexec/virtiofsd", f"--socket-path={path}", "--shared-dir", folder, "--sandbox", "none"]
+
+
+@contextlib.contextmanager
+def folder_server(folder, path):
+    """The first one of those that is there and can serve; skips the test without one."""
+    for command in folder_servers(folder, path):
+        if not os.path.exists(command[0]):
+            continue
+        with started(*command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as server:
+            end = time.monotonic() + PATIENCE
+            while server.poll() is None and not os.path.exists(path) and time.monotonic() < end:
+                time.sleep(0.02)
+            if server.poll() is None:
+                yield server
+                return
+            print(command[0], server.stderr.read().decode())
+    print("skipped: no virtiofsd can serve here (the C one needs root)")
+    sys.exit(77)
+
+
+FOLDER_SCRIPT = """
+mkdir /mnt
+mount -t virtiofs folder /mnt
+cd /mnt
+md5sum <data
+head -c 300000 data >copy; mkdir -p a/b; mv copy a/b/moved; ls -R | md5sum; md5sum <a/b/moved
+echo ready; read go
+cat a/b/moved 2>&1 >/dev/null || echo lost
+cat other 2>&1 || echo lost
+"""
+
+
+def folder():
+    """A folder that virtiofsd serves. When it is killed, the guest sees errors and hangs nowhere."""
+    with scratch() as at:
+        os.mkdir(at("folder"))
+        data = write(at("folder/data"), os.urandom(1000000))
+        with folder_server(at("folder"), at("socket")) as server, \
+             started(DOPPEL, "run", "--device", f"share,folder=vhost-user={at('socket')},tag=folder", "--", "sh",
+                     "-c", FOLDER_SCRIPT, env=environment(), stdin=subprocess.PIPE,
+                     stdout=subprocess.PIPE) as machine:
+            digest = hashlib.md5(read(data)).hexdigest().encode()
+            check(machine.stdout.readline().split()[:1] == [digest], "the guest reads something else")
+            names = subprocess.run(["ls", "-R"], cwd=at("folder"), env={"LC_ALL": "C"}, capture_output=True,
+                                   check=True).stdout
+            check(machine.stdout.readline().split()[0] == hashlib.md5(names).hexdigest().encode(), names)
+            moved = hashlib.md5(read(data)[:300000]).hexdigest().encode()
+            check(machine.stdout.readline().split()[0] == moved, "the guest has written something else")
+            check(read(at("folder/a/b/moved")) == read(data)[:300000], "the host has something else")
+            check(machine.stdout.readline() == b"ready\n", "the guest is not ready")
+            server.kill()
+            server.wait()
+            machine.stdin.write(b"go\n")
+            machine.stdin.flush()
+            said = machine.stdout.read()
+            check(said.count(b"lost\n") == 2 and b"not connected" in said, said)
+            check(machine.wait(PATIENCE) == 0, machine.returncode)
+
+
 if __name__ == "__main__":
     main(serves_qemu, backend_is_killed, qemu_is_killed, bad_input, storage_daemon,
-         front_end_goes_on)
+         front_end_goes_on, folder)

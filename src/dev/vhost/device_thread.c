@@ -73,8 +73,9 @@ static void complain_once(struct vhost_device *v, const struct error *err)
     if (err->code == ECANCELED)
         return; /* the machine ends */
     if (!v->complained)
-        log_tell(v->log, LOG_LEVEL_WARNING, "%s '%s': %s; it waits for a back end", v->kind->thing,
-                 v->path, err->text);
+        log_tell(v->log, LOG_LEVEL_WARNING, "%s '%s': %s; its requests %s", v->kind->thing, v->path,
+                 err->text,
+                 v->kind->refuse ? "fail until there is a back end" : "wait for a back end");
     else if (v->complained != err->code)
         log_line(v->log, LOG_LEVEL_WARNING, "%s '%s': %s", v->kind->thing, v->path, err->text);
     v->complained = err->code;

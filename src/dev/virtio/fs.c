@@ -241,11 +241,6 @@ struct dev *virtio_fs_dev(struct virtio_fs *fs)
     return fs->dev;
 }
 
-const char *virtio_fs_tag(const struct virtio_fs *fs)
-{
-    return fs->tag;
-}
-
 struct where *virtio_fs_where(struct virtio_fs *fs, unsigned n)
 {
     return share_where(fs->config.share, n);

@@ -23,7 +23,6 @@ struct virtio_fs_config {
 struct virtio_fs *virtio_fs_create(const struct virtio_slot *slot,
                                    const struct virtio_fs_config *config, struct error *err);
 struct dev *virtio_fs_dev(struct virtio_fs *fs);
-const char *virtio_fs_tag(const struct virtio_fs *fs);
 
 /* For asking where the threads of its folder are (base/where.h): thread N, or NULL if there are no
  * more. Any thread. */
