@@ -10,12 +10,16 @@
 #include "blk/options.h"
 #include "dev/vhost/backend.h"
 #include "dev/virtio/block.h"
+#include "vm/board.h"
 #include "vm/disk.h"
+#include "vm/nic.h"
+#include "vm/share.h"
 
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -24,11 +28,20 @@
 #define QUEUES_DEFAULT 4u
 #define WAITING        8 /* front ends that wait for their turn */
 
-enum { OPT_SOCKET, OPT_DISK, OPT_VERBOSE, OPT_HELP };
+enum { OPT_SOCKET, OPT_DISK, OPT_NET, OPT_SHARE, OPT_VERBOSE, OPT_HELP };
+
+/* What can be served, and the option that says of what kind it is. */
+static const struct {
+    const char *name;
+    int option;
+} kinds[] = {{"blk", OPT_DISK}, {"net", OPT_NET}, {"fs", OPT_SHARE}};
 
 static const struct option_spec specs[] = {
     [OPT_SOCKET] = {"socket", "PATH", "where front ends connect; a socket is made there"},
-    [OPT_DISK] = {"disk", "FILE[,...]", "what is served, as in doppel run"},
+    [OPT_DISK] = {"disk", "FILE[,...]", "blk: the disk that is served, as in doppel run"},
+    [OPT_NET] = {"net", "KIND[,...]", "net: the network"},
+    [OPT_SHARE] = {"share", "FOLDER[,...]",
+                   "fs: the folder; its settings are those of --device share"},
     [OPT_VERBOSE] = {"verbose", NULL, "tell of each front end that comes and goes"},
     [OPT_HELP] = {"help", NULL, "show this"},
     {NULL, NULL, NULL},
@@ -37,27 +50,43 @@ static const struct option_spec specs[] = {
 static int help(void)
 {
     puts("Usage: doppel backend blk --socket PATH --disk FILE[,...]\n"
-         "Serves a disk to a virtual machine of another program, such as QEMU, by vhost-user. One\n"
-         "machine at a time; ends with SIGTERM or SIGINT.\n");
+         "       doppel backend net --socket PATH --net KIND[,...]\n"
+         "       doppel backend fs --socket PATH --share FOLDER[,...]\n"
+         "Serves a disk, a network or a folder to a virtual machine of another program, such as "
+         "QEMU,\n"
+         "by vhost-user. One machine at a time; ends with SIGTERM or SIGINT.\n");
     options_help(specs);
     return finish_output(0);
 }
 
 struct request {
-    const char *socket, *disk;
+    unsigned kind; /* in `kinds` */
+    const char *socket, *what;
     bool verbose;
 };
+
+/* The kind that WORD names; their number if it names none. */
+static unsigned find_kind(const char *word)
+{
+    unsigned kind = 0;
+
+    while (kind < ARRAY_SIZE(kinds) && (!word || strcmp(word, kinds[kind].name) != 0))
+        kind++;
+    return kind;
+}
 
 /* True when there is something to serve; else STATUS is what to exit with. */
 static bool parse(struct request *request, char **argv, int *status)
 {
     struct options options = {.command = "backend", .specs = specs, .argv = argv + 1};
     const char *value = NULL;
-    bool twice = false;
+    bool twice = false, known, other = false;
     int option;
 
     *status = STATUS_ERROR;
-    if (argv[1] && !strcmp(argv[1], "blk"))
+    request->kind = find_kind(argv[1]);
+    known = request->kind < ARRAY_SIZE(kinds);
+    if (known)
         options.argv++;
     while ((option = options_next(&options, &value)) >= 0) {
         switch (option) {
@@ -66,8 +95,11 @@ static bool parse(struct request *request, char **argv, int *status)
             request->socket = value;
             break;
         case OPT_DISK:
-            twice |= request->disk != NULL;
-            request->disk = value;
+        case OPT_NET:
+        case OPT_SHARE:
+            twice |= request->what != NULL;
+            other |= known && option != kinds[request->kind].option;
+            request->what = value;
             break;
         case OPT_VERBOSE: request->verbose = true; break;
         default: *status = help(); return false;
@@ -75,16 +107,15 @@ static bool parse(struct request *request, char **argv, int *status)
     }
     if (option == OPTIONS_FAIL)
         return false;
-    if (!argv[1] || strcmp(argv[1], "blk") != 0)
-        complain("backend: it must be said what to serve: doppel backend blk --socket PATH --disk "
-                 "FILE");
+    if (!known)
+        complain("backend: it must be said what to serve: doppel backend blk, net or fs");
     else if (*options.argv)
         complain("backend: unexpected argument '%s'", *options.argv);
     else if (twice)
-        complain("backend: it serves one disk at one socket: --disk or --socket is there twice");
-    else if (!request->socket || !request->disk)
+        complain("backend: it serves one device at one socket: an option is there twice");
+    else if (other || !request->socket || !request->what)
         complain("backend: --%s is missing (doppel backend --help)",
-                 request->socket ? "disk" : "socket");
+                 !request->socket ? "socket" : specs[kinds[request->kind].option].name);
     else
         return true;
     return false;
@@ -141,8 +172,8 @@ static void serve(struct vhost_backend *backend, int listener, int signals)
 }
 
 /* Opens the disk and makes the device that is served. */
-static bool plug_in(struct vhost_backend *backend, const char *text, const struct blk_host *host,
-                    struct error *err)
+static bool plug_in_disk(struct vhost_backend *backend, const char *text,
+                         const struct blk_host *host, struct error *err)
 {
     const struct virtio_slot slot = vhost_backend_slot(backend);
     struct virtio_block_config config;
@@ -170,6 +201,36 @@ static bool plug_in(struct vhost_backend *backend, const char *text, const struc
     return block != NULL;
 }
 
+/* The same for a network or a folder, which the board's description DEVICE,KEY=TEXT names. */
+static bool plug_in_described(struct vhost_backend *backend, int option, const char *text,
+                              struct net_host *host, struct error *err)
+{
+    const struct virtio_slot slot = vhost_backend_slot(backend);
+    const struct board_config config = {.log = host->log};
+    struct shared_folder folder;
+    struct virtio_net *nic;
+    struct dev *dev;
+    char *description;
+
+    host->loop = slot.loop;
+    if (asprintf(&description, "%s=%s", option == OPT_NET ? "net,to" : "share,folder", text) < 0)
+        return error_set(err, ENOMEM, "out of memory") == 0;
+    dev = option == OPT_NET ? nic_create(&slot, description, host, &nic, err)
+                            : share_create(&slot, description, &config, &folder, err);
+    free(description);
+    return dev != NULL;
+}
+
+static bool plug_in(struct vhost_backend *backend, const struct request *request,
+                    const struct log *log, struct net_host *net, struct error *err)
+{
+    const struct blk_host blk = {.log = log};
+    int option = kinds[request->kind].option;
+
+    return option == OPT_DISK ? plug_in_disk(backend, request->what, &blk, err)
+                              : plug_in_described(backend, option, request->what, net, err);
+}
+
 /* Listens when all is ready, and serves. */
 static int listen_and_serve(struct vhost_backend *backend, const char *path, int signals)
 {
@@ -187,12 +248,12 @@ static int run(const struct request *request, int signals)
 {
     const struct log log = {.most = request->verbose ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING,
                             .line = print_line};
-    const struct blk_host host = {.log = &log};
+    struct net_host net = {.log = &log}; /* lives as long as the network */
     struct error err = {0};
     struct vhost_backend *backend = vhost_backend_create(&log, &err);
     int status = STATUS_ERROR;
 
-    if (backend && plug_in(backend, request->disk, &host, &err))
+    if (backend && plug_in(backend, request, &log, &net, &err))
         status = listen_and_serve(backend, request->socket, signals);
     else
         complain("backend: %s", err.text);

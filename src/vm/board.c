@@ -66,8 +66,9 @@ struct board {
     struct shared_folder shares[PCI_DEVICES];
     unsigned share_count;
     struct net_host net_host;
-    char *name; /* the VM's, or NULL */
-    struct virtio_net *nics[PCI_DEVICES];
+    char *name;                           /* the VM's, or NULL */
+    struct virtio_net *nics[PCI_DEVICES]; /* as for disks */
+    struct dev *foreign_nics[PCI_DEVICES];
     unsigned nic_count;
     struct timer *button; /* somebody has pressed the power button */
 };
@@ -345,8 +346,10 @@ static struct dev *create_nic(struct board *b, const struct board_config *c, con
     if (find_slot(b, c, text, &slot, err) < 0)
         return NULL;
     dev = nic_create(&slot, text, &b->net_host, &nic, err);
-    if (dev)
+    if (dev) {
+        b->foreign_nics[b->nic_count] = nic ? NULL : dev;
         b->nics[b->nic_count++] = nic;
+    }
     return dev;
 }
 
@@ -633,16 +636,19 @@ struct where *board_share_where(struct board *b, unsigned share, unsigned n)
     return n == 0 ? vhost_device_where(folder->dev) : NULL;
 }
 
-/* The network behind card NIC; NULL: there is no such card. */
+/* The network behind card NIC; NULL: there is no such card, or another process serves it. */
 static struct net *network(struct board *b, unsigned nic)
 {
-    return nic < b->nic_count ? virtio_net_backend(b->nics[nic]) : NULL;
+    return nic < b->nic_count && b->nics[nic] ? virtio_net_backend(b->nics[nic]) : NULL;
 }
 
 int board_change_network(struct board *b, unsigned nic, const char *settings, struct error *err)
 {
     struct net *net = network(b, nic);
 
+    if (!net && nic < b->nic_count)
+        return error_set(err, ENOTSUP,
+                         "network card %u: only the process that serves it can change it", nic);
     return net ? net_change(net, settings, err)
                : error_set(err, ENODEV, "there is no network card %u: the machine has %u", nic,
                            b->nic_count);
@@ -659,7 +665,9 @@ struct where *board_network_where(struct board *b, unsigned nic, unsigned n)
 {
     struct net *net = network(b, nic);
 
-    return net ? net_where(net, n) : NULL;
+    if (net)
+        return net_where(net, n);
+    return nic < b->nic_count && n == 0 ? vhost_device_where(b->foreign_nics[nic]) : NULL;
 }
 
 void board_flush(struct board *b)

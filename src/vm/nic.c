@@ -4,6 +4,7 @@
 #include "vm/nic.h"
 
 #include "base/util.h"
+#include "dev/vhost/net.h"
 #include "vm/description.h"
 
 #include <errno.h>
@@ -52,6 +53,24 @@ static struct virtio_net *plug_in(const struct virtio_slot *slot, struct net *ne
     return virtio_net_create(slot, &config, err);
 }
 
+/* A card in front of a network that another process serves. */
+static struct dev *plug_in_foreign(const struct virtio_slot *slot,
+                                   const struct net_options *options, const struct log *log,
+                                   struct error *err)
+{
+    uint8_t mac[6];
+
+    if (options->queues > 1) {
+        error_set(err, EINVAL, "network vhost-user=%s: the card has one pair of queues, not %u",
+                  options->target, options->queues);
+        return NULL;
+    }
+    memcpy(mac, options->mac, sizeof(mac));
+    if (!options->has_mac && make_address(mac, err) < 0)
+        return NULL;
+    return vhost_net_create(slot, options->target, mac, options->mtu, log, err);
+}
+
 struct dev *nic_create(const struct virtio_slot *slot, const char *text,
                        const struct net_host *host, struct virtio_net **nic, struct error *err)
 {
@@ -61,6 +80,12 @@ struct dev *nic_create(const struct virtio_slot *slot, const char *text,
     *nic = NULL;
     if (nic_options(text, &options, err) < 0)
         return NULL;
+    if (options.kind == NET_VHOST_USER) {
+        struct dev *dev = plug_in_foreign(slot, &options, host->log, err);
+
+        net_options_free(&options);
+        return dev;
+    }
     net = net_open(&options, host, err);
     net_options_free(&options);
     *nic = net ? plug_in(slot, net, err) : NULL;

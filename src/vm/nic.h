@@ -13,7 +13,7 @@
 int nic_options(const char *text, struct net_options *options, struct error *err);
 
 /* Opens what TEXT describes and plugs it in as a virtio network device. HOST outlives it. *NIC is
- * the device. */
+ * the device, or NULL if another process serves the network (vhost-user=SOCKET). */
 struct dev *nic_create(const struct virtio_slot *slot, const char *text,
                        const struct net_host *host, struct virtio_net **nic, struct error *err);
 

@@ -7,11 +7,13 @@ with a guest of doppel's boot Linux.
 """
 import contextlib
 import hashlib
+import http.server
 import os
 import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 
 from vm import DOPPEL, ROOT, check, check_complaint, check_run, environment, main, run, scratch, write
@@ -341,9 +343,10 @@ def folder():
                      stdout=subprocess.PIPE) as machine:
             digest = hashlib.md5(read(data)).hexdigest().encode()
             check(machine.stdout.readline().split()[:1] == [digest], "the guest reads something else")
-            names = subprocess.run(["ls", "-R"], cwd=at("folder"), env={"LC_ALL": "C"}, capture_output=True,
-                                   check=True).stdout
-            check(machine.stdout.readline().split()[0] == hashlib.md5(names).hexdigest().encode(), names)
+            seen = machine.stdout.readline().split()[0]
+            names = subprocess.run(["ls", "-R"], cwd=at("folder"), env={**os.environ, "LC_ALL": "C"},
+                                   capture_output=True, check=True).stdout
+            check(seen == hashlib.md5(names).hexdigest().encode(), names)
             moved = hashlib.md5(read(data)[:300000]).hexdigest().encode()
             check(machine.stdout.readline().split()[0] == moved, "the guest has written something else")
             check(read(at("folder/a/b/moved")) == read(data)[:300000], "the host has something else")
@@ -357,6 +360,62 @@ def folder():
             check(machine.wait(PATIENCE) == 0, machine.returncode)
 
 
+class Pages(http.server.BaseHTTPRequestHandler):
+    """Answers /NAME with NAME."""
+
+    def do_GET(self):
+        body = self.path[1:].encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+NET_SCRIPT = """
+cat /sys/class/net/eth0/address
+get() { n=0; until wget -q -O - http://10.0.2.2:$PORT/$1; do n=$((n + 1)); [ $n -lt 60 ]; sleep 0.2; done; echo; }
+get first; read go; get second; cat /sys/class/net/eth0/carrier
+mkdir /mnt; mount -t virtiofs share /mnt; cat /mnt/file; echo written >/mnt/new
+"""
+
+
+def own_back_ends():
+    """A network and a folder that `doppel backend` serves; the network's is killed and comes back."""
+    with scratch() as at, contextlib.ExitStack() as stack:
+        web = stack.enter_context(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Pages))
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        stack.callback(web.shutdown)
+        os.mkdir(at("folder"))
+        write(at("folder/file"), b"of the host\n")
+
+        def serve(kind, option, what):
+            server = stack.enter_context(started(DOPPEL, "backend", kind, "--socket", at(kind), option, what,
+                                                 stdin=subprocess.DEVNULL))
+            await_socket(at(kind), server)
+            return server
+
+        network = serve("net", "--net", "user")
+        serve("fs", "--share", at("folder"))
+        machine = stack.enter_context(started(
+            DOPPEL, "run", "--net", f"vhost-user={at('net')},mac=52:54:00:12:34:56", "--device",
+            f"share,folder=vhost-user={at('fs')}", "--env", f"PORT={web.server_port}", "--", "sh", "-ec", NET_SCRIPT,
+            env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+        check(machine.stdout.readline() == b"52:54:00:12:34:56\n", "the card has another address")
+        check(machine.stdout.readline() == b"first\n", "the guest does not reach the host")
+        network.kill()
+        network.wait()
+        serve("net", "--net", "user")
+        machine.stdin.write(b"go\n")
+        machine.stdin.flush()
+        said = machine.stdout.read()
+        check(said == b"second\n1\nof the host\n", said)
+        check(machine.wait(PATIENCE) == 0, machine.returncode)
+        check(read(at("folder/new")) == b"written\n", "the folder has something else")
+
+
 if __name__ == "__main__":
     main(serves_qemu, backend_is_killed, qemu_is_killed, bad_input, storage_daemon,
-         front_end_goes_on, folder)
+         front_end_goes_on, folder, own_back_ends)

@@ -13,7 +13,8 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-#define USED_INDEX 2u /* offset of the index in the used ring (virtio 1.2, 2.7.8) */
+#define USED_INDEX     2u /* offset of the index in the used ring (virtio 1.2, 2.7.8) */
+#define AVAILABLE_RING 4u /* likewise of the available ring's first entry */
 
 /* A front end that keeps no record of requests in flight can only be told of a queue all of whose
  * chains were given back: so often the device is asked to finish those that it could not begin. */
@@ -195,11 +196,35 @@ static int go_live(struct backend_queue *q, struct error *err)
     return ret;
 }
 
-/* Has the device finish what it took and could not begin. */
+/* Whether the chains that the device holds are the last ones that it took off the ring: a network
+ * card's, which wait for frames. */
+static bool holds_last(struct backend_queue *q)
+{
+    const struct virtio_queue *v = virtio_of(q);
+    uint16_t first = (uint16_t)(v->ring.next - v->held_count);
+
+    for (unsigned i = 0; i < v->held_count; i++) {
+        uint64_t entry = (uint16_t)(first + i) & (v->config.size - 1);
+        uint16_t head;
+
+        if (mem_read(q->backend->mem, v->config.available + AVAILABLE_RING + 2 * entry, &head,
+                     sizeof(head)) < 0 ||
+            head != v->held[i].head)
+            return false;
+    }
+    return true;
+}
+
+/* Has the device finish what it took and could not begin, or takes it back. */
 static int finish(struct backend_queue *q, struct error *err)
 {
     struct vhost_backend *b = q->backend;
 
+    if (b->device->ops->keeps_buffers && holds_last(q)) {
+        virtio_of(q)->ring.next = (uint16_t)(virtio_of(q)->ring.next - virtio_of(q)->held_count);
+        virtio_queue_forget(virtio_of(q));
+        return 0;
+    }
     for (unsigned i = 0; i < FINISH_ATTEMPTS && virtio_of(q)->held_count > 0; i++) {
         virtio_resume(b->device);
         time_sleep_ns(NS_PER_MS);

@@ -160,6 +160,7 @@ struct virtio_ops {
     unsigned queue_size;   /* the most entries of each: a power of two */
     unsigned config_size;  /* bytes of device configuration; 0: there is none */
     unsigned request_size; /* bytes of the device's own in each request */
+    bool keeps_buffers;    /* chains wait for something that may never come, as frames do */
 
     /* On a worker, without locks. One thread at a time for each queue. */
     enum virtio_result (*serve)(struct virtio_device *device, struct virtio_request *request);

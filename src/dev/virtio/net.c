@@ -181,6 +181,7 @@ static void free_card(struct virtio_device *d)
 
 static const struct virtio_ops ops = {
     .name = "virtio-net",
+    .keeps_buffers = true,
     .id = 1,
     .features =
         CARD_BIT(CARD_F_CSUM) | CARD_BIT(CARD_F_GUEST_CSUM) | CARD_BIT(CARD_F_CTRL_GUEST_OFFLOADS) |
