@@ -4,6 +4,7 @@
  */
 #include "virtio.h"
 
+#include "../unit/vsock_packet.h"
 #include "dev/virtio/vsock.h"
 
 #include <stdio.h>
@@ -18,15 +19,6 @@
 #define CID         3u
 #define CLIENT_PORT (1u << 30) /* the first that a client gets */
 enum { RECEIVE, SEND, EVENT, QUEUES };
-
-/* Packets (5.10.6). */
-struct packet {
-    uint64_t src_cid, dst_cid;
-    uint32_t src_port, dst_port, len;
-    uint16_t type, op;
-    uint32_t flags, buf_alloc, fwd_cnt;
-} __attribute__((packed));
-enum { OP_REQUEST = 1, OP_RESPONSE, OP_RST, OP_SHUTDOWN, OP_RW, OP_CREDIT_UPDATE };
 
 static struct {
     char path[64];
@@ -122,7 +114,7 @@ static void write_packet(struct fuzz_virtio_machine *m, unsigned n, bool level)
                              .dst_cid = 2,
                              .src_port = 1 + n / 32 % 2,
                              .dst_port = level ? CLIENT_PORT + n / 8 % 4 : HOST_PORT,
-                             .len = n % 8 == OP_RW ? 64 * (n / 8) : 0,
+                             .len = n % 8 == RW ? 64 * (n / 8) : 0,
                              .type = 1,
                              .op = (uint16_t)(n % 8),
                              .flags = n / 8,
@@ -202,7 +194,7 @@ static void request(struct fuzz_virtio_machine *m)
                        .src_port = 1,
                        .dst_port = HOST_PORT,
                        .type = 1,
-                       .op = OP_REQUEST,
+                       .op = REQUEST,
                        .buf_alloc = 4096};
     char bytes[8];
     int fd;
@@ -210,18 +202,18 @@ static void request(struct fuzz_virtio_machine *m)
     post(m, 0, p);
     fd = accept4(world.listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     fuzz_check(fd >= 0);
-    fuzz_check(take(m, 0).op == OP_RESPONSE);
-    p.op = OP_RW;
+    fuzz_check(take(m, 0).op == RESPONSE);
+    p.op = RW;
     p.len = 5;
     post(m, 1, p);
     fuzz_check(recv(fd, bytes, sizeof(bytes), MSG_DONTWAIT) == 5);
     fuzz_check(send(fd, bytes, 4, MSG_NOSIGNAL) == 4);
     fake_lane_run(m->workers, m->loop);
     p = take(m, 1);
-    fuzz_check(p.op == OP_RW && p.len == 4 && p.src_port == HOST_PORT);
+    fuzz_check(p.op == RW && p.len == 4 && p.src_port == HOST_PORT);
     close(fd);
     fake_lane_run(m->workers, m->loop);
-    fuzz_check(take(m, 2).op == OP_SHUTDOWN);
+    fuzz_check(take(m, 2).op == SHUTDOWN);
     fuzz_check(fuzz_virtio_status(m) == 15);
 }
 

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "virtio_queues.h"
+#include "vsock_packet.h"
 
 #define RECEIVED  0x100000u /* what the device writes */
 #define SENT      0x180000u /* what it reads: less than 512 KiB */
@@ -26,16 +27,7 @@
 #define FEATURES  (VRIG_FEATURES | 1)
 
 enum { RECEIVE, SEND, EVENT, QUEUES };
-enum { REQUEST = 1, RESPONSE, RST, SHUTDOWN, RW, CREDIT_UPDATE, CREDIT_REQUEST };
 enum { NO_RECEIVE = 1, NO_SEND = 2, NEITHER = 3 };
-
-struct packet {
-    uint64_t src_cid, dst_cid;
-    uint32_t src_port, dst_port, len;
-    uint16_t type, op;
-    uint32_t flags, buf_alloc, fwd_cnt;
-} __attribute__((packed));
-_Static_assert(sizeof(struct packet) == 44, "5.10.6");
 
 struct fixture {
     struct qrig q;

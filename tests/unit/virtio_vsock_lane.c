@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "virtio_rig.h"
+#include "vsock_packet.h"
 
 #define SIZE     8u
 #define RINGS(Q) (0x10000u + 0x1000 * (Q))
@@ -28,14 +29,6 @@
 #define WINDOW   8192u
 
 enum { RECEIVE, SEND, EVENT, QUEUES };
-enum { REQUEST = 1, RESPONSE, RST, SHUTDOWN, RW, CREDIT_UPDATE, CREDIT_REQUEST };
-
-struct packet {
-    uint64_t src_cid, dst_cid;
-    uint32_t src_port, dst_port, len;
-    uint16_t type, op;
-    uint32_t flags, buf_alloc, fwd_cnt;
-} __attribute__((packed));
 
 /* A connection, as the guest has it. */
 struct end {
