@@ -98,6 +98,7 @@ bench:
 	@$(NINJA) doppel
 	@guests/make
 	@bench/run.py $(BENCHFLAGS)
+	@$(if $(findstring --only,$(BENCHFLAGS)),:,bench/networks.py $(filter --quick,$(BENCHFLAGS)))
 
 lint:
 	@scripts/setup build lint

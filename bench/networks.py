@@ -199,9 +199,12 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--ms", type=int, default=2000)
     parser.add_argument("--engine", default="bt")
+    parser.add_argument("--quick", action="store_true", help="one round, 300 ms each")
     parser.add_argument("--only", default=",".join(name for name in names if PASST or "passt" not in name))
     parser.add_argument("--output", default=os.path.join(machines.HERE, "results", "networks.json"))
     options = parser.parse_args()
+    if options.quick:
+        options.rounds, options.ms = 1, 300
     chosen = [name for name in names if name in options.only.split(",")]
     try:
         subprocess.run([os.path.join(machines.HERE, "make-image")], check=True)
