@@ -11,10 +11,9 @@
 
 /* A thread that is asked answers at once, or not at all. */
 #define ANSWER_MS 300
-/* Of the threads of disks and of shared folders, which may be many, the first ones are asked. */
-#define DISK_THREADS    64
-#define SHARE_THREADS   64
-#define NETWORK_THREADS 32
+/* Of the threads of disks, shared folders and networks, which may be many, the first ones are
+ * asked. */
+#define DEVICE_THREADS 64
 
 /* A thread that was asked, and what it is called. */
 struct asked {
@@ -23,8 +22,7 @@ struct asked {
 };
 
 struct inquiry {
-    struct asked
-        asked[VM_MAX_CPUS + VM_WORKERS + 2 + DISK_THREADS + SHARE_THREADS + NETWORK_THREADS];
+    struct asked asked[VM_MAX_CPUS + VM_WORKERS + 2 + 3 * DEVICE_THREADS];
     unsigned count;
 };
 
@@ -44,37 +42,17 @@ __attribute__((format(printf, 3, 4))) static void ask(struct inquiry *inquiry, s
     inquiry->count++;
 }
 
-static void ask_disks(struct vm *vm, struct inquiry *inquiry)
+/* Asks the threads of all devices of one kind, which WHERE_OF knows by the device's number and its
+ * own. */
+static void ask_devices(struct vm *vm, struct inquiry *inquiry, const char *kind,
+                        struct where *(*where_of)(struct board *board, unsigned device, unsigned n))
 {
-    unsigned left = DISK_THREADS;
+    unsigned left = DEVICE_THREADS;
     struct where *where;
 
-    for (unsigned disk = 0; board_disk_where(vm->board, disk, 0); disk++)
-        for (unsigned n = 0; left > 0 && (where = board_disk_where(vm->board, disk, n));
-             n++, left--)
-            ask(inquiry, where, "disk %u, thread %u", disk, n);
-}
-
-static void ask_shares(struct vm *vm, struct inquiry *inquiry)
-{
-    unsigned left = SHARE_THREADS;
-    struct where *where;
-
-    for (unsigned share = 0; board_share_where(vm->board, share, 0); share++)
-        for (unsigned n = 0; left > 0 && (where = board_share_where(vm->board, share, n));
-             n++, left--)
-            ask(inquiry, where, "shared folder %u, thread %u", share, n);
-}
-
-static void ask_networks(struct vm *vm, struct inquiry *inquiry)
-{
-    unsigned left = NETWORK_THREADS;
-    struct where *where;
-
-    for (unsigned nic = 0; board_network_where(vm->board, nic, 0); nic++)
-        for (unsigned n = 0; left > 0 && (where = board_network_where(vm->board, nic, n));
-             n++, left--)
-            ask(inquiry, where, "network %u, thread %u", nic, n);
+    for (unsigned device = 0; where_of(vm->board, device, 0); device++)
+        for (unsigned n = 0; left > 0 && (where = where_of(vm->board, device, n)); n++, left--)
+            ask(inquiry, where, "%s %u, thread %u", kind, device, n);
 }
 
 static void ask_all(struct vm *vm, struct inquiry *inquiry)
@@ -89,11 +67,10 @@ static void ask_all(struct vm *vm, struct inquiry *inquiry)
     for (unsigned i = 0; vm->workers && (where = workers_where(vm->workers, i)); i++)
         ask(inquiry, where, "worker %u", i);
     if (vm->board) {
-        ask_disks(vm, inquiry);
-        ask_shares(vm, inquiry);
+        ask_devices(vm, inquiry, "disk", board_disk_where);
+        ask_devices(vm, inquiry, "shared folder", board_share_where);
+        ask_devices(vm, inquiry, "network", board_network_where);
     }
-    if (vm->board)
-        ask_networks(vm, inquiry);
     if (vm->machine.mem)
         ask(inquiry, mem_where(vm->machine.mem), "memory manager");
 }

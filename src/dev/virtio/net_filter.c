@@ -82,10 +82,12 @@ void card_filter_state(struct card_filter *f, struct state *s)
     state_field(s, f->unicast);
     state_field(s, f->multicast);
     state_field(s, f->vlan);
-    if (!state_saving(s) &&
-        (f->unicasts > CARD_ADDRESSES + 1 || f->multicasts > CARD_ADDRESSES + 1))
-        state_fail(s, "%u and %u addresses in a table of %u", f->unicasts, f->multicasts,
-                   CARD_ADDRESSES);
+    if (state_saving(s) ||
+        (f->unicasts <= CARD_ADDRESSES + 1 && f->multicasts <= CARD_ADDRESSES + 1))
+        return;
+    state_fail(s, "%u and %u addresses in a table of %u", f->unicasts, f->multicasts,
+               CARD_ADDRESSES);
+    f->unicasts = f->multicasts = 0;
 }
 
 /* The two ends of a connection, mixed so that both directions give the same. */
