@@ -187,25 +187,14 @@ static uint32_t conf(struct vrig *v, unsigned offset, unsigned size)
     return vrig_read(v, VRIG_CONF + offset, size);
 }
 
-static uint64_t offered(struct vrig *v)
-{
-    uint64_t features = 0;
-
-    for (unsigned i = 0; i < 2; i++) {
-        vrig_write(v, VRIG_FEATURE_SELECT, 4, i);
-        features |= (uint64_t)vrig_read(v, VRIG_FEATURE, 4) << 32 * i;
-    }
-    return features & 0xFFFFFF;
-}
-
 static void test_configuration(void **state)
 {
     struct vrig *v = *state;
 
     vrig_enable(v);
     assert_int_equal(vrig_config(v, 0, 4), 0x10421AF4);
-    assert_int_equal(offered(v), 1u << 2 | 1u << 6 | 1u << 9 | 1u << 10 | 1u << 11 | 1u << 12 |
-                                     1u << 13 | 1u << 14);
+    assert_int_equal(vrig_offered(v), 1u << 2 | 1u << 6 | 1u << 9 | 1u << 10 | 1u << 11 | 1u << 12 |
+                                          1u << 13 | 1u << 14);
     assert_int_equal(conf(v, 0, 4), DISK_SIZE / 512);
     assert_int_equal(conf(v, 4, 4), 0);
     assert_int_equal(conf(v, 12, 4), 254); /* seg_max */
@@ -232,7 +221,7 @@ static void test_readonly_configuration(void **state)
     fake_blk.info.block = 4096;
     other = vrig_create(create, v->mem, 1);
     vrig_enable(other);
-    assert_int_equal(offered(other),
+    assert_int_equal(vrig_offered(other),
                      1u << 2 | 1u << 5 | 1u << 6 | 1u << 9 | 1u << 10 | 1u << 11 | 1u << 12);
     assert_int_equal(conf(other, 20, 4), 4096);
     assert_int_equal(conf(other, 24, 1), 0);

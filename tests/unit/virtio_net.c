@@ -10,24 +10,14 @@
 
 /* ---- Tests: configuration ---- */
 
-static uint64_t offered(struct vrig *v)
-{
-    uint64_t features = 0;
-
-    for (unsigned i = 0; i < 2; i++) {
-        vrig_write(v, VRIG_FEATURE_SELECT, 4, i);
-        features |= (uint64_t)vrig_read(v, VRIG_FEATURE, 4) << 32 * i;
-    }
-    return features & 0xFFFFFF;
-}
-
 static void test_configuration(void **state)
 {
     struct vrig *v = *state, *other;
 
     vrig_enable(v);
     assert_int_equal(vrig_config(v, 0, 4), 0x10411AF4);
-    assert_int_equal(offered(v), ((ALL & ~VRIG_FEATURES) | BIT(F_MAC) | BIT(F_MTU) | BIT(F_VLAN)));
+    assert_int_equal(vrig_offered(v),
+                     ((ALL & ~VRIG_FEATURES) | BIT(F_MAC) | BIT(F_MTU) | BIT(F_VLAN)));
     for (unsigned i = 0; i < 6; i++)
         assert_int_equal(conf(v, i, 1), own[i]);
     assert_int_equal(conf(v, 6, 2), 1); /* the link is up */
@@ -39,7 +29,7 @@ static void test_configuration(void **state)
     config.pairs = 1;
     other = vrig_create(create, NULL, 1);
     vrig_enable(other);
-    assert_int_equal(offered(other) & (BIT(F_MTU) | BIT(F_MQ)), 0);
+    assert_int_equal(vrig_offered(other) & (BIT(F_MTU) | BIT(F_MQ)), 0);
     assert_int_equal(conf(other, 6, 2), 0);
     assert_int_equal(vrig_read(other, VRIG_QUEUES, 2), 3);
     vrig_destroy(other);

@@ -165,6 +165,18 @@ static inline void vrig_enable(struct vrig *v)
     }
 }
 
+/* The features of its kind that the device offers. */
+static inline uint64_t vrig_offered(struct vrig *v)
+{
+    uint64_t features = 0;
+
+    for (unsigned i = 0; i < 2; i++) {
+        vrig_write(v, VRIG_FEATURE_SELECT, 4, i);
+        features |= (uint64_t)vrig_read(v, VRIG_FEATURE, 4) << 32 * i;
+    }
+    return features & 0xFFFFFF;
+}
+
 /* Up to and with the features; returns whether the device agrees. */
 static inline bool vrig_negotiate(struct vrig *v, uint64_t features)
 {
