@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 
 NINJA = test -f $(BUILD)/build.ninja || meson setup $(BUILD) && ninja -C $(BUILD)
 
-.PHONY: all run guest test lockstep soak soak-state soak-race soak-fuzz soak-net soak-disks soak-disks-guest selftests bpf bench \
+.PHONY: all run guest test lockstep soak soak-state soak-race soak-fuzz soak-net soak-disks soak-disks-guest soak-debian selftests bpf bench \
 	lint install clean
 
 all:
@@ -73,6 +73,12 @@ soak-disks:
 	@bench/make-image disks
 	@$(NINJA) doppel tests/blk/blk-powercut tests/blk/blk-kill tests/unit/unit-qcow2_model tests/guest/guest-moved
 	@scripts/soak-disks $(BUILD) $(or $(SEED),$(shell date +%s)) $(STEPS)
+
+soak-debian:
+	@scripts/setup build guest test
+	@guests/make
+	@$(NINJA) doppel
+	@tests/guest/debian.py $(BUILD)/doppel $(JOBS)
 
 soak-disks-guest:
 	@scripts/setup build guest

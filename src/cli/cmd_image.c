@@ -17,6 +17,7 @@ static const struct {
     {"create", image_create, "make an empty image"},
     {"info", image_info, "show what an image is and what it takes"},
     {"convert", image_convert, "copy an image, from one format to another"},
+    {"import", image_import, "copy an image of another program's, by qemu-img"},
     {"check", image_check, "look for mistakes in an image's metadata, and repair them"},
     {"resize", image_resize, "make the disk larger or smaller"},
     {"snapshot", image_snapshot, "keep, show, apply and delete states of the disk"},

@@ -92,7 +92,8 @@ static int await_archive(struct making *making, struct error *err)
 static int fill(struct making *making, const char *const *argv, struct error *err)
 {
     struct error why = {0};
-    int ended, result = producer_start(&making->producer, argv, &making->disk.target.signals, err);
+    int ended, result = producer_start(&making->producer, argv, "doppel",
+                                       &making->disk.target.signals, err);
 
     if (result)
         return result;

@@ -19,6 +19,7 @@
 int image_create(char **argv);
 int image_info(char **argv);
 int image_convert(char **argv);
+int image_import(char **argv);
 int image_check(char **argv);
 int image_resize(char **argv);
 int image_snapshot(char **argv);

@@ -18,7 +18,8 @@
 
 /* In the new process. */
 __attribute__((noreturn)) static void become(const struct producer *producer, int out, pid_t parent,
-                                             const char *const *argv, const sigset_t *signals)
+                                             const char *const *argv, const char *package,
+                                             const sigset_t *signals)
 {
     int null = open("/dev/null", O_RDONLY);
 
@@ -29,13 +30,16 @@ __attribute__((noreturn)) static void become(const struct producer *producer, in
     signal(SIGPIPE, SIG_DFL);
     signal(SIGXFSZ, SIG_DFL);
     pthread_sigmask(SIG_SETMASK, signals, NULL);
-    execv(argv[0], (char *const *)argv);
-    dprintf(2, "! cannot start %s: %s\n", argv[0], strerror(errno));
+    execvp(argv[0], (char *const *)argv);
+    if (errno == ENOENT)
+        dprintf(2, "! %s is not installed (Debian's package %s has it)\n", argv[0], package);
+    else
+        dprintf(2, "! cannot start %s: %s\n", argv[0], strerror(errno));
     _exit(127);
 }
 
-int producer_start(struct producer *producer, const char *const *argv, const sigset_t *signals,
-                   struct error *err)
+int producer_start(struct producer *producer, const char *const *argv, const char *package,
+                   const sigset_t *signals, struct error *err)
 {
     int pipes[2];
     pid_t parent = getpid();
@@ -51,7 +55,7 @@ int producer_start(struct producer *producer, const char *const *argv, const sig
     producer->out = pipes[0];
     producer->pid = fork();
     if (producer->pid == 0)
-        become(producer, pipes[1], parent, argv, signals);
+        become(producer, pipes[1], parent, argv, package, signals);
     close(pipes[1]);
     if (producer->pid > 0) {
         setpgid(producer->pid, producer->pid);

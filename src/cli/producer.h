@@ -22,10 +22,10 @@ struct producer {
     unsigned line_size;
 };
 
-/* Starts ARGV, whose first word is a path, in a process group of its own and with the signal mask
- * SIGNALS. It ends when this process does. */
-int producer_start(struct producer *producer, const char *const *argv, const sigset_t *signals,
-                   struct error *err);
+/* Starts ARGV, whose first word is looked for in PATH and is in Debian's package PACKAGE, in a
+ * process group of its own and with the signal mask SIGNALS. It ends when this process does. */
+int producer_start(struct producer *producer, const char *const *argv, const char *package,
+                   const sigset_t *signals, struct error *err);
 
 /* Shows what it is doing. */
 void producer_show(struct producer *producer, struct progress *progress);

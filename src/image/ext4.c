@@ -68,6 +68,17 @@ static bool is_known(const char *name)
     return !strcmp(name, "system.posix_acl_access") || !strcmp(name, "system.posix_acl_default");
 }
 
+/* Whether an access control list has the form in which system calls give it (Linux,
+ * posix_acl_xattr.h): version 2, and entries of eight bytes. libext2fs does not look. */
+static bool is_good(const struct ext4_xattr *xattr)
+{
+    static const uint8_t version[4] = {2};
+
+    return strncmp(xattr->name, "system.posix_acl_", 17) != 0 ||
+           (xattr->size >= sizeof(version) && !memcmp(xattr->value, version, sizeof(version)) &&
+            (xattr->size - sizeof(version)) % 8 == 0);
+}
+
 static errcode_t set_xattrs(struct ext4 *ext4, ext2_ino_t ino,
                             const struct ext4_attributes *attributes)
 {
@@ -83,7 +94,8 @@ static errcode_t set_xattrs(struct ext4 *ext4, ext2_ino_t ino,
 
         if (!is_known(xattr->name))
             continue;
-        code = library->xattr_set(handle, xattr->name, xattr->value, xattr->size);
+        code = is_good(xattr) ? library->xattr_set(handle, xattr->name, xattr->value, xattr->size)
+                              : EINVAL;
         set++;
     }
     if (!code && set)

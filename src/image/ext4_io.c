@@ -20,7 +20,7 @@
 struct slot {
     uint64_t block;
     bool valid, dirty;
-    uint8_t *data; /* block_size bytes; NULL: not used yet */
+    uint8_t *data; /* of the channel's block size; NULL: not used yet */
 };
 
 struct cache {
@@ -89,7 +89,7 @@ static errcode_t find_slot(io_channel channel, uint64_t block, struct slot **fou
         slot->valid = code != 0;
     }
     if (!code && !slot->data)
-        slot->data = malloc(BLOCK_MOST);
+        slot->data = malloc((unsigned)channel->block_size);
     *found = slot;
     return code ? code : slot->data ? 0 : ENOMEM;
 }
@@ -198,6 +198,14 @@ static errcode_t discard(io_channel channel, unsigned long long block, unsigned 
     return settle(channel, block, count, false);
 }
 
+static void free_slots(struct cache *cache)
+{
+    for (unsigned i = 0; i < SLOTS; i++) {
+        free(cache->slots[i].data);
+        cache->slots[i] = (struct slot){0};
+    }
+}
+
 static errcode_t set_block_size(io_channel channel, int size)
 {
     errcode_t code;
@@ -207,16 +215,19 @@ static errcode_t set_block_size(io_channel channel, int size)
     if (size == channel->block_size)
         return 0;
     code = settle(channel, 0, UINT64_MAX, true);
-    channel->block_size = code ? channel->block_size : size;
-    return code;
+    if (code)
+        return code;
+    channel->block_size = size;
+    free_slots(channel->private_data);
+    return 0;
 }
 
 static void free_channel(io_channel channel)
 {
     struct cache *cache = channel->private_data;
 
-    for (unsigned i = 0; cache && i < SLOTS; i++)
-        free(cache->slots[i].data);
+    if (cache)
+        free_slots(cache);
     free(cache);
     free(channel->name);
     free(channel);

@@ -312,6 +312,42 @@ def refused():
         h.refused("--from", tar, "x", words=["large"], preexec_fn=limit)
 
 
+def imported():
+    """Images of other programs, with qemu-img as the one that makes them; and what is refused."""
+    def image(*args, **options):
+        return run_doppel("image", "import", *args, stdin=None, timeout=120, **options)
+
+    with scratch() as path:
+        data = os.urandom(3 * MIB) + bytes(5 * MIB)
+        write(path("a.raw"), data)
+        for form, name in (("vmdk", "a.vmdk"), ("vhdx", "a.vhdx"), ("vdi", "a.vdi")):
+            subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", form, path("a.raw"), path(name)], check=True)
+        with tarfile.open(path("a.ova"), "w") as ova:
+            ova.add(path("a.raw"), "a.ovf")
+            ova.add(path("a.vmdk"), "a-disk1.vmdk")
+        for number, name in enumerate(["a.vmdk", "a.vhdx", "a.vdi", "a.ova"]):
+            target = path(f"{number}.qcow2")
+            check_run(image(path(name), target), 0, b"", b"")
+            subprocess.run(["qemu-img", "compare", "-q", "-f", "qcow2", "-F", "raw", target, path("a.raw")], check=True)
+            check_complaint(image(path(name), target), "exists")
+        check_run(image(path("a.vdi"), path("b.raw")), 0, b"", b"")
+        with open(path("b.raw"), "rb") as file:
+            check(file.read() == data, "the raw image")
+        before = sorted(os.listdir(path("")))
+        # An image that names a file of the user's.
+        secret = write(path("secret"), b"secret" * 1000)
+        text = f'# Disk DescriptorFile\nversion=1\nCID=1\nparentCID=ffffffff\ncreateType="monolithicFlat"\nRW 8 FLAT "{secret}" 0\n'
+        check_complaint(image(write(path("flat.vmdk"), text.encode()), path("x.raw")), "flat.vmdk")
+        check_complaint(image(write(path("none.vmdk"), b"KDMV" + bytes(600)), path("x.raw")), "none.vmdk")
+        check_complaint(image(write(path("bad.vdi"), bytes(70000)), path("x.raw")), "vdi")
+        check_complaint(image(write(path("bad.ova"), b"x" * 2000), path("x.raw")), "bad.ova")
+        check_complaint(image(path("a.raw"), path("x.raw")), "--format")
+        check_complaint(image("--format", "iso", path("a.raw"), path("x.raw")), "iso")
+        check_complaint(image(path("a.vdi"), path("x.raw"), env=ENV | {"PATH": path("")}), "qemu-img", "qemu-utils")
+        gone = set(os.listdir(path(""))) - set(before) - {"secret", "flat.vmdk", "none.vmdk", "bad.vdi", "bad.ova"}
+        check(not gone, "left behind", gone)
+
+
 def debian_mirror():
     """A mirror that is not there, and one that does not answer while somebody loses patience."""
     with home() as (h, path):
@@ -333,4 +369,4 @@ def debian_mirror():
 
 
 if __name__ == "__main__":
-    main(contents, shared, sparse, hostile, layers, images, refused, debian_mirror)
+    main(contents, shared, sparse, hostile, layers, images, imported, refused, debian_mirror)

@@ -17,7 +17,7 @@ STARTS = re.compile(r"_*(?:v?fork|clone\d?|daemon|forkpty|popen|system|wordexp|e
 ALLOWED = {("doppel.p", "src_cli_supervisor.c.o", "fork"),
            ("doppel.p", "src_cli_kept_process.c.o", "fork"),  # a part of the supervisor
            ("doppel.p", "src_cli_producer.c.o", "fork"),  # alike
-           ("doppel.p", "src_cli_producer.c.o", "execv"),
+           ("doppel.p", "src_cli_producer.c.o", "execvp"),
            ("doppel.p", "src_cli_program.c.o", "posix_spawnp"),  # for commands that have no VM process
            ("doppel.p", "src_cli_program.c.o", "execvp"),
            ("doppel.p", "src_cli_switch_process.c.o", "fork")}  # and of what that keeps
