@@ -128,7 +128,8 @@ static void reset(struct virtio_device *d)
 
 /* ---- The device ---- */
 
-static void free_device(struct virtio_device *d)
+/* Ends the thread, which may be about to wake queues that the frame frees next. */
+static void close_device(struct virtio_device *d)
 {
     struct vhost_device *v = vhost_device_of(d);
 
@@ -138,6 +139,13 @@ static void free_device(struct virtio_device *d)
     }
     vhost_disconnect(&v->connection);
     vhost_rings_forget(v, false);
+}
+
+static void free_device(struct virtio_device *d)
+{
+    struct vhost_device *v = vhost_device_of(d);
+
+    vhost_disconnect(&v->connection);
     for (unsigned i = 0; v->queue && v->files && i < v->queues; i++) {
         vhost_ring_free(&v->queue[i].ring);
         pthread_mutex_destroy(&v->queue[i].lock);
@@ -173,6 +181,7 @@ static struct virtio_ops ops_of(const struct vhost_kind *kind)
         .read_config = read_config,
         .accepted = accept_features,
         .reset = reset,
+        .close = close_device,
         .free = free_device,
     };
 }
