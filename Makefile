@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 
 NINJA = test -f $(BUILD)/build.ninja || meson setup $(BUILD) && ninja -C $(BUILD)
 
-.PHONY: all run guest test lockstep soak soak-state soak-race soak-fuzz soak-net soak-disks soak-disks-guest soak-debian selftests bpf bench \
+.PHONY: all run guest test lockstep soak soak-state soak-race soak-fuzz soak-net soak-disks soak-disks-guest soak-debian selftests bpf bench bench-debian \
 	lint install clean
 
 all:
@@ -105,6 +105,12 @@ bench:
 	@guests/make
 	@bench/run.py $(BENCHFLAGS)
 	@$(if $(findstring --only,$(BENCHFLAGS)),:,bench/networks.py $(filter --quick,$(BENCHFLAGS)))
+
+bench-debian:
+	@scripts/setup build guest test bench
+	@$(NINJA) doppel
+	@bench/make-qemu
+	@bench/debian.py $(ROUNDS)
 
 lint:
 	@scripts/setup build lint
