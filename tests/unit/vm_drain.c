@@ -527,6 +527,25 @@ static void release(const char *why)
     board->events.release(board->events.opaque, why);
 }
 
+static void finished(void *opaque)
+{
+    sem_post(opaque);
+}
+
+/* Waits until the device has done all that it was asked for. */
+static void let_finish(void)
+{
+    sem_t done;
+    struct loop_job job = {.run = finished, .opaque = &done};
+
+    sem_init(&done, 0, 0);
+    workers_drain(board->work.workers);
+    loop_post(board->loop, &job); /* behind what the worker has posted */
+    while (sem_wait(&done) < 0)
+        ;
+    sem_destroy(&done);
+}
+
 /* vCPUs and guest time stand still, with devices that do not. */
 static void assert_held(struct vm *vm)
 {
@@ -535,6 +554,7 @@ static void assert_held(struct vm *vm)
     assert_true(vm_held(vm));
     vm_pause(vm); /* which waits until all have parked */
     vm_resume(vm);
+    let_finish();
     vm_stats(vm, &before);
     assert_still();
     vm_stats(vm, &after);
