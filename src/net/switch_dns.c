@@ -88,7 +88,8 @@ static size_t put_name(uint8_t *at, const char *name)
     size_t length = strlen(name);
 
     at[0] = (uint8_t)length;
-    memcpy(at + 1, name, length);
+    for (size_t i = 0; i < length; i++)
+        at[1 + i] = (uint8_t)name[i];
     memcpy(at + 1 + length, domain, sizeof(domain));
     return 1 + length + sizeof(domain);
 }

@@ -12,8 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-_Static_assert(SHARE_TAG_MOST == VIRTIO_FS_TAG_MOST && SHARE_TAG_MOST == VHOST_FS_TAG_MOST,
-               "one limit");
+_Static_assert(SHARE_TAG_MOST == VIRTIO_FS_TAG_MOST, "one limit");
+_Static_assert(SHARE_TAG_MOST == VHOST_FS_TAG_MOST, "one limit, for vhost-user too");
 _Static_assert(SHARE_QUEUES_MOST <= VIRTIO_FS_QUEUES_MAX, "there are so many");
 
 static int read_options(const char *text, struct share_options *options, struct error *err)

@@ -121,8 +121,8 @@ static void state_lost(struct vsock *v, struct state *s)
     bool transport_reset = v->transport_reset;
     uint16_t count = 0;
 
-    for (; count < v->refusals; count++)
-        lost[count] = v->refusal[(v->first_refusal + count) % VSOCK_REFUSALS];
+    for (unsigned i = 0; i < v->refusals; i++)
+        lost[count++] = v->refusal[(v->first_refusal + i) % VSOCK_REFUSALS];
     for (unsigned i = 0; i < v->slots; i++) {
         const struct vsock_connection *c = &v->connection[i];
 
