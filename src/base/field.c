@@ -20,3 +20,20 @@ char *field_take(const char **text)
     *text = *from ? from + 1 : NULL;
     return field;
 }
+
+bool field_number(const char **text, uint64_t most, uint64_t *number)
+{
+    const char *at = *text;
+    uint64_t value = 0;
+
+    for (; *at >= '0' && *at <= '9'; at++) {
+        if (__builtin_mul_overflow(value, 10, &value) ||
+            __builtin_add_overflow(value, (uint64_t)(*at - '0'), &value) || value > most)
+            return false;
+    }
+    if (at == *text)
+        return false;
+    *text = at;
+    *number = value;
+    return true;
+}

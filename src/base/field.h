@@ -5,11 +5,17 @@
 #ifndef DOPPEL_BASE_FIELD_H
 #define DOPPEL_BASE_FIELD_H
 
+#include <stdbool.h>
+#include <stdint.h>
 #include <string.h>
 
 /* Takes the field at *TEXT, up to a single comma or the end, and steps behind it: *TEXT becomes
  * NULL at the end. Of two commas, one is kept. The caller frees it. NULL: out of memory. */
 char *field_take(const char **text);
+
+/* Reads decimal digits at *TEXT, a number of at most MOST, and steps behind them. False: there are
+ * none, or it is larger. */
+bool field_number(const char **text, uint64_t most, uint64_t *number);
 
 /* What follows PREFIX in TEXT; NULL if TEXT does not begin so. */
 static inline const char *field_after(const char *text, const char *prefix)

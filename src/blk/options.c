@@ -4,6 +4,7 @@
 #include "blk/options.h"
 
 #include "base/field.h"
+#include "base/settings.h"
 #include "base/util.h"
 
 #include <errno.h>
@@ -12,39 +13,18 @@
 
 struct parser {
     struct blk_options *options;
-    uint64_t seen; /* by number of the key: it has been given */
-    struct error *err;
+    struct settings settings;
 };
-
-static int no_memory(struct error *err)
-{
-    return error_set(err, ENOMEM, "disk: out of memory");
-}
-
-static int replace(const struct parser *p, char **string, const char *value)
-{
-    char *copy = strdup(value);
-
-    if (!copy)
-        return no_memory(p->err);
-    free(*string);
-    *string = copy;
-    return 0;
-}
 
 /* ---- Values ---- */
 
 bool blk_parse_number(const char *text, uint64_t *number)
 {
     static const char units[] = "KMGT";
-    uint64_t value = 0;
     const char *at = text;
+    uint64_t value;
 
-    for (; *at >= '0' && *at <= '9'; at++)
-        if (__builtin_mul_overflow(value, 10, &value) ||
-            __builtin_add_overflow(value, (uint64_t)(*at - '0'), &value))
-            return false;
-    if (at == text)
+    if (!field_number(&at, UINT64_MAX, &value))
         return false;
     if (*at && strchr(units, *at)) {
         unsigned shift = 10 * (unsigned)(strchr(units, *at++) - units + 1);
@@ -65,19 +45,10 @@ static int set_number(const struct parser *p, const char *key, const char *value
     uint64_t got;
 
     if (!value || !blk_parse_number(value, &got) || got < least || got > INT64_MAX)
-        return error_set(p->err, EINVAL,
+        return error_set(p->settings.err, EINVAL,
                          "disk '%s': %s= must be a number%s, perhaps with K, M, G or T behind it",
                          p->options->file, key, least ? " above 0" : "");
     *number = got;
-    return 0;
-}
-
-static int set_switch(const struct parser *p, const char *key, const char *value, bool *on)
-{
-    if (value && strcmp(value, "on") != 0 && strcmp(value, "off") != 0)
-        return error_set(p->err, EINVAL, "disk '%s': %s= must be on or off, not '%s'",
-                         p->options->file, key, value);
-    *on = !value || strcmp(value, "on") == 0;
     return 0;
 }
 
@@ -91,16 +62,9 @@ static int set_choice(const struct parser *p, const char *key, const char *value
             return 0;
         }
     }
-    return error_set(p->err, EINVAL, "disk '%s': %s= must be %s or %s%s%s%s", p->options->file, key,
-                     words[0], words[1], value ? ", not '" : "", value ? value : "",
-                     value ? "'" : "");
-}
-
-static int set_text(const struct parser *p, const char *key, const char *value, char **text)
-{
-    if (!value || !*value)
-        return error_set(p->err, EINVAL, "disk '%s': %s= needs a value", p->options->file, key);
-    return replace(p, text, value);
+    return error_set(p->settings.err, EINVAL, "disk '%s': %s= must be %s or %s%s%s%s",
+                     p->options->file, key, words[0], words[1], value ? ", not '" : "",
+                     value ? value : "", value ? "'" : "");
 }
 
 /* ---- Formats ---- */
@@ -163,9 +127,10 @@ static const char *const key_names[KEYS] = {
 static int set_serial(const struct parser *p, const char *value)
 {
     if (value && strlen(value) > BLK_SERIAL_MOST)
-        return error_set(p->err, EINVAL, "disk '%s': serial= has %zu characters; %d are the most",
-                         p->options->file, strlen(value), BLK_SERIAL_MOST);
-    return set_text(p, "serial", value, &p->options->serial);
+        return error_set(p->settings.err, EINVAL,
+                         "disk '%s': serial= has %zu characters; %d are the most", p->options->file,
+                         strlen(value), BLK_SERIAL_MOST);
+    return settings_text(&p->settings, KEY_SERIAL, value, &p->options->serial);
 }
 
 static int set_queues(const struct parser *p, const char *value)
@@ -173,15 +138,17 @@ static int set_queues(const struct parser *p, const char *value)
     uint64_t queues = 0;
 
     if (!value || !blk_parse_number(value, &queues) || queues < 1 || queues > BLK_QUEUES_MOST)
-        return error_set(p->err, EINVAL, "disk '%s': queues= must be a number from 1 to %d",
-                         p->options->file, BLK_QUEUES_MOST);
+        return error_set(p->settings.err, EINVAL,
+                         "disk '%s': queues= must be a number from 1 to %d", p->options->file,
+                         BLK_QUEUES_MOST);
     p->options->queues = (unsigned)queues;
     return 0;
 }
 
 static int set_format(const struct parser *p, const char *value)
 {
-    return blk_format_parse(p->options->file, value ? value : "", &p->options->format, p->err);
+    return blk_format_parse(p->options->file, value ? value : "", &p->options->format,
+                            p->settings.err);
 }
 
 static int set_cache(const struct parser *p, const char *value)
@@ -194,16 +161,17 @@ static int set_cache(const struct parser *p, const char *value)
 }
 
 /* Sets what KEY stands for. VALUE is NULL if there is no '='. */
-static int set_key(const struct parser *p, enum key key, const char *value)
+static int set_key(void *opaque, unsigned key, const char *value)
 {
     static const char *const discards[] = {"unmap", "ignore"};
+    const struct parser *p = opaque;
     struct blk_options *o = p->options;
     const char *name = key_names[key];
 
-    switch (key) {
+    switch ((enum key)key) {
     case KEY_FORMAT: return set_format(p, value);
-    case KEY_READONLY: return set_switch(p, name, value, &o->readonly);
-    case KEY_SNAPSHOT: return set_switch(p, name, value, &o->snapshot);
+    case KEY_READONLY: return settings_switch(&p->settings, key, value, &o->readonly);
+    case KEY_SNAPSHOT: return settings_switch(&p->settings, key, value, &o->snapshot);
     case KEY_CACHE: return set_cache(p, value);
     case KEY_DISCARD: return set_choice(p, name, value, discards, &o->keep);
     case KEY_SERIAL: return set_serial(p, value);
@@ -211,32 +179,12 @@ static int set_key(const struct parser *p, enum key key, const char *value)
     case KEY_SIZE: return set_number(p, name, value, 1, &o->size);
     case KEY_IOPS: return set_number(p, name, value, 1, &o->iops);
     case KEY_BPS: return set_number(p, name, value, 1, &o->bps);
-    case KEY_ISOLATE: return set_switch(p, name, value, &o->isolate);
+    case KEY_ISOLATE: return settings_switch(&p->settings, key, value, &o->isolate);
     case KEY_QUEUES: return set_queues(p, value);
-    case KEY_BACKING: return set_text(p, name, value, &o->backing);
+    case KEY_BACKING: return settings_text(&p->settings, key, value, &o->backing);
     case KEYS: break;
     }
     return 0;
-}
-
-static int parse_setting(struct parser *p, char *field)
-{
-    char *equals = strchr(field, '=');
-    unsigned key = 0;
-
-    if (equals)
-        *equals = '\0';
-    while (key < KEYS && strcmp(field, key_names[key]) != 0)
-        key++;
-    if (key == KEYS)
-        return error_set(
-            p->err, EINVAL,
-            "disk '%s': there is no setting '%s' (a comma in a name is written as ',,')",
-            p->options->file, field);
-    if (p->seen & 1ULL << key)
-        return error_set(p->err, EINVAL, "disk '%s': %s is given twice", p->options->file, field);
-    p->seen |= 1ULL << key;
-    return set_key(p, (enum key)key, equals ? equals + 1 : NULL);
 }
 
 /* ---- The whole ---- */
@@ -252,58 +200,58 @@ static bool is_nbd(const char *name)
     return false;
 }
 
-static int parse_file(const struct parser *p, const char *field)
+static int set_file(void *opaque, const char *field)
 {
+    struct parser *p = opaque;
     struct blk_options *o = p->options;
     const char *file = field_after(field, "file="), *named = file ? file : field;
     const char *socket = field_after(named, "vhost-user="), *name = socket ? socket : named;
 
     if (!*name)
-        return error_set(p->err, EINVAL, "disk: the name of a file is missing");
+        return error_set(p->settings.err, EINVAL, "disk: the name of a file is missing");
     o->source = socket ? BLK_VHOST_USER : is_nbd(name) ? BLK_NBD : BLK_FILE;
     o->format = socket ? BLK_RAW : blk_format_of(name);
-    return replace(p, &o->file, name);
+    if (settings_copy(&p->settings, &o->file, name) < 0)
+        return -ENOMEM;
+    p->settings.name = o->file;
+    return 0;
 }
 
 /* What one setting forbids to another. */
 static int check(const struct parser *p)
 {
     const struct blk_options *o = p->options;
-    uint64_t foreign = p->seen & ~(1ULL << KEY_QUEUES);
+    uint64_t foreign = p->settings.seen & ~(1ULL << KEY_QUEUES);
 
     if (o->source == BLK_VHOST_USER && foreign)
-        return error_set(p->err, EINVAL,
+        return error_set(p->settings.err, EINVAL,
                          "disk '%s': %s is the business of the process behind vhost-user", o->file,
                          key_names[__builtin_ctzll(foreign)]);
     if (o->backing && o->format == BLK_RAW)
-        return error_set(p->err, EINVAL, "disk '%s': a raw image has no backing file", o->file);
+        return error_set(p->settings.err, EINVAL, "disk '%s': a raw image has no backing file",
+                         o->file);
     if (o->size && o->offset > INT64_MAX - o->size)
-        return error_set(p->err, EINVAL, "disk '%s': offset= and size= are too large", o->file);
+        return error_set(p->settings.err, EINVAL, "disk '%s': offset= and size= are too large",
+                         o->file);
     return 0;
-}
-
-static int parse(struct parser *p, const char *text)
-{
-    int ret = 0;
-
-    for (bool first = true; text && ret == 0; first = false) {
-        char *field = field_take(&text);
-
-        if (!field)
-            return no_memory(p->err);
-        ret = first ? parse_file(p, field) : parse_setting(p, field);
-        free(field);
-    }
-    return ret == 0 ? check(p) : ret;
 }
 
 int blk_options_parse(const char *text, struct blk_options *options, struct error *err)
 {
-    struct parser p = {.options = options, .err = err};
+    struct parser p = {.options = options,
+                       .settings = {.thing = "disk",
+                                    .keys = key_names,
+                                    .key_count = KEYS,
+                                    .err = err,
+                                    .what = set_file,
+                                    .set = set_key,
+                                    .opaque = &p}};
     int ret;
 
     *options = (struct blk_options){0};
-    ret = parse(&p, text);
+    ret = settings_parse(&p.settings, text);
+    if (ret == 0)
+        ret = check(&p);
     if (ret < 0)
         blk_options_free(options);
     return ret;

@@ -4,6 +4,7 @@
 #include "net/options.h"
 
 #include "base/field.h"
+#include "base/settings.h"
 #include "base/time.h"
 #include "base/util.h"
 
@@ -19,9 +20,10 @@
 
 struct parser {
     struct net_options *options;
-    const char *what; /* the first field, for messages */
-    uint64_t seen;    /* by number of the key: it has been given */
-    struct error *err;
+    char *what;        /* the first field, for messages */
+    uint64_t allowed;  /* by number of the key: it may be given, */
+    const char *whose; /* ... as it is for this */
+    struct settings settings;
 };
 
 enum key {
@@ -78,48 +80,14 @@ static const struct {
     [NET_VHOST_USER] = {"vhost-user", true, EVERY},
 };
 
-static int no_memory(struct error *err)
-{
-    return error_set(err, ENOMEM, "network: out of memory");
-}
-
 /* Says that VALUE of KEY is not WANTED. */
 static int wrong(const struct parser *p, enum key key, const char *wanted, const char *value)
 {
-    return error_set(p->err, EINVAL, "network '%s': %s= must be %s, not '%s'", p->what,
-                     key_names[key], wanted, value);
-}
-
-static int replace(const struct parser *p, char **string, const char *value)
-{
-    char *copy = strdup(value);
-
-    if (!copy)
-        return no_memory(p->err);
-    free(*string);
-    *string = copy;
-    return 0;
+    return error_set(p->settings.err, EINVAL, "network '%s': %s= must be %s, not '%s'",
+                     p->settings.name, key_names[key], wanted, value);
 }
 
 /* ---- Values ---- */
-
-/* Reads decimal digits at *TEXT, at most to MOST, and steps behind them. */
-static bool take_number(const char **text, uint64_t most, uint64_t *number)
-{
-    const char *at = *text;
-    uint64_t value = 0;
-
-    for (; *at >= '0' && *at <= '9'; at++) {
-        if (__builtin_mul_overflow(value, 10, &value) ||
-            __builtin_add_overflow(value, (uint64_t)(*at - '0'), &value) || value > most)
-            return false;
-    }
-    if (at == *text)
-        return false;
-    *text = at;
-    *number = value;
-    return true;
-}
 
 /* Reads a number with up to six digits behind its point, at most to MOST, as millionths, and steps
  * behind it. */
@@ -127,7 +95,7 @@ static bool take_millionths(const char **text, uint64_t most, uint64_t *milliont
 {
     uint64_t digit = 1000000, value;
 
-    if (!take_number(text, most, &value))
+    if (!field_number(text, most, &value))
         return false;
     value *= 1000000;
     if (**text == '.') {
@@ -144,12 +112,13 @@ static bool take_millionths(const char **text, uint64_t most, uint64_t *milliont
     return true;
 }
 
-static int set_switch(const struct parser *p, enum key key, const char *value, bool on, bool *is)
+static int set_ipv6(const struct parser *p, const char *value)
 {
-    if (value && strcmp(value, "on") != 0 && strcmp(value, "off") != 0)
-        return wrong(p, key, "on or off", value);
-    *is = (!value || strcmp(value, "on") == 0) == on;
-    return 0;
+    bool on = true;
+    int ret = settings_switch(&p->settings, KEY_IPV6, value, &on);
+
+    p->options->no_ipv6 = !on;
+    return ret;
 }
 
 static int set_number(const struct parser *p, enum key key, const char *value, unsigned least,
@@ -159,20 +128,12 @@ static int set_number(const struct parser *p, enum key key, const char *value, u
     uint64_t got;
     char wanted[64];
 
-    if (!take_number(&at, most, &got) || *at || got < least) {
+    if (!field_number(&at, most, &got) || *at || got < least) {
         snprintf(wanted, sizeof(wanted), "a number from %u to %u", least, most);
         return wrong(p, key, wanted, value);
     }
     *number = (unsigned)got;
     return 0;
-}
-
-static int set_text(const struct parser *p, enum key key, const char *value, char **text)
-{
-    if (!*value)
-        return error_set(p->err, EINVAL, "network '%s': %s= needs a value", p->what,
-                         key_names[key]);
-    return replace(p, text, value);
 }
 
 /* A time: milliseconds, unless a unit is given. At most an hour. */
@@ -261,7 +222,7 @@ static int set_hostname(const struct parser *p, const char *value)
 {
     if (!valid_hostname(value))
         return wrong(p, KEY_HOSTNAME, "letters, digits and '-', at most 63", value);
-    return replace(p, &p->options->hostname, value);
+    return settings_copy(&p->settings, &p->options->hostname, value);
 }
 
 /* ---- The user's network ---- */
@@ -295,7 +256,7 @@ static int set_net(const struct parser *p, const char *value)
         return wrong(p, KEY_NET, wanted, value);
     memcpy(address, value, (size_t)(slash - value));
     address[slash - value] = '\0';
-    if (!read_address(address, &o->network) || !take_number(&at, 29, &bits) || *at || bits < 8)
+    if (!read_address(address, &o->network) || !field_number(&at, 29, &bits) || *at || bits < 8)
         return wrong(p, KEY_NET, wanted, value);
     o->mask = UINT32_MAX << (32 - bits);
     if (o->network & ~o->mask || !o->network)
@@ -322,8 +283,8 @@ static bool read_forward(const char *text, struct net_forward *forward)
             return false;
         at += length + 1;
     }
-    if (!take_number(&at, UINT16_MAX, &port) || *at++ != ':' ||
-        !take_number(&at, UINT16_MAX, &guest_port) || *at || guest_port == 0)
+    if (!field_number(&at, UINT16_MAX, &port) || *at++ != ':' ||
+        !field_number(&at, UINT16_MAX, &guest_port) || *at || guest_port == 0)
         return false;
     forward->port = (uint16_t)port;
     forward->guest_port = (uint16_t)guest_port;
@@ -338,11 +299,11 @@ static int add_forward(const struct parser *p, const char *value)
     if (!read_forward(value, &forward))
         return wrong(p, KEY_FORWARD, "[tcp:|udp:][ADDRESS:]PORT:GUESTPORT", value);
     if (o->forwards == NET_FORWARDS_MOST)
-        return error_set(p->err, EINVAL, "network '%s': %d forwards are the most", p->what,
-                         NET_FORWARDS_MOST);
+        return error_set(p->settings.err, EINVAL, "network '%s': %d forwards are the most",
+                         p->settings.name, NET_FORWARDS_MOST);
     grown = reallocarray(o->forward, o->forwards + 1, sizeof(*grown));
     if (!grown)
-        return no_memory(p->err);
+        return settings_no_memory(&p->settings);
     o->forward = grown;
     o->forward[o->forwards++] = forward;
     return 0;
@@ -364,56 +325,38 @@ static int set_value(const struct parser *p, enum key key, const char *value)
     case KEY_JITTER: return set_time(p, key, value, &o->shape.jitter);
     case KEY_LOSS: return set_loss(p, value, &o->shape.loss);
     case KEY_RATE: return set_rate(p, value, &o->shape.rate);
-    case KEY_CAPTURE: return set_text(p, key, value, &o->capture);
+    case KEY_CAPTURE: return settings_text(&p->settings, key, value, &o->capture);
     case KEY_FORWARD: return add_forward(p, value);
     case KEY_NET: return set_net(p, value);
     case KEY_HOST: return set_address(p, key, value, &o->host);
     case KEY_DNS: return set_address(p, key, value, &o->dns);
     case KEY_DHCP: return set_address(p, key, value, &o->dhcp);
-    case KEY_TFTP: return set_text(p, key, value, &o->tftp);
-    case KEY_BOOTFILE: return set_text(p, key, value, &o->bootfile);
+    case KEY_TFTP: return settings_text(&p->settings, key, value, &o->tftp);
+    case KEY_BOOTFILE: return settings_text(&p->settings, key, value, &o->bootfile);
     default: return 0;
     }
 }
 
 /* Sets what KEY stands for. VALUE is NULL if there is no '='. */
-static int set_key(const struct parser *p, enum key key, const char *value)
+static int set_key(void *opaque, unsigned number, const char *value)
 {
+    const struct parser *p = opaque;
     struct net_options *o = p->options;
+    enum key key = (enum key)number;
 
+    if (!(p->allowed & BIT(key)))
+        return error_set(p->settings.err, EINVAL, "network '%s': %s is not for %s",
+                         p->settings.name, key_names[key], p->whose);
     switch (key) {
-    case KEY_ISOLATE: return set_switch(p, key, value, true, &o->isolate);
-    case KEY_IPV6: return set_switch(p, key, value, false, &o->no_ipv6);
-    case KEY_RESTRICT: return set_switch(p, key, value, true, &o->restricted);
+    case KEY_ISOLATE: return settings_switch(&p->settings, key, value, &o->isolate);
+    case KEY_IPV6: return set_ipv6(p, value);
+    case KEY_RESTRICT: return settings_switch(&p->settings, key, value, &o->restricted);
     default: break;
     }
     if (!value)
-        return error_set(p->err, EINVAL, "network '%s': %s= needs a value", p->what,
-                         key_names[key]);
+        return error_set(p->settings.err, EINVAL, "network '%s': %s= needs a value",
+                         p->settings.name, key_names[key]);
     return set_value(p, key, value);
-}
-
-/* Reads KEY[=VALUE], of the keys ALLOWED. Cuts FIELD. */
-static int parse_setting(struct parser *p, char *field, uint64_t allowed, const char *whose)
-{
-    char *equals = strchr(field, '=');
-    unsigned key = 0;
-
-    if (equals)
-        *equals = '\0';
-    while (key < KEYS && strcmp(field, key_names[key]) != 0)
-        key++;
-    if (key == KEYS)
-        return error_set(
-            p->err, EINVAL,
-            "network '%s': there is no setting '%s' (a comma in a name is written as ',,')",
-            p->what, field);
-    if (!(allowed & BIT(key)))
-        return error_set(p->err, EINVAL, "network '%s': %s is not for %s", p->what, field, whose);
-    if (p->seen & BIT(key) && key != KEY_FORWARD)
-        return error_set(p->err, EINVAL, "network '%s': %s is given twice", p->what, field);
-    p->seen |= BIT(key);
-    return set_key(p, (enum key)key, equals ? equals + 1 : NULL);
 }
 
 /* ---- The whole ---- */
@@ -423,23 +366,30 @@ const char *net_kind_name(enum net_kind kind)
     return kinds[kind].name;
 }
 
-static int parse_kind(const struct parser *p, const char *field)
+static int set_kind(void *opaque, const char *field)
 {
+    struct parser *p = opaque;
     const char *equals = strchr(field, '=');
     size_t length = equals ? (size_t)(equals - field) : strlen(field);
 
+    if (settings_copy(&p->settings, &p->what, field) < 0)
+        return -ENOMEM;
+    p->settings.name = p->what;
     for (unsigned i = 0; i < NET_KINDS; i++) {
         if (strlen(kinds[i].name) != length || strncmp(kinds[i].name, field, length) != 0)
             continue;
         p->options->kind = (enum net_kind)i;
+        p->allowed = kinds[i].keys;
+        p->whose = kinds[i].name;
         if (kinds[i].target && (!equals || !equals[1]))
-            return error_set(p->err, EINVAL, "network '%s': write %s=NAME", field, kinds[i].name);
-        if (!kinds[i].target && equals)
-            return error_set(p->err, EINVAL, "network '%s': nothing follows '%s'", field,
+            return error_set(p->settings.err, EINVAL, "network '%s': write %s=NAME", field,
                              kinds[i].name);
-        return equals ? replace(p, &p->options->target, equals + 1) : 0;
+        if (!kinds[i].target && equals)
+            return error_set(p->settings.err, EINVAL, "network '%s': nothing follows '%s'", field,
+                             kinds[i].name);
+        return equals ? settings_copy(&p->settings, &p->options->target, equals + 1) : 0;
     }
-    return error_set(p->err, EINVAL,
+    return error_set(p->settings.err, EINVAL,
                      "there is no network '%s': it is user, none, tap=, switch=, stream= or "
                      "vhost-user=",
                      field);
@@ -465,13 +415,14 @@ static int check_addresses(const struct parser *p)
             *address = o->network + MIN(own[i].rule, ~o->mask - 1);
         if ((*address & o->mask) != o->network || *address == o->network ||
             *address == (o->network | ~o->mask))
-            return error_set(p->err, EINVAL,
-                             "network '%s': the address of %s= is not in net=", p->what,
+            return error_set(p->settings.err, EINVAL,
+                             "network '%s': the address of %s= is not in net=", p->settings.name,
                              key_names[own[i].key]);
         for (unsigned j = 0; j < i; j++)
             if (*own[j].address == *address)
-                return error_set(p->err, EINVAL, "network '%s': %s= and %s= are the same address",
-                                 p->what, key_names[own[j].key], key_names[own[i].key]);
+                return error_set(p->settings.err, EINVAL,
+                                 "network '%s': %s= and %s= are the same address", p->settings.name,
+                                 key_names[own[j].key], key_names[own[i].key]);
     }
     return 0;
 }
@@ -482,45 +433,42 @@ static int check(const struct parser *p)
     struct net_options *o = p->options;
 
     if (o->bootfile && strlen(o->bootfile) > 127)
-        return error_set(p->err, EINVAL, "network '%s': bootfile= has at most 127 bytes", p->what);
+        return error_set(p->settings.err, EINVAL, "network '%s': bootfile= has at most 127 bytes",
+                         p->settings.name);
     if (o->kind == NET_SWITCH && !valid_hostname(o->target))
-        return error_set(p->err, EINVAL,
+        return error_set(p->settings.err, EINVAL,
                          "network '%s': a switch's name is of letters, digits and '-', at most 63",
-                         p->what);
+                         p->settings.name);
     return o->kind == NET_USER ? check_addresses(p) : 0;
 }
 
-static int parse(struct parser *p, const char *text)
+/* Begins to read settings. The caller frees P->what. */
+static void begin(struct parser *p, struct net_options *options, struct error *err)
 {
-    char *kind = field_take(&text);
-    int ret;
-
-    if (!kind)
-        return no_memory(p->err);
-    p->what = kind;
-    ret = parse_kind(p, kind);
-    while (text && ret == 0) {
-        char *field = field_take(&text);
-
-        ret = field ? parse_setting(p, field, kinds[p->options->kind].keys,
-                                    net_kind_name(p->options->kind))
-                    : no_memory(p->err);
-        free(field);
-    }
-    ret = ret == 0 ? check(p) : ret;
-    free(kind);
-    return ret;
+    *p = (struct parser){.options = options,
+                         .settings = {.thing = "network",
+                                      .keys = key_names,
+                                      .key_count = KEYS,
+                                      .repeated = BIT(KEY_FORWARD),
+                                      .err = err,
+                                      .what = set_kind,
+                                      .set = set_key,
+                                      .opaque = p}};
 }
 
 int net_options_parse(const char *text, struct net_options *options, struct error *err)
 {
-    struct parser p = {.options = options, .err = err};
+    struct parser p;
     int ret;
 
     *options = (struct net_options){.kind = NET_NONE};
-    ret = parse(&p, text);
+    begin(&p, options, err);
+    ret = settings_parse(&p.settings, text);
+    if (ret == 0)
+        ret = check(&p);
     if (ret < 0)
         net_options_free(options);
+    free(p.what);
     return ret;
 }
 
@@ -536,28 +484,27 @@ void net_options_free(struct net_options *options)
 }
 
 /* capture= alone, which ends a capture, has no value here. */
-static int parse_change(struct parser *p, char *field)
+static int change_key(void *opaque, unsigned key, const char *value)
 {
-    if (strcmp(field, "capture=") != 0)
-        return parse_setting(p, field, SHAPED, "a network that runs");
-    if (p->seen & BIT(KEY_CAPTURE))
-        return error_set(p->err, EINVAL, "network '%s': capture is given twice", p->what);
-    p->seen |= BIT(KEY_CAPTURE);
-    return replace(p, &p->options->capture, "");
+    const struct parser *p = opaque;
+
+    if (key == KEY_CAPTURE && value && !*value)
+        return settings_copy(&p->settings, &p->options->capture, "");
+    return set_key(opaque, key, value);
 }
 
 int net_options_change(const char *text, struct net_shape *shape, char **capture, struct error *err)
 {
     struct net_options changed = {.shape = *shape};
-    struct parser p = {.options = &changed, .what = text, .err = err};
-    int ret = 0;
+    struct parser p;
+    int ret;
 
-    while (text && ret == 0) {
-        char *field = field_take(&text);
-
-        ret = field ? parse_change(&p, field) : no_memory(err);
-        free(field);
-    }
+    begin(&p, &changed, err);
+    p.settings.name = text;
+    p.settings.set = change_key;
+    p.allowed = SHAPED;
+    p.whose = "a network that runs";
+    ret = settings_parse_all(&p.settings, text);
     if (ret < 0) {
         free(changed.capture);
         return ret;

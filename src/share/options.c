@@ -4,6 +4,7 @@
 #include "share/options.h"
 
 #include "base/field.h"
+#include "base/settings.h"
 #include "base/util.h"
 
 #include <errno.h>
@@ -15,55 +16,27 @@
 
 struct parser {
     struct share_options *options;
-    unsigned seen; /* by number of the key: it has been given */
-    struct error *err;
+    struct settings settings;
 };
 
-static int no_memory(struct error *err)
-{
-    return error_set(err, ENOMEM, "shared folder: out of memory");
-}
-
-static int replace(const struct parser *p, char **string, const char *value)
-{
-    char *copy = strdup(value);
-
-    if (!copy)
-        return no_memory(p->err);
-    free(*string);
-    *string = copy;
-    return 0;
-}
-
 /* ---- Values ---- */
-
-static int set_switch(const struct parser *p, const char *key, const char *value, bool *on)
-{
-    if (value && strcmp(value, "on") != 0 && strcmp(value, "off") != 0)
-        return error_set(p->err, EINVAL, "shared folder '%s': %s= must be on or off, not '%s'",
-                         p->options->folder, key, value);
-    *on = !value || strcmp(value, "on") == 0;
-    return 0;
-}
 
 static int set_tag(const struct parser *p, const char *value)
 {
     if (!value || !*value || strlen(value) > SHARE_TAG_MOST)
-        return error_set(p->err, EINVAL, "shared folder '%s': tag= must have 1 to %d bytes",
-                         p->options->folder, SHARE_TAG_MOST);
-    return replace(p, &p->options->tag, value);
+        return error_set(p->settings.err, EINVAL,
+                         "shared folder '%s': tag= must have 1 to %d bytes", p->options->folder,
+                         SHARE_TAG_MOST);
+    return settings_copy(&p->settings, &p->options->tag, value);
 }
 
-/* Reads digits at *TEXT and steps behind them. */
 static bool take_id(const char **text, uint32_t *id)
 {
     uint64_t number = 0;
-    const char *from = *text;
+    bool good = field_number(text, UINT32_MAX - 1, &number); /* the last one means nobody */
 
-    for (; **text >= '0' && **text <= '9' && number < UINT32_MAX; ++*text)
-        number = number * 10 + (uint64_t)(**text - '0');
     *id = (uint32_t)number;
-    return *text != from && number < UINT32_MAX; /* that one means nobody */
+    return good;
 }
 
 static int set_owner(const struct parser *p, const char *value)
@@ -80,7 +53,7 @@ static int set_owner(const struct parser *p, const char *value)
         if (!*at || (*at++ == ':' && take_id(&at, &o->gid) && !*at))
             return 0;
     }
-    return error_set(p->err, EINVAL,
+    return error_set(p->settings.err, EINVAL,
                      "shared folder '%s': owner= must be UID, UID:GID, xattr or host", o->folder);
 }
 
@@ -98,7 +71,7 @@ static int set_timeout(const struct parser *p, const char *value)
         end += length >= 1 && length <= 3 ? (int)length + 1 : 0;
     }
     if (!end || value[end] || *value < '0' || *value > '9' || seconds > TIMEOUT_MOST_S)
-        return error_set(p->err, EINVAL,
+        return error_set(p->settings.err, EINVAL,
                          "shared folder '%s': timeout= must be seconds, from 0 to %u",
                          p->options->folder, TIMEOUT_MOST_S);
     p->options->timeout_ms = seconds * 1000 + thousandths;
@@ -108,13 +81,13 @@ static int set_timeout(const struct parser *p, const char *value)
 static int set_queues(const struct parser *p, const char *value)
 {
     const char *at = value ? value : "";
-    uint32_t queues;
+    uint64_t queues;
 
-    if (!take_id(&at, &queues) || *at || queues < 1 || queues > SHARE_QUEUES_MOST)
-        return error_set(p->err, EINVAL,
+    if (!field_number(&at, SHARE_QUEUES_MOST, &queues) || *at || queues < 1)
+        return error_set(p->settings.err, EINVAL,
                          "shared folder '%s': queues= must be a number from 1 to %d",
                          p->options->folder, SHARE_QUEUES_MOST);
-    p->options->queues = queues;
+    p->options->queues = (unsigned)queues;
     return 0;
 }
 
@@ -128,13 +101,19 @@ static const char *const key_names[KEYS] = {
 };
 
 /* Sets what KEY stands for. VALUE is NULL if there is no '='. */
-static int set_key(const struct parser *p, enum key key, const char *value)
+static int set_key(void *opaque, unsigned key, const char *value)
 {
-    switch (key) {
+    const struct parser *p = opaque;
+
+    if (p->options->vhost_user && key != KEY_TAG && key != KEY_QUEUES)
+        return error_set(p->settings.err, EINVAL,
+                         "shared folder '%s': %s is for the program that serves it",
+                         p->options->folder, key_names[key]);
+    switch ((enum key)key) {
     case KEY_TAG: return set_tag(p, value);
-    case KEY_READONLY: return set_switch(p, key_names[key], value, &p->options->readonly);
+    case KEY_READONLY: return settings_switch(&p->settings, key, value, &p->options->readonly);
     case KEY_OWNER: return set_owner(p, value);
-    case KEY_MOUNTS: return set_switch(p, key_names[key], value, &p->options->mounts);
+    case KEY_MOUNTS: return settings_switch(&p->settings, key, value, &p->options->mounts);
     case KEY_TIMEOUT: return set_timeout(p, value);
     case KEY_QUEUES: return set_queues(p, value);
     case KEYS: break;
@@ -142,64 +121,38 @@ static int set_key(const struct parser *p, enum key key, const char *value)
     return 0;
 }
 
-static int parse_setting(struct parser *p, char *field)
+static int set_folder(void *opaque, const char *field)
 {
-    char *equals = strchr(field, '=');
-    unsigned key = 0;
-
-    if (equals)
-        *equals = '\0';
-    while (key < KEYS && strcmp(field, key_names[key]) != 0)
-        key++;
-    if (key == KEYS)
-        return error_set(
-            p->err, EINVAL,
-            "shared folder '%s': there is no setting '%s' (a comma in a name is written as ',,')",
-            p->options->folder, field);
-    if (p->seen & 1u << key)
-        return error_set(p->err, EINVAL, "shared folder '%s': %s is given twice",
-                         p->options->folder, field);
-    if (p->options->vhost_user && key != KEY_TAG && key != KEY_QUEUES)
-        return error_set(p->err, EINVAL, "shared folder '%s': %s is for the program that serves it",
-                         p->options->folder, field);
-    p->seen |= 1u << key;
-    return set_key(p, (enum key)key, equals ? equals + 1 : NULL);
-}
-
-static int parse_folder(const struct parser *p, const char *field)
-{
+    struct parser *p = opaque;
     const char *named = field_after(field, "folder="), *folder = named ? named : field;
     const char *socket = field_after(folder, "vhost-user=");
 
     p->options->vhost_user = socket != NULL;
     folder = socket ? socket : folder;
     if (!*folder)
-        return error_set(p->err, EINVAL, "shared folder: the name of a folder is missing");
-    return replace(p, &p->options->folder, folder);
-}
-
-static int parse(struct parser *p, const char *text)
-{
-    int ret = replace(p, &p->options->tag, "share");
-
-    for (bool first = true; text && ret == 0; first = false) {
-        char *field = field_take(&text);
-
-        if (!field)
-            return no_memory(p->err);
-        ret = first ? parse_folder(p, field) : parse_setting(p, field);
-        free(field);
-    }
-    return ret;
+        return error_set(p->settings.err, EINVAL, "shared folder: the name of a folder is missing");
+    if (settings_copy(&p->settings, &p->options->folder, folder) < 0)
+        return -ENOMEM;
+    p->settings.name = p->options->folder;
+    return 0;
 }
 
 int share_options_parse(const char *text, struct share_options *options, struct error *err)
 {
-    struct parser p = {.options = options, .err = err};
+    struct parser p = {.options = options,
+                       .settings = {.thing = "shared folder",
+                                    .keys = key_names,
+                                    .key_count = KEYS,
+                                    .err = err,
+                                    .what = set_folder,
+                                    .set = set_key,
+                                    .opaque = &p}};
     int ret;
 
     *options = (struct share_options){.timeout_ms = 1000};
-    ret = parse(&p, text);
+    ret = settings_copy(&p.settings, &options->tag, "share");
+    if (ret == 0)
+        ret = settings_parse(&p.settings, text);
     if (ret < 0)
         share_options_free(options);
     return ret;
