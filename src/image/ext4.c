@@ -49,11 +49,7 @@ static void set_times(struct ext2_inode_large *inode, const struct ext4_attribut
 static void describe(struct ext2_inode_large *inode, unsigned type,
                      const struct ext4_attributes *attributes)
 {
-    inode->i_mode = (uint16_t)(type | (attributes->mode & 07777));
-    inode->i_uid = (uint16_t)attributes->uid;
-    inode->osd2.linux2.l_i_uid_high = (uint16_t)(attributes->uid >> 16);
-    inode->i_gid = (uint16_t)attributes->gid;
-    inode->osd2.linux2.l_i_gid_high = (uint16_t)(attributes->gid >> 16);
+    ext4_describe((struct ext2_inode *)inode, type, attributes);
     set_times(inode, attributes);
 }
 

@@ -232,11 +232,7 @@ static errcode_t add_name(struct ext4_edit *edit, ext2_ino_t folder, const char 
 static void describe(struct ext2_inode *inode, unsigned type,
                      const struct ext4_attributes *attributes)
 {
-    inode->i_mode = (uint16_t)(type | (attributes->mode & 07777));
-    inode->i_uid = (uint16_t)attributes->uid;
-    inode->osd2.linux2.l_i_uid_high = (uint16_t)(attributes->uid >> 16);
-    inode->i_gid = (uint16_t)attributes->gid;
-    inode->osd2.linux2.l_i_gid_high = (uint16_t)(attributes->gid >> 16);
+    ext4_describe(inode, type, attributes);
     inode->i_atime = inode->i_ctime = inode->i_mtime = (uint32_t)attributes->seconds;
 }
 

@@ -1,7 +1,9 @@
 /*
- * Opens and closes ext4 file systems.
+ * Opens and closes ext4 file systems, and says what a file is in its inode.
  */
 #include "image/ext4_volume.h"
+
+#include "image/ext4.h"
 
 #include <errno.h>
 #include <string.h>
@@ -68,4 +70,14 @@ void ext4_volume_abandon(struct ext4_volume *volume)
         return;
     volume->library.free(volume->fs);
     volume->fs = NULL;
+}
+
+void ext4_describe(struct ext2_inode *inode, unsigned type,
+                   const struct ext4_attributes *attributes)
+{
+    inode->i_mode = (uint16_t)(type | (attributes->mode & 07777));
+    inode->i_uid = (uint16_t)attributes->uid;
+    inode->osd2.linux2.l_i_uid_high = (uint16_t)(attributes->uid >> 16);
+    inode->i_gid = (uint16_t)attributes->gid;
+    inode->osd2.linux2.l_i_gid_high = (uint16_t)(attributes->gid >> 16);
 }

@@ -43,6 +43,12 @@ int ext4_volume_finish(struct ext4_volume *volume, struct error *err);
 /* Closes it and forgets what has not been written yet. Does nothing if it is closed. */
 void ext4_volume_abandon(struct ext4_volume *volume);
 
+struct ext4_attributes;
+
+/* Sets what kind of file INODE is (S_IFREG, ...), its mode and its owner. */
+void ext4_describe(struct ext2_inode *inode, unsigned type,
+                   const struct ext4_attributes *attributes);
+
 /* ---- ext4_make.c ---- */
 
 struct ext4_make {
