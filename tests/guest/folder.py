@@ -58,7 +58,7 @@ def contents():
         os.symlink("/proc/self/exe", one + "/outside")
         write(two + "/fixed", b"fixed\n")
         said = boot("""
-            cd /work/place; md5sum <link; md5sum <deep/er/file; ls -l link | sed 's/.*-> //'
+            cd /some/place; md5sum <link; md5sum <deep/er/file; ls -l link | sed 's/.*-> //'
             readlink outside; stat -c '%u %g %a' deep
             mkdir made; cp deep/er/file made/copy; chmod 640 made/copy; ln made/copy made/twin
             ln -s copy made/pointer; mv made/twin renamed; echo more >>renamed
@@ -66,7 +66,7 @@ def contents():
             dd if=/dev/zero of=big bs=1M count=9 2>/dev/null; truncate -s 5000000 big; sync
             cat /fixed/fixed; touch /fixed/fixed 2>/dev/null || echo fixed
             rm -r deep link; grep -c virtiofs /proc/mounts
-            """, "-v", one.replace(",", ",,") + ":/work/place", "--share", two + ":/fixed:ro")
+            """, "-v", one.replace(",", ",,") + ":/some/place", "--share", two + ":/fixed:ro")
         check(said[0] == said[1] and said[2:5] == ["deep/er/file", "/proc/self/exe", "0 0 755"], said)
         check(said[5:] == ["no device", "fixed", "fixed", "2"], said)
         check(read(one + "/renamed") == b"from the host\n" * 5000 + b"more\n", "another file")
