@@ -121,5 +121,7 @@ struct net *net_stream_open(const struct net_options *options, const struct net_
                             struct error *err);
 struct net *net_remote_open(const struct net_options *options, const struct net_host *host,
                             struct error *err);
+struct net *net_tap_open(const struct net_options *options, const struct net_host *host,
+                         struct error *err);
 
 #endif

@@ -6,6 +6,8 @@
  *      none      nobody: what is sent is lost
  *      user      a network of the process's own, whose gateway speaks for the guest with ordinary
  *                sockets (libslirp)
+ *      tap       a TAP interface of the host
+ *      switch    the other machines on a virtual switch (switch.h)
  *      stream    whoever serves a Unix socket in QEMU's framing: passt, gvproxy, ...
  *
  *      card's queues                                        card's queues
@@ -13,7 +15,7 @@
  *           v                                                    |
  *      struct net  checks, shaping, capture, what the other side does not do (offload.h)
  *           |                                                    |
- *      driver   none | user | stream
+ *      driver   none | user | tap | switch | stream
  *
  * Offloads: a frame may come with a struct net_offload that says what is still to be done to it:
  * a checksum to be filled in, or a segment of TCP larger than the MTU to be divided. A sender may

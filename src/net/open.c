@@ -14,8 +14,8 @@ static struct net *open_driver(const struct net_options *options, const struct n
         return options->isolate ? net_remote_open(options, host, err)
                                 : net_user_open(options, host, err);
     case NET_SWITCH: return net_remote_open(options, host, err);
+    case NET_TAP: return net_tap_open(options, host, err);
     case NET_STREAM: return net_stream_open(options, host, err);
-    case NET_TAP:
     case NET_VHOST_USER:
     case NET_KINDS: break;
     }

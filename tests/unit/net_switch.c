@@ -102,9 +102,9 @@ static void *keep(void *opaque)
     while (remote_link_await(k->end)) {
         int fd = dial_as(k->name);
 
+        close(atomic_exchange(&k->connection, fd));
         assert_int_equal(remote_link_answer(k->end, fd, NULL), 0);
         remote_link_done(k->end);
-        close(atomic_exchange(&k->connection, fd));
     }
     return NULL;
 }
