@@ -113,7 +113,8 @@ def user(connections=200, datagrams=200):
 
 def download(size=16 * MIB):
     """A file through HTTP, whole; and names, where this host knows any."""
-    data = random.Random(7).randbytes(size)
+    source = random.Random(7)
+    data = b"".join(source.randbytes(MIB) for _ in range(size // MIB))
     try:
         socket.getaddrinfo("deb.debian.org", 80, socket.AF_INET)
         names = "nslookup deb.debian.org | grep -c ^Name;"
