@@ -107,7 +107,7 @@ static void test_files_are_made_written_and_read(void **state)
     char data[64] = "";
     uint64_t node, handle;
 
-    assert_int_equal(rig_create(rig, 1, "a", O_RDWR, 0640, &made), 0);
+    assert_int_equal(rig_create_file(rig, 1, "a", O_RDWR, 0640, &made), 0);
     assert_int_equal(made.entry.attr.mode, S_IFREG | 0640);
     assert_int_equal(made.entry.attr.uid, 0);
     assert_int_equal(made.entry.entry_valid, 1);
@@ -125,8 +125,8 @@ static void test_files_are_made_written_and_read(void **state)
     assert_int_equal(rig_read(rig, node, handle, 0, data, sizeof(data)), -EBADF);
 
     /* What is there is opened, or is in the way. */
-    assert_int_equal(rig_create(rig, 1, "a", O_RDWR | O_EXCL, 0600, &made), -EEXIST);
-    assert_int_equal(rig_create(rig, 1, "a", O_RDONLY, 0600, &made), 0);
+    assert_int_equal(rig_create_file(rig, 1, "a", O_RDWR | O_EXCL, 0600, &made), -EEXIST);
+    assert_int_equal(rig_create_file(rig, 1, "a", O_RDONLY, 0600, &made), 0);
     assert_int_equal(made.entry.nodeid, node);
     assert_int_equal(rig_read(rig, node, made.open.fh, 0, data, 5), 5);
 }
@@ -194,7 +194,7 @@ static void test_a_removed_file_lives_while_it_is_open(void **state)
     struct fuse_attr attr;
     char data[8] = "";
 
-    assert_int_equal(rig_create(rig, 1, "a", O_RDWR, 0600, &made), 0);
+    assert_int_equal(rig_create_file(rig, 1, "a", O_RDWR, 0600, &made), 0);
     assert_int_equal(rig_write(rig, made.entry.nodeid, made.open.fh, 0, "abc", 3, 0), 3);
     assert_int_equal(rig_unlink(rig, FUSE_UNLINK, 1, "a"), 0);
     assert_int_equal(rig_getattr(rig, made.entry.nodeid, &attr), 0);
@@ -202,7 +202,7 @@ static void test_a_removed_file_lives_while_it_is_open(void **state)
     assert_int_equal(attr.size, 3);
     assert_int_equal(rig_read(rig, made.entry.nodeid, made.open.fh, 0, data, 8), 3);
     /* A file that takes its name is another one. */
-    assert_int_equal(rig_create(rig, 1, "a", O_RDWR, 0600, &again), 0);
+    assert_int_equal(rig_create_file(rig, 1, "a", O_RDWR, 0600, &again), 0);
     assert_true(again.entry.nodeid != made.entry.nodeid);
     assert_int_equal(rig_release(rig, FUSE_RELEASE, made.entry.nodeid, made.open.fh), 0);
     assert_int_equal(rig_getattr(rig, made.entry.nodeid, &attr), -ESTALE);
@@ -341,7 +341,7 @@ static void test_owners_are_kept_in_attributes(void **state)
         rig_free(other);
         skip();
     }
-    assert_int_equal(rig_create(other, 1, "a", O_RDWR, 04750, &made), 0);
+    assert_int_equal(rig_create_file(other, 1, "a", O_RDWR, 04750, &made), 0);
     assert_int_equal(made.entry.attr.uid, 1000);
     assert_int_equal(made.entry.attr.gid, 1001);
     assert_int_equal(made.entry.attr.mode, S_IFREG | 04750);
@@ -552,8 +552,8 @@ static void test_a_folder_to_be_read_only(void **state)
     assert_int_equal(rig_read(rig, node, rig_handle(rig, node, O_RDONLY), 0, data, 8), 4);
     assert_int_equal(rig_open_node(rig, FUSE_OPEN, node, O_RDWR, &out), -EROFS);
     assert_int_equal(rig_open_node(rig, FUSE_OPEN, node, O_RDONLY | O_TRUNC, &out), -EROFS);
-    assert_int_equal(rig_create(rig, 1, "b", O_RDWR, 0600, &made), -EROFS);
-    assert_int_equal(rig_create(rig, 1, "a", O_RDONLY, 0600, &made), -EROFS);
+    assert_int_equal(rig_create_file(rig, 1, "b", O_RDWR, 0600, &made), -EROFS);
+    assert_int_equal(rig_create_file(rig, 1, "a", O_RDONLY, 0600, &made), -EROFS);
     assert_int_equal(rig_mkdir(rig, 1, "d", &entry), -EROFS);
     assert_int_equal(rig_symlink(rig, 1, "l", "a"), -EROFS);
     assert_int_equal(rig_unlink(rig, FUSE_UNLINK, 1, "a"), -EROFS);
@@ -575,8 +575,8 @@ static void test_the_rest(void **state)
     struct fuse_write_out copied;
     struct rig_created a, b;
 
-    assert_int_equal(rig_create(rig, 1, "a", O_RDWR, 0600, &a), 0);
-    assert_int_equal(rig_create(rig, 1, "b", O_RDWR, 0600, &b), 0);
+    assert_int_equal(rig_create_file(rig, 1, "a", O_RDWR, 0600, &a), 0);
+    assert_int_equal(rig_create_file(rig, 1, "b", O_RDWR, 0600, &b), 0);
     allocate.fh = seek.fh = sync.fh = copy.fh_in = a.open.fh;
     assert_int_equal(rig_call(rig, FUSE_FALLOCATE, a.entry.nodeid, &allocate, sizeof(allocate),
                               NULL, 0, NULL, 0),

@@ -51,7 +51,7 @@ static inline int rig_remove(const char *path, const struct stat *st, int flag, 
 
 static inline void rig_write_file(const char *folder, const char *name, const char *text)
 {
-    char path[512];
+    char path[1024];
     FILE *file;
 
     snprintf(path, sizeof(path), "%s/%s", folder, name);
@@ -248,8 +248,8 @@ struct rig_created {
 };
 
 /* Returns a negative errno, or 0. */
-static inline ssize_t rig_create(struct share_rig *rig, uint64_t parent, const char *name,
-                                 uint32_t flags, uint32_t mode, struct rig_created *created)
+static inline ssize_t rig_create_file(struct share_rig *rig, uint64_t parent, const char *name,
+                                      uint32_t flags, uint32_t mode, struct rig_created *created)
 {
     const struct fuse_create_in in = {.flags = flags, .mode = S_IFREG | mode};
     ssize_t ret = rig_call(rig, FUSE_CREATE, parent, &in, sizeof(in), name, strlen(name) + 1,
