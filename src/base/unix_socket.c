@@ -4,6 +4,7 @@
 #include "base/unix_socket.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdbool.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -78,4 +79,33 @@ int unix_socket_listen(const char *path, int backlog, struct error *err)
     return error_set(err, -ret, "cannot listen at '%s': %s", path,
                      ret == -EADDRINUSE ? "the file exists, or somebody listens there"
                                         : strerror(-ret));
+}
+
+int unix_socket_spare(int listener, struct error *err)
+{
+    int fd = fcntl(listener, F_DUPFD_CLOEXEC, 0);
+
+    return fd >= 0 ? fd : error_set(err, errno, "cannot keep a descriptor: %s", strerror(errno));
+}
+
+static int accept_once(int listener)
+{
+    int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+    return fd >= 0 ? fd : -errno;
+}
+
+int unix_socket_accept(int listener, int *spare)
+{
+    int ret = accept_once(listener), fd;
+
+    if (ret != -EMFILE && ret != -ENFILE)
+        return ret;
+    if (*spare >= 0)
+        close(*spare);
+    fd = accept_once(listener);
+    if (fd >= 0)
+        close(fd);
+    *spare = unix_socket_spare(listener, NULL);
+    return ret;
 }

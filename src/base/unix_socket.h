@@ -17,5 +17,12 @@ int unix_socket_listen(const char *path, int backlog, struct error *err);
 /* Connects to PATH without waiting: -EAGAIN if the listener's backlog is full. Returns a descriptor
  * that does not block, or a negative errno. */
 int unix_socket_connect(const char *path, struct error *err);
+/* Accepts a client of LISTENER. Where no descriptor is left, the client is sent away, so that the
+ * listener does not stay readable for ever: for that, *SPARE is given up for a moment. It is a
+ * descriptor for nothing else, from unix_socket_spare, and may be -1 afterwards. Returns a
+ * descriptor that does not block, or a negative errno. */
+int unix_socket_accept(int listener, int *spare);
+/* Returns a spare descriptor, or a negative errno. */
+int unix_socket_spare(int listener, struct error *err);
 
 #endif

@@ -24,7 +24,7 @@ struct sock {
     struct con_end end;
     struct loop *loop;
     char *path;
-    int listener;
+    int listener, spare; /* SPARE: see unix_socket_accept */
     struct loop_watch *listener_watch;
     struct loop_job job; /* ends a connection that reading or writing has found broken */
 
@@ -210,19 +210,17 @@ static bool take_in(struct sock *s, int client)
 static void on_listener(void *opaque, uint32_t events)
 {
     struct sock *s = opaque;
-    int client = accept4(s->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    int client = unix_socket_accept(s->listener, &s->spare);
 
-    if (client < 0 && (later(errno) || errno == ECONNABORTED))
-        return;
-    /* One at a time; and where nobody can be taken in (no descriptor is left), nobody is. */
-    loop_modify(s->listener_watch, 0);
     if (client < 0)
         return;
+    loop_modify(s->listener_watch, 0); /* one at a time */
     if (take_in(s, client)) {
         s->end.events.connected(s->end.events.opaque, true);
         ready(s);
     } else {
         close(client);
+        loop_modify(s->listener_watch, EPOLLIN);
     }
 }
 
@@ -266,6 +264,8 @@ static void sock_close(struct con_end *end)
         close(s->client);
     unlink(s->path);
     close(s->listener);
+    if (s->spare >= 0)
+        close(s->spare);
     free_sock(s);
 }
 
@@ -294,9 +294,13 @@ struct con_end *con_end_socket_open(const char *path, struct loop *loop, struct 
     pthread_cond_init(&s->left, NULL);
     s->listener = unix_socket_listen(path, BACKLOG, err);
     if (s->listener >= 0) {
-        s->listener_watch = loop_add(loop, s->listener, 0, on_listener, s, err);
+        s->spare = unix_socket_spare(s->listener, err);
+        if (s->spare >= 0)
+            s->listener_watch = loop_add(loop, s->listener, 0, on_listener, s, err);
         if (s->listener_watch)
             return &s->end;
+        if (s->spare >= 0)
+            close(s->spare);
         unlink(path);
         close(s->listener);
     }

@@ -7,6 +7,7 @@
 #include "net/switch.h"
 
 #include "base/time.h"
+#include "base/unix_socket.h"
 #include "base/util.h"
 #include "net/switch_port.h"
 #include "net/switch_table.h"
@@ -27,8 +28,8 @@ struct net_switch {
     struct port port[SWITCH_PORTS_MOST];
     struct switch_hosts hosts;
     struct switch_table table;
-    unsigned ports; /* that are in use */
-    int epoll, listener;
+    unsigned ports;             /* that are in use */
+    int epoll, listener, spare; /* SPARE: see unix_socket_accept */
     const struct log *log;
 };
 
@@ -115,7 +116,7 @@ static void hear(struct net_switch *s, unsigned n)
 
 static void take_client(struct net_switch *s)
 {
-    int fd = accept4(s->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    int fd = unix_socket_accept(s->listener, &s->spare);
     struct epoll_event event = {.events = EPOLLIN};
 
     if (fd < 0)
@@ -244,7 +245,8 @@ static int begin(struct net_switch *s, struct error *err)
     s->epoll = epoll_create1(EPOLL_CLOEXEC);
     if (s->epoll < 0 || epoll_ctl(s->epoll, EPOLL_CTL_ADD, s->listener, &event) < 0)
         return error_set(err, errno, "switch: %s", strerror(errno));
-    return 0;
+    s->spare = unix_socket_spare(s->listener, err);
+    return s->spare < 0 ? s->spare : 0;
 }
 
 int switch_serve(const char *name, int listener, uint64_t patience_ns, void (*ending)(void *opaque),
@@ -256,6 +258,7 @@ int switch_serve(const char *name, int listener, uint64_t patience_ns, void (*en
     if (!s)
         return error_set(err, ENOMEM, "switch: out of memory");
     s->listener = listener;
+    s->spare = -1;
     s->log = log;
     switch_hosts_begin(&s->hosts, name);
     ret = begin(s, err);
@@ -266,6 +269,8 @@ int switch_serve(const char *name, int listener, uint64_t patience_ns, void (*en
     }
     if (s->epoll >= 0)
         close(s->epoll);
+    if (s->spare >= 0)
+        close(s->spare);
     free(s);
     return ret;
 }

@@ -9,10 +9,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -146,13 +148,19 @@ static void write_all(struct fixture *f, const char *data, size_t size)
     }
 }
 
-static int client(struct fixture *f)
+static void connect_to(struct fixture *f, int fd)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
     strcpy(address.sun_path, f->path);
     assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+}
+
+static int client(struct fixture *f)
+{
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    connect_to(f, fd);
     return fd;
 }
 
@@ -370,13 +378,41 @@ static void test_close_busy(void **state)
     }
 }
 
+/* Where the process has no descriptor left, a client is sent away, and the next one is heard. */
+static void test_no_descriptor(void **state)
+{
+    struct fixture *f = *state;
+    struct rlimit files, few;
+    int fd, probe;
+    char byte;
+
+    begin(f, "unix");
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    probe = dup(0);
+    close(probe);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &files), 0);
+    few = files;
+    few.rlim_cur = (rlim_t)probe;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+    connect_to(f, fd);
+    assert_int_equal(poll(&(struct pollfd){fd, POLLIN, 0}, 1, PATIENCE * 1000), 1);
+    assert_int_equal(recv(fd, &byte, 1, MSG_DONTWAIT), 0);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &files), 0);
+    close(fd);
+    assert_int_equal(look(f, &f->connects), 0);
+    fd = client(f);
+    await(f, &f->connects, 0);
+    close(fd);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_refused),     TEST(test_file),        TEST(test_socket), TEST(test_left_behind),
-        TEST(test_half_closed), TEST(test_slow_client), TEST(test_stale),  TEST(test_close_busy),
+        TEST(test_refused),     TEST(test_file),        TEST(test_socket),
+        TEST(test_left_behind), TEST(test_half_closed), TEST(test_slow_client),
+        TEST(test_stale),       TEST(test_close_busy),  TEST(test_no_descriptor),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -9,7 +9,6 @@
 #include "base/unix_socket.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -224,26 +223,10 @@ static void read_greeting(struct vsock *v, struct vsock_connection *c)
     vsock_look(v, c);
 }
 
-/* Accepts a client. Where no descriptor is left, the spare one serves to send it away, so that the
- * listener does not stay readable for ever. */
-static int accept_client(struct vsock *v)
-{
-    int fd = accept4(v->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-
-    if (fd >= 0 || (errno != EMFILE && errno != ENFILE))
-        return fd;
-    close(v->spare);
-    fd = accept4(v->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    if (fd >= 0)
-        close(fd);
-    v->spare = fcntl(v->listener, F_DUPFD_CLOEXEC, 0);
-    return -1;
-}
-
 /* A client that has said nothing yet makes room for a new one. */
 static void on_listener(struct vsock *v)
 {
-    int fd = accept_client(v);
+    int fd = unix_socket_accept(v->listener, &v->spare);
     struct vsock_connection *c;
 
     if (fd < 0)
@@ -327,9 +310,11 @@ static int open_epoll(struct vsock *v, struct loop *loop, struct error *err)
     struct epoll_event event = {.events = EPOLLIN, .data.u64 = LISTENER};
 
     v->epoll = epoll_create1(EPOLL_CLOEXEC);
-    v->spare = fcntl(v->listener, F_DUPFD_CLOEXEC, 0);
-    if (v->epoll < 0 || v->spare < 0 || epoll_ctl(v->epoll, EPOLL_CTL_ADD, v->listener, &event) < 0)
+    if (v->epoll < 0 || epoll_ctl(v->epoll, EPOLL_CTL_ADD, v->listener, &event) < 0)
         return error_set(err, errno, "vsock '%s': %s", v->path, strerror(errno));
+    v->spare = unix_socket_spare(v->listener, err);
+    if (v->spare < 0)
+        return v->spare;
     v->watch = loop_add(loop, v->epoll, 0, on_events, v, err);
     return v->watch ? 0 : -EIO;
 }
