@@ -712,6 +712,10 @@ static void test_nonsense(void **state)
     f->room = 43;
     give_room(f);
     assert_int_equal(vrig_status(f->q.v), 0x4F);
+    start(f);
+    f->room = 44; /* a header, and no byte of data */
+    give_room(f);
+    assert_int_equal(vrig_status(f->q.v), 0x4F);
 }
 
 /* A guest that does not look at refusals: its packets wait, the device keeps no more than it must.

@@ -29,7 +29,8 @@ static enum virtio_result receive(struct vsock *v, struct virtio_request *r)
     struct vsock_header *h = &v->packet->header;
     uint32_t size;
 
-    if (room < sizeof(*h))
+    /* Without room for a byte of data, a connection that has some would be looked at for ever. */
+    if (room <= sizeof(*h))
         return VIRTIO_BROKEN;
     room = MIN(room - sizeof(*h), VSOCK_PAYLOAD);
     if (!vsock_next(v, h, v->packet->payload, (uint32_t)room))
