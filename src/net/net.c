@@ -4,6 +4,7 @@
  */
 #include "net/net.h"
 
+#include "base/buffers.h"
 #include "base/util.h"
 #include "net/driver.h"
 #include "net/shaper.h"
@@ -74,57 +75,32 @@ void net_set_up(struct net *net, bool up)
 
 /* ---- Sending ---- */
 
-static size_t total_size(const struct iovec *iov, unsigned iovs)
-{
-    size_t size = 0;
-
-    for (unsigned i = 0; i < iovs; i++)
-        if (__builtin_add_overflow(size, iov[i].iov_len, &size))
-            return SIZE_MAX;
-    return size;
-}
-
-/* Copies at most SIZE bytes out of the pieces. Returns how many. */
-static size_t gather(uint8_t *data, size_t size, const struct iovec *iov, unsigned iovs)
-{
-    size_t done = 0;
-
-    for (unsigned i = 0; i < iovs && done < size; i++) {
-        size_t part = MIN(size - done, iov[i].iov_len);
-
-        memcpy(data + done, iov[i].iov_base, part);
-        done += part;
-    }
-    return done;
-}
-
 /* Whether the frame may be sent: it has a sensible size, and what it leaves undone can be done. */
-static bool is_good(const struct iovec *iov, unsigned iovs, size_t size,
-                    const struct net_offload *offload)
+static bool is_good(const struct iovec *iov, size_t size, const struct net_offload *offload)
 {
     uint8_t head[HEADERS_MOST];
-    size_t length = 0;
+    size_t length = offload->gso ? MIN(size, sizeof(head)) : 0;
 
     if (size < NET_FRAME_LEAST || size > NET_FRAME_MOST)
         return false;
-    if (offload->gso)
-        length = gather(head, sizeof(head), iov, iovs);
+    buffers_gather(iov, 0, head, length);
     return offload_check(head, length, size, offload);
 }
 
 /* Copies the frame to sending.buffer, where nobody changes it: the guest may do so meanwhile, so it
  * is looked at again. False: it is lost. */
-static bool copy_frame(struct net *net, const struct iovec *iov, unsigned iovs, size_t size,
+static bool copy_frame(struct net *net, const struct iovec *iov, size_t size,
                        const struct net_offload *offload)
 {
-    return net_need_buffer(&net->sending.buffer) &&
-           gather(net->sending.buffer, size, iov, iovs) == size &&
-           offload_check(net->sending.buffer, size, size, offload);
+    if (!net_need_buffer(&net->sending.buffer))
+        return false;
+    buffers_gather(iov, 0, net->sending.buffer, size);
+    return offload_check(net->sending.buffer, size, size, offload);
 }
 
 /* Gives the frame to the shaper. Segments that may be lost are so one by one. */
 static bool send_shaped(struct net *net, struct shaper *shaper, const struct iovec *iov,
-                        unsigned iovs, size_t size, const struct net_offload *offload)
+                        size_t size, const struct net_offload *offload)
 {
     static const struct net_offload complete;
     struct net_rest *rest = &net->sending;
@@ -133,7 +109,7 @@ static bool send_shaped(struct net *net, struct shaper *shaper, const struct iov
 
     if (!shaper_open(shaper))
         return false;
-    if (!copy_frame(net, iov, iovs, size, offload))
+    if (!copy_frame(net, iov, size, offload))
         return true;
     if (!offload->gso || !shaper_get(shaper).loss) {
         shaper_put(shaper, rest->buffer, size, offload);
@@ -154,10 +130,10 @@ static bool send_good(struct net *net, const struct iovec *iov, unsigned iovs, s
     if (rest->going) /* it is the frame that was refused last time */
         return net_send_rest(net, rest);
     if (shaper && shaper_active(shaper))
-        return send_shaped(net, shaper, iov, iovs, size, offload);
+        return send_shaped(net, shaper, iov, size, offload);
     if (!net->linear && !(offload_needs(offload) & ~net->takes))
         return net->driver->send(net, iov, iovs, size, offload);
-    return !copy_frame(net, iov, iovs, size, offload) ||
+    return !copy_frame(net, iov, size, offload) ||
            net_send_finished(net, rest, rest->buffer, size, *offload);
 }
 
@@ -166,10 +142,10 @@ bool net_send(struct net *net, const struct iovec *iov, unsigned iovs,
 {
     static const struct net_offload complete;
     struct net_offload own = offload ? *offload : complete;
-    size_t size = total_size(iov, iovs);
+    size_t size = buffers_length(iov, iovs);
     bool sent;
 
-    if (!is_good(iov, iovs, size, &own))
+    if (!is_good(iov, size, &own))
         return true;
     sent = send_good(net, iov, iovs, size, &own);
     if (sent && atomic_load_explicit(&net->captures, memory_order_relaxed))
@@ -252,20 +228,6 @@ size_t net_peek(struct net *net, void *head, size_t size)
     return whole;
 }
 
-/* Copies SIZE bytes to the pieces, as much as there is room for. Returns how many. */
-static size_t scatter(const uint8_t *data, size_t size, const struct iovec *iov, unsigned iovs)
-{
-    size_t done = 0;
-
-    for (unsigned i = 0; i < iovs && done < size; i++) {
-        size_t part = MIN(size - done, iov[i].iov_len);
-
-        memcpy(iov[i].iov_base, data + done, part);
-        done += part;
-    }
-    return done;
-}
-
 size_t net_receive(struct net *net, const struct iovec *iov, unsigned iovs,
                    struct net_offload *offload)
 {
@@ -276,7 +238,8 @@ size_t net_receive(struct net *net, const struct iovec *iov, unsigned iovs,
     *offload = (struct net_offload){0};
     if (!net->ready)
         return 0;
-    done = scatter(net->frame.data, net->frame.size, iov, iovs);
+    done = MIN(net->frame.size, buffers_length(iov, iovs));
+    buffers_scatter(iov, 0, net->frame.data, done);
     *offload = net->frame.offload;
     net->ready = false;
     if (shaper)

@@ -5,6 +5,7 @@
  */
 #include "net/driver.h"
 
+#include "base/buffers.h"
 #include "base/util.h"
 
 #include <errno.h>
@@ -74,13 +75,10 @@ static bool tap_send(struct net *net, const struct iovec *iov, unsigned iovs, si
     if (iovs < ARRAY_SIZE(all)) {
         memcpy(&all[1], iov, iovs * sizeof(iov[0]));
     } else { /* so many pieces are rare */
-        size_t done = 0;
-
         copy = malloc(size);
         if (!copy)
             return true;
-        for (unsigned i = 0; i < iovs; done += iov[i].iov_len, i++)
-            memcpy(copy + done, iov[i].iov_base, iov[i].iov_len);
+        buffers_gather(iov, 0, copy, size);
         all[1] = (struct iovec){copy, size};
         iovs = 1;
     }

@@ -3,6 +3,7 @@
  */
 #include "net/wire.h"
 
+#include "base/buffers.h"
 #include "base/util.h"
 
 #include <arpa/inet.h>
@@ -139,21 +140,19 @@ void wire_out_destroy(struct wire_out *out)
     out->buffer = NULL;
 }
 
-/* Keeps SIZE bytes of the pieces, but for the first SKIP. There is room. */
+/* Keeps the pieces, but for the first SKIP bytes. There is room. */
 static void keep(struct wire_out *out, const struct iovec *iov, unsigned iovs, size_t skip)
 {
+    size_t rest;
+
     if (out->start > 0) {
         memmove(out->buffer, out->buffer + out->start, wire_waiting(out));
         out->end -= out->start;
         out->start = 0;
     }
-    for (unsigned i = 0; i < iovs; i++) {
-        size_t skipped = MIN(skip, iov[i].iov_len), part = iov[i].iov_len - skipped;
-
-        skip -= skipped;
-        memcpy(out->buffer + out->end, (uint8_t *)iov[i].iov_base + skipped, part);
-        out->end += part;
-    }
+    rest = buffers_length(iov, iovs) - skip;
+    buffers_gather(iov, skip, out->buffer + out->end, rest);
+    out->end += rest;
 }
 
 /* Writes the pieces. Returns how many bytes were written, or -errno. */

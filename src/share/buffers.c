@@ -3,68 +3,43 @@
  */
 #include "share/operation.h"
 
+#include "base/buffers.h"
 #include "base/util.h"
 
 #include <errno.h>
-#include <string.h>
 
-size_t share_length(const struct iovec *iov, unsigned iovs)
+/* Whether there are SIZE bytes from OFFSET on. */
+static bool has(const struct iovec *iov, unsigned iovs, size_t offset, size_t size)
 {
-    size_t length = 0;
+    size_t length = buffers_length(iov, iovs);
 
-    for (unsigned i = 0; i < iovs; i++)
-        if (__builtin_add_overflow(length, iov[i].iov_len, &length))
-            return SIZE_MAX;
-    return length;
-}
-
-unsigned share_slice(const struct iovec *iov, unsigned iovs, size_t offset, size_t size,
-                     struct iovec *part)
-{
-    unsigned parts = 0;
-
-    for (unsigned i = 0; i < iovs && size; i++) {
-        size_t skipped = MIN(offset, iov[i].iov_len);
-        size_t taken = MIN(size, iov[i].iov_len - skipped);
-
-        offset -= skipped;
-        size -= taken;
-        if (taken)
-            part[parts++] = (struct iovec){(uint8_t *)iov[i].iov_base + skipped, taken};
-    }
-    return parts;
-}
-
-/* Copies between the buffers and DATA. */
-static bool copy(const struct iovec *iov, unsigned iovs, size_t offset, void *into,
-                 const void *from, size_t size)
-{
-    size_t done = 0;
-
-    for (unsigned i = 0; i < iovs && done < size; i++) {
-        size_t skipped = MIN(offset, iov[i].iov_len);
-        size_t taken = MIN(size - done, iov[i].iov_len - skipped);
-        uint8_t *bytes = (uint8_t *)iov[i].iov_base + skipped;
-
-        offset -= skipped;
-        if (into)
-            memcpy((uint8_t *)into + done, bytes, taken);
-        else
-            memcpy(bytes, (const uint8_t *)from + done, taken);
-        done += taken;
-    }
-    return done == size;
+    return offset <= length && size <= length - offset;
 }
 
 bool share_gather(const struct iovec *iov, unsigned iovs, size_t offset, void *data, size_t size)
 {
-    return copy(iov, iovs, offset, data, NULL, size);
+    if (!has(iov, iovs, offset, size))
+        return false;
+    buffers_gather(iov, offset, data, size);
+    return true;
 }
 
 bool share_scatter(const struct iovec *iov, unsigned iovs, size_t offset, const void *data,
                    size_t size)
 {
-    return copy(iov, iovs, offset, NULL, data, size);
+    if (!has(iov, iovs, offset, size))
+        return false;
+    buffers_scatter(iov, offset, data, size);
+    return true;
+}
+
+unsigned share_slice(const struct iovec *iov, unsigned iovs, size_t offset, size_t size,
+                     struct iovec *part)
+{
+    size_t length = buffers_length(iov, iovs);
+
+    size = offset < length ? MIN(size, length - offset) : 0;
+    return buffers_slice(part, iov, iovs, offset, size);
 }
 
 void share_answer(struct share_request *r, uint64_t unique, int error, const void *data,

@@ -116,12 +116,13 @@ int share_op_removexattr(struct share_op *op);
 int share_op_getlk(struct share_op *op);
 int share_op_setlk(struct share_op *op);
 
-/* The buffers of a request. Return false if there are fewer than OFFSET + SIZE bytes. */
+/* The buffers of a request (base/buffers.h). Return false, and nothing is copied, if there are
+ * fewer than OFFSET + SIZE bytes. */
 bool share_gather(const struct iovec *iov, unsigned iovs, size_t offset, void *data, size_t size);
 bool share_scatter(const struct iovec *iov, unsigned iovs, size_t offset, const void *data,
                    size_t size);
-size_t share_length(const struct iovec *iov, unsigned iovs);
-/* Stores in PART, of IOVS elements, what is SIZE bytes from OFFSET on, and returns how many. */
+/* Stores in PART, of IOVS elements, what there is of SIZE bytes from OFFSET on, and returns how
+ * many these are. */
 unsigned share_slice(const struct iovec *iov, unsigned iovs, size_t offset, size_t size,
                      struct iovec *part);
 

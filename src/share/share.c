@@ -3,6 +3,7 @@
  */
 #include "share/share.h"
 
+#include "base/buffers.h"
 #include "base/util.h"
 #include "share/lock.h"
 #include "share/operation.h"
@@ -53,7 +54,7 @@ static uint8_t *take_argument(struct share_op *op, size_t size)
 static void operate(struct share *s, struct share_request *r, const struct fuse_in_header *header,
                     size_t size)
 {
-    size_t room = share_length(r->out, r->outs);
+    size_t room = buffers_length(r->out, r->outs);
     bool silent = share_has_no_answer(header->opcode);
     struct share_op op = {.share = s, .request = r, .header = *header};
     uint8_t *copy;
@@ -79,7 +80,7 @@ static void operate(struct share *s, struct share_request *r, const struct fuse_
 /* Reads the header, which must say how long the request is. */
 static bool take_header(const struct share_request *r, struct fuse_in_header *header, size_t *size)
 {
-    *size = share_length(r->in, r->ins);
+    *size = buffers_length(r->in, r->ins);
     return share_gather(r->in, r->ins, 0, header, sizeof(*header)) && header->len >= HEADER_IN &&
            header->len == *size;
 }

@@ -3,7 +3,7 @@
  */
 #include "blk/file/file.h"
 
-#include "blk/buffers.h"
+#include "base/buffers.h"
 
 #include "base/util.h"
 

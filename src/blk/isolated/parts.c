@@ -7,7 +7,7 @@
 #include "blk/isolated/isolated_private.h"
 
 #include "base/util.h"
-#include "blk/buffers.h"
+#include "base/buffers.h"
 
 #include <errno.h>
 

@@ -3,7 +3,7 @@
  */
 #include "blk/nbd/nbd.h"
 
-#include "blk/buffers.h"
+#include "base/buffers.h"
 #include "blk/inbox.h"
 #include "blk/nbd/library.h"
 

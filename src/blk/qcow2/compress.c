@@ -5,7 +5,7 @@
  */
 #include "blk/qcow2/compress.h"
 
-#include "blk/buffers.h"
+#include "base/buffers.h"
 #include "blk/qcow2/qcow2.h"
 #include "blk/qcow2/alloc.h"
 #include "blk/qcow2/claim.h"

@@ -3,7 +3,7 @@
  */
 #include "blk/qcow2/file.h"
 
-#include "blk/buffers.h"
+#include "base/buffers.h"
 
 #include <errno.h>
 #include <stdlib.h>

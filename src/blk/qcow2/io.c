@@ -8,7 +8,7 @@
 #include "blk/qcow2/io.h"
 
 #include "base/pool.h"
-#include "blk/buffers.h"
+#include "base/buffers.h"
 #include "blk/qcow2/commit.h"
 #include "blk/qcow2/discard.h"
 #include "blk/qcow2/table.h"

@@ -3,7 +3,7 @@
  */
 #include "blk/qcow2/read.h"
 
-#include "blk/buffers.h"
+#include "base/buffers.h"
 #include "blk/qcow2/compress.h"
 #include "blk/qcow2/file.h"
 

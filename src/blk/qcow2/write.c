@@ -8,7 +8,7 @@
  */
 #include "blk/qcow2/write.h"
 
-#include "blk/buffers.h"
+#include "base/buffers.h"
 #include "blk/qcow2/alloc.h"
 #include "blk/qcow2/claim.h"
 #include "blk/qcow2/file.h"

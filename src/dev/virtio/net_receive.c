@@ -4,6 +4,7 @@
  */
 #include "dev/virtio/net_private.h"
 
+#include "base/buffers.h"
 #include "base/util.h"
 
 #include <string.h>
@@ -166,21 +167,6 @@ static bool map_chains(struct delivery *d, uint64_t size, struct virtio_map *map
     return mapped;
 }
 
-/* Copies SIZE bytes between BYTES and the pieces at IOV from OFFSET on. */
-static void copy(const struct iovec *iov, size_t offset, uint8_t *bytes, size_t size, bool out)
-{
-    for (; size; iov++) {
-        size_t part = offset < iov->iov_len ? MIN(size, iov->iov_len - offset) : 0;
-        uint8_t *piece = (uint8_t *)iov->iov_base + offset;
-
-        if (part)
-            memcpy(out ? bytes : piece, out ? piece : bytes, part);
-        offset -= part ? offset : iov->iov_len;
-        bytes += part;
-        size -= part;
-    }
-}
-
 /* Makes the pieces at IOV, of which COUNT counts them, begin SIZE bytes later. */
 static struct iovec *skip(struct iovec *iov, unsigned *count, size_t size)
 {
@@ -214,12 +200,12 @@ static enum outcome deliver_mapped(struct delivery *d, size_t size)
         struct iovec *first = skip(frame, &pieces, CARD_HEADER);
 
         net_receive(d->n->net, first, pieces, &offload);
-        copy(first, 0, head, sizeof(head), true);
+        buffers_gather(first, 0, head, sizeof(head));
     }
     wanted = is_wanted(d->n, head, sizeof(head));
     if (wanted) {
         header = header_of(d, &offload, size);
-        copy(iov, 0, (uint8_t *)&header, CARD_HEADER, false);
+        buffers_scatter(iov, 0, &header, CARD_HEADER);
     }
     virtio_unmap(d->part[0].request, &map);
     return wanted ? DELIVERED : DROPPED;

@@ -3,6 +3,7 @@
  */
 #include "dev/virtio/net_private.h"
 
+#include "base/buffers.h"
 #include "base/util.h"
 
 #include <string.h>
@@ -42,14 +43,9 @@ static bool is_sound(const struct virtio_net *n, const struct frame *f)
 static void note_flow(struct virtio_net *n, const struct frame *f, unsigned pair)
 {
     uint8_t head[CARD_LOOK];
-    size_t size = 0;
+    size_t size = MIN(f->size, sizeof(head));
 
-    for (unsigned i = 0; i < f->iovs && size < sizeof(head); i++) {
-        size_t part = MIN(f->iov[i].iov_len, sizeof(head) - size);
-
-        memcpy(head + size, f->iov[i].iov_base, part);
-        size += part;
-    }
+    buffers_gather(f->iov, 0, head, size);
     atomic_store_explicit(&n->flow[card_flow(head, size)], (uint8_t)pair, memory_order_relaxed);
 }
 

@@ -1,7 +1,7 @@
 /*
  * Parts of scattered buffers: the element that a position lies in, then one after the other.
  */
-#include "blk/buffers.h"
+#include "base/buffers.h"
 
 #include "base/util.h"
 
@@ -28,6 +28,16 @@ static bool next(struct walk *w, struct iovec *piece)
     w->size -= piece->iov_len;
     w->skip += piece->iov_len;
     return true;
+}
+
+size_t buffers_length(const struct iovec *iov, unsigned count)
+{
+    size_t length = 0;
+
+    for (unsigned i = 0; i < count; i++)
+        if (__builtin_add_overflow(length, iov[i].iov_len, &length))
+            return SIZE_MAX;
+    return length;
 }
 
 unsigned buffers_slice(struct iovec *to, const struct iovec *iov, unsigned count, uint64_t skip,
