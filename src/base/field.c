@@ -5,6 +5,14 @@
 
 #include <stdlib.h>
 
+const char *field_end(const char *text)
+{
+    text += strcspn(text, ",");
+    while (text[0] == ',' && text[1] == ',')
+        text += 2 + strcspn(text + 2, ",");
+    return text;
+}
+
 char *field_take(const char **text)
 {
     const char *from = *text;
@@ -35,5 +43,25 @@ bool field_number(const char **text, uint64_t most, uint64_t *number)
         return false;
     *text = at;
     *number = value;
+    return true;
+}
+
+static int hex_digit(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    c |= 0x20;
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+bool field_mac(const char *text, uint8_t mac[6])
+{
+    for (unsigned i = 0; i < 6; i++, text += 3) {
+        int high = hex_digit(text[0]), low = high < 0 ? -1 : hex_digit(text[1]);
+
+        if (low < 0 || text[2] != (i < 5 ? ':' : '\0'))
+            return false;
+        mac[i] = (uint8_t)(high << 4 | low);
+    }
     return true;
 }

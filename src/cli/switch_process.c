@@ -9,6 +9,7 @@
 #include "cli/switch_process.h"
 
 #include "base/time.h"
+#include "base/unix_socket.h"
 #include "base/util.h"
 #include "cli/cli.h"
 #include "ctl/home.h"
@@ -110,17 +111,8 @@ static int start(struct place *place, int listener, int lock, struct error *err)
 
 static int make_listener(const struct place *place, struct error *err)
 {
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-
     unlink(place->socket.sun_path);
-    if (fd >= 0 && bind(fd, (const struct sockaddr *)&place->socket, sizeof(place->socket)) == 0 &&
-        listen(fd, BACKLOG) == 0)
-        return fd;
-    error_set(err, errno, "switch '%s': cannot listen at %s: %s", place->name,
-              place->socket.sun_path, strerror(errno));
-    if (fd >= 0)
-        close(fd);
-    return -1;
+    return unix_socket_listen(place->socket.sun_path, BACKLOG, err);
 }
 
 /* Starts the switch, unless somebody is at it. */

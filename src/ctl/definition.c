@@ -3,6 +3,7 @@
  */
 #include "ctl/definition.h"
 
+#include "base/field.h"
 #include "base/util.h"
 #include "blk/options.h"
 #include "ctl/definition_fields.h"
@@ -76,14 +77,11 @@ int definition_add(struct definition_words *words, const char *word, struct erro
     return ret;
 }
 
-/* Where the next setting of a device begins, or the end: after a comma that stands alone. */
+/* Where the setting behind the one at AT begins, or the end. */
 static const char *next_setting(const char *at)
 {
-    for (;; at += 2) {
-        at += strcspn(at, ",");
-        if (at[0] != ',' || at[1] != ',')
-            return *at ? at + 1 : at;
-    }
+    at = field_end(at);
+    return *at ? at + 1 : at;
 }
 
 /* Whether SETTINGS, separated by commas that stand alone, have one that begins with KEY ("mac=").
@@ -107,24 +105,10 @@ static char *put_commas(char *to, const char *text, const char *commas)
 
 /* ---- Network cards ---- */
 
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c |= 0x20;
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 bool definition_parse_mac(const char *text, uint8_t mac[6])
 {
-    for (unsigned i = 0; i < 6; i++, text += 3) {
-        int high = hex_digit(text[0]), low = high < 0 ? -1 : hex_digit(text[1]);
-
-        if (low < 0 || text[2] != (i < 5 ? ':' : '\0'))
-            return false;
-        mac[i] = (uint8_t)(high << 4 | low);
-    }
-    return !(mac[0] & 1); /* IEEE 802, 8.2: that bit is set in the addresses of groups */
+    /* IEEE 802, 8.2: that bit is set in the addresses of groups. */
+    return field_mac(text, mac) && !(mac[0] & 1);
 }
 
 /* FNV-1a. */

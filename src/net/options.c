@@ -192,18 +192,9 @@ static int set_rate(const struct parser *p, const char *value, uint64_t *rate)
 
 static int set_mac(const struct parser *p, const char *value)
 {
-    static const char wanted[] = "six pairs of hexadecimal digits with colons between them";
-    unsigned byte[6];
-    int end = 0;
-
-    if (strspn(value, "0123456789abcdefABCDEF:") != strlen(value) || strlen(value) != 17 ||
-        sscanf(value, "%2x:%2x:%2x:%2x:%2x:%2x%n", &byte[0], &byte[1], &byte[2], &byte[3], &byte[4],
-               &byte[5], &end) != 6 ||
-        end != 17)
-        return wrong(p, KEY_MAC, wanted, value);
-    for (unsigned i = 0; i < 6; i++)
-        p->options->mac[i] = (uint8_t)byte[i];
-    if (byte[0] & 1)
+    if (!field_mac(value, p->options->mac))
+        return wrong(p, KEY_MAC, "six pairs of hexadecimal digits with colons between them", value);
+    if (p->options->mac[0] & 1)
         return wrong(p, KEY_MAC, "the address of one card: the first byte is even", value);
     p->options->has_mac = true;
     return 0;

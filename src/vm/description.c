@@ -3,24 +3,17 @@
  */
 #include "vm/description.h"
 
+#include "base/field.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* The settings begin behind the name: ",KEY=VALUE...", or nothing. Two commas are one that belongs
- * to what stands before it. */
-static const char *settings(const char *text)
-{
-    text += strcspn(text, ",");
-    while (text[0] == ',' && text[1] == ',')
-        text += 2 + strcspn(text + 2, ",");
-    return text;
-}
-
-/* Steps from one setting to the next: SETTING stands at a comma or at the end of the text. */
+/* The settings begin behind the name, which is a field (base/field.h), at a comma; and this steps
+ * from one to the next, or to the end of the text. */
 static const char *next(const char *setting)
 {
-    return settings(setting + 1);
+    return field_end(setting + 1);
 }
 
 static bool has_key(const char *setting, const char *key)
@@ -43,14 +36,14 @@ bool description_is(const char *text, const char *name)
 {
     size_t length = strlen(name);
 
-    return strncmp(text, name, length) == 0 && settings(text) == text + length;
+    return strncmp(text, name, length) == 0 && field_end(text) == text + length;
 }
 
 int description_check(const char *text, const char *const *keys, struct error *err)
 {
-    int name = (int)(settings(text) - text);
+    int name = (int)(field_end(text) - text);
 
-    for (const char *setting = settings(text); *setting; setting = next(setting)) {
+    for (const char *setting = field_end(text); *setting; setting = next(setting)) {
         int length = (int)strcspn(setting + 1, "=,");
         unsigned i = 0;
 
@@ -71,7 +64,7 @@ int description_check(const char *text, const char *const *keys, struct error *e
 int description_number(const char *text, const char *key, unsigned least, unsigned most,
                        unsigned *value, struct error *err)
 {
-    const char *setting = find(settings(text), key), *digits;
+    const char *setting = find(field_end(text), key), *digits;
     unsigned long number;
     char *end;
 
@@ -82,7 +75,7 @@ int description_number(const char *text, const char *key, unsigned least, unsign
     digits = setting + 1 + strlen(key) + 1;
     errno = 0;
     number = strtoul(digits, &end, 10);
-    if (*digits < '0' || *digits > '9' || end != settings(digits) || errno || number < least ||
+    if (*digits < '0' || *digits > '9' || end != field_end(digits) || errno || number < least ||
         number > most)
         return error_set(err, EINVAL, "device %s: %s must be a number from %u to %u", text, key,
                          least, most);
@@ -105,7 +98,7 @@ char *description_rest(const char *text, const char *const *keys, struct error *
         error_set(err, ENOMEM, "device %s: out of memory", text);
         return NULL;
     }
-    for (const char *setting = settings(text); *setting; setting = next(setting))
+    for (const char *setting = field_end(text); *setting; setting = next(setting))
         if (!has_any_key(setting, keys))
             end = mempcpy(end, setting, (size_t)(next(setting) - setting));
     *end = 0;
@@ -114,29 +107,16 @@ char *description_rest(const char *text, const char *const *keys, struct error *
     return rest;
 }
 
-/* Copies the SIZE bytes at FROM, of two commas the first only. */
-static char *copy_undoubled(const char *from, size_t size)
-{
-    char *copy = malloc(size + 1), *to = copy;
-
-    for (size_t i = 0; copy && i < size; i++) {
-        *to++ = from[i];
-        i += from[i] == ',';
-    }
-    if (copy)
-        *to = 0;
-    return copy;
-}
-
 int description_each(const char *text,
                      int (*each)(void *opaque, const char *key, const char *value,
                                  struct error *err),
                      void *opaque, struct error *err)
 {
+    const char *rest = field_end(text);
     int ret = 0;
 
-    for (const char *setting = settings(text); *setting && ret == 0; setting = next(setting)) {
-        char *key = copy_undoubled(setting + 1, (size_t)(next(setting) - setting - 1)), *equals;
+    for (rest = *rest ? rest + 1 : NULL; rest && ret == 0;) {
+        char *key = field_take(&rest), *equals;
 
         if (!key)
             return error_set(err, ENOMEM, "device %s: out of memory", text);
