@@ -127,7 +127,7 @@ static inline void assert_none_back(unsigned number)
 
 static inline void assert_back(unsigned number, unsigned head, uint32_t written)
 {
-    uint32_t got, wrote;
+    uint32_t got = 0, wrote = 0;
 
     assert_true(rig_reap(&queue[number], &got, &wrote));
     assert_int_equal(got, head);
