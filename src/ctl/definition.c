@@ -17,7 +17,7 @@
 #define FIELD(name, type, member) {name, type, offsetof(struct definition, member), NULL}
 
 static const struct definition_field ssh_fields[] = {
-    FIELD("user", DEFINITION_TEXT, ssh_user),
+    FIELD("user", DEFINITION_USER, ssh_user),
     FIELD("key", DEFINITION_TEXT, ssh_key),
     FIELD("port", DEFINITION_PORT, ssh_port),
     {NULL, DEFINITION_TEXT, 0, NULL},

@@ -42,6 +42,7 @@
 #define DEFINITION_MOST         (64 * 1024) /* bytes of the file */
 #define DEFINITION_TEXT_MOST    4096        /* bytes of a value */
 #define DEFINITION_WORDS_MOST   64          /* in a list */
+#define DEFINITION_USER_MOST    64          /* bytes of a user's name */
 #define DEFINITION_DEFAULT_USER "root"
 
 /* Texts, each allocated. */
@@ -57,9 +58,10 @@ struct definition {
     unsigned cpus;   /* 0: not said */
     struct definition_words disks, nets, shares, devices;
     char *vsock;
-    char *mac;  /* six pairs of hexadecimal digits with colons, of one card (not of a group) */
-    char *base; /* a name (home_valid_name) */
-    char *ssh_user, *ssh_key;
+    char *mac;      /* six pairs of hexadecimal digits with colons, of one card (not of a group) */
+    char *base;     /* a name (home_valid_name) */
+    char *ssh_user; /* letters, digits and "_.@+-", not beginning with "-" */
+    char *ssh_key;
     unsigned ssh_port; /* 0: not said */
 };
 

@@ -9,6 +9,7 @@
 enum definition_kind {
     DEFINITION_TEXT,
     DEFINITION_NAME,   /* a text that is a name */
+    DEFINITION_USER,   /* a text that is a user's name */
     DEFINITION_MAC,    /* a text that is the address of a network card */
     DEFINITION_MEMORY, /* uint64_t */
     DEFINITION_CPUS,   /* unsigned */

@@ -89,6 +89,17 @@ static bool has_controls(const char *text)
     return false;
 }
 
+/* Whether TEXT can be the name of a guest's user: it is a word of ssh's configuration, in which
+ * blanks, quotes and '%' mean something. */
+static bool is_user(const char *text)
+{
+    static const char letters[] =
+        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.@+-";
+    size_t length = strspn(text, letters);
+
+    return length > 0 && length <= DEFINITION_USER_MOST && !text[length] && text[0] != '-';
+}
+
 /* Whether the present event is nothing, as behind "disks:". */
 static bool is_nothing(const struct reader *r)
 {
@@ -159,6 +170,10 @@ static int read_scalar(const struct reader *r, const struct definition_field *fi
     case DEFINITION_NAME:
         if (!home_valid_name(text))
             return fail(r, "%s: '%.60s' is not a name", field->key, text);
+        break;
+    case DEFINITION_USER:
+        if (!is_user(text))
+            return fail(r, "%s: '%.60s' is not a user's name", field->key, text);
         break;
     default: break;
     }

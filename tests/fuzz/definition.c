@@ -45,6 +45,7 @@ static void check_definition(const struct definition *d)
     struct definition again;
 
     check(!d->base || home_valid_name(d->base));
+    check(!d->ssh_user || (*d->ssh_user && !strpbrk(d->ssh_user, " \t\n\"'\\%")));
     check(d->memory % 4096 == 0);
     check(d->disks.count <= DEFINITION_WORDS_MOST && d->nets.count <= DEFINITION_WORDS_MOST);
     check_words(d);
