@@ -79,6 +79,7 @@ soak-debian:
 	@guests/make
 	@$(NINJA) doppel
 	@tests/guest/debian.py $(BUILD)/doppel $(JOBS)
+	@$(if $(JOBS),,tests/guest/cloud.py $(BUILD)/doppel)
 
 soak-disks-guest:
 	@scripts/setup build guest

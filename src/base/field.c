@@ -29,6 +29,21 @@ char *field_take(const char **text)
     return field;
 }
 
+char *field_make(const char *text)
+{
+    char *field = malloc(2 * strlen(text) + 1), *to = field;
+
+    if (!field)
+        return NULL;
+    for (; *text; text++) {
+        if (*text == ',')
+            *to++ = ',';
+        *to++ = *text;
+    }
+    *to = '\0';
+    return field;
+}
+
 bool field_number(const char **text, uint64_t most, uint64_t *number)
 {
     const char *at = *text;

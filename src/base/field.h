@@ -15,6 +15,10 @@ const char *field_end(const char *text);
  * NULL at the end. Of two commas, one is kept. The caller frees it. NULL: out of memory. */
 char *field_take(const char **text);
 
+/* Returns TEXT as a field has it, with two commas for each. The caller frees it. NULL: out of
+ * memory. */
+char *field_make(const char *text);
+
 /* Reads decimal digits at *TEXT, a number of at most MOST, and steps behind them. False: there are
  * none, or it is larger. */
 bool field_number(const char **text, uint64_t most, uint64_t *number);

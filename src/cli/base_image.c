@@ -8,20 +8,22 @@
 #include "ctl/registry.h"
 #include "ctl/replace.h"
 #include "ctl/tree.h"
+#include "image/digest.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #define WAIT_US 100000
 
 void base_image_name(char name[HOME_NAME_MOST + 1], const char *word, const void *text, size_t size)
 {
-    snprintf(name, HOME_NAME_MOST + 1, "%.23s-%016llx", word,
-             (unsigned long long)XXH3_64bits(text, size));
+    char digest[DIGEST_TEXT];
+
+    digest_of(text, size, digest);
+    snprintf(name, HOME_NAME_MOST + 1, "%.15s-%.24s", word, digest);
 }
 
 /* Waits until nobody else has it. A signal ends the wait as it ends the process. */
@@ -34,7 +36,7 @@ static int take_lock(const char *path, const char *name, struct error *err)
     if (lock == -EBUSY) {
         snprintf(what, sizeof(what), "waiting for another process that has the base image %s",
                  name);
-        progress_begin(&progress, what);
+        progress_begin_lines(&progress, what);
         while ((lock = lock_file_take(path, "uses a base image")) == -EBUSY) {
             progress_tick(&progress, NULL, -1);
             usleep(WAIT_US);
@@ -58,7 +60,7 @@ static int begin(struct base_image *base, const char *images, struct error *err)
 
 int base_image_take(const char *name, struct base_image *base, struct error *err)
 {
-    char images[PATH_MAX], lock[PATH_MAX + 64];
+    char images[PATH_MAX];
     struct stat st;
     int result = home_folder(HOME_DATA, BASE_FOLDER, images, sizeof(images), err);
 
@@ -66,8 +68,8 @@ int base_image_take(const char *name, struct base_image *base, struct error *err
     if (result)
         return result;
     snprintf(base->name, sizeof(base->name), "%s", name);
-    snprintf(lock, sizeof(lock), "%s/%s.lock", images, name);
-    base->lock = take_lock(lock, name, err);
+    snprintf(base->lock_path, sizeof(base->lock_path), "%s/%s" BASE_LOCK, images, name);
+    base->lock = take_lock(base->lock_path, name, err);
     if (base->lock < 0)
         return base->lock;
     base->held = true;
@@ -105,6 +107,8 @@ void base_image_give_back(struct base_image *base)
         return;
     if (!base->there && base->folder[0])
         tree_remove(base->folder, NULL);
+    if (!base->there)
+        unlink(base->lock_path); /* who waits for it takes note of that (ctl/lock_file.h) */
     close(base->lock);
     base->held = false;
 }

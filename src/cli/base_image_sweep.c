@@ -95,7 +95,7 @@ static int sweep_entry(const struct sweep *s, const char *entry)
     int lock, ret;
 
     if (snprintf(path, sizeof(path), "%s/%s", s->images, entry) >= PATH_MAX ||
-        snprintf(lock_path, sizeof(lock_path), "%s/%s.lock", s->images, name) >= PATH_MAX)
+        snprintf(lock_path, sizeof(lock_path), "%s/%s" BASE_LOCK, s->images, name) >= PATH_MAX)
         return error_set(s->err, ENAMETOOLONG, "the path %s is too long", s->images);
     if (!home_valid_name(name) || !is_folder(path))
         return 0;
@@ -117,23 +117,56 @@ static int sweep_entry(const struct sweep *s, const char *entry)
     return ret < 0 ? ret : 0;
 }
 
+/* Removes the lock ENTRY, in silence, if its base image is not there: the making of that failed. */
+static int sweep_lock(const struct sweep *s, const char *entry)
+{
+    size_t length = strlen(entry), tail = strlen(BASE_LOCK);
+    char name[HOME_NAME_MOST + 1], path[PATH_MAX], image[PATH_MAX];
+    int lock;
+
+    if (length <= tail || length - tail > HOME_NAME_MOST ||
+        strcmp(entry + length - tail, BASE_LOCK) != 0)
+        return 0;
+    snprintf(name, sizeof(name), "%.*s", (int)(length - tail), entry);
+    if (!home_valid_name(name) ||
+        snprintf(path, sizeof(path), "%s/%s", s->images, entry) >= PATH_MAX ||
+        snprintf(image, sizeof(image), "%s/%s", s->images, name) >= PATH_MAX)
+        return 0;
+    lock = lock_file_take(path, "removes a base image");
+    if (lock < 0)
+        return lock == -EBUSY
+                   ? 0
+                   : error_set(s->err, -lock, "cannot lock %s: %s", path, strerror(-lock));
+    if (!is_folder(image))
+        unlink(path);
+    close(lock);
+    return 0;
+}
+
+/* Calls SWEEP for each entry of the folder. */
+static int for_each(const struct sweep *s, int (*sweep)(const struct sweep *s, const char *entry))
+{
+    DIR *dir = opendir(s->images);
+    struct dirent *entry;
+    int ret = 0;
+
+    if (!dir)
+        return errno == ENOENT
+                   ? 0
+                   : error_set(s->err, errno, "cannot read %s: %s", s->images, strerror(errno));
+    while (!ret && (entry = readdir(dir)))
+        ret = sweep(s, entry->d_name);
+    closedir(dir);
+    return ret;
+}
+
 int base_image_sweep(bool dry, void (*swept)(void *opaque, const char *path), void *opaque,
                      struct error *err)
 {
     struct sweep s = {.dry = dry, .swept = swept, .opaque = opaque, .err = err};
     int ret = home_path(HOME_DATA, BASE_FOLDER, s.images, sizeof(s.images), err);
-    struct dirent *entry;
-    DIR *dir;
 
-    if (ret)
-        return ret;
-    dir = opendir(s.images);
-    if (!dir)
-        return errno == ENOENT
-                   ? 0
-                   : error_set(err, errno, "cannot read %s: %s", s.images, strerror(errno));
-    while (!ret && (entry = readdir(dir)))
-        ret = sweep_entry(&s, entry->d_name);
-    closedir(dir);
-    return ret;
+    if (!ret)
+        ret = for_each(&s, sweep_entry);
+    return ret || dry ? ret : for_each(&s, sweep_lock);
 }

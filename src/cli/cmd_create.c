@@ -78,16 +78,29 @@ static bool set_bytes(uint64_t *bytes, const char *option, const char *value, ui
     return false;
 }
 
-/* Whether a host or a user may have this name. */
-static bool check_name(const char *option, const char *value, size_t most)
-{
-    static const char letters[] = "abcdefghijklmnopqrstuvwxyz0123456789-";
-    size_t length = strlen(value);
+#define LETTERS "abcdefghijklmnopqrstuvwxyz"
+#define DIGITS  "0123456789"
 
-    if (length && length <= most && value[0] != '-' && strspn(value, letters) == length &&
-        !(strcmp(option, "user") == 0 && value[0] >= '0' && value[0] <= '9'))
+/* Whether a host may have this name (RFC 1123, 2.1). */
+static bool check_hostname(const char *value)
+{
+    size_t length = strspn(value, LETTERS DIGITS "-");
+
+    if (length && length <= 63 && !value[length] && value[0] != '-' && value[length - 1] != '-')
         return true;
-    complain("--%s: '%s' is no name (a-z, 0-9 and -, at most %zu)", option, value, most);
+    complain("--hostname: '%s' is no name (a-z, 0-9, and - between them, at most 63)", value);
+    return false;
+}
+
+/* Whether a user of Debian's may have this name (adduser.conf(5), NAME_REGEX). */
+static bool check_user(const char *value)
+{
+    size_t length = strspn(value, LETTERS DIGITS "_-");
+
+    if (length && length <= 32 && !value[length] && strchr(LETTERS "_", value[0]))
+        return true;
+    complain("--user: '%s' is no name (a-z, 0-9, _ and -, at most 32, beginning with a letter)",
+             value);
     return false;
 }
 
@@ -104,8 +117,8 @@ static bool set_text(struct create_options *create, int option, const char *valu
     case OPT_KERNEL: create->kernel = value; return true;
     case OPT_INITRD: create->initrd = value; return true;
     case OPT_APPEND: create->append = value; return true;
-    case OPT_USER: create->user = value; return check_name("user", value, 32);
-    case OPT_HOSTNAME: create->hostname = value; return check_name("hostname", value, 63);
+    case OPT_USER: create->user = value; return check_user(value);
+    case OPT_HOSTNAME: create->hostname = value; return check_hostname(value);
     default: return false;
     }
 }
@@ -179,15 +192,15 @@ static bool consistent(struct create_options *create)
                         : create->mirror   ? "--mirror"
                         : create->packages ? "--packages"
                         : create->user     ? "--user"
-                        : create->ssh_key  ? "--ssh-key"
                                            : NULL;
 
     if (wrong) {
         complain(debian ? "%s is for --from" : "%s is for Debian, and not with --from", wrong);
         return false;
     }
-    if (create->hostname && !debian && !create->cloud_init) {
-        complain("--hostname is for Debian, or for --cloud-init");
+    if ((create->hostname || create->ssh_key) && !debian && !create->cloud_init) {
+        complain("--%s is for Debian, or for --cloud-init",
+                 create->hostname ? "hostname" : "ssh-key");
         return false;
     }
     if (debian && create->size && create->size < LEAST) {

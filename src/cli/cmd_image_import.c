@@ -8,6 +8,7 @@
 #include "cli/image_target.h"
 #include "cli/producer.h"
 
+#include "base/regular.h"
 #include "base/util.h"
 #include "image/ova.h"
 
@@ -54,9 +55,13 @@ static int format_of(const char *source, const char *format)
     for (unsigned i = 0; i < ARRAY_SIZE(formats); i++)
         if (!strcasecmp(name, formats[i].name))
             return (int)i;
-    complain(format ? "--format: unknown format '%s' (known: vmdk, vhdx, vhd, vdi, ova)"
-                    : "%s: the name does not say what it is (--format vmdk, vhdx, vhd, vdi or ova)",
-             format ? format : source);
+    if (format)
+        complain("--format: unknown format '%s' (known: vmdk, vhdx, vhd, vdi, ova)", format);
+    else if (access(source, R_OK) < 0)
+        complain("cannot open %s: %s", source, strerror(errno));
+    else
+        complain("%s: the name does not say what it is (--format vmdk, vhdx, vhd, vdi or ova)",
+                 source);
     return -1;
 }
 
@@ -82,10 +87,11 @@ static int check_vmdk(int fd, const char *name, struct error *err)
 static int open_source(const char *source, bool archive, struct error *err)
 {
     const char *folder = getenv("TMPDIR");
-    int out, result, fd = open(source, O_RDONLY | O_CLOEXEC);
+    int out, result, fd = regular_open(AT_FDCWD, source, 0);
 
     if (fd < 0)
-        return error_set(err, errno, "cannot open %s: %s", source, strerror(errno));
+        return error_set(err, -fd, "cannot open %s: %s", source,
+                         fd == -EINVAL ? "it is not a regular file" : strerror(-fd));
     if (!archive)
         return fd;
     out = open(folder && *folder ? folder : "/var/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);

@@ -70,6 +70,8 @@ int create_disk_begin(struct create_disk *disk, struct base_image *base, uint64_
 /* Fills it from the tar archive FD; LAYER: of an OCI image. */
 int create_disk_unpack(struct create_disk *disk, int fd, const char *name, bool layer,
                        struct error *err);
+/* Shows that the work goes on; true: it is to stop. */
+bool create_disk_tick(struct create_disk *disk);
 /* Completes it, and the base image with the kernel that is found on it. */
 int create_disk_commit(struct create_disk *disk, struct error *err);
 /* After a failure the base image is gone. */

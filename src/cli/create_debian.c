@@ -73,15 +73,14 @@ static bool tick(void *opaque)
     struct making *making = opaque;
 
     producer_show(&making->producer, &making->disk.progress);
-    return false;
+    return target_interrupted(&making->disk.target);
 }
 
 /* Waits for the archive to begin, which may take minutes. */
 static int await_archive(struct making *making, struct error *err)
 {
     while (!producer_wait(&making->producer, WAIT_MS)) {
-        tick(making);
-        if (target_interrupted(&making->disk.target))
+        if (tick(making))
             return error_set(err, EINTR, "interrupted");
     }
     tick(making);
@@ -102,8 +101,11 @@ static int fill(struct making *making, const char *const *argv, struct error *er
     result = await_archive(making, err);
     if (!result)
         result = create_disk_unpack(&making->disk, making->producer.out, "Debian", false, err);
+    /* The archive has a little more than its end. */
+    if (!result && !producer_drain(&making->producer, tick, making))
+        result = error_set(err, EINTR, "interrupted");
     making->disk.tick = NULL;
-    ended = producer_end(&making->producer, result == -EINTR || result == -ENOSPC, &why);
+    ended = producer_end(&making->producer, result && result != -EINVAL, &why);
     if (!ended)
         return result;
     *err = why;

@@ -45,7 +45,7 @@ int create_disk_begin(struct create_disk *disk, struct base_image *base, uint64_
 
     *disk = (struct create_disk){.base = base};
     snprintf(disk->name, sizeof(disk->name), "%s", name);
-    progress_begin(&disk->progress, what);
+    progress_begin_lines(&disk->progress, what);
     if (!result)
         result = target_begin(&disk->target, path, false, err);
     if (result)
@@ -59,15 +59,18 @@ int create_disk_begin(struct create_disk *disk, struct base_image *base, uint64_
     return files ? begin_files(disk, size, err) : 0;
 }
 
-static bool tick(void *opaque, uint64_t bytes)
+bool create_disk_tick(struct create_disk *disk)
 {
-    struct create_disk *disk = opaque;
-
-    (void)bytes;
     if (disk->tick && disk->tick(disk->opaque))
         return true;
     progress_tick(&disk->progress, NULL, -1);
     return target_interrupted(&disk->target);
+}
+
+static bool tick(void *opaque, uint64_t bytes)
+{
+    (void)bytes;
+    return create_disk_tick(opaque);
 }
 
 int create_disk_unpack(struct create_disk *disk, int fd, const char *name, bool layer,

@@ -6,59 +6,51 @@
 #include "cli/image.h"
 #include "cli/image_copy.h"
 
+#include "base/field.h"
+#include "base/regular.h"
 #include "base/util.h"
+#include "image/digest.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
-#include <xxhash.h>
 
-#define PIECE (1 << 20)
+static bool tick(void *opaque)
+{
+    progress_tick(opaque, NULL, -1);
+    return false;
+}
 
 /* Takes the base image of what FD holds, SIZE bytes of disk, of the kind WORD. */
 static int take_by_content(int fd, const char *from, const char *word, uint64_t size,
                            struct base_image *base, struct error *err)
 {
-    XXH3_state_t *state = XXH3_createState();
-    char *piece = malloc(PIECE), name[HOME_NAME_MOST + 1];
-    struct {
-        uint64_t size;
-        XXH128_hash_t content;
-    } key = {.size = size};
-    ssize_t n = -1;
+    char digest[DIGEST_TEXT], key[DIGEST_TEXT + 32], name[HOME_NAME_MOST + 1];
+    struct progress progress;
+    uint64_t bytes;
+    int result;
 
-    if (state && piece && XXH3_128bits_reset(state) == XXH_OK)
-        while ((n = read(fd, piece, PIECE)) > 0 || (n < 0 && errno == EINTR))
-            XXH3_128bits_update(state, piece, n > 0 ? (size_t)n : 0);
-    if (n == 0)
-        key.content = XXH3_128bits_digest(state);
-    XXH3_freeState(state);
-    free(piece);
-    if (n < 0 || lseek(fd, 0, SEEK_SET) < 0)
-        return error_set(err, errno, "cannot read %s: %s", from, strerror(errno));
-    base_image_name(name, word, &key, sizeof(key));
+    progress_begin_lines(&progress, "looking at what is in it");
+    result = digest_of_file(fd, from, tick, &progress, digest, &bytes, err);
+    progress_end(&progress);
+    if (result)
+        return result;
+    snprintf(key, sizeof(key), "%llu\n%s", (unsigned long long)size, digest);
+    base_image_name(name, word, key, strlen(key));
     return base_image_take(name, base, err);
 }
 
 static int open_regular(const char *path, struct error *err)
 {
-    struct stat st;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = regular_open(AT_FDCWD, path, 0);
 
-    if (fd < 0 || fstat(fd, &st) < 0) {
-        error_set(err, errno, "cannot open %s: %s", path, strerror(errno));
-    } else if (!S_ISREG(st.st_mode)) {
-        error_set(err, EINVAL, "%s is not a regular file", path);
-    } else {
-        return fd;
-    }
     if (fd >= 0)
-        close(fd);
-    return -err->code;
+        return fd;
+    return fd == -EINVAL ? error_set(err, EINVAL, "%s is not a regular file", path)
+                         : error_set(err, -fd, "cannot open %s: %s", path, strerror(-fd));
 }
 
 /* ---- Archives ---- */
@@ -75,7 +67,7 @@ int create_from_tar(const struct create_options *options, struct base_image *bas
     result = take_by_content(fd, options->from, "tar", size, base, err);
     if (!result && !base->there) {
         result =
-            create_disk_begin(&disk, base, size, true, options->from, "reading the archive", err);
+            create_disk_begin(&disk, base, size, true, options->from, "unpacking the archive", err);
         disk.kernel_given = options->kernel;
         if (!result)
             result = create_disk_unpack(&disk, fd, options->from, false, err);
@@ -120,8 +112,11 @@ int create_from_image(const struct create_options *options, struct base_image *b
 {
     struct blk_options from;
     struct blk *source = NULL;
-    int fd, result = image_parse(options->from, options->format, &from, err);
+    char *name = field_make(options->from); /* of a file, with no settings */
+    int fd, result = name ? image_parse(name, options->format, &from, err)
+                          : error_set(err, ENOMEM, "out of memory");
 
+    free(name);
     if (result)
         return result;
     from.readonly = true;

@@ -8,6 +8,7 @@
 #include "image/ext4_edit.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,7 +39,20 @@ static int put(struct guest *guest, const char *path, unsigned mode, uint32_t ow
     return ext4_edit_write(guest->edit, path, text, strlen(text), &new, err);
 }
 
-/* Adds LINE to the end of the file PATH. */
+/* Whether TEXT, lines of fields between colons, has a line whose first field is NAME. */
+static bool has_entry(const char *text, const char *name)
+{
+    size_t length = strlen(name);
+
+    for (const char *line = text; line; line = strchr(line, '\n')) {
+        line += *line == '\n';
+        if (!strncmp(line, name, length) && line[length] == ':')
+            return true;
+    }
+    return false;
+}
+
+/* Adds LINE, the user's, to the end of the file PATH. */
 static int append(struct guest *guest, const char *path, const char *line, struct error *err)
 {
     size_t size;
@@ -47,6 +61,11 @@ static int append(struct guest *guest, const char *path, const char *line, struc
 
     if (!old)
         return -err->code;
+    if (has_entry(old, guest->user)) {
+        free(old);
+        return error_set(err, EEXIST, "--user: %s of the image has a '%s' already", path,
+                         guest->user);
+    }
     length = asprintf(&text, "%s%s%s", old, size && old[size - 1] != '\n' ? "\n" : "", line);
     free(old);
     if (length < 0)
@@ -147,7 +166,7 @@ int create_guest(struct blk *blk, const char *hostname, const char *user, const 
     struct guest guest = {.hostname = hostname, .user = user, .keys = keys, .now = time(NULL)};
     int result = 0;
 
-    guest.edit = ext4_edit_open(blk, 0, blk_info(blk).size, "the machine's disk", false, err);
+    guest.edit = ext4_edit_open(blk, 0, blk_info(blk).size, "the machine's disk", EXT4_CHANGE, err);
     if (!guest.edit)
         return -EIO;
     snprintf(guest.home, sizeof(guest.home), "%s%s", user ? "/home/" : "/root", user ? user : "");

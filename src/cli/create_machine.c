@@ -9,6 +9,7 @@
 #include "ctl/registry.h"
 #include "ctl/replace.h"
 
+#include "base/field.h"
 #include "base/util.h"
 #include "blk/qcow2/qcow2.h"
 #include "image/kernel.h"
@@ -36,21 +37,6 @@ struct machine {
 };
 
 /* ---- The disk ---- */
-
-/* The base image's disk as `backing=` has it: a comma is written as two. */
-static char *backing_text(const char *path)
-{
-    char *text = malloc(2 * strlen(path) + 1), *to = text;
-
-    for (; text && *path; path++) {
-        if (*path == ',')
-            *to++ = ',';
-        *to++ = *path;
-    }
-    if (text)
-        *to = '\0';
-    return text;
-}
 
 /* How large the machine's disk is. */
 static int disk_size(const struct machine *machine, uint64_t *size, struct error *err)
@@ -98,7 +84,7 @@ static struct blk *open_disk(const struct machine *machine, const char *path, st
 {
     struct blk_options options = {.file = (char *)(uintptr_t)path,
                                   .format = BLK_QCOW2,
-                                  .backing = backing_text(machine->base_disk)};
+                                  .backing = field_make(machine->base_disk)};
     struct blk *blk = options.backing ? blk_open(&options, &image_host, err) : NULL;
 
     if (!options.backing)
@@ -184,15 +170,20 @@ static int write_seed(const struct machine *machine, struct error *err)
     const struct create_options *options = machine->options;
     struct seed seed = {.hostname = options->hostname ? options->hostname : options->name,
                         .instance = options->name};
-    char path[PATH_MAX], *data;
+    char path[PATH_MAX], *data, *keys = NULL;
     int fd, result = registry_file(machine->use.folder, SEED, path, err);
 
+    if (!result)
+        result = read_keys(machine, &keys, err);
     if (result)
         return result;
     data = read_small_file(options->cloud_init, USER_DATA_MOST, &seed.user_data_size, err);
-    if (!data)
+    if (!data) {
+        free(keys);
         return -err->code;
+    }
     seed.user_data = data;
+    seed.keys = keys;
     fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0) {
         result = error_set(err, errno, "cannot create %s: %s", path, strerror(errno));
@@ -201,6 +192,7 @@ static int write_seed(const struct machine *machine, struct error *err)
         close(fd);
     }
     free(data);
+    free(keys);
     return result;
 }
 

@@ -16,35 +16,41 @@
 /* The digests of the layers say what is in them. */
 static int take(const struct oci *oci, uint64_t size, struct base_image *base, struct error *err)
 {
-    struct {
-        uint64_t size;
-        struct oci layers;
-    } *key = calloc(1, sizeof(*key));
-    char name[HOME_NAME_MOST + 1];
+    char name[HOME_NAME_MOST + 1], *text = NULL;
+    size_t length;
+    FILE *key = open_memstream(&text, &length);
+    int result = 0;
 
     if (!key)
         return error_set(err, ENOMEM, "out of memory");
-    key->size = size;
-    key->layers = *oci;
-    base_image_name(name, "oci", key, sizeof(*key));
-    free(key);
-    return base_image_take(name, base, err);
+    fprintf(key, "%llu\n", (unsigned long long)size);
+    for (unsigned i = 0; i < oci->count; i++)
+        fprintf(key, "%s\n", oci->layer[i].digest);
+    if (fclose(key) != 0)
+        result = error_set(err, ENOMEM, "out of memory");
+    else
+        base_image_name(name, "oci", text, length);
+    free(text);
+    return result ? result : base_image_take(name, base, err);
+}
+
+static bool tick(void *opaque)
+{
+    return create_disk_tick(opaque);
 }
 
 static int unpack_layers(struct create_disk *disk, int folder, const char *from,
                          const struct oci *oci, struct error *err)
 {
-    char path[OCI_NAME_MOST + 8], name[OCI_NAME_MOST + 300];
+    char name[DIGEST_TEXT + 300];
     int result = 0;
 
     for (unsigned i = 0; i < oci->count && !result; i++) {
-        int fd;
+        int fd = oci_open(folder, from, &oci->layer[i], tick, disk, err);
 
-        snprintf(path, sizeof(path), "blobs/%s", oci->layer[i]);
-        snprintf(name, sizeof(name), "%.280s/%s", from, path);
-        fd = openat(folder, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
         if (fd < 0)
-            return error_set(err, errno, "cannot open %s: %s", name, strerror(errno));
+            return fd;
+        snprintf(name, sizeof(name), "%.280s: %s", from, oci->layer[i].digest);
         result = create_disk_unpack(disk, fd, name, true, err);
         close(fd);
     }
@@ -56,7 +62,7 @@ static int make(int folder, const struct create_options *options, const struct o
 {
     struct create_disk disk;
     int result =
-        create_disk_begin(&disk, base, size, true, options->from, "reading the layers", err);
+        create_disk_begin(&disk, base, size, true, options->from, "unpacking the layers", err);
 
     disk.kernel_given = options->kernel;
     if (!result)

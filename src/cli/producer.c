@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define DRAIN_MS 200
 #define LOG_MOST (64 * 1024) /* bytes at the end of the error output in which the reason is */
 
 /* In the new process. */
@@ -97,6 +98,27 @@ int producer_wait(const struct producer *producer, int ms)
     struct pollfd pollfd = {.fd = producer->out, .events = POLLIN};
 
     return poll(&pollfd, 1, ms) > 0;
+}
+
+static bool has_ended(const struct producer *producer)
+{
+    siginfo_t info = {0};
+
+    return waitid(P_PID, (id_t)producer->pid, &info, WEXITED | WNOHANG | WNOWAIT) < 0 ||
+           info.si_pid;
+}
+
+bool producer_drain(const struct producer *producer, bool (*tick)(void *opaque), void *opaque)
+{
+    char piece[4096];
+    ssize_t n = 1;
+
+    while (!has_ended(producer) && (n > 0 || (n < 0 && errno == EINTR))) {
+        if (tick(opaque))
+            return false;
+        n = producer_wait(producer, DRAIN_MS) ? read(producer->out, piece, sizeof(piece)) : 1;
+    }
+    return true;
 }
 
 /* The line that says why, or the last one. */

@@ -32,6 +32,10 @@ void producer_show(struct producer *producer, struct progress *progress);
 /* Waits until there is output, up to MS milliseconds; 1: there is, or it has ended. */
 int producer_wait(const struct producer *producer, int ms);
 
+/* Reads what is left of its output until it has come to its end. TICK is called now and then: true
+ * stops that, and false is returned. */
+bool producer_drain(const struct producer *producer, bool (*tick)(void *opaque), void *opaque);
+
 /* Ends it, if it runs still, and has it clean up; waits for it. KILLED: that is not its failure. */
 int producer_end(struct producer *producer, bool killed, struct error *err);
 

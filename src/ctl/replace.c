@@ -3,6 +3,8 @@
  */
 #include "ctl/replace.h"
 
+#include "base/regular.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -75,14 +77,9 @@ int replace_file(const char *file, const void *data, size_t size, mode_t mode, s
 /* Reads what is open as FD into memory that the caller frees. */
 static int read_all(int fd, size_t most, char **data, size_t *size)
 {
-    struct stat st;
     size_t room = most + 1; /* one more than it may be */
     ssize_t n = 1;
 
-    if (fstat(fd, &st) < 0)
-        return -errno;
-    if (!S_ISREG(st.st_mode))
-        return -EINVAL;
     *data = malloc(room + 1);
     if (!*data)
         return -ENOMEM;
@@ -97,9 +94,9 @@ static int read_all(int fd, size_t most, char **data, size_t *size)
 
 char *read_small_file(const char *file, size_t most, size_t *size, struct error *err)
 {
-    int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    int fd = regular_open(AT_FDCWD, file, 0);
     char *data = NULL;
-    int ret = fd < 0 ? -errno : read_all(fd, most, &data, size);
+    int ret = fd < 0 ? fd : read_all(fd, most, &data, size);
 
     if (fd >= 0)
         close(fd);

@@ -39,6 +39,7 @@
     X(entry_xattr_reset)                                                                           \
     X(error_string)                                                                                \
     X(filter_bytes)                                                                                \
+    X(filter_count)                                                                                \
     X(read_data)                                                                                   \
     X(read_data_block)                                                                             \
     X(read_free)                                                                                   \

@@ -20,14 +20,17 @@ struct ext4_edit {
 };
 
 struct ext4_edit *ext4_edit_open(struct blk *blk, uint64_t offset, uint64_t size, const char *name,
-                                 bool readonly, struct error *err)
+                                 enum ext4_use use, struct error *err)
 {
+    static const uint64_t reads[] = {
+        [EXT4_CHANGE] = 0, [EXT4_LOOK] = 64 * 1024, [EXT4_COPY] = 8 * 1024 * 1024};
     struct ext4_edit *edit = calloc(1, sizeof(*edit));
-    struct ext4_place place = {.blk = blk, .offset = offset, .size = size};
+    struct ext4_place place = {
+        .blk = blk, .offset = offset, .size = size, .reads_most = reads[use]};
 
     if (!edit)
         error_set(err, ENOMEM, "out of memory");
-    if (edit && !ext4_volume_open(&edit->volume, &place, name, readonly, err))
+    if (edit && !ext4_volume_open(&edit->volume, &place, name, use != EXT4_CHANGE, err))
         return edit;
     free(edit);
     return NULL;

@@ -18,10 +18,14 @@
 struct blk;
 struct ext4_edit;
 
+/* What is done with it. What is only read may be damaged so that directories never end: then the
+ * calls fail after so many blocks as a look or the largest kernel takes. */
+enum ext4_use { EXT4_CHANGE, EXT4_LOOK, EXT4_COPY };
+
 /* The file system in the SIZE bytes at OFFSET of BLK, which stays the caller's. NAME is for
  * messages and lives as long. */
 struct ext4_edit *ext4_edit_open(struct blk *blk, uint64_t offset, uint64_t size, const char *name,
-                                 bool readonly, struct error *err);
+                                 enum ext4_use use, struct error *err);
 /* Writes what has changed. BLK is not flushed. */
 int ext4_edit_finish(struct ext4_edit *edit, struct error *err);
 void ext4_edit_free(struct ext4_edit *edit); /* may be NULL */

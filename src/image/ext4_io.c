@@ -25,6 +25,7 @@ struct slot {
 
 struct cache {
     struct ext4_place place;
+    uint64_t reads;
     struct slot slots[SLOTS];
 };
 
@@ -116,10 +117,13 @@ static uint64_t blocks_of(io_channel channel, uint64_t bytes)
 
 static errcode_t read_blocks(io_channel channel, unsigned long long block, int count, void *data)
 {
+    struct cache *cache = channel->private_data;
     uint64_t size = bytes_of(channel, count);
     struct slot *slot;
     errcode_t code;
 
+    if (cache->place.reads_most && cache->reads++ >= cache->place.reads_most)
+        return EXT2_ET_SHORT_READ;
     if (size != (unsigned)channel->block_size) {
         code = settle(channel, block, blocks_of(channel, size), true);
         return code ? code

@@ -12,12 +12,12 @@
 #include <xxhash.h>
 
 #define FIRST_BUCKETS 1024u
-#define NAMES_MOST    (16u << 20)
+#define BYTES_MOST    (1u << 30) /* of memory that an archive's names may take */
 
 struct names {
     struct node *root;
     struct node **buckets; /* a power of two of them */
-    size_t bucket_count, count;
+    size_t bucket_count, count, bytes;
     uint64_t seed; /* so that nobody can have an archive whose names share a bucket */
 };
 
@@ -40,6 +40,12 @@ static struct node *new_node(const char *name, size_t length, uint8_t type, uint
     node->length = (uint8_t)length;
     memcpy(node->name, name, length);
     return node;
+}
+
+/* What a name takes: about, with the allocator's share and that of the table. */
+static size_t node_bytes(size_t length, const char *target)
+{
+    return sizeof(struct node) + length + 32 + (target ? strlen(target) + 32 : 0);
 }
 
 struct names *names_create(uint32_t root_ino)
@@ -131,7 +137,9 @@ struct node *names_add(struct names *names, struct node *folder, const char *nam
     struct node *node;
     size_t bucket;
 
-    if (names->count == NAMES_MOST)
+    size_t bytes = node_bytes(length, target);
+
+    if (bytes > BYTES_MOST - names->bytes)
         return NULL;
     node = new_node(name, length, type, ino);
     if (node && target)
@@ -140,6 +148,7 @@ struct node *names_add(struct names *names, struct node *folder, const char *nam
         free(node);
         return NULL;
     }
+    names->bytes += bytes;
     if (names->count++ >= names->bucket_count)
         grow(names);
     bucket = bucket_of(names, folder, name, length);
@@ -167,6 +176,7 @@ void names_remove(struct names *names, struct node *node)
     folder->children--;
     folder->folders -= node->type == EXT2_FT_DIR;
     names->count--;
+    names->bytes -= node_bytes(node->length, node->target);
     free_node(node);
 }
 

@@ -33,7 +33,8 @@ uint64_t names_count(const struct names *names);
 /* LENGTH is 1 to 255. */
 struct node *names_find(struct names *names, const struct node *folder, const char *name,
                         size_t length);
-/* FOLDER has no such name. NULL: no memory, or there are too many names. TARGET is copied. */
+/* FOLDER has no such name. NULL: no memory, or the names would take more than 1 GiB. TARGET is
+ * copied. */
 struct node *names_add(struct names *names, struct node *folder, const char *name, size_t length,
                        uint8_t type, uint32_t ino, const char *target);
 /* Nothing is in it any more. */

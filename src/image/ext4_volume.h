@@ -12,6 +12,7 @@
 struct ext4_place {
     struct blk *blk;
     uint64_t offset, size; /* bytes */
+    uint64_t reads_most;   /* of blocks, after which reading fails; 0: no limit */
 };
 
 struct ext4_volume {

@@ -68,7 +68,7 @@ static void look_into(struct blk *blk, const char *name, const struct partition 
                       bool *root, struct kernel_found *found)
 {
     struct ext4_edit *edit =
-        ext4_edit_open(blk, partition->offset, partition->size, name, true, NULL);
+        ext4_edit_open(blk, partition->offset, partition->size, name, EXT4_LOOK, NULL);
     struct kernel_found here = {.offset = partition->offset, .size = partition->size};
 
     if (!edit)
@@ -115,7 +115,7 @@ int kernel_find(struct blk *blk, const char *name, struct kernel_found *found, s
 int kernel_copy(struct blk *blk, const char *name, const struct kernel_found *found, int kernel,
                 int initrd, struct error *err)
 {
-    struct ext4_edit *edit = ext4_edit_open(blk, found->offset, found->size, name, true, err);
+    struct ext4_edit *edit = ext4_edit_open(blk, found->offset, found->size, name, EXT4_COPY, err);
     int result = edit ? ext4_edit_copy(edit, found->kernel, kernel, FILE_MOST, err) : -EIO;
 
     if (!result && found->initrd[0])

@@ -1,200 +1,226 @@
 /*
- * OCI image layouts. Their JSON is read by libyaml, for which it is YAML as well.
+ * OCI image layouts. Their JSON is read by libjansson.
  */
 #include "image/oci.h"
 
+#include "base/regular.h"
+
 #include <errno.h>
 #include <fcntl.h>
-#include <stdbool.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
-#include <yaml.h>
 
-#define FILE_MOST  (4 << 20)
-#define DEPTH_MOST 4  /* of indexes that lead to indexes */
-#define NEST_MOST  32 /* of brackets: libyaml takes a time that grows with their square */
-
-struct file {
-    yaml_document_t document;
-    const char *name; /* for messages */
-};
+#define FILE_MOST  (4 << 20) /* bytes of JSON, as registries take it */
+#define DEPTH_MOST 4         /* of indexes that lead to indexes */
+#define INDEX      "index.json"
 
 /* ---- Files ---- */
 
-static char *read_file(int folder, const char *path, size_t *size, struct error *err)
+static int open_failed(const char *name, int code, struct error *err)
 {
-    int fd = openat(folder, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    const char *why = code == ELOOP || code == ENOTDIR ? "links are not followed"
+                      : code == EINVAL                 ? "it is not a regular file"
+                                                       : strerror(code);
+
+    return error_set(err, code, "cannot open %s: %s", name, why);
+}
+
+static int open_folder(int at, const char *name, struct error *err)
+{
+    int fd = openat(at, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+    return fd < 0 ? open_failed(name, errno, err) : fd;
+}
+
+static int open_regular(int at, const char *name, struct error *err)
+{
+    int fd = regular_open(at, name, O_NOFOLLOW);
+
+    return fd < 0 ? open_failed(name, -fd, err) : fd;
+}
+
+static int open_blob(int folder, const struct oci_blob *blob, struct error *err)
+{
+    int fd, sha256, blobs = open_folder(folder, "blobs", err);
+
+    if (blobs < 0)
+        return blobs;
+    sha256 = open_folder(blobs, "sha256", err);
+    close(blobs);
+    if (sha256 < 0)
+        return sha256;
+    fd = open_regular(sha256, blob->digest, err);
+    close(sha256);
+    return fd;
+}
+
+static int check_blob(const struct oci_blob *blob, const char digest[DIGEST_TEXT], uint64_t size,
+                      struct error *err)
+{
+    if (size != blob->size)
+        return error_set(err, EINVAL, "%s has %llu bytes, and not %llu: it is damaged",
+                         blob->digest, (unsigned long long)size, (unsigned long long)blob->size);
+    if (strcmp(digest, blob->digest) != 0)
+        return error_set(err, EINVAL, "%s has another digest: it is damaged", blob->digest);
+    return 0;
+}
+
+/* Reads all of FD into memory that the caller frees. */
+static char *read_text(int fd, const char *name, size_t *size, struct error *err)
+{
     char *text = malloc(FILE_MOST + 1);
-    ssize_t n = 0;
+    ssize_t n = 1;
 
     *size = 0;
-    if (fd < 0 || !text)
-        error_set(err, fd < 0 ? errno : ENOMEM, "cannot open %s: %s", path, strerror(errno));
-    while (fd >= 0 && text && *size <= FILE_MOST &&
-           (n = read(fd, text + *size, FILE_MOST + 1 - *size)) > 0)
-        *size += (size_t)n;
-    if (fd >= 0 && text && (n < 0 || *size > FILE_MOST))
-        error_set(err, n < 0 ? errno : EFBIG, "cannot read %s: %s", path,
-                  n < 0 ? strerror(errno) : "it is too large");
-    else if (fd >= 0 && text)
-        err->code = 0;
-    if (fd >= 0)
-        close(fd);
-    if (!err->code)
+    while (text && n > 0 && *size <= FILE_MOST) {
+        n = read(fd, text + *size, FILE_MOST + 1 - *size);
+        *size += n > 0 ? (size_t)n : 0;
+    }
+    if (text && n >= 0 && *size <= FILE_MOST)
         return text;
+    if (!text)
+        error_set(err, ENOMEM, "out of memory");
+    else if (n < 0)
+        error_set(err, errno, "cannot read %s: %s", name, strerror(errno));
+    else
+        error_set(err, EFBIG, "%s is too large", name);
     free(text);
     return NULL;
 }
 
-/* Makes TEXT good YAML as well. Returns false if its brackets are nested too deeply. */
-static bool prepare(char *text, size_t size)
+/* Reads the JSON of BLOB, or the index (NULL). The caller gives it back. */
+static json_t *load(int folder, const struct oci_blob *blob, struct error *err)
 {
-    unsigned depth = 0;
-    bool quoted = false;
-
-    for (size_t i = 0; i < size; i++) {
-        if (text[i] == '\t') /* a blank in JSON, and none in YAML */
-            text[i] = ' ';
-        if (text[i] == '"')
-            quoted = !quoted;
-        else if (text[i] == '\\' && quoted)
-            i++;
-        else if (!quoted && (text[i] == '[' || text[i] == '{') && ++depth > NEST_MOST)
-            return false;
-        else if (!quoted && (text[i] == ']' || text[i] == '}') && depth)
-            depth--;
-    }
-    return true;
-}
-
-static int file_open(struct file *file, int folder, const char *path, struct error *err)
-{
-    yaml_parser_t parser;
+    const char *name = blob ? blob->digest : INDEX;
+    int fd = blob ? open_blob(folder, blob, err) : open_regular(folder, INDEX, err);
+    char *text, digest[DIGEST_TEXT];
+    json_t *json = NULL;
+    json_error_t why;
     size_t size;
-    char *text;
-    int good = 0;
 
-    *err = (struct error){0};
-    text = read_file(folder, path, &size, err);
+    if (fd < 0)
+        return NULL;
+    text = read_text(fd, name, &size, err);
+    close(fd);
     if (!text)
-        return -err->code;
-    file->name = path;
-    if (prepare(text, size) && yaml_parser_initialize(&parser)) {
-        yaml_parser_set_input_string(&parser, (const unsigned char *)text, size);
-        good = yaml_parser_load(&parser, &file->document);
-        yaml_parser_delete(&parser);
+        return NULL;
+    digest_of(text, size, digest);
+    if (!blob || !check_blob(blob, digest, size, err)) {
+        json = json_loadb(text, size, JSON_REJECT_DUPLICATES, &why);
+        if (!json)
+            error_set(err, EINVAL, "%s is not good JSON: line %d: %.200s", name, why.line,
+                      why.text);
     }
     free(text);
-    return good ? 0 : error_set(err, EINVAL, "%s is not good JSON", path);
+    return json;
 }
 
 /* ---- What is in them ---- */
 
-static yaml_node_t *member(struct file *file, yaml_node_t *node, const char *name)
+/* Reads a descriptor of NAME's. */
+static int read_blob(const json_t *descriptor, const char *name, struct oci_blob *blob,
+                     struct error *err)
 {
-    if (!node || node->type != YAML_MAPPING_NODE)
-        return NULL;
-    for (yaml_node_pair_t *pair = node->data.mapping.pairs.start;
-         pair < node->data.mapping.pairs.top; pair++) {
-        yaml_node_t *key = yaml_document_get_node(&file->document, pair->key);
+    const char *digest = json_string_value(json_object_get(descriptor, "digest"));
+    const json_t *size = json_object_get(descriptor, "size");
 
-        if (key && key->type == YAML_SCALAR_NODE && !strcmp((char *)key->data.scalar.value, name))
-            return yaml_document_get_node(&file->document, pair->value);
-    }
-    return NULL;
-}
-
-static const char *text_of(struct file *file, yaml_node_t *node, const char *name)
-{
-    yaml_node_t *found = member(file, node, name);
-
-    return found && found->type == YAML_SCALAR_NODE ? (const char *)found->data.scalar.value : NULL;
-}
-
-static yaml_node_t *element(struct file *file, yaml_node_t *list, unsigned n)
-{
-    if (!list || list->type != YAML_SEQUENCE_NODE ||
-        n >= (size_t)(list->data.sequence.items.top - list->data.sequence.items.start))
-        return NULL;
-    return yaml_document_get_node(&file->document, list->data.sequence.items.start[n]);
-}
-
-/* The name in blobs/ of what a descriptor leads to. */
-static int blob_of(struct file *file, yaml_node_t *descriptor, char name[OCI_NAME_MOST],
-                   struct error *err)
-{
-    const char *digest = text_of(file, descriptor, "digest");
-
-    if (!digest || strncmp(digest, "sha256:", 7) != 0 || strlen(digest) != 7 + 64 ||
-        strspn(digest + 7, "0123456789abcdef") != 64)
-        return error_set(err, EINVAL, "%s: a digest is none of sha256", file->name);
-    snprintf(name, OCI_NAME_MOST, "sha256/%s", digest + 7);
+    if (!digest || strncmp(digest, "sha256:", 7) != 0 || strlen(digest + 7) != DIGEST_TEXT - 1 ||
+        strspn(digest + 7, "0123456789abcdef") != DIGEST_TEXT - 1)
+        return error_set(err, EINVAL, "%s: a digest is none of sha256", name);
+    if (!json_is_integer(size) || json_integer_value(size) < 0)
+        return error_set(err, EINVAL, "%s: a descriptor has no size", name);
+    snprintf(blob->digest, sizeof(blob->digest), "%s", digest + 7);
+    blob->size = (uint64_t)json_integer_value(size);
     return 0;
 }
 
 /* Whether it is for this machine, as far as it says. */
-static bool is_ours(struct file *file, yaml_node_t *descriptor)
+static bool is_ours(const json_t *descriptor)
 {
-    yaml_node_t *platform = member(file, descriptor, "platform");
-    const char *os = text_of(file, platform, "os");
-    const char *machine = text_of(file, platform, "architecture");
+    const json_t *platform = json_object_get(descriptor, "platform");
+    const char *os = json_string_value(json_object_get(platform, "os"));
+    const char *machine = json_string_value(json_object_get(platform, "architecture"));
 
     return (!os || !strcmp(os, "linux")) && (!machine || !strcmp(machine, "amd64"));
 }
 
-static int read_layers(struct file *file, yaml_node_t *layers, struct oci *oci, struct error *err)
+static int read_layers(const json_t *layers, const char *name, struct oci *oci, struct error *err)
 {
-    yaml_node_t *layer;
+    size_t count = json_array_size(layers);
+    int result = 0;
 
-    for (unsigned i = 0; (layer = element(file, layers, i)); i++) {
-        int result;
-
-        if (oci->count == OCI_LAYERS_MOST)
-            return error_set(err, EINVAL, "%s: more than %d layers", file->name, OCI_LAYERS_MOST);
-        result = blob_of(file, layer, oci->layer[oci->count++], err);
-        if (result)
-            return result;
+    if (!count)
+        return error_set(err, EINVAL, "%s: an image without layers", name);
+    if (count > OCI_LAYERS_MOST)
+        return error_set(err, EINVAL, "%s: more than %d layers", name, OCI_LAYERS_MOST);
+    while (!result && oci->count < count) {
+        result = read_blob(json_array_get(layers, oci->count), name, &oci->layer[oci->count], err);
+        oci->count++;
     }
-    return oci->count ? 0 : error_set(err, EINVAL, "%s: an image without layers", file->name);
+    return result;
 }
 
 /* Sets BLOB to the first image that an index names for this machine. */
-static int choose(struct file *file, yaml_node_t *manifests, char blob[OCI_NAME_MOST],
+static int choose(const json_t *manifests, const char *name, struct oci_blob *blob,
                   struct error *err)
 {
-    yaml_node_t *descriptor;
-
-    for (unsigned i = 0; (descriptor = element(file, manifests, i)); i++)
-        if (is_ours(file, descriptor))
-            return blob_of(file, descriptor, blob, err);
-    return error_set(err, ENOENT, "%s: there is no image for Linux on amd64", file->name);
+    for (size_t i = 0; i < json_array_size(manifests); i++)
+        if (is_ours(json_array_get(manifests, i)))
+            return read_blob(json_array_get(manifests, i), name, blob, err);
+    return error_set(err, ENOENT, "%s: there is no image for Linux on amd64", name);
 }
 
 int oci_read(int fd, const char *folder, struct oci *oci, struct error *err)
 {
-    char path[OCI_NAME_MOST + 8] = "index.json", blob[OCI_NAME_MOST];
+    struct oci_blob blob, *from = NULL;
     struct error inner = {0};
-    int result = -EINVAL;
+    bool done = false;
+    int result = 0;
 
     *oci = (struct oci){0};
-    for (unsigned depth = 0; depth < DEPTH_MOST; depth++) {
-        struct file file;
-        yaml_node_t *root, *layers;
+    for (unsigned depth = 0; !result && !done; depth++) {
+        const char *name = from ? blob.digest : INDEX;
+        json_t *json = depth < DEPTH_MOST ? load(fd, from, &inner) : NULL;
+        const json_t *layers = json_object_get(json, "layers");
 
-        result = file_open(&file, fd, path, &inner);
-        if (result)
-            break;
-        root = yaml_document_get_root_node(&file.document);
-        layers = member(&file, root, "layers");
-        result = layers ? read_layers(&file, layers, oci, &inner)
-                        : choose(&file, member(&file, root, "manifests"), blob, &inner);
-        yaml_document_delete(&file.document);
-        if (result || layers)
-            break;
-        snprintf(path, sizeof(path), "blobs/%s", blob);
-        result = error_set(&inner, EINVAL, "its indexes lead to indexes");
+        if (depth == DEPTH_MOST)
+            result = error_set(&inner, EINVAL, "its indexes lead to indexes");
+        else if (!json)
+            result = -inner.code;
+        else if (layers)
+            result = read_layers(layers, name, oci, &inner);
+        else
+            result = choose(json_object_get(json, "manifests"), name, &blob, &inner);
+        done = layers;
+        from = &blob;
+        json_decref(json);
     }
     return result ? error_set(err, inner.code, "%s: %.400s", folder, inner.text) : 0;
+}
+
+int oci_open(int fd, const char *folder, const struct oci_blob *blob, bool (*tick)(void *opaque),
+             void *opaque, struct error *err)
+{
+    char digest[DIGEST_TEXT];
+    struct error inner = {0};
+    int file = open_blob(fd, blob, &inner), result = file < 0 ? file : 0;
+    struct stat st;
+    uint64_t size;
+
+    /* What has another size is not read. */
+    if (!result && fstat(file, &st) == 0 && (uint64_t)st.st_size != blob->size)
+        result = check_blob(blob, blob->digest, (uint64_t)st.st_size, &inner);
+    if (!result)
+        result = digest_of_file(file, blob->digest, tick, opaque, digest, &size, &inner);
+    if (!result)
+        result = check_blob(blob, digest, size, &inner);
+    if (!result)
+        return file;
+    if (file >= 0)
+        close(file);
+    return error_set(err, inner.code, "%s: %.400s", folder, inner.text);
 }

@@ -1,24 +1,39 @@
 /*
  * OCI image layouts (the Open Container Initiative's Image Format Specification 1.1): a folder with
  * index.json and blobs, which are named by their digests.
+ *
+ * A layout may come from anywhere. Its files are regular ones in the folder, reached by no link;
+ * each blob has the size and the SHA-256 digest that the file says which leads to it.
  */
 #ifndef DOPPEL_IMAGE_OCI_H
 #define DOPPEL_IMAGE_OCI_H
 
 #include "base/error.h"
+#include "image/digest.h"
 
-#include <limits.h>
+#include <stdbool.h>
+#include <stdint.h>
 
 #define OCI_LAYERS_MOST 128
-#define OCI_NAME_MOST   96 /* "sha256/" and 64 digits */
+
+/* What a descriptor says of a file in blobs/sha256. */
+struct oci_blob {
+    char digest[DIGEST_TEXT];
+    uint64_t size;
+};
 
 struct oci {
     unsigned count;
-    char layer[OCI_LAYERS_MOST][OCI_NAME_MOST]; /* names in blobs/, the lowest first */
+    struct oci_blob layer[OCI_LAYERS_MOST]; /* the lowest first */
 };
 
 /* Reads which layers the image for Linux on x86-64 in FOLDER has: the first such image. FD is the
- * folder. The digests of blobs are not checked. */
+ * folder. */
 int oci_read(int fd, const char *folder, struct oci *oci, struct error *err);
+
+/* Opens BLOB of FOLDER, whose size and digest are right; returns the descriptor. TICK, which may be
+ * NULL, is called often meanwhile: true ends the work with -EINTR. */
+int oci_open(int fd, const char *folder, const struct oci_blob *blob, bool (*tick)(void *opaque),
+             void *opaque, struct error *err);
 
 #endif

@@ -41,14 +41,52 @@ static int add(const struct archive_library *library, struct archive *archive, c
     return result;
 }
 
+/* Writes each line of KEYS that is a key as one of YAML's list: in quotes, since its comment may
+ * hold anything. */
+static void put_keys(FILE *to, const char *keys)
+{
+    fputs("public-keys:\n", to);
+    while (*keys) {
+        size_t length = strcspn(keys, "\r\n");
+
+        if (length && *keys != '#') {
+            fputs("- '", to);
+            for (size_t i = 0; i < length; i++) {
+                if (keys[i] == '\'')
+                    fputc('\'', to);
+                fputc(keys[i], to);
+            }
+            fputs("'\n", to);
+        }
+        keys += length;
+        keys += strspn(keys, "\r\n");
+    }
+}
+
+/* The meta-data; the caller frees it. NULL: no memory. */
+static char *make_meta(const struct seed *seed, size_t *size)
+{
+    char *meta = NULL;
+    FILE *to = open_memstream(&meta, size);
+
+    if (!to)
+        return NULL;
+    fprintf(to, "instance-id: %s\nlocal-hostname: %s\n", seed->instance, seed->hostname);
+    put_keys(to, seed->keys);
+    if (fclose(to) == 0)
+        return meta;
+    free(meta);
+    return NULL;
+}
+
 static int fill(const struct archive_library *library, struct archive *archive, int fd,
                 const char *name, const struct seed *seed, struct error *err)
 {
-    char *meta;
-    int result, length = asprintf(&meta, "instance-id: %s\nlocal-hostname: %s\n", seed->instance,
-                                  seed->hostname);
+    size_t length;
+    char *meta = make_meta(seed, &length);
+    int result;
 
-    if (length < 0)
+    if (!meta)
         return error_set(err, ENOMEM, "out of memory");
     library->write_set_format_iso9660(archive);
     if (library->write_set_options(archive, "volume-id=cidata,rockridge=useful,joliet") !=
@@ -57,7 +95,7 @@ static int fill(const struct archive_library *library, struct archive *archive, 
         free(meta);
         return fail(library, archive, name, err);
     }
-    result = add(library, archive, "meta-data", meta, (size_t)length, name, err);
+    result = add(library, archive, "meta-data", meta, length, name, err);
     free(meta);
     if (!result)
         result =

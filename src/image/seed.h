@@ -12,6 +12,7 @@
 struct seed {
     const char *hostname;
     const char *instance; /* names this machine, as opposed to a copy of it */
+    const char *keys;     /* lines of public keys, which may log in as the image's own user */
     const char *user_data;
     size_t user_data_size;
 };

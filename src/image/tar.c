@@ -233,6 +233,26 @@ static int add_entry(const struct tar *tar, struct archive_entry *entry, struct 
 
 /* ---- The archive ---- */
 
+/* Reads what an entry has that was not wanted: here the work can be stopped, while libarchive reads
+ * over it in one go. */
+static int pass_over(const struct tar *tar, struct error *err)
+{
+    const void *data;
+    size_t length;
+    la_int64_t offset;
+    int got;
+
+    for (;;) {
+        got = tar->library.read_data_block(tar->archive, &data, &length, &offset);
+        if (got == ARCHIVE_EOF)
+            return 0;
+        if (got != ARCHIVE_OK && got != ARCHIVE_WARN)
+            return damaged(tar, err);
+        if (interrupted(tar))
+            return stop(tar, err);
+    }
+}
+
 static int read_entries(struct tar *tar, struct error *err)
 {
     struct archive_entry *entry;
@@ -247,6 +267,8 @@ static int read_entries(struct tar *tar, struct error *err)
         if (got != ARCHIVE_OK && got != ARCHIVE_WARN)
             return damaged(tar, err);
         result = interrupted(tar) ? stop(tar, err) : add_entry(tar, entry, err);
+        if (!result)
+            result = pass_over(tar, err);
     } while (!result);
     /* What libarchive takes for the end may be where the archive was cut off. */
     if (!result && tar->library.filter_bytes(tar->archive, 0) - before < RECORD)
@@ -267,7 +289,14 @@ static int open_archive(struct tar *tar, int fd, struct error *err)
     tar->library.read_support_filter_xz(archive);
     tar->library.read_support_filter_zstd(archive);
     tar->library.read_support_filter_lz4(archive);
-    return tar->library.read_open_fd(archive, fd, PIECE) == ARCHIVE_OK ? 0 : damaged(tar, err);
+    if (tar->library.read_open_fd(archive, fd, PIECE) != ARCHIVE_OK)
+        return damaged(tar, err);
+    /* One of them is the file itself. Packed again and again, a few bytes make up an archive of any
+     * size. */
+    if (tar->library.filter_count(archive) > 2)
+        return error_set(err, EINVAL, "%s: the archive is packed twice (unpack it once)",
+                         tar->options->name);
+    return 0;
 }
 
 static int pass(struct tar *tar, int fd, bool removing, struct error *err)

@@ -206,7 +206,7 @@ static void read_folder(struct ext4_edit *edit, const char *path, unsigned depth
 
 static void look(struct blk *blk)
 {
-    struct ext4_edit *edit = ext4_edit_open(blk, 0, DISK, "it", true, NULL);
+    struct ext4_edit *edit = ext4_edit_open(blk, 0, DISK, "it", EXT4_COPY, NULL);
 
     if (!edit)
         abort();

@@ -16,7 +16,7 @@ import time
 import urllib.error
 import urllib.request
 
-from vm import DOPPEL, GUESTS, check, check_run, environment, main, run as run_doppel, scratch, terminal
+from vm import DOPPEL, GUESTS, check, check_run, environment, main, run as run_doppel, scratch, terminal, without_steps
 
 MADE = 1500  # seconds that installing all packages may take on a slow host
 BOOT = 600
@@ -54,7 +54,8 @@ class Host:
     def create(self, *options):
         """Makes the machine; returns the seconds that took. Base images of another make are removed."""
         start = time.monotonic()
-        check_run(self.run("create", "debian", "--suite", self.suite, *options, self.name, timeout=MADE), 0, b"", b"")
+        done = self.run("create", "debian", "--suite", self.suite, *options, self.name, timeout=MADE)
+        check_run(without_steps(done), 0, b"", b"")
         took = time.monotonic() - start
         images = os.path.join(self.data, "doppel/images")
         for name in os.listdir(images):

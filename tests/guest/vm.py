@@ -81,6 +81,12 @@ def check_run(done, status, stdout=None, stderr=None):
     check(stderr is None or done.stderr == stderr, "other error output:", seen)
 
 
+def without_steps(done):
+    """What run() returned, without the lines that say what is being done ("doppel: WHAT ...")."""
+    done.stderr = b"".join(line for line in done.stderr.splitlines(True) if not line.endswith(b" ...\n"))
+    return done
+
+
 def check_complaint(done, *words, status=125):
     """Checks that doppel failed with one clear line that has all of WORDS."""
     text = done.stderr.decode()

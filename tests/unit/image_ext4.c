@@ -91,7 +91,7 @@ static void expect_file(struct disk *disk, const char *path, const void *data, s
 {
     struct error err = {0};
     struct ext4_edit *edit =
-        ext4_edit_open(disk->blk, 0, blk_info(disk->blk).size, "the test", true, &err);
+        ext4_edit_open(disk->blk, 0, blk_info(disk->blk).size, "the test", EXT4_COPY, &err);
     size_t got = 0;
     char *contents;
 
@@ -325,7 +325,7 @@ static void test_edit(void **state)
         add_file(&disk, path, "x", 1);
     }
     finish(&disk);
-    edit = ext4_edit_open(disk.blk, 0, DISK, "the test", false, &err);
+    edit = ext4_edit_open(disk.blk, 0, DISK, "the test", EXT4_CHANGE, &err);
     if (!edit)
         fail_msg("%s", err.text);
     good(ext4_edit_write(edit, "/etc/hostname", large, sizeof(large), &usual, &err), &err);
@@ -349,13 +349,35 @@ static void test_edit(void **state)
     disk_close(&disk);
 }
 
+/* What is only looked at is read so often and no more, whatever is in it. */
+static void test_look(void **state)
+{
+    struct error err = {0};
+    struct ext4_edit *edit;
+    struct disk disk;
+    unsigned looks = 0;
+
+    (void)state;
+    disk_open(&disk, DISK);
+    add_file(&disk, "boot/vmlinuz", "kernel", 6);
+    finish(&disk);
+    edit = ext4_edit_open(disk.blk, 0, DISK, "the test", EXT4_LOOK, &err);
+    if (!edit)
+        fail_msg("%s", err.text);
+    while (looks < 100000 && ext4_edit_exists(edit, "/boot/vmlinuz"))
+        looks++;
+    assert_in_range(looks, 1000, 99999);
+    ext4_edit_free(edit);
+    disk_close(&disk);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_empty),       cmocka_unit_test(test_kinds),
         cmocka_unit_test(test_sparse),      cmocka_unit_test(test_fragments),
         cmocka_unit_test(test_directories), cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_edit),
+        cmocka_unit_test(test_edit),        cmocka_unit_test(test_look),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
