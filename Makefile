@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 
 NINJA = test -f $(BUILD)/build.ninja || meson setup $(BUILD) && ninja -C $(BUILD)
 
-.PHONY: all run guest test lockstep soak soak-state soak-race soak-fuzz soak-net soak-disks soak-disks-guest soak-debian selftests bpf bench bench-debian \
+.PHONY: all run guest test lockstep soak soak-state soak-switch soak-race soak-fuzz soak-net soak-disks soak-disks-guest soak-debian selftests bpf bench bench-debian \
 	lint install clean
 
 all:
@@ -48,6 +48,13 @@ soak-state:
 	@bench/make-image
 	@guests/make 6.12 686 686-pae initrd-i386
 	@tests/lockstep/soak-state.py $(BUILD) $(MINUTES)
+
+soak-switch:
+	@scripts/setup build guest
+	@$(NINJA)
+	@bench/make-image
+	@guests/make 6.12 686 686-pae initrd-i386
+	@tests/lockstep/soak-state.py $(BUILD) $(or $(MINUTES),0) switch
 
 soak-race:
 	@scripts/setup build test

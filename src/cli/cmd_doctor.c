@@ -25,6 +25,20 @@ static const char *default_kernel(const struct guest_files *guest, struct guest_
     return kernel->linux_image ? kernel->release : "not a Linux kernel";
 }
 
+static void print_kvm(const struct doppel_host *host)
+{
+    printf("KVM           %s: %s\n", host->kvm_present ? "present" : "not present",
+           host->kvm_detail);
+    if (host->kvm_kernel_ips)
+        printf("              million instructions/s: kernel %.1f, programs %.1f; us: page fault "
+               "%.2f, CPUID %.2f, exit %.2f\n",
+               (double)host->kvm_kernel_ips / 1e6, (double)host->kvm_user_ips / 1e6,
+               (double)host->kvm_fault_ns / 1e3, (double)host->kvm_cpuid_ns / 1e3,
+               (double)host->kvm_exit_ns / 1e3);
+    if (*host->kvm_missing)
+        printf("              it lacks: %s\n", host->kvm_missing);
+}
+
 static void print_text(const struct doppel_host *host, const struct guest_files *guest)
 {
     struct guest_kernel kernel;
@@ -36,8 +50,7 @@ static void print_text(const struct doppel_host *host, const struct guest_files 
         printf("guest CPU     x86-64-v3, complete\n");
     else
         printf("guest CPU     x86-64-v3 without what this host lacks: %s\n", host->missing);
-    printf("KVM           %s: %s\n", host->kvm_present ? "present" : "not present",
-           host->kvm_detail);
+    print_kvm(host);
     printf("engine        %s: %s\n", doppel_engine_name(host->chosen), host->reason);
     printf("guest files   %s (%s)\n", guest->folder,
            guest->complete ? "complete" : "the default guest is missing");
@@ -62,6 +75,12 @@ static void print_json(const struct doppel_host *host, const struct guest_files 
     json_string(&json, "missing_features", host->missing);
     json_bool(&json, "kvm_present", host->kvm_present);
     json_string(&json, "kvm_detail", host->kvm_detail);
+    json_string(&json, "kvm_missing", host->kvm_missing);
+    json_number(&json, "kvm_kernel_ips", host->kvm_kernel_ips);
+    json_number(&json, "kvm_user_ips", host->kvm_user_ips);
+    json_number(&json, "kvm_fault_ns", host->kvm_fault_ns);
+    json_number(&json, "kvm_cpuid_ns", host->kvm_cpuid_ns);
+    json_number(&json, "kvm_exit_ns", host->kvm_exit_ns);
     json_string(&json, "engine", doppel_engine_name(host->chosen));
     json_string(&json, "reason", host->reason);
     json_string(&json, "guest_folder", guest->folder);

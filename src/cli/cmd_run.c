@@ -18,6 +18,7 @@
 
 enum {
     OPT_ENGINE,
+    OPT_SWITCH_ENGINE,
     OPT_CPUS,
     OPT_MEMORY,
     OPT_KERNEL,
@@ -46,6 +47,8 @@ enum {
 
 static const struct option_spec specs[] = {
     [OPT_ENGINE] = {"engine", "NAME", "auto, bt or interp; what executes the guest (auto)"},
+    [OPT_SWITCH_ENGINE] = {"switch-engine", "LIST@TIME",
+                           "have engines take turns, as in bt,interp@5s"},
     [OPT_CPUS] = {"cpus", "N", "number of virtual CPUs (1)"},
     [OPT_MEMORY] = {"memory", "SIZE", "guest memory, as 512M or 2G (512M)"},
     [OPT_KERNEL] = {"kernel", "FILE", "bzImage, PVH ELF or Multiboot kernel (Debian's, cached)"},
@@ -259,21 +262,6 @@ static bool add_device_once(struct run_options *run, const char *description)
     return add_device(run, description);
 }
 
-static bool set_engine(struct run_options *run, const char *value)
-{
-    if (!strcmp(value, "auto")) {
-        run->config.engine = DOPPEL_ENGINE_AUTO;
-    } else if (!strcmp(value, "interp")) {
-        run->config.engine = DOPPEL_ENGINE_INTERP;
-    } else if (!strcmp(value, "bt")) {
-        run->config.engine = DOPPEL_ENGINE_BT;
-    } else {
-        complain("--engine: unknown engine '%s' (known: auto, bt, interp)", value);
-        return false;
-    }
-    return true;
-}
-
 static bool set_trace(struct run_options *run, const char *value)
 {
     size_t length = strcspn(value, "=");
@@ -298,7 +286,8 @@ static bool set_trace_lines(struct run_options *run, const char *value)
 static bool set_option(struct run_options *run, int option, const char *value)
 {
     switch (option) {
-    case OPT_ENGINE: return set_engine(run, value);
+    case OPT_ENGINE: return engine_named("--engine", value, &run->config.engine);
+    case OPT_SWITCH_ENGINE: return engine_turns_parse(value, &run->turns);
     case OPT_CPUS:
         if (parse_unsigned(value, 1, DOPPEL_MAX_CPUS, &run->config.cpus))
             return true;
@@ -453,6 +442,8 @@ static int supervise_run(struct run_options *run)
     struct error err = {0};
     int status = STATUS_ERROR;
 
+    if (run->turns.count)
+        run->config.engine = run->turns.engine[0];
     config.kept = kept_processes_create(&err);
     if (!config.kept || disk_processes_add(config.kept, run->devices, &err) < 0 ||
         net_processes_add(config.kept, run->devices, &err) < 0) {

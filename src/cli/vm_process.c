@@ -35,6 +35,7 @@ struct run {
     void *archive;
     int debug_fd;
     struct trace *trace;
+    struct engine_turns *turns;
     struct console *console;
     struct progress progress;
     _Atomic bool made; /* the VM is; what it warns of from now on goes to the log only */
@@ -310,14 +311,17 @@ static void log_vm(void *opaque, enum doppel_log_level level, const char *text)
     log_line(&run->log, (enum log_level)level, "%s", text);
 }
 
-/* The engine that CONFIG means on this host. */
-static enum doppel_engine chosen_engine(const struct doppel_config *config)
+/* Makes of auto what it means on this host, and says why. */
+static void choose_engine(struct run *run)
 {
-    struct doppel_host host = {.chosen = config->engine};
+    struct doppel_host host = {0};
 
-    if (config->engine == DOPPEL_ENGINE_AUTO)
-        doppel_probe(&host);
-    return host.chosen;
+    if (run->config.engine != DOPPEL_ENGINE_AUTO)
+        return;
+    doppel_probe(&host);
+    run->config.engine = host.chosen;
+    log_line(&run->log, LOG_LEVEL_INFO, "engine auto is %s: %s", doppel_engine_name(host.chosen),
+             host.reason);
 }
 
 static void log_start(const struct run *run)
@@ -326,8 +330,8 @@ static void log_start(const struct run *run)
     bool whole = config->memory % MiB == 0;
 
     log_line(&run->log, LOG_LEVEL_INFO, "engine %s%s, %u vCPU%s, %llu %s, kernel %s, initrd %s",
-             doppel_engine_name(chosen_engine(config)),
-             config->engine == DOPPEL_ENGINE_AUTO ? " (auto)" : "", config->cpus,
+             doppel_engine_name(config->engine),
+             run->options->config.engine == DOPPEL_ENGINE_AUTO ? " (auto)" : "", config->cpus,
              config->cpus == 1 ? "" : "s",
              (unsigned long long)(config->memory / (whole ? MiB : KiB)), whole ? "MiB" : "KiB",
              config->kernel, config->initrd ? config->initrd : "none");
@@ -347,6 +351,17 @@ static void log_end(const struct run *run, enum console_end how)
     log_line(&run->log, LOG_LEVEL_INFO, "%s", hows[how]);
 }
 
+/* Starts the machine, and what changes its engine now and then. */
+static bool start_vm(struct run *run, struct doppel_vm *vm, struct doppel_error *err)
+{
+    if (doppel_start(vm, err) < 0)
+        return false;
+    log_line(&run->log, LOG_LEVEL_INFO, "the guest runs");
+    if (run->options->turns.count)
+        run->turns = engine_turns_begin(&run->options->turns, vm, &run->log);
+    return true;
+}
+
 static int run_vm(struct run *run)
 {
     struct doppel_error err = {0};
@@ -358,7 +373,7 @@ static int run_vm(struct run *run)
     run->made = true;
     if (vm && !run->session)
         trace_begin(run->trace, vm);
-    if (vm && doppel_start(vm, &err)) {
+    if (vm && !start_vm(run, vm, &err)) {
         doppel_destroy(vm);
         vm = NULL;
     }
@@ -370,10 +385,10 @@ static int run_vm(struct run *run)
     }
     snprintf(what, sizeof(what), "booting %s", run->kernel.release[0] ? run->kernel.release : "");
     progress_tick(&run->progress, what, -1);
-    log_line(&run->log, LOG_LEVEL_INFO, "the guest runs");
     how = console_run(run->console, vm);
     console_restore(run->console);
     log_end(run, how);
+    engine_turns_end(run->turns);
     trace_end(run->trace, vm);
     status = explain(run, how);
     if (run->options->stats)
@@ -404,6 +419,7 @@ static int prepare_and_run(struct run *run)
     console.on_session = begin_trace;
     console.on_usr1 = run->options->stats ? print_stats : NULL;
     console.opaque = run;
+    choose_engine(run);
     log_start(run);
     progress_begin(&run->progress, "preparing the guest");
     run->console = console_create(&console);

@@ -5,6 +5,7 @@
 #define DOPPEL_CLI_VM_PROCESS_H
 
 #include "cli/channel.h"
+#include "cli/engine_turns.h"
 #include "ctl/doppel.h"
 
 #include <stdbool.h>
@@ -29,6 +30,7 @@ struct run_options {
     unsigned mount_count, share_count;
     char **command; /* up to a NULL; NULL: none, that is, a shell */
     bool stats, json, verbose;
+    struct engine_turns_plan turns;
     bool traced;
     const char *trace_path; /* NULL: standard error */
     unsigned trace_lines;

@@ -1,6 +1,11 @@
 /*
  * The contract between a VM and what executes its guest code. All engines run the same board and
  * the same guests; struct x86_cpu is the common form of their state.
+ *
+ * A machine that stands still may get another engine (vm/interchange.c). Both exist for a moment,
+ * with vCPUs that have the same ports, and the next one is given what state_out says of the one
+ * before. What that one knows of guest memory beyond its bytes (pages that were written to) it has
+ * handed to MEM when its last vCPU is destroyed.
  */
 #ifndef DOPPEL_CPU_ENGINE_H
 #define DOPPEL_CPU_ENGINE_H
@@ -123,8 +128,9 @@ struct engine_ops {
     void (*destroy)(struct engine *engine); /* after all its vCPUs */
 
     /* Plugs in the local APICs that the engine brings along: fills in *APICS; they ask BOARD. Once,
-     * before the vCPUs are created. Returns 0 or a negative errno. NULL, where the engine uses the
-     * board's local APICs, which are in its vCPUs' ports. */
+     * before the vCPUs are created; APICS are used once all vCPUs are there. Returns 0 or a
+     * negative errno. NULL, where the engine uses the board's local APICs, which are in its vCPUs'
+     * ports. */
     int (*local_apics)(struct engine *engine, const struct lapic_board *board,
                        struct local_apics *apics, struct error *err);
 

@@ -29,13 +29,13 @@
 
 struct doppel_vm {
     struct vm *vm;
-    pthread_mutex_t life; /* start, pause and resume take their turns */
+    pthread_mutex_t life; /* start, pause, resume and a change of engine take their turns */
     _Atomic bool started, paused;
     struct event_hub events;
     struct log log;
     void (*line)(void *opaque, enum doppel_log_level level, const char *text);
     void *line_opaque;
-    enum doppel_engine engine;
+    _Atomic enum doppel_engine engine; /* the present one */
     bool measured;
     struct tracer tracer;
     void (*step)(void *opaque, const struct doppel_step *step);
@@ -106,6 +106,17 @@ static void on_released(void *opaque, const char *why)
 
 /* ---- Creation ---- */
 
+/* Not AUTO's. */
+static const struct engine_ops *engine_ops_of(enum doppel_engine engine)
+{
+    return engine == DOPPEL_ENGINE_BT ? &bt_engine : &interp_engine;
+}
+
+static enum doppel_engine choose_engine(enum doppel_engine wanted)
+{
+    return wanted == DOPPEL_ENGINE_AUTO ? host_engine() : wanted;
+}
+
 static bool create_vm(struct doppel_vm *d, const struct doppel_config *config, struct error *err)
 {
     struct vm_config vm = {
@@ -144,7 +155,7 @@ static bool create_vm(struct doppel_vm *d, const struct doppel_config *config, s
                                                               .opaque = config->serial[i].opaque},
                                                      .input_ready = config->serial[i].input_ready,
                                                      .opaque = config->serial[i].opaque};
-    d->vm = vm_create(d->engine == DOPPEL_ENGINE_BT ? &bt_engine : &interp_engine, &vm, err);
+    d->vm = vm_create(engine_ops_of(atomic_load(&d->engine)), &vm, err);
     boot_files_quiet(d->files);
     return d->vm != NULL;
 }
@@ -176,7 +187,7 @@ static int give_error(struct doppel_error *to, const struct error *from)
 /* Fills in D, which is zeroed. */
 static bool create(struct doppel_vm *d, const struct doppel_config *config, struct error *err)
 {
-    d->engine = config->engine == DOPPEL_ENGINE_AUTO ? host_engine() : config->engine;
+    atomic_store(&d->engine, choose_engine(config->engine));
     d->measured = config->measure;
     d->tracer.event = on_trace;
     d->tracer.opaque = d;
@@ -285,6 +296,27 @@ int doppel_resume(struct doppel_vm *d, struct doppel_error *error)
     if (ret == 0)
         vm_retry(d->vm);
     return ret;
+}
+
+int doppel_switch_engine(struct doppel_vm *d, enum doppel_engine engine, struct doppel_error *error)
+{
+    struct error err;
+    int ret;
+
+    if (engine > DOPPEL_ENGINE_BT) {
+        error_set(&err, EINVAL, "there is no engine %d", (int)engine);
+        return give_error(error, &err);
+    }
+    engine = choose_engine(engine);
+    pthread_mutex_lock(&d->life);
+    ret = check_not_ended(d, &err);
+    if (ret == 0 && atomic_load(&d->engine) != engine) {
+        ret = vm_switch_engine(d->vm, engine_ops_of(engine), &err);
+        if (ret == 0)
+            atomic_store(&d->engine, engine);
+    }
+    pthread_mutex_unlock(&d->life);
+    return ret < 0 ? give_error(error, &err) : 0;
 }
 
 enum doppel_state doppel_state(struct doppel_vm *d)
@@ -497,7 +529,7 @@ void doppel_stats_sized(struct doppel_vm *d, struct doppel_stats *to, size_t siz
 
     vm_stats(d->vm, &inner);
     stats = (struct doppel_stats){
-        .engine = doppel_engine_name(d->engine),
+        .engine = doppel_engine_name(atomic_load(&d->engine)),
         .elapsed_ns = inner.elapsed_ns,
         .guest_resident = inner.resident,
         .resident = process_resident(),

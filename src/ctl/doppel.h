@@ -5,11 +5,11 @@
  * NULL.
  *
  * Threads. Every function may be called from any thread at any time from doppel_create on, until
- * doppel_destroy is called, which must be the last call on its VM. doppel_start, doppel_pause and
- * doppel_resume on one VM are serialized: each waits until the one before it has returned, and so
- * sees its effect. No other call waits for them or for each other; doppel_stop, doppel_wait and
- * doppel_where work while one of them hangs. The library's own threads block all signals but those
- * of faults and SIGSTKFLT.
+ * doppel_destroy is called, which must be the last call on its VM. doppel_start, doppel_pause,
+ * doppel_resume and doppel_switch_engine on one VM are serialized: each waits until the one before
+ * it has returned, and so sees its effect. No other call waits for them or for each other;
+ * doppel_stop, doppel_wait and doppel_where work while one of them hangs. The library's own threads
+ * block all signals but those of faults and SIGSTKFLT.
  *
  * Callbacks (in struct doppel_config). Some run on a thread of the VM's, and the VM stands still
  * meanwhile: they must not wait, and may call back into the VM only where it says so.
@@ -227,7 +227,7 @@ struct doppel_count {
 };
 
 struct doppel_stats {
-    const char *engine;
+    const char *engine;      /* the present one; the numbers are of all that the VM has had */
     uint64_t instructions;   /* executed by all vCPUs; 0 if bt was not asked to count them */
     uint64_t run_ns;         /* vCPU time executing, halted time excluded, summed over vCPUs */
     uint64_t elapsed_ns;     /* since doppel_start */
@@ -263,6 +263,11 @@ int doppel_pause(struct doppel_vm *vm, struct doppel_error *err);
 /* Has a paused VM go on. One pause is enough for any number of resumes, and the other way round. A
  * VM that is held by a device tries again at once. */
 int doppel_resume(struct doppel_vm *vm, struct doppel_error *err);
+/* Has VM go on under ENGINE, in this process and where it stands; the guest does not notice. The VM
+ * is paused meanwhile, for some milliseconds, and stays paused if it was. If it fails, the VM goes
+ * on under the engine that it has. -ENOTSUP: the host cannot run ENGINE; -ESHUTDOWN: VM has ended.
+ */
+int doppel_switch_engine(struct doppel_vm *vm, enum doppel_engine engine, struct doppel_error *err);
 enum doppel_state doppel_state(struct doppel_vm *vm);
 /* Waits for the end of VM, at most TIMEOUT_MS (-1: for ever). -ETIMEDOUT while it runs. END may be
  * NULL. Any number of threads may wait. -ENOMEM: there is no memory to copy END, and nothing was
@@ -343,13 +348,21 @@ unsigned doppel_forward_port(struct doppel_vm *vm, unsigned nic, unsigned forwar
 struct doppel_host {
     char cpu[64];         /* brand string */
     bool kvm_present;     /* /dev/kvm can be opened */
-    char kvm_detail[160]; /* why it is or is not usable */
+    char kvm_detail[160]; /* why it is or is not worth using, in one line */
     unsigned cpus;
     uint64_t memory, memory_available;
     bool x86_64_v3;    /* the host executes every instruction of the default CPU model */
     char missing[160]; /* features of the default model that this host lacks */
     enum doppel_engine chosen;
     char reason[200];
+    /* What was measured of KVM, in a virtual machine that was thrown away; 0: it could not be. A
+     * measurement takes 20 ms, and is kept until the host starts anew. */
+    uint64_t kvm_kernel_ips, kvm_user_ips; /* instructions per second, in the guest's kernel and in
+                                              its programs */
+    uint64_t kvm_fault_ns;                 /* a page fault of a program */
+    uint64_t kvm_cpuid_ns; /* an instruction for which the processor leaves the guest */
+    uint64_t kvm_exit_ns;  /* an exit to the monitor */
+    char kvm_missing[160]; /* what KVM lacks of what an engine can use (KVM_CAP_...) */
 };
 void doppel_probe_sized(struct doppel_host *host, size_t size);
 

@@ -5,16 +5,13 @@
 
 #include "base/util.h"
 #include "cpu/engines.h"
+#include "ctl/choice.h"
 #include "ctl/sized.h"
 #include "x86/cpuid.h"
 
 #include <cpuid.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <linux/kvm.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
@@ -58,23 +55,16 @@ static void probe_features(struct doppel_host *host)
     host->x86_64_v3 = length == 0;
 }
 
-static void probe_kvm(struct doppel_host *host)
+static void tell_kvm(struct doppel_host *host, const struct kvm_worth *kvm)
 {
-    int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-
-    if (fd < 0) {
-        snprintf(host->kvm_detail, sizeof(host->kvm_detail), "/dev/kvm: %s", strerror(errno));
-        return;
-    }
-    int version = ioctl(fd, KVM_GET_API_VERSION, 0);
-    close(fd);
-    host->kvm_present = true;
-    if (version == KVM_API_VERSION)
-        snprintf(host->kvm_detail, sizeof(host->kvm_detail),
-                 "/dev/kvm can be opened; this version has no engine that uses it");
-    else
-        snprintf(host->kvm_detail, sizeof(host->kvm_detail), "/dev/kvm has API version %d, not %d",
-                 version, KVM_API_VERSION);
+    host->kvm_present = kvm->present;
+    snprintf(host->kvm_detail, sizeof(host->kvm_detail), "%s", kvm->detail);
+    snprintf(host->kvm_missing, sizeof(host->kvm_missing), "%s", kvm->missing);
+    host->kvm_kernel_ips = kvm->figures.kernel_ips;
+    host->kvm_user_ips = kvm->figures.user_ips;
+    host->kvm_fault_ns = kvm->figures.fault_ns;
+    host->kvm_cpuid_ns = kvm->figures.cpuid_ns;
+    host->kvm_exit_ns = kvm->figures.exit_ns;
 }
 
 static void probe_memory(struct doppel_host *host)
@@ -96,23 +86,33 @@ static void probe_memory(struct doppel_host *host)
         fclose(file);
 }
 
+/* Whether translated code can run here. */
+static bool translates(void)
+{
+    struct x86_model model;
+
+    x86_model_default(&model, 1, 1000000000);
+    return bt_runs_on(&model);
+}
+
+static enum doppel_engine engine_of(const struct engine_ops *ops)
+{
+    return ops == &bt_engine ? DOPPEL_ENGINE_BT : DOPPEL_ENGINE_INTERP;
+}
+
 static void probe(struct doppel_host *host)
 {
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    struct kvm_worth kvm;
 
     memset(host, 0, sizeof(*host));
     host->cpus = cpus > 0 ? (unsigned)cpus : 1;
     probe_cpu(host);
     probe_features(host);
-    probe_kvm(host);
     probe_memory(host);
-    host->chosen = host_engine();
-    snprintf(host->reason, sizeof(host->reason), "%s",
-             host->chosen == DOPPEL_ENGINE_BT
-                 ? "translated guest code runs several times faster than interpreted"
-                 : "translated code needs BMI2, AVX and FSGSBASE (Linux 5.9), not all of which "
-                   "this host has; the "
-                   "interpreter works on every x86-64 host");
+    kvm_worth_here(&kvm);
+    tell_kvm(host, &kvm);
+    host->chosen = engine_of(choose_engine(&kvm, translates(), host->reason, sizeof(host->reason)));
 }
 
 void doppel_probe_sized(struct doppel_host *to, size_t size)
@@ -125,10 +125,10 @@ void doppel_probe_sized(struct doppel_host *to, size_t size)
 
 enum doppel_engine host_engine(void)
 {
-    struct x86_model model;
+    struct kvm_worth kvm;
 
-    x86_model_default(&model, 1, 1000000000);
-    return bt_runs_on(&model) ? DOPPEL_ENGINE_BT : DOPPEL_ENGINE_INTERP;
+    kvm_worth_here(&kvm);
+    return engine_of(choose_engine(&kvm, translates(), NULL, 0));
 }
 
 const char *doppel_engine_name(enum doppel_engine engine)

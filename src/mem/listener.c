@@ -5,18 +5,22 @@
 
 void mem_listen(struct mem *mem, struct mem_listener *listener)
 {
+    pthread_rwlock_wrlock(&mem->listening);
     listener->next = mem->listeners;
     mem->listeners = listener;
+    pthread_rwlock_unlock(&mem->listening);
 }
 
 void mem_unlisten(struct mem *mem, struct mem_listener *listener)
 {
+    pthread_rwlock_wrlock(&mem->listening);
     for (struct mem_listener **at = &mem->listeners; *at; at = &(*at)->next) {
         if (*at == listener) {
             *at = listener->next;
-            return;
+            break;
         }
     }
+    pthread_rwlock_unlock(&mem->listening);
 }
 
 void mem_set_check(struct mem *mem, void (*check)(void *opaque), void *opaque)
@@ -28,31 +32,39 @@ void mem_set_check(struct mem *mem, void (*check)(void *opaque), void *opaque)
 void mem_tell_invalidated(struct mem *mem, const struct mem_range *ranges, unsigned count,
                           enum mem_access access)
 {
+    pthread_rwlock_rdlock(&mem->listening);
     for (const struct mem_listener *l = mem->listeners; l; l = l->next)
         if (l->ops->invalidated)
             l->ops->invalidated(l->opaque, ranges, count, access);
+    pthread_rwlock_unlock(&mem->listening);
 }
 
 void mem_tell_written(struct mem *mem, uint64_t gpa, uint64_t size)
 {
+    pthread_rwlock_rdlock(&mem->listening);
     for (const struct mem_listener *l = mem->listeners; l; l = l->next)
         if (l->ops->written)
             l->ops->written(l->opaque, gpa, size);
+    pthread_rwlock_unlock(&mem->listening);
 }
 
 void mem_tell_regions(struct mem *mem)
 {
+    pthread_rwlock_rdlock(&mem->listening);
     for (const struct mem_listener *l = mem->listeners; l; l = l->next)
         if (l->ops->regions_changed)
             l->ops->regions_changed(l->opaque);
+    pthread_rwlock_unlock(&mem->listening);
 }
 
 void mem_settle(struct mem *mem)
 {
     mem_check(mem);
+    pthread_rwlock_rdlock(&mem->listening);
     for (const struct mem_listener *l = mem->listeners; l; l = l->next)
         if (l->ops->settle)
             l->ops->settle(l->opaque);
+    pthread_rwlock_unlock(&mem->listening);
 }
 
 void mem_ranges_add(struct mem_ranges *ranges, uint64_t gpn, uint64_t pages, const void *host)

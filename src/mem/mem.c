@@ -80,6 +80,7 @@ static struct mem *new_mem(uint64_t ram_bytes, struct error *err)
     mem->pin_limit = MEM_PIN_LIMIT;
     pthread_mutex_init(&mem->lock, NULL);
     pthread_cond_init(&mem->changed, NULL);
+    pthread_rwlock_init(&mem->listening, NULL);
     mem_manager_init(mem);
     return mem;
 }
@@ -128,6 +129,7 @@ void mem_destroy(struct mem *mem)
         lost_unwatch(&mem->lost);
     mem_regions_free(mem);
     mem_pool_destroy(mem->pool);
+    pthread_rwlock_destroy(&mem->listening);
     pthread_cond_destroy(&mem->changed);
     pthread_mutex_destroy(&mem->lock);
     if (mem->base)

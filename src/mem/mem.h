@@ -193,7 +193,9 @@ struct mem_listener {
     struct mem_listener *next; /* mem's */
 };
 
-/* LISTENER must stay until mem_unlisten. While no other thread uses MEM. */
+/* LISTENER hears of what happens from now on, and must stay until mem_unlisten, after which it is
+ * told nothing and is being told nothing. Any thread, not from a listener; waits for those that are
+ * being told, and so not with a lock that one of them takes. */
 void mem_listen(struct mem *mem, struct mem_listener *listener);
 void mem_unlisten(struct mem *mem, struct mem_listener *listener);
 

@@ -102,6 +102,7 @@ struct mem {
     unsigned own_count;
     struct mem_table table[2];
     _Atomic unsigned turn;
+    pthread_rwlock_t listening; /* guards LISTENERS; read-locked while they are told */
     struct mem_listener *listeners;
     void (*check)(void *opaque);
     void *check_opaque;

@@ -49,7 +49,9 @@ struct board {
     unsigned count;
 
     struct mem *mem;
-    struct local_apics apics;
+    unsigned cpus;
+    struct lapic_set *lapics; /* the board's own, which an engine's may stand in for */
+    struct local_apics apics; /* those of the processors; changes with the board lock held */
     struct pic *pic;
     struct ioapic *ioapic;
     struct pm *pm;
@@ -179,6 +181,32 @@ static unsigned lapic_acknowledge(void *opaque)
     return vector;
 }
 
+struct lapic_board board_of_local_apics(struct board *b)
+{
+    return (struct lapic_board){.eoi = lapic_eoi, .acknowledge = lapic_acknowledge, .opaque = b};
+}
+
+/* What leads to the processors goes to the local APICs that they have at the moment. */
+
+static void send_message(void *opaque, uint64_t address, uint32_t data)
+{
+    const struct board *b = opaque;
+
+    b->apics.msi.send(b->apics.msi.opaque, address, data);
+}
+
+static struct msi_sink local_apics_msi(struct board *b)
+{
+    return (struct msi_sink){.send = send_message, .opaque = b};
+}
+
+static void drive_lint(void *opaque, unsigned n, bool level)
+{
+    const struct board *b = opaque;
+
+    irq_set(&b->apics.lint, level);
+}
+
 /* On the clock's thread. */
 static void button_pressed(void *opaque)
 {
@@ -261,7 +289,7 @@ static int refuse_slot(const struct pci_host *pci, const char *text, unsigned sl
 }
 
 /* Finds where TEXT, which may say so itself, wants to be plugged into the PCI bus. */
-static int find_slot(const struct board *b, const struct board_config *c, const char *text,
+static int find_slot(struct board *b, const struct board_config *c, const char *text,
                      struct virtio_slot *slot, struct error *err)
 {
     *slot = (struct virtio_slot){
@@ -271,7 +299,7 @@ static int find_slot(const struct board *b, const struct board_config *c, const 
         .mem = b->mem,
         .loop = c->loop,
         .workers = c->workers,
-        .msi = b->apics.msi,
+        .msi = local_apics_msi(b),
     };
     if (slot->number == PCI_DEVICES)
         return error_set(err, ENOSPC, "device %s: all %d PCI slots are taken", text,
@@ -283,7 +311,7 @@ static int find_slot(const struct board *b, const struct board_config *c, const 
     return 0;
 }
 
-static struct dev *create_rng(const struct board *b, const struct board_config *c, const char *text,
+static struct dev *create_rng(struct board *b, const struct board_config *c, const char *text,
                               struct error *err)
 {
     struct virtio_slot slot;
@@ -291,8 +319,8 @@ static struct dev *create_rng(const struct board *b, const struct board_config *
     return find_slot(b, c, text, &slot, err) < 0 ? NULL : virtio_rng_create(&slot, err);
 }
 
-static struct dev *create_vsock(const struct board *b, const struct board_config *c,
-                                const char *text, struct error *err)
+static struct dev *create_vsock(struct board *b, const struct board_config *c, const char *text,
+                                struct error *err)
 {
     struct virtio_slot slot;
 
@@ -353,8 +381,8 @@ static struct dev *create_nic(struct board *b, const struct board_config *c, con
     return dev;
 }
 
-static struct dev *create_balloon(const struct board *b, const struct board_config *c,
-                                  const char *text, struct error *err)
+static struct dev *create_balloon(struct board *b, const struct board_config *c, const char *text,
+                                  struct error *err)
 {
     struct virtio_balloon_config config = {.post = mem_change_post};
     unsigned most = (unsigned)(mem_ram_size(b->mem) / MiB), mib = 0;
@@ -414,28 +442,15 @@ static struct dev *create_described(struct board *b, struct clock *clock,
     return NULL;
 }
 
-static void set_firmware_up(void *opaque)
+static bool add_lapics(struct board *b, struct clock *clock, const struct board_config *c,
+                       struct error *err)
 {
-    lapic_firmware_setup(opaque);
-}
+    const struct lapic_board outside = board_of_local_apics(b);
 
-/* The processors' local APICs: those that the engine brings along, or the board's own. */
-static bool plug_in_lapics(struct board *b, struct clock *clock, const struct board_config *c,
-                           struct error *err)
-{
-    const struct lapic_board outside = {
-        .eoi = lapic_eoi, .acknowledge = lapic_acknowledge, .opaque = b};
-    struct lapic_set *set;
-
-    if (c->local_apics)
-        return c->local_apics(c->local_apics_opaque, &outside, &b->apics, err) == 0;
-    set = lapic_set_create(clock, c->ports, c->cpus, c->physical_bits, &outside, err);
-    if (!set || !add(b, lapic_set_dev(set), err))
+    b->lapics = lapic_set_create(clock, c->ports, c->cpus, c->physical_bits, &outside, err);
+    if (!b->lapics || !add(b, lapic_set_dev(b->lapics), err))
         return false;
-    b->apics = (struct local_apics){.msi = lapic_set_msi(set),
-                                    .lint = lapic_set_lint(set, 0),
-                                    .firmware_setup = set_firmware_up,
-                                    .opaque = set};
+    b->apics = lapic_set_apics(b->lapics);
     return true;
 }
 
@@ -454,12 +469,12 @@ static bool assemble(struct board *b, struct clock *clock, struct mem *mem,
                                             pci_high_window(mem_high_end(mem), c->physical_bits)};
 
     /* Interrupt controllers, from the processors outwards. */
-    if (!plug_in_lapics(b, clock, c, err))
+    if (!add_lapics(b, clock, c, err))
         return false;
-    b->ioapic = ioapic_create(bus, IOAPIC_BASE, BOARD_IOAPIC_ID, b->apics.msi, err);
+    b->ioapic = ioapic_create(bus, IOAPIC_BASE, BOARD_IOAPIC_ID, local_apics_msi(b), err);
     if (!b->ioapic || !add(b, ioapic_dev(b->ioapic), err))
         return false;
-    b->pic = pic_create(bus, b->apics.lint, err);
+    b->pic = pic_create(bus, (struct irq_line){.set = drive_lint, .opaque = b}, err);
     if (!b->pic || !add(b, pic_dev(b->pic), err))
         return false;
 
@@ -510,6 +525,7 @@ struct board *board_create(struct bus *bus, struct clock *clock, struct mem *mem
     }
     b->bus = bus;
     b->mem = mem;
+    b->cpus = config->cpus;
     b->events = config->events;
     b->blk_host = (struct blk_host){.log = config->log,
                                     .isolate = config->devices->isolate,
@@ -579,8 +595,33 @@ void board_state(struct board *b, struct state *s)
     if (!state_saving(s) && pressed)
         timer_arm(b->button, 0);
     bus_lock(b->bus);
-    for (unsigned i = 0; i < b->count && !state_error(s); i++)
-        b->devices[i]->ops->state(b->devices[i], s);
+    for (unsigned i = 0; i < b->count && !state_error(s); i++) {
+        if (b->devices[i] == lapic_set_dev(b->lapics))
+            local_apics_state(&b->apics, b->cpus, s);
+        else
+            b->devices[i]->ops->state(b->devices[i], s);
+    }
+    bus_unlock(b->bus);
+}
+
+void board_plug_local_apics(struct board *b, bool own)
+{
+    lapic_set_plug(b->lapics, own);
+}
+
+void board_set_local_apics(struct board *b, const struct local_apics *apics)
+{
+    const struct local_apics next = apics ? *apics : lapic_set_apics(b->lapics);
+    struct lapic_state state;
+
+    bus_lock(b->bus);
+    for (unsigned i = 0; i < b->cpus; i++) {
+        b->apics.state_out(b->apics.opaque, i, &state);
+        next.state_in(next.opaque, i, &state);
+    }
+    b->apics = next;
+    if (apics) /* the board's own have nothing to do any more */
+        lapic_set_dev(b->lapics)->ops->reset(lapic_set_dev(b->lapics));
     bus_unlock(b->bus);
 }
 

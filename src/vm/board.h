@@ -87,19 +87,25 @@ struct board_config {
     struct workers *workers;       /* for what devices do outside of the board lock */
     const struct log *log;         /* for disks; or NULL */
     struct board_events events;
-    /* Plugs in local APICs that are not the board's own: see struct engine_ops. NULL: it makes
-     * them. */
-    int (*local_apics)(void *opaque, const struct lapic_board *board, struct local_apics *apics,
-                       struct error *err);
-    void *local_apics_opaque;
     const struct board_devices *devices; /* only while the board is created */
 };
 
 struct board;
 
+/* The processors have local APICs of the board's, unless board_set_local_apics says otherwise. */
 struct board *board_create(struct bus *bus, struct clock *clock, struct mem *mem,
                            const struct board_config *config, struct error *err);
 void board_destroy(struct board *board);
+
+/* Puts the board's own local APICs into the ports of the processors, or takes them out, for an
+ * engine that has local APICs itself. While no vCPU runs. */
+void board_plug_local_apics(struct board *board, bool own);
+/* What such local APICs ask of the board. */
+struct lapic_board board_of_local_apics(struct board *board);
+/* Has what leads to the processors lead to APICS, which are copied, or to the board's own (NULL),
+ * and hands them the state of those before, if they have given out any. While no vCPU runs and the
+ * devices are paused. */
+void board_set_local_apics(struct board *board, const struct local_apics *apics);
 
 /* Power-on state of every device, and what firmware does to some of them. No vCPU runs. */
 void board_reset(struct board *board);

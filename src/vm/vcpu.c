@@ -82,9 +82,11 @@ static void halt(struct vm_cpu *cpu)
 
 void vm_kick_all(struct vm *vm)
 {
+    pthread_mutex_lock(&vm->engines);
     for (unsigned i = 0; i < vm->cpus; i++)
         if (vm->cpu[i].vcpu)
             vm->engine->ops->kick(vm->cpu[i].vcpu);
+    pthread_mutex_unlock(&vm->engines);
 }
 
 /* ---- INIT and start-up ---- */
@@ -238,12 +240,6 @@ void vm_cpu_init(struct vm *vm, unsigned id)
     cpu->port.id = id;
     cpu->port.wake = wake;
     cpu->port.wake_opaque = cpu;
-}
-
-void vm_cpu_free(struct vm_cpu *cpu)
-{
-    if (cpu->vcpu)
-        cpu->vm->engine->ops->vcpu_destroy(cpu->vcpu);
 }
 
 int vm_cpu_start(struct vm_cpu *cpu, struct error *err)

@@ -174,26 +174,6 @@ static bool create_machine(struct vm *vm, const struct vm_config *config, struct
     return !past || !state_error(past);
 }
 
-static bool create_processors(struct vm *vm, struct error *err)
-{
-    const struct engine_ops *ops = vm->engine->ops;
-
-    for (unsigned i = 0; i < vm->cpus; i++) {
-        vm->cpu[i].vcpu = ops->vcpu_create(vm->engine, vm->ports[i], err);
-        if (!vm->cpu[i].vcpu)
-            return false;
-    }
-    return true;
-}
-
-static int plug_in_local_apics(void *opaque, const struct lapic_board *board,
-                               struct local_apics *apics, struct error *err)
-{
-    struct engine *engine = opaque;
-
-    return engine->ops->local_apics(engine, board, apics, err);
-}
-
 static bool create_board(struct vm *vm, const struct vm_config *config, struct error *err)
 {
     struct board_config board = {
@@ -209,8 +189,6 @@ static bool create_board(struct vm *vm, const struct vm_config *config, struct e
                    .hold = on_hold,
                    .release = on_release,
                    .opaque = vm},
-        .local_apics = vm->engine->ops->local_apics ? plug_in_local_apics : NULL,
-        .local_apics_opaque = vm->engine,
         .devices = &config->devices,
     };
 
@@ -230,6 +208,8 @@ struct vm *vm_assemble(const struct engine_ops *engine, const struct vm_config *
     }
     pthread_mutex_init(&vm->networks, NULL);
     pthread_mutex_init(&vm->asking, NULL);
+    pthread_mutex_init(&vm->standing, NULL);
+    pthread_mutex_init(&vm->engines, NULL);
     pthread_mutex_init(&vm->lock, NULL);
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -246,9 +226,8 @@ struct vm *vm_assemble(const struct engine_ops *engine, const struct vm_config *
     vm->log = config->log;
     vm->events = config->events;
     vm->no_reboot = config->no_reboot;
-    if (!create_machine(vm, config, past, err) ||
-        !(vm->engine = engine->create(&vm->machine, err)) || !create_board(vm, config, err) ||
-        !create_processors(vm, err)) {
+    if (!create_machine(vm, config, past, err) || !create_board(vm, config, err) ||
+        !vm_engine_create(vm, engine, err)) {
         vm_destroy(vm);
         return NULL;
     }
@@ -284,10 +263,8 @@ void vm_destroy(struct vm *vm)
         vm_drain(vm); /* while the loop runs, as jobs on it may be what ends a device's work */
     if (vm->loop)
         loop_stop(vm->loop);
-    for (unsigned i = 0; i < vm->cpus; i++)
-        vm_cpu_free(&vm->cpu[i]);
-    if (vm->engine)
-        vm->engine->ops->destroy(vm->engine);
+    vm_engine_destroy(vm);
+    vm_sums_free(&vm->past);
     board_destroy(vm->board);
     workers_destroy(vm->workers);
     vm->workers = NULL;
@@ -304,6 +281,8 @@ void vm_destroy(struct vm *vm)
     pthread_mutex_destroy(&vm->lock);
     pthread_mutex_destroy(&vm->networks);
     pthread_mutex_destroy(&vm->asking);
+    pthread_mutex_destroy(&vm->standing);
+    pthread_mutex_destroy(&vm->engines);
     free(vm);
 }
 
@@ -500,59 +479,6 @@ void vm_console_resize(struct vm *vm, unsigned rows, unsigned columns)
 size_t vm_serial_input(struct vm *vm, unsigned port, const void *data, size_t size)
 {
     return board_serial_input(vm->board, port, data, size);
-}
-
-/* Sums of counters over vCPUs. */
-struct sums {
-    struct engine_counter *sum;
-    unsigned count, room;
-};
-
-static struct engine_counter *find_sum(struct sums *s, const struct engine_counter *counter)
-{
-    for (unsigned i = 0; i < s->count; i++)
-        if (!strcmp(s->sum[i].name, counter->name) && !strcmp(s->sum[i].group, counter->group))
-            return &s->sum[i];
-    return NULL;
-}
-
-static void add_to_sums(void *opaque, const struct engine_counter *counter)
-{
-    struct sums *s = opaque;
-    struct engine_counter *sum = find_sum(s, counter);
-
-    if (sum) {
-        sum->count += counter->count;
-        sum->ns += counter->ns;
-        return;
-    }
-    if (s->count == s->room) {
-        unsigned room = s->room ? s->room * 2 : 64;
-        struct engine_counter *larger = realloc(s->sum, room * sizeof(*larger));
-
-        if (!larger)
-            return; /* it is not shown */
-        s->sum = larger;
-        s->room = room;
-    }
-    s->sum[s->count++] = *counter;
-}
-
-void vm_counters(struct vm *vm, engine_counter_fn *each, void *opaque)
-{
-    struct sums s = {0};
-
-    for (unsigned i = 0; i < vm->cpus; i++) {
-        const struct engine_counter halted = {.group = "exits",
-                                              .name = exit_cause_name[CAUSE_HALT],
-                                              .ns = counter_read(&vm->cpu[i].halted_ns)};
-
-        vm->engine->ops->counters(vm->cpu[i].vcpu, add_to_sums, &s);
-        add_to_sums(&s, &halted);
-    }
-    for (unsigned i = 0; i < s.count; i++)
-        each(opaque, &s.sum[i]);
-    free(s.sum);
 }
 
 void vm_stats(struct vm *vm, struct vm_stats *stats)

@@ -85,6 +85,12 @@ void vm_destroy(struct vm *vm); /* stops it first */
 void vm_pause(struct vm *vm);
 void vm_resume(struct vm *vm);
 
+/* Has VM go on under ENGINE, which makes vCPUs that continue those there are, instead of its
+ * present engine; pauses it meanwhile. If that cannot be done, nothing has changed: ENGINE cannot
+ * be created, or -ESHUTDOWN: VM has ended. As vm_pause, it is called with no lock held and not on a
+ * thread of the VM's. What a debugger wanted of the engine (engine_ops.debug) is not kept. */
+int vm_switch_engine(struct vm *vm, const struct engine_ops *engine, struct error *err);
+
 /* Whether a device holds the machine because the host lacks something; and has such devices try
  * again at once. */
 bool vm_held(struct vm *vm);
@@ -110,7 +116,7 @@ void vm_console_resize(struct vm *vm, unsigned rows, unsigned columns);
 void vm_where(struct vm *vm, void (*line)(void *opaque, const char *text), void *opaque);
 
 void vm_stats(struct vm *vm, struct vm_stats *stats);
-/* Calls EACH for each statistic of the engine's, summed over vCPUs. */
+/* Calls EACH for each statistic of the engines that VM has had, summed over them and over vCPUs. */
 void vm_counters(struct vm *vm, engine_counter_fn *each, void *opaque);
 
 #endif

@@ -1,6 +1,7 @@
 /*
- * Inside struct vm: shared by vm.c (the machine), vcpu.c (its threads), pause.c (standing still),
- * hold.c (waiting for the host) and where.c (where the threads are).
+ * Inside struct vm: shared by vm.c (the machine), vcpu.c (its threads), engine.c and interchange.c
+ * (its engines), counters.c (what those have counted), pause.c (standing still), hold.c (waiting
+ * for the host) and where.c (where the threads are).
  *
  * vm->lock guards the requests below; vCPU threads look at them when they are kicked. It is taken
  * after the board lock, and neither devices nor engines are called with it held. What changes
@@ -34,6 +35,13 @@ struct vm_cpu {
     bool polls;               /* the last wait was short, so the next one begins without sleep */
 };
 
+/* What has been counted, by group and name. */
+struct vm_sums {
+    struct engine_counter *sum;
+    unsigned count, room;
+    bool incomplete; /* there was no memory for some */
+};
+
 /* The most threads that do the work of devices. One is started for each work that devices have. */
 #define VM_WORKERS 4
 
@@ -49,7 +57,7 @@ struct vm {
     int retry_fd; /* a timer while a device holds the machine (hold.c) */
     struct loop_watch *retry_watch;
     struct board *board;
-    struct engine *engine;
+    struct engine *engine; /* of vm_cpu.vcpu; guarded as they are: see ENGINES */
     int (*load)(void *opaque, struct mem *mem, struct x86_cpu *cpu, struct error *err);
     void *load_opaque;
     bool no_reboot;
@@ -59,6 +67,12 @@ struct vm {
 
     pthread_mutex_t networks; /* held while a network's settings are changed: one at a time */
     pthread_mutex_t asking;   /* held by vm_where, which no thread of the VM calls */
+    /* Held while the machine, which stands still, is saved or gets another engine. */
+    pthread_mutex_t standing;
+    /* Held while an engine is called for vCPUs that may run, and while another engine takes its
+     * place. The vCPUs' threads do without: they are parked then. */
+    pthread_mutex_t engines;
+    struct vm_sums past; /* what engines have counted that are gone; guarded by ENGINES, too */
 
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -85,9 +99,41 @@ struct vm {
 
 /* vcpu.c */
 void vm_cpu_init(struct vm *vm, unsigned id);
-void vm_cpu_free(struct vm_cpu *cpu);
 int vm_cpu_start(struct vm_cpu *cpu, struct error *err);
 void vm_kick_all(struct vm *vm);
+
+/* engine.c */
+
+/* An engine with its vCPUs. */
+struct vm_engine {
+    struct engine *engine;
+    struct vcpu *vcpu[VM_MAX_CPUS];
+    struct local_apics apics; /* if it brings its own */
+};
+
+/* Makes one, in E, which is zeroed, beside the one that VM may have, and has the ports as it wants
+ * them (vm_engine_plug). vm_engine_unmake is due in any case. While no vCPU runs. */
+bool vm_engine_make(struct vm *vm, const struct engine_ops *ops, struct vm_engine *e,
+                    struct error *err);
+void vm_engine_unmake(struct vm *vm, struct vm_engine *e);
+/* Has local APICs in the ports of vCPUs, or none, as an engine with these OPS wants it. */
+void vm_engine_plug(struct vm *vm, const struct engine_ops *ops);
+/* Has the board lead to the local APICs that E wants, which are given the state of those before. */
+void vm_engine_set_local_apics(struct vm *vm, const struct vm_engine *e);
+/* Puts E in the place of VM's engine, which is in E then. */
+void vm_engine_exchange(struct vm *vm, struct vm_engine *e);
+
+/* Gives VM, which has a board and no engine, its first one. False: ERR says why. */
+bool vm_engine_create(struct vm *vm, const struct engine_ops *ops, struct error *err);
+/* The vCPUs first. There may be none, or not all. */
+void vm_engine_destroy(struct vm *vm);
+
+/* counters.c */
+/* An engine_counter_fn: adds COUNTER to a struct vm_sums. */
+void vm_sums_add(void *sums, const struct engine_counter *counter);
+/* Adds what has been counted until now. */
+void vm_sums_collect(struct vm *vm, struct vm_sums *sums);
+void vm_sums_free(struct vm_sums *sums);
 
 /* lost.c */
 

@@ -55,13 +55,23 @@ static void ask_devices(struct vm *vm, struct inquiry *inquiry, const char *kind
             ask(inquiry, where, "%s %u, thread %u", kind, device, n);
 }
 
+static uint64_t guest_rip(struct vm *vm, unsigned cpu)
+{
+    uint64_t rip;
+
+    pthread_mutex_lock(&vm->engines);
+    rip = vm->engine->ops->rip(vm->cpu[cpu].vcpu);
+    pthread_mutex_unlock(&vm->engines);
+    return rip;
+}
+
 static void ask_all(struct vm *vm, struct inquiry *inquiry)
 {
     struct where *where;
 
     for (unsigned i = 0; i < vm->cpus; i++)
         ask(inquiry, &vm->cpu[i].where, "vCPU %u, guest near %llx", i,
-            (unsigned long long)vm->engine->ops->rip(vm->cpu[i].vcpu));
+            (unsigned long long)guest_rip(vm, i));
     if (vm->loop)
         ask(inquiry, loop_where(vm->loop), "event loop");
     for (unsigned i = 0; vm->workers && (where = workers_where(vm->workers, i)); i++)

@@ -3,10 +3,11 @@
  * tests want included: the guest's debug console goes to standard output, and the status that it
  * ends with becomes this program's.
  *
- *     asm-direct ENGINE[,ENGINE]... KERNEL [CPUS]
+ *     asm-direct [--switch] ENGINE[,ENGINE]... KERNEL [CPUS]
  *
  * With several engines it saves the running machine every now and then, destroys it, and goes on
- * with one that it makes of that in the next engine.
+ * with one that it makes of that in the next engine. With --switch the machine stays and gets the
+ * next engine.
  */
 #include "base/util.h"
 #include "../unit/state_image.h"
@@ -47,6 +48,7 @@ static size_t read_kernel(const char *path, uint8_t *bytes)
 
 struct engines {
     unsigned count;
+    bool switched; /* in one machine */
     struct engine_ops ops[ENGINES_MAX];
 };
 
@@ -88,6 +90,14 @@ static int move(struct vm **vm, const struct engine_ops *engine, const struct vm
     return ret == -ESHUTDOWN ? 0 : ret;
 }
 
+/* Gives VM another engine, unless it ends first. */
+static int switch_to(struct vm *vm, const struct engine_ops *engine, struct error *err)
+{
+    int ret = vm_switch_engine(vm, engine, err);
+
+    return ret == -ESHUTDOWN ? 0 : ret;
+}
+
 /* Waits for the end of *VM, in one engine after another. */
 static int run_moving(struct vm **vm, const struct engines *engines, const struct vm_config *config,
                       struct vm_end *end, struct error *err)
@@ -98,7 +108,10 @@ static int run_moving(struct vm **vm, const struct engines *engines, const struc
     while (ret == 0 && vm_wait(*vm, MOVE_MS, end) == -ETIMEDOUT) {
         if (++moves > TIMEOUT_MS / MOVE_MS)
             return error_set(err, ETIMEDOUT, "no end within a minute");
-        ret = move(vm, &engines->ops[moves % engines->count], config, err);
+        if (engines->switched)
+            ret = switch_to(*vm, &engines->ops[moves % engines->count], err);
+        else
+            ret = move(vm, &engines->ops[moves % engines->count], config, err);
     }
     fprintf(stderr, "asm-direct: moved %u times\n", moves);
     return ret;
@@ -132,12 +145,12 @@ static int load(void *image, struct mem *mem, struct x86_cpu *cpu, struct error 
 int main(int argc, char **argv)
 {
     static uint8_t kernel[KERNEL_LIMIT];
-    struct engines engines = {0};
+    struct engines engines = {.switched = argc > 1 && !strcmp(argv[1], "--switch")};
     struct boot_source source = {.kernel = kernel, .command_line = "", .rsdp = ACPI_RSDP_ADDRESS};
     static const char *const devices[] = {"test-device", "debug-exit", "debug-console", "rng",
                                           NULL};
     struct vm_config config = {
-        .cpus = argc > 3 ? (unsigned)strtoul(argv[3], NULL, 0) : 1,
+        .cpus = 1,
         .memory = MEMORY,
         .no_reboot = true,
         .devices = {.list = devices, .debug_output = {.output = print}},
@@ -148,10 +161,15 @@ int main(int argc, char **argv)
     int status = STATUS_ERROR;
     struct vm *vm;
 
+    argc -= engines.switched;
+    argv += engines.switched;
     if (argc < 3 || !find_engines(&engines, argv[1])) {
-        fprintf(stderr, "usage: asm-direct ENGINE[,ENGINE]... KERNEL [CPUS]; see variants.c\n");
+        fprintf(stderr,
+                "usage: asm-direct [--switch] ENGINE[,ENGINE]... KERNEL [CPUS]; see variants.c\n");
         return STATUS_ERROR;
     }
+    if (argc > 3)
+        config.cpus = (unsigned)strtoul(argv[3], NULL, 0);
     source.kernel_name = argv[2];
     source.kernel_size = read_kernel(argv[2], kernel);
     image = boot_prepare(&source, &err);

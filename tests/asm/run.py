@@ -2,12 +2,13 @@
 """Runs one bare-metal guest in doppel and judges its report.
 
     run.py DOPPEL KERNEL [--engine NAME] [--cpus N] [--device NAME] [--crash]
-    run.py --direct PROGRAM KERNEL ...
+    run.py --direct [--switch] PROGRAM KERNEL ...
 
 A guest passes when it ends through the debug-exit port with status 1 (it wrote 0), printed a plan
 ("1..N") and just as many results, none of them "not ok". With --crash it must die of a triple fault
 instead, having announced it, and print no "not ok". With --direct, PROGRAM (direct.c) runs it in
-place of doppel; its machine has all devices that a guest asks for with --device.
+place of doppel; its machine has all devices that a guest asks for with --device. With --switch, the engines
+(--engine NAME,NAME...) take turns in one machine.
 """
 import argparse
 import re
@@ -49,6 +50,7 @@ def main():
     parser.add_argument('--crash', action='store_true')
     parser.add_argument('--engine', default='interp')
     parser.add_argument('--direct', action='store_true')
+    parser.add_argument('--switch', action='store_true')
     args = parser.parse_args()
     with tempfile.NamedTemporaryFile() as console:
         command = [args.doppel, 'run', '--kernel', args.kernel, '--no-reboot', '--test-device',
@@ -57,7 +59,7 @@ def main():
         for device in args.device:
             command += ['--device', device]
         if args.direct:
-            command = [args.doppel, args.engine, args.kernel, args.cpus]
+            command = [args.doppel, *(['--switch'] if args.switch else []), args.engine, args.kernel, args.cpus]
         try:
             ended = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                    stderr=subprocess.STDOUT, timeout=TIMEOUT_S, check=False)

@@ -25,6 +25,15 @@ def usage():
         (["run", "-v", "/:/x,tag=a:b"], "must have no colon"),
         (["run", "--stats=1"], "--stats"),
         (["run", "--engine", "magic"], "magic"),
+        (["run", "--switch-engine", "bt"], "--switch-engine: 'bt'"),
+        (["run", "--switch-engine", "@1s"], "@TIME"),
+        (["run", "--switch-engine", "bt,magic@1s"], "'magic'"),
+        (["run", "--switch-engine", "bt,@1s"], "unknown engine ''"),
+        (["run", "--switch-engine", "bt@0s"], "1ms to 3600s"),
+        (["run", "--switch-engine", "bt@-1s"], "1ms to 3600s"),
+        (["run", "--switch-engine", "bt@5"], "1ms to 3600s"),
+        (["run", "--switch-engine", "bt@99999999999999999999s"], "1ms to 3600s"),
+        (["run", "--switch-engine", ",".join(["bt"] * 9) + "@1s"], "more than 8"),
         (["run", "--cpus", "0"], "--cpus"),
         (["run", "--cpus", "65"], "--cpus"),
         (["run", "--cpus", "two"], "two"),
@@ -68,6 +77,8 @@ def help_and_version():
         check(run("help", command).stdout == run(command, "--help").stdout, command)
     doctor = json.loads(run("doctor", "--json").stdout)
     check(doctor["cpus"] > 0 and doctor["engine"] in ("interp", "bt"), doctor)
+    check(doctor["kvm_detail"] and (doctor["kvm_present"] or not doctor["kvm_kernel_ips"]), doctor)
+    check(bool(doctor["kvm_kernel_ips"]) == bool(doctor["kvm_cpuid_ns"]), doctor)
 
 
 def files():

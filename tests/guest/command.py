@@ -1,5 +1,6 @@
 #!/usr/bin/python3
 """`doppel run -- COMMAND`: the command's output and exit status and nothing else."""
+import hashlib
 import json
 import os
 import re
@@ -137,6 +138,26 @@ def trace():
     check(len(steps) == 50 and lines == 52, f"{len(steps)} steps in {lines} lines")
 
 
+def engines():
+    """With --switch-engine a guest computes on while its engine changes, and does not notice."""
+    guest("vmlinuz"), guest("initrd.img")
+    script = "for i in 0 1 2 3 4 5 6 7 8 9; do dd if=/dev/zero bs=64k count=16 2>/dev/null | md5sum; done"
+    with scratch() as at:
+        done = run("run", "--cpus", "2", "--switch-engine", "bt,interp@100ms", "--log", at("log"), "--stats", "--json",
+                   "--", "sh", "-c", script)
+        with open(at("log"), encoding="utf-8") as file:
+            log = file.read()
+    check(done.returncode == 0, f"status {done.returncode}: {done.stderr!r}")
+    wanted = hashlib.md5(bytes(1 << 20)).hexdigest()
+    check(done.stdout.decode() == f"{wanted}  -\n" * 10, done.stdout)
+    for words in ("engine bt,", "engine interp instead of bt", "engine bt instead of interp"):
+        check(words in log, words, log)
+    times = re.search(r"switched (\d+) times", log)
+    check(times and int(times[1]) == log.count(" instead of ") > 2, log)
+    stats = json.loads(done.stderr)
+    check(stats["instructions"] > 100_000_000, "the instructions of engines that are gone are not in", stats)
+
+
 def streams():
     """Binary input and output pass unchanged and apart, in any amount; arguments and variables
     arrive as they were given."""
@@ -191,5 +212,5 @@ def panic():
     check_complaint(run("run", "--append", "rdinit=/nonesuch", "--", "true"), "panicked", "root fs")
 
 
-main(status_and_statistics, memory, statistics_on_signal, statistics_as_text, trace, streams, failures, power, suspend,
+main(status_and_statistics, engines, memory, statistics_on_signal, statistics_as_text, trace, streams, failures, power, suspend,
      panic)

@@ -3,8 +3,10 @@
  * it is paused, saved, destroyed, made again in the next of some engines, and goes on. moved.py
  * says what the guest does and compares what it says with what is on the disk.
  *
- *     moved [--engine NAME[,NAME]...] [--moves N] [--seed N] [--cpus N] --disk DESCRIPTION...
- *           --type LINE KERNEL INITRD
+ *     moved [--engine NAME[,NAME]...] [--moves N] [--seed N] [--cpus N] [--switch]
+ *           --disk DESCRIPTION... --type LINE KERNEL INITRD
+ *
+ * With --switch the machine stays the same and gets the next engine.
  *
  * LINE is typed at the first prompt. Then the guest says ROUND whenever it has done something more;
  * the machine is moved a little later, at places that depend on the seed. After the last move END
@@ -41,6 +43,7 @@ struct options {
     const char *kernel, *initrd, *line;
     const char *disks[DISKS_MAX + 1];
     unsigned disk_count, cpus, moves;
+    bool switched; /* in one machine */
     uint64_t seed;
     unsigned engines;
     struct engine_ops engine[ENGINES_MAX];
@@ -138,6 +141,12 @@ static bool move(struct run *r, unsigned n)
     const struct options *o = r->options;
     struct error err = {0};
 
+    if (o->switched) {
+        if (vm_switch_engine(r->vm, &o->engine[n % o->engines], &err) == 0)
+            return true;
+        printf("moved: %s\n", err.text);
+        return false;
+    }
     vm_pause(r->vm);
     r->vm = restore(r->vm, &o->engine[n % o->engines], &r->config);
     if (!r->vm)
@@ -180,9 +189,10 @@ static bool run(struct run *r)
         return false;
     type(r, END);
     vm_wait(r->vm, -1, &end);
-    /* restore() saves twice. */
-    printf("\nmoved: %u times with seed %" PRIu64 ", %u requests were in flight\n",
-           r->options->moves, r->options->seed, in_flight / 2);
+    printf("\nmoved: %u times with seed %" PRIu64, r->options->moves, r->options->seed);
+    if (!r->options->switched) /* restore() saves twice */
+        printf(", %u requests were in flight", in_flight / 2);
+    printf("\n");
     if (end.outcome != VM_POWEROFF)
         printf("moved: the guest has not powered itself off\n%s\n", end.report);
     return end.outcome == VM_POWEROFF;
@@ -241,13 +251,11 @@ static bool boot_and_run(const struct options *o)
 
 static bool parse(int argc, char **argv, struct options *o)
 {
-    static const struct option known[] = {{"engine", required_argument, NULL, 'e'},
-                                          {"moves", required_argument, NULL, 'm'},
-                                          {"seed", required_argument, NULL, 's'},
-                                          {"cpus", required_argument, NULL, 'c'},
-                                          {"disk", required_argument, NULL, 'd'},
-                                          {"type", required_argument, NULL, 't'},
-                                          {0}};
+    static const struct option known[] = {
+        {"engine", required_argument, NULL, 'e'}, {"moves", required_argument, NULL, 'm'},
+        {"seed", required_argument, NULL, 's'},   {"cpus", required_argument, NULL, 'c'},
+        {"disk", required_argument, NULL, 'd'},   {"switch", no_argument, NULL, 'w'},
+        {"type", required_argument, NULL, 't'},   {0}};
     char bt[] = "bt", *engines = bt;
     int option;
 
@@ -257,6 +265,7 @@ static bool parse(int argc, char **argv, struct options *o)
         case 'm': o->moves = (unsigned)strtoul(optarg, NULL, 0); break;
         case 's': o->seed = strtoull(optarg, NULL, 0); break;
         case 'c': o->cpus = (unsigned)strtoul(optarg, NULL, 0); break;
+        case 'w': o->switched = true; break;
         case 't': o->line = optarg; break;
         case 'd':
             if (o->disk_count == DISKS_MAX)

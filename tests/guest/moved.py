@@ -70,13 +70,15 @@ def expected(last):
     return disk
 
 
-def move(disk, script, engines, cpus=1, held=True):
+def move(disk, script, engines, cpus=1, held=True, switched=False):
     """Runs and moves the guest. Returns what the disk must have then. HELD: requests are to be in flight when the
-    machine is paused, and done by the next one."""
+    machine is paused, and done by the next one. SWITCHED: it stays the same machine and gets the next engine."""
     moves, seed = os.environ.get("MOVES", "4"), os.environ.get("SEED", "1974")
     command = [PROGRAM, "--engine", engines, "--moves", moves, "--seed", seed, "--cpus", str(cpus), "--disk",
                f"disk,file={disk}", "--disk", f"disk,file={script_disk(script)},readonly", "--type",
                "stty -echo; sh /dev/vdb", guest("vmlinuz-6.1"), guest("initrd.img")]
+    if switched:
+        command.insert(1, "--switch")
     done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           check=False)
     said = done.stdout.decode(errors="replace")
@@ -116,6 +118,13 @@ def qcow2():
         compare(at("raw"), wanted)
 
 
+def switched():
+    """One machine with two vCPUs that gets other engines while requests are in flight."""
+    with scratch() as at:
+        disk = write(at("disk"), bytes(WORKERS * SLOTS * PIECE))
+        compare(disk, move(disk + "," + LIMIT, at("script"), "bt,interp,bt-eager", 2, held=False, switched=True))
+
+
 def vhost():
     """A disk that another process serves, which ends what it has begun before the machine is saved."""
     with scratch() as at:
@@ -135,4 +144,4 @@ def vhost():
 
 
 if __name__ == "__main__":
-    main(raw, qcow2, vhost)
+    main(raw, qcow2, switched, vhost)

@@ -38,6 +38,7 @@ PRIVATE_READERS = {
     "tests/fuzz/race.c": "pauses vCPU threads and looks at their requests",
     "tests/fuzz/state.c": "steps a machine's vCPUs itself, in place of their threads",
     "tests/lockstep/boot.c": "steps a machine's vCPUs itself, in place of their threads",
+    "tests/unit/interchange.c": "compares all that a machine holds from engine to engine",
     "tests/unit/snap.c": "compares all that two machines hold",
     "tests/unit/snap_devices.c": "drives a device by the bus of its machine, which has no guest that does",
     "tests/unit/snap_run.c": "compares all that two machines hold",

@@ -13,10 +13,11 @@
  *
  * With --restore, the leading machine is saved, destroyed and made again every so many instructions
  * on average, at places that the seed determines, and goes on in the next of its engines; the other
- * machine is left alone.
+ * machine is left alone. With --switch, it stays the same machine and gets the next engine.
  *
- *     lockstep-boot [--engine NAME[,NAME]...] [--restore INSTRUCTIONS] [--seed N]
- *                   [--slice INSTRUCTIONS] [--instructions MAX] [--memory MiB] [--append STRING]
+ *     lockstep-boot [--engine NAME[,NAME]...] [--restore INSTRUCTIONS | --switch INSTRUCTIONS]
+ *                   [--seed N] [--slice INSTRUCTIONS] [--instructions MAX] [--memory MiB]
+ *                   [--append STRING]
  *                   [--prompt STRING] [--type LINE]... [--test-devices] KERNEL [INITRD]
  *
  * --test-devices adds the devices of the bare-metal guests (tests/asm), whose end must be good.
@@ -51,7 +52,8 @@ struct options {
     const char *line[LINES_MAX];
     unsigned lines;
     uint64_t slice, memory, instructions;
-    uint64_t restore, seed; /* restore: the mean distance, or 0 */
+    uint64_t disturb, seed; /* disturb: the mean distance of what is done to it, or 0 */
+    bool switches;          /* that is a change of engine, not of the machine */
     bool test_devices;
     /* Of the leading machine: as they are, and with create_leading. */
     unsigned engines;
@@ -86,8 +88,8 @@ struct pair {
     size_t shown, prompted; /* of the output */
     unsigned typed;         /* lines */
     struct chance chance;
-    uint64_t next_restore; /* at how many instructions */
-    unsigned restores;
+    uint64_t next_disturbance; /* at how many instructions */
+    unsigned disturbances;
     enum verdict verdict;
     bool over;
 };
@@ -432,8 +434,8 @@ static bool slice(struct pair *p, int *exit)
     uint64_t start = p->instructions;
 
     p->slice_end = start + p->options->slice;
-    if (p->options->restore)
-        p->slice_end = MIN(p->slice_end, MAX(p->next_restore, start + 1));
+    if (p->options->disturb)
+        p->slice_end = MIN(p->slice_end, MAX(p->next_disturbance, start + 1));
     *exit = -1;
     while (*exit < 0 && p->instructions < p->slice_end) {
         bool every = p->instructions >= p->options->edges_from;
@@ -457,17 +459,35 @@ static bool slice(struct pair *p, int *exit)
     return true;
 }
 
-/* Has another machine take the leading one's place, if it is time. False: that failed. */
-static bool restore_leader(struct pair *p)
+/* Gives the leading machine another engine. False: that failed. */
+static bool switch_leader(struct side *leader, const struct engine_ops *ops)
+{
+    struct error err = {0};
+
+    if (vm_switch_engine(leader->vm, ops, &err) < 0) {
+        printf("lockstep: %s\n", err.text);
+        return false;
+    }
+    leader->ops = ops;
+    leader->cpu = leader->vm->cpu[0].vcpu;
+    atomic_fetch_and(&leader->vm->cpu[0].port.requests, ~(uint32_t)CPU_REQ_KICK);
+    return true;
+}
+
+/* Has another machine, or another engine, take the leading one's place, if it is time. False: that
+ * failed. */
+static bool disturb_leader(struct pair *p)
 {
     const struct options *o = p->options;
     struct side *leader = &p->side[TRANSLATED];
     const struct engine_ops *ops;
 
-    if (!o->restore || p->instructions < p->next_restore || leader->vm->ending)
+    if (!o->disturb || p->instructions < p->next_disturbance || leader->vm->ending)
         return true;
-    p->next_restore = p->instructions + chance_around(&p->chance, o->restore);
-    ops = lead_with(o, ++p->restores);
+    p->next_disturbance = p->instructions + chance_around(&p->chance, o->disturb);
+    ops = lead_with(o, ++p->disturbances);
+    if (o->switches)
+        return switch_leader(leader, ops);
     /* What the leader has buffered goes out with it. */
     board_flush(p->side[INTERPRETED].vm->board);
     return side_take(leader, ops, restore(leader->vm, ops, &leader->config));
@@ -496,7 +516,7 @@ static void run(struct pair *p)
             return;
         show_output(p);
         type(p);
-        if (!p->over && !restore_leader(p))
+        if (!p->over && !disturb_leader(p))
             return;
         if (exit == EXIT_HALT && !wait(p))
             return;
@@ -508,9 +528,9 @@ static void run(struct pair *p)
     printf("lockstep: %" PRIu64 " instructions, the same at all of %" PRIu64
            " stops (dead flags differed at %" PRIu64 ", and %" PRIu64 " words of memory)\n",
            p->instructions, p->stops, p->flags_repaired, p->words_repaired);
-    if (o->restore)
-        printf("lockstep: saved and restored %u times, with seed %" PRIu64 "\n", p->restores,
-               o->seed);
+    if (o->disturb)
+        printf("lockstep: %s %u times, with seed %" PRIu64 "\n",
+               o->switches ? "engine switched" : "saved and restored", p->disturbances, o->seed);
     p->verdict = is_finished(p) ? SAME : UNFINISHED;
 }
 
@@ -540,8 +560,8 @@ static enum verdict run_pair(struct boot_image *image, const struct options *opt
         p.side[i].output = malloc(OUTPUT_MAX);
         ready = ready && p.side[i].output && side_create(&p.side[i], ops, image, options);
     }
-    if (options->restore)
-        p.next_restore = chance_around(&p.chance, options->restore);
+    if (options->disturb)
+        p.next_disturbance = chance_around(&p.chance, options->disturb);
     if (ready)
         run(&p);
     if (p.verdict > UNFINISHED) {
@@ -604,24 +624,24 @@ static bool parse_files(int argc, char **argv, struct options *o)
 
 static bool parse(int argc, char **argv, struct options *o)
 {
-    static const struct option known[] = {{"engine", required_argument, NULL, 'e'},
-                                          {"restore", required_argument, NULL, 'r'},
-                                          {"seed", required_argument, NULL, 'S'},
-                                          {"instructions", required_argument, NULL, 'i'},
-                                          {"test-devices", no_argument, NULL, 'd'},
-                                          {"slice", required_argument, NULL, 's'},
-                                          {"memory", required_argument, NULL, 'm'},
-                                          {"append", required_argument, NULL, 'a'},
-                                          {"prompt", required_argument, NULL, 'p'},
-                                          {"type", required_argument, NULL, 't'},
-                                          {0}};
+    static const struct option known[] = {
+        {"engine", required_argument, NULL, 'e'},       {"restore", required_argument, NULL, 'r'},
+        {"switch", required_argument, NULL, 'w'},       {"seed", required_argument, NULL, 'S'},
+        {"instructions", required_argument, NULL, 'i'}, {"test-devices", no_argument, NULL, 'd'},
+        {"slice", required_argument, NULL, 's'},        {"memory", required_argument, NULL, 'm'},
+        {"append", required_argument, NULL, 'a'},       {"prompt", required_argument, NULL, 'p'},
+        {"type", required_argument, NULL, 't'},         {0}};
     char bt[] = "bt", *engines = bt;
     int option;
 
     while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {
         switch (option) {
         case 'e': engines = optarg; break;
-        case 'r': o->restore = strtoull(optarg, NULL, 0); break;
+        case 'r':
+        case 'w':
+            o->disturb = strtoull(optarg, NULL, 0);
+            o->switches = option == 'w';
+            break;
         case 'S': o->seed = strtoull(optarg, NULL, 0); break;
         case 'i': o->instructions = strtoull(optarg, NULL, 0); break;
         case 'd': o->test_devices = true; break;

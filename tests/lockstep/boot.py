@@ -2,7 +2,7 @@
 """Boots guests on an interpreted and a translated machine side by side (boot.c) and has them do
 what exercises a kernel, or the whole benchmark.
 
-    boot.py PROGRAM [--engine NAME[,NAME]...] [--slice N] [--ms N] [--restore N] [--seed N]
+    boot.py PROGRAM [--engine NAME[,NAME]...] [--slice N] [--ms N] [--restore N] [--switch N] [--seed N]
             [--instructions N] [RUN]...
 
 RUN is the name of one (all of them without); PROGRAM is lockstep-boot. Exits with 77 when a guest
@@ -93,13 +93,13 @@ def main():
     parser.add_argument("--engine", default="bt")
     parser.add_argument("--slice", default="50000")
     parser.add_argument("--ms", default="4")
-    for name in ("restore", "seed", "instructions"):
+    for name in ("restore", "switch", "seed", "instructions"):
         parser.add_argument("--" + name)
     parser.add_argument("run", nargs="*")
     args = parser.parse_intermixed_args()
     known = runs(args.ms)
     options = ["--engine", args.engine, "--slice", args.slice]
-    for name in ("restore", "seed", "instructions"):
+    for name in ("restore", "switch", "seed", "instructions"):
         if getattr(args, name):
             options += ["--" + name, getattr(args, name)]
     failed = [name for name in args.run or known if not run(args.program, options, name, known[name])]

@@ -487,11 +487,17 @@ static void own_firmware_setup(void *opaque)
     own_apics.setups++;
 }
 
+static void own_state_in(void *opaque, unsigned cpu, const struct lapic_state *state)
+{
+    assert_int_equal(state->base & 0xFFFFF000, 0xFEE00000);
+}
+
 static int own_local_apics(struct engine *engine, const struct lapic_board *board,
                            struct local_apics *apics, struct error *err)
 {
     assert_non_null(board->eoi);
-    *apics = (struct local_apics){.msi.send = own_message, .firmware_setup = own_firmware_setup};
+    *apics = (struct local_apics){
+        .msi.send = own_message, .firmware_setup = own_firmware_setup, .state_in = own_state_in};
     return 0;
 }
 
@@ -534,7 +540,7 @@ static struct engine *own_create(const struct machine *machine, struct error *er
     return engine;
 }
 
-/* The engine's choice: its own local APICs get the messages, and the board makes none. */
+/* The engine's choice: its own local APICs get the messages, and the board's are in no port. */
 static void test_local_apics(void **unused)
 {
     struct vm_config config = {.cpus = 1, .memory = MEMORY(0)};

@@ -157,7 +157,7 @@ struct board *board_create(struct bus *bus, struct clock *clock, struct mem *mem
                            const struct board_config *config, struct error *err)
 {
     struct board *b = calloc(1, sizeof(*b));
-    struct lapic_board outside = {lapic_eoi, lapic_acknowledge, b};
+    struct lapic_board outside = board_of_local_apics(b);
 
     *b = (struct board){.dev.ops = &device_ops,
                         .bus = bus,
@@ -175,6 +175,21 @@ struct board *board_create(struct bus *bus, struct clock *clock, struct mem *mem
     assert_int_equal(bus_claim_doorbell(bus, BUS_PORT, DOORBELL, 1, "bell", ring, b, err), 0);
     board = b;
     return b;
+}
+
+struct lapic_board board_of_local_apics(struct board *b)
+{
+    return (struct lapic_board){lapic_eoi, lapic_acknowledge, b};
+}
+
+void board_plug_local_apics(struct board *b, bool own)
+{
+    assert_true(own);
+}
+
+void board_set_local_apics(struct board *b, const struct local_apics *apics)
+{
+    assert_null(apics);
 }
 
 void board_destroy(struct board *b)

@@ -141,6 +141,7 @@ void core_vcpu_destroy(struct vcpu *c)
 {
     if (!c)
         return;
+    mem_unlisten(c->mem, &c->core->listener); /* what is told goes to the vCPUs */
     c->core->vcpu[c->port->id] = NULL;
     c->core->safepoint.port[c->port->id] = NULL;
     vcpu_free(c->core, c);

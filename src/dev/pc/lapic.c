@@ -6,23 +6,23 @@
 
 #include "base/util.h"
 
-static void set_bit(struct vectors *set, unsigned vector)
+static void set_bit(struct lapic_vectors *set, unsigned vector)
 {
     set->word[vector / 64] |= 1ULL << vector % 64;
 }
 
-static void clear_bit(struct vectors *set, unsigned vector)
+static void clear_bit(struct lapic_vectors *set, unsigned vector)
 {
     set->word[vector / 64] &= ~(1ULL << vector % 64);
 }
 
-static bool test_bit(const struct vectors *set, unsigned vector)
+static bool test_bit(const struct lapic_vectors *set, unsigned vector)
 {
     return set->word[vector / 64] >> vector % 64 & 1;
 }
 
 /* The highest vector in SET, or -1. */
-static int highest(const struct vectors *set)
+static int highest(const struct lapic_vectors *set)
 {
     for (int i = ARRAY_SIZE(set->word) - 1; i >= 0; i--)
         if (set->word[i])
@@ -33,26 +33,26 @@ static int highest(const struct vectors *set)
 /* The processor priority register (11.8.3.1). */
 unsigned lapic_priority(const struct lapic *apic)
 {
-    int in_service = highest(&apic->isr);
+    int in_service = highest(&apic->regs.isr);
     unsigned service_class = in_service < 0 ? 0 : (unsigned)in_service & 0xF0;
-    return (apic->tpr & 0xF0u) >= service_class ? apic->tpr : service_class;
+    return (apic->regs.tpr & 0xF0u) >= service_class ? apic->regs.tpr : service_class;
 }
 
 static bool lint_is(const struct lapic *apic, unsigned n, enum delivery delivery)
 {
-    uint32_t lvt = apic->lvt[LVT_LINT0 + n];
+    uint32_t lvt = apic->regs.lvt[LVT_LINT0 + n];
     return !(lvt & LVT_MASKED) && (lvt & LVT_MODE) >> 8 == delivery;
 }
 
 /* What could be delivered to the processor now. ExtINT knows no priority, and comes first. */
 static int find_pending(const struct lapic *apic)
 {
-    if (!(apic->base & BASE_ENABLE)) /* LINT0 is the processor's INTR pin */
-        return apic->lint[0] ? PENDING_EXTINT : PENDING_NONE;
-    if (apic->extint_message || (apic->lint[0] && lint_is(apic, 0, DELIVER_EXTINT)) ||
-        (apic->lint[1] && lint_is(apic, 1, DELIVER_EXTINT)))
+    if (!(apic->regs.base & BASE_ENABLE)) /* LINT0 is the processor's INTR pin */
+        return apic->regs.lint[0] ? PENDING_EXTINT : PENDING_NONE;
+    if (apic->regs.extint_message || (apic->regs.lint[0] && lint_is(apic, 0, DELIVER_EXTINT)) ||
+        (apic->regs.lint[1] && lint_is(apic, 1, DELIVER_EXTINT)))
         return PENDING_EXTINT;
-    int vector = highest(&apic->irr);
+    int vector = highest(&apic->regs.irr);
     if (vector < 0 || (unsigned)vector >> 4 <= lapic_priority(apic) >> 4)
         return PENDING_NONE;
     return vector;
@@ -65,9 +65,9 @@ void lapic_enter(struct lapic *apic)
 
 void lapic_leave(struct lapic *apic)
 {
-    bool mapped = (apic->base & BASE_ENABLE) && !lapic_is_x2apic(apic);
-    atomic_store(&apic->page, mapped ? ALIGN_DOWN(apic->base, 4096) : UINT64_MAX);
-    atomic_store(&apic->task, apic->tpr);
+    bool mapped = (apic->regs.base & BASE_ENABLE) && !lapic_is_x2apic(apic);
+    atomic_store(&apic->page, mapped ? ALIGN_DOWN(apic->regs.base, 4096) : UINT64_MAX);
+    atomic_store(&apic->task, apic->regs.tpr);
     int pending = find_pending(apic);
     if (pending != PENDING_NONE && pending != atomic_load(&apic->pending))
         apic->outbox.requests |= CPU_REQ_INTR;
@@ -86,8 +86,8 @@ void lapic_leave(struct lapic *apic)
 
 void lapic_log_error(struct lapic *apic, uint8_t bit)
 {
-    bool first = !apic->errors;
-    apic->errors |= bit;
+    bool first = !apic->regs.errors;
+    apic->regs.errors |= bit;
     if (first) /* a write to the ESR arms this again */
         lapic_raise_lvt(apic, LVT_ERROR);
 }
@@ -98,35 +98,35 @@ static void accept_vector(struct lapic *apic, uint8_t vector, bool level)
         lapic_log_error(apic, ESR_RECEIVE_ILLEGAL_VECTOR);
         return;
     }
-    set_bit(&apic->irr, vector);
+    set_bit(&apic->regs.irr, vector);
     if (level)
-        set_bit(&apic->tmr, vector);
+        set_bit(&apic->regs.tmr, vector);
     else
-        clear_bit(&apic->tmr, vector);
+        clear_bit(&apic->regs.tmr, vector);
 }
 
 bool lapic_requested(const struct lapic *apic, uint8_t vector)
 {
-    return test_bit(&apic->irr, vector);
+    return test_bit(&apic->regs.irr, vector);
 }
 
 /* INIT: all but the APIC's ID, its mode and the levels of its pins (11.4.7.3). */
 void lapic_clear(struct lapic *apic)
 {
-    apic->tpr = 0;
-    apic->ldr = 0;
-    apic->dfr = UINT32_MAX;
-    apic->svr = 0xFF;
-    apic->icr = 0;
-    apic->esr = apic->errors = 0;
+    apic->regs.tpr = 0;
+    apic->regs.ldr = 0;
+    apic->regs.dfr = UINT32_MAX;
+    apic->regs.svr = 0xFF;
+    apic->regs.icr = 0;
+    apic->regs.esr = apic->regs.errors = 0;
     for (unsigned i = 0; i < LVT_COUNT; i++)
-        apic->lvt[i] = LVT_MASKED;
-    apic->irr = apic->isr = apic->tmr = (struct vectors){0};
-    apic->extint_message = false;
-    apic->timer_initial = 0;
-    apic->timer_divide = 0;
-    apic->timer_running = false;
-    apic->timer_tsc = 0;
+        apic->regs.lvt[i] = LVT_MASKED;
+    apic->regs.irr = apic->regs.isr = apic->regs.tmr = (struct lapic_vectors){0};
+    apic->regs.extint_message = false;
+    apic->regs.timer_initial = 0;
+    apic->regs.timer_divide = 0;
+    apic->regs.timer_running = false;
+    apic->regs.timer_tsc = 0;
     timer_disarm(apic->timer);
 }
 
@@ -134,17 +134,17 @@ void lapic_clear(struct lapic *apic)
  * interrupt (11.4.7.2). */
 void lapic_accept(struct lapic *apic, const struct apic_message *message)
 {
-    if (!(apic->base & BASE_ENABLE))
+    if (!(apic->regs.base & BASE_ENABLE))
         return;
     switch (message->delivery) {
     case DELIVER_FIXED:
     case DELIVER_LOWEST:
-        if (apic->svr & SVR_ENABLE)
+        if (apic->regs.svr & SVR_ENABLE)
             accept_vector(apic, message->vector, message->level);
         break;
     case DELIVER_EXTINT:
-        if (apic->svr & SVR_ENABLE)
-            apic->extint_message = true;
+        if (apic->regs.svr & SVR_ENABLE)
+            apic->regs.extint_message = true;
         break;
     case DELIVER_NMI: apic->outbox.requests |= CPU_REQ_NMI; break;
     case DELIVER_INIT:
@@ -163,7 +163,7 @@ void lapic_accept(struct lapic *apic, const struct apic_message *message)
 /* A local interrupt source fires. */
 void lapic_raise_lvt(struct lapic *apic, enum lvt entry)
 {
-    uint32_t lvt = apic->lvt[entry];
+    uint32_t lvt = apic->regs.lvt[entry];
     if (lvt & LVT_MASKED)
         return;
     switch ((enum delivery)((lvt & LVT_MODE) >> 8)) {
@@ -181,8 +181,8 @@ void lapic_raise_lvt(struct lapic *apic, enum lvt entry)
  * is high. */
 void lapic_level_lint(struct lapic *apic, unsigned n)
 {
-    uint32_t *lvt = &apic->lvt[LVT_LINT0 + n];
-    if (!apic->lint[n] || !lint_is(apic, n, DELIVER_FIXED) || !(*lvt & LVT_LEVEL) ||
+    uint32_t *lvt = &apic->regs.lvt[LVT_LINT0 + n];
+    if (!apic->regs.lint[n] || !lint_is(apic, n, DELIVER_FIXED) || !(*lvt & LVT_LEVEL) ||
         (*lvt & LVT_REMOTE_IRR))
         return;
     *lvt |= LVT_REMOTE_IRR;
@@ -197,12 +197,12 @@ static void set_lint(void *opaque, unsigned n, bool level)
     for (unsigned i = 0; i < set->count; i++) {
         struct lapic *apic = &set->apic[i];
         lapic_enter(apic);
-        bool rising = level && !apic->lint[n];
-        apic->lint[n] = level;
-        if (!(apic->base & BASE_ENABLE)) {
+        bool rising = level && !apic->regs.lint[n];
+        apic->regs.lint[n] = level;
+        if (!(apic->regs.base & BASE_ENABLE)) {
             if (rising && n == 1)
                 apic->outbox.requests |= CPU_REQ_NMI;
-        } else if (lint_is(apic, n, DELIVER_FIXED) && (apic->lvt[LVT_LINT0 + n] & LVT_LEVEL)) {
+        } else if (lint_is(apic, n, DELIVER_FIXED) && (apic->regs.lvt[LVT_LINT0 + n] & LVT_LEVEL)) {
             lapic_level_lint(apic, n);
         } else if (rising) {
             lapic_raise_lvt(apic, LVT_LINT0 + n);
@@ -219,16 +219,16 @@ struct irq_line lapic_set_lint(struct lapic_set *set, unsigned n)
 /* End of interrupt (11.8.5). */
 void lapic_eoi(struct lapic *apic)
 {
-    int vector = highest(&apic->isr);
+    int vector = highest(&apic->regs.isr);
     if (vector < 0)
         return;
-    clear_bit(&apic->isr, (unsigned)vector);
-    if (!test_bit(&apic->tmr, (unsigned)vector))
+    clear_bit(&apic->regs.isr, (unsigned)vector);
+    if (!test_bit(&apic->regs.tmr, (unsigned)vector))
         return;
-    if (!(apic->svr & SVR_NO_BROADCAST))
+    if (!(apic->regs.svr & SVR_NO_BROADCAST))
         apic->outbox.eoi = vector;
     for (unsigned n = 0; n < 2; n++) {
-        uint32_t *lvt = &apic->lvt[LVT_LINT0 + n];
+        uint32_t *lvt = &apic->regs.lvt[LVT_LINT0 + n];
         if ((*lvt & LVT_REMOTE_IRR) && (*lvt & LVT_VECTOR) == (unsigned)vector) {
             *lvt &= ~LVT_REMOTE_IRR;
             lapic_level_lint(apic, n);
@@ -248,10 +248,10 @@ int lapic_acknowledge(void *opaque)
     lapic_enter(apic);
     int vector = find_pending(apic);
     if (vector == PENDING_EXTINT)
-        apic->extint_message = false;
+        apic->regs.extint_message = false;
     else if (vector != PENDING_NONE) {
-        clear_bit(&apic->irr, (unsigned)vector);
-        set_bit(&apic->isr, (unsigned)vector);
+        clear_bit(&apic->regs.irr, (unsigned)vector);
+        set_bit(&apic->regs.isr, (unsigned)vector);
         lapic_timer_accepted(apic, (uint8_t)vector);
     }
     lapic_leave(apic);
@@ -269,5 +269,5 @@ int lapic_acknowledge(void *opaque)
 uint32_t lapic_logical_id(const struct lapic *apic)
 {
     uint32_t id = apic->port->id;
-    return lapic_is_x2apic(apic) ? (id >> 4) << 16 | 1u << (id & 15) : apic->ldr;
+    return lapic_is_x2apic(apic) ? (id >> 4) << 16 | 1u << (id & 15) : apic->regs.ldr;
 }

@@ -28,6 +28,13 @@ struct lapic_set *lapic_set_create(struct clock *clock, struct cpu_port *const p
                                    const struct lapic_board *board, struct error *err);
 struct dev *lapic_set_dev(struct lapic_set *set);
 
+/* Takes them out of their ports, or puts them back, while no vCPU runs. Out of them, they keep what
+ * they have, and a reset leaves none of it. */
+void lapic_set_plug(struct lapic_set *set, bool in);
+
+/* All that the board wants of them. */
+struct local_apics lapic_set_apics(struct lapic_set *set);
+
 /* What firmware leaves behind, for after each reset: the bootstrap processor's APIC enabled in
  * virtual-wire mode, LINT0 = ExtINT and LINT1 = NMI. */
 void lapic_firmware_setup(struct lapic_set *set);

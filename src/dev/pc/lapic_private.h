@@ -23,6 +23,7 @@
 
 /* Local vector table entries, in register order. */
 enum lvt { LVT_TIMER, LVT_THERMAL, LVT_PERF, LVT_LINT0, LVT_LINT1, LVT_ERROR, LVT_COUNT };
+_Static_assert(LVT_COUNT == LAPIC_LVTS, "the state has them all");
 #define LVT_VECTOR         0xFFu
 #define LVT_MODE           (7u << 8)
 #define LVT_STATUS         (1u << 12) /* never set: delivery takes no time */
@@ -66,11 +67,6 @@ struct apic_message {
 #define PENDING_NONE   (-1)
 #define PENDING_EXTINT 256
 
-/* One bit per vector. */
-struct vectors {
-    uint64_t word[4];
-};
-
 struct outbox {
     uint32_t requests; /* CPU_REQ_* for the APIC's own vCPU */
     int eoi;           /* vector to broadcast, or -1 */
@@ -84,26 +80,12 @@ struct lapic {
     struct timer *timer;
 
     /* Read without the lock; lapic_leave brings them up to date. */
-    _Atomic int pending;    /* what apic_ops.pending returns */
-    _Atomic uint64_t page;  /* where the register page is, UINT64_MAX when nowhere */
-    _Atomic uint8_t task;   /* copy of tpr */
-    pthread_mutex_t lock;   /* guards what follows */
-    struct outbox outbox;   /* empty while the lock is free */
-    uint64_t base;          /* IA32_APIC_BASE */
-    uint8_t tpr;            /* task priority */
-    uint32_t ldr, dfr, svr; /* logical destination, its format; spurious vector */
-    uint64_t icr;
-    uint32_t lvt[LVT_COUNT];
-    uint8_t esr, errors; /* what reads show; what has been logged since the last write */
-    struct vectors irr, isr, tmr;
-    bool lint[2];        /* the levels of the pins */
-    bool extint_message; /* an ExtINT message waits */
-
-    uint32_t timer_initial;
-    uint8_t timer_divide; /* the register's bits 0, 1 and 3 */
-    bool timer_running;   /* one-shot and periodic mode */
-    uint64_t timer_start; /* guest ns at which the running period began */
-    uint64_t timer_tsc;   /* IA32_TSC_DEADLINE */
+    _Atomic int pending;   /* what apic_ops.pending returns */
+    _Atomic uint64_t page; /* where the register page is, UINT64_MAX when nowhere */
+    _Atomic uint8_t task;  /* copy of tpr */
+    pthread_mutex_t lock;  /* guards what follows */
+    struct outbox outbox;  /* empty while the lock is free */
+    struct lapic_state regs;
 };
 
 struct lapic_set {
@@ -131,7 +113,7 @@ uint32_t lapic_logical_id(const struct lapic *apic);
 
 static inline bool lapic_is_x2apic(const struct lapic *apic)
 {
-    return apic->base & BASE_X2APIC;
+    return apic->regs.base & BASE_X2APIC;
 }
 
 /* lapic_timer.c */

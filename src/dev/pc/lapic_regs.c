@@ -79,7 +79,7 @@ static const struct {
 
 /* --- reading --- */
 
-static uint32_t vectors_word(const struct vectors *set, unsigned n)
+static uint32_t vectors_word(const struct lapic_vectors *set, unsigned n)
 {
     return (uint32_t)(set->word[n / 2] >> 32 * (n % 2));
 }
@@ -89,21 +89,21 @@ static uint64_t reg_read(struct lapic *apic, unsigned reg)
     switch (reg) {
     case REG_ID: return lapic_is_x2apic(apic) ? apic->port->id : apic->port->id << 24;
     case REG_VERSION: return VERSION;
-    case REG_TPR: return apic->tpr;
+    case REG_TPR: return apic->regs.tpr;
     case REG_PPR: return lapic_priority(apic);
     case REG_LDR: return lapic_logical_id(apic);
-    case REG_DFR: return apic->dfr;
-    case REG_SVR: return apic->svr;
-    case REG_ISR ... REG_ISR + 7: return vectors_word(&apic->isr, reg - REG_ISR);
-    case REG_TMR ... REG_TMR + 7: return vectors_word(&apic->tmr, reg - REG_TMR);
-    case REG_IRR ... REG_IRR + 7: return vectors_word(&apic->irr, reg - REG_IRR);
-    case REG_ESR: return apic->esr;
-    case REG_ICR: return lapic_is_x2apic(apic) ? apic->icr : (uint32_t)apic->icr;
-    case REG_ICR_HIGH: return apic->icr >> 32;
-    case REG_LVT ... REG_LVT + LVT_COUNT - 1: return apic->lvt[reg - REG_LVT];
-    case REG_INITIAL: return apic->timer_initial;
+    case REG_DFR: return apic->regs.dfr;
+    case REG_SVR: return apic->regs.svr;
+    case REG_ISR ... REG_ISR + 7: return vectors_word(&apic->regs.isr, reg - REG_ISR);
+    case REG_TMR ... REG_TMR + 7: return vectors_word(&apic->regs.tmr, reg - REG_TMR);
+    case REG_IRR ... REG_IRR + 7: return vectors_word(&apic->regs.irr, reg - REG_IRR);
+    case REG_ESR: return apic->regs.esr;
+    case REG_ICR: return lapic_is_x2apic(apic) ? apic->regs.icr : (uint32_t)apic->regs.icr;
+    case REG_ICR_HIGH: return apic->regs.icr >> 32;
+    case REG_LVT ... REG_LVT + LVT_COUNT - 1: return apic->regs.lvt[reg - REG_LVT];
+    case REG_INITIAL: return apic->regs.timer_initial;
     case REG_CURRENT: return lapic_timer_count(apic);
-    case REG_DIVIDE: return apic->timer_divide;
+    case REG_DIVIDE: return apic->regs.timer_divide;
     default: return 0; /* APR and RRD, which later processors do not have */
     }
 }
@@ -150,18 +150,18 @@ static void send_ipi(struct lapic *apic, uint64_t icr)
 
 static void write_svr(struct lapic *apic, uint32_t value)
 {
-    apic->svr = value;
+    apic->regs.svr = value;
     if (value & SVR_ENABLE)
         return;
-    lapic_timer_set_lvt(apic, apic->lvt[LVT_TIMER] | LVT_MASKED);
+    lapic_timer_set_lvt(apic, apic->regs.lvt[LVT_TIMER] | LVT_MASKED);
     for (unsigned i = 0; i < LVT_COUNT; i++)
-        apic->lvt[i] |= LVT_MASKED;
+        apic->regs.lvt[i] |= LVT_MASKED;
 }
 
 static void write_lvt(struct lapic *apic, enum lvt entry, uint32_t value)
 {
-    value = (value & ~LVT_RO) | (apic->lvt[entry] & LVT_RO);
-    if (!(apic->svr & SVR_ENABLE))
+    value = (value & ~LVT_RO) | (apic->regs.lvt[entry] & LVT_RO);
+    if (!(apic->regs.svr & SVR_ENABLE))
         value |= LVT_MASKED;
     if (entry == LVT_TIMER) {
         lapic_timer_set_lvt(apic, value);
@@ -169,7 +169,7 @@ static void write_lvt(struct lapic *apic, enum lvt entry, uint32_t value)
     }
     if (!(value & LVT_LEVEL))
         value &= ~LVT_REMOTE_IRR;
-    apic->lvt[entry] = value;
+    apic->regs.lvt[entry] = value;
     if (entry == LVT_LINT0 || entry == LVT_LINT1)
         lapic_level_lint(apic, entry - LVT_LINT0);
 }
@@ -178,23 +178,23 @@ static void write_lvt(struct lapic *apic, enum lvt entry, uint32_t value)
 static void reg_write(struct lapic *apic, unsigned reg, uint64_t value)
 {
     switch (reg) {
-    case REG_TPR: apic->tpr = (uint8_t)value; break;
+    case REG_TPR: apic->regs.tpr = (uint8_t)value; break;
     case REG_EOI: lapic_eoi(apic); break;
-    case REG_LDR: apic->ldr = (uint32_t)value; break;
-    case REG_DFR: apic->dfr = (uint32_t)value | 0x0FFFFFFF; break;
+    case REG_LDR: apic->regs.ldr = (uint32_t)value; break;
+    case REG_DFR: apic->regs.dfr = (uint32_t)value | 0x0FFFFFFF; break;
     case REG_SVR: write_svr(apic, (uint32_t)value); break;
     case REG_ESR:
-        apic->esr = apic->errors;
-        apic->errors = 0;
+        apic->regs.esr = apic->regs.errors;
+        apic->regs.errors = 0;
         break;
     case REG_ICR:
         value &= ~(uint64_t)LVT_STATUS;
         if (!lapic_is_x2apic(apic))
-            value = (apic->icr & ~(uint64_t)UINT32_MAX) | (uint32_t)value;
-        apic->icr = value;
+            value = (apic->regs.icr & ~(uint64_t)UINT32_MAX) | (uint32_t)value;
+        apic->regs.icr = value;
         send_ipi(apic, value);
         break;
-    case REG_ICR_HIGH: apic->icr = value << 32 | (uint32_t)apic->icr; break;
+    case REG_ICR_HIGH: apic->regs.icr = value << 32 | (uint32_t)apic->regs.icr; break;
     case REG_LVT ... REG_LVT + LVT_COUNT - 1:
         write_lvt(apic, (enum lvt)(reg - REG_LVT), (uint32_t)value);
         break;
@@ -253,14 +253,14 @@ static uint64_t page_base(void *opaque)
  * by disabling only. */
 static int write_base(struct lapic *apic, uint64_t value)
 {
-    bool was_enabled = apic->base & BASE_ENABLE;
+    bool was_enabled = apic->regs.base & BASE_ENABLE;
     bool enable = value & BASE_ENABLE, x2apic = value & BASE_X2APIC;
     if ((value & apic->set->base_reserved) || (x2apic && (!enable || !was_enabled)) ||
         (lapic_is_x2apic(apic) && enable && !x2apic))
         return -1;
     if (was_enabled && !enable)
         lapic_clear(apic);
-    apic->base = value;
+    apic->regs.base = value;
     return 0;
 }
 
@@ -272,7 +272,7 @@ static int msr_read(void *opaque, uint32_t msr, uint64_t *value)
     int result = 0;
     lapic_enter(apic);
     if (msr == MSR_APIC_BASE)
-        *value = apic->base;
+        *value = apic->regs.base;
     else if (msr == MSR_TSC_DEADLINE)
         *value = lapic_timer_tsc(apic);
     else if (msr >= MSR_X2APIC && has(msr - MSR_X2APIC, R2) && lapic_is_x2apic(apic))

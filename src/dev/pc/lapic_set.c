@@ -19,7 +19,7 @@ static bool matches_logical(const struct lapic *apic, uint32_t destination)
     if (destination > 0xFF)
         return false;
     uint32_t common = id >> 24 & destination;
-    bool flat = apic->dfr >> 28 == 0xF;
+    bool flat = apic->regs.dfr >> 28 == 0xF;
     return flat ? common : id >> 28 == destination >> 4 && (common & 0xF);
 }
 
@@ -50,7 +50,7 @@ static struct lapic *pick_lowest(struct lapic_set *set, const struct lapic *send
         struct lapic *apic = &set->apic[(turn + i) % set->count];
         lapic_enter(apic);
         unsigned priority = lapic_priority(apic);
-        bool able = (apic->base & BASE_ENABLE) && (apic->svr & SVR_ENABLE);
+        bool able = (apic->regs.base & BASE_ENABLE) && (apic->regs.svr & SVR_ENABLE);
         if (able && priority < lowest && matches(apic, sender, message)) {
             best = apic;
             lowest = priority;
@@ -112,9 +112,9 @@ void lapic_firmware_setup(struct lapic_set *set)
 {
     struct lapic *apic = &set->apic[0];
     lapic_enter(apic);
-    apic->svr |= SVR_ENABLE;
-    apic->lvt[LVT_LINT0] = DELIVER_EXTINT << 8;
-    apic->lvt[LVT_LINT1] = DELIVER_NMI << 8;
+    apic->regs.svr |= SVR_ENABLE;
+    apic->regs.lvt[LVT_LINT0] = DELIVER_EXTINT << 8;
+    apic->regs.lvt[LVT_LINT1] = DELIVER_NMI << 8;
     lapic_leave(apic);
 }
 
@@ -126,59 +126,69 @@ static void reset(struct dev *dev)
     for (unsigned i = 0; i < set->count; i++) {
         struct lapic *apic = &set->apic[i];
         lapic_enter(apic);
-        apic->base = DEFAULT_BASE | BASE_ENABLE | (apic->port->id ? 0 : BASE_BSP);
+        apic->regs.base = DEFAULT_BASE | BASE_ENABLE | (apic->port->id ? 0 : BASE_BSP);
         lapic_clear(apic);
         lapic_leave(apic);
     }
 }
 
-static void visit(struct lapic *apic, struct state *s)
+static void state_out(void *opaque, unsigned cpu, struct lapic_state *state)
 {
-    state_field(s, apic->base);
-    state_field(s, apic->tpr);
-    state_field(s, apic->ldr);
-    state_field(s, apic->dfr);
-    state_field(s, apic->svr);
-    state_field(s, apic->icr);
-    state_field(s, apic->lvt);
-    state_field(s, apic->esr);
-    state_field(s, apic->errors);
-    state_field(s, apic->irr);
-    state_field(s, apic->isr);
-    state_field(s, apic->tmr);
-    state_bool(s, &apic->lint[0]);
-    state_bool(s, &apic->lint[1]);
-    state_bool(s, &apic->extint_message);
-    state_field(s, apic->timer_initial);
-    state_field(s, apic->timer_divide);
-    state_bool(s, &apic->timer_running);
-    state_field(s, apic->timer_start);
-    state_field(s, apic->timer_tsc);
+    struct lapic_set *set = opaque;
+    struct lapic *apic = &set->apic[cpu];
+    lapic_enter(apic);
+    *state = apic->regs;
+    state->turn = atomic_load(&set->turn);
+    lapic_leave(apic);
+}
+
+static void state_in(void *opaque, unsigned cpu, const struct lapic_state *state)
+{
+    struct lapic_set *set = opaque;
+    struct lapic *apic = &set->apic[cpu];
+    if (cpu == 0)
+        atomic_store(&set->turn, state->turn);
+    lapic_enter(apic);
+    apic->regs = *state;
+    /* What the guest cannot bring about, a damaged file must not either. */
+    apic->regs.base &= ~set->base_reserved;
+    if (!(apic->regs.base & BASE_ENABLE))
+        apic->regs.base &= ~(uint64_t)BASE_X2APIC;
+    apic->regs.timer_running &= apic->regs.timer_initial != 0;
+    apic->regs.timer_divide &= 0xB;
+    atomic_store(&apic->pending, PENDING_NONE); /* so that the vCPU is told again */
+    lapic_timer_arm(apic);
+    lapic_leave(apic);
+}
+
+static void firmware_setup(void *opaque)
+{
+    lapic_firmware_setup(opaque);
+}
+
+struct local_apics lapic_set_apics(struct lapic_set *set)
+{
+    return (struct local_apics){.msi = lapic_set_msi(set),
+                                .lint = lapic_set_lint(set, 0),
+                                .firmware_setup = firmware_setup,
+                                .state_out = state_out,
+                                .state_in = state_in,
+                                .opaque = set};
 }
 
 static void state(struct dev *dev, struct state *s)
 {
     struct lapic_set *set = container_of(dev, struct lapic_set, dev);
-    uint32_t turn = atomic_load(&set->turn);
-    state_section(s, "lapic", 0, 1);
-    state_field(s, turn);
-    if (!state_saving(s))
-        atomic_store(&set->turn, turn);
+    const struct local_apics apics = lapic_set_apics(set);
+    local_apics_state(&apics, set->count, s);
+}
+
+void lapic_set_plug(struct lapic_set *set, bool in)
+{
     for (unsigned i = 0; i < set->count; i++) {
-        struct lapic *apic = &set->apic[i];
-        lapic_enter(apic);
-        visit(apic, s);
-        if (!state_saving(s)) {
-            /* What the guest cannot bring about, a damaged file must not either. */
-            apic->base &= ~set->base_reserved;
-            if (!(apic->base & BASE_ENABLE))
-                apic->base &= ~(uint64_t)BASE_X2APIC;
-            apic->timer_running &= apic->timer_initial != 0;
-            apic->timer_divide &= 0xB;
-            atomic_store(&apic->pending, PENDING_NONE); /* so that the vCPU is told again */
-            lapic_timer_arm(apic);
-        }
-        lapic_leave(apic);
+        struct cpu_port *port = set->apic[i].port;
+        port->apic_ops = in ? &lapic_apic_ops : NULL;
+        port->apic = in ? &set->apic[i] : NULL;
     }
 }
 
@@ -188,9 +198,8 @@ static void destroy(struct dev *dev)
     for (unsigned i = 0; i < set->count; i++) {
         timer_free(set->apic[i].timer);
         pthread_mutex_destroy(&set->apic[i].lock);
-        set->apic[i].port->apic_ops = NULL;
-        set->apic[i].port->apic = NULL;
     }
+    lapic_set_plug(set, false);
     free(set);
 }
 
@@ -224,12 +233,11 @@ struct lapic_set *lapic_set_create(struct clock *clock, struct cpu_port *const p
         }
         apic->set = set;
         apic->port = ports[set->count];
-        apic->port->apic_ops = &lapic_apic_ops;
-        apic->port->apic = apic;
         apic->timer = timer;
         apic->outbox.eoi = -1;
         pthread_mutex_init(&apic->lock, NULL);
     }
+    lapic_set_plug(set, true);
     reset(&set->dev);
     return set;
 }

@@ -13,30 +13,30 @@ _Static_assert(X86_APIC_TIMER_HZ == 1000000000, "a tick is a guest nanosecond");
 
 static bool deadline_mode(const struct lapic *apic)
 {
-    return (apic->lvt[LVT_TIMER] & LVT_TIMER_MODE) == LVT_TIMER_DEADLINE;
+    return (apic->regs.lvt[LVT_TIMER] & LVT_TIMER_MODE) == LVT_TIMER_DEADLINE;
 }
 
 static bool periodic(const struct lapic *apic)
 {
-    return (apic->lvt[LVT_TIMER] & LVT_TIMER_MODE) == LVT_TIMER_PERIODIC;
+    return (apic->regs.lvt[LVT_TIMER] & LVT_TIMER_MODE) == LVT_TIMER_PERIODIC;
 }
 
 /* Divide configuration: bits 0, 1 and 3 count up from divide-by-2, and all ones divide by 1. */
 static unsigned divisor(const struct lapic *apic)
 {
-    unsigned code = (apic->timer_divide & 3) | (apic->timer_divide >> 1 & 4);
+    unsigned code = (apic->regs.timer_divide & 3) | (apic->regs.timer_divide >> 1 & 4);
     return 1u << ((code + 1) & 7);
 }
 
 static uint64_t period_ns(const struct lapic *apic)
 {
-    return (uint64_t)apic->timer_initial * divisor(apic);
+    return (uint64_t)apic->regs.timer_initial * divisor(apic);
 }
 
 /* Whether the timer's interrupt waits in the IRR, where the next one would make no difference. */
 static bool interrupt_waits(const struct lapic *apic)
 {
-    return lapic_requested(apic, apic->lvt[LVT_TIMER] & LVT_VECTOR);
+    return lapic_requested(apic, apic->regs.lvt[LVT_TIMER] & LVT_VECTOR);
 }
 
 /* Arms the host timer for what comes next. A masked timer needs none: what its counter shows does
@@ -45,14 +45,14 @@ void lapic_timer_arm(struct lapic *apic)
 {
     uint64_t when = UINT64_MAX;
     if (deadline_mode(apic)) {
-        if (apic->timer_tsc)
-            when = clock_tsc_to_ns(apic->set->clock, apic->timer_tsc);
-    } else if (apic->timer_running && !(apic->lvt[LVT_TIMER] & LVT_MASKED)) {
+        if (apic->regs.timer_tsc)
+            when = clock_tsc_to_ns(apic->set->clock, apic->regs.timer_tsc);
+    } else if (apic->regs.timer_running && !(apic->regs.lvt[LVT_TIMER] & LVT_MASKED)) {
         uint64_t step = period_ns(apic);
         if (periodic(apic) && step < CLOCK_SHORTEST_PERIOD_NS)
             step *= (CLOCK_SHORTEST_PERIOD_NS + step - 1) / step;
         if (!periodic(apic) || !interrupt_waits(apic))
-            when = apic->timer_start + step;
+            when = apic->regs.timer_start + step;
     }
     timer_arm(apic->timer, when);
 }
@@ -62,10 +62,10 @@ void lapic_timer_arm(struct lapic *apic)
 static bool end_periods(struct lapic *apic)
 {
     uint64_t period = period_ns(apic);
-    uint64_t passed = clock_now(apic->set->clock) - apic->timer_start;
+    uint64_t passed = clock_now(apic->set->clock) - apic->regs.timer_start;
     if (passed < period)
         return false;
-    apic->timer_start += passed / period * period;
+    apic->regs.timer_start += passed / period * period;
     return true;
 }
 
@@ -73,12 +73,12 @@ static bool end_periods(struct lapic *apic)
 static void catch_up(struct lapic *apic)
 {
     if (deadline_mode(apic)) {
-        if (apic->timer_tsc && clock_tsc(apic->set->clock) >= apic->timer_tsc) {
-            apic->timer_tsc = 0;
+        if (apic->regs.timer_tsc && clock_tsc(apic->set->clock) >= apic->regs.timer_tsc) {
+            apic->regs.timer_tsc = 0;
             lapic_raise_lvt(apic, LVT_TIMER);
         }
-    } else if (apic->timer_running && end_periods(apic)) {
-        apic->timer_running = periodic(apic);
+    } else if (apic->regs.timer_running && end_periods(apic)) {
+        apic->regs.timer_running = periodic(apic);
         lapic_raise_lvt(apic, LVT_TIMER);
     }
 }
@@ -87,7 +87,8 @@ static void catch_up(struct lapic *apic)
  * lost, as they are where an IRR bit is set twice. */
 void lapic_timer_accepted(struct lapic *apic, uint8_t vector)
 {
-    if (vector != (apic->lvt[LVT_TIMER] & LVT_VECTOR) || !apic->timer_running || !periodic(apic))
+    if (vector != (apic->regs.lvt[LVT_TIMER] & LVT_VECTOR) || !apic->regs.timer_running ||
+        !periodic(apic))
         return;
     end_periods(apic);
     lapic_timer_arm(apic);
@@ -106,33 +107,33 @@ void lapic_timer_set_initial(struct lapic *apic, uint32_t value)
 {
     if (deadline_mode(apic))
         return;
-    apic->timer_initial = value;
-    apic->timer_running = value != 0;
-    apic->timer_start = clock_now(apic->set->clock);
+    apic->regs.timer_initial = value;
+    apic->regs.timer_running = value != 0;
+    apic->regs.timer_start = clock_now(apic->set->clock);
     lapic_timer_arm(apic);
 }
 
 uint32_t lapic_timer_count(const struct lapic *apic)
 {
-    if (!apic->timer_running || deadline_mode(apic))
+    if (!apic->regs.timer_running || deadline_mode(apic))
         return 0;
     uint64_t period = period_ns(apic);
-    uint64_t passed = clock_now(apic->set->clock) - apic->timer_start;
+    uint64_t passed = clock_now(apic->set->clock) - apic->regs.timer_start;
     if (passed >= period) {
         if (!periodic(apic))
             return 0;
         passed %= period;
     }
-    return (uint32_t)(apic->timer_initial - passed / divisor(apic));
+    return (uint32_t)(apic->regs.timer_initial - passed / divisor(apic));
 }
 
 void lapic_timer_set_divide(struct lapic *apic, uint8_t value)
 {
     catch_up(apic);
-    uint64_t counted = apic->timer_initial - lapic_timer_count(apic);
-    apic->timer_divide = value;
-    if (apic->timer_running)
-        apic->timer_start = clock_now(apic->set->clock) - counted * divisor(apic);
+    uint64_t counted = apic->regs.timer_initial - lapic_timer_count(apic);
+    apic->regs.timer_divide = value;
+    if (apic->regs.timer_running)
+        apic->regs.timer_start = clock_now(apic->set->clock) - counted * divisor(apic);
     lapic_timer_arm(apic);
 }
 
@@ -140,11 +141,11 @@ void lapic_timer_set_lvt(struct lapic *apic, uint32_t value)
 {
     catch_up(apic);
     bool was_deadline = deadline_mode(apic);
-    apic->lvt[LVT_TIMER] = value;
+    apic->regs.lvt[LVT_TIMER] = value;
     if (was_deadline != deadline_mode(apic)) {
-        apic->timer_running = false;
-        apic->timer_initial = 0;
-        apic->timer_tsc = 0;
+        apic->regs.timer_running = false;
+        apic->regs.timer_initial = 0;
+        apic->regs.timer_tsc = 0;
     }
     lapic_timer_arm(apic);
 }
@@ -153,7 +154,7 @@ void lapic_timer_set_tsc(struct lapic *apic, uint64_t value)
 {
     if (!deadline_mode(apic))
         return;
-    apic->timer_tsc = value;
+    apic->regs.timer_tsc = value;
     catch_up(apic);
     lapic_timer_arm(apic);
 }
@@ -161,5 +162,5 @@ void lapic_timer_set_tsc(struct lapic *apic, uint64_t value)
 uint64_t lapic_timer_tsc(struct lapic *apic)
 {
     catch_up(apic);
-    return apic->timer_tsc;
+    return apic->regs.timer_tsc;
 }

@@ -108,6 +108,7 @@ int vm_save(struct vm *vm, const char *maker, const struct state_writer *writer,
     int ret;
 
     err = err ? err : &local;
+    pthread_mutex_lock(&vm->standing);
     vm_pause(vm);
     if (!make_outline(vm, &outline)) {
         ret = error_set(err, ESHUTDOWN, "the virtual machine has ended: there is nothing to save");
@@ -118,6 +119,7 @@ int vm_save(struct vm *vm, const char *maker, const struct state_writer *writer,
         state_free(s);
     }
     vm_resume(vm);
+    pthread_mutex_unlock(&vm->standing);
     return ret;
 }
 

@@ -1,0 +1,464 @@
+/*
+ * The guest that is timed: a processor in 64-bit mode, with page tables, a GDT, an IDT and a TSS in
+ * 64 KiB of memory. Each program repeats something RSI times and writes to a port then.
+ */
+#include "cpu/kvm/probe.h"
+
+#include "base/time.h"
+#include "base/util.h"
+#include "x86/cpu.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* ---- The way to KVM ---- */
+
+static int host_open(void *opaque)
+{
+    int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+
+    return fd < 0 ? -errno : fd;
+}
+
+static int host_ioctl(void *opaque, int fd, unsigned long request, void *argument)
+{
+    int ret = ioctl(fd, request, argument);
+
+    return ret < 0 ? -errno : ret;
+}
+
+const struct kvm_probe_calls kvm_probe_host = {.open = host_open, .ioctl = host_ioctl};
+
+static int call(const struct kvm_probe_calls *calls, int fd, unsigned long request, void *argument)
+{
+    return calls->ioctl(calls->opaque, fd, request, argument);
+}
+
+/* For requests whose argument is a number. */
+static int call_number(const struct kvm_probe_calls *calls, int fd, unsigned long request,
+                       unsigned long number)
+{
+    return call(calls, fd, request, (void *)number);
+}
+
+int kvm_probe_open(const struct kvm_probe_calls *calls, struct error *err)
+{
+    int fd = calls->open(calls->opaque), version;
+
+    if (fd < 0)
+        return error_set(err, -fd, "/dev/kvm: %s", strerror(-fd));
+    version = call_number(calls, fd, KVM_GET_API_VERSION, 0);
+    if (version == KVM_API_VERSION)
+        return fd;
+    close(fd);
+    if (version < 0)
+        return error_set(err, -version, "/dev/kvm: %s", strerror(-version));
+    return error_set(err, ENOTSUP, "/dev/kvm has API version %d, not %d", version, KVM_API_VERSION);
+}
+
+/* ---- Capabilities ---- */
+
+bool kvm_probe_lacks(const struct kvm_probe_calls *calls, int kvm, char *text, size_t size)
+{
+    static const struct {
+        unsigned number;
+        bool needed;
+        const char *name;
+    } capabilities[] = {
+#define CAPABILITY(NAME, NEEDED) {KVM_CAP_##NAME, NEEDED, #NAME}
+        CAPABILITY(USER_MEMORY, true),
+        CAPABILITY(EXT_CPUID, true),
+        CAPABILITY(MP_STATE, true),
+        CAPABILITY(VCPU_EVENTS, true),
+        CAPABILITY(DEBUGREGS, true),
+        CAPABILITY(XSAVE, true),
+        CAPABILITY(XCRS, true),
+        CAPABILITY(IMMEDIATE_EXIT, true),
+        CAPABILITY(SET_GUEST_DEBUG, false),
+        CAPABILITY(SPLIT_IRQCHIP, false),
+        CAPABILITY(X2APIC_API, false),
+        CAPABILITY(TSC_DEADLINE_TIMER, false),
+        CAPABILITY(IOEVENTFD, false),
+        CAPABILITY(IRQFD, false),
+        CAPABILITY(READONLY_MEM, false),
+        CAPABILITY(ADJUST_CLOCK, false),
+        CAPABILITY(GET_TSC_KHZ, false),
+        CAPABILITY(TSC_CONTROL, false),
+        CAPABILITY(EXCEPTION_PAYLOAD, false),
+#undef CAPABILITY
+#ifdef KVM_CAP_MEMORY_FAULT_INFO
+        {KVM_CAP_MEMORY_FAULT_INFO, false, "MEMORY_FAULT_INFO"},
+#else
+        {232, false, "MEMORY_FAULT_INFO"},
+#endif
+    };
+    bool all = true;
+    size_t length = 0;
+
+    *text = '\0';
+    for (unsigned i = 0; i < ARRAY_SIZE(capabilities); i++) {
+        if (call_number(calls, kvm, KVM_CHECK_EXTENSION, capabilities[i].number) > 0)
+            continue;
+        all &= !capabilities[i].needed;
+        if (length < size)
+            length += (size_t)snprintf(text + length, size - length, "%s%s", length ? " " : "",
+                                       capabilities[i].name);
+    }
+    return all;
+}
+
+/* ---- The guest ---- */
+
+#define PAGE        4096u
+#define MEMORY_SIZE (16 * PAGE)
+#define TABLES      (1 * PAGE) /* four levels, a page each */
+#define LEVELS      4u
+#define GDT         (5 * PAGE)
+#define IDT         (6 * PAGE)
+#define TSS         (7 * PAGE)
+#define STACK_END   (9 * PAGE)
+#define CODE        (10 * PAGE)
+#define PROGRAM_MAX 64u
+#define HANDLER     (CODE + 8 * PROGRAM_MAX)
+#define ABSENT      (15 * PAGE) /* not mapped */
+#define PORT        0x10u
+
+#define PTE_ALL     7u /* present, writable, for programs, too */
+#define TSS_RSP0    4u
+#define GATE        0x8E00u /* a present interrupt gate */
+#define KERNEL_CODE 0x08u
+#define USER_CODE   0x13u
+#define USER_DATA   0x1Bu
+#define KERNEL_DATA 0x20u
+#define TASK        0x28u
+
+enum program { LOOP, IDENTIFY, FAULT, LEAVE, PROGRAMS };
+
+/* clang-format off */
+static const uint8_t programs[PROGRAMS][PROGRAM_MAX] = {
+    [LOOP] = {0x48, 0x01, 0xF0,        /* 1: add %rsi, %rax */
+              0x48, 0xFF, 0xCE,        /*    dec %rsi */
+              0x75, 0xF8,              /*    jnz 1b */
+              0xE6, PORT},             /*    out %al, $PORT */
+    [IDENTIFY] = {0x31, 0xC0,          /* 1: xor %eax, %eax */
+                  0x0F, 0xA2,          /*    cpuid */
+                  0x48, 0xFF, 0xCE,    /*    dec %rsi */
+                  0x75, 0xF7,          /*    jnz 1b */
+                  0xE6, PORT},         /*    out %al, $PORT */
+    [FAULT] = {0x8A, 0x07,             /* 1: mov (%rdi), %al */
+               0x48, 0xFF, 0xCE,       /*    dec %rsi */
+               0x75, 0xF9,             /*    jnz 1b */
+               0xE6, PORT},            /*    out %al, $PORT */
+    [LEAVE] = {0xE6, PORT,             /* 1: out %al, $PORT */
+               0xEB, 0xFC},            /*    jmp 1b */
+};
+#define LOOP_INSTRUCTIONS 3u
+/* Of the page fault: steps over the MOV. */
+static const uint8_t handler[] = {
+    0x48, 0x83, 0x44, 0x24, 0x08, 0x02, /* addq $2, 8(%rsp) */
+    0x48, 0x83, 0xC4, 0x08,             /* add $8, %rsp */
+    0x48, 0xCF,                         /* iretq */
+};
+/* clang-format on */
+
+struct probe {
+    const struct kvm_probe_calls *calls;
+    int kvm, vm, vcpu;
+    uint8_t *memory;
+    struct kvm_run *run;
+    int run_size;
+};
+
+static void put(struct probe *p, uint32_t at, uint64_t value)
+{
+    memcpy(p->memory + at, &value, sizeof(value));
+}
+
+/* Identity-maps the memory, but for one page. */
+static void put_page_tables(struct probe *p)
+{
+    for (unsigned level = 0; level < LEVELS - 1; level++)
+        put(p, TABLES + level * PAGE, (TABLES + (level + 1) * PAGE) | PTE_ALL);
+    for (uint32_t page = 0; page < MEMORY_SIZE; page += PAGE)
+        if (page != ABSENT)
+            put(p, TABLES + (LEVELS - 1) * PAGE + page / PAGE * 8, page | PTE_ALL);
+}
+
+static void fill_memory(struct probe *p)
+{
+    const uint32_t gate = IDT + X86_PF * 16;
+
+    put_page_tables(p);
+    put(p, GDT + KERNEL_CODE, 0x00AF9B000000FFFF);
+    put(p, GDT + (USER_CODE & ~3u), 0x00AFFB000000FFFF);
+    put(p, GDT + (USER_DATA & ~3u), 0x00CFF3000000FFFF);
+    put(p, GDT + KERNEL_DATA, 0x00CF93000000FFFF);
+    put(p, gate,
+        (HANDLER & 0xFFFF) | KERNEL_CODE << 16 | (uint64_t)GATE << 32 |
+            (uint64_t)(HANDLER >> 16) << 48);
+    put(p, TSS + TSS_RSP0, STACK_END);
+    for (unsigned i = 0; i < PROGRAMS; i++)
+        memcpy(p->memory + CODE + i * PROGRAM_MAX, programs[i], PROGRAM_MAX);
+    memcpy(p->memory + HANDLER, handler, sizeof(handler));
+}
+
+static struct kvm_segment segment(uint16_t selector, uint8_t type, bool code)
+{
+    return (struct kvm_segment){.limit = UINT32_MAX,
+                                .selector = selector,
+                                .type = type,
+                                .present = 1,
+                                .dpl = selector & 3,
+                                .db = !code,
+                                .s = 1,
+                                .l = code,
+                                .g = 1};
+}
+
+/* The registers with which a program begins; USER: at CPL 3. */
+static int set_registers(struct probe *p, enum program program, bool user, uint64_t times)
+{
+    struct kvm_regs regs = {.rip = CODE + (uint64_t)program * PROGRAM_MAX,
+                            .rsi = times,
+                            .rdi = ABSENT,
+                            .rsp = STACK_END - PAGE / 2,
+                            .rflags = X86_FLAG_ONE | X86_FLAG_IOPL};
+    struct kvm_sregs sregs;
+    int ret = call(p->calls, p->vcpu, KVM_GET_SREGS, &sregs);
+
+    if (ret < 0)
+        return ret;
+    sregs.cr0 = X86_CR0_PE | X86_CR0_MP | X86_CR0_ET | X86_CR0_NE | X86_CR0_WP | X86_CR0_PG;
+    sregs.cr3 = TABLES;
+    sregs.cr4 = X86_CR4_PAE;
+    sregs.efer = X86_EFER_LME | X86_EFER_LMA;
+    sregs.gdt = (struct kvm_dtable){.base = GDT, .limit = TASK + 15};
+    sregs.idt = (struct kvm_dtable){.base = IDT, .limit = 16 * (X86_PF + 1) - 1};
+    sregs.tr =
+        (struct kvm_segment){.base = TSS, .limit = 103, .selector = TASK, .type = 11, .present = 1};
+    sregs.cs = segment(user ? USER_CODE : KERNEL_CODE, 11, true);
+    sregs.ss = segment(user ? USER_DATA : KERNEL_DATA, 3, false);
+    sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss;
+    ret = call(p->calls, p->vcpu, KVM_SET_SREGS, &sregs);
+    return ret < 0 ? ret : call(p->calls, p->vcpu, KVM_SET_REGS, &regs);
+}
+
+/* ---- A virtual machine, for a moment ---- */
+
+static int refuse(struct error *err, const char *what, int code)
+{
+    return error_set(err, code, "KVM: cannot %s: %s", what, strerror(code));
+}
+
+/* CPUID, which the guest executes, answers as KVM would have it. */
+static int set_cpuid(struct probe *p, struct error *err)
+{
+    struct {
+        struct kvm_cpuid2 head;
+        struct kvm_cpuid_entry2 entries[256];
+    } cpuid = {.head.nent = 256};
+    int ret = call(p->calls, p->kvm, KVM_GET_SUPPORTED_CPUID, &cpuid);
+
+    if (ret >= 0)
+        ret = call(p->calls, p->vcpu, KVM_SET_CPUID2, &cpuid);
+    return ret < 0 ? refuse(err, "set CPUID", -ret) : 0;
+}
+
+static int add_memory(struct probe *p, struct error *err)
+{
+    struct kvm_userspace_memory_region region = {.memory_size = MEMORY_SIZE};
+    void *memory =
+        mmap(NULL, MEMORY_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    int ret;
+
+    if (memory == MAP_FAILED)
+        return refuse(err, "map memory", errno);
+    p->memory = memory;
+    region.userspace_addr = (uintptr_t)memory;
+    ret = call(p->calls, p->vm, KVM_SET_USER_MEMORY_REGION, &region);
+    return ret < 0 ? refuse(err, "add memory", -ret) : 0;
+}
+
+static int add_processor(struct probe *p, struct error *err)
+{
+    void *run;
+
+    p->vcpu = call_number(p->calls, p->vm, KVM_CREATE_VCPU, 0);
+    if (p->vcpu < 0)
+        return refuse(err, "create a processor", -p->vcpu);
+    p->run_size = call_number(p->calls, p->kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
+    if (p->run_size < (int)sizeof(*p->run))
+        return refuse(err, "tell the size of a processor", p->run_size < 0 ? -p->run_size : EINVAL);
+    run = mmap(NULL, (size_t)p->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, p->vcpu, 0);
+    if (run == MAP_FAILED)
+        return refuse(err, "map a processor", errno);
+    p->run = run;
+    return set_cpuid(p, err);
+}
+
+static void stop(struct probe *p)
+{
+    if (p->run)
+        munmap(p->run, (size_t)p->run_size);
+    if (p->vcpu >= 0)
+        close(p->vcpu);
+    if (p->vm >= 0)
+        close(p->vm);
+    if (p->memory)
+        munmap(p->memory, MEMORY_SIZE);
+}
+
+/* stop() is due in any case. */
+static int start(struct probe *p, struct error *err)
+{
+    int ret;
+
+    p->vm = call_number(p->calls, p->kvm, KVM_CREATE_VM, 0);
+    if (p->vm < 0)
+        return refuse(err, "create a virtual machine", -p->vm);
+    ret = add_memory(p, err);
+    if (ret == 0)
+        ret = add_processor(p, err);
+    if (ret == 0)
+        fill_memory(p);
+    return ret;
+}
+
+/* Lets the guest run until it writes to the port. */
+static int run(struct probe *p, struct error *err)
+{
+    int ret;
+
+    do
+        ret = call_number(p->calls, p->vcpu, KVM_RUN, 0);
+    while (ret == -EINTR);
+    if (ret < 0)
+        return refuse(err, "run a guest", -ret);
+    if (p->run->exit_reason != KVM_EXIT_IO || p->run->io.port != PORT)
+        return error_set(err, EIO, "KVM: a guest that should write to a port leaves for reason %u",
+                         p->run->exit_reason);
+    return 0;
+}
+
+/* ---- Measuring ---- */
+
+#define ENOUGH_NS (NS_PER_MS * 7 / 10)
+#define FIRST     32u
+#define GROWTH    4u
+#define MOST      (1u << 24)
+
+/* Has a program do its work TIMES times. */
+static int time_once(struct probe *p, enum program program, bool user, uint64_t times, uint64_t *ns,
+                     struct error *err)
+{
+    int ret = set_registers(p, program, user, times);
+    uint64_t begun;
+
+    if (ret < 0)
+        return refuse(err, "set registers", -ret);
+    begun = time_now_ns();
+    do
+        ret = run(p, err);
+    while (ret == 0 && program == LEAVE && --times);
+    *ns = MAX(time_now_ns() - begun, 1u);
+    return ret;
+}
+
+/* Returns 0, and in *PICOSECONDS what it takes to do it once: the better of two measurements that
+ * are long enough. */
+static int time_program(struct probe *p, enum program program, bool user, uint64_t *picoseconds,
+                        struct error *err)
+{
+    uint64_t times = FIRST, ns = 0, again;
+    int ret = 0;
+
+    while (ret == 0) {
+        ret = time_once(p, program, user, times, &ns, err);
+        if (ns >= ENOUGH_NS || times >= MOST)
+            break;
+        times *= GROWTH;
+    }
+    if (ret == 0)
+        ret = time_once(p, program, user, times, &again, err);
+    if (ret == 0)
+        *picoseconds = MAX(MIN(ns, again) * 1000 / times, 1u);
+    return ret;
+}
+
+static int measure(struct probe *p, struct kvm_figures *figures, struct error *err)
+{
+    const uint64_t second = 1000000000000; /* in picoseconds */
+    const struct {
+        enum program program;
+        bool user;
+        uint64_t *figure;
+    } parts[] = {
+        {LOOP, false, &figures->kernel_ips}, {LOOP, true, &figures->user_ips},
+        {FAULT, true, &figures->fault_ns},   {IDENTIFY, false, &figures->cpuid_ns},
+        {LEAVE, false, &figures->exit_ns},
+    };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(parts); i++) {
+        uint64_t spent = 1;
+        int ret = time_program(p, parts[i].program, parts[i].user, &spent, err);
+
+        if (ret < 0)
+            return ret;
+        *parts[i].figure =
+            parts[i].program == LOOP ? LOOP_INSTRUCTIONS * second / spent : MAX(spent / 1000, 1u);
+    }
+    return 0;
+}
+
+int kvm_probe_measure(const struct kvm_probe_calls *calls, int kvm, struct kvm_figures *figures,
+                      struct error *err)
+{
+    struct probe p = {.calls = calls, .kvm = kvm, .vm = -1, .vcpu = -1};
+    int ret = start(&p, err);
+
+    if (ret == 0)
+        ret = measure(&p, figures, err);
+    stop(&p);
+    return ret;
+}
+
+/* ---- The verdict ---- */
+
+/* Processors execute more than 1000 million simple instructions per second; what emulates them does
+ * some million, and an emulator whose guest this host is some 100 million in kernel and program
+ * alike. */
+#define SLOWEST_IPS    300000000u
+#define SLOWEST_FACTOR 4u
+/* A page fault that leaves the guest for the hypervisor's hypervisor takes longer than one that
+ * translated code raises. */
+#define LONGEST_FAULT_NS 20000u
+
+bool kvm_probe_is_native(const struct kvm_figures *f, char *text, size_t size)
+{
+    const uint64_t million = 1000000;
+    unsigned long long kernel = f->kernel_ips / million, user = f->user_ips / million;
+
+    if (f->kernel_ips < f->user_ips / SLOWEST_FACTOR)
+        snprintf(text, size,
+                 "KVM emulates the guest's kernel here: %llu million instructions/s, and %llu in "
+                 "programs",
+                 kernel, user);
+    else if (f->kernel_ips < SLOWEST_IPS)
+        snprintf(text, size, "KVM's guests run at %llu million instructions/s only: it is emulated",
+                 kernel);
+    else if (f->fault_ns > LONGEST_FAULT_NS)
+        snprintf(text, size, "page faults of KVM's guests take %llu us each",
+                 (unsigned long long)f->fault_ns / 1000);
+    else {
+        snprintf(text, size,
+                 "KVM executes the guest's kernel natively: %llu million instructions/s", kernel);
+        return true;
+    }
+    return false;
+}

@@ -1,0 +1,48 @@
+/*
+ * What KVM is worth on this host: a virtual machine that is thrown away, with one processor, in
+ * which small programs are timed. /dev/kvm may be there and yet emulate each instruction of the
+ * guest's kernel (where the host is a virtual machine itself and its hypervisor has no nested
+ * paging for it), which is a hundred times slower than translated code.
+ */
+#ifndef DOPPEL_CPU_KVM_PROBE_H
+#define DOPPEL_CPU_KVM_PROBE_H
+
+#include "base/error.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* The way to KVM, all of it: tests put themselves in between. */
+struct kvm_probe_calls {
+    int (*open)(void *opaque); /* /dev/kvm; a descriptor, or a negative errno */
+    /* As ioctl(2), but returns a negative errno. */
+    int (*ioctl)(void *opaque, int fd, unsigned long request, void *argument);
+    void *opaque;
+};
+extern const struct kvm_probe_calls kvm_probe_host;
+
+struct kvm_figures {
+    uint64_t kernel_ips, user_ips; /* instructions per second of a loop at CPL 0, and at CPL 3 */
+    uint64_t fault_ns; /* a page fault of a program, its handler in the kernel, and the return */
+    uint64_t cpuid_ns; /* CPUID, with which a processor leaves the guest and comes back */
+    uint64_t exit_ns;  /* a write to a port, with which the guest is left for this process */
+};
+
+/* Opens /dev/kvm and looks at its version. A descriptor, or a negative errno. */
+int kvm_probe_open(const struct kvm_probe_calls *calls, struct error *err);
+
+/* Stores in TEXT the names of the capabilities that an engine can use and that KVM lacks, with
+ * spaces between them; what does not fit is left out. Returns whether it has all that an engine
+ * needs. */
+bool kvm_probe_lacks(const struct kvm_probe_calls *calls, int kvm, char *text, size_t size);
+
+/* Measures, for about 20 ms. 0, or a negative errno. */
+int kvm_probe_measure(const struct kvm_probe_calls *calls, int kvm, struct kvm_figures *figures,
+                      struct error *err);
+
+/* Whether these FIGURES are those of hardware that executes the guest's kernel. TEXT says why, in
+ * one line. */
+bool kvm_probe_is_native(const struct kvm_figures *figures, char *text, size_t size);
+
+#endif

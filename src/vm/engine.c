@@ -1,0 +1,79 @@
+/*
+ * An engine and its vCPUs, for a machine whose board is there.
+ */
+#include "vm/vm_private.h"
+
+void vm_engine_unmake(struct vm *vm, struct vm_engine *e)
+{
+    const struct engine_ops *ops = e->engine ? e->engine->ops : NULL;
+
+    if (!ops)
+        return;
+    for (unsigned i = 0; i < vm->cpus; i++)
+        if (e->vcpu[i])
+            ops->vcpu_destroy(e->vcpu[i]);
+    ops->destroy(e->engine);
+}
+
+void vm_engine_plug(struct vm *vm, const struct engine_ops *ops)
+{
+    board_plug_local_apics(vm->board, !ops->local_apics);
+}
+
+bool vm_engine_make(struct vm *vm, const struct engine_ops *ops, struct vm_engine *e,
+                    struct error *err)
+{
+    const struct lapic_board outside = board_of_local_apics(vm->board);
+
+    e->engine = ops->create(&vm->machine, err);
+    if (!e->engine)
+        return false;
+    vm_engine_plug(vm, ops);
+    if (ops->local_apics && ops->local_apics(e->engine, &outside, &e->apics, err) < 0)
+        return false;
+    for (unsigned i = 0; i < vm->cpus; i++) {
+        e->vcpu[i] = ops->vcpu_create(e->engine, vm->ports[i], err);
+        if (!e->vcpu[i])
+            return false;
+    }
+    return true;
+}
+
+void vm_engine_set_local_apics(struct vm *vm, const struct vm_engine *e)
+{
+    board_set_local_apics(vm->board, e->engine->ops->local_apics ? &e->apics : NULL);
+}
+
+void vm_engine_exchange(struct vm *vm, struct vm_engine *e)
+{
+    struct vm_engine before = {.engine = vm->engine};
+
+    vm->engine = e->engine;
+    for (unsigned i = 0; i < vm->cpus; i++) {
+        before.vcpu[i] = vm->cpu[i].vcpu;
+        vm->cpu[i].vcpu = e->vcpu[i];
+    }
+    *e = before;
+}
+
+bool vm_engine_create(struct vm *vm, const struct engine_ops *ops, struct error *err)
+{
+    struct vm_engine e = {0};
+
+    if (!vm_engine_make(vm, ops, &e, err)) {
+        vm_engine_unmake(vm, &e);
+        return false;
+    }
+    if (ops->local_apics)
+        vm_engine_set_local_apics(vm, &e);
+    vm_engine_exchange(vm, &e);
+    return true;
+}
+
+void vm_engine_destroy(struct vm *vm)
+{
+    struct vm_engine e = {0};
+
+    vm_engine_exchange(vm, &e);
+    vm_engine_unmake(vm, &e);
+}
