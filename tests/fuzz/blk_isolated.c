@@ -5,11 +5,11 @@
  */
 #include "input.h"
 
+#include "base/kept_link.h"
 #include "base/thread.h"
 #include "base/util.h"
 #include "blk/blk.h"
 #include "blk/isolated/isolated.h"
-#include "blk/isolated/link.h"
 #include "blk/isolated/ring.h"
 #include "blk/options.h"
 
@@ -48,31 +48,30 @@ static void *serve(void *opaque)
     return NULL;
 }
 
-static struct isolated_memory *make_memory(int files[ISOLATED_FILES])
+static struct isolated_memory *make_memory(int files[KEPT_FILES])
 {
     void *memory;
 
-    files[ISOLATED_MEMORY] = memfd_create("memory", MFD_CLOEXEC);
-    files[ISOLATED_REQUEST_EVENT] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    files[ISOLATED_RESULT_EVENT] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    check(ftruncate(files[ISOLATED_MEMORY], (off_t)ISOLATED_BYTES) == 0);
-    memory =
-        mmap(NULL, ISOLATED_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, files[ISOLATED_MEMORY], 0);
+    files[KEPT_MEMORY] = memfd_create("memory", MFD_CLOEXEC);
+    files[KEPT_REQUEST_EVENT] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    files[KEPT_RESULT_EVENT] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    check(ftruncate(files[KEPT_MEMORY], (off_t)ISOLATED_BYTES) == 0);
+    memory = mmap(NULL, ISOLATED_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, files[KEPT_MEMORY], 0);
     check(memory != MAP_FAILED);
     return memory;
 }
 
-static void drop_memory(struct isolated_memory *memory, int files[ISOLATED_FILES])
+static void drop_memory(struct isolated_memory *memory, int files[KEPT_FILES])
 {
     munmap(memory, ISOLATED_BYTES);
-    for (unsigned i = 0; i < ISOLATED_FILES; i++)
+    for (unsigned i = 0; i < KEPT_FILES; i++)
         close(files[i]);
 }
 
 /* Requests, most of which mean something. */
 static void make_requests(struct isolated_memory *memory, struct input *in)
 {
-    struct isolated_side side = {0, 0};
+    struct kept_side side = {0, 0};
 
     for (unsigned i = 0; in->left && i < 64; i++) {
         uint8_t how = (uint8_t)take(in, 1);
@@ -92,9 +91,10 @@ static void make_requests(struct isolated_memory *memory, struct input *in)
 static void against_server(struct input *in)
 {
     struct served s = {.link = -1};
-    struct isolated_hello hello;
+    struct isolated_about about;
+    struct kept_hello hello;
     struct isolated_memory *memory;
-    int files[ISOLATED_FILES], link[2], disk = memfd_create("disk", MFD_CLOEXEC), ret;
+    int files[KEPT_FILES], link[2], disk = memfd_create("disk", MFD_CLOEXEC), ret;
     char text[64];
     pid_t sender;
 
@@ -106,11 +106,12 @@ static void against_server(struct input *in)
     memory = make_memory(files);
     make_requests(memory, in);
     check(thread_start(&s.thread, "disk", serve, &s, NULL) == 0);
-    while ((ret = isolated_receive_hello(link[0], &hello, &sender)) == 0)
+    while ((ret = kept_link_receive_hello(link[0], &hello, &sender)) == 0)
         usleep(10);
-    check(ret == 1 && hello.size == DISK);
-    isolated_send_start(link[0], hello.number, files);
-    send_event(files[ISOLATED_REQUEST_EVENT]);
+    memcpy(&about, hello.about, sizeof(about));
+    check(ret == 1 && about.size == DISK);
+    kept_link_send_files(link[0], hello.number, files, KEPT_FILES);
+    send_event(files[KEPT_REQUEST_EVENT]);
     close(link[0]);
     pthread_join(s.thread, NULL);
     close(link[1]);
@@ -136,27 +137,27 @@ static void done(struct blk_request *request, int result)
 
 static void against_client(struct input *in)
 {
-    struct isolated_hello hello = {
-        .version = ISOLATED_VERSION, .number = 1, .size = DISK, .block = 512, .optimal = 4096};
+    const struct isolated_about about = {.size = DISK, .block = 512, .optimal = 4096};
+    struct kept_hello hello = {.version = KEPT_LINK_VERSION, .number = 1};
     struct blk_host host = {.isolate = give_link};
     struct blk_options options;
     static uint8_t data[3 * 65536];
     struct blk_request request[8];
     struct iovec iov = {data, sizeof(data)};
     struct isolated_memory *memory;
-    struct isolated_side side = {0, 0};
-    int files[ISOLATED_FILES], link[2];
+    struct kept_side side = {0, 0};
+    int files[KEPT_FILES], link[2];
     struct blk *blk;
 
     check(blk_options_parse("disk,isolate", &options, NULL) == 0);
     check(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, link) == 0);
     host.isolate_opaque = &link[0];
-    isolated_send_hello(link[1], &hello);
+    memcpy(hello.about, &about, sizeof(about));
+    kept_link_send_hello(link[1], &hello);
     blk = blk_open(&options, &host, NULL);
     check(blk != NULL);
-    check(isolated_receive_start(link[1], 1, files) == 0);
-    memory =
-        mmap(NULL, ISOLATED_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, files[ISOLATED_MEMORY], 0);
+    check(kept_link_receive_files(link[1], 1, files, KEPT_FILES) == 0);
+    memory = mmap(NULL, ISOLATED_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, files[KEPT_MEMORY], 0);
     check(memory != MAP_FAILED);
     pending = ARRAY_SIZE(request);
     for (unsigned i = 0; i < ARRAY_SIZE(request); i++) {
@@ -176,9 +177,9 @@ static void against_client(struct input *in)
 
         isolated_answer(memory, &side, &r);
         if (how & 128)
-            send_event(files[ISOLATED_RESULT_EVENT]);
+            send_event(files[KEPT_RESULT_EVENT]);
     }
-    send_event(files[ISOLATED_RESULT_EVENT]);
+    send_event(files[KEPT_RESULT_EVENT]);
     close(link[1]); /* then all that is left fails */
     while (pending)
         usleep(10);

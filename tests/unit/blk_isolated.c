@@ -5,12 +5,12 @@
 #include "test.h"
 
 #include "base/event.h"
+#include "base/kept_link.h"
 #include "base/thread.h"
 #include "base/time.h"
 #include "base/util.h"
 #include "blk/blk.h"
 #include "blk/isolated/isolated.h"
-#include "blk/isolated/link.h" /* for the other end, which the test plays */
 #include "blk/isolated/ring.h"
 #include "blk/options.h"
 
@@ -163,15 +163,23 @@ static void cannot_be_opened(void **state)
 
 /* A process that does what the test says. */
 struct fake {
-    int files[ISOLATED_FILES];
+    int files[KEPT_FILES];
     struct isolated_memory *memory;
-    struct isolated_side requests, results;
+    struct kept_side requests, results;
 };
 
-static struct isolated_hello hello(uint64_t number)
+static struct kept_hello hello_of(uint64_t number, uint64_t size)
 {
-    return (struct isolated_hello){
-        .version = ISOLATED_VERSION, .number = number, .size = DISK, .block = 512, .optimal = 4096};
+    const struct isolated_about about = {.size = size, .block = 512, .optimal = 4096};
+    struct kept_hello hello = {.version = KEPT_LINK_VERSION, .number = number};
+
+    memcpy(hello.about, &about, sizeof(about));
+    return hello;
+}
+
+static struct kept_hello hello(uint64_t number)
+{
+    return hello_of(number, DISK);
 }
 
 struct opening {
@@ -191,28 +199,28 @@ static void *open_there(void *opaque)
 static void connect_fake(struct rig *r, struct fake *f, uint64_t number)
 {
     *f = (struct fake){.memory = NULL};
-    assert_int_equal(isolated_receive_start(r->link[1], number, f->files), 0);
-    f->memory = mmap(NULL, ISOLATED_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED,
-                     f->files[ISOLATED_MEMORY], 0);
+    assert_int_equal(kept_link_receive_files(r->link[1], number, f->files, KEPT_FILES), 0);
+    f->memory =
+        mmap(NULL, ISOLATED_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, f->files[KEPT_MEMORY], 0);
     assert_ptr_not_equal(f->memory, MAP_FAILED);
     /* The memory stays as long as it is. */
-    assert_int_equal(ftruncate(f->files[ISOLATED_MEMORY], 4096), -1);
+    assert_int_equal(ftruncate(f->files[KEPT_MEMORY], 4096), -1);
 }
 
 static void drop_fake(struct fake *f)
 {
     munmap(f->memory, ISOLATED_BYTES);
-    for (unsigned i = 0; i < ISOLATED_FILES; i++)
+    for (unsigned i = 0; i < KEPT_FILES; i++)
         close(f->files[i]);
 }
 
 static struct blk *open_with_fake(struct rig *r, struct fake *f)
 {
-    const struct isolated_hello first = hello(1);
+    const struct kept_hello first = hello(1);
     struct opening o = {.rig = r};
 
     assert_int_equal(thread_start(&o.thread, "opens", open_there, &o, NULL), 0);
-    assert_int_equal(isolated_send_hello(r->link[1], &first), 0);
+    assert_int_equal(kept_link_send_hello(r->link[1], &first), 0);
     connect_fake(r, f, 1);
     pthread_join(o.thread, NULL);
     assert_non_null(o.blk);
@@ -246,7 +254,7 @@ static void give(struct fake *f, uint32_t number, int result)
     uint64_t one = 1;
 
     if (isolated_answer(f->memory, &f->results, &entry))
-        assert_int_equal(write(f->files[ISOLATED_RESULT_EVENT], &one, sizeof(one)), sizeof(one));
+        assert_int_equal(write(f->files[KEPT_RESULT_EVENT], &one, sizeof(one)), sizeof(one));
 }
 
 struct user_request {
@@ -321,7 +329,7 @@ static void dies(void **state)
     struct user_request *w = submit(blk, BLK_WRITE, 0, 4096, 3);
     struct user_request *rd = submit(blk, BLK_READ, 8192, 4096, 0);
     struct user_request *fl = submit(blk, BLK_FLUSH, 0, 0, 0), *late;
-    struct isolated_hello again = hello(2);
+    struct kept_hello again = hello(2);
     unsigned seen = 0;
 
     for (unsigned i = 0; i < 3; i++) {
@@ -333,7 +341,7 @@ static void dies(void **state)
     assert_int_equal(result_of(rd), 0);
     drop_fake(&f);
     late = submit(blk, BLK_WRITE, 16384, 512, 4);
-    assert_int_equal(isolated_send_hello(r->link[1], &again), 0);
+    assert_int_equal(kept_link_send_hello(r->link[1], &again), 0);
     connect_fake(r, &f, 2);
     for (unsigned i = 0; i < 3; i++) {
         struct isolated_request q = next(&f);
@@ -352,9 +360,8 @@ static void dies(void **state)
 
     /* Another disk is not taken for this one. */
     w = submit(blk, BLK_WRITE, 0, 4096, 3);
-    again = hello(3);
-    again.size *= 2;
-    assert_int_equal(isolated_send_hello(r->link[1], &again), 0);
+    again = hello_of(3, 2 * DISK);
+    assert_int_equal(kept_link_send_hello(r->link[1], &again), 0);
     assert_int_equal(result_of(w), -EIO);
     assert_int_equal(blk_flush(blk), -EIO);
     blk_close(blk);
@@ -393,11 +400,11 @@ static void events_block(void **state)
     for (unsigned i = 0; i < 3; i++) {
         struct user_request *w;
 
-        event_clear(f.files[ISOLATED_REQUEST_EVENT]);
-        assert_int_equal(fcntl(f.files[ISOLATED_REQUEST_EVENT], F_SETFL, 0), 0);
-        assert_int_equal(fcntl(f.files[ISOLATED_RESULT_EVENT], F_SETFL, 0), 0);
-        assert_int_equal(write(f.files[ISOLATED_REQUEST_EVENT], &full, sizeof(full)), sizeof(full));
-        assert_true(isolated_server_sleeps(f.memory, &f.requests));
+        event_clear(f.files[KEPT_REQUEST_EVENT]);
+        assert_int_equal(fcntl(f.files[KEPT_REQUEST_EVENT], F_SETFL, 0), 0);
+        assert_int_equal(fcntl(f.files[KEPT_RESULT_EVENT], F_SETFL, 0), 0);
+        assert_int_equal(write(f.files[KEPT_REQUEST_EVENT], &full, sizeof(full)), sizeof(full));
+        assert_true(kept_index_sleeps(&f.memory->requests, f.requests.read));
         w = submit(blk, BLK_WRITE, 0, 4096, 3);
         give(&f, next(&f).number, 0);
         assert_int_equal(result_of(w), 0);
@@ -472,15 +479,15 @@ static void checks(void **state)
 /* A process that answers one request and then stops. */
 static void answer_and_stop(struct rig *r)
 {
-    const struct isolated_hello first = hello(1);
+    const struct kept_hello first = hello(1);
     struct isolated_request request;
     struct fake f = {.memory = NULL};
 
-    if (isolated_send_hello(r->link[1], &first) < 0 ||
-        isolated_receive_start(r->link[1], 1, f.files) < 0)
+    if (kept_link_send_hello(r->link[1], &first) < 0 ||
+        kept_link_receive_files(r->link[1], 1, f.files, KEPT_FILES) < 0)
         _exit(1);
     f.memory =
-        mmap(NULL, ISOLATED_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, f.files[ISOLATED_MEMORY], 0);
+        mmap(NULL, ISOLATED_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, f.files[KEPT_MEMORY], 0);
     while (!isolated_take(f.memory, &f.requests, &request))
         time_sleep_ns(NS_PER_MS);
     give(&f, request.number, 0);
@@ -492,7 +499,7 @@ static void answer_and_stop(struct rig *r)
 static void stops(void **state)
 {
     struct rig *r = begin("");
-    struct isolated_hello again = hello(2);
+    struct kept_hello again = hello(2);
     struct user_request *w;
     struct fake f;
     struct blk *blk;
@@ -508,7 +515,7 @@ static void stops(void **state)
     w = submit(blk, BLK_WRITE, 0, 4096, 2);
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
-    assert_int_equal(isolated_send_hello(r->link[1], &again), 0);
+    assert_int_equal(kept_link_send_hello(r->link[1], &again), 0);
     connect_fake(r, &f, 2);
     give(&f, next(&f).number, 0);
     assert_int_equal(result_of(w), 0);
@@ -539,7 +546,7 @@ static void never_answers(void **state)
 
 static void send_files(int link, uint64_t number, const int *files, unsigned count)
 {
-    struct isolated_start start = {.version = ISOLATED_VERSION, .number = number};
+    struct kept_start start = {.version = KEPT_LINK_VERSION, .number = number};
     struct iovec iov = {&start, sizeof(start)};
     union {
         struct cmsghdr header;
@@ -564,8 +571,8 @@ static void too_many_files(void **state)
     int link[2], ends[2], sent[8], got[8];
     char byte;
 
-    for (unsigned count = ISOLATED_FILES - 1; count <= ARRAY_SIZE(sent); count++) {
-        if (count == ISOLATED_FILES)
+    for (unsigned count = KEPT_FILES - 1; count <= ARRAY_SIZE(sent); count++) {
+        if (count == KEPT_FILES)
             continue;
         assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, link), 0);
         assert_int_equal(pipe2(ends, O_CLOEXEC | O_NONBLOCK), 0);
@@ -577,12 +584,12 @@ static void too_many_files(void **state)
         close(ends[1]);
         for (unsigned i = 0; i < ARRAY_SIZE(sent); i++)
             sent[i] = ends[0];
-        send_files(link[0], 1, sent, ISOLATED_FILES);
-        assert_int_equal(isolated_receive_start(link[1], 1, got), 0);
-        for (unsigned i = ISOLATED_FILES; i < ARRAY_SIZE(got); i++)
+        send_files(link[0], 1, sent, KEPT_FILES);
+        assert_int_equal(kept_link_receive_files(link[1], 1, got, KEPT_FILES), 0);
+        for (unsigned i = KEPT_FILES; i < ARRAY_SIZE(got); i++)
             assert_int_equal(got[i], -1);
         assert_int_equal(read(ends[0], &byte, 1), 0); /* nobody has the end to write to */
-        for (unsigned i = 0; i < ISOLATED_FILES; i++)
+        for (unsigned i = 0; i < KEPT_FILES; i++)
             close(got[i]);
         close(ends[0]);
         close(link[0]);

@@ -3,29 +3,22 @@
  */
 #include "blk/isolated/isolated.h"
 
+#include "base/kept_link.h"
 #include "base/thread.h"
 #include "base/time.h"
 #include "base/util.h"
 #include "blk/isolated/isolated_private.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
 #include <poll.h>
-#include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #define FIRST_NS    (30 * NS_PER_S) /* for the process to open the disk */
 #define PATIENCE_NS (30 * NS_PER_S) /* of the process with a server (blk_host) */
-/* All requests fail when there was no result for so many times the patience. */
-#define LAST_PATIENCE 2u
-/* So often the thread looks in the time of a patience. */
-#define LOOKS 8u
 
 static struct isolated *isolated_of(struct blk *blk)
 {
@@ -34,7 +27,7 @@ static struct isolated *isolated_of(struct blk *blk)
 
 static void wake_process(struct isolated *i)
 {
-    int ret = event_signal(&i->sender, i->files[ISOLATED_REQUEST_EVENT]);
+    int ret = event_signal(&i->sender, i->files[KEPT_REQUEST_EVENT]);
 
     if (ret < 0)
         log_line(i->blk.host->log, LOG_LEVEL_WARNING,
@@ -92,7 +85,7 @@ static const char *take_results(struct isolated *i)
         more = isolated_collect(i->memory, &i->results, &result);
         if (more)
             good = isolated_end_part(i, &result, &ended);
-        i->taken += more && good;
+        i->progress |= more && good;
         if (more && good)
             wake = isolated_pump(i);
         pthread_mutex_unlock(&i->lock);
@@ -104,32 +97,34 @@ static const char *take_results(struct isolated *i)
     return good ? NULL : "its process breaks the rules";
 }
 
-static bool is_same(const struct isolated *i, const struct isolated_hello *h)
+/* Takes what a process says of the disk. False: it cannot be. */
+static bool take_about(const struct kept_hello *hello, struct isolated_about *about)
 {
-    const struct blk_info *info = &i->blk.info;
-
-    return h->size == atomic_load(&i->blk.size) && h->block == info->block &&
-           h->readonly == info->readonly;
+    _Static_assert(sizeof(*about) <= sizeof(hello->about), "it has room");
+    memcpy(about, hello->about, sizeof(*about));
+    return (about->block == 512 || about->block == 4096) && about->size % about->block == 0 &&
+           about->size <= INT64_MAX && about->optimal && !(about->optimal & (about->optimal - 1)) &&
+           about->format <= BLK_QCOW2;
 }
 
-/* PID has sent a hello. A disk that is served in this process is never killed. */
-static void remember_process(struct isolated *i, pid_t pid)
+static bool is_same(const struct isolated *i, const struct kept_hello *hello)
 {
-    if (i->process >= 0)
-        close(i->process);
-    i->process = pid > 0 && pid != getpid() ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
-    i->answered = i->killed = false;
+    const struct blk_info *info = &i->blk.info;
+    struct isolated_about about;
+
+    return take_about(hello, &about) && about.size == atomic_load(&i->blk.size) &&
+           about.block == info->block && about.readonly == info->readonly;
 }
 
 /* A new process is there: starts it, with all that the last one has not done. */
-static const char *start_anew(struct isolated *i, const struct isolated_hello *hello, pid_t sender)
+static const char *start_anew(struct isolated *i, const struct kept_hello *hello, pid_t sender)
 {
     const char *wrong = take_results(i); /* of the last one */
     bool wake;
 
     if (wrong)
         return wrong;
-    remember_process(i, sender);
+    kept_watch_process(&i->watch, sender);
     if (!is_same(i, hello))
         return "is another disk since its process has been started anew";
     log_line(i->blk.host->log, LOG_LEVEL_WARNING, "disk '%s': its process has been started anew",
@@ -137,14 +132,14 @@ static const char *start_anew(struct isolated *i, const struct isolated_hello *h
     pthread_mutex_lock(&i->lock);
     memset(&i->memory->requests, 0, sizeof(i->memory->requests));
     memset(&i->memory->results, 0, sizeof(i->memory->results));
-    i->requests = i->results = (struct isolated_side){0, 0};
+    i->requests = i->results = (struct kept_side){0, 0};
     wake = isolated_send_all(i);
     wake |= isolated_pump(i);
     pthread_mutex_unlock(&i->lock);
-    event_clear(i->files[ISOLATED_REQUEST_EVENT]);
+    event_clear(i->files[KEPT_REQUEST_EVENT]);
     if (wake)
         wake_process(i);
-    if (isolated_send_start(i->link, hello->number, i->files) < 0)
+    if (kept_link_send_files(i->link, hello->number, i->files, KEPT_FILES) < 0)
         log_line(i->blk.host->log, LOG_LEVEL_WARNING, "disk '%s': its process is gone again",
                  i->file);
     return NULL;
@@ -153,9 +148,9 @@ static const char *start_anew(struct isolated *i, const struct isolated_hello *h
 /* Looks whether a process has come. Returns what is wrong, or NULL. */
 static const char *look_at_link(struct isolated *i)
 {
-    struct isolated_hello hello;
+    struct kept_hello hello;
     pid_t sender = 0;
-    int ret = isolated_receive_hello(i->link, &hello, &sender);
+    int ret = kept_link_receive_hello(i->link, &hello, &sender);
 
     if (ret == 0)
         return NULL;
@@ -181,55 +176,27 @@ static bool any_waits(struct isolated *i)
     return waits;
 }
 
-/* Kills the process, if it is certain which one it is. The supervisor starts it anew. */
-static void kill_process(struct isolated *i)
-{
-    i->killed = true;
-    if (i->process < 0 || !i->answered)
-        return;
-    log_line(i->blk.host->log, LOG_LEVEL_WARNING,
-             "disk '%s': its process has not answered for %llu s and is killed", i->file,
-             (unsigned long long)(i->patience / NS_PER_S));
-    syscall(SYS_pidfd_send_signal, i->process, SIGKILL, NULL, 0);
-}
-
-/* Watches over a process that lives and does not answer, which would keep pauses and the end of the
- * machine waiting for ever. Returns what is wrong, or NULL. Time in which this process was stopped,
- * too, does not count. */
 static const char *watch_process(struct isolated *i)
 {
-    uint64_t now = time_now_ns(), step = MIN(now - i->looked, 2 * i->patience / LOOKS);
-    bool progress = i->taken != i->taken_then;
+    bool progress = i->progress;
 
-    i->looked = now;
-    i->taken_then = i->taken;
-    i->answered |= progress;
-    if (progress || !any_waits(i)) {
-        i->waited = 0;
-        i->killed = false;
-        return NULL;
-    }
-    i->waited += step;
-    if (i->waited >= LAST_PATIENCE * i->patience)
-        return "its process does not answer";
-    if (i->waited >= i->patience && !i->killed)
-        kill_process(i);
-    return NULL;
+    i->progress = false;
+    return kept_watch_look(&i->watch, progress, !progress && any_waits(i));
 }
 
 /* Waits for the process or for a thread of this one, and takes what has come. Returns what is
  * wrong, or NULL. */
 static const char *wait_and_take(struct isolated *i, struct pollfd pfd[3])
 {
-    int timeout = (int)MIN(i->patience / LOOKS / NS_PER_MS, (uint64_t)INT_MAX - 1) + 1;
+    bool sleeps = kept_index_sleeps(&i->memory->results, i->results.read);
     const char *wrong;
 
-    if (poll(pfd, 3, isolated_client_sleeps(i->memory, &i->results) ? timeout : 0) < 0)
+    if (poll(pfd, 3, sleeps ? kept_watch_pause(&i->watch) : 0) < 0)
         return NULL;
     if (pfd[0].revents)
         event_clear(i->wake);
     if (pfd[1].revents)
-        event_clear(i->files[ISOLATED_RESULT_EVENT]);
+        event_clear(i->files[KEPT_RESULT_EVENT]);
     wrong = take_results(i);
     if (!wrong)
         wrong = watch_process(i);
@@ -250,7 +217,7 @@ static void *run(void *opaque)
 {
     struct isolated *i = opaque;
     struct pollfd pfd[] = {
-        {i->wake, POLLIN, 0}, {i->files[ISOLATED_RESULT_EVENT], POLLIN, 0}, {i->link, POLLIN, 0}};
+        {i->wake, POLLIN, 0}, {i->files[KEPT_RESULT_EVENT], POLLIN, 0}, {i->link, POLLIN, 0}};
     const char *wrong = NULL;
 
     where_begin(&i->where);
@@ -280,16 +247,12 @@ static void isolated_close(struct blk *blk)
 
     if (i->started)
         end_thread(i);
-    if (i->memory)
-        munmap(i->memory, ISOLATED_BYTES);
-    for (unsigned n = 0; n < ISOLATED_FILES; n++)
-        if (i->files[n] >= 0)
-            close(i->files[n]);
+    kept_memory_drop(ISOLATED_BYTES, i->files, i->memory);
+    kept_pages_free(&i->pages);
+    kept_watch_end(&i->watch);
     event_sender_close(&i->sender);
     if (i->wake >= 0)
         close(i->wake);
-    if (i->process >= 0)
-        close(i->process);
     if (i->link >= 0)
         close(i->link);
     pthread_mutex_destroy(&i->lock);
@@ -305,84 +268,54 @@ static struct where *isolated_where(struct blk *blk, unsigned n)
 static const struct blk_driver isolated_driver = {
     .submit = isolated_submit, .where = isolated_where, .close = isolated_close};
 
-/* The memory cannot be made shorter by the other side, which would end this process. */
-static int make_memory(struct isolated *i, struct error *err)
-{
-    int fd = memfd_create("disk", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    void *memory;
-
-    i->files[ISOLATED_MEMORY] = fd;
-    if (fd < 0 || ftruncate(fd, (off_t)ISOLATED_BYTES) < 0 ||
-        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
-        return error_set(err, errno, "cannot get memory to share: %s", strerror(errno));
-    memory = mmap(NULL, ISOLATED_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (memory == MAP_FAILED)
-        return error_set(err, errno, "cannot map memory to share: %s", strerror(errno));
-    i->memory = memory;
-    return 0;
-}
-
 static int make_files(struct isolated *i, struct error *err)
 {
+    void *memory = NULL;
+    int ret;
+
     i->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    i->files[ISOLATED_REQUEST_EVENT] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    i->files[ISOLATED_RESULT_EVENT] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (i->wake < 0 || i->files[ISOLATED_REQUEST_EVENT] < 0 || i->files[ISOLATED_RESULT_EVENT] < 0)
-        return error_set(err, errno, "cannot make event files: %s", strerror(errno));
+    if (i->wake < 0)
+        return error_set(err, errno, "cannot make an event file: %s", strerror(errno));
     if (event_sender_open(&i->sender, err) < 0)
         return -EAGAIN;
-    return make_memory(i, err);
+    if (kept_pages_init(&i->pages, ISOLATED_PAGES) < 0)
+        return error_set(err, ENOMEM, "out of memory");
+    ret = kept_memory_make(ISOLATED_BYTES, i->files, &memory, err);
+    i->memory = memory;
+    return ret;
 }
 
-/* Waits for the first process to say what the disk is. */
-static int await_hello(struct isolated *i, struct isolated_hello *hello, struct error *err)
+static int take_hello(struct isolated *i, const struct kept_hello *hello, struct error *err)
 {
-    uint64_t end = time_now_ns() + FIRST_NS, now;
-    pid_t sender = 0;
-    int ret = isolated_hear_senders(i->link);
+    struct isolated_about about;
 
-    if (ret < 0)
-        return error_set(err, -ret, "cannot set up its socket: %s", strerror(-ret));
-    while ((ret = isolated_receive_hello(i->link, hello, &sender)) == 0 &&
-           (now = time_now_ns()) < end) {
-        struct pollfd pfd = {i->link, POLLIN, 0};
-
-        poll(&pfd, 1, (int)((end - now) / NS_PER_MS) + 1);
-    }
-    if (ret == 0)
-        return error_set(err, ETIMEDOUT, "its process does not open it");
-    if (ret < 0)
-        return error_set(err, -ret, "its process %s",
-                         ret == -EPIPE ? "has ended" : "breaks the rules");
-    remember_process(i, sender);
-    log_clean(hello->text);
-    return hello->error ? error_set(err, hello->error, "%s", hello->text) : 0;
-}
-
-static int take_hello(struct isolated *i, const struct isolated_hello *hello, struct error *err)
-{
-    i->blk.info = (struct blk_info){.block = hello->block,
-                                    .optimal = hello->optimal,
-                                    .readonly = hello->readonly,
-                                    .discards = hello->discards,
-                                    .zeroes = hello->zeroes,
-                                    .format = blk_format_name((enum blk_format)hello->format),
+    if (!take_about(hello, &about))
+        return error_set(err, EPROTO, "its process breaks the rules");
+    i->blk.info = (struct blk_info){.block = about.block,
+                                    .optimal = about.optimal,
+                                    .readonly = about.readonly,
+                                    .discards = about.discards,
+                                    .zeroes = about.zeroes,
+                                    .format = blk_format_name((enum blk_format)about.format),
                                     .file = i->file};
-    atomic_store(&i->blk.size, hello->size);
-    if (isolated_send_start(i->link, hello->number, i->files) < 0)
+    atomic_store(&i->blk.size, about.size);
+    if (kept_link_send_files(i->link, hello->number, i->files, KEPT_FILES) < 0)
         return error_set(err, EPIPE, "its process has ended");
     return 0;
 }
 
 static int open_disk(struct isolated *i, struct error *err)
 {
-    struct isolated_hello hello;
+    struct kept_hello hello;
+    pid_t sender = 0;
     int ret = make_files(i, err);
 
     if (ret == 0)
-        ret = await_hello(i, &hello, err);
-    if (ret == 0)
+        ret = kept_link_await_hello(i->link, FIRST_NS, &hello, &sender, err);
+    if (ret == 0) {
+        kept_watch_process(&i->watch, sender);
         ret = take_hello(i, &hello, err);
+    }
     if (ret == 0)
         ret = thread_start(&i->thread, "disk, isolated", run, i, err);
     i->started = ret == 0;
@@ -416,11 +349,11 @@ static struct isolated *new_isolated(const struct blk_options *options, const st
     }
     i->file = file;
     i->link = link;
-    i->wake = i->process = -1;
-    i->patience = patience(options, host);
-    i->looked = time_now_ns();
+    i->wake = -1;
+    snprintf(i->name, sizeof(i->name), "disk '%s'", file);
+    kept_watch_begin(&i->watch, i->name, host->log, patience(options, host));
     i->sender = EVENT_SENDER_CLOSED;
-    for (unsigned n = 0; n < ISOLATED_FILES; n++)
+    for (unsigned n = 0; n < KEPT_FILES; n++)
         i->files[n] = -1;
     i->blk.driver = &isolated_driver;
     i->blk.host = host;

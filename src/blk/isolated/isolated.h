@@ -32,7 +32,7 @@
 struct blk *isolated_open(const struct blk_options *options, const struct blk_host *host,
                           struct error *err);
 
-/* Opens what OPTIONS name and serves it at LINK (link.h), which stays the caller's, until
+/* Opens what OPTIONS name and serves it at LINK (base/kept_link.h), which stays the caller's, until
  * the other end is closed. In a process of its own. Returns 0 then, or a negative errno
  * and ERR: the disk cannot be opened, which the other end has been told, or the other end breaks
  * the rules. */

@@ -6,9 +6,9 @@
 #define DOPPEL_BLK_ISOLATED_ISOLATED_PRIVATE_H
 
 #include "base/event.h"
+#include "base/kept_watch.h"
 #include "base/where.h"
 #include "blk/driver.h"
-#include "blk/isolated/link.h"
 #include "blk/isolated/ring.h"
 #include "blk/list.h"
 
@@ -24,30 +24,25 @@ struct isolated {
     struct blk blk;
     char *file;
     int link, wake;
-    int files[ISOLATED_FILES];
+    int files[KEPT_FILES];
     struct event_sender sender; /* its process may have the event files block */
     struct isolated_memory *memory;
 
     pthread_mutex_t lock; /* guards the rest */
     bool broken;          /* all requests fail */
-    struct isolated_side requests, results;
+    struct kept_side requests, results;
     struct blk_list waiting;                      /* not wholly sent yet */
     struct isolated_part part[ISOLATED_REQUESTS]; /* by number */
-    uint64_t page_used[ISOLATED_PAGES / 64];
-    uint32_t next_page; /* where to look first */
+    struct kept_pages pages;
 
     pthread_t thread;
     bool started, ends;
     struct where where;
 
-    /* The thread's: how long requests have waited without any result. */
-    uint64_t patience, waited; /* ns */
-    uint64_t looked;           /* when the thread last looked, ns */
-    uint64_t taken;            /* results, so far */
-    uint64_t taken_then;       /* the same when the thread last looked */
-    int process;               /* the disk's process, a pidfd; -1: it is not known */
-    bool answered;             /* it has: PROCESS is not one that got its number later */
-    bool killed;               /* PROCESS was, since the last result */
+    /* The thread's. */
+    char name[300]; /* for messages */
+    struct kept_watch watch;
+    bool progress; /* there were results since the watch was last looked at */
 };
 
 /* ---- parts.c: with the lock ---- */

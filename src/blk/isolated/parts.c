@@ -21,41 +21,6 @@ static bool changes(unsigned kind)
     return kind == BLK_WRITE || kind == BLK_DISCARD || kind == BLK_ZEROES;
 }
 
-/* ---- Pages ---- */
-
-static bool page_is_used(const struct isolated *i, uint32_t page)
-{
-    return i->page_used[page / 64] >> page % 64 & 1;
-}
-
-static void mark_pages(struct isolated *i, uint32_t page, unsigned count, bool used)
-{
-    for (unsigned n = 0; n < count; n++, page++) {
-        uint64_t bit = UINT64_C(1) << page % 64;
-
-        i->page_used[page / 64] = (i->page_used[page / 64] & ~bit) | (used ? bit : 0);
-    }
-}
-
-/* Finds up to MOST free pages that follow each other, and takes them. Returns how many. */
-static unsigned take_pages(struct isolated *i, unsigned most, uint32_t *first)
-{
-    for (uint32_t tried = 0; tried < ISOLATED_PAGES; tried++) {
-        uint32_t page = (i->next_page + tried) % ISOLATED_PAGES;
-        unsigned count = 0;
-
-        while (count < most && page + count < ISOLATED_PAGES && !page_is_used(i, page + count))
-            count++;
-        if (!count)
-            continue;
-        mark_pages(i, page, count, true);
-        i->next_page = (page + count) % ISOLATED_PAGES;
-        *first = page;
-        return count;
-    }
-    return 0;
-}
-
 /* ---- Sending ---- */
 
 static bool overlap(const struct isolated_request *a, uint64_t offset, uint64_t size)
@@ -95,7 +60,7 @@ static bool find_pages(struct isolated *i, struct isolated_part *p)
     uint64_t size = MIN(p->as.size, ISOLATED_DATA_MOST);
     unsigned wanted = (unsigned)(ALIGN_UP(size, ISOLATED_PAGE) / ISOLATED_PAGE);
 
-    p->pages = take_pages(i, wanted, &p->as.page);
+    p->pages = kept_pages_take(&i->pages, 1, wanted, &p->as.page);
     p->as.size = MIN(size, (uint64_t)p->pages * ISOLATED_PAGE);
     return p->pages > 0;
 }
@@ -180,7 +145,7 @@ bool isolated_end_part(struct isolated *i, const struct isolated_result *result,
         return false;
     if (p->as.kind == BLK_READ && code == 0)
         buffers_scatter(request->iov, p->skip, isolated_data(i->memory, p->as.page), p->as.size);
-    mark_pages(i, p->as.page, p->pages, false);
+    kept_pages_give(&i->pages, p->as.page, p->pages);
     p->request = NULL;
     *ended = finish(i, request, code);
     return true;

@@ -3,17 +3,14 @@
  */
 #include "blk/isolated/isolated.h"
 
+#include "base/kept_link.h"
 #include "base/time.h"
 #include "base/util.h"
-#include "blk/isolated/link.h"
 #include "blk/isolated/ring.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 struct flight {
@@ -26,22 +23,14 @@ struct flight {
 struct server {
     int link;
     struct blk *blk;
-    int files[ISOLATED_FILES];
+    int files[KEPT_FILES];
     struct isolated_memory *memory;
-    struct isolated_side requests;
+    struct kept_side requests;
     pthread_mutex_t lock; /* a leaf: guards RESULTS and the ring of results */
-    struct isolated_side results;
+    struct kept_side results;
     struct flight flight[ISOLATED_REQUESTS];
     _Atomic unsigned pending; /* requests that are being carried out or answered */
 };
-
-static void wake_client(struct server *s)
-{
-    uint64_t one = 1;
-
-    if (write(s->files[ISOLATED_RESULT_EVENT], &one, sizeof(one)) < 0)
-        return; /* it has events enough */
-}
 
 static void answer(struct server *s, uint32_t number, int result)
 {
@@ -52,7 +41,7 @@ static void answer(struct server *s, uint32_t number, int result)
     wake = isolated_answer(s->memory, &s->results, &entry);
     pthread_mutex_unlock(&s->lock);
     if (wake)
-        wake_client(s);
+        kept_wake(s->files[KEPT_RESULT_EVENT]);
 }
 
 static void request_done(struct blk_request *request, int result)
@@ -107,37 +96,13 @@ static bool take_requests(struct server *s)
 
 static int serve(struct server *s, struct error *err)
 {
-    /* Of the link only its end is of interest, which poll always tells. */
-    struct pollfd pfd[] = {{s->link, 0, 0}, {s->files[ISOLATED_REQUEST_EVENT], POLLIN, 0}};
-    uint64_t count;
+    bool sleeps;
 
-    for (;;) {
-        bool sleeps;
-
+    do {
         if (!take_requests(s))
             return error_set(err, EPROTO, "the other side breaks the rules of requests");
-        sleeps = isolated_server_sleeps(s->memory, &s->requests);
-        if (poll(pfd, ARRAY_SIZE(pfd), sleeps ? -1 : 0) < 0)
-            continue;
-        if (pfd[0].revents & (POLLHUP | POLLERR))
-            return 0;
-        if (pfd[1].revents && read(pfd[1].fd, &count, sizeof(count)) < 0)
-            continue;
-    }
-}
-
-static int map_memory(struct server *s, struct error *err)
-{
-    int fd = s->files[ISOLATED_MEMORY];
-    struct stat st;
-    void *memory;
-
-    if (fstat(fd, &st) < 0 || (uint64_t)st.st_size != ISOLATED_BYTES)
-        return error_set(err, EINVAL, "the shared memory is not as it should be");
-    memory = mmap(NULL, ISOLATED_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (memory == MAP_FAILED)
-        return error_set(err, errno, "cannot map the shared memory: %s", strerror(errno));
-    s->memory = memory;
+        sleeps = kept_index_sleeps(&s->memory->requests, s->requests.read);
+    } while (kept_wait(s->link, s->files[KEPT_REQUEST_EVENT], sleeps));
     return 0;
 }
 
@@ -147,13 +112,10 @@ static void wait_for_requests(struct server *s)
         time_sleep_ns(NS_PER_MS);
 }
 
-static struct isolated_hello introduce(struct blk *blk, const struct blk_options *options)
+static struct kept_hello introduce(struct blk *blk, const struct blk_options *options)
 {
     struct blk_info info = blk_info(blk);
-
-    return (struct isolated_hello){
-        .version = ISOLATED_VERSION,
-        .number = time_now_ns() ^ (uint64_t)getpid() << 40,
+    const struct isolated_about about = {
         .size = info.size,
         .block = info.block,
         .optimal = info.optimal,
@@ -162,35 +124,28 @@ static struct isolated_hello introduce(struct blk *blk, const struct blk_options
         .discards = info.discards,
         .zeroes = info.zeroes,
     };
-}
+    struct kept_hello hello = kept_link_hello();
 
-/* Tells the other side that there is no disk. */
-static void apologize(int link, const struct error *why)
-{
-    struct isolated_hello hello = {.version = ISOLATED_VERSION, .error = why->code};
-
-    memcpy(hello.text, why->text, MIN(sizeof(hello.text), sizeof(why->text)));
-    hello.text[sizeof(hello.text) - 1] = 0;
-    isolated_send_hello(link, &hello);
+    memcpy(hello.about, &about, sizeof(about));
+    return hello;
 }
 
 static int start_and_serve(struct server *s, const struct blk_options *options, struct error *err)
 {
-    struct isolated_hello hello = introduce(s->blk, options);
-    int ret = isolated_send_hello(s->link, &hello);
+    struct kept_hello hello = introduce(s->blk, options);
+    int ret = kept_link_send_hello(s->link, &hello);
+    void *memory = NULL;
 
     if (ret == 0)
-        ret = isolated_receive_start(s->link, hello.number, s->files);
+        ret = kept_link_receive_files(s->link, hello.number, s->files, KEPT_FILES);
     if (ret < 0)
         return ret == -EPIPE ? 0 : error_set(err, -ret, "no start came: %s", strerror(-ret));
-    ret = map_memory(s, err);
+    ret = kept_memory_map(s->files[KEPT_MEMORY], ISOLATED_BYTES, &memory, err);
+    s->memory = memory;
     if (ret == 0)
         ret = serve(s, err);
     wait_for_requests(s);
-    if (s->memory)
-        munmap(s->memory, ISOLATED_BYTES);
-    for (unsigned i = 0; i < ISOLATED_FILES; i++)
-        close(s->files[i]);
+    kept_memory_drop(ISOLATED_BYTES, s->files, memory);
     return ret;
 }
 
@@ -200,6 +155,7 @@ int isolated_serve(int link, const struct blk_options *options, const struct blk
     struct blk_host own = host ? *host : (struct blk_host){0};
     struct error why = {0};
     struct server *s = calloc(1, sizeof(*s));
+    struct kept_hello hello;
     int ret;
 
     own.isolated = true;
@@ -211,7 +167,8 @@ int isolated_serve(int link, const struct blk_options *options, const struct blk
     if (s->blk) {
         ret = start_and_serve(s, options, err);
     } else {
-        apologize(link, &why);
+        hello = kept_link_apology(&why);
+        kept_link_send_hello(link, &hello);
         ret = error_set(err, why.code, "%s", why.text);
     }
     blk_close(s->blk);
