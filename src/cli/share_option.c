@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Cuts SUFFIX off the first LENGTH bytes of TEXT, if they end with it. */
 static bool cut(const char *text, size_t *length, const char *suffix)
@@ -31,6 +32,36 @@ static size_t path_in(const char *text, size_t length)
         if (text[at] == '/' && text[at - 1] == ':')
             return at;
     return length;
+}
+
+/* Whether the first LENGTH bytes of TEXT, in which commas are doubled, name something that is
+ * there.
+ */
+static bool is_there(const char *text, size_t length)
+{
+    char *copy = strndup(text, length), *plain;
+    const char *at = copy;
+    bool there;
+
+    plain = copy ? field_take(&at) : NULL;
+    there = plain && access(plain, F_OK) == 0;
+    free(plain);
+    free(copy);
+    return there;
+}
+
+/* Checks that the LENGTH bytes at TEXT, in which no path of the guest was found, do not end with
+ * one that is not absolute. A folder's name may have a colon. */
+static int check_colon(const char *text, size_t length, struct error *err)
+{
+    const char *colon = memrchr(text, ':', length);
+    size_t folder = colon ? (size_t)(colon - text) : 0;
+
+    if (!folder || is_there(text, length))
+        return 0;
+    return error_set(err, EINVAL,
+                     "shared folder '%.*s': the guest's path '%.*s' must begin with '/'",
+                     (int)folder, text, (int)(length - folder - 1), colon + 1);
 }
 
 /* The length of the first field of TEXT: up to a comma that is not doubled. */
@@ -105,7 +136,11 @@ int share_option_parse(const char *text, unsigned n, char **description, char **
     size_t folder = path < length ? path - 1 : length;
     int ret = 0;
 
-    *mount = NULL;
+    *mount = *description = NULL;
+    if (path == length)
+        ret = check_colon(text, length, err);
+    if (ret < 0)
+        return ret;
     *description = describe(text, folder, text + whole, readonly, n);
     if (!*description)
         return error_set(err, ENOMEM, "out of memory");

@@ -23,6 +23,8 @@ def usage():
         (["run", "-v", ":/x"], "the name of a folder is missing"),
         (["run", "-v", "/nonexistent:/x,frob"], "there is no setting 'frob'"),
         (["run", "-v", "/:/x,tag=a:b"], "must have no colon"),
+        (["run", "-v", "/usr:lib"], "shared folder '/usr': the guest's path 'lib' must begin with '/'"),
+        (["run", "-v", "/usr:lib:ro"], "the guest's path 'lib' must begin"),
         (["run", "--stats=1"], "--stats"),
         (["run", "--engine", "magic"], "magic"),
         (["run", "--switch-engine", "bt"], "--switch-engine: 'bt'"),
