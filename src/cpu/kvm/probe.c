@@ -138,6 +138,8 @@ bool kvm_probe_lacks(const struct kvm_probe_calls *calls, int kvm, char *text, s
 #define KERNEL_DATA 0x20u
 #define TASK        0x28u
 
+#define LEAVES 256u /* of CPUID, at most */
+
 enum program { LOOP, IDENTIFY, FAULT, LEAVE, PROGRAMS };
 
 /* clang-format off */
@@ -259,14 +261,15 @@ static int refuse(struct error *err, const char *what, int code)
 /* CPUID, which the guest executes, answers as KVM would have it. */
 static int set_cpuid(struct probe *p, struct error *err)
 {
-    struct {
-        struct kvm_cpuid2 head;
-        struct kvm_cpuid_entry2 entries[256];
-    } cpuid = {.head.nent = 256};
-    int ret = call(p->calls, p->kvm, KVM_GET_SUPPORTED_CPUID, &cpuid);
+    uint64_t space[(sizeof(struct kvm_cpuid2) + LEAVES * sizeof(struct kvm_cpuid_entry2)) / 8 + 1];
+    struct kvm_cpuid2 *cpuid = (struct kvm_cpuid2 *)space;
+    int ret;
 
+    memset(space, 0, sizeof(space));
+    cpuid->nent = LEAVES;
+    ret = call(p->calls, p->kvm, KVM_GET_SUPPORTED_CPUID, cpuid);
     if (ret >= 0)
-        ret = call(p->calls, p->vcpu, KVM_SET_CPUID2, &cpuid);
+        ret = call(p->calls, p->vcpu, KVM_SET_CPUID2, cpuid);
     return ret < 0 ? refuse(err, "set CPUID", -ret) : 0;
 }
 
