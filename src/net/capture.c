@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -60,6 +61,11 @@ static int open_file(const char *path, struct error *err)
     if (fstat(fd, &status) < 0 || !S_ISREG(status.st_mode)) {
         close(fd);
         return error_set(err, EINVAL, "network: the capture '%s' is no regular file", path);
+    }
+    if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+        close(fd);
+        return error_set(err, EBUSY, "network: somebody else captures to '%s'; choose another file",
+                         path);
     }
     if (ftruncate(fd, 0) < 0 || !write_header(fd)) {
         close(fd);

@@ -18,7 +18,8 @@
 
 struct capture;
 
-/* Makes the file PATH, or replaces what is in it. */
+/* Makes the file PATH, or replaces what is in it. Two captures to one file would spoil it: the
+ * second one is refused (flock(2)). */
 struct capture *capture_create(const char *path, const struct log *log, struct error *err);
 void capture_destroy(struct capture *capture); /* NULL is allowed */
 

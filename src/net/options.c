@@ -255,25 +255,38 @@ static int set_net(const struct parser *p, const char *value)
     return 0;
 }
 
+/* Reads "ADDRESS:" or "[ADDRESS]:" at *TEXT, if there is one, and steps behind it. */
+static bool read_forward_address(const char **text, struct net_forward *forward)
+{
+    const char *at = *text;
+    bool brackets = *at == '[';
+    size_t length = strcspn(at, brackets ? "]" : ":");
+    char address[INET6_ADDRSTRLEN];
+
+    if (!brackets && !memchr(at, '.', length))
+        return true;
+    at += brackets;
+    length -= brackets;
+    if (length >= sizeof(address))
+        return false;
+    memcpy(address, at, length);
+    address[length] = '\0';
+    forward->ipv6 = brackets;
+    *text = field_after(at + length, brackets ? "]:" : ":");
+    return *text && (brackets ? inet_pton(AF_INET6, address, forward->address6) == 1
+                              : read_address(address, &forward->address));
+}
+
 /* Reads [tcp:|udp:][ADDRESS:]PORT:GUESTPORT. */
 static bool read_forward(const char *text, struct net_forward *forward)
 {
     const char *udp = field_after(text, "udp:"), *tcp = field_after(text, "tcp:");
     const char *at = udp ? udp : tcp ? tcp : text;
-    size_t length = strcspn(at, ":");
-    char address[INET_ADDRSTRLEN];
     uint64_t port, guest_port;
 
     *forward = (struct net_forward){.udp = udp != NULL, .address = INADDR_LOOPBACK};
-    if (memchr(at, '.', length)) {
-        if (length >= sizeof(address) || at[length] != ':')
-            return false;
-        memcpy(address, at, length);
-        address[length] = '\0';
-        if (!read_address(address, &forward->address))
-            return false;
-        at += length + 1;
-    }
+    if (!read_forward_address(&at, forward))
+        return false;
     if (!field_number(&at, UINT16_MAX, &port) || *at++ != ':' ||
         !field_number(&at, UINT16_MAX, &guest_port) || *at || guest_port == 0)
         return false;
@@ -430,6 +443,11 @@ static int check(const struct parser *p)
         return error_set(p->settings.err, EINVAL,
                          "network '%s': a switch's name is of letters, digits and '-', at most 63",
                          p->settings.name);
+    for (unsigned i = 0; i < o->forwards; i++)
+        if (o->forward[i].ipv6 && o->no_ipv6)
+            return error_set(p->settings.err, EINVAL,
+                             "network '%s': forward= has an address of IPv6, and ipv6=off",
+                             p->settings.name);
     return o->kind == NET_USER ? check_addresses(p) : 0;
 }
 

@@ -20,7 +20,7 @@
  *      delay=T, jitter=T     it is T late, give or take: a number and us, ms or s (alone: ms)
  *      loss=P                P percent of the frames are lost, as 1.5 or 1.5%
  *      rate=N                at most N bits a second, in each direction: a number and K, M or G
- *      capture=F             frames of both directions are appended to a pcap file
+ *      capture=F             frames of both directions are written to a pcap file
  *      isolate[=on|off]      in a process of its own (user)
  *
  * For user:
@@ -28,7 +28,7 @@
  *      forward=[tcp:|udp:][ADDRESS:]PORT:GUESTPORT
  *                            what comes to the host's port goes to the guest's; may be given
  *                            up to 64 times. ADDRESS is an IPv4 address, 127.0.0.1 if none is
- *                            given. PORT 0: any that is free
+ *                            given, or an IPv6 address in brackets. PORT 0: any that is free
  *      net=A/N               the network, 10.0.2.0/24 if none is given
  *      host=A, dns=A         the gateway's and the name server's address in it: .2 and .3
  *      dhcp=A                the guest's: .15
@@ -53,9 +53,10 @@
 enum net_kind { NET_NONE, NET_USER, NET_TAP, NET_SWITCH, NET_STREAM, NET_VHOST_USER, NET_KINDS };
 
 struct net_forward {
-    bool udp;
+    bool udp, ipv6;
     uint32_t address; /* IPv4 addresses are in the host's byte order */
     uint16_t port, guest_port;
+    uint8_t address6[16]; /* instead of ADDRESS, if IPV6 */
 };
 
 /* All zero: none. */

@@ -3,10 +3,15 @@
  *
  * Connections come over a link (remote_link.h). When one has ended, since the process was killed,
  * the cable is pulled out, and another one is asked for; whoever makes it starts the process again.
+ *
+ * The process of a user network parses what the guest sends, so it is not trusted: a connection
+ * that was not asked for is closed, and one that ends soon is followed by the next one later
+ * (retry.h).
  */
 #include "net/driver.h"
 #include "net/peer.h"
 #include "net/remote_link.h"
+#include "net/retry.h"
 
 #include "base/time.h"
 #include "base/util.h"
@@ -26,6 +31,8 @@ struct remote {
     struct peer peer;
     int link;
     struct loop_watch *watch;
+    struct retry retry;
+    bool asked;    /* for a connection, which has not come */
     char name[80]; /* for messages */
 };
 
@@ -42,16 +49,30 @@ static void on_link(void *opaque, uint32_t events)
     struct error err;
     int fd, ret = remote_link_take(r->link, &fd, &err);
 
+    if (ret > 0 && !r->asked) {
+        close(fd);
+        return;
+    }
+    if (ret == 0)
+        return;
+    r->asked = false;
     if (ret > 0)
         ret = peer_connect(&r->peer, fd, &err);
-    else if (ret == 0)
-        return;
     if (ret < 0) {
         log_tell(r->peer.net.host->log, LOG_LEVEL_ERROR, "network %s: %s", r->name, err.text);
         loop_modify(r->watch, 0); /* the cable stays pulled out */
         return;
     }
+    retry_connected(&r->retry);
     log_tell(r->peer.net.host->log, LOG_LEVEL_INFO, "network %s: connected again", r->name);
+}
+
+static void ask_again(void *opaque)
+{
+    struct remote *r = opaque;
+
+    r->asked = true;
+    remote_link_ask(r->link); /* if nobody is there, on_link sees that, too */
 }
 
 static void lost(struct peer *peer)
@@ -60,7 +81,7 @@ static void lost(struct peer *peer)
 
     log_tell(peer->net.host->log, LOG_LEVEL_WARNING,
              "network %s: the process behind it has ended; it is started again", r->name);
-    remote_link_ask(r->link); /* if nobody is there, on_link sees that, too */
+    retry_later(&r->retry);
 }
 
 /* ---- Making and unmaking ---- */
@@ -69,8 +90,11 @@ static void remote_close(struct net *net)
 {
     struct remote *r = remote_of(net);
 
-    loop_remove(r->watch); /* which may connect; the other way round, nothing is started */
+    /* These two may start what is ended below; the other way round, nothing is started. */
+    loop_remove(r->watch);
+    retry_stop(&r->retry);
     peer_end(&r->peer);
+    retry_close(&r->retry);
     close(r->link);
     free(r);
 }
@@ -97,6 +121,7 @@ static int connect_first(struct remote *r, struct error *err)
             return error_set(err, ETIMEDOUT, "network %s: no connection comes", r->name);
         poll(&pfd, 1, (int)((end - now) / NS_PER_MS) + 1);
     }
+    retry_connected(&r->retry);
     return ret < 0 ? ret : peer_connect(&r->peer, fd, err);
 }
 
@@ -105,13 +130,17 @@ static int begin(struct remote *r, const struct net_options *options, const stru
 {
     if (peer_begin(&r->peer, options, host, &driver, true, lost, err) < 0)
         return -ENOMEM;
-    if (connect_first(r, err) < 0)
-        goto failed;
-    r->watch = loop_add(host->loop, r->link, EPOLLIN, on_link, r, err);
+    if (retry_open(&r->retry, host->loop, ask_again, r, err) < 0) {
+        peer_end(&r->peer);
+        return -EIO;
+    }
+    if (connect_first(r, err) == 0)
+        r->watch = loop_add(host->loop, r->link, EPOLLIN, on_link, r, err);
     if (r->watch)
         return 0;
-failed:
+    retry_stop(&r->retry);
     peer_end(&r->peer);
+    retry_close(&r->retry);
     return -EIO;
 }
 

@@ -29,13 +29,19 @@ struct parcel {
     uint8_t data[];
 };
 
+/* The memory of a parcel for SIZE bytes. Small frames need several times as much as they have. */
+static size_t memory_of(size_t size)
+{
+    return sizeof(struct parcel) + size;
+}
+
 struct shaper {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     struct net_shape shape;
     struct shaper_exit way_out;
     struct parcel *first, *last;
-    size_t bytes;          /* that wait */
+    size_t bytes;          /* of memory that the frames need which wait */
     uint64_t line_free;    /* when the line out has sent what it was given; nanoseconds */
     uint64_t last_at;      /* when the last frame passes */
     bool full;             /* somebody waits for room in the queue */
@@ -102,7 +108,7 @@ static bool pass_first(struct shaper *s)
     s->first = first->next;
     if (!s->first)
         s->last = NULL;
-    s->bytes -= first->size;
+    s->bytes -= memory_of(first->size);
     full = s->full;
     s->full = false;
     pthread_mutex_unlock(&s->lock);
@@ -208,7 +214,7 @@ bool shaper_open(struct shaper *s)
 
 static struct parcel *wrap(const void *data, size_t size, const struct net_offload *offload)
 {
-    struct parcel *parcel = malloc(sizeof(*parcel) + size);
+    struct parcel *parcel = malloc(memory_of(size));
 
     if (!parcel)
         return NULL;
@@ -225,7 +231,7 @@ static void append(struct shaper *s, struct parcel *parcel)
     else
         s->first = parcel;
     s->last = parcel;
-    s->bytes += parcel->size;
+    s->bytes += memory_of(parcel->size);
     if (s->first == parcel)
         pthread_cond_signal(&s->changed);
 }
@@ -281,12 +287,22 @@ void shaper_received(struct shaper *s, size_t size)
 
 /* ---- Making, changing and unmaking ---- */
 
+/* Has all that waits pass at LAST, in its order: a frame that was put behind an hour's delay would
+ * keep those up that come later, with a shorter one. With the lock. */
+static void hurry(struct shaper *s, uint64_t last)
+{
+    for (struct parcel *parcel = s->first; parcel; parcel = parcel->next)
+        parcel->at = MIN(parcel->at, last);
+    s->last_at = MIN(s->last_at, last);
+}
+
 void shaper_set(struct shaper *s, const struct net_shape *shape)
 {
     uint64_t now = time_now_ns();
 
     pthread_mutex_lock(&s->lock);
     s->shape = *shape;
+    hurry(s, now + shape->delay + shape->jitter);
     /* What was reckoned by an old rate does not hold up what is sent by the new one. */
     s->line_free = MIN(s->line_free, now);
     s->receive_free = MIN(s->receive_free, now);

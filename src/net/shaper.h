@@ -39,7 +39,7 @@ struct shaper *shaper_create(const struct shaper_exit *way_out, struct error *er
 void shaper_stop(struct shaper *shaper);
 void shaper_free(struct shaper *shaper); /* it was stopped */
 
-/* Any thread. */
+/* Any thread. What waits arrives no later than what is sent now. */
 void shaper_set(struct shaper *shaper, const struct net_shape *shape);
 struct net_shape shaper_get(struct shaper *shaper);
 void shaper_room(struct shaper *shaper); /* the exit has room again */

@@ -20,7 +20,7 @@
     X(input)                                                                                       \
     X(pollfds_fill)                                                                                \
     X(pollfds_poll)                                                                                \
-    X(add_hostfwd)
+    X(add_hostxfwd)
 
 struct slirp_library {
 #define X(name) __typeof__(slirp_##name) *name;

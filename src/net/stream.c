@@ -2,34 +2,25 @@
  * A Unix socket that speaks QEMU's framing: passt, gvproxy, or another process of this kind.
  *
  * The process listens, and the network connects. When the connection has ended, the cable is pulled
- * out, and the network tries to connect again
- * from time to time.
+ * out, and the network tries to connect again from time to time (retry.h).
  */
 #include "net/driver.h"
 #include "net/peer.h"
+#include "net/retry.h"
 
-#include "base/time.h"
 #include "base/util.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/timerfd.h>
 #include <sys/un.h>
 #include <unistd.h>
-
-/* It is tried again after the first time, and then less and less often. */
-#define AGAIN_NS  (100 * NS_PER_MS)
-#define SELDOM_NS (1600 * NS_PER_MS)
 
 struct stream {
     struct peer peer;
     struct sockaddr_un address;
-    int timer;
-    struct loop_watch *timer_watch;
-    uint64_t delay; /* before the next attempt */
+    struct retry retry;
 };
 
 static struct stream *stream_of(struct net *net)
@@ -53,29 +44,19 @@ static int dial(const struct stream *s)
 
 /* ---- When the other side is gone: on the loop's thread ---- */
 
-static void try_later(struct stream *s)
-{
-    struct itimerspec in = {.it_value = time_spec(s->delay)};
-
-    s->delay = MIN(2 * s->delay, SELDOM_NS);
-    timerfd_settime(s->timer, 0, &in, NULL);
-}
-
-static void on_timer(void *opaque, uint32_t events)
+static void connect_again(void *opaque)
 {
     struct stream *s = opaque;
     struct error err;
-    uint64_t count;
-    int fd;
+    int fd = dial(s);
 
-    if (read(s->timer, &count, sizeof(count)) < 0)
+    if (fd < 0 || peer_connect(&s->peer, fd, &err) < 0) {
+        retry_later(&s->retry);
         return;
-    fd = dial(s);
-    if (fd < 0 || peer_connect(&s->peer, fd, &err) < 0)
-        try_later(s);
-    else
-        log_tell(s->peer.net.host->log, LOG_LEVEL_INFO, "network stream=%s: connected again",
-                 s->address.sun_path);
+    }
+    retry_connected(&s->retry);
+    log_tell(s->peer.net.host->log, LOG_LEVEL_INFO, "network stream=%s: connected again",
+             s->address.sun_path);
 }
 
 static void lost(struct peer *peer)
@@ -85,8 +66,7 @@ static void lost(struct peer *peer)
     log_tell(peer->net.host->log, LOG_LEVEL_WARNING,
              "network stream=%s: the other side has closed the connection; connecting again",
              s->address.sun_path);
-    s->delay = AGAIN_NS;
-    try_later(s);
+    retry_later(&s->retry);
 }
 
 /* ---- Making and unmaking ---- */
@@ -95,10 +75,11 @@ static void stream_close(struct net *net)
 {
     struct stream *s = stream_of(net);
 
-    /* Either may start the other one. The timer goes first: a job that is running ends then. */
-    loop_remove(s->timer_watch);
+    /* Either may start the other one. The timer goes first: a job that is running ends then, and
+     * can only set a timer that nobody watches. */
+    retry_stop(&s->retry);
     peer_end(&s->peer);
-    close(s->timer);
+    retry_close(&s->retry);
     free(s);
 }
 
@@ -107,19 +88,6 @@ static const struct net_driver driver = {.send = peer_send,
                                          .peek = peer_peek,
                                          .drop = peer_drop,
                                          .close = stream_close};
-
-static int open_timer(struct stream *s, struct loop *loop, struct error *err)
-{
-    s->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-    if (s->timer < 0)
-        return error_set(err, errno, "network: cannot make a timer: %s", strerror(errno));
-    s->timer_watch = loop_add(loop, s->timer, EPOLLIN, on_timer, s, err);
-    if (!s->timer_watch) {
-        close(s->timer);
-        return -ENOMEM;
-    }
-    return 0;
-}
 
 static int set_address(struct stream *s, const char *path, struct error *err)
 {
@@ -142,6 +110,7 @@ static int connect_first(struct stream *s, struct error *err)
             err, -fd, "network stream=%s: cannot connect: %s%s", s->address.sun_path, strerror(-fd),
             fd == -ENOENT || fd == -ECONNREFUSED ? "; start what serves it (passt, ...) first"
                                                  : "");
+    retry_connected(&s->retry);
     return peer_connect(&s->peer, fd, err);
 }
 
@@ -159,7 +128,7 @@ struct net *net_stream_open(const struct net_options *options, const struct net_
         free(s);
         return NULL;
     }
-    if (open_timer(s, host->loop, err) < 0) {
+    if (retry_open(&s->retry, host->loop, connect_again, s, err) < 0) {
         peer_end(&s->peer);
         free(s);
         return NULL;

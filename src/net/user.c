@@ -7,24 +7,24 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 /* What the guest is told, unless the user says otherwise. What a packet costs, it costs whatever
- * its size, so data should come in few and large ones. But libslirp never offers a window above 64
- * KiB, and says that it has opened again only when two segments or half of its buffer have become
- * free: with segments of more than half a window that is never, and a guest that sends to a slow
- * server stands still until it probes. */
+ * its size, so data should come in few and large ones. But libslirp knows no scaling, so it never
+ * offers a window above 65,535 bytes; and it says that a window has opened again only when that is
+ * by two segments, or by half of its buffer, which has 128 KiB (tcp_output). With segments of more
+ * than 32,767 bytes neither can be: a guest that sends to a slow server then stands still until it
+ * probes. */
 #define MTU_RULE 16384u
 #define MTU_MOST 65521u /* that libslirp takes */
 
-/* Connections that wait to be accepted at a forwarded port: libslirp lets one. */
-#define BACKLOG 128
+/* Frames that may have libslirp open a descriptor between two looks whether there are any left: far
+ * fewer than are spared. */
+#define OPENINGS 8u
 
 static struct user *user_of(const struct net *net)
 {
@@ -33,6 +33,20 @@ static struct user *user_of(const struct net *net)
 
 /* ---- Frames ---- */
 
+/* Whether the frame may go in. Without descriptors, one that might open a socket is lost, as on a
+ * network that is overloaded; the guest's connections go on. With the lock. */
+static bool may_enter(struct user *user, const uint8_t *frame, size_t size)
+{
+    if (!user_frame_opens(frame, size))
+        return true;
+    if (user->openings == 0 && descriptors_left(&user->limit, user->event))
+        user->openings = OPENINGS;
+    if (user->openings == 0)
+        return false;
+    user->openings--;
+    return true;
+}
+
 static bool user_send(struct net *net, const struct iovec *iov, unsigned iovs, size_t size,
                       const struct net_offload *offload)
 {
@@ -40,7 +54,8 @@ static bool user_send(struct net *net, const struct iovec *iov, unsigned iovs, s
 
     slirp_library_enter();
     user_tell_time(user);
-    user->library.input(user->slirp, iov[0].iov_base, (int)size);
+    if (may_enter(user, iov[0].iov_base, size))
+        user->library.input(user->slirp, iov[0].iov_base, (int)size);
     user->changed = true;
     slirp_library_leave();
     return true;
@@ -165,69 +180,6 @@ static int make_slirp(struct user *user, const struct net_options *o, struct err
                        : error_set(err, EINVAL, "network user: libslirp refuses these settings");
 }
 
-/* ---- Forwards ---- */
-
-/* What libslirp listens at for the forward that was made last: the socket of WAIT that is none of
- * OLD. -1: there is none. */
-static int new_socket(const struct user_wait *wait, const struct user_wait *old)
-{
-    for (unsigned i = 1; i < wait->count; i++) {
-        bool known = false;
-
-        for (unsigned j = 1; j < old->count; j++)
-            known |= old->fds[j].fd == wait->fds[i].fd;
-        if (!known)
-            return wait->fds[i].fd;
-    }
-    return -1;
-}
-
-static unsigned port_of(int fd)
-{
-    struct sockaddr_in at;
-    socklen_t size = sizeof(at);
-
-    if (fd < 0 || getsockname(fd, (struct sockaddr *)&at, &size) < 0 || at.sin_family != AF_INET)
-        return 0;
-    return ntohs(at.sin_port);
-}
-
-static int refuse_forward(const struct net_forward *f, int code, struct error *err)
-{
-    char host[INET_ADDRSTRLEN];
-    struct in_addr in = address(f->address);
-    const char *advice = "";
-
-    inet_ntop(AF_INET, &in, host, sizeof(host));
-    if (code == EADDRINUSE)
-        advice = ": another program has it; choose another one, or 0 for any that is free";
-    if (code == EACCES)
-        advice = ": only root may have ports below net.ipv4.ip_unprivileged_port_start";
-    return error_set(err, code, "network user: cannot listen at %s port %u of %s: %s%s",
-                     f->udp ? "UDP" : "TCP", f->port, host, strerror(code), advice);
-}
-
-static int add_forward(struct user *user, const struct net_options *o, const struct net_forward *f,
-                       struct error *err)
-{
-    int ret, code, fd;
-
-    slirp_library_enter();
-    user_collect(user, &user->fresh);
-    ret = user->library.add_hostfwd(user->slirp, f->udp, address(f->address), f->port,
-                                    address(o->dhcp), f->guest_port);
-    code = errno;
-    user_collect(user, &user->wait);
-    fd = new_socket(&user->wait, &user->fresh);
-    slirp_library_leave();
-    if (ret < 0)
-        return refuse_forward(f, code, err);
-    if (!f->udp && fd >= 0)
-        listen(fd, BACKLOG);
-    user->ports[user->forwards++] = port_of(fd);
-    return 0;
-}
-
 static int make_queue(struct user *user, struct error *err)
 {
     user->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -245,7 +197,7 @@ static int prepare(struct user *user, const struct net_options *options, struct 
     if (ret == 0)
         ret = make_slirp(user, options, err);
     for (unsigned i = 0; ret == 0 && i < options->forwards; i++)
-        ret = add_forward(user, options, &options->forward[i], err);
+        ret = user_add_forward(user, options, &options->forward[i], err);
     return ret < 0 ? ret : user_thread_start(user, err);
 }
 
@@ -263,6 +215,7 @@ struct net *net_user_open(const struct net_options *options, const struct net_ho
     user->net.takes = NET_TSO4 | NET_TSO6;
     user->net.linear = user->net.trusted = true;
     user->event = -1;
+    descriptors_init(&user->limit, "network user", host->log);
     if (prepare(user, options, err) < 0) {
         free_user(user);
         return NULL;

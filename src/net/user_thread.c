@@ -16,88 +16,13 @@
 /* libslirp's clock is set if nothing else has set it for so long. */
 #define CLOCK_NS (20 * NS_PER_MS)
 
-/* ---- What is waited for ---- */
-
-static bool make_room(struct user_wait *wait)
-{
-    unsigned room = MAX(2 * wait->room, 16u);
-    struct pollfd *grown;
-
-    if (wait->count < wait->room)
-        return true;
-    grown = reallocarray(wait->fds, room, sizeof(*grown));
-    if (!grown)
-        return false;
-    wait->fds = grown;
-    wait->room = room;
-    return true;
-}
-
-static void add(struct user_wait *wait, int fd, short events)
-{
-    if (make_room(wait))
-        wait->fds[wait->count++] = (struct pollfd){.fd = fd, .events = events};
-}
-
-static int add_poll(int fd, int events, void *opaque)
-{
-    static const short bits[][2] = {{SLIRP_POLL_IN, POLLIN},
-                                    {SLIRP_POLL_OUT, POLLOUT},
-                                    {SLIRP_POLL_PRI, POLLPRI},
-                                    {SLIRP_POLL_ERR, POLLERR},
-                                    {SLIRP_POLL_HUP, POLLHUP}};
-    struct user_wait *wait = opaque;
-    short wanted = 0;
-
-    for (unsigned i = 0; i < ARRAY_SIZE(bits); i++)
-        if (events & bits[i][0])
-            wanted |= bits[i][1];
-    if (!make_room(wait))
-        return -1; /* and is looked at when there is memory */
-    add(wait, fd, wanted);
-    return (int)wait->count - 1;
-}
-
-static int get_revents(int index, void *opaque)
-{
-    const struct user_wait *wait = opaque;
-    short got = index >= 0 && (unsigned)index < wait->count ? wait->fds[index].revents : 0;
-
-    return (got & POLLIN ? SLIRP_POLL_IN : 0) | (got & POLLOUT ? SLIRP_POLL_OUT : 0) |
-           (got & POLLPRI ? SLIRP_POLL_PRI : 0) | (got & POLLERR ? SLIRP_POLL_ERR : 0) |
-           (got & POLLHUP ? SLIRP_POLL_HUP : 0);
-}
-
-void user_collect(struct user *user, struct user_wait *wait)
-{
-    uint32_t timeout = UINT32_MAX;
-
-    wait->count = 0;
-    add(wait, user->event, POLLIN);
-    user->library.pollfds_fill(user->slirp, &timeout, add_poll, wait);
-    if (atomic_load(&user->throttled))
-        wait->count = MIN(wait->count, 1u);
-    wait->until = timeout == UINT32_MAX ? UINT64_MAX : time_now_ns() + timeout * NS_PER_MS;
-    for (struct user_timer *timer = user->timers; timer; timer = timer->next)
-        wait->until = MIN(wait->until, timer->at);
-}
-
-/* Whether a thread that waits for OLD need not be woken to wait for NEW instead. */
-static bool covers(const struct user_wait *old, const struct user_wait *new)
-{
-    if (old->count != new->count || new->until < old->until)
-        return false;
-    for (unsigned i = 0; i < old->count; i++)
-        if (old->fds[i].fd != new->fds[i].fd || old->fds[i].events != new->fds[i].events)
-            return false;
-    return true;
-}
+/* ---- Being woken ---- */
 
 void user_look_again(struct user *user)
 {
     user_collect(user, &user->fresh);
     user->changed = true;
-    if (user->waiting && !covers(&user->wait, &user->fresh))
+    if (user->waiting && !user_covers(&user->wait, &user->fresh))
         eventfd_write(user->event, 1);
 }
 
@@ -108,7 +33,7 @@ void user_tell_time(struct user *user)
     if (now - user->looked < CLOCK_NS)
         return;
     user->looked = now;
-    user->library.pollfds_poll(user->slirp, 1, get_revents, &user->fresh);
+    user->library.pollfds_poll(user->slirp, 1, user_get_revents, &user->fresh);
 }
 
 /* ---- The thread ---- */
@@ -165,7 +90,8 @@ static void turn(struct user *user)
         n = poll(user->wait.fds, user->wait.count, 0);
     }
     user->looked = time_now_ns();
-    user->library.pollfds_poll(user->slirp, n < 0, get_revents, &user->wait);
+    user_hold_accepts(user, &user->wait);
+    user->library.pollfds_poll(user->slirp, n < 0, user_get_revents, &user->wait);
     run_timers(user);
 }
 

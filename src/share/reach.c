@@ -24,13 +24,10 @@ void share_link(int fd, char path[SHARE_LINK_SIZE])
     snprintf(path, SHARE_LINK_SIZE, "/proc/self/fd/%d", fd);
 }
 
-int share_spare(const struct share *s, int fd)
+/* As of a call that has opened FD, or failed with it. */
+static int take(const struct share *s, int fd)
 {
-    /* The kernel gives out the lowest number that is free. */
-    if (fd < s->descriptor_end)
-        return fd;
-    close(fd);
-    return -ENFILE;
+    return descriptors_take((struct descriptors *)&s->limit, fd);
 }
 
 static int open_beneath(const struct share *s, int at, const char *path, int flags, mode_t mode)
@@ -158,15 +155,13 @@ int share_reopen(const struct share *s, const struct share_place *place, int fla
         return -EPERM;
     snprintf(name, sizeof(name), "%d", place->fd);
     fd = openat(s->descriptors, name, flags | O_CLOEXEC | O_NOCTTY);
-    return fd < 0 ? -errno : share_spare(s, fd);
+    return take(s, fd < 0 ? -errno : fd);
 }
 
 int share_open_in(const struct share *s, const struct share_place *place, const char *name,
                   int flags, mode_t mode)
 {
-    int fd = open_beneath(s, place->fd, name, flags, mode);
-
-    return fd < 0 ? fd : share_spare(s, fd);
+    return take(s, open_beneath(s, place->fd, name, flags, mode));
 }
 
 /* ---- Whether it is inside ---- */

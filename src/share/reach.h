@@ -40,9 +40,6 @@ int share_open_in(const struct share *share, const struct share_place *place, co
 /* 0 if FD is beneath the folder at this moment, or -ESTALE. A directory on the way may have been
  * moved out while the kernel was in it. */
 int share_within(const struct share *share, int fd);
-/* Returns FD; or closes it and returns -ENFILE if the process would soon have no descriptors left.
- */
-int share_spare(const struct share *share, int fd);
 /* Writes a path by which calls that do not take O_PATH descriptors reach FD. */
 void share_link(int fd, char path[SHARE_LINK_SIZE]);
 

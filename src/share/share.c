@@ -15,14 +15,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
 /* The folder's threads: operations that may wait for the host's disk, or for a server. */
 #define THREADS_MOST 16
-/* Descriptors that are left to the rest of the process, and to operations under way. */
-#define DESCRIPTORS_SPARED 128
 
 #define HEADER_IN  sizeof(struct fuse_in_header)
 #define HEADER_OUT sizeof(struct fuse_out_header)
@@ -145,23 +142,13 @@ static unsigned read_umask(void)
     return mask & 0777;
 }
 
-static int descriptor_end(void)
-{
-    struct rlimit limit;
-
-    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur > INT_MAX)
-        return INT_MAX;
-    return (int)(limit.rlim_cur > 2 * DESCRIPTORS_SPARED ? limit.rlim_cur - DESCRIPTORS_SPARED
-                                                         : limit.rlim_cur / 2);
-}
-
 /* Fills in what the process is, and what folders need of it. */
 static int look_at_process(struct share *s, struct error *err)
 {
     s->uid = geteuid();
     s->gid = getegid();
     s->umask = read_umask();
-    s->descriptor_end = descriptor_end();
+    descriptors_init(&s->limit, s->options.folder, s->host.log);
     s->descriptors = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (s->descriptors < 0)
         return error_set(err, errno,

@@ -15,6 +15,7 @@
 #ifndef DOPPEL_SHARE_SHARE_PRIVATE_H
 #define DOPPEL_SHARE_SHARE_PRIVATE_H
 
+#include "base/descriptors.h"
 #include "share/options.h"
 #include "share/share.h"
 #include "share/slots.h"
@@ -34,12 +35,12 @@ struct share {
     struct share_options options;
     struct share_host host;
     struct pool *pool;
-    int root;           /* the folder, O_PATH */
-    int descriptors;    /* /proc/self/fd */
-    uint64_t mount;     /* the folder's, as statx numbers it */
-    uint32_t uid, gid;  /* of this process */
-    unsigned umask;     /* of this process */
-    int descriptor_end; /* descriptors from this number on are left to the rest of the process */
+    int root;          /* the folder, O_PATH */
+    int descriptors;   /* /proc/self/fd */
+    uint64_t mount;    /* the folder's, as statx numbers it */
+    uint32_t uid, gid; /* of this process */
+    unsigned umask;    /* of this process */
+    struct descriptors limit;
 
     pthread_mutex_t lock;
     struct slots nodes, handles;

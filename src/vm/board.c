@@ -324,7 +324,8 @@ static struct dev *create_vsock(struct board *b, const struct board_config *c, c
 {
     struct virtio_slot slot;
 
-    return find_slot(b, c, text, &slot, err) < 0 ? NULL : vsock_create(&slot, text, err);
+    return find_slot(b, c, text, &slot, err) < 0 ? NULL
+                                                 : vsock_create(&slot, text, b->net_host.log, err);
 }
 
 static struct dev *create_disk(struct board *b, const struct board_config *c, const char *text,

@@ -19,19 +19,20 @@ static int find_path(void *opaque, const char *key, const char *value, struct er
     return *path ? 0 : error_set(err, ENOMEM, "out of memory");
 }
 
-struct dev *vsock_create(const struct virtio_slot *slot, const char *text, struct error *err)
+struct dev *vsock_create(const struct virtio_slot *slot, const char *text, const struct log *log,
+                         struct error *err)
 {
-    unsigned cid = VIRTIO_VSOCK_CID_DEFAULT;
+    struct virtio_vsock_config config = {.cid = VIRTIO_VSOCK_CID_DEFAULT, .log = log};
     struct dev *dev = NULL;
     char *path = NULL;
 
-    if (description_number(text, "cid", VIRTIO_VSOCK_CID_LEAST, VIRTIO_VSOCK_CID_MOST, &cid, err) <
-            0 ||
+    if (description_number(text, "cid", VIRTIO_VSOCK_CID_LEAST, VIRTIO_VSOCK_CID_MOST, &config.cid,
+                           err) < 0 ||
         description_each(text, find_path, &path, err) < 0)
         return NULL;
+    config.path = path;
     if (path && *path)
-        dev =
-            virtio_vsock_create(slot, &(struct virtio_vsock_config){.cid = cid, .path = path}, err);
+        dev = virtio_vsock_create(slot, &config, err);
     else
         error_set(err, EINVAL, "device %s: no socket is given (vsock,socket=PATH)", text);
     free(path);

@@ -7,6 +7,7 @@
 #include "dev/virtio/vsock.h"
 
 /* Plugs in what TEXT describes; the board has checked its keys. NULL on failure. */
-struct dev *vsock_create(const struct virtio_slot *slot, const char *text, struct error *err);
+struct dev *vsock_create(const struct virtio_slot *slot, const char *text, const struct log *log,
+                         struct error *err);
 
 #endif

@@ -91,6 +91,9 @@ struct net_tcp {
     size_t kept;
 };
 
+/* Asks for a connection from PORT, and does not wait for an answer. */
+void net_tcp_ask(struct net_tcp *tcp, struct net_guest *guest, unsigned port, uint32_t peer,
+                 unsigned peer_port);
 /* Opens a connection from PORT. False: it is refused. */
 bool net_tcp_connect(struct net_tcp *tcp, struct net_guest *guest, unsigned port, uint32_t peer,
                      unsigned peer_port);

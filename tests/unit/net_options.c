@@ -105,11 +105,25 @@ static void test_forwards(void **unused)
         const char *text;
         struct net_forward want;
     } cases[] = {
-        {"user,forward=8080:80", {false, 0x7f000001, 8080, 80}},
-        {"user,forward=tcp:8080:80", {false, 0x7f000001, 8080, 80}},
-        {"user,forward=udp:53:5353", {true, 0x7f000001, 53, 5353}},
-        {"user,forward=0.0.0.0:0:65535", {false, 0, 0, 65535}},
-        {"user,forward=udp:192.168.1.5:65535:1", {true, 0xc0a80105, 65535, 1}},
+        {"user,forward=8080:80", {.address = 0x7f000001, .port = 8080, .guest_port = 80}},
+        {"user,forward=tcp:8080:80", {.address = 0x7f000001, .port = 8080, .guest_port = 80}},
+        {"user,forward=udp:53:5353",
+         {.udp = true, .address = 0x7f000001, .port = 53, .guest_port = 5353}},
+        {"user,forward=0.0.0.0:0:65535", {.guest_port = 65535}},
+        {"user,forward=udp:192.168.1.5:65535:1",
+         {.udp = true, .address = 0xc0a80105, .port = 65535, .guest_port = 1}},
+        {"user,forward=[::1]:8080:80",
+         {.ipv6 = true,
+          .address = 0x7f000001,
+          .port = 8080,
+          .guest_port = 80,
+          .address6 = {[15] = 1}}},
+        {"user,forward=udp:[fd00::2]:0:80",
+         {.udp = true,
+          .ipv6 = true,
+          .address = 0x7f000001,
+          .guest_port = 80,
+          .address6 = {0xfd, [15] = 2}}},
     };
     struct net_options o;
 
@@ -117,6 +131,8 @@ static void test_forwards(void **unused)
         o = parse(cases[i].text);
         assert_int_equal(o.forwards, 1);
         assert_int_equal(o.forward[0].udp, cases[i].want.udp);
+        assert_int_equal(o.forward[0].ipv6, cases[i].want.ipv6);
+        assert_memory_equal(o.forward[0].address6, cases[i].want.address6, 16);
         assert_int_equal(o.forward[0].address, cases[i].want.address);
         assert_int_equal(o.forward[0].port, cases[i].want.port);
         assert_int_equal(o.forward[0].guest_port, cases[i].want.guest_port);
@@ -205,6 +221,13 @@ static void test_wrong(void **unused)
         {"user,forward=80:65536", "forward= must be"},
         {"user,forward=1.2.3:80:80", "forward= must be"},
         {"user,forward=sctp:80:80", "forward= must be"},
+        {"user,forward=::1:80:80", "forward= must be"},
+        {"user,forward=[::1:80:80", "forward= must be"},
+        {"user,forward=[::1]80:80", "forward= must be"},
+        {"user,forward=[::g]:80:80", "forward= must be"},
+        {"user,forward=[127.0.0.1]:80:80", "forward= must be"},
+        {"user,forward=[]:80:80", "forward= must be"},
+        {"user,forward=[::1]:80:80,ipv6=off", "and ipv6=off"},
         {"user,net=10.0.2.0", "net= must be an IPv4 network"},
         {"user,net=10.0.2.0/30", "net= must be an IPv4 network"},
         {"user,net=10.0.2.0/7", "net= must be an IPv4 network"},

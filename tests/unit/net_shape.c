@@ -158,6 +158,17 @@ static void test_changes(void **unused)
     net_guest_close(&guest);
 }
 
+/* What was to be late for long is not, and holds up nothing, once the delay is short. */
+static void test_hurry(void **unused)
+{
+    net_guest_open(&guest, loop, "user,delay=3600s", 1, 0);
+    guest.address = IP4(10, 0, 2, 15);
+    assert_false(net_guest_arp(&guest, GATEWAY, 0));
+    change("delay=1ms");
+    round_trip();
+    net_guest_close(&guest);
+}
+
 /* It is closed while frames wait. */
 static void test_close(void **unused)
 {
@@ -175,6 +186,16 @@ static void test_close(void **unused)
         if (!net_send(guest.net, &iov, 1, NULL))
             break;
         assert_true(i < 1000000);
+    }
+    net_guest_close(&guest);
+    /* And small ones are reckoned by what they take. */
+    net_guest_open(&guest, loop, "none,delay=1000s", 1, 0);
+    for (unsigned i = 0;; i++) {
+        struct iovec iov = {frame, 14};
+
+        if (!net_send(guest.net, &iov, 1, NULL))
+            break;
+        assert_true(i < 400000);
     }
     net_guest_close(&guest);
 }
@@ -242,6 +263,8 @@ static void test_capture(void **unused)
     assert_non_null(strstr(err.text, "cannot make the capture './is/not/there'"));
     assert_true(net_change(guest.net, "capture=/dev/null", &err) < 0);
     assert_non_null(strstr(err.text, "no regular file"));
+    assert_true(net_change(guest.net, text, &err) < 0);
+    assert_non_null(strstr(err.text, "somebody else captures"));
     round_trip();
     assert_int_equal(count_frames(&bytes), 6);
     net_guest_close(&guest);
@@ -262,10 +285,9 @@ static void test_full(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_delay),   cmocka_unit_test(test_order),
-        cmocka_unit_test(test_loss),    cmocka_unit_test(test_rate),
-        cmocka_unit_test(test_changes), cmocka_unit_test(test_close),
-        cmocka_unit_test(test_capture), cmocka_unit_test(test_full),
+        cmocka_unit_test(test_delay), cmocka_unit_test(test_order),   cmocka_unit_test(test_loss),
+        cmocka_unit_test(test_rate),  cmocka_unit_test(test_changes), cmocka_unit_test(test_close),
+        cmocka_unit_test(test_hurry), cmocka_unit_test(test_capture), cmocka_unit_test(test_full),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -67,11 +67,9 @@ static void take(struct net_tcp *tcp, const struct net_packet *p)
         send_segment(tcp, TCP_ACK, NULL, 0);
 }
 
-bool net_tcp_connect(struct net_tcp *tcp, struct net_guest *guest, unsigned port, uint32_t peer,
-                     unsigned peer_port)
+void net_tcp_ask(struct net_tcp *tcp, struct net_guest *guest, unsigned port, uint32_t peer,
+                 unsigned peer_port)
 {
-    struct net_packet p;
-
     *tcp = (struct net_tcp){.guest = guest,
                             .peer = peer,
                             .port = (uint16_t)port,
@@ -80,6 +78,14 @@ bool net_tcp_connect(struct net_tcp *tcp, struct net_guest *guest, unsigned port
                             .allowed = port * 7919u};
     send_segment(tcp, TCP_SYN, NULL, 0);
     tcp->sequence++;
+}
+
+bool net_tcp_connect(struct net_tcp *tcp, struct net_guest *guest, unsigned port, uint32_t peer,
+                     unsigned peer_port)
+{
+    struct net_packet p;
+
+    net_tcp_ask(tcp, guest, port, peer, peer_port);
     do {
         expect(tcp, &p);
         if (tcp->reset)

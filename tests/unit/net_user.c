@@ -2,6 +2,7 @@
  * User networks: a guest that this test plays gets an address, asks the gateway, and talks to
  * servers of the host and to programs that come in by forwarded ports.
  */
+#include "descriptors.h"
 #include "net_guest.h"
 #include "net_server.h"
 #include "test.h"
@@ -331,8 +332,6 @@ static void test_forward_udp(void **unused)
     net_guest_close(&guest);
 }
 
-/* ---- What cannot be opened ---- */
-
 static void refuse(const char *text, int code, const char *words)
 {
     struct net_host host = {.loop = loop};
@@ -346,6 +345,101 @@ static void refuse(const char *text, int code, const char *words)
         fail_msg("'%s': %s", text, err.text);
     assert_int_equal(err.code, code);
 }
+
+/* Connects to PORT of ::1. */
+static int dial_ipv6(unsigned port)
+{
+    struct sockaddr_in6 at = {.sin6_family = AF_INET6,
+                              .sin6_addr = IN6ADDR_LOOPBACK_INIT,
+                              .sin6_port = htons((uint16_t)port)};
+    int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    assert_int_equal(connect(fd, (struct sockaddr *)&at, sizeof(at)), 0);
+    return fd;
+}
+
+/* Whoever comes in by IPv6 to a guest that has not said its address of IPv6 sees the end at once.
+ */
+static void test_forward_ipv6(void **unused)
+{
+    const struct sockaddr_in6 any = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    char text[64], byte;
+    unsigned port;
+
+    if (fd < 0 || bind(fd, (const struct sockaddr *)&any, sizeof(any)) < 0) {
+        print_message("this host has no IPv6\n");
+        skip();
+    }
+    close(fd);
+    begin("user,forward=[::1]:0:80,forward=udp:[::1]:0:53");
+    assert_int_not_equal(net_forward_port(guest.net, 1), 0);
+    port = net_forward_port(guest.net, 0);
+    assert_int_not_equal(port, 0);
+    fd = dial_ipv6(port);
+    assert_int_equal(recv(fd, &byte, 1, 0), 0);
+    close(fd);
+    snprintf(text, sizeof(text), "user,forward=[::1]:%u:80", port);
+    refuse(text, EADDRINUSE, "of ::1");
+    net_guest_close(&guest);
+}
+
+/* ---- Descriptors ---- */
+
+/* A guest that opens ever more gets no more than its share: its connections go on, and so does the
+ * rest of the process. */
+static void test_few_descriptors(void **unused)
+{
+    static struct net_tcp first, more;
+    _Atomic unsigned told = 0;
+    const struct log log = descriptors_log(&told);
+    const struct net_host host = {.loop = loop, .log = &log};
+    char data[8] = {0};
+    struct net_server server;
+    struct rlimit before;
+    unsigned port;
+    int end, fd, own[20], udp = bound_socket(SOCK_DGRAM, &port);
+
+    net_server_start(&server, 0);
+    net_guest_open_on(&guest, &host, "user,forward=0:80", 1, 0);
+    net_guest_dhcp(&guest);
+    assert_true(net_tcp_connect(&first, &guest, 4000, GATEWAY, server.port));
+    net_tcp_send(&first, "one", 3); /* the server has taken it up when it answers */
+    assert_int_equal(net_tcp_receive(&first, data, 3), 3);
+    end = descriptors_leave(40, &before);
+    for (unsigned i = 0; i < 100; i++) {
+        net_tcp_ask(&more, &guest, 5000 + i, GATEWAY, server.port);
+        net_guest_udp(&guest, GATEWAY, 5000 + i, port, "x", 1);
+    }
+    assert_in_range(descriptors_lowest(), end, end + 8);
+    assert_int_equal(told, 1);
+    net_tcp_send(&first, "two", 3);
+    assert_int_equal(net_tcp_receive(&first, data, 3), 3);
+    assert_string_equal(data, "two");
+    for (unsigned i = 0; i < ARRAY_SIZE(own); i++) {
+        own[i] = dup(STDIN_FILENO);
+        assert_true(own[i] >= 0);
+    }
+    /* Who comes in by a forward waits. */
+    fd = dial(SOCK_STREAM, net_forward_port(guest.net, 0));
+    net_tcp_end(&first);
+    net_tcp_finish(&first);
+    setrlimit(RLIMIT_NOFILE, &before);
+    net_tcp_accept(&more, &guest, 80);
+    assert_int_equal(send(fd, "in", 2, 0), 2);
+    assert_int_equal(net_tcp_receive(&more, data, 2), 2);
+    for (unsigned i = 0; i < ARRAY_SIZE(own); i++)
+        close(own[i]);
+    close(fd);
+    net_guest_close(&guest); /* with it go the connections that the server has not taken up */
+    begin("user");
+    ask(6000, server.port);
+    net_guest_close(&guest);
+    net_server_stop(&server);
+    close(udp);
+}
+
+/* ---- What cannot be opened ---- */
 
 static void test_in_use(void **unused)
 {
@@ -441,13 +535,14 @@ static void test_two(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_info),        cmocka_unit_test(test_dhcp),
-        cmocka_unit_test(test_ping),        cmocka_unit_test(test_udp),
-        cmocka_unit_test(test_connections), cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_download),    cmocka_unit_test(test_upload),
-        cmocka_unit_test(test_slow_upload), cmocka_unit_test(test_forward_tcp),
-        cmocka_unit_test(test_forward_udp), cmocka_unit_test(test_in_use),
-        cmocka_unit_test(test_tftp),        cmocka_unit_test(test_restrict),
+        cmocka_unit_test(test_info),         cmocka_unit_test(test_dhcp),
+        cmocka_unit_test(test_ping),         cmocka_unit_test(test_udp),
+        cmocka_unit_test(test_connections),  cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_download),     cmocka_unit_test(test_upload),
+        cmocka_unit_test(test_slow_upload),  cmocka_unit_test(test_forward_tcp),
+        cmocka_unit_test(test_forward_udp),  cmocka_unit_test(test_in_use),
+        cmocka_unit_test(test_forward_ipv6), cmocka_unit_test(test_few_descriptors),
+        cmocka_unit_test(test_tftp),         cmocka_unit_test(test_restrict),
         cmocka_unit_test(test_two),
     };
 

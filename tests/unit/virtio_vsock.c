@@ -17,6 +17,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "descriptors.h"
 #include "virtio_queues.h"
 #include "vsock_packet.h"
 
@@ -37,11 +38,14 @@ struct fixture {
 
 static char folder[] = P_tmpdir "/virtio-vsock-XXXXXX";
 static char path[64];
+static _Atomic unsigned told; /* how often the log was, of too few descriptors */
 
 static struct dev *create(const struct virtio_slot *slot, struct error *err)
 {
-    const struct virtio_vsock_config config = {.cid = CID, .path = path};
+    static struct log log;
+    const struct virtio_vsock_config config = {.cid = CID, .path = path, .log = &log};
 
+    log = descriptors_log(&told);
     return virtio_vsock_create(slot, &config, err);
 }
 
@@ -268,6 +272,7 @@ static void test_configuration(void **state)
     struct stat status;
 
     assert_int_equal(vrig_config(f->q.v, 0, 4), 0x10531AF4);
+    assert_int_equal(vrig_config(f->q.v, PCI_REVISION, 4) >> 8, 0x078000);
     vrig_enable(f->q.v);
     assert_int_equal(vrig_read(f->q.v, VRIG_CONF, 4), CID);
     assert_int_equal(vrig_read(f->q.v, VRIG_CONF + 4, 4), 0);
@@ -812,6 +817,42 @@ static void test_no_descriptor(void **state)
     close(fd);
 }
 
+/* A guest that connects ever more often is refused in the end, and what it has goes on. */
+static void test_few_descriptors(void **state)
+{
+    struct fixture *f = *state;
+    struct end first, e = {.host = 6001, .window = 0x10000};
+    int fd, listener, end, opened = 0;
+    struct rlimit before;
+    struct packet p;
+
+    told = 0;
+    start(f);
+    fd = guest_connects(f, 5000, &first);
+    listener = listen_for(6001);
+    assert_int_equal(listen(listener, 100), 0);
+    end = descriptors_leave(30, &before);
+    for (e.guest = 1; e.guest <= 50; e.guest++) {
+        say(f, &e, REQUEST);
+        assert_true(take(f, &p));
+        assert_int_equal(p.op, opened < 30 ? RESPONSE : RST);
+        opened += p.op == RESPONSE;
+    }
+    assert_int_equal(opened, 30);
+    assert_int_equal(descriptors_lowest(), end);
+    assert_int_equal(told, 1);
+    send_bytes(f, &first, "still", 5);
+    assert_reads(fd, "still");
+    e.guest = 1;
+    say_shutdown(f, &e, NEITHER);
+    expect(f, RST);
+    say(f, &e, REQUEST);
+    expect(f, RESPONSE);
+    setrlimit(RLIMIT_NOFILE, &before);
+    forget_listener(listener, 6001);
+    close(fd);
+}
+
 /* Who goes on from a state has no connection any more, and the guest is told so first. */
 static void test_save_restore(void **state)
 {
@@ -907,6 +948,7 @@ int main(void)
         TEST(test_refusals_wait),
         TEST(test_many),
         TEST(test_no_descriptor),
+        TEST(test_few_descriptors),
         TEST(test_save_restore),
         TEST(test_refusals_of_path),
     };

@@ -221,7 +221,7 @@ struct dev *virtio_vsock_create(const struct virtio_slot *slot,
         error_set(err, ENOMEM, "no memory for a device (%s)", ops.name);
         return NULL;
     }
-    if (vsock_host_open(v, config->path, slot->loop, err) == 0)
+    if (vsock_host_open(v, config->path, slot->loop, config->log, err) == 0)
         dev = virtio_pci_create(slot, &ops, &v->device, err);
     if (dev) {
         vsock_host_begin(v);

@@ -10,11 +10,15 @@
  * - From the guest: a connection to port N of the host, whose CID is 2, leads to the Unix socket
  *   PATH_N, where a program of the host listens. If nobody does, it is refused.
  *
+ * Each connection is a descriptor of this process. When the process is about to run out of them
+ * (base/descriptors.h), connections are refused from both sides.
+ *
  * Each side can close one direction and go on with the other.
  */
 #ifndef DOPPEL_DEV_VIRTIO_VSOCK_H
 #define DOPPEL_DEV_VIRTIO_VSOCK_H
 
+#include "base/log.h"
 #include "dev/virtio/pci.h"
 
 #define VIRTIO_VSOCK_CID_DEFAULT 3u
@@ -24,6 +28,7 @@
 struct virtio_vsock_config {
     uint32_t cid;
     const char *path;
+    const struct log *log; /* may be NULL; lives longer than the device */
 };
 
 /* The socket listens from now on, and goes with the device. NULL on failure. */

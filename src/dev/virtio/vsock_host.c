@@ -226,7 +226,7 @@ static void read_greeting(struct vsock *v, struct vsock_connection *c)
 /* A client that has said nothing yet makes room for a new one. */
 static void on_listener(struct vsock *v)
 {
-    int fd = unix_socket_accept(v->listener, &v->spare);
+    int fd = descriptors_take(&v->limit, unix_socket_accept(v->listener, &v->spare));
     struct vsock_connection *c;
 
     if (fd < 0)
@@ -295,12 +295,12 @@ static void on_events(void *opaque, uint32_t unused)
 
 /* ---- The guest's connections ---- */
 
-int vsock_host_connect(const struct vsock *v, uint32_t port)
+int vsock_host_connect(struct vsock *v, uint32_t port)
 {
     char path[UNIX_SOCKET_PATH_MAX + 1];
 
     snprintf(path, sizeof(path), "%s_%u", v->path, port);
-    return unix_socket_connect(path, NULL);
+    return descriptors_take(&v->limit, unix_socket_connect(path, NULL));
 }
 
 /* ---- Opening and closing ---- */
@@ -319,7 +319,8 @@ static int open_epoll(struct vsock *v, struct loop *loop, struct error *err)
     return v->watch ? 0 : -EIO;
 }
 
-int vsock_host_open(struct vsock *v, const char *path, struct loop *loop, struct error *err)
+int vsock_host_open(struct vsock *v, const char *path, struct loop *loop, const struct log *log,
+                    struct error *err)
 {
     int ret;
 
@@ -330,6 +331,7 @@ int vsock_host_open(struct vsock *v, const char *path, struct loop *loop, struct
     v->path = strdup(path);
     if (!v->path)
         return error_set(err, ENOMEM, "no memory for a device (virtio-vsock)");
+    descriptors_init(&v->limit, v->path, log);
     v->listener = unix_socket_listen(path, BACKLOG, err);
     ret = v->listener < 0 ? v->listener : open_epoll(v, loop, err);
     if (ret < 0)

@@ -25,6 +25,7 @@
 #ifndef DOPPEL_DEV_VIRTIO_VSOCK_PRIVATE_H
 #define DOPPEL_DEV_VIRTIO_VSOCK_PRIVATE_H
 
+#include "base/descriptors.h"
 #include "base/fifo.h"
 #include "base/util.h"
 #include "dev/virtio/vsock.h"
@@ -135,6 +136,7 @@ struct vsock {
     char *path;
     int listener, epoll, spare; /* SPARE: a descriptor that is given up to refuse a client */
     struct loop_watch *watch;   /* of EPOLL, which is watched as one file */
+    struct descriptors limit;
 
     /* Each for the one worker that serves the queue. */
     uint8_t *payload; /* VSOCK_WIDE_WINDOW bytes: of the packet that the guest sends */
@@ -201,12 +203,13 @@ bool vsock_refuse(struct vsock *v, const struct vsock_header *header);
 /* ---- vsock_host.c ---- */
 
 /* Listens at PATH; clients wait until vsock_host_begin. */
-int vsock_host_open(struct vsock *v, const char *path, struct loop *loop, struct error *err);
+int vsock_host_open(struct vsock *v, const char *path, struct loop *loop, const struct log *log,
+                    struct error *err);
 void vsock_host_begin(struct vsock *v);
 /* No lock. Nothing calls back afterwards. */
 void vsock_host_close(struct vsock *v);
 /* Connects to the socket for the guest's connections to PORT. No lock. */
-int vsock_host_connect(const struct vsock *v, uint32_t port);
+int vsock_host_connect(struct vsock *v, uint32_t port);
 
 /* With the lock. */
 
