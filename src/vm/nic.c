@@ -58,17 +58,13 @@ static struct dev *plug_in_foreign(const struct virtio_slot *slot,
                                    const struct net_options *options, const struct log *log,
                                    struct error *err)
 {
-    uint8_t mac[6];
+    struct vhost_net_config config = {
+        .path = options->target, .mtu = options->mtu, .pairs = options->queues, .log = log};
 
-    if (options->queues > 1) {
-        error_set(err, EINVAL, "network vhost-user=%s: the card has one pair of queues, not %u",
-                  options->target, options->queues);
+    memcpy(config.mac, options->mac, sizeof(config.mac));
+    if (!options->has_mac && make_address(config.mac, err) < 0)
         return NULL;
-    }
-    memcpy(mac, options->mac, sizeof(mac));
-    if (!options->has_mac && make_address(mac, err) < 0)
-        return NULL;
-    return vhost_net_create(slot, options->target, mac, options->mtu, log, err);
+    return vhost_net_create(slot, &config, err);
 }
 
 struct dev *nic_create(const struct virtio_slot *slot, const char *text,

@@ -18,6 +18,8 @@
 #define DATA(Q)  (0x40000u + 0x10000 * (Q)) /* 4 KiB for each of 16 chains */
 #define SIZE     16u
 #define QUEUES   2u
+#define PAIRS    2u /* of the card that has several; then there is a control queue */
+#define CONTROL  (2 * PAIRS)
 #define CONFIG   0x2000u
 
 static char path[64];
@@ -153,12 +155,17 @@ static struct brig *back_end(const struct virtio_ops *ops, bool park)
 struct both {
     struct brig *back;
     struct vrig *front;
-    struct rig_queue queue[QUEUES];
+    struct rig_queue queue[CONTROL + 1];
 };
+
+static unsigned pairs = 1; /* of the card that is created next */
 
 static struct dev *create_net(const struct virtio_slot *slot, struct error *err)
 {
-    return vhost_net_create(slot, path, (const uint8_t[]){2, 0, 0, 0, 0, 1}, 9000, NULL, err);
+    const struct vhost_net_config config = {
+        .path = path, .mac = {2, 0, 0, 0, 0, 1}, .mtu = 9000, .pairs = pairs};
+
+    return vhost_net_create(slot, &config, err);
 }
 
 static struct dev *create_fs(const struct virtio_slot *slot, struct error *err)
@@ -166,15 +173,20 @@ static struct dev *create_fs(const struct virtio_slot *slot, struct error *err)
     return vhost_fs_create(slot, path, "folder", 0, NULL, err);
 }
 
-static void start_driver(struct both *b)
+static void start_queues(struct both *b, unsigned queues, uint64_t features)
 {
     vrig_enable(b->front);
-    assert_true(vrig_negotiate(b->front, VRIG_FEATURES));
-    for (unsigned i = 0; i < QUEUES; i++) {
+    assert_true(vrig_negotiate(b->front, VRIG_FEATURES | features));
+    for (unsigned i = 0; i < queues; i++) {
         vrig_set_queue_number(b->front, i, rig_layout(RINGS(i), SIZE));
         b->queue[i] = b->front->queue;
     }
     vrig_write(b->front, VRIG_STATUS, 1, 15);
+}
+
+static void start_driver(struct both *b)
+{
+    start_queues(b, QUEUES, 0);
 }
 
 static struct both begin(const struct virtio_ops *ops,
@@ -337,6 +349,153 @@ static void saved(void **state)
     end(&b);
 }
 
+/* ---- Several pairs of queues ---- */
+
+#define F_CTRL_VQ (UINT64_C(1) << 17)
+#define F_MQ      (UINT64_C(1) << 22)
+
+static _Atomic unsigned used; /* queues that the front end says to be used */
+
+static void note_use(struct virtio_device *device, unsigned queues)
+{
+    atomic_store(&used, queues);
+}
+
+static enum virtio_result swallow(struct virtio_device *device, struct virtio_request *r)
+{
+    virtio_complete(r, 0);
+    return VIRTIO_TAKEN;
+}
+
+static const struct virtio_ops pairs_ops = {.name = "pairs",
+                                            .id = 1,
+                                            .features = F_MQ,
+                                            .queues = 2 * PAIRS + 1,
+                                            .queue_size = 256,
+                                            .queues_each = 2,
+                                            .serve = swallow,
+                                            .uses = note_use,
+                                            .free = free_loop};
+
+/* Has the driver use so many pairs. Returns the card's answer. */
+static unsigned use_pairs(struct both *b, uint16_t count)
+{
+    struct rig_queue *q = &b->queue[CONTROL];
+    uint8_t command[4] = {4, 0, (uint8_t)count, (uint8_t)(count >> 8)}, answer = 9;
+    unsigned n = 2 * (q->available % 4);
+    uint32_t written;
+
+    assert_int_equal(mem_write(b->front->mem, DATA(CONTROL), command, sizeof(command)), 0);
+    rig_descriptor(q, n, DATA(CONTROL), sizeof(command), RIG_NEXT, (uint16_t)(n + 1));
+    rig_descriptor(q, n + 1, DATA(CONTROL) + 16, 1, RIG_WRITE, 0);
+    publish(b, CONTROL, n);
+    reap(b, CONTROL, &written);
+    assert_int_equal(written, 1);
+    assert_int_equal(mem_read(b->front->mem, DATA(CONTROL) + 16, &answer, 1), 0);
+    return answer;
+}
+
+/* Waits until a chain in each of these queues has come to the back end and gone. */
+static void assert_serves(struct both *b, unsigned queues)
+{
+    uint32_t written;
+
+    for (unsigned i = 0; i < queues; i++) {
+        unsigned n = b->queue[i].available % 8;
+
+        rig_descriptor(&b->queue[i], n, DATA(i), 64, i % 2 ? 0 : RIG_WRITE, 0);
+        publish(b, i, n);
+        reap(b, i, &written);
+    }
+}
+
+static void several(void **state)
+{
+    struct both b = {0};
+
+    pairs = PAIRS;
+    b.back = back_end(&pairs_ops, false);
+    b.front = vrig_create(create_net, NULL, 2);
+    pairs = 1;
+    assert_int_equal(loop_start(b.front->loop, NULL), 0);
+    start_queues(&b, CONTROL + 1, F_CTRL_VQ | F_MQ);
+    assert_int_equal(vrig_read(b.front, VRIG_QUEUES, 2), CONTROL + 1);
+    assert_int_equal(vrig_read(b.front, CONFIG + 8, 2), PAIRS);
+    AWAIT(atomic_load(&used) == 2);
+    assert_serves(&b, 2);
+    assert_int_equal(use_pairs(&b, 2), 0);
+    AWAIT(atomic_load(&used) == 4);
+    assert_serves(&b, 4);
+    assert_int_equal(use_pairs(&b, 3), 1);
+    assert_int_equal(use_pairs(&b, 0), 1);
+    assert_serves(&b, 4);
+    /* The next back end, and the same one after a pause, hear of it, too. */
+    brig_destroy(b.back);
+    AWAIT(link_status(&b) == 0);
+    atomic_store(&used, 0);
+    b.back = back_end(&pairs_ops, false);
+    AWAIT(atomic_load(&used) == 4);
+    assert_serves(&b, 4);
+    b.front->dev->ops->pause(b.front->dev);
+    b.front->dev->ops->resume(b.front->dev);
+    assert_serves(&b, 4);
+    assert_int_equal(use_pairs(&b, 1), 0);
+    AWAIT(atomic_load(&used) == 2);
+    assert_serves(&b, 2);
+    end(&b);
+}
+
+/* Who goes on from the state uses as many pairs as before. */
+static void several_saved(void **state)
+{
+    struct both b = {0}, other;
+
+    pairs = PAIRS;
+    b.back = back_end(&pairs_ops, false);
+    b.front = vrig_create(create_net, NULL, 2);
+    assert_int_equal(loop_start(b.front->loop, NULL), 0);
+    start_queues(&b, CONTROL + 1, F_CTRL_VQ | F_MQ);
+    assert_int_equal(use_pairs(&b, 2), 0);
+    AWAIT(atomic_load(&used) == 4);
+    b.front->dev->ops->pause(b.front->dev);
+    brig_destroy(b.back);
+    other = b;
+    other.back = back_end(&pairs_ops, false);
+    other.front = vrig_create(create_net, b.front->mem, 2);
+    pairs = 1;
+    assert_int_equal(loop_start(other.front->loop, NULL), 0);
+    other.front->dev->ops->pause(other.front->dev);
+    assert_int_equal(rig_copy_state(b.front->rig, b.front->dev, other.front->dev), 0);
+    atomic_store(&used, 0);
+    other.front->dev->ops->resume(other.front->dev);
+    assert_serves(&other, 4);
+    assert_int_equal(atomic_load(&used), 4);
+    end(&other);
+    b.back = NULL;
+    end(&b);
+}
+
+/* A driver that knows nothing of several pairs finds the control queue behind the first one. */
+static void one_of_several(void **state)
+{
+    struct both b = {0};
+    uint32_t written;
+
+    pairs = PAIRS;
+    b.back = back_end(&pairs_ops, false);
+    b.front = vrig_create(create_net, NULL, 2);
+    pairs = 1;
+    assert_int_equal(loop_start(b.front->loop, NULL), 0);
+    start_queues(&b, 3, F_CTRL_VQ);
+    assert_serves(&b, 2);
+    rig_descriptor(&b.queue[2], 0, DATA(2), 4, RIG_NEXT, 1);
+    rig_descriptor(&b.queue[2], 1, DATA(2) + 16, 1, RIG_WRITE, 0);
+    publish(&b, 2, 0);
+    reap(&b, 2, &written);
+    assert_int_equal(written, 1);
+    end(&b);
+}
+
 /* ---- The shared folder ---- */
 
 /* Asks for something; returns the error that is the answer. */
@@ -418,6 +577,7 @@ static void refused(void **state)
                                .mem = b.front->mem,
                                .loop = b.front->loop,
                                .workers = b.front->workers};
+    struct vhost_net_config net = {.path = path};
     struct error err = {0};
     char tag[] = "1234567890123456789012345678901234567";
 
@@ -425,17 +585,27 @@ static void refused(void **state)
     assert_non_null(strstr(err.text, "36 bytes"));
     assert_null(vhost_fs_create(&slot, path, "", 1, NULL, &err));
     assert_int_equal(err.code, EINVAL);
-    end(&b);
-    assert_null(vhost_net_create(&slot, path, (const uint8_t[6]){0}, 0, NULL, &err));
+    brig_destroy(b.back);
+    b.back = NULL;
+    assert_null(vhost_net_create(&slot, &net, &err));
     assert_non_null(strstr(err.text, "is it running?"));
+    /* One that has several queues, but no driver is to use them. */
+    strcat(path, "-net");
+    b.back = back_end(&net_ops, false);
+    net.pairs = 2;
+    assert_null(vhost_net_create(&slot, &net, &err));
+    assert_non_null(strstr(err.text, "one pair of queues, not 2"));
+    end(&b);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(frames),  cmocka_unit_test(stands_still), cmocka_unit_test(comes_back),
-        cmocka_unit_test(saved),   cmocka_unit_test(folder),       cmocka_unit_test(folder_is_lost),
-        cmocka_unit_test(refused),
+        cmocka_unit_test(frames),         cmocka_unit_test(stands_still),
+        cmocka_unit_test(comes_back),     cmocka_unit_test(saved),
+        cmocka_unit_test(folder),         cmocka_unit_test(folder_is_lost),
+        cmocka_unit_test(several),        cmocka_unit_test(several_saved),
+        cmocka_unit_test(one_of_several), cmocka_unit_test(refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -193,6 +193,7 @@ static void test_configuration(void **state)
 
     vrig_enable(v);
     assert_int_equal(vrig_config(v, 0, 4), 0x10421AF4);
+    assert_int_equal(vrig_config(v, PCI_REVISION, 4) >> 8, 0x010000);
     assert_int_equal(vrig_offered(v), 1u << 2 | 1u << 6 | 1u << 9 | 1u << 10 | 1u << 11 | 1u << 12 |
                                           1u << 13 | 1u << 14);
     assert_int_equal(conf(v, 0, 4), DISK_SIZE / 512);

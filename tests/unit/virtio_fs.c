@@ -128,6 +128,7 @@ static void test_configuration(void **state)
 
     vrig_enable(v);
     assert_int_equal(vrig_config(v, 2, 2), 0x1040 + 26);
+    assert_int_equal(vrig_config(v, PCI_REVISION, 4) >> 8, 0x018000);
     assert_int_equal(vrig_read(v, CONF, 4), 'w' | 'o' << 8 | 'r' << 16 | (uint32_t)'k' << 24);
     assert_int_equal(vrig_read(v, CONF + 4, 4), 0);
     assert_int_equal(vrig_read(v, CONF + 36, 4), 2);

@@ -16,6 +16,7 @@ static void test_configuration(void **state)
 
     vrig_enable(v);
     assert_int_equal(vrig_config(v, 0, 4), 0x10411AF4);
+    assert_int_equal(vrig_config(v, PCI_REVISION, 4) >> 8, 0x020000);
     assert_int_equal(vrig_offered(v),
                      ((ALL & ~VRIG_FEATURES) | BIT(F_MAC) | BIT(F_MTU) | BIT(F_VLAN)));
     for (unsigned i = 0; i < 6; i++)

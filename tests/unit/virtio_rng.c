@@ -86,6 +86,7 @@ static void test_identity(void **state)
     unsigned types = 0, at;
 
     assert_int_equal(vrig_config(v, 0, 4), 0x10441AF4);
+    assert_int_equal(vrig_config(v, PCI_REVISION, 4) >> 8, 0x00FF00);
     assert_true(vrig_config(v, PCI_REVISION, 1) >= 1);
     assert_int_equal(vrig_config(v, PCI_INTERRUPT_PIN, 1), 1);
     for (unsigned i = 0; (at = vrig_capability(v, PCI_CAPABILITY_VENDOR, i)); i++) {

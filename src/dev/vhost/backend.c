@@ -111,11 +111,26 @@ struct virtio_slot vhost_backend_slot(struct vhost_backend *b)
 
 /* ---- The session ---- */
 
+/* Tells the device of which queues the driver makes use. */
+static void tell_use(struct vhost_backend *b)
+{
+    unsigned queues = 0;
+
+    if (!b->device->ops->uses)
+        return;
+    while (queues < b->device->queues && b->queue[queues].live)
+        queues++;
+    bus_lock(b->bus);
+    b->device->ops->uses(b->device, queues);
+    bus_unlock(b->bus);
+}
+
 /* The device works if, and only if, a queue is live. */
 static void go_on(struct vhost_backend *b)
 {
     bool live = false;
 
+    tell_use(b);
     for (unsigned i = 0; i < b->device->queues; i++)
         live |= b->queue[i].live;
     if (live && b->paused) {

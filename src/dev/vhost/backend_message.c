@@ -259,7 +259,9 @@ static int get(struct vhost_backend *b, struct vhost_message *m, struct vhost_me
     switch (m->request) {
     case VHOST_GET_FEATURES: reply->u64 = features_offered(b); break;
     case VHOST_GET_PROTOCOL_FEATURES: reply->u64 = PROTOCOL_FEATURES; break;
-    case VHOST_GET_QUEUE_NUM: reply->u64 = b->device->queues; break;
+    case VHOST_GET_QUEUE_NUM:
+        reply->u64 = b->device->queues / MAX(b->device->ops->queues_each, 1u);
+        break;
     case VHOST_GET_VRING_BASE: return get_base(b, &m->state, reply, err);
     case VHOST_GET_CONFIG:
         reply->size = 0;

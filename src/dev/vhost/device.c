@@ -4,6 +4,7 @@
 #include "dev/vhost/device_private.h"
 
 #include "base/thread.h"
+#include "base/time.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -46,14 +47,22 @@ static enum virtio_result put_off(struct vhost_device *v, struct virtio_request 
     return VIRTIO_WAIT;
 }
 
-static enum virtio_result serve(struct virtio_device *d, struct virtio_request *r)
+/* Whether the queue is not the back end's. A driver that does not know of more queues than it must
+ * finds it right behind those (virtio 1.2, 5.1.2). */
+static bool is_own(const struct vhost_device *v, unsigned queue)
 {
-    struct vhost_device *v = vhost_device_of(d);
+    bool several = v->device.driver_features & v->kind->several;
+
+    return v->own_queue && queue >= (several ? v->queues : v->kind->queues_each);
+}
+
+static enum virtio_result give(struct vhost_device *v, struct virtio_request *r)
+{
     struct vhost_queue *q = &v->queue[r->queue->index];
     const struct virtqueue_chain *chain = &r->chain;
     bool taken = false, runs, lost;
 
-    if (!all_memory(d->host.mem, chain))
+    if (!all_memory(v->device.host.mem, chain))
         return VIRTIO_BROKEN;
     pthread_mutex_lock(&q->lock);
     runs = q->runs;
@@ -69,9 +78,15 @@ static enum virtio_result serve(struct virtio_device *d, struct virtio_request *
     return runs ? VIRTIO_WAIT : put_off(v, r, lost);
 }
 
-static void served(struct virtio_device *d, unsigned queue)
+static enum virtio_result serve(struct virtio_device *d, struct virtio_request *r)
 {
     struct vhost_device *v = vhost_device_of(d);
+
+    return is_own(v, r->queue->index) ? v->kind->serve_own(d, r) : give(v, r);
+}
+
+static void kick(struct vhost_device *v, unsigned queue)
+{
     struct vhost_queue *q = &v->queue[queue];
     bool kick;
     int ret;
@@ -83,6 +98,14 @@ static void served(struct virtio_device *d, unsigned queue)
     if (ret < 0)
         log_line(v->log, LOG_LEVEL_WARNING, "%s: cannot tell the back end of requests: %s", v->path,
                  strerror(-ret));
+}
+
+static void served(struct virtio_device *d, unsigned queue)
+{
+    struct vhost_device *v = vhost_device_of(d);
+
+    if (!is_own(v, queue))
+        kick(v, queue);
     /* What was added after recall() is waited for, too. */
     if (virtio_recalled(d))
         signal_thread(v->wake);
@@ -123,7 +146,42 @@ static void accept_features(struct virtio_device *d, uint64_t features)
 
 static void reset(struct virtio_device *d)
 {
-    agree(vhost_device_of(d), false, 0);
+    struct vhost_device *v = vhost_device_of(d);
+
+    pthread_mutex_lock(&v->lock);
+    v->used = v->own_queue ? v->kind->queues_each : v->queues;
+    pthread_mutex_unlock(&v->lock);
+    agree(v, false, 0);
+}
+
+void vhost_device_use(struct virtio_device *d, unsigned queues)
+{
+    struct vhost_device *v = vhost_device_of(d);
+
+    pthread_mutex_lock(&v->lock);
+    v->used = MIN(queues, v->queues);
+    pthread_mutex_unlock(&v->lock);
+    signal_thread(v->wake);
+}
+
+/* Of a device with a queue of its own: what the driver has said there. */
+static void state(struct virtio_device *d, struct state *s)
+{
+    struct vhost_device *v = vhost_device_of(d);
+    uint32_t queues = v->queues, used;
+
+    pthread_mutex_lock(&v->lock);
+    used = v->used;
+    pthread_mutex_unlock(&v->lock);
+    state_field(s, queues);
+    state_field(s, used);
+    if (queues != v->queues || !used || used > queues)
+        state_fail(s,
+                   "the device had %u queues (of which %u were used) when the machine was saved, "
+                   "and has %u",
+                   queues, used, v->queues);
+    else if (!state_saving(s))
+        vhost_device_use(d, used);
 }
 
 /* ---- The device ---- */
@@ -166,12 +224,14 @@ static void free_device(struct virtio_device *d)
     free(v);
 }
 
-static struct virtio_ops ops_of(const struct vhost_kind *kind)
+static struct virtio_ops ops_of(const struct vhost_device_config *config)
 {
+    const struct vhost_kind *kind = config->kind;
+
     return (struct virtio_ops){
         .name = kind->name,
         .id = kind->id,
-        .features = kind->own_features,
+        .features = config->own_features,
         .queues = VIRTIO_QUEUES_MAX,
         .queue_size = VHOST_RING_SIZE,
         .config_size = kind->config_size,
@@ -181,6 +241,7 @@ static struct virtio_ops ops_of(const struct vhost_kind *kind)
         .read_config = read_config,
         .accepted = accept_features,
         .reset = reset,
+        .state = config->own_queue ? state : NULL,
         .close = close_device,
         .free = free_device,
     };
@@ -219,17 +280,21 @@ static int make_queues(struct vhost_device *v, struct error *err)
 /* Takes over what the back end offers. */
 static int take_offer(struct vhost_device *v, unsigned queues, struct error *err)
 {
-    unsigned most = MIN(v->connection.queues * v->kind->queues_each, VIRTIO_QUEUES_MAX);
+    unsigned most = MIN(v->connection.queues * v->kind->queues_each,
+                        VIRTIO_QUEUES_MAX - (unsigned)v->own_queue);
 
     if (!(v->connection.features & BIT(VIRTIO_F_VERSION_1)))
         return error_set(err, EPROTO, "the back end knows only devices before virtio 1.0");
     if (queues > most || most == 0)
         return error_set(err, EINVAL, "the back end has %u queues, not %u", most, queues);
     v->queues = queues ? queues : MIN(most, v->kind->queues_default);
-    v->device.queues = v->queues;
+    v->device.queues = v->queues + v->own_queue;
     v->device.features = v->connection.features & v->kind->features;
-    if (v->queues == 1)
+    if (v->queues <= v->kind->queues_each)
         v->device.features &= ~v->kind->several;
+    else if (v->own_queue && !(v->device.features & v->kind->several))
+        return error_set(err, EINVAL, "the back end has one pair of queues, not %u",
+                         v->queues / v->kind->queues_each);
     return 0;
 }
 
@@ -245,6 +310,7 @@ static int prepare(struct vhost_device *v, unsigned queues, struct mem *mem, str
         ret = vhost_connect(&v->connection, v->path, v->end, err);
     if (ret >= 0) {
         v->connected = true;
+        v->connected_at = time_now_ns();
         ret = take_offer(v, queues, err);
     }
     if (ret >= 0)
@@ -284,7 +350,8 @@ static struct vhost_device *make(const struct vhost_device_config *config)
         return NULL;
     }
     v->kind = config->kind;
-    v->ops = ops_of(v->kind);
+    v->ops = ops_of(config);
+    v->own_queue = config->own_queue;
     v->log = config->log;
     v->wake = v->end = -1;
     v->sender = EVENT_SENDER_CLOSED;

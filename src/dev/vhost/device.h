@@ -41,12 +41,12 @@
 
 /* A kind of device. All functions may be NULL. */
 struct vhost_kind {
-    const char *name;      /* "vhost-user-blk" */
-    const char *thing;     /* "disk": for messages, in front of the socket's path */
-    uint16_t id;           /* virtio 1.2, chapter 5 */
-    uint64_t features;     /* of the device's own, that are offered if the back end has them */
-    uint64_t own_features; /* that are offered without it, and that it does not hear of */
-    uint64_t several;      /* of FEATURES, those that are offered with more than one queue only */
+    const char *name;  /* "vhost-user-blk" */
+    const char *thing; /* "disk": for messages, in front of the socket's path */
+    uint16_t id;       /* virtio 1.2, chapter 5 */
+    uint64_t features; /* of the device's own, that are offered if the back end has them */
+    uint64_t several;  /* of FEATURES, the one by which a driver uses more than QUEUES_EACH queues;
+                        * it is offered only if there are more */
     unsigned config_size;
     bool fetches_config;     /* from the back end; else the device's maker has it */
     bool keeps_buffers;      /* the back end has requests that need not end */
@@ -60,18 +60,26 @@ struct vhost_kind {
     /* Ends a request that no back end can serve. Without it such requests are held. On any thread,
      * without locks. */
     void (*refuse)(struct virtio_request *request);
+    /* Serves a request of the queue behind the back end's, which is the device's own. On a worker.
+     */
+    enum virtio_result (*serve_own)(struct virtio_device *device, struct virtio_request *request);
 };
 
 struct vhost_device_config {
     const struct vhost_kind *kind;
-    const char *path;   /* of the socket, where the back end must be */
-    unsigned queues;    /* how many; 0: as many as the back end has, up to kind->queues_default */
+    const char *path; /* of the socket, where the back end must be */
+    unsigned queues;  /* how many; 0: as many as the back end has, up to kind->queues_default */
+    uint64_t own_features; /* that are offered without the back end, and that it does not hear of */
+    bool own_queue;     /* there is one more: kind->serve_own; then the driver has to say how many
+                         * of the others it uses (vhost_device_use), kind->queues_each at first */
     const void *config; /* unless kind->fetches_config: kind->config_size bytes */
     const struct log *log; /* may be NULL; lives longer than the device */
 };
 
 struct dev *vhost_device_create(const struct virtio_slot *slot,
                                 const struct vhost_device_config *config, struct error *err);
+/* From serve_own: the driver uses the first QUEUES queues of the back end's from now on. */
+void vhost_device_use(struct virtio_device *device, unsigned queues);
 /* For asking where its thread is (base/where.h). DEV is what vhost_device_create has returned. */
 struct where *vhost_device_where(struct dev *dev);
 

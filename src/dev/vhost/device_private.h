@@ -31,7 +31,8 @@ struct vhost_device {
     const struct vhost_kind *kind;
     char *path;
     const struct log *log;
-    unsigned queues;
+    unsigned queues; /* the back end's */
+    bool own_queue;  /* there is one more behind them */
     struct vhost_queue *queue;
     struct vhost_queue_files *files;
     struct mem_export part[VHOST_PARTS_MAX];
@@ -42,6 +43,7 @@ struct vhost_device {
     bool accepted;        /* a driver and the device have agreed on FEATURES */
     uint64_t features;
     unsigned epoch; /* counts changes of these two */
+    unsigned used;  /* queues that the driver uses: the back end is to serve these */
 
     pthread_t thread;
     bool started;
@@ -54,10 +56,11 @@ struct vhost_device {
     bool connected;
     bool followed; /* the back end does what was wanted in EPOCH_FOLLOWED */
     unsigned epoch_followed;
-    bool serving;   /* which was to serve */
-    bool recalled;  /* it is not to serve, because a pause or a reset wants its buffers */
+    unsigned used_followed; /* queues that the back end serves, if SERVING */
+    bool serving;           /* which was to serve */
+    bool recalled;          /* it is not to serve, because a pause or a reset wants its buffers */
     int complained; /* the code of the last failure that was logged; 0: none since success */
-    uint64_t retry_at, retry_after;
+    uint64_t connected_at, retry_at, retry_after;
     struct vhost_drain drain;
     int rings; /* the rings' file, and where it is mapped */
     uint8_t *memory;

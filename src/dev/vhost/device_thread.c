@@ -15,9 +15,12 @@
 /* Features of the rings that are shared with the back end. */
 #define RING_FEATURES (BIT(VIRTIO_F_EVENT_IDX) | BIT(VIRTIO_F_INDIRECT_DESC))
 
-/* How long the thread waits between attempts to connect. */
+/* How long the thread waits between attempts to connect, and how long a back end must have been
+ * there for another attempt at once. One that comes only to go, again and again, would keep this
+ * thread and the log busy. */
 #define FIRST_RETRY_NS (50 * NS_PER_MS)
 #define LAST_RETRY_NS  NS_PER_S
+#define LASTING_NS     NS_PER_S
 
 /* ---- The connection ---- */
 
@@ -81,6 +84,13 @@ static void complain_once(struct vhost_device *v, const struct error *err)
     v->complained = err->code;
 }
 
+/* Each time twice as much later than the last time, until a back end has lasted. */
+static void retry_later(struct vhost_device *v)
+{
+    v->retry_after = MIN(MAX(2 * v->retry_after, FIRST_RETRY_NS), LAST_RETRY_NS);
+    v->retry_at = time_now_ns() + v->retry_after;
+}
+
 static void lose(struct vhost_device *v, const struct error *err)
 {
     complain_once(v, err);
@@ -88,6 +98,11 @@ static void lose(struct vhost_device *v, const struct error *err)
     v->connected = v->followed = v->serving = false;
     vhost_rings_forget(v, true);
     show_link(v, false);
+    if (time_now_ns() - v->connected_at < LASTING_NS) {
+        retry_later(v);
+        return;
+    }
+    v->retry_after = 0;
     v->retry_at = time_now_ns();
 }
 
@@ -107,13 +122,6 @@ static int check_offer(struct vhost_device *v, struct error *err)
     return update_config(v, err);
 }
 
-/* Each time twice as much later than the last time, since the back end has served. */
-static void retry_later(struct vhost_device *v)
-{
-    v->retry_after = MIN(MAX(2 * v->retry_after, FIRST_RETRY_NS), LAST_RETRY_NS);
-    v->retry_at = time_now_ns() + v->retry_after;
-}
-
 static void reconnect(struct vhost_device *v)
 {
     struct error err = {0};
@@ -123,6 +131,7 @@ static void reconnect(struct vhost_device *v)
     if (vhost_connect(&v->connection, v->path, v->end, &err) == 0) {
         if (check_offer(v, &err) == 0) {
             v->connected = true;
+            v->connected_at = time_now_ns();
             return;
         }
         vhost_disconnect(&v->connection);
@@ -133,7 +142,8 @@ static void reconnect(struct vhost_device *v)
 
 /* ---- Serving ---- */
 
-static int tell_to_serve(struct vhost_device *v, uint64_t features, struct error *err)
+static int tell_to_serve(struct vhost_device *v, uint64_t features, unsigned used,
+                         struct error *err)
 {
     uint64_t offered = v->connection.features;
     const struct vhost_service service = {
@@ -143,10 +153,23 @@ static int tell_to_serve(struct vhost_device *v, uint64_t features, struct error
         .part_count = v->parts,
         .rings = v->rings,
         .queues = v->queues,
+        .enabled = used,
         .files = v->files,
     };
 
+    v->used_followed = used;
     return vhost_start(&v->connection, &service, err);
+}
+
+/* Has the back end serve the first USED queues. */
+static int follow_use(struct vhost_device *v, unsigned used, struct error *err)
+{
+    unsigned before = v->used_followed;
+
+    if (!v->serving || used == before)
+        return 0;
+    v->used_followed = used;
+    return vhost_enable(&v->connection, MIN(before, used), MAX(before, used), used > before, err);
 }
 
 /* Lets requests in, unless the driver has reset the device meanwhile. */
@@ -165,7 +188,8 @@ static void open_queues(struct vhost_device *v, unsigned epoch)
 }
 
 /* Ends what is served, and has the back end serve what driver and device have agreed on. */
-static int serve_anew(struct vhost_device *v, bool accepted, uint64_t features, struct error *err)
+static int serve_anew(struct vhost_device *v, bool accepted, uint64_t features, unsigned used,
+                      struct error *err)
 {
     int ret = v->serving ? vhost_stop(&v->connection, v->queues, err) : 0;
 
@@ -175,7 +199,7 @@ static int serve_anew(struct vhost_device *v, bool accepted, uint64_t features, 
         return ret;
     ret = vhost_rings_make(v, err);
     if (ret == 0)
-        ret = tell_to_serve(v, features, err);
+        ret = tell_to_serve(v, features, used, err);
     v->serving = ret == 0;
     return ret;
 }
@@ -186,18 +210,21 @@ static void follow(struct vhost_device *v)
     struct error err = {0};
     bool accepted;
     uint64_t features;
-    unsigned epoch;
+    unsigned epoch, used;
 
     pthread_mutex_lock(&v->lock);
     accepted = v->accepted && !v->recalled;
     features = v->features;
     epoch = v->epoch;
+    used = v->used;
     pthread_mutex_unlock(&v->lock);
-    if (v->followed && epoch == v->epoch_followed)
+    if (v->followed && epoch == v->epoch_followed) {
+        if (follow_use(v, used, &err) < 0)
+            lose(v, &err);
         return;
-    if (serve_anew(v, accepted, features, &err) < 0) {
+    }
+    if (serve_anew(v, accepted, features, used, &err) < 0) {
         lose(v, &err);
-        retry_later(v);
         return;
     }
     v->followed = true;
@@ -207,10 +234,8 @@ static void follow(struct vhost_device *v)
                  v->path);
     v->complained = 0;
     show_link(v, true);
-    if (v->serving) {
-        v->retry_after = 0;
+    if (v->serving)
         open_queues(v, epoch);
-    }
 }
 
 /* ---- The thread ---- */
@@ -295,6 +320,9 @@ void *vhost_device_run(void *opaque)
         if (v->connected)
             follow(v);
         watch_drain(v);
+        /* What came when the pause was over, and before its queue was stopped, waits. */
+        if (v->recalled && !virtio_recalled(&v->device))
+            continue;
         /* Negative numbers are not looked at. */
         pfd[0] = (struct pollfd){v->end, POLLIN, 0};
         pfd[1] = (struct pollfd){v->wake, POLLIN, 0};

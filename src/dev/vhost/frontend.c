@@ -22,6 +22,24 @@
 
 /* ---- Asking ---- */
 
+static void begin_call(struct vhost_connection *c)
+{
+    c->end = time_now_ns() + VHOST_CALL_MS * NS_PER_MS;
+}
+
+/* When a question that is asked now has waited long enough. */
+static uint64_t end_of_question(const struct vhost_connection *c)
+{
+    return MIN(c->end, time_now_ns() + VHOST_PATIENCE_MS * NS_PER_MS);
+}
+
+static int ms_until(uint64_t end)
+{
+    uint64_t now = time_now_ns();
+
+    return now < end ? (int)((end - now) / NS_PER_MS) + 1 : 0;
+}
+
 static struct vhost_message message(enum vhost_request request, uint32_t size)
 {
     return (struct vhost_message){.request = request, .flags = VHOST_VERSION, .size = size};
@@ -30,16 +48,16 @@ static struct vhost_message message(enum vhost_request request, uint32_t size)
 /* Waits for the whole reply. */
 static int await_reply(struct vhost_connection *c)
 {
-    uint64_t end = time_now_ns() + VHOST_PATIENCE_MS * NS_PER_MS, now;
+    uint64_t end = end_of_question(c);
     int ret;
 
     while ((ret = vhost_receive(&c->reply, c->socket)) == 0) {
         struct pollfd pfd[] = {{c->socket, POLLIN, 0}, {c->stop, POLLIN, 0}};
+        int left = ms_until(end);
 
-        now = time_now_ns();
-        if (now >= end)
+        if (!left)
             return -ETIMEDOUT;
-        if (poll(pfd, 2, (int)((end - now) / NS_PER_MS) + 1) > 0 && pfd[1].revents)
+        if (poll(pfd, 2, left) > 0 && pfd[1].revents)
             return -ECANCELED;
     }
     return ret < 0 ? ret : 0;
@@ -53,7 +71,7 @@ static int send_and_await(struct vhost_connection *c, struct vhost_message *m)
 
     if (acknowledged)
         m->flags |= VHOST_NEED_REPLY;
-    ret = vhost_send(c->socket, m, VHOST_PATIENCE_MS, c->stop);
+    ret = vhost_send(c->socket, m, ms_until(end_of_question(c)), c->stop);
     if (ret < 0 || (!replies && !acknowledged))
         return ret;
     ret = await_reply(c);
@@ -199,6 +217,7 @@ int vhost_connect(struct vhost_connection *c, const char *path, int stop, struct
     int ret;
 
     *c = (struct vhost_connection){.socket = -1, .backend = -1, .stop = stop};
+    begin_call(c);
     c->socket = open_socket(path, err);
     if (c->socket < 0) {
         ret = c->socket;
@@ -231,6 +250,7 @@ int vhost_get_config(struct vhost_connection *c, void *config, uint32_t size, st
     if (!(c->protocol & BIT(VHOST_PROTOCOL_CONFIG)))
         return error_set(err, EPROTO, "the back end does not tell its device's configuration");
     m.config.size = size;
+    begin_call(c);
     ret = ask(c, &m, err);
     if (ret < 0)
         return ret;
@@ -294,24 +314,42 @@ static int start_queue(struct vhost_connection *c, const struct vhost_queue_file
     return ret;
 }
 
+static int enable(struct vhost_connection *c, unsigned first, unsigned end, bool on,
+                  struct error *err)
+{
+    int ret = 0;
+
+    for (unsigned i = first; i < end && ret == 0; i++)
+        ret = tell_state(c, VHOST_SET_VRING_ENABLE, i, on, err);
+    return ret;
+}
+
 int vhost_start(struct vhost_connection *c, const struct vhost_service *s, struct error *err)
 {
     uint64_t features = s->features | BIT(VHOST_F_PROTOCOL_FEATURES);
-    int ret = tell_u64(c, VHOST_SET_FEATURES, features, err);
+    int ret;
 
+    begin_call(c);
+    ret = tell_u64(c, VHOST_SET_FEATURES, features, err);
     if (ret == 0)
         ret = tell_memory(c, s, err);
     for (unsigned i = 0; i < s->queues && ret == 0; i++)
         ret = start_queue(c, &s->files[i], i, err);
-    for (unsigned i = 0; i < s->queues && ret == 0; i++)
-        ret = tell_state(c, VHOST_SET_VRING_ENABLE, i, 1, err);
-    return ret;
+    return ret < 0 ? ret : enable(c, 0, s->enabled, true, err);
+}
+
+int vhost_enable(struct vhost_connection *c, unsigned first, unsigned end, bool on,
+                 struct error *err)
+{
+    begin_call(c);
+    return enable(c, first, end, on, err);
 }
 
 int vhost_stop(struct vhost_connection *c, unsigned queues, struct error *err)
 {
     int ret = 0;
 
+    begin_call(c);
     for (unsigned i = 0; i < queues && ret == 0; i++)
         ret = tell_state(c, VHOST_GET_VRING_BASE, i, 0, err);
     return ret;

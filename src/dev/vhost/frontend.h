@@ -8,7 +8,8 @@
  *      vhost_disconnect
  *
  * Each question to the back end waits for its answer for at most VHOST_PATIENCE_MS; a call asks
- * several. A caller that ends has a file descriptor become readable, and then the call fails with
+ * several, and waits for at most VHOST_CALL_MS in all, since a machine that is to pause may wait
+ * for it. A caller that ends has a file descriptor become readable, and then the call fails with
  * -ECANCELED at once. When a call has failed, the connection is of no use and must be closed. One
  * thread at a time.
  */
@@ -24,6 +25,7 @@
 #include <stdint.h>
 
 #define VHOST_PATIENCE_MS 5000
+#define VHOST_CALL_MS     10000
 
 /* Where the back end has the first of the rings. Nothing of a guest's is there: RAM ends below. */
 #define VHOST_RINGS_GPA (UINT64_C(1) << 46)
@@ -35,6 +37,7 @@ struct vhost_connection {
     int socket;        /* -1: there is none */
     int backend;       /* where the back end sends its own requests; -1: nowhere */
     int stop;          /* readable: no call waits any more; -1: that never is */
+    uint64_t end;      /* of the call that is under way; nanoseconds */
     uint64_t features; /* what it offers */
     uint64_t protocol; /* protocol features that both have */
     unsigned queues;   /* how many it can serve */
@@ -62,11 +65,15 @@ struct vhost_service {
     /* QUEUES rings, one behind the other in the file RINGS, each of VHOST_RING_BYTES. */
     int rings;
     unsigned queues;
+    unsigned enabled; /* the first so many are served; the rest is ready to be, by vhost_enable */
     const struct vhost_queue_files *files;
 };
 
 /* Has the back end serve. The rings are empty. */
 int vhost_start(struct vhost_connection *c, const struct vhost_service *service, struct error *err);
+/* Has the queues from FIRST up to END, and not with it, served or not. */
+int vhost_enable(struct vhost_connection *c, unsigned first, unsigned end, bool on,
+                 struct error *err);
 /* Ends that: afterwards the back end looks at no ring. */
 int vhost_stop(struct vhost_connection *c, unsigned queues, struct error *err);
 

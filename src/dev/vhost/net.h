@@ -10,10 +10,17 @@
 
 #include "dev/vhost/device.h"
 
-/* Makes a network card with the address MAC in front of the back end at the socket PATH, which must
- * be there. MTU is what the guest is told; 0: nothing. The card has one pair of queues. LOG may be
- * NULL; it lives longer than the device. */
-struct dev *vhost_net_create(const struct virtio_slot *slot, const char *path, const uint8_t mac[6],
-                             unsigned mtu, const struct log *log, struct error *err);
+struct vhost_net_config {
+    const char *path; /* of the socket, where the back end must be */
+    uint8_t mac[6];
+    unsigned mtu;          /* what the guest is told; 0: nothing */
+    unsigned pairs;        /* of queues, at most 15; 0: one. The back end must have as many */
+    const struct log *log; /* may be NULL; lives longer than the device */
+};
+
+/* Makes a network card. The driver uses one pair of queues until it says otherwise by the control
+ * queue, which is the card's own; the back end has only those enabled that are used. */
+struct dev *vhost_net_create(const struct virtio_slot *slot, const struct vhost_net_config *config,
+                             struct error *err);
 
 #endif

@@ -161,6 +161,8 @@ struct virtio_ops {
     unsigned config_size;  /* bytes of device configuration; 0: there is none */
     unsigned request_size; /* bytes of the device's own in each request */
     bool keeps_buffers;    /* chains wait for something that may never come, as frames do */
+    unsigned
+        queues_each; /* queues that vhost-user counts as one; 0: 1. What is left is not counted */
 
     /* On a worker, without locks. One thread at a time for each queue. */
     enum virtio_result (*serve)(struct virtio_device *device, struct virtio_request *request);
@@ -186,6 +188,9 @@ struct virtio_ops {
     void (*reset)(struct virtio_device *device);
     /* Visits what is the device's own, in the section that is open. Nothing is in flight. */
     void (*state)(struct virtio_device *device, struct state *s);
+
+    /* Over vhost-user, where there is no control queue: the driver uses the first QUEUES queues. */
+    void (*uses)(struct virtio_device *device, unsigned queues);
 
     /* The device is about to be freed, or could not be made; nothing is in flight and nothing is
      * served any more. Afterwards none of the device's own threads and callbacks calls the frame.

@@ -111,6 +111,13 @@ static void reset(struct virtio_device *d)
     set_offloads(n, 0);
 }
 
+static void uses(struct virtio_device *d, unsigned queues)
+{
+    struct virtio_net *n = card_of(d);
+
+    card_use(n, MAX(MIN(queues / 2, n->pairs), 1u));
+}
+
 /* ---- State ---- */
 
 /* What a driver has been told of the card must be true of the one that takes its place. */
@@ -182,6 +189,7 @@ static void free_card(struct virtio_device *d)
 static const struct virtio_ops ops = {
     .name = "virtio-net",
     .keeps_buffers = true,
+    .queues_each = 2,
     .id = 1,
     .features =
         CARD_BIT(CARD_F_CSUM) | CARD_BIT(CARD_F_GUEST_CSUM) | CARD_BIT(CARD_F_CTRL_GUEST_OFFLOADS) |
@@ -199,6 +207,7 @@ static const struct virtio_ops ops = {
     .accepted = accepted,
     .reset = reset,
     .state = state,
+    .uses = uses,
     .close = close_network,
     .free = free_card,
 };

@@ -136,6 +136,15 @@ static bool acknowledge(struct virtio_net *n, struct virtio_request *r)
     return true;
 }
 
+void card_use(struct virtio_net *n, unsigned pairs)
+{
+    if (atomic_exchange(&n->active, pairs) == pairs)
+        return;
+    /* A frame that waits may be another pair's from now on. */
+    for (unsigned i = 0; i < pairs; i++)
+        virtio_wake(&n->device, 2 * i);
+}
+
 static bool set_pairs(struct virtio_net *n, struct virtio_request *r)
 {
     uint16_t pairs;
@@ -143,10 +152,7 @@ static bool set_pairs(struct virtio_net *n, struct virtio_request *r)
     if (!virtio_accepted(&n->device, CARD_F_MQ) || !read_value(r, &pairs, sizeof(pairs)) ||
         !pairs || pairs > n->pairs)
         return false;
-    atomic_store(&n->active, pairs);
-    /* A frame that waits may be another pair's from now on. */
-    for (unsigned i = 0; i < pairs; i++)
-        virtio_wake(&n->device, 2 * i);
+    card_use(n, pairs);
     return true;
 }
 

@@ -124,6 +124,9 @@ enum virtio_result card_send(struct virtio_net *n, struct virtio_request *reques
 enum virtio_result card_receive(struct virtio_net *n, struct virtio_request *request);
 enum virtio_result card_control(struct virtio_net *n, struct virtio_request *request);
 
+/* net_control.c: frames come to the first PAIRS pairs of queues from now on. Any thread. */
+void card_use(struct virtio_net *n, unsigned pairs);
+
 /* net_link.c. Tells the network what frames to the guest may need of it. Nobody sends or receives.
  */
 void card_offloads_changed(struct virtio_net *n);

@@ -10,10 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define VENDOR        0x1AF4
-#define DEVICE_BASE   0x1040   /* plus the device's type (4.1.2.1) */
-#define REVISION      1        /* not a transitional device */
-#define CLASS_UNKNOWN 0xFF0000 /* fits in no class */
+#define VENDOR      0x1AF4
+#define DEVICE_BASE 0x1040 /* plus the device's type (4.1.2.1) */
+#define REVISION    1      /* not a transitional device */
 
 #define BAR      0
 #define BAR_SIZE 0x8000
@@ -314,6 +313,27 @@ static void add_window(struct virtio_pci *p)
     memset(writable + offsetof(struct virtio_capability, offset), 0xFF, 12); /* SIZE, EXTRA, too */
 }
 
+/* The class by which a guest's tools name the function: class, subclass and programming interface
+ * (PCI Code and ID Assignment Specification). Drivers do not look at it; these are QEMU's. */
+static uint32_t class_of(uint16_t id)
+{
+    static const struct {
+        uint16_t id;
+        uint32_t class;
+    } known[] = {
+        {1, 0x020000},  /* network: Ethernet */
+        {2, 0x010000},  /* block: a SCSI bus */
+        {3, 0x078000},  /* console: another communication device */
+        {19, 0x078000}, /* socket */
+        {26, 0x018000}, /* file system: another mass storage */
+    };
+
+    for (unsigned i = 0; i < ARRAY_SIZE(known); i++)
+        if (known[i].id == id)
+            return known[i].class;
+    return 0x00FF00; /* no class, and not one from before there were classes */
+}
+
 static int init_function(struct virtio_pci *p, const struct virtio_ops *ops, struct msi_sink msi,
                          struct error *err)
 {
@@ -329,7 +349,7 @@ static int init_function(struct virtio_pci *p, const struct virtio_ops *ops, str
     };
     struct pci_function *f = &p->function;
 
-    pci_function_init(f, VENDOR, DEVICE_BASE + ops->id, CLASS_UNKNOWN, REVISION);
+    pci_function_init(f, VENDOR, DEVICE_BASE + ops->id, class_of(ops->id), REVISION);
     pci_config_set(f, PCI_SUBSYSTEM_VENDOR, 2, VENDOR);
     pci_config_set(f, PCI_SUBSYSTEM, 2, DEVICE_BASE + ops->id);
     pci_function_add_bar(f, BAR, &bar);
