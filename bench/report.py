@@ -72,6 +72,14 @@ class Found:
         counted = self.results["boot"].get(machine, {}).get("statistics")
         return counted["resident"] - counted["guest_resident"] if counted else None
 
+    def exits(self, machine):
+        """How many exits it counted while it booted, and the ns that they took, by cause; not the time that it was
+        halted."""
+        counted = self.results["boot"].get(machine, {}).get("statistics", {})
+        spent = counted.get("exit_ns", {})
+        return {cause: (count, spent[cause]) for cause, count in counted.get("exits", {}).items()
+                if count and spent.get(cause) and cause != "halt"}
+
     def translation_ns(self, machine):
         """The time to translate one of the guest's instructions, while it booted."""
         counted = self.results["boot"].get(machine, {}).get("statistics", {"work": {}})["work"]
@@ -155,12 +163,29 @@ def path_table(found, engine):
     return f"Kernel paths under {engine}, one operation", head, rows
 
 
+def exit_table(found):
+    """What an exit costs while the kernel boots, by its cause."""
+    engines = [e for e in found.engines if found.exits(e)]
+    causes = sorted({cause for e in engines for cause in found.exits(e)})
+    rows = []
+    for cause in causes:
+        row = [cause]
+        for engine in engines:
+            count, ns = found.exits(engine).get(cause, (0, 0))
+            row += [human_count(count) if count else "-", human_time(ns / count) if count else "-"]
+        rows.append(row)
+    return ("Exits while Debian's kernel boots, and what one takes",
+            ["cause"] + [cell for e in engines for cell in (e, "each")], rows)
+
+
 def tables(found):
     made = [test_table(found, group) for group in found.groups()]
     if any(found.median[t] for t in found.tests("disks")):
         made.append(processor_table(found))
     if found.results["boot"]:
         made.append(boot_table(found))
+    if any(found.exits(e) for e in found.engines):
+        made.append(exit_table(found))
     return made + [path_table(found, engine) for engine in found.results["paths"]]
 
 

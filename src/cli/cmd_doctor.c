@@ -75,6 +75,7 @@ static void print_json(const struct doppel_host *host, const struct guest_files 
     json_string(&json, "missing_features", host->missing);
     json_bool(&json, "kvm_present", host->kvm_present);
     json_string(&json, "kvm_detail", host->kvm_detail);
+    json_bool(&json, "kvm_native", host->kvm_native);
     json_string(&json, "kvm_missing", host->kvm_missing);
     json_number(&json, "kvm_kernel_ips", host->kvm_kernel_ips);
     json_number(&json, "kvm_user_ips", host->kvm_user_ips);

@@ -363,6 +363,7 @@ struct doppel_host {
     uint64_t kvm_cpuid_ns; /* an instruction for which the processor leaves the guest */
     uint64_t kvm_exit_ns;  /* an exit to the monitor */
     char kvm_missing[160]; /* what KVM lacks of what an engine can use (KVM_CAP_...) */
+    bool kvm_native;       /* by these figures, hardware executes the guest's kernel */
 };
 void doppel_probe_sized(struct doppel_host *host, size_t size);
 

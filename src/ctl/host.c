@@ -65,6 +65,7 @@ static void tell_kvm(struct doppel_host *host, const struct kvm_worth *kvm)
     host->kvm_fault_ns = kvm->figures.fault_ns;
     host->kvm_cpuid_ns = kvm->figures.cpuid_ns;
     host->kvm_exit_ns = kvm->figures.exit_ns;
+    host->kvm_native = kvm->native;
 }
 
 static void probe_memory(struct doppel_host *host)

@@ -82,6 +82,8 @@ def results():
         },
         "boot": {"bt": {"first_ns": [5e8], "shell_ns": [6e8], "statistics":
                         {"resident": 60 << 20, "guest_resident": 20 << 20,
+                         "exits": {"port": 2000, "cpuid": 10, "halt": 5, "mmio": 0},
+                         "exit_ns": {"port": 800000, "cpuid": 15000, "halt": 9e9, "mmio": 0},
                          "work": {"translation-us": 300, "translated-instructions": 250}}},
                  "tcg-microvm": {"first_ns": [1e9], "shell_ns": [2e9]}},
         "paths": {"bt": {"syscall": {"instructions": 300, "syscall": 1.0, "port": 0.001}}},
@@ -90,6 +92,21 @@ def results():
                  "load_before": 0.1, "load_after": 1, "time": "T", "seconds": 5, "rounds": 3,
                  "ms": 1, "whole": True},
     }
+
+
+def check_engines():
+    """KVM is measured where it is real."""
+    before = machines.DOPPEL
+    with tempfile.TemporaryDirectory() as folder:
+        machines.DOPPEL = os.path.join(folder, "doppel")
+        for native, wanted in ("true", ["bt", "kvm", "interp"]), ("false", ["bt", "interp"]):
+            with open(machines.DOPPEL, "w", encoding="utf-8") as file:
+                file.write("#!/bin/sh\ncase $1 in\n"
+                           "run) echo \"unknown engine '?' (known: auto, bt, interp, kvm)\" >&2 ;;\n"
+                           f"doctor) echo '{{\"kvm_native\": {native}}}' ;;\nesac\n")
+            os.chmod(machines.DOPPEL, 0o755)
+            assert machines.engines() == wanted, (native, machines.engines())
+    machines.DOPPEL = before
 
 
 def check_report():
@@ -120,8 +137,11 @@ def check_report():
     assert "MISSED   null system call: 251.50 ns (at most 250 ns)" in said.getvalue()
     assert "MISSED   translation, for each guest instruction: 1200.00 ns" in said.getvalue()
     assert "| bt | 500 ms | 600 ms | 0.50 | 40 MiB | 1.2 µs |" in table, table
+    assert "| port | 2000 | 400 ns |" in table and "| cpuid | 10 | 1.5 µs |" in table, table
+    assert "| halt |" not in table and "| mmio |" not in table, table
     assert [report.human_time(ns) for ns in (0.5, 999, 12345, 2.5e9)] == \
         ["0.5 ns", "999 ns", "12.3 µs", "2.5 s"]
+    check_engines()
     machine = machines.Machine.__new__(machines.Machine)
     machine.first, machine.last = (7_000, 1_000), (7_000 + 16 * 10**9, 1_000 + 20 * 10**9)
     assert abs(machine.drift() + 0.2) < 1e-9
