@@ -3,21 +3,52 @@
  */
 #include "vm/vm_private.h"
 
+/* Between the two, nobody requests anything of a vCPU by its port, which may lead to the engine:
+ * what does not stand still has one of these locks (devices' lines the board's, and vm_kick_all the
+ * other). */
+static void hold_requests(struct vm *vm)
+{
+    bus_lock(vm->machine.bus);
+    pthread_mutex_lock(&vm->engines);
+}
+
+static void let_requests_go(struct vm *vm)
+{
+    pthread_mutex_unlock(&vm->engines);
+    bus_unlock(vm->machine.bus);
+}
+
 void vm_engine_unmake(struct vm *vm, struct vm_engine *e)
 {
     const struct engine_ops *ops = e->engine ? e->engine->ops : NULL;
 
     if (!ops)
         return;
+    hold_requests(vm);
     for (unsigned i = 0; i < vm->cpus; i++)
         if (e->vcpu[i])
             ops->vcpu_destroy(e->vcpu[i]);
+    let_requests_go(vm);
     ops->destroy(e->engine);
 }
 
 void vm_engine_plug(struct vm *vm, const struct engine_ops *ops)
 {
     board_plug_local_apics(vm->board, !ops->local_apics);
+}
+
+static bool make_vcpus(struct vm *vm, const struct engine_ops *ops, struct vm_engine *e,
+                       struct error *err)
+{
+    bool made = true;
+
+    hold_requests(vm);
+    for (unsigned i = 0; i < vm->cpus && made; i++) {
+        e->vcpu[i] = ops->vcpu_create(e->engine, vm->ports[i], err);
+        made = e->vcpu[i];
+    }
+    let_requests_go(vm);
+    return made;
 }
 
 bool vm_engine_make(struct vm *vm, const struct engine_ops *ops, struct vm_engine *e,
@@ -31,12 +62,7 @@ bool vm_engine_make(struct vm *vm, const struct engine_ops *ops, struct vm_engin
     vm_engine_plug(vm, ops);
     if (ops->local_apics && ops->local_apics(e->engine, &outside, &e->apics, err) < 0)
         return false;
-    for (unsigned i = 0; i < vm->cpus; i++) {
-        e->vcpu[i] = ops->vcpu_create(e->engine, vm->ports[i], err);
-        if (!e->vcpu[i])
-            return false;
-    }
-    return true;
+    return make_vcpus(vm, ops, e, err);
 }
 
 void vm_engine_set_local_apics(struct vm *vm, const struct vm_engine *e)
