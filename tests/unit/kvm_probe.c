@@ -14,11 +14,13 @@
 #include <errno.h>
 #include <limits.h>
 #include <linux/kvm.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define MILLION  1000000ULL
@@ -33,6 +35,7 @@ static struct {
     int version;
     unsigned lacks; /* a capability */
     unsigned exit_reason, machines;
+    bool hangs; /* KVM_RUN, until a signal is pending */
     struct kvm_run *run;
 } kvm;
 
@@ -72,6 +75,18 @@ static int create_processor(void)
     return fd;
 }
 
+static int hang(void)
+{
+    const struct timespec moment = {.tv_nsec = 1000000};
+    sigset_t set;
+
+    do {
+        nanosleep(&moment, NULL);
+        sigpending(&set);
+    } while (!sigismember(&set, SIGURG));
+    return -EINTR;
+}
+
 static int fake_ioctl(void *opaque, int fd, unsigned long request, void *argument)
 {
     if (fails_now())
@@ -84,6 +99,8 @@ static int fake_ioctl(void *opaque, int fd, unsigned long request, void *argumen
     case KVM_GET_VCPU_MMAP_SIZE: return RUN_SIZE;
     case KVM_GET_SREGS: memset(argument, 0, sizeof(struct kvm_sregs)); return 0;
     case KVM_RUN:
+        if (kvm.hangs)
+            return hang();
         kvm.run->exit_reason = kvm.exit_reason;
         kvm.run->io.port = PORT;
         return 0;
@@ -140,7 +157,7 @@ static void test_verdicts(void **unused)
         {{900 * MILLION, 900 * MILLION, 19999, 90000, 90000}, true, "natively"},
         /* Kernel code emulated, as where KVM has page tables instead of hardware. */
         {{3 * MILLION, 9000 * MILLION, 9000, 1500, 2500}, false, "emulates the guest's kernel"},
-        {{2000 * MILLION, 9000 * MILLION, 300, 1500, 2500}, false, "2000 million"},
+        {{2000 * MILLION, 9000 * MILLION, 300, 1500, 2500}, false, "2000.0 million"},
         /* All of it is. */
         {{80 * MILLION, 90 * MILLION, 3000, 20000, 90000}, false, "80 million"},
         /* Faults are. */
@@ -244,6 +261,23 @@ static void test_unusable(void **unused)
     kvm_worth_find(&calls, NULL, &worth);
     assert_true(worth.able);
     assert_string_equal(worth.missing, "IOEVENTFD");
+}
+
+/* A guest that does not end is given up, and signals are then as they were. */
+static void test_hangs(void **unused)
+{
+    struct kvm_worth worth;
+    sigset_t set;
+
+    kvm.hangs = true;
+    kvm_worth_find(&calls, NULL, &worth);
+    assert_true(worth.present);
+    assert_false(worth.measured || worth.native);
+    assert_non_null(strstr(worth.detail, "does not end"));
+    sigpending(&set);
+    assert_false(sigismember(&set, SIGURG));
+    pthread_sigmask(SIG_BLOCK, NULL, &set);
+    assert_false(sigismember(&set, SIGURG));
 }
 
 /* ---- The file ---- */
@@ -391,6 +425,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_measures, begin, end),
         cmocka_unit_test_setup_teardown(test_each_call_fails, begin, end),
         cmocka_unit_test_setup_teardown(test_unusable, begin, end),
+        cmocka_unit_test_setup_teardown(test_hangs, begin, end),
         cmocka_unit_test_setup_teardown(test_kept, begin, end),
         cmocka_unit_test_setup_teardown(test_damaged, begin, end),
         cmocka_unit_test_setup_teardown(test_no_file, begin, end),

@@ -11,10 +11,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 /* ---- The way to KVM ---- */
@@ -175,6 +178,10 @@ struct probe {
     uint8_t *memory;
     struct kvm_run *run;
     int run_size;
+    uint64_t until; /* when it has taken too long */
+    timer_t timer;
+    bool watched;
+    sigset_t before; /* the thread's blocked signals */
 };
 
 static void put(struct probe *p, uint32_t at, uint64_t value)
@@ -333,14 +340,82 @@ static int start(struct probe *p, struct error *err)
     return ret;
 }
 
+/* ---- A limit ---- */
+
+/* A KVM that is at fault may let a guest run for ever. KVM_RUN returns when a signal is pending:
+ * WAKE is blocked in this thread but in KVM_RUN, so no handler is ever called. */
+#define LONGEST_NS NS_PER_S
+#define AGAIN_NS   (20 * NS_PER_MS)
+#define WAKE       SIGURG
+
+/* Takes the timer's signals away, and sends this thread again what is another's. */
+static void take_signals(bool send_again)
+{
+    const struct timespec at_once = {0};
+    sigset_t set;
+    siginfo_t info;
+    bool foreign = false;
+
+    sigemptyset(&set);
+    sigaddset(&set, WAKE);
+    while (sigtimedwait(&set, &info, &at_once) == WAKE)
+        foreign |= info.si_code != SI_TIMER;
+    if (foreign && send_again)
+        pthread_kill(pthread_self(), WAKE);
+}
+
+static int set_signal_mask(struct probe *p)
+{
+    struct {
+        uint32_t size; /* struct kvm_signal_mask */
+        uint8_t blocked[sizeof(uint64_t)];
+    } mask = {.size = sizeof(mask.blocked)};
+
+    memcpy(mask.blocked, &p->before, sizeof(mask.blocked));
+    mask.blocked[(WAKE - 1) / 8] &= (uint8_t)~(1u << (WAKE - 1) % 8);
+    return call(p->calls, p->vcpu, KVM_SET_SIGNAL_MASK, &mask);
+}
+
+static int start_watch(struct probe *p, struct error *err)
+{
+    struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = WAKE};
+    const struct itimerspec times = {.it_value = time_spec(LONGEST_NS),
+                                     .it_interval = time_spec(AGAIN_NS)};
+    sigset_t set;
+    int ret;
+
+    event._sigev_un._tid = gettid();
+    if (timer_create(CLOCK_MONOTONIC, &event, &p->timer) < 0)
+        return refuse(err, "set a limit", errno);
+    sigemptyset(&set);
+    sigaddset(&set, WAKE);
+    pthread_sigmask(SIG_BLOCK, &set, &p->before);
+    p->watched = true;
+    p->until = time_now_ns() + LONGEST_NS;
+    timer_settime(p->timer, 0, &times, NULL);
+    ret = set_signal_mask(p);
+    return ret < 0 ? refuse(err, "set a signal mask", -ret) : 0;
+}
+
+static void stop_watch(struct probe *p)
+{
+    if (!p->watched)
+        return;
+    timer_delete(p->timer);
+    take_signals(true);
+    pthread_sigmask(SIG_SETMASK, &p->before, NULL);
+}
+
 /* Lets the guest run until it writes to the port. */
 static int run(struct probe *p, struct error *err)
 {
     int ret;
 
-    do
-        ret = call_number(p->calls, p->vcpu, KVM_RUN, 0);
-    while (ret == -EINTR);
+    while ((ret = call_number(p->calls, p->vcpu, KVM_RUN, 0)) == -EINTR) {
+        if (time_now_ns() >= p->until)
+            return error_set(err, ETIMEDOUT, "KVM: a guest of a few instructions does not end");
+        take_signals(false);
+    }
     if (ret < 0)
         return refuse(err, "run a guest", -ret);
     if (p->run->exit_reason != KVM_EXIT_IO || p->run->io.port != PORT)
@@ -426,42 +501,10 @@ int kvm_probe_measure(const struct kvm_probe_calls *calls, int kvm, struct kvm_f
     int ret = start(&p, err);
 
     if (ret == 0)
+        ret = start_watch(&p, err);
+    if (ret == 0)
         ret = measure(&p, figures, err);
+    stop_watch(&p);
     stop(&p);
     return ret;
-}
-
-/* ---- The verdict ---- */
-
-/* Processors execute more than 1000 million simple instructions per second; what emulates them does
- * some million, and an emulator whose guest this host is some 100 million in kernel and program
- * alike. */
-#define SLOWEST_IPS    300000000u
-#define SLOWEST_FACTOR 4u
-/* A page fault that leaves the guest for the hypervisor's hypervisor takes longer than one that
- * translated code raises. */
-#define LONGEST_FAULT_NS 20000u
-
-bool kvm_probe_is_native(const struct kvm_figures *f, char *text, size_t size)
-{
-    const uint64_t million = 1000000;
-    unsigned long long kernel = f->kernel_ips / million, user = f->user_ips / million;
-
-    if (f->kernel_ips < f->user_ips / SLOWEST_FACTOR)
-        snprintf(text, size,
-                 "KVM emulates the guest's kernel here: %llu million instructions/s, and %llu in "
-                 "programs",
-                 kernel, user);
-    else if (f->kernel_ips < SLOWEST_IPS)
-        snprintf(text, size, "KVM's guests run at %llu million instructions/s only: it is emulated",
-                 kernel);
-    else if (f->fault_ns > LONGEST_FAULT_NS)
-        snprintf(text, size, "page faults of KVM's guests take %llu us each",
-                 (unsigned long long)f->fault_ns / 1000);
-    else {
-        snprintf(text, size,
-                 "KVM executes the guest's kernel natively: %llu million instructions/s", kernel);
-        return true;
-    }
-    return false;
 }

@@ -37,7 +37,8 @@ int kvm_probe_open(const struct kvm_probe_calls *calls, struct error *err);
  * needs. */
 bool kvm_probe_lacks(const struct kvm_probe_calls *calls, int kvm, char *text, size_t size);
 
-/* Measures, for about 20 ms. 0, or a negative errno. */
+/* Measures, for about 20 ms, and at most a second if a guest does not end. Blocks SIGURG in the
+ * calling thread meanwhile. 0, or a negative errno. */
 int kvm_probe_measure(const struct kvm_probe_calls *calls, int kvm, struct kvm_figures *figures,
                       struct error *err);
 
