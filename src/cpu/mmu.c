@@ -525,7 +525,8 @@ static void drop_everything(struct mmu *mmu)
         space_clear(mmu, &mmu->spaces[i]);
     filter_clear(&mmu->large);
     filter_clear(&mmu->huge);
-    mmu->private = mmu->global_low = false;
+    mmu->privates = 0;
+    mmu->private_code = mmu->global_low = false;
     mmu->clears++;
 }
 
@@ -542,13 +543,44 @@ static void assign_space(struct mmu *mmu, struct mmu_space *space, uint64_t cr3)
     space->id = mmu->next_space++;
 }
 
+static void entry_drop(struct mmu_entry *entry, unsigned index)
+{
+    entry->tag = MMU_NEVER(index);
+}
+
+/* Notes that SUPER gets an entry at INDEX for a page that is not global. Returns whether the second
+ * level may have the page, too. */
+static bool note_private(struct mmu *mmu, enum mmu_access access, unsigned index)
+{
+    if (access == MMU_EXEC)
+        mmu->private_code = true;
+    if (mmu->privates < MMU_PRIVATES)
+        mmu->private[mmu->privates] = (uint16_t)(index | (unsigned)access << MMU_TLB_BITS);
+    if (mmu->privates <= MMU_PRIVATES)
+        mmu->privates++;
+    return mmu->privates > MMU_PRIVATES;
+}
+
+/* Takes from SUPER the pages that are not global. */
+static void drop_private(struct mmu *mmu)
+{
+    if (mmu->privates > MMU_PRIVATES) {
+        table_forget(mmu, &mmu->super);
+    } else {
+        for (unsigned i = 0; i < mmu->privates; i++) {
+            unsigned index = mmu->private[i] % MMU_TLB_SIZE;
+
+            entry_drop(&mmu->super.entry[mmu->private[i] >> MMU_TLB_BITS][index], index);
+        }
+    }
+    mmu->privates = 0;
+    mmu->private_code = false;
+}
+
 /* Makes SPACE the current address space. */
 static void enter_space(struct mmu *mmu, struct mmu_space *space)
 {
-    if (mmu->private) {
-        table_forget(mmu, &mmu->super);
-        mmu->private = false;
-    }
+    drop_private(mmu);
     mmu->space = space->id;
     mmu->table[MMU_SUPER] = &mmu->super;
     mmu->table[MMU_SUPER_AC] = &space->super_ac;
@@ -615,11 +647,6 @@ void mmu_flush_pcid(struct mmu *mmu, const struct x86_cpu *cpu, unsigned pcid)
             space_clear(mmu, &mmu->spaces[i]);
     if ((cpu->cr3 & 0xFFF) == pcid)
         enter_new_space(mmu, cpu->cr3);
-}
-
-static void entry_drop(struct mmu_entry *entry, unsigned index)
-{
-    entry->tag = MMU_NEVER(index);
 }
 
 /* Drops what TABLE has of the page of 2^BITS bytes at VA. */
@@ -779,10 +806,9 @@ void mmu_fill(struct mmu *mmu, enum mmu_context context, enum mmu_access access,
     entry->tag = -ALIGN_DOWN(va, MEM_PAGE_SIZE);
     entry->addend = (uintptr_t)host - ALIGN_DOWN(va, MEM_PAGE_SIZE);
     table->touched[access] |= 1ULL << (index >> GROUP_BITS);
-    if (access != MMU_EXEC)
+    if ((page->global || context != MMU_SUPER || note_private(mmu, access, index)) &&
+        access != MMU_EXEC)
         second_fill(mmu, table, access, va, entry->addend, page);
-    if (!page->global && context == MMU_SUPER)
-        mmu->private = true;
     if (page->global && !(va >> 63))
         mmu->global_low = true;
     if (page->page_bits > MEM_PAGE_SHIFT) {

@@ -14,8 +14,9 @@
  * table of entries for each context, and for each of a few address spaces: a load of CR3 changes
  * the tables, and a return to a PCID finds its own again. What a supervisor accesses without the
  * right to user pages (MMU_SUPER) is mapped globally by all usual kernels, so one table serves all
- * address spaces there. If a page that is not global gets into that table (mmu.private), the table
- * is emptied when the address space changes.
+ * address spaces there. If pages that are not global get into that table, it loses them when the
+ * address space changes: it is told which they are (mmu.private), or is emptied if they are many.
+ * Linux has some: those that it rewrites its code by, and those that once held a module.
  *
  * An entry holds minus its page's address. An access hits if its address plus that is at most the
  * page's size minus the access's. So one comparison finds out both whether the page is another one
@@ -39,6 +40,7 @@
 #define MMU_TLB_BITS 12
 #define MMU_TLB_SIZE (1u << MMU_TLB_BITS)
 #define MMU_PCIDS    8
+#define MMU_PRIVATES 64u
 
 #define MMU_SECOND_BITS 15
 #define MMU_SECOND_SIZE (1u << MMU_SECOND_BITS)
@@ -101,8 +103,13 @@ struct mmu {
     uint16_t next_space; /* the identifier of the next new address space */
     uint32_t clears;     /* how often everything was dropped; identifiers then begin anew */
     unsigned next_slot;
-    bool private;                  /* SUPER has entries of pages that are not global */
-    bool global_low;               /* there are entries of global pages in the lower half */
+    /* Where SUPER has entries of pages that are not global: the place, and << MMU_TLB_BITS the
+     * access. PRIVATES may be MMU_PRIVATES + 1: there are more than noted, and the second level may
+     * have some. */
+    uint16_t private[MMU_PRIVATES];
+    unsigned privates;
+    bool private_code; /* supervisors may have executed code that is not mapped globally */
+    bool global_low;   /* there are entries of global pages in the lower half */
     struct mmu_filter large, huge; /* pieces of 2 MiB and of 1 GiB */
     struct mmu_second second;
 };

@@ -494,6 +494,31 @@ static void test_global(void **unused)
     assert_int_equal(lookup_as(MMU_SUPER, MMU_READ, kernel), -1);
 }
 
+/* Supervisors' pages that are not global are gone with the address space, however many they are,
+ * and so is the mark of such code; what is global stays while they are few. */
+static void test_private(void **unused)
+{
+    const uint64_t kernel = 0xFFFFFFFF81800000, first = 0xFFFF888000000000;
+    const unsigned counts[] = {1, MMU_PRIVATES, MMU_PRIVATES + 1, 3 * MMU_PRIVATES};
+
+    mode_long();
+    mmu_init(&mmu);
+    for (unsigned i = 0; i < ARRAY_SIZE(counts); i++) {
+        load_cr3(0x1001, true);
+        fill_as(MMU_SUPER, MMU_READ, kernel, 1, 12, true);
+        for (unsigned n = 0; n < counts[i]; n++)
+            fill_as(MMU_SUPER, n % MMU_ACCESSES, first + n * MEM_PAGE_SIZE, 2, 12, false);
+        assert_true(mmu.private_code == (counts[i] > MMU_EXEC));
+        assert_int_equal(lookup_as(MMU_SUPER, MMU_READ, first), 2);
+        load_cr3(0x2002, true);
+        assert_false(mmu.private_code);
+        for (unsigned n = 0; n < counts[i]; n++)
+            assert_int_equal(lookup_as(MMU_SUPER, n % MMU_ACCESSES, first + n * MEM_PAGE_SIZE), -1);
+        if (counts[i] <= MMU_PRIVATES)
+            assert_int_equal(lookup_as(MMU_SUPER, MMU_READ, kernel), 1);
+    }
+}
+
 /* Empty entries serve no address, not even page 0, nor one that is not canonical. */
 static void test_empty(void **unused)
 {
@@ -702,7 +727,8 @@ static void walk_fill(unsigned place)
             *walk_mark(walk_is_large(place) ? place / 4 * 4 + i : place, context) = true;
     mmu_fill(&mmu, context, access, va, (void *)(uintptr_t)walk_host(place), &to);
     assert_true(mmu_hit(mmu_entry(mmu.table[context], access, va), va, 1));
-    if (!walk_is_large(place) || to.whole)
+    /* Of pages that are not global, the second level has no supervisor's while they are few. */
+    if ((!walk_is_large(place) || to.whole) && (to.global || context != MMU_SUPER))
         assert_true(mmu_second_find(&mmu, context, access, va, &addend) &&
                     va + addend == walk_host(place));
 }
@@ -802,6 +828,7 @@ int main(void)
         cmocka_unit_test(test_flush_page),
         cmocka_unit_test(test_flush_elsewhere),
         cmocka_unit_test(test_global),
+        cmocka_unit_test(test_private),
         cmocka_unit_test(test_empty),
         cmocka_unit_test(test_drop_writable),
         cmocka_unit_test(test_drop_host),

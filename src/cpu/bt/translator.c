@@ -217,12 +217,12 @@ static bool want_files(struct bt *bt, unsigned files)
 }
 
 /* Returns jump_view for one privilege level: address space, level and code size. As long as
- * everything that supervisors have executed or accessed is mapped globally, their code is the same
- * in all address spaces. */
+ * all code that supervisors have executed is mapped globally, it is the same in all address spaces.
+ */
 static uint64_t jump_view_of(const struct bt *bt, bool user)
 {
     const struct vcpu *c = &bt->c;
-    uint64_t space = user || c->mmu.private ? c->mmu.space : 0;
+    uint64_t space = user || c->mmu.private_code ? c->mmu.space : 0;
 
     return 1u << 15 | (in_64(c) ? 0 : JUMP_VIEW_CODE32) | (uint64_t)user << 12 | space;
 }

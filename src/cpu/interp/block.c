@@ -78,12 +78,12 @@ void block_unmapped(struct vcpu *c, uint64_t linear, bool large)
 }
 
 /* Returns what decides which code a linear address means: mode, privilege and address space. As
- * long as everything that supervisors have executed or accessed is mapped globally, a supervisor's
- * code is the same in all address spaces. */
+ * long as all code that supervisors have executed is mapped globally, it is the same in all address
+ * spaces. */
 static uint64_t view_of(const struct vcpu *c, unsigned mode)
 {
     bool user = cpl(c) == 3;
-    uint64_t space = user || c->mmu.private ? c->mmu.space : 0;
+    uint64_t space = user || c->mmu.private_code ? c->mmu.space : 0;
 
     return 1u | mode << 1 | (uint64_t)user << 15 | space << 16 | (uint64_t)c->mmu.clears << 28;
 }
