@@ -66,6 +66,8 @@ const struct engine_ops *variant_find(const char *name, struct engine_ops *space
         return &bt_engine;
     if (!strcmp(name, bt_eager_engine.name))
         return &bt_eager_engine;
+    if (!strcmp(name, kvm_engine.name))
+        return &kvm_engine;
     for (unsigned i = 0; i < ARRAY_SIZE(variants); i++) {
         if (strcmp(name, variants[i].name) != 0)
             continue;

@@ -60,6 +60,11 @@ struct cpu_port {
     /* Makes the vCPU see its requests: wakes its thread when it sleeps in HLT. Any thread. */
     void (*wake)(void *opaque);
     void *wake_opaque;
+
+    /* Makes the vCPU leave guest code that does not look at REQUESTS by itself, as it is when the
+     * host's processor runs all of it. The engine's, or NULL. Any thread. */
+    void (*leave)(void *opaque);
+    void *leave_opaque;
 };
 
 static inline void cpu_port_request(struct cpu_port *port, uint32_t bits)
@@ -70,6 +75,8 @@ static inline void cpu_port_request(struct cpu_port *port, uint32_t bits)
         atomic_fetch_or(&port->requests, CPU_REQ_NMI_AGAIN);
     if (port->wake)
         port->wake(port->wake_opaque);
+    if (port->leave)
+        port->leave(port->leave_opaque);
 }
 
 /* On the vCPU's thread, after a write for which bus_write returned true: the vCPU leaves run() and

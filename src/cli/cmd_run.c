@@ -46,7 +46,7 @@ enum {
 };
 
 static const struct option_spec specs[] = {
-    [OPT_ENGINE] = {"engine", "NAME", "auto, bt or interp; what executes the guest (auto)"},
+    [OPT_ENGINE] = {"engine", "NAME", "auto, kvm, bt or interp; what executes the guest (auto)"},
     [OPT_SWITCH_ENGINE] = {"switch-engine", "LIST@TIME",
                            "have engines take turns, as in bt,interp@5s"},
     [OPT_CPUS] = {"cpus", "N", "number of virtual CPUs (1)"},

@@ -34,8 +34,10 @@ bool engine_named(const char *option, const char *name, enum doppel_engine *engi
     static const struct {
         const char *name;
         enum doppel_engine engine;
-    } engines[] = {
-        {"auto", DOPPEL_ENGINE_AUTO}, {"bt", DOPPEL_ENGINE_BT}, {"interp", DOPPEL_ENGINE_INTERP}};
+    } engines[] = {{"auto", DOPPEL_ENGINE_AUTO},
+                   {"bt", DOPPEL_ENGINE_BT},
+                   {"interp", DOPPEL_ENGINE_INTERP},
+                   {"kvm", DOPPEL_ENGINE_KVM}};
 
     for (unsigned i = 0; i < ARRAY_SIZE(engines); i++) {
         if (!strcmp(name, engines[i].name)) {
@@ -43,7 +45,7 @@ bool engine_named(const char *option, const char *name, enum doppel_engine *engi
             return true;
         }
     }
-    complain("%s: unknown engine '%s' (known: auto, bt, interp)", option, name);
+    complain("%s: unknown engine '%s' (known: auto, bt, interp, kvm)", option, name);
     return false;
 }
 

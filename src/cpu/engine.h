@@ -40,6 +40,7 @@ enum engine_exit {
     EXIT_HALT,     /* the guest halted (or waits for SIPI) and nothing can wake it yet */
     EXIT_SHUTDOWN, /* triple fault: activity is X86_SHUTDOWN */
     EXIT_MEMORY,   /* a page of guest memory could not be made present: the guest cannot go on */
+    EXIT_FAILED,   /* the engine cannot go on, because the host has failed it: see failure() */
     /* Only if a debugger wants it. */
     EXIT_STEP,       /* one instruction has been executed (of a repeated string instruction, one
                       * element), or one exception or interrupt delivered */
@@ -124,6 +125,10 @@ struct engine {
 struct engine_ops {
     const char *name;
 
+    /* Takes out of MODEL what the engine cannot give a guest on this host. create fails with a
+     * machine whose model has more. 0, or a negative errno: the engine cannot be used here. NULL:
+     * it can give all that x86_model_default has. */
+    int (*restrict_model)(struct x86_model *model, struct error *err);
     struct engine *(*create)(const struct machine *machine, struct error *err);
     void (*destroy)(struct engine *engine); /* after all its vCPUs */
 
@@ -142,6 +147,9 @@ struct engine_ops {
     /* Executes guest code until an exit. Always on the same thread for one vCPU, without locks.
      * Polls port->requests at instruction boundaries. */
     enum engine_exit (*run)(struct vcpu *vcpu);
+
+    /* After EXIT_FAILED: why. NULL, where there is no such exit. */
+    const struct error *(*failure)(const struct vcpu *vcpu);
 
     /* Makes run() return EXIT_KICK soon, or at once when it is called next, and wakes the vCPU's
      * thread. Any thread. */

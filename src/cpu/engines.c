@@ -1,12 +1,13 @@
 /*
- * The engines of this process, put together: each is the core with the interpreter, and bt has the
- * translator besides.
+ * The engines, put together: each is the core with the interpreter, and bt has the translator
+ * besides, and kvm the host's KVM.
  */
 #include "cpu/engines.h"
 
 #include "cpu/bt/translator.h"
 #include "cpu/core/core.h"
 #include "cpu/interp/interp.h"
+#include "cpu/kvm/kvm.h"
 
 #include <errno.h>
 
@@ -50,6 +51,17 @@ static struct engine *create_bt_eager(const struct machine *machine, struct erro
     return create_translating(&bt_eager_engine, machine, &bt_eager, err);
 }
 
+struct engine *kvm_create_with(const struct machine *machine, const struct kvm_options *options,
+                               struct error *err)
+{
+    return core_create(&kvm_engine, machine, &interp_executor, &kvm_accelerator, options, err);
+}
+
+static struct engine *create_kvm(const struct machine *machine, struct error *err)
+{
+    return kvm_create_with(machine, &kvm_usual, err);
+}
+
 /* The engines differ in what they are created with. */
 #define ENGINE(NAME, CREATE)                                                                       \
     .name = NAME, .create = CREATE, .destroy = core_destroy, .vcpu_create = core_vcpu_create,      \
@@ -60,3 +72,5 @@ static struct engine *create_bt_eager(const struct machine *machine, struct erro
 const struct engine_ops interp_engine = {ENGINE("interp", create_interp)};
 const struct engine_ops bt_engine = {ENGINE("bt", create_bt)};
 const struct engine_ops bt_eager_engine = {ENGINE("bt-eager", create_bt_eager)};
+const struct engine_ops kvm_engine = {ENGINE("kvm", create_kvm),
+                                      .restrict_model = kvm_restrict_model, .failure = kvm_failure};

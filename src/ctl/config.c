@@ -41,7 +41,7 @@ static int check_memory(uint64_t bytes, struct error *err)
 
 static int check(const struct doppel_config *config, struct error *err)
 {
-    if (config->engine < DOPPEL_ENGINE_AUTO || config->engine > DOPPEL_ENGINE_BT)
+    if (config->engine < DOPPEL_ENGINE_AUTO || config->engine > DOPPEL_ENGINE_KVM)
         return error_set(err, EINVAL, "there is no engine number %d", (int)config->engine);
     if (config->cpus < 1 || config->cpus > DOPPEL_MAX_CPUS)
         return error_set(err, EINVAL, "%u vCPUs: must be 1 to %d", config->cpus, DOPPEL_MAX_CPUS);

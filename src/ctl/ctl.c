@@ -109,7 +109,11 @@ static void on_released(void *opaque, const char *why)
 /* Not AUTO's. */
 static const struct engine_ops *engine_ops_of(enum doppel_engine engine)
 {
-    return engine == DOPPEL_ENGINE_BT ? &bt_engine : &interp_engine;
+    switch (engine) {
+    case DOPPEL_ENGINE_BT: return &bt_engine;
+    case DOPPEL_ENGINE_KVM: return &kvm_engine;
+    default: return &interp_engine;
+    }
 }
 
 static enum doppel_engine choose_engine(enum doppel_engine wanted)
@@ -303,7 +307,7 @@ int doppel_switch_engine(struct doppel_vm *d, enum doppel_engine engine, struct 
     struct error err;
     int ret;
 
-    if (engine > DOPPEL_ENGINE_BT) {
+    if (engine > DOPPEL_ENGINE_KVM) {
         error_set(&err, EINVAL, "there is no engine %d", (int)engine);
         return give_error(error, &err);
     }

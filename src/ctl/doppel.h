@@ -51,7 +51,12 @@ struct doppel_error {
     char text[480]; /* one line: what failed, on what, what to do about it */
 };
 
-enum doppel_engine { DOPPEL_ENGINE_AUTO, DOPPEL_ENGINE_INTERP, DOPPEL_ENGINE_BT };
+enum doppel_engine {
+    DOPPEL_ENGINE_AUTO,
+    DOPPEL_ENGINE_INTERP,
+    DOPPEL_ENGINE_BT,
+    DOPPEL_ENGINE_KVM
+};
 
 /* The most that one vCPU sends after the host side of its port has become full. */
 #define DOPPEL_OUTPUT_EXCESS 8192

@@ -138,6 +138,7 @@ const char *doppel_engine_name(enum doppel_engine engine)
     case DOPPEL_ENGINE_AUTO: return "auto";
     case DOPPEL_ENGINE_INTERP: return "interp";
     case DOPPEL_ENGINE_BT: return "bt";
+    case DOPPEL_ENGINE_KVM: return "kvm";
     }
     return "unknown";
 }

@@ -72,6 +72,7 @@ void mem_log_stop(struct mem *mem)
     pthread_mutex_lock(&mem->lock);
     count = detach(mem, detached, pages);
     pthread_mutex_unlock(&mem->lock);
+    mem_tell_log(mem);
     mem_settle(mem); /* a vCPU may be marking a page */
     for (unsigned i = 0; i < count; i++)
         mem_bitmap_free(detached[i], pages[i]);
@@ -92,6 +93,7 @@ int mem_log_start(struct mem *mem, struct error *err)
         mem_log_stop(mem);
         return error_set(err, ENOMEM, "guest memory: out of memory for the dirty log");
     }
+    mem_tell_log(mem);
     mem_tell_invalidated(mem, &all, 1, MEM_WRITE);
     mem_settle(mem);
     return 0;
@@ -140,6 +142,7 @@ uint64_t mem_log_fetch(struct mem *mem, uint64_t gpn, uint64_t pages, uint64_t *
     uint64_t count = 0;
 
     memset(bitmap, 0, bitmap_bytes(pages));
+    mem_collect_log(mem);
     pthread_mutex_lock(&mem->lock);
     for (struct mem_region *r = mem->regions; r; r = r->next) {
         _Atomic uint64_t *log = atomic_load(&r->log);
@@ -159,6 +162,7 @@ uint64_t mem_region_log_fetch(struct mem_region *r, uint64_t *bitmap)
     uint64_t count;
 
     memset(bitmap, 0, bitmap_bytes(r->pages));
+    mem_collect_log(r->mem);
     pthread_mutex_lock(&r->mem->lock);
     count = take(r, r->own_log, 0, r->pages, bitmap, 0, &ranges);
     pthread_mutex_unlock(&r->mem->lock);

@@ -184,6 +184,11 @@ struct mem_listener_ops {
     void (*written)(void *opaque, uint64_t gpa, uint64_t size);
     /* The table of regions is another. As invalidated, which is called as well. */
     void (*regions_changed)(void *opaque);
+    /* The dirty log has begun or ended (map.h says for which regions). What guest code has written
+     * to without asking the gate, since it began or was asked last, is marked by the other one with
+     * mem_mark_written. Without locks. */
+    void (*log_changed)(void *opaque);
+    void (*log_collect)(void *opaque);
 };
 
 /* Each of the ops may be NULL. */

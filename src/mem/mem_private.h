@@ -53,6 +53,7 @@ struct mem_region {
 
     struct mem *mem;
     const char *name;
+    uint64_t id;    /* of all regions that there ever were */
     uint64_t first; /* GPN, or NOWHERE */
     uint64_t pages;
     unsigned busy;        /* pages that are WORD_BUSY */
@@ -94,6 +95,7 @@ struct mem {
     pthread_cond_t changed; /* pages are no longer busy, regions no longer pinned */
     struct mem_region *regions;
     unsigned region_count; /* of those that were added */
+    _Atomic uint64_t region_ids;
     /* The regions that RAM was created with, which stay: the gate need not search for them. */
     struct mem_own {
         uint64_t first, pages;
@@ -232,6 +234,9 @@ void mem_tell_invalidated(struct mem *mem, const struct mem_range *ranges, unsig
                           enum mem_access access);
 void mem_tell_written(struct mem *mem, uint64_t gpa, uint64_t size);
 void mem_tell_regions(struct mem *mem);
+void mem_tell_log(struct mem *mem);
+/* Has the listeners mark what guest code has written to unseen. */
+void mem_collect_log(struct mem *mem);
 /* Returns when no vCPU uses what was invalidated before. */
 void mem_settle(struct mem *mem);
 /* The calling thread is about to wait for vCPUs. */

@@ -93,6 +93,7 @@ static struct mem_region *region_new(struct mem *mem, const struct mem_region_co
     if (!r)
         return NULL;
     r->mem = mem;
+    r->id = atomic_fetch_add(&mem->region_ids, 1);
     r->name = config->name;
     r->kind = config->kind;
     r->pages = config->size >> MEM_PAGE_SHIFT;

@@ -213,6 +213,9 @@ static void run_once(struct vm_cpu *cpu)
     case EXIT_MEMORY:
         vm_finish(cpu->vm, VM_CRASHED, 0, "guest memory that was swapped out cannot be read back");
         break;
+    case EXIT_FAILED:
+        vm_finish(cpu->vm, VM_FAILED, 0, cpu->vm->engine->ops->failure(cpu->vcpu)->text);
+        break;
     case EXIT_STEP:
     case EXIT_BREAKPOINT: break; /* no debugger has asked for them */
     }

@@ -174,6 +174,29 @@ static bool create_machine(struct vm *vm, const struct vm_config *config, struct
     return !past || !state_error(past);
 }
 
+/* Cuts the machine's model down to what ENGINE can give a guest, before anything depends on it. A
+ * machine that was saved must have what it had. */
+static bool fit_model(struct vm *vm, const struct engine_ops *engine, const struct state *past,
+                      struct error *err)
+{
+    struct x86_model fitted = vm->machine.model;
+
+    if (!engine->restrict_model)
+        return true;
+    if (engine->restrict_model(&fitted, err) < 0)
+        return false;
+    if (past && !x86_model_within(&vm->machine.model, &fitted)) {
+        error_set(err, ENOTSUP,
+                  "the saved machine's processor has features that the engine %s does not offer on "
+                  "this host; use another engine",
+                  engine->name);
+        return false;
+    }
+    if (!past)
+        vm->machine.model = fitted;
+    return true;
+}
+
 static bool create_board(struct vm *vm, const struct vm_config *config, struct error *err)
 {
     struct board_config board = {
@@ -226,8 +249,8 @@ struct vm *vm_assemble(const struct engine_ops *engine, const struct vm_config *
     vm->log = config->log;
     vm->events = config->events;
     vm->no_reboot = config->no_reboot;
-    if (!create_machine(vm, config, past, err) || !create_board(vm, config, err) ||
-        !vm_engine_create(vm, engine, err)) {
+    if (!create_machine(vm, config, past, err) || !fit_model(vm, engine, past, err) ||
+        !create_board(vm, config, err) || !vm_engine_create(vm, engine, err)) {
         vm_destroy(vm);
         return NULL;
     }

@@ -33,7 +33,7 @@ static const struct feature_bit feature_bits[] = {
     {0x1, ECX, 9, X86_FEAT_SSSE3},
     {0x1, ECX, 12, X86_FEAT_FMA},
     {0x1, ECX, 13, X86_FEAT_CX16},
-    {0x1, ECX, 17, X86_FEAT_BASE}, /* PCID */
+    {0x1, ECX, 17, X86_FEAT_PCID},
     {0x1, ECX, 19, X86_FEAT_SSE41},
     {0x1, ECX, 20, X86_FEAT_SSE42},
     {0x1, ECX, 21, X86_FEAT_BASE}, /* x2APIC */
@@ -74,7 +74,7 @@ static const struct feature_bit feature_bits[] = {
     {0x7, EBX, 3, X86_FEAT_BMI1},
     {0x7, EBX, 5, X86_FEAT_AVX2},
     {0x7, EBX, 6, X86_FEAT_BASE}, /* FDP is kept for unmasked x87 exceptions only */
-    {0x7, EBX, 7, X86_FEAT_BASE}, /* SMEP */
+    {0x7, EBX, 7, X86_FEAT_SMEP},
     {0x7, EBX, 8, X86_FEAT_BMI2},
     {0x7, EBX, 9, X86_FEAT_BASE}, /* enhanced REP MOVSB and STOSB */
     {0x7, EBX, 10, X86_FEAT_INVPCID},
@@ -90,7 +90,8 @@ static const struct feature_bit feature_bits[] = {
     {0x7, ECX, 9, X86_FEAT_VAES},
     {0x7, ECX, 10, X86_FEAT_VPCLMUL},
     {0x7, ECX, 22, X86_FEAT_RDPID},
-    {0x7, EDX, 4, X86_FEAT_BASE},  /* fast short REP MOVSB */
+    {0x7, EDX, 4, X86_FEAT_BASE}, /* fast short REP MOVSB */
+    {0x7, EDX, 10, X86_FEAT_MD_CLEAR},
     {0x7, EDX, 26, X86_FEAT_BASE}, /* IBRS and IBPB */
     {0x7, EDX, 27, X86_FEAT_BASE}, /* STIBP */
     {0x7, EDX, 29, X86_FEAT_BASE}, /* IA32_ARCH_CAPABILITIES */
@@ -100,7 +101,7 @@ static const struct feature_bit feature_bits[] = {
     {0x80000001, ECX, 8, X86_FEAT_PREFETCHW},
     {0x80000001, EDX, 11, X86_FEAT_SYSCALL},
     {0x80000001, EDX, 20, X86_FEAT_BASE}, /* NX */
-    {0x80000001, EDX, 26, X86_FEAT_BASE}, /* 1 GiB pages */
+    {0x80000001, EDX, 26, X86_FEAT_PAGES_1G},
     {0x80000001, EDX, 27, X86_FEAT_RDTSCP},
     {0x80000001, EDX, 29, X86_FEAT_LM},
     {0x80000007, EDX, 8, X86_FEAT_BASE}, /* invariant TSC */
@@ -196,13 +197,14 @@ uint64_t x86_cr4_bits(const struct x86_model *model)
 {
     const bool *feature = model->feature;
     uint64_t bits = X86_CR4_TSD | X86_CR4_DE | X86_CR4_PSE | X86_CR4_PAE | X86_CR4_MCE |
-                    X86_CR4_PGE | X86_CR4_PCE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_UMIP |
-                    X86_CR4_SMEP;
+                    X86_CR4_PGE | X86_CR4_PCE | X86_CR4_OSFXSR | X86_CR4_OSXMMEXCPT | X86_CR4_UMIP;
 
     if (feature[X86_FEAT_FSGSBASE])
         bits |= X86_CR4_FSGSBASE;
-    if (feature[X86_FEAT_INVPCID])
+    if (feature[X86_FEAT_PCID])
         bits |= X86_CR4_PCIDE;
+    if (feature[X86_FEAT_SMEP])
+        bits |= X86_CR4_SMEP;
     if (feature[X86_FEAT_XSAVE])
         bits |= X86_CR4_OSXSAVE;
     if (feature[X86_FEAT_SMAP])
@@ -411,6 +413,11 @@ static unsigned host_physical_bits(void)
 /* Turns off the features of MODEL that need another one which is off. */
 static void drop_dependent(struct x86_model *model)
 {
+    if (!model->feature[X86_FEAT_XSAVE])
+        model->feature[X86_FEAT_AVX] = model->feature[X86_FEAT_XSAVEOPT] =
+            model->feature[X86_FEAT_XSAVEC] = false;
+    if (!model->feature[X86_FEAT_PCID])
+        model->feature[X86_FEAT_INVPCID] = false;
     if (!model->feature[X86_FEAT_AVX])
         model->feature[X86_FEAT_AVX2] = model->feature[X86_FEAT_FMA] =
             model->feature[X86_FEAT_F16C] = false;
@@ -423,8 +430,10 @@ void x86_model_default(struct x86_model *model, unsigned cpus, uint64_t tsc_hz)
                                        X86_FEAT_GFNI};
     bool *feature = model->feature;
 
-    *model =
-        (struct x86_model){.cpus = cpus, .tsc_hz = tsc_hz, .physical_bits = host_physical_bits()};
+    *model = (struct x86_model){.cpus = cpus,
+                                .tsc_hz = tsc_hz,
+                                .physical_bits = host_physical_bits(),
+                                .arch_capabilities = X86_ARCH_CAPABILITIES};
     for (unsigned i = 0; i < X86_FEAT_COUNT; i++)
         feature[i] = true;
     for (unsigned i = 0; i < ARRAY_SIZE(left_out); i++)
@@ -438,6 +447,35 @@ void x86_model_default(struct x86_model *model, unsigned cpus, uint64_t tsc_hz)
     if (!host_enables_avx())
         feature[X86_FEAT_AVX] = false;
     drop_dependent(model);
+}
+
+/* ---- Models that other hypervisors can give ---- */
+
+static void drop_unsupported(const struct feature_bit *bits, unsigned count, uint32_t subleaf,
+                             struct x86_model *model, x86_cpuid_fn *supported, const void *opaque)
+{
+    for (unsigned i = 0; i < count; i++) {
+        struct x86_cpuid_regs r = supported(opaque, bits[i].leaf, subleaf);
+        const uint32_t reg[] = {r.eax, r.ebx, r.ecx, r.edx};
+
+        if (bits[i].feature != X86_FEAT_BASE && !(reg[bits[i].reg] >> bits[i].bit & 1))
+            model->feature[bits[i].feature] = false;
+    }
+}
+
+void x86_model_restrict(struct x86_model *model, x86_cpuid_fn *supported, const void *opaque)
+{
+    drop_unsupported(feature_bits, ARRAY_SIZE(feature_bits), 0, model, supported, opaque);
+    drop_unsupported(xsave_bits, ARRAY_SIZE(xsave_bits), 1, model, supported, opaque);
+    drop_dependent(model);
+}
+
+bool x86_model_within(const struct x86_model *part, const struct x86_model *whole)
+{
+    for (unsigned i = 0; i < X86_FEAT_COUNT; i++)
+        if (part->feature[i] && !whole->feature[i])
+            return false;
+    return !(part->arch_capabilities & ~whole->arch_capabilities);
 }
 
 /* ---- Models of saved machines ---- */
@@ -490,14 +528,16 @@ static void check_leaf(struct state *s, unsigned n, const uint32_t saved[4], con
 void x86_model_state(struct x86_model *model, struct state *s)
 {
     uint32_t cpuid[SAVED_LEAVES][4], here[4];
-    uint32_t physical_bits = model->physical_bits;
+    uint32_t physical_bits = model->physical_bits, version;
 
     for (unsigned n = 0; n < SAVED_LEAVES; n++)
         saved_leaf(model, n, cpuid[n]);
-    state_section(s, "model", 0, 1);
+    version = state_section(s, "model", 0, 2);
     state_field(s, cpuid);
     state_field(s, physical_bits);
     state_field(s, model->tsc_hz);
+    if (version >= 2)
+        state_field(s, model->arch_capabilities);
     if (state_saving(s) || state_error(s))
         return;
     for (unsigned n = 0; n < SAVED_LEAVES; n++)
@@ -510,6 +550,9 @@ void x86_model_state(struct x86_model *model, struct state *s)
     if (physical_bits < PHYSICAL_BITS_MIN || physical_bits > PHYSICAL_BITS_MAX)
         state_fail(s, "physical_bits %u: must be %u to %u", physical_bits, PHYSICAL_BITS_MIN,
                    PHYSICAL_BITS_MAX);
+    else if (model->arch_capabilities & ~X86_ARCH_CAPABILITIES)
+        state_fail(s, "arch_capabilities: bits %#llx are not known",
+                   (unsigned long long)(model->arch_capabilities & ~X86_ARCH_CAPABILITIES));
     else
         model->physical_bits = physical_bits;
 }

@@ -31,13 +31,25 @@
 
 struct x86_model {
     bool feature[X86_FEAT_COUNT];
-    uint64_t tsc_hz;        /* leaves 15h, 16h and 40000010h */
-    unsigned cpus;          /* for topology leaves */
-    unsigned physical_bits; /* MAXPHYADDR */
+    uint64_t tsc_hz;            /* leaves 15h, 16h and 40000010h */
+    unsigned cpus;              /* for topology leaves */
+    unsigned physical_bits;     /* MAXPHYADDR */
+    uint64_t arch_capabilities; /* IA32_ARCH_CAPABILITIES */
 };
 
 /* The default model, x86-64-v3 and what goes with it, less what this host does not have. */
 void x86_model_default(struct x86_model *model, unsigned cpus, uint64_t tsc_hz);
+
+struct x86_cpuid_regs {
+    uint32_t eax, ebx, ecx, edx;
+};
+
+/* Turns off the features of MODEL whose bits of CPUID are not in what SUPPORTED gives for their
+ * leaf. What every model has stays. */
+typedef struct x86_cpuid_regs x86_cpuid_fn(const void *opaque, uint32_t leaf, uint32_t subleaf);
+void x86_model_restrict(struct x86_model *model, x86_cpuid_fn *supported, const void *opaque);
+/* Whether WHOLE has all that PART announces. */
+bool x86_model_within(const struct x86_model *part, const struct x86_model *whole);
 
 /* Visits MODEL as section "model" of a saved machine. When loading, MODEL is at first what this
  * host can offer, and becomes what was saved. Fails if this host lacks a feature of the saved
@@ -47,10 +59,6 @@ void x86_model_state(struct x86_model *model, struct state *s);
 /* The bits of CR4 and of XCR0 that processors of this model have. */
 uint64_t x86_cr4_bits(const struct x86_model *model);
 uint64_t x86_xcr0_bits(const struct x86_model *model);
-
-struct x86_cpuid_regs {
-    uint32_t eax, ebx, ecx, edx;
-};
 
 /* CPUID as vCPU number ID with this state sees it (OSXSAVE, APIC ID, XSAVE sizes depend on it). */
 struct x86_cpuid_regs x86_cpuid(const struct x86_model *model, const struct x86_cpu *cpu,

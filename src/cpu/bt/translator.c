@@ -33,7 +33,7 @@ const struct bt_switches bt_usual = {
 const struct bt_switches bt_eager = {
     .heat = 1, .region_max = REGION_MAX, .code_size = BT_CODE_SIZE};
 
-static void bt_create(struct vcpu *c)
+static int bt_create(struct vcpu *c, struct error *err)
 {
     struct bt *bt = bt_of(c);
 
@@ -48,6 +48,7 @@ static void bt_create(struct vcpu *c)
     bt->requests = &c->port->requests;
     bt->absent = BT_FILES;
     bt_jumps_clear(bt);
+    return 0;
 }
 
 static int bt_start(struct core *e, struct error *err)

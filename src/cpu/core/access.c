@@ -227,9 +227,7 @@ static void mmio_write(struct vcpu *c, const struct uop *op, uint64_t gpa, unsig
     meter_leave(c->meter, before);
 }
 
-/* Returns the size of the next access to a device of which LEFT bytes from GPA on are to be
- * accessed: a power of two, at most 8. */
-static unsigned mmio_width(uint64_t gpa, unsigned left)
+unsigned mmio_width(uint64_t gpa, unsigned left)
 {
     unsigned width = 8;
 

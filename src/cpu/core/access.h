@@ -51,6 +51,10 @@ void store_bytes_slow(struct vcpu *c, const struct uop *op, uint64_t linear, con
 /* Writes SIZE bytes to guest physical memory. Writes nothing if any of them is not RAM. */
 void store_physical(struct vcpu *c, uint64_t gpa, const void *buf, unsigned size);
 
+/* Returns the size of the next access to a device of which LEFT bytes from GPA on are to be
+ * accessed: a power of two, at most 8. */
+unsigned mmio_width(uint64_t gpa, unsigned left);
+
 /* Operands of up to 64 bytes that are used in place. Each returns a host pointer: to guest memory,
  * or to a copy in the bounce buffer (vcpu.bounce), which has the operand's alignment. After
  * write_ptr and rmw_ptr the caller calls commit_ptr, which writes a copy back. commit_ptr cannot

@@ -103,9 +103,7 @@ struct engine *core_create(const struct engine_ops *ops, const struct machine *m
     return &e->engine;
 }
 
-/* Computes anew everything that depends on the architectural state, which has been replaced. Drops
- * what was under way: a delivery, a repeated instruction, a single step. */
-static void state_changed(struct vcpu *c)
+void core_state_changed(struct vcpu *c)
 {
     c->x.reg[X86_NONE] = 0;
     c->x.physical_bits = c->core->machine.model.physical_bits;
@@ -132,6 +130,8 @@ static size_t vcpu_size(const struct core *e)
 
 static void vcpu_free(const struct core *e, struct vcpu *c)
 {
+    if (e->accelerator && e->accelerator->destroy)
+        e->accelerator->destroy(c);
     e->interpreter->destroy(c);
     free(c->meter);
     munmap(c, vcpu_size(e));
@@ -185,9 +185,11 @@ struct vcpu *core_vcpu_create(struct engine *engine, struct cpu_port *port, stru
     }
     mmu_init(&c->mmu);
     x86_cpu_reset(&c->x);
-    state_changed(c);
-    if (e->accelerator)
-        e->accelerator->create(c);
+    core_state_changed(c);
+    if (e->accelerator && e->accelerator->create(c, err) < 0) {
+        vcpu_free(e, c);
+        return NULL;
+    }
     e->vcpu[port->id] = c;
     e->safepoint.port[port->id] = port;
     return c;
@@ -202,7 +204,7 @@ void core_state_out(struct vcpu *c, struct x86_cpu *cpu)
 void core_state_in(struct vcpu *c, const struct x86_cpu *cpu)
 {
     c->x = *cpu;
-    state_changed(c);
+    core_state_changed(c);
 }
 
 void core_counters(const struct vcpu *c, engine_counter_fn *each, void *opaque)

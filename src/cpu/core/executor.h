@@ -87,7 +87,10 @@ struct accelerator {
     /* Create and destroy core.accelerator_shared. */
     int (*start)(struct core *e, struct error *err);
     void (*stop)(struct core *e);
-    void (*create)(struct vcpu *c);
+    /* Create and destroy what it has in the vCPU besides. create fills in ERR and returns a
+     * negative errno if it fails; destroy is called then, too. destroy may be NULL. */
+    int (*create)(struct vcpu *c, struct error *err);
+    void (*destroy)(struct vcpu *c);
     void (*counters)(const struct vcpu *c, engine_counter_fn *each, void *opaque); /* its own */
 
     /* Executes guest code from X86_RIP on. Nothing else is due when it is called. May raise. */
@@ -104,6 +107,10 @@ struct accelerator {
     /* Told that the host addresses of guest memory that it remembers may be out of date. */
     void (*pages_moved)(struct vcpu *c);
 };
+
+/* Computes anew everything that depends on the architectural state, which has been replaced. Drops
+ * what was under way: a delivery, a repeated instruction, a single step. */
+void core_state_changed(struct vcpu *c);
 
 /* Whether the vCPU must leave guest code now: another thread or an interrupt may want something of
  * it, its next instruction is a step of its own, or it is not running. */

@@ -46,3 +46,8 @@ void raise_memory(struct vcpu *c, int error)
     c->memory_error = error;
     leave_instruction(c, NULL, FAULT_MEMORY, false, 0);
 }
+
+void raise_failure(struct vcpu *c)
+{
+    leave_instruction(c, NULL, FAULT_ENGINE, false, 0);
+}

@@ -32,6 +32,11 @@ _Noreturn void raise_absent(struct vcpu *c, const struct uop *op);
  * */
 _Noreturn void raise_memory(struct vcpu *c, int error);
 
+/* In vcpu.fault.vector after raise_failure. */
+#define FAULT_ENGINE (-4)
+/* Ends the run with EXIT_FAILED: the accelerator cannot go on. */
+_Noreturn void raise_failure(struct vcpu *c);
+
 /* Raises #GP at OP unless CPL is 0. */
 static inline void require_cpl0(struct vcpu *c, const struct uop *op)
 {

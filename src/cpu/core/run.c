@@ -80,6 +80,7 @@ static int take_fault(struct vcpu *c)
     switch (event.vector) {
     case FAULT_ABSENT: wait_and_retry(c); return -1;
     case FAULT_MEMORY: return EXIT_MEMORY;
+    case FAULT_ENGINE: return EXIT_FAILED;
     case FAULT_RESTART:
         c->stepping = true; /* for one step; then update_stepping decides anew */
         return -1;

@@ -88,6 +88,9 @@ struct core {
     struct stale stale;
     struct code_page *code; /* by GPN; see code.h */
     uint64_t code_pages;
+    /* Guest code writes to memory unseen, because the host's processor executes it as it is. So
+     * decoded code is not kept, and CODE stays as it is. */
+    bool writes_unseen;
     struct vcpu *vcpu[SAFEPOINT_MAX_CPUS];
 };
 

@@ -89,9 +89,10 @@ struct block *block_decode(struct vcpu *c, uint64_t rip, uint64_t linear, uint64
     struct block_cache *cache = c->blocks;
     uint64_t gpn = gpa >> MEM_PAGE_SHIFT;
     unsigned limit = mode & MODE_STEP ? 1 : BLOCK_MAX - 1, off = 0;
-    struct code_page *page = gpn < c->core->code_pages && mem_holds_code(c->mem, gpn)
-                                 ? &c->core->code[gpn]
-                                 : &cache->no_page;
+    struct code_page *page =
+        gpn < c->core->code_pages && !c->core->writes_unseen && mem_holds_code(c->mem, gpn)
+            ? &c->core->code[gpn]
+            : &cache->no_page;
     unsigned drops;
     struct block *b;
     bool ends = false;

@@ -2,12 +2,11 @@
  * Sensitive instructions that are neither control-register nor segment loads: interrupts on and
  * off, time, identification, FS and GS bases, halting.
  */
-#include "cpu/interp/operand.h"
+#include "cpu/core/msr.h"
 #include "cpu/interp/handlers.h"
+#include "cpu/interp/operand.h"
 
 #include <x86intrin.h>
-
-#include "cpu/interp/msr.h"
 
 const struct uop *op_undefined(struct vcpu *c, const struct uop *op)
 {

@@ -2,7 +2,7 @@
  * Model-specific registers (SDM volume 4) and KVM's paravirtual clock: what they do. Which of them
  * exist is a matter of the model (x86/msr.c).
  */
-#include "cpu/interp/msr.h"
+#include "cpu/core/msr.h"
 
 #include "base/time.h"
 #include "cpu/core/access.h"
@@ -50,7 +50,7 @@ int msr_read(struct vcpu *c, uint32_t msr, uint64_t *value)
     case X86_MSR_TSC: *value = guest_tsc(c); return 0;
     case X86_MSR_EFER: *value = c->x.efer; return 0;
     case X86_MSR_MTRRCAP: *value = MTRR_VARIABLE | 1u << 8 | 1u << 10; return 0; /* fixed, WC */
-    case X86_MSR_ARCH_CAPABILITIES: *value = X86_ARCH_CAPABILITIES; return 0;
+    case X86_MSR_ARCH_CAPABILITIES: *value = c->core->machine.model.arch_capabilities; return 0;
     case X86_MSR_KVM_WALL_CLOCK: *value = c->x.kvm_wall_clock; return 0;
     case X86_MSR_KVM_SYSTEM_TIME: *value = c->x.kvm_system_time; return 0;
     case X86_MSR_PLATFORM_ID:

@@ -2,8 +2,8 @@
  * Model-specific registers (SDM volume 4), those of the processor itself; the local APIC's go to
  * its port.
  */
-#ifndef DOPPEL_CPU_INTERP_MSR_H
-#define DOPPEL_CPU_INTERP_MSR_H
+#ifndef DOPPEL_CPU_CORE_MSR_H
+#define DOPPEL_CPU_CORE_MSR_H
 
 #include "cpu/core/mode.h"
 

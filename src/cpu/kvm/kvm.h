@@ -1,0 +1,40 @@
+/*
+ * KVM as an accelerator in the core's run loop (cpu/core/executor.h): the host's processor executes
+ * guest code, and the interpreter whatever KVM cannot.
+ *
+ *                 core/run.c          requests, interrupts, events, single steps
+ *                   |      |
+ *                   v      v
+ *      kvm/run.c: KVM      interpreter: one instruction
+ *
+ * Outside of accelerator.run, struct x86_cpu holds the vCPU's state; inside, KVM has it (state.c).
+ * Exits for devices are served inside. The local APIC is the board's.
+ */
+#ifndef DOPPEL_CPU_KVM_KVM_H
+#define DOPPEL_CPU_KVM_KVM_H
+
+#include "cpu/core/executor.h"
+
+/* For tests: which calls to the host's kernel fail. Returns the errno to fail with, or 0. REQUEST
+ * is that of ioctl, or 0 for opening /dev/kvm. */
+struct kvm_faults {
+    int (*fails)(void *opaque, unsigned long request);
+    void *opaque;
+};
+
+/* The accelerator's options. */
+struct kvm_options {
+    const struct kvm_faults *faults; /* or NULL */
+};
+
+extern const struct accelerator kvm_accelerator;
+extern const struct kvm_options kvm_usual;
+
+/* Takes out of MODEL what this host's KVM cannot give a guest. 0, or a negative errno: /dev/kvm
+ * cannot be used, as ERR says. */
+int kvm_restrict_model(struct x86_model *model, struct error *err);
+
+/* After EXIT_FAILED: what has failed. */
+const struct error *kvm_failure(const struct vcpu *c);
+
+#endif

@@ -1,0 +1,170 @@
+/*
+ * Running guest code: in and out of KVM_RUN.
+ */
+#include "cpu/core/fault.h"
+#include "cpu/core/mode.h"
+#include "cpu/kvm/vcpu.h"
+
+#include <errno.h>
+#include <time.h>
+
+/* Takes away the signal that has ended KVM_RUN, or will end the next. */
+static void take_signal(void)
+{
+    const struct timespec now = {0, 0};
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, KVM_SIGNAL);
+    while (sigtimedwait(&set, NULL, &now) > 0)
+        ;
+}
+
+/* Calls KVM_RUN, unless someone wants something of the vCPU. Returns what it returns. */
+static int enter(struct kvm_cpu *k)
+{
+    const struct cpu_port *port = k->c.port;
+    int ret = -EINTR;
+
+    k->run->cr8 = port->apic_ops->get_cr8(port->apic);
+    atomic_store(&k->place, KVM_INSIDE);
+    /* Who makes a request after this looks at the place after that. */
+    if (k->run->immediate_exit || !atomic_load(&port->requests)) {
+        unsigned before = meter_switch(k->c.meter, METER_GUEST);
+
+        counter_add(&k->entries, 1);
+        ret = kvm_cpu_call(k, KVM_RUN, NULL);
+        k->completing = false;
+        port->apic_ops->set_cr8(port->apic, (unsigned)k->run->cr8);
+        meter_switch(k->c.meter, before);
+    }
+    if (atomic_exchange(&k->place, KVM_OUTSIDE) == KVM_CALLED || ret == -EINTR)
+        take_signal();
+    return ret;
+}
+
+/* Has KVM complete what the last exit was for, which it does when it is called again, without
+ * executing more. That may take another exit, for the next piece of an access. */
+static void complete(struct kvm_cpu *k)
+{
+    while (k->completing) {
+        int ret;
+
+        k->run->immediate_exit = 1;
+        ret = enter(k);
+        k->run->immediate_exit = 0;
+        if (ret == 0)
+            kvm_serve_exit(k);
+        else if (ret != -EINTR)
+            kvm_fail(k, ret, "cannot complete an access");
+    }
+}
+
+/* Gives KVM an interrupt if the local APIC has one and the guest takes it now, or has KVM exit when
+ * it does. */
+static void offer_interrupt(struct kvm_cpu *k)
+{
+    const struct cpu_port *port = k->c.port;
+    struct kvm_interrupt interrupt;
+    int vector, ret;
+
+    atomic_fetch_and(&k->c.port->requests, ~(uint32_t)CPU_REQ_INTR);
+    if (port->apic_ops->pending(port->apic) >= 0 && k->run->ready_for_interrupt_injection &&
+        (vector = port->apic_ops->ack(port->apic)) >= 0) {
+        interrupt.irq = (uint32_t)vector;
+        counter_add(&k->c.exits[CAUSE_INTERRUPT], 1);
+        k->run->ready_for_interrupt_injection = 0;
+        ret = kvm_cpu_call(k, KVM_INTERRUPT, &interrupt);
+        if (ret < 0)
+            kvm_fail(k, ret, "cannot inject an interrupt");
+    }
+    k->run->request_interrupt_window = port->apic_ops->pending(port->apic) >= 0;
+}
+
+/* Runs the guest once. */
+static enum kvm_next run_once(struct kvm_cpu *k)
+{
+    int ret;
+
+    offer_interrupt(k);
+    ret = enter(k);
+    switch (ret) {
+    case 0: return kvm_serve_exit(k);
+    case -EINTR:
+    case -EAGAIN: return KVM_GO_ON;
+    case -EFAULT: k->refresh = true; return KVM_INTERPRET; /* a page is not in the mirror */
+    default: kvm_fail(k, ret, "the guest cannot run");
+    }
+}
+
+/* Whether the interpreter must execute all code, because it alone knows of a debugger's
+ * breakpoints. */
+static bool must_interpret(const struct vcpu *c)
+{
+    return c->debug.count != 0;
+}
+
+/* Whether control must go to the run loop. An interrupt is offered to the guest here. */
+static bool is_due(const struct vcpu *c)
+{
+    return (atomic_load_explicit(&c->port->requests, memory_order_relaxed) &
+            ~(uint32_t)CPU_REQ_INTR) |
+           c->check_interrupt;
+}
+
+/* Raises EXIT_FAILED if something has failed that the guest cannot do without. */
+static void check_failures(struct kvm_cpu *k)
+{
+    const struct kvm_slots *slots = &kvm_machine_of(&k->c)->slots;
+
+    if (atomic_load(&slots->failed) && !k->failure.code)
+        k->failure = slots->failure;
+    if (k->failure.code)
+        raise_failure(&k->c);
+}
+
+/* Runs the guest until something is to be done outside of KVM, and takes the state. */
+static enum kvm_next run_in_kvm(struct kvm_cpu *k)
+{
+    struct vcpu *c = &k->c;
+    enum kvm_next next;
+
+    c->history[c->history_at++ % HISTORY] = c->x.reg[X86_RIP];
+    k->run->ready_for_interrupt_injection = 0;
+    do
+        next = run_once(k);
+    while (next == KVM_GO_ON && !is_due(c));
+    complete(k);
+    kvm_pull(k);
+    return next;
+}
+
+static void halt(struct vcpu *c)
+{
+    c->x.activity = X86_HALTED;
+    c->x.interrupt_shadow = c->x.ss_shadow = false;
+    update_stepping(c);
+}
+
+void kvm_run_guest(struct vcpu *c)
+{
+    struct kvm_cpu *k = kvm_cpu_of(c);
+    enum kvm_next next;
+
+    check_failures(k);
+    if (k->refresh) {
+        k->refresh = false;
+        kvm_slots_refresh(&kvm_machine_of(c)->slots);
+    }
+    next = must_interpret(c) || !kvm_push(k) ? KVM_INTERPRET : run_in_kvm(k);
+    switch (next) {
+    case KVM_GO_ON:
+    case KVM_LEAVE: break;
+    case KVM_INTERPRET:
+        if (!c->stepping) /* else the run loop has it executed as a step */
+            c->core->interpreter->execute_one(c);
+        break;
+    case KVM_HALT: halt(c); break;
+    case KVM_SHUTDOWN: c->x.activity = X86_SHUTDOWN; break;
+    }
+}

@@ -1,0 +1,108 @@
+/*
+ * A vCPU under KVM.
+ */
+#ifndef DOPPEL_CPU_KVM_VCPU_H
+#define DOPPEL_CPU_KVM_VCPU_H
+
+#include "cpu/kvm/slots.h"
+
+#include <signal.h>
+#include <sys/types.h>
+
+#define KVM_SIGNAL SIGURG /* see vcpu.c */
+
+/* What all vCPUs share: core.accelerator_shared. */
+struct kvm_machine {
+    const struct kvm_faults *faults;
+    int system, vm;  /* descriptors, or -1 */
+    size_t run_size; /* of struct kvm_run with what follows it */
+    uint64_t xcr0;   /* the parts of the XSAVE area that KVM takes */
+    struct kvm_slots slots;
+};
+
+/* Where a vCPU's thread is, for those who want it to leave guest code. */
+enum kvm_place {
+    KVM_OUTSIDE,
+    KVM_INSIDE, /* in KVM_RUN, or about to be */
+    KVM_CALLED, /* and some thread sends it KVM_SIGNAL */
+};
+
+/* Registers that KVM keeps. */
+#define KVM_MSRS_MAX 16
+struct kvm_kept_msrs {
+    unsigned count;
+    uint32_t msr[KVM_MSRS_MAX];
+};
+
+struct kvm_cpu {
+    struct vcpu c; /* first */
+    int fd;        /* or -1 */
+    struct kvm_run *run;
+    struct kvm_kept_msrs msrs;
+
+    _Atomic pid_t thread; /* the one that runs it; 0: none has yet */
+    _Atomic int place;    /* enum kvm_place */
+    bool refresh;         /* pages may have come back that the mirror lacks */
+    bool completing; /* the exit served last is complete only when KVM_RUN has been called again */
+
+    /* What KVM holds, if KNOWN; and what it has besides. */
+    struct x86_cpu known;
+    bool is_known;
+    bool injected; /* an event that was on its way is out of it, and must not stay in KVM */
+    uint64_t tsc_offset;
+    uint64_t apic_base;
+
+    struct error failure;
+    struct counter entries, refused;
+};
+
+static inline struct kvm_cpu *kvm_cpu_of(const struct vcpu *c)
+{
+    return (struct kvm_cpu *)(uintptr_t)c; /* its first member */
+}
+
+static inline struct kvm_machine *kvm_machine_of(const struct vcpu *c)
+{
+    return c->core->accelerator_shared;
+}
+
+/* Calls the vCPU's descriptor. */
+static inline int kvm_cpu_call(const struct kvm_cpu *k, unsigned long request, const void *argument)
+{
+    return kvm_call(kvm_machine_of(&k->c)->faults, k->fd, request, (uintptr_t)argument);
+}
+
+/* --- failure.c -------------------------------------------------------------------------------- */
+
+/* Ends the run with EXIT_FAILED: WHAT failed with the errno -RET. */
+_Noreturn void kvm_fail(struct kvm_cpu *k, int ret, const char *what);
+
+/* --- state.c ---------------------------------------------------------------------------------- */
+
+/* Finds out which registers the vCPU has. */
+int kvm_state_create(struct kvm_cpu *k, struct error *err);
+/* Gives KVM the state in k->c.x, as far as KVM does not have it. Returns false if KVM refuses the
+ * state: the interpreter can execute it. May raise. */
+bool kvm_push(struct kvm_cpu *k);
+/* Takes the state from KVM, and delivers an event that was on its way. May raise. */
+void kvm_pull(struct kvm_cpu *k);
+/* Has the guest's TSC be as k->c.x says, in the middle of a run. May raise. */
+void kvm_push_tsc(struct kvm_cpu *k);
+
+/* --- run.c ------------------------------------------------------------------------------------ */
+
+void kvm_run_guest(struct vcpu *c);
+
+/* --- exit.c ----------------------------------------------------------------------------------- */
+
+/* How the exit in k->run is dealt with. */
+enum kvm_next {
+    KVM_GO_ON,     /* it has been; the guest goes on */
+    KVM_LEAVE,     /* nothing was to do; control goes to the run loop */
+    KVM_INTERPRET, /* the interpreter executes the present instruction */
+    KVM_HALT,      /* the guest has halted */
+    KVM_SHUTDOWN,  /* triple fault */
+};
+enum kvm_next kvm_serve_exit(struct kvm_cpu *k);
+
+#endif
