@@ -34,7 +34,7 @@ static int check_state(const struct mem *mem, enum mem_change_kind kind, uint32_
 
     if (state == WORD_BUSY || mem->clearing)
         return -EBUSY;
-    if (mem->exported && kind != MEM_BALLOON)
+    if ((mem->exported || mem->keepers) && kind != MEM_BALLOON)
         return -EPERM;
     switch (kind) {
     case MEM_BALLOON:

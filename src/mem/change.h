@@ -32,8 +32,8 @@ struct mem_change {
     uint64_t gpn;
     /* Out: 0; -EBUSY: skipped, as the page is pinned, in use, or in a state in which this cannot be
      * done (MEM_BALLOON: protected; the others: any but private); -EPERM: RAM is exported
-     * (foreign.h), and this is not MEM_BALLOON; -EFAULT: not RAM; -EALREADY: nothing to do; or the
-     * pager's error. */
+     * (foreign.h) or kept (map.h), and this is not MEM_BALLOON; -EFAULT: not RAM; -EALREADY:
+     * nothing to do; or the pager's error. */
     int status;
 };
 

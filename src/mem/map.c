@@ -70,6 +70,44 @@ bool mem_is_plain(struct mem *mem, uint64_t gpn, uint64_t pages, uint64_t *same)
     return plain;
 }
 
+/* Brings back what has been taken from R. With the lock, which it may release. */
+static int bring_back(struct mem_region *r)
+{
+    int ret = 0;
+
+    for (uint64_t page = 0; ret == 0 && atomic_load(&r->odd) && page < r->pages; page++) {
+        uint32_t word = mem_word(r, page);
+        struct mem_region *found;
+        uint64_t at;
+
+        if (word && mem_word_state(word) != WORD_BALLOONED)
+            ret = mem_fault_locked(r->mem, r->first + page, MEM_WRITE, true, &found, &at);
+    }
+    return ret;
+}
+
+int mem_keep_present(struct mem *mem)
+{
+    int ret = 0;
+
+    mem_check(mem);
+    pthread_mutex_lock(&mem->lock);
+    mem->keepers++;
+    for (unsigned i = 0; ret == 0 && i < mem->own_count; i++)
+        ret = bring_back(mem->own[i].region);
+    pthread_mutex_unlock(&mem->lock);
+    if (ret < 0)
+        mem_end_keeping(mem);
+    return ret;
+}
+
+void mem_end_keeping(struct mem *mem)
+{
+    pthread_mutex_lock(&mem->lock);
+    mem->keepers--;
+    pthread_mutex_unlock(&mem->lock);
+}
+
 void mem_mark_written(struct mem *mem, uint64_t region, const uint64_t *bitmap, uint64_t pages)
 {
     struct mem_region *r;

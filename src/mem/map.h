@@ -32,6 +32,12 @@ int mem_maps(struct mem *mem, struct mem_map *maps, struct error *err);
  * holds until `invalidated` is called. */
 bool mem_is_plain(struct mem *mem, uint64_t gpn, uint64_t pages, uint64_t *same);
 
+/* Has pages of RAM be present from now on, but for ballooned ones, until mem_end_keeping has been
+ * called as often: they are neither shared nor swapped out nor protected (mem/change.h: -EPERM), as
+ * while RAM is exported. Brings back those that are. May block. 0, or the pager's error. */
+int mem_keep_present(struct mem *mem);
+void mem_end_keeping(struct mem *mem);
+
 /* Marks pages of a region that guest code has written to: bit N % 64 of word N / 64 is for page N.
  * Does nothing if the region is gone. */
 void mem_mark_written(struct mem *mem, uint64_t region, const uint64_t *bitmap, uint64_t pages);

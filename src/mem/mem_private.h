@@ -118,8 +118,9 @@ struct mem {
     uint64_t pinned, pin_limit; /* bytes */
     struct fifo pin_waiters;    /* mem_pin_waiter.link */
     bool logging;
-    bool clearing; /* mem_clear is at work */
-    bool exported; /* foreign.h */
+    bool clearing;    /* mem_clear is at work */
+    bool exported;    /* foreign.h */
+    unsigned keepers; /* see mem_keep_present in map.h */
 
     struct mem_manager {
         pthread_t thread;

@@ -192,6 +192,18 @@ void rig_state_real(struct rig *rig, struct x86_cpu *cpu, uint16_t ip)
         cpu->seg[i] = (struct x86_seg){.limit = 0xFFFF, .attr = 0x93};
 }
 
+/* Ends the program as one that cannot be run here, if the host does not have what the engine needs.
+ */
+static void fit_model(struct x86_model *model)
+{
+    struct error err = {0};
+
+    if (!RIG_ENGINE.restrict_model || RIG_ENGINE.restrict_model(model, &err) == 0)
+        return;
+    fprintf(stderr, "rig: not run: %s\n", err.text);
+    exit(RIG_SKIPPED);
+}
+
 struct rig *rig_create(unsigned cpus, size_t arena)
 {
     struct rig *rig = aligned_alloc(64, ALIGN_UP(sizeof(*rig), 64));
@@ -208,6 +220,7 @@ struct rig *rig_create(unsigned cpus, size_t arena)
     m->clock = rig->loop ? clock_create(rig->loop, m->bus, &err) : NULL;
     if (m->clock) {
         x86_model_default(&m->model, cpus, clock_tsc_hz(m->clock));
+        fit_model(&m->model);
         rig->engine = RIG_ENGINE.create(m, &err);
     }
     if (rig->engine && arena)

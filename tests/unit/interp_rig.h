@@ -61,6 +61,9 @@ struct rig {
     uint64_t next_table;
 };
 
+/* What the program ends with if the host cannot run the engine, as Meson understands it. */
+#define RIG_SKIPPED 77
+
 /* NULL on failure, which has been reported on stderr. ARENA: bytes for decoded blocks, 0: as
  * always. */
 struct rig *rig_create(unsigned cpus, size_t arena);

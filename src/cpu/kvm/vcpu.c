@@ -12,6 +12,7 @@
 #include "cpu/kvm/cpuid.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -114,6 +115,40 @@ static int check_model(const struct kvm_machine *m, const struct machine *machin
     return 0;
 }
 
+/* Whether the host's processor walks the guest's page tables, as the modules of KVM say. Where KVM
+ * does it instead, it takes a page table that is not in the mirror for an entry that is not
+ * present, and the guest gets a page fault. */
+static bool processor_walks(void)
+{
+    static const char *const parameters[] = {"/sys/module/kvm_intel/parameters/ept",
+                                             "/sys/module/kvm_amd/parameters/npt"};
+
+    for (unsigned i = 0; i < ARRAY_SIZE(parameters); i++) {
+        int fd = open(parameters[i], O_RDONLY | O_CLOEXEC);
+        char value = 0;
+
+        if (fd < 0)
+            continue;
+        if (read(fd, &value, 1) < 1)
+            value = 0;
+        close(fd);
+        if (value == 'Y' || value == '1')
+            return true;
+    }
+    return false;
+}
+
+/* Has guest memory stay present if KVM needs it so. */
+static int keep_pages(struct kvm_machine *m, struct mem *mem, struct error *err)
+{
+    int ret = processor_walks() ? 1 : mem_keep_present(mem);
+
+    if (ret < 0)
+        return error_set(err, -ret, "KVM: guest memory cannot be brought back: %s", strerror(-ret));
+    m->keeps_pages = ret == 0;
+    return 0;
+}
+
 static int open_machine(struct kvm_machine *m, struct core *e, struct error *err)
 {
     int ret;
@@ -130,6 +165,8 @@ static int open_machine(struct kvm_machine *m, struct core *e, struct error *err
     m->run_size = (size_t)ret;
     m->xcr0 = x86_xcr0_bits(&e->machine.model);
     ret = create_vm(m, err);
+    if (ret == 0)
+        ret = keep_pages(m, e->machine.mem, err);
     return ret < 0 ? ret : kvm_slots_create(&m->slots, m->faults, m->vm, e->machine.mem, err);
 }
 
@@ -152,6 +189,8 @@ static void stop(struct core *e)
     struct kvm_machine *m = e->accelerator_shared;
 
     kvm_slots_destroy(&m->slots);
+    if (m->keeps_pages)
+        mem_end_keeping(e->machine.mem);
     if (m->vm >= 0)
         close(m->vm);
     if (m->system >= 0)

@@ -14,9 +14,10 @@
 /* What all vCPUs share: core.accelerator_shared. */
 struct kvm_machine {
     const struct kvm_faults *faults;
-    int system, vm;  /* descriptors, or -1 */
-    size_t run_size; /* of struct kvm_run with what follows it */
-    uint64_t xcr0;   /* the parts of the XSAVE area that KVM takes */
+    int system, vm;   /* descriptors, or -1 */
+    size_t run_size;  /* of struct kvm_run with what follows it */
+    uint64_t xcr0;    /* the parts of the XSAVE area that KVM takes */
+    bool keeps_pages; /* guest memory stays present; see vcpu.c */
     struct kvm_slots slots;
 };
 

@@ -1,0 +1,164 @@
+/*
+ * The host's KVM fails: each call to it in turn, with each error that it may have. The engine, its
+ * vCPU or the run must fail with that error and a text, and nothing may be left over.
+ */
+#include "interp_test.h"
+
+#include "base/util.h"
+#include "cpu/kvm/kvm.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <linux/kvm.h>
+#include <string.h>
+
+#define CODE RIG_FREE
+
+/* Which call is to fail, counted from 0, and with what; and how many there have been. */
+static struct {
+    unsigned number, calls;
+    unsigned useful; /* calls up to the end of the run */
+    int error;
+} fault;
+
+static int fails(void *opaque, unsigned long request)
+{
+    return fault.calls++ == fault.number ? fault.error : 0;
+}
+
+static const struct kvm_faults faults = {.fails = fails};
+static const struct kvm_options options = {.faults = &faults};
+
+static int set_up(void **unused)
+{
+    rig = rig_create(1, 0);
+    return rig ? 0 : -1;
+}
+
+static int tear_down(void **unused)
+{
+    rig_destroy(rig);
+    return 0;
+}
+
+static unsigned open_files(void)
+{
+    DIR *folder = opendir("/proc/self/fd");
+    unsigned count = 0;
+
+    assert_non_null(folder);
+    while (readdir(folder))
+        count++;
+    closedir(folder);
+    return count;
+}
+
+/* How a machine has ended: at which stage, and why. */
+enum stage { CREATE, VCPU, RUN, NOTHING_FAILED };
+
+static enum stage run_vcpu(struct vcpu *vcpu, struct error *err)
+{
+    struct x86_cpu cpu;
+    enum engine_exit exit;
+
+    rig_state_64(rig, &cpu, CODE);
+    kvm_engine.state_in(vcpu, &cpu);
+    exit = kvm_engine.run(vcpu);
+    if (exit == EXIT_FAILED) {
+        *err = *kvm_engine.failure(vcpu);
+        return RUN;
+    }
+    kvm_engine.state_out(vcpu, &cpu);
+    assert_int_equal(exit, EXIT_HALT);
+    assert_int_equal(cpu.reg[X86_RAX], 7);
+    return NOTHING_FAILED;
+}
+
+/* Makes a machine on the rig's memory and runs its vCPU. */
+static enum stage try_machine(struct error *err)
+{
+    struct cpu_port port = rig->cpu[0].port;
+    struct engine *engine = kvm_create_with(&rig->machine, &options, err);
+    struct vcpu *vcpu;
+    enum stage stage = VCPU;
+
+    if (!engine)
+        return CREATE;
+    vcpu = kvm_engine.vcpu_create(engine, &port, err);
+    if (vcpu)
+        stage = run_vcpu(vcpu, err);
+    fault.useful = fault.calls;
+    fault.number = UINT32_MAX; /* what is destroyed cannot fail */
+    kvm_engine.vcpu_destroy(vcpu);
+    kvm_engine.destroy(engine);
+    return stage;
+}
+
+/* Has call NUMBER fail. Returns the stage at which that was told. */
+static enum stage fail_call(unsigned number, int error)
+{
+    struct error err = {0};
+    enum stage stage;
+
+    fault.calls = 0;
+    fault.number = number;
+    fault.error = error;
+    stage = try_machine(&err);
+    if (stage == NOTHING_FAILED)
+        return stage;
+    assert_true(err.code > 0);
+    assert_true(strlen(err.text) > 10);
+    return stage;
+}
+
+/* Calls are failed until there are no more. Some failures are none: what KVM says of a register
+ * that it may lack, and EINVAL, with which it refuses a state that the interpreter then executes.
+ */
+static void test_each_call(void **unused)
+{
+    static const int errors[] = {EBUSY, EPERM, ENOMEM, EINVAL, EIO};
+    unsigned stages[NOTHING_FAILED + 1] = {0}, files, calls;
+
+    rig_clear(rig);
+    PUT(CODE, 0xB8, 7, 0, 0, 0, 0xF4); /* mov $7, %eax; hlt */
+    assert_int_equal(fail_call(UINT32_MAX, 0), NOTHING_FAILED);
+    calls = fault.useful;
+    files = open_files();
+    for (unsigned i = 0; i < ARRAY_SIZE(errors); i++)
+        for (unsigned number = 0; number < calls; number++) {
+            stages[fail_call(number, errors[i])]++;
+            assert_int_equal(open_files(), files);
+        }
+    assert_int_equal(stages[CREATE] + stages[VCPU] + stages[RUN] + stages[NOTHING_FAILED],
+                     calls * ARRAY_SIZE(errors));
+    assert_true(stages[CREATE] > 50);
+    assert_true(stages[VCPU] > 10);
+    assert_true(stages[RUN] > 20);
+}
+
+/* The device node is gone or refused: the error says which it is. */
+static void test_no_device(void **unused)
+{
+    static const int errors[] = {ENOENT, EACCES, EPERM, EBUSY, ENOMEM};
+
+    for (unsigned i = 0; i < ARRAY_SIZE(errors); i++) {
+        struct error err = {0};
+
+        fault.calls = fault.number = 0;
+        fault.error = errors[i];
+        assert_int_equal(try_machine(&err), CREATE);
+        assert_int_equal(err.code, errors[i]);
+        assert_non_null(strstr(err.text, "/dev/kvm"));
+        assert_non_null(strstr(err.text, strerror(errors[i])));
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_each_call, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_no_device, set_up, tear_down),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
