@@ -195,6 +195,57 @@ static void test_pause(void **unused)
     pause_and_go_on(DOPPEL_ENGINE_AUTO);
 }
 
+/* ---- Engines ---- */
+
+static void assert_engine(struct doppel_vm *vm, const char *name)
+{
+    struct doppel_stats stats;
+
+    doppel_stats(vm, &stats);
+    assert_string_equal(stats.engine, name);
+}
+
+/* At each point of a machine's life: before its start, while it runs, paused, and ended. */
+static void test_switch_engine(void **unused)
+{
+    struct doppel_config config = config_of(DOPPEL_ENGINE_INTERP);
+    struct doppel_host host;
+    struct doppel_error err;
+    atomic_long sent = 0;
+    struct doppel_vm *vm;
+    long at;
+
+    doppel_probe(&host);
+    config.serial[0] = (struct doppel_serial){.output = count, .opaque = &sent};
+    vm = create(&config, SENDS);
+    assert_engine(vm, "interp");
+    assert_int_equal(doppel_switch_engine(vm, DOPPEL_ENGINE_AUTO, NULL), 0);
+    assert_engine(vm, doppel_engine_name(host.chosen));
+    assert_int_equal(doppel_start(vm, NULL), 0);
+    await(&sent, 100);
+    assert_int_equal(doppel_switch_engine(vm, DOPPEL_ENGINE_INTERP, NULL), 0);
+    assert_int_equal(doppel_state(vm), DOPPEL_STATE_RUNNING);
+    await(&sent, sent + 100);
+
+    assert_int_equal(doppel_pause(vm, NULL), 0);
+    at = sent;
+    assert_int_equal(doppel_switch_engine(vm, host.chosen, NULL), 0);
+    assert_int_equal(doppel_switch_engine(vm, host.chosen, NULL), 0); /* it has it already */
+    assert_int_equal(doppel_state(vm), DOPPEL_STATE_PAUSED);
+    assert_int_equal(doppel_wait(vm, 5, NULL), -ETIMEDOUT);
+    assert_int_equal(sent, at);
+    assert_int_equal(doppel_resume(vm, NULL), 0);
+    await(&sent, at + 100);
+
+    assert_int_equal(doppel_switch_engine(vm, (enum doppel_engine)99, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "99"));
+    assert_engine(vm, doppel_engine_name(host.chosen));
+    doppel_stop(vm);
+    assert_int_equal(doppel_wait(vm, WAIT_MS, NULL), 0);
+    assert_int_equal(doppel_switch_engine(vm, DOPPEL_ENGINE_INTERP, &err), -ESHUTDOWN);
+    doppel_destroy(vm);
+}
+
 /* ---- Events ---- */
 
 /* The next event that is no line of the log. */
@@ -447,7 +498,13 @@ static void call(struct caller *c)
             doppel_events_next(events, 1, &event);
         doppel_events_close(events);
         break;
-    case 14: doppel_trace(c->vm, false); break;
+    case 14:
+        doppel_trace(c->vm, false);
+        if (!c->asks) /* who asks wants an interpreter; see storm() */
+            c->odd += doppel_switch_engine(
+                          c->vm, c->seed >> 20 & 1 ? DOPPEL_ENGINE_INTERP : DOPPEL_ENGINE_AUTO,
+                          NULL) != 0;
+        break;
     case 15:
         if (c->asks && c->seed >> 20 & 1)
             doppel_where(c->vm, ignore_line, NULL);
@@ -661,11 +718,17 @@ static void test_where_at_the_end(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_config_sizes),   cmocka_unit_test(test_other_sizes),
-        cmocka_unit_test(test_pause),          cmocka_unit_test(test_events),
-        cmocka_unit_test(test_lost_events),    cmocka_unit_test(test_log),
-        cmocka_unit_test(test_waiters),        cmocka_unit_test(test_storm),
-        cmocka_unit_test(test_where_by_turns), cmocka_unit_test(test_where_at_the_end),
+        cmocka_unit_test(test_config_sizes),
+        cmocka_unit_test(test_other_sizes),
+        cmocka_unit_test(test_pause),
+        cmocka_unit_test(test_switch_engine),
+        cmocka_unit_test(test_events),
+        cmocka_unit_test(test_lost_events),
+        cmocka_unit_test(test_log),
+        cmocka_unit_test(test_waiters),
+        cmocka_unit_test(test_storm),
+        cmocka_unit_test(test_where_by_turns),
+        cmocka_unit_test(test_where_at_the_end),
         cmocka_unit_test(test_where_of_disks),
     };
 
