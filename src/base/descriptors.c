@@ -3,28 +3,36 @@
  */
 #include "base/descriptors.h"
 
+#include "base/util.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
-/* Descriptors that guests never get; of a small limit, half. */
-#define SPARED 128
+/* Descriptors that guests never get; of a small limit, half. And those of the rest that are for
+ * files only; of few, a quarter. */
+#define SPARED    128
+#define FOR_FILES 64
 
-void descriptors_init(struct descriptors *d, const char *what, const struct log *log)
+void descriptors_init(struct descriptors *d, enum descriptors_use use, const char *what,
+                      const struct log *log)
 {
-    *d = (struct descriptors){.log = log, .what = what};
+    *d = (struct descriptors){.use = use, .log = log, .what = what};
 }
 
 /* Whether a guest may have the descriptor FD. The limit may change at any time (prlimit(2)). */
-static bool is_for_guest(int fd)
+static bool is_for_guest(const struct descriptors *d, int fd)
 {
     struct rlimit limit;
+    rlim_t end;
 
     if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
         return true;
-    return (rlim_t)fd <
-           (limit.rlim_cur > 2 * SPARED ? limit.rlim_cur - SPARED : limit.rlim_cur / 2);
+    end = limit.rlim_cur - MIN(limit.rlim_cur / 2, (rlim_t)SPARED);
+    if (d->use == DESCRIPTORS_SOCKETS)
+        end -= MIN(end / 4, (rlim_t)FOR_FILES);
+    return (rlim_t)fd < end;
 }
 
 static void tell(struct descriptors *d)
@@ -38,7 +46,7 @@ static void tell(struct descriptors *d)
 
 int descriptors_take(struct descriptors *d, int fd)
 {
-    if (fd >= 0 && !is_for_guest(fd)) {
+    if (fd >= 0 && !is_for_guest(d, fd)) {
         close(fd);
         fd = -ENFILE;
     }

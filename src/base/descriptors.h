@@ -4,8 +4,9 @@
  *
  * The process has RLIMIT_NOFILE of them. A guest gets the lower ones; the rest is left to the
  * process's own files (disks, consoles, whoever connects), so that nothing else fails because of
- * what a guest has open. The kernel always gives out the lowest number that is free. So a new
- * descriptor above the limit means that too many are open.
+ * what a guest has open. Of the guest's, some are for files only: programs of the guest's that open
+ * connections do not keep it from its folders. The kernel always gives out the lowest number that
+ * is free. So a new descriptor above the limit means that too many are open.
  */
 #ifndef DOPPEL_BASE_DESCRIPTORS_H
 #define DOPPEL_BASE_DESCRIPTORS_H
@@ -15,8 +16,11 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
+enum descriptors_use { DESCRIPTORS_FILES, DESCRIPTORS_SOCKETS };
+
 /* What one user of descriptors may have. Any threads. */
 struct descriptors {
+    enum descriptors_use use;
     const struct log *log;
     const char *what;  /* for the log */
     _Atomic bool told; /* that there are too few */
@@ -24,7 +28,8 @@ struct descriptors {
 
 /* WHAT, which is not copied, says in the log who lacks descriptors: "shared folder /srv". LOG may
  * be NULL. */
-void descriptors_init(struct descriptors *d, const char *what, const struct log *log);
+void descriptors_init(struct descriptors *d, enum descriptors_use use, const char *what,
+                      const struct log *log);
 /* Returns FD if a guest may have it, or a negative FD as it is. Else closes it and returns -ENFILE.
  * The first time that there are too few is logged; -EMFILE and -ENFILE count as such a time. */
 int descriptors_take(struct descriptors *d, int fd);

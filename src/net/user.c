@@ -215,7 +215,7 @@ struct net *net_user_open(const struct net_options *options, const struct net_ho
     user->net.takes = NET_TSO4 | NET_TSO6;
     user->net.linear = user->net.trusted = true;
     user->event = -1;
-    descriptors_init(&user->limit, "network user", host->log);
+    descriptors_init(&user->limit, DESCRIPTORS_SOCKETS, "network user", host->log);
     if (prepare(user, options, err) < 0) {
         free_user(user);
         return NULL;

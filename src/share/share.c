@@ -148,7 +148,7 @@ static int look_at_process(struct share *s, struct error *err)
     s->uid = geteuid();
     s->gid = getegid();
     s->umask = read_umask();
-    descriptors_init(&s->limit, s->options.folder, s->host.log);
+    descriptors_init(&s->limit, DESCRIPTORS_FILES, s->options.folder, s->host.log);
     s->descriptors = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (s->descriptors < 0)
         return error_set(err, errno,

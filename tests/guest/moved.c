@@ -1,10 +1,10 @@
 /*
- * A Linux guest with a disk whose machine is moved: again and again, while requests are in flight,
- * it is paused, saved, destroyed, made again in the next of some engines, and goes on. moved.py
- * says what the guest does and compares what it says with what is on the disk.
+ * A Linux guest whose machine is moved: again and again, while requests of its devices are in
+ * flight, it is paused, saved, destroyed, made again in the next of some engines, and goes on.
+ * moved.py says what the guest does and compares what it says with what the host has.
  *
  *     moved [--engine NAME[,NAME]...] [--moves N] [--seed N] [--cpus N] [--switch]
- *           --disk DESCRIPTION... --type LINE KERNEL INITRD
+ *           --device DESCRIPTION... --type LINE KERNEL INITRD
  *
  * With --switch the machine stays the same and gets the next engine.
  *
@@ -35,14 +35,14 @@
 
 #define OUTPUT_MAX   (1 * MiB)
 #define ENGINES_MAX  8
-#define DISKS_MAX    8
+#define DEVICES_MAX  8
 #define MOST_ROUNDS  3                /* between two moves, on average two */
 #define MOST_WAIT_NS (20 * NS_PER_MS) /* after the last of them */
 
 struct options {
     const char *kernel, *initrd, *line;
-    const char *disks[DISKS_MAX + 1];
-    unsigned disk_count, cpus, moves;
+    const char *devices[DEVICES_MAX + 1];
+    unsigned device_count, cpus, moves;
     bool switched; /* in one machine */
     uint64_t seed;
     unsigned engines;
@@ -225,7 +225,7 @@ static bool run_image(const struct options *o, struct boot_image *image)
         .load_opaque = image,
         .log = &log,
         .events = {.ended = on_end, .opaque = r},
-        .devices = {.list = o->disks, .serial[0].sent = {.output = on_output, .opaque = r}},
+        .devices = {.list = o->devices, .serial[0].sent = {.output = on_output, .opaque = r}},
     };
     r->vm = vm_create(&o->engine[0], &r->config, &err);
     if (r->vm && vm_start(r->vm, &err) == 0)
@@ -254,7 +254,7 @@ static bool parse(int argc, char **argv, struct options *o)
     static const struct option known[] = {
         {"engine", required_argument, NULL, 'e'}, {"moves", required_argument, NULL, 'm'},
         {"seed", required_argument, NULL, 's'},   {"cpus", required_argument, NULL, 'c'},
-        {"disk", required_argument, NULL, 'd'},   {"switch", no_argument, NULL, 'w'},
+        {"device", required_argument, NULL, 'd'}, {"switch", no_argument, NULL, 'w'},
         {"type", required_argument, NULL, 't'},   {0}};
     char bt[] = "bt", *engines = bt;
     int option;
@@ -268,9 +268,9 @@ static bool parse(int argc, char **argv, struct options *o)
         case 'w': o->switched = true; break;
         case 't': o->line = optarg; break;
         case 'd':
-            if (o->disk_count == DISKS_MAX)
+            if (o->device_count == DEVICES_MAX)
                 return false;
-            o->disks[o->disk_count++] = optarg;
+            o->devices[o->device_count++] = optarg;
             break;
         default: return false;
         }

@@ -1,15 +1,18 @@
 #!/usr/bin/python3
-"""A guest that writes to a disk and reads it back while its machine is moved from one process's memory to the
-next (moved.c): paused with requests in flight, saved, destroyed, made again in another engine. Nothing that the
-guest has written may be lost, in its own eyes and in the host's.
+"""A guest that works while its machine is moved from one process's memory to the next (moved.c): paused with requests
+in flight, saved, destroyed, made again in another engine. It writes to a disk and reads it back: nothing that it has
+written may be lost, in its own eyes and in the host's. Or it has bytes echoed, through a network and a virtio socket.
 
     moved.py DOPPEL PROGRAM [NAME...]
 
 SEED and MOVES in the environment: which points, and how many.
 """
+import contextlib
 import os
+import socket
 import subprocess
 import sys
+import threading
 import time
 
 from vm import DOPPEL, check, environment, guest, main, scratch, write
@@ -59,6 +62,13 @@ def script_disk(path):
     return write(path, text + b"\n" * (-len(text) % 512))
 
 
+def program_disk(path):
+    """The guest's program (moved_guest.c), as a disk."""
+    with open(os.environ["MOVED_GUEST"], "rb") as file:
+        data = file.read()
+    return write(path, data + bytes(-len(data) % 512))
+
+
 def expected(last):
     """What the disk has after as many rounds of each worker."""
     disk = bytearray(WORKERS * SLOTS * PIECE)
@@ -70,20 +80,27 @@ def expected(last):
     return disk
 
 
-def move(disk, script, engines, cpus=1, held=True, switched=False):
-    """Runs and moves the guest. Returns what the disk must have then. HELD: requests are to be in flight when the
-    machine is paused, and done by the next one. SWITCHED: it stays the same machine and gets the next engine."""
+def move_guest(devices, engines, cpus, line, switched=False):
+    """Runs and moves a guest with DEVICES, to whose shell LINE is typed. Returns what it says. SWITCHED: it stays the
+    same machine and gets the next engine."""
     moves, seed = os.environ.get("MOVES", "4"), os.environ.get("SEED", "1974")
-    command = [PROGRAM, "--engine", engines, "--moves", moves, "--seed", seed, "--cpus", str(cpus), "--disk",
-               f"disk,file={disk}", "--disk", f"disk,file={script_disk(script)},readonly", "--type",
-               "stty -echo; sh /dev/vdb", guest("vmlinuz-6.1"), guest("initrd.img")]
-    if switched:
-        command.insert(1, "--switch")
+    command = [PROGRAM, "--engine", engines, "--moves", moves, "--seed", seed, "--cpus", str(cpus)]
+    for device in devices:
+        command += ["--device", device]
+    command += ["--switch"] * switched + ["--type", line, guest("vmlinuz-6.1"), guest("initrd.img")]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           check=False)
     said = done.stdout.decode(errors="replace")
     print(said.splitlines()[-1] if said else "")
     check(done.returncode == 0 and "@@bad" not in said, said)
+    return said
+
+
+def move(disk, script, engines, cpus=1, held=True, switched=False):
+    """Runs and moves the guest that writes. Returns what the disk must have then. HELD: requests are to be in flight
+    when the machine is paused, and done by the next one."""
+    said = move_guest([f"disk,file={disk}", f"disk,file={script_disk(script)},readonly"], engines, cpus,
+                      "stty -echo; sh /dev/vdb", switched)
     check(not held or " 0 requests were in flight" not in said, "no request was in flight", said)
     last = {int(words[1]): int(words[2]) for words in map(str.split, said.splitlines())
             if len(words) == 3 and words[0] == "@@last"}
@@ -143,5 +160,89 @@ def vhost():
         compare(disk, wanted)
 
 
+# ---- Networks ----
+
+TALK = """stty -echo; cat /dev/vda >/tmp/p; chmod 755 /tmp/p; %s read line; touch /tmp/end; wait; poweroff"""
+
+
+def echo_all(connection):
+    """Sends back what comes, up to its end."""
+    with connection:
+        while data := connection.recv(65536):
+            connection.sendall(data)
+
+
+@contextlib.contextmanager
+def echoes(listener):
+    """Echoes to whoever connects to LISTENER."""
+    def accept():
+        while True:
+            try:
+                connection = listener.accept()[0]
+            except OSError:
+                return
+            threading.Thread(target=echo_quietly, args=(connection,), daemon=True).start()
+
+    def echo_quietly(connection):
+        with contextlib.suppress(OSError):  # the machine is gone
+            echo_all(connection)
+
+    listener.listen(16)
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield listener
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+
+
+def echo_server():
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    return echoes(listener)
+
+
+def last_words(said, name):
+    """How many rounds a part of the guest has done, and how often its connection was lost."""
+    found = [tuple(map(int, words[2:])) for words in map(str.split, said.splitlines())
+             if len(words) == 4 and words[:2] == ["@@last", name]]
+    check(len(found) == 1, said)
+    return found[0]
+
+
+def user_network():
+    """A user network and a virtio socket begin anew with each machine: connections are lost, but not the next ones."""
+    with scratch() as at, echo_server() as server:
+        local = socket.socket(socket.AF_UNIX)
+        local.bind(at("vsock_5000"))
+        with echoes(local):
+            said = move_guest([f"disk,file={program_disk(at('program'))},readonly", "net,to=user", f"vsock,socket={at('vsock')}"],
+                              "bt,interp,bt-eager", 1,
+                              TALK % f"/tmp/p both 10.0.2.2 {server.getsockname()[1]} 5000 &")
+        for name in ("tcp", "vsock"):
+            rounds, lost = last_words(said, name)
+            check(rounds > 0 and lost > 0, said)
+
+
+def vhost_network():
+    """A network that another process serves goes on: connections through it survive each move."""
+    with scratch() as at, echo_server() as server:
+        backend = subprocess.Popen([DOPPEL, "backend", "net", "--socket", at("socket"), "--net", "user,queues=2"],
+                                   stdin=subprocess.DEVNULL, env=environment())
+        try:
+            end = time.monotonic() + 60
+            while not os.path.exists(at("socket")):
+                check(time.monotonic() < end and backend.poll() is None, "the back end does not begin")
+                time.sleep(0.02)
+            said = move_guest([f"disk,file={program_disk(at('program'))},readonly",
+                               f"net,to=vhost-user={at('socket')},mac=52:54:00:12:34:56,queues=2"],
+                              "bt,interp,bt-eager", 2, TALK % f"/tmp/p tcp 10.0.2.2 {server.getsockname()[1]} &")
+        finally:
+            backend.terminate()
+            backend.wait()
+        rounds, lost = last_words(said, "tcp")
+        check(rounds > 0 and lost == 0, said)
+
+
 if __name__ == "__main__":
-    main(raw, qcow2, switched, vhost)
+    main(raw, qcow2, switched, vhost, user_network, vhost_network)

@@ -9,7 +9,9 @@ import http.server
 import os
 import random
 import re
+import resource
 import socket
+import socketserver
 import subprocess
 import sys
 import threading
@@ -154,6 +156,58 @@ def forwards(count=50):
             guest.wait()
 
 
+GREEDY_SCRIPT = """
+mkfifo /tmp/end
+/tmp/peer hold 10.0.2.2 $PORT 500 </tmp/end >/tmp/held &
+exec 3>/tmp/end; until grep -q of /tmp/held; do sleep 0.2; done; cat /tmp/held
+cd /share; for i in $(seq 20); do echo $i >$i; done; cat $(seq 20) | md5sum
+dd if=/dev/vda bs=64k iflag=direct 2>/dev/null | cmp - /tmp/peer && echo disk
+exec 3>&-; wait
+until /tmp/peer connect 10.0.2.2 $ECHO 20; do sleep 1; done
+"""
+
+
+@contextlib.contextmanager
+def patient_server():
+    """A server that ends each connection when its client has: its port."""
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self):
+            with contextlib.suppress(OSError):
+                while self.request.recv(65536):
+                    pass
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+        request_queue_size = 600
+
+    with Server(("127.0.0.1", 0), Handler) as served:
+        threading.Thread(target=served.serve_forever, daemon=True).start()
+        yield served.server_address[1]
+        served.shutdown()
+
+
+def greedy():
+    """A guest that opens ever more connections is held to its share: disk, folder and console go on, the log says so
+    once, and when it has closed them, it gets others."""
+    with scratch() as at, patient_server() as port:
+        peer = peer_disk(at("peer"))
+        os.mkdir(at("share"))
+        with server(peer) as echo:
+            done = run("run", "--net", "user", "-v", at("share") + ":/share", "--disk", f"{peer},readonly",
+                       "--env", f"PORT={port}", "--env", f"ECHO={echo}", "--", "sh", "-c",
+                       HAVE_PEER + GREEDY_SCRIPT, timeout=1200,
+                       preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (300, 300)))
+        said = done.stdout.decode().splitlines()
+        check(done.returncode == 0 and len(said) == 4, done)
+        held, wanted = map(int, said[0].split(" of "))
+        check(wanted == 500 and 20 < held < 300 - 128 - 43, "held:", said)
+        numbers = "".join(f"{i + 1}\n" for i in range(20)).encode()
+        check(said[1].split()[0] == hashlib.md5(numbers).hexdigest() and said[2] == "disk", said)
+        check(len(os.listdir(at("share"))) == 20, "the folder has something else")
+        check(re.match(r"20 times", said[3]), said)
+        check(done.stderr.decode().count("runs out of file descriptors") == 1, done.stderr)
+
+
 def several():
     """Several cards, each with its own address; one without a cable; one with several queues."""
     said = boot("""
@@ -208,4 +262,4 @@ def soak():
 
 
 if __name__ == "__main__":
-    main(user, download, forwards, several, named, refused, soak)
+    main(user, download, forwards, greedy, several, named, refused, soak)

@@ -14,13 +14,14 @@ static void test_end(void **unused)
 {
     _Atomic unsigned told = 0;
     const struct log log = descriptors_log(&told);
-    struct descriptors d;
+    struct descriptors d, files;
     struct rlimit before;
-    int end, fd;
+    int first, end, fd;
 
-    descriptors_init(&d, "test", &log);
+    descriptors_init(&d, DESCRIPTORS_SOCKETS, "test", &log);
+    first = descriptors_lowest();
     end = descriptors_leave(3, &before);
-    for (fd = descriptors_lowest(); fd < end; fd++) {
+    for (fd = first; fd < end; fd++) {
         assert_true(descriptors_left(&d, STDIN_FILENO));
         assert_int_equal(descriptors_take(&d, dup(STDIN_FILENO)), fd);
     }
@@ -32,12 +33,20 @@ static void test_end(void **unused)
     assert_int_equal(descriptors_take(&d, fd), -ENFILE);
     assert_int_equal(fcntl(fd, F_GETFD), -1);
     assert_int_equal(told, 1);
+    /* And so may files of the guest's. */
+    descriptors_init(&files, DESCRIPTORS_FILES, "test", &log);
+    for (fd = end; fd < end / 3 * 4; fd++)
+        assert_int_equal(descriptors_take(&files, dup(STDIN_FILENO)), fd);
+    assert_int_equal(descriptors_take(&files, dup(STDIN_FILENO)), -ENFILE);
+    assert_int_equal(told, 2);
+    for (fd = end; fd < end / 3 * 4; fd++)
+        close(fd);
     /* As the limit rises, a guest gets more. */
     setrlimit(RLIMIT_NOFILE, &before);
     assert_true(descriptors_left(&d, STDIN_FILENO));
-    for (fd = end - 3; fd < end; fd++)
+    for (fd = first; fd < end; fd++)
         close(fd);
-    assert_int_equal(descriptors_lowest(), end - 3);
+    assert_int_equal(descriptors_lowest(), first);
 }
 
 /* What has failed is passed on as it is. */
@@ -47,12 +56,12 @@ static void test_failures(void **unused)
     const struct log log = descriptors_log(&told);
     struct descriptors d;
 
-    descriptors_init(&d, "test", &log);
+    descriptors_init(&d, DESCRIPTORS_FILES, "test", &log);
     assert_int_equal(descriptors_take(&d, -EACCES), -EACCES);
     assert_int_equal(told, 0);
     assert_int_equal(descriptors_take(&d, -EMFILE), -EMFILE);
     assert_int_equal(told, 1);
-    descriptors_init(&d, "test", NULL);
+    descriptors_init(&d, DESCRIPTORS_FILES, "test", NULL);
     assert_int_equal(descriptors_take(&d, -ENFILE), -ENFILE);
     assert_false(descriptors_left(&d, -1));
 }

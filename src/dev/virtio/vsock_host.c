@@ -331,7 +331,7 @@ int vsock_host_open(struct vsock *v, const char *path, struct loop *loop, const 
     v->path = strdup(path);
     if (!v->path)
         return error_set(err, ENOMEM, "no memory for a device (virtio-vsock)");
-    descriptors_init(&v->limit, v->path, log);
+    descriptors_init(&v->limit, DESCRIPTORS_SOCKETS, v->path, log);
     v->listener = unix_socket_listen(path, BACKLOG, err);
     ret = v->listener < 0 ? v->listener : open_epoll(v, loop, err);
     if (ret < 0)
