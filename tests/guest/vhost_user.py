@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import http.server
 import os
+import shutil
 import socket
 import struct
 import subprocess
@@ -416,6 +417,45 @@ def own_back_ends():
         check(read(at("folder/new")) == b"written\n", "the folder has something else")
 
 
+PASST_SCRIPT = """
+get() { n=0; until wget -q -O - http://10.0.2.2:$PORT/$1; do n=$((n + 1)); [ $n -lt 60 ]; sleep 0.2; done; echo; }
+get first; ifconfig eth0 | grep -o "addr:[0-9.]*"; for i in $(seq 20); do get $i; done; cat /sys/class/net/eth0/carrier
+"""
+
+
+@contextlib.contextmanager
+def passt_server(path):
+    """passt as a back end at PATH; skips the test where it does not know that, or cannot shut itself in."""
+    program = shutil.which("passt")
+    told = subprocess.run([program, "--help"], capture_output=True, check=False) if program else None
+    if not told or b"--vhost-user" not in told.stdout + told.stderr:
+        print("skipped: there is no passt that knows vhost-user (Debian 13 has one)")
+        sys.exit(77)
+    with started(program, "--foreground", "--quiet", "--vhost-user", "--socket", path, "--address", "10.0.2.15",
+                 "--netmask", "24", "--gateway", "10.0.2.2", stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as server:
+        end = time.monotonic() + PATIENCE
+        while server.poll() is None and not os.path.exists(path) and time.monotonic() < end:
+            time.sleep(0.02)
+        time.sleep(0.5)  # it shuts itself in when its socket is there
+        if server.poll() is not None:
+            print("skipped: passt cannot serve here:", server.stderr.read().decode())
+            sys.exit(77)
+        yield server
+
+
+def passt():
+    """A network that passt serves: DHCP and connections."""
+    with scratch() as at, http.server.ThreadingHTTPServer(("127.0.0.1", 0), Pages) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        os.chmod(at(""), 0o777)  # passt gives up being root
+        with passt_server(at("net")):
+            done = run("run", "--net", f"vhost-user={at('net')},mac=52:54:00:12:34:56", "--env",
+                       f"PORT={web.server_port}", "--", "sh", "-ec", PASST_SCRIPT)
+        web.shutdown()
+        wanted = ["first", "addr:10.0.2.15", *map(str, range(1, 21)), "1"]
+        check_run(done, 0, "".join(line + "\n" for line in wanted).encode())
+
+
 if __name__ == "__main__":
     main(serves_qemu, backend_is_killed, qemu_is_killed, bad_input, storage_daemon,
-         front_end_goes_on, folder, own_back_ends)
+         front_end_goes_on, folder, own_back_ends, passt)
