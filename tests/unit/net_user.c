@@ -10,6 +10,7 @@
 #include "base/util.h"
 #include "net/offload.h"
 #include "net/options.h"
+#include "net/user.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -386,6 +387,53 @@ static void test_forward_ipv6(void **unused)
 
 /* ---- Descriptors ---- */
 
+/* Whether a frame of TYPE with the SIZE bytes at PACKET counts as one that may open something. */
+static bool opens(unsigned type, const uint8_t *packet, size_t size)
+{
+    uint8_t frame[128] = {[12] = (uint8_t)(type >> 8), (uint8_t)type};
+
+    memcpy(frame + 14, packet, size);
+    return user_frame_opens(frame, 14 + size);
+}
+
+/* Only what cannot open a socket passes without a look at how many there are. */
+static void test_frames_that_open(void **unused)
+{
+    uint8_t ip4[40] = {0x45, [9] = IP_TCP}, ip6[60] = {0x60, [6] = IP_TCP};
+    static const unsigned quiet[] = {TCP_ACK, TCP_ACK | TCP_PSH, TCP_FIN | TCP_ACK,
+                                     TCP_RST, TCP_SYN | TCP_ACK, 0};
+
+    assert_false(opens(0x0806, ip4, 28)); /* ARP */
+    assert_false(opens(0x88cc, ip4, 40)); /* nothing that libslirp knows */
+    for (unsigned i = 0; i < ARRAY_SIZE(quiet); i++) {
+        ip4[33] = ip6[53] = (uint8_t)quiet[i];
+        assert_false(opens(0x0800, ip4, 40));
+        assert_false(opens(0x86dd, ip6, 60));
+    }
+    ip4[6] = 0x20; /* a fragment, and the last one */
+    assert_true(opens(0x0800, ip4, 40));
+    ip4[6] = 0;
+    ip4[7] = 1;
+    assert_true(opens(0x0800, ip4, 40));
+    ip4[7] = 0;
+    ip4[0] = 0x46; /* a longer header: the flags are elsewhere, and then outside */
+    assert_false(opens(0x0800, ip4, 40));
+    assert_true(opens(0x0800, ip4, 37));
+    ip4[0] = 0x45;
+    ip4[33] = ip6[53] = TCP_SYN | TCP_PSH;
+    assert_true(opens(0x0800, ip4, 40));
+    assert_true(opens(0x86dd, ip6, 60));
+    assert_true(opens(0x0800, ip4, 19));
+    assert_true(opens(0x86dd, ip6, 39));
+    ip4[33] = ip6[53] = TCP_ACK;
+    ip4[9] = IP_UDP;
+    ip6[6] = IP_UDP;
+    assert_true(opens(0x0800, ip4, 40));
+    assert_true(opens(0x86dd, ip6, 60));
+    ip4[9] = IP_ICMP;
+    assert_true(opens(0x0800, ip4, 40));
+}
+
 /* A guest that opens ever more gets no more than its share: its connections go on, and so does the
  * rest of the process. */
 static void test_few_descriptors(void **unused)
@@ -535,14 +583,23 @@ static void test_two(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_info),         cmocka_unit_test(test_dhcp),
-        cmocka_unit_test(test_ping),         cmocka_unit_test(test_udp),
-        cmocka_unit_test(test_connections),  cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_download),     cmocka_unit_test(test_upload),
-        cmocka_unit_test(test_slow_upload),  cmocka_unit_test(test_forward_tcp),
-        cmocka_unit_test(test_forward_udp),  cmocka_unit_test(test_in_use),
-        cmocka_unit_test(test_forward_ipv6), cmocka_unit_test(test_few_descriptors),
-        cmocka_unit_test(test_tftp),         cmocka_unit_test(test_restrict),
+        cmocka_unit_test(test_info),
+        cmocka_unit_test(test_dhcp),
+        cmocka_unit_test(test_ping),
+        cmocka_unit_test(test_udp),
+        cmocka_unit_test(test_connections),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_download),
+        cmocka_unit_test(test_upload),
+        cmocka_unit_test(test_slow_upload),
+        cmocka_unit_test(test_forward_tcp),
+        cmocka_unit_test(test_forward_udp),
+        cmocka_unit_test(test_in_use),
+        cmocka_unit_test(test_forward_ipv6),
+        cmocka_unit_test(test_few_descriptors),
+        cmocka_unit_test(test_frames_that_open),
+        cmocka_unit_test(test_tftp),
+        cmocka_unit_test(test_restrict),
         cmocka_unit_test(test_two),
     };
 

@@ -431,6 +431,24 @@ static void pauses_without_end(void **state)
     end(b);
 }
 
+/* A back end that is there only for moments is connected to later each time. */
+static void comes_and_goes(void **state)
+{
+    uint64_t start = __real_time_now_ns();
+    struct both *b = begin();
+
+    for (unsigned i = 0; i < 4; i++) {
+        request(b, 0, i);
+        reap(b);
+        brig_destroy(b->back);
+        b->back = brig_create(b->disk, path);
+    }
+    request(b, 0, 5);
+    reap(b);
+    assert_true(__real_time_now_ns() - start >= (50 + 100 + 200 + 400) * NS_PER_MS);
+    end(b);
+}
+
 /* The machine ends while a back end that does not answer is asked. */
 static void ends_while_asking(void **state)
 {
@@ -554,6 +572,7 @@ int main(void)
         cmocka_unit_test(driver_resets),
         cmocka_unit_test(pauses),
         cmocka_unit_test(pauses_without_end),
+        cmocka_unit_test(comes_and_goes),
         cmocka_unit_test(ends_while_asking),
         cmocka_unit_test(saved_without_back_end),
         cmocka_unit_test(grows),
