@@ -6,11 +6,13 @@
 #include "cli/disk_process.h"
 #include "cli/kept_process.h"
 #include "cli/named.h"
-#include "cli/share_option.h"
 #include "cli/net_process.h"
+#include "cli/share_option.h"
+#include "cli/share_process.h"
 #include "cli/supervisor.h"
 #include "cli/vm_process.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -435,6 +437,14 @@ static bool parse(struct run_options *run, struct named *named, char **argv, int
            (!line.name || name_cards(run, named));
 }
 
+/* The socket of a disk's process, or of a folder's. */
+static int isolated_link(void *kept, const char *file)
+{
+    int link = disk_processes_link(kept, file);
+
+    return link == -ENOENT ? share_processes_link(kept, file) : link;
+}
+
 /* Runs what was parsed, with a supervisor behind it. */
 static int supervise_run(struct run_options *run)
 {
@@ -446,10 +456,11 @@ static int supervise_run(struct run_options *run)
         run->config.engine = run->turns.engine[0];
     config.kept = kept_processes_create(&err);
     if (!config.kept || disk_processes_add(config.kept, run->devices, &err) < 0 ||
-        net_processes_add(config.kept, run->devices, &err) < 0) {
+        net_processes_add(config.kept, run->devices, &err) < 0 ||
+        share_processes_add(config.kept, run->devices, &err) < 0) {
         complain("%s", err.text);
     } else {
-        run->config.isolate = disk_processes_link;
+        run->config.isolate = isolated_link;
         run->config.remote = net_processes_link;
         run->config.isolate_opaque = run->config.remote_opaque = config.kept;
         status = supervise(&config, vm_process, run);

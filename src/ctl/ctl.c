@@ -16,7 +16,9 @@
 #include "base/util.h"
 #include "blk/isolated/isolated.h"
 #include "cpu/engines.h"
+#include "share/serve.h"
 #include "vm/disk.h"
+#include "vm/share.h"
 #include "vm/vm.h"
 
 #include <errno.h>
@@ -431,6 +433,19 @@ int doppel_serve_disk(const char *description, int socket, struct doppel_error *
     if (ret == 0) {
         ret = isolated_serve(socket, &options, NULL, &err);
         blk_options_free(&options);
+    }
+    return ret < 0 ? give_error(error, &err) : 0;
+}
+
+int doppel_serve_folder(const char *description, int socket, struct doppel_error *error)
+{
+    struct share_options options;
+    struct error err = {0};
+    int ret = share_description(description, &options, &err);
+
+    if (ret == 0) {
+        ret = share_serve(socket, &options, NULL, &err);
+        share_options_free(&options);
     }
     return ret < 0 ? give_error(error, &err) : 0;
 }

@@ -158,10 +158,11 @@ struct doppel_config {
     /* What stands behind a port of a virtio console that is `tty`. Unlike a serial port's, its
      * functions are called without devices locked, on a thread that serves no other port. */
     struct doppel_serial console;
-    /* For disks with the setting isolate: returns a socket, doppel's from then on, at whose other
-     * end another process serves the disk FILE (as named in the description) by doppel_serve_disk;
-     * or a negative errno. The pair is of the kind SOCK_SEQPACKET. Whoever has started that process
-     * starts it anew, with the same end, when it has died. NULL: such disks are refused. */
+    /* For disks and shared folders with the setting isolate: returns a socket, doppel's from then
+     * on, at whose other end another process serves the disk or folder FILE (as named in the
+     * description) by doppel_serve_disk or doppel_serve_folder; or a negative errno. The pair is of
+     * the kind SOCK_SEQPACKET. Whoever has started that process starts it anew, with the same end,
+     * when it has died. NULL: such disks and folders are refused. */
     int (*isolate)(void *opaque, const char *file);
     void *isolate_opaque;
     /* What others on a virtual switch know the VM by; NULL: it has no name. Copied. */
@@ -334,6 +335,11 @@ int doppel_resize_disk(struct doppel_vm *vm, unsigned disk, uint64_t size,
  * and serves it to the process that has the other end of SOCKET (doppel_config.isolate), until that
  * has closed it. Returns 0 then. An error was told the other end, too. */
 int doppel_serve_disk(const char *description, int socket, struct doppel_error *err);
+
+/* ---- Shared folders ---- */
+
+/* As doppel_serve_disk, for a folder. */
+int doppel_serve_folder(const char *description, int socket, struct doppel_error *err);
 
 /* ---- Networks ---- */
 

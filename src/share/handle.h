@@ -15,6 +15,7 @@ struct share_handle {
     unsigned users;
     bool released;     /* by the guest */
     _Atomic int flock; /* LOCK_SH, LOCK_EX, or LOCK_UN */
+    uint64_t order;    /* of a mirror's: of the note about FLOCK */
 
     /* Directories. The lock is held while entries are read. */
     pthread_mutex_t reading;
@@ -24,15 +25,22 @@ struct share_handle {
 /* Makes one of FD, which is then the handle's, also on failure. */
 int share_handle_add(struct share *share, struct share_node *node, int fd, int flags,
                      struct share_handle **handle);
-/* The handle with this NUMBER, which must be NODE's, until it is dropped; or NULL. */
+/* The same, with a NUMBER that it had before. -EINVAL: there is one, or there cannot be. */
+int share_handle_put(struct share *share, struct share_node *node, uint64_t number, int fd,
+                     int flags, struct share_handle **handle);
+/* The handle with this NUMBER, which must be NODE's if that is not NULL, until it is dropped; or
+ * NULL. */
 struct share_handle *share_handle_hold(struct share *share, const struct share_node *node,
                                        uint64_t number);
-/* Any handle of NODE's that is open on the host, held; or NULL. */
+/* Whether HANDLE was opened with the access FLAGS. */
+bool share_handle_allows(const struct share_handle *handle, int flags);
+/* The handle of NODE's that has most access of those that are open on the host, held; or NULL. */
 struct share_handle *share_handle_any(struct share *share, const struct share_node *node);
 void share_handle_drop(struct share *share, struct share_handle *handle);
 /* The guest needs it no more: it is closed when it is dropped. */
 void share_handle_release(struct share *share, struct share_handle *handle);
-/* The guest needs none any more. */
+/* The guest needs none of NODE's any more, or none at all. */
+void share_handles_end(struct share *share, struct share_node *node);
 void share_handles_release(struct share *share);
 
 #endif

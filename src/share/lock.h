@@ -13,6 +13,7 @@
 #define DOPPEL_SHARE_LOCK_H
 
 #include "share/handle.h"
+#include "share/notes.h"
 
 /* A process of the guest's that has locks by fcntl on a file. */
 struct share_holder {
@@ -20,8 +21,12 @@ struct share_holder {
     struct share_holder *next; /* of the node */
     uint64_t owner;            /* the guest's name for it */
     uint64_t handle;           /* by which the first lock was taken */
-    int fd;
+    int fd;                    /* -1: of a mirror, which notes the ranges */
+    uint32_t count;
+    struct share_range *range;
+    uint64_t order; /* of that note */
     unsigned users;
+    bool ended; /* by the guest: it is in no list any more */
 };
 
 /* A lock that is asked for. */
@@ -43,24 +48,49 @@ void share_holder_drop(struct share *share, struct share_holder *holder);
  * were any. */
 bool share_holder_end(struct share *share, struct share_node *node, uint64_t owner);
 bool share_holders_end(struct share *share, struct share_node *node, uint64_t handle);
+/* The same for all on NODE. */
+void share_holders_end_all(struct share *share, struct share_node *node);
+/* The ranges that HOLDER has locked, in RANGE. Returns how many these are; more than
+ * SHARE_RANGES_MOST: they are not known. */
+uint32_t share_holder_list(const struct share_holder *holder,
+                           struct share_range range[SHARE_RANGES_MOST]);
+/* For a mirror: notes that OWNER has COUNT ranges locked, or more than are known, by HANDLE, unless
+ * what is known is newer. 0 or -ENOMEM. */
+int share_holder_put(struct share *share, struct share_handle *handle, uint64_t owner,
+                     uint64_t order, uint32_t count, const struct share_range *range);
+/* Opens the file of HANDLE for HOLDER, which was noted only, and locks what is noted. 0 or a
+ * negative errno. */
+int share_holder_open(struct share *share, struct share_holder *holder,
+                      const struct share_handle *handle);
 /* Releases the locks of all. */
 void share_holders_release(struct share *share);
 
-/* Tries to take or release LOCK. -EAGAIN: somebody else has it. */
-int share_lock_try(struct share_lock *lock);
+/* Tries to take or release LOCK. -EAGAIN: somebody else has it. -EBADF: its holder, or its handle,
+ * has ended meanwhile, and nobody has the lock. */
+int share_lock_try(struct share *share, const struct share_lock *lock);
+
+/* Tells with the answer of REQUEST that LOCK was taken or released, or that OWNER has none on NODE
+ * any more. */
+void share_lock_tell(struct share *share, const struct share_request *request,
+                     const struct share_lock *lock);
+void share_lock_tell_end(struct share *share, const struct share_request *request,
+                         const struct share_node *node, uint64_t owner);
 
 /* The locks that wait. */
 struct share_waits *share_waits_create(void);
 void share_waits_destroy(struct share_waits *waits);
 /* Has REQUEST, whose header has UNIQUE, wait for LOCK, which holds node, handle and holder for it.
- * Returns -ENOMEM or -EAGAIN if it cannot wait. */
+ * Returns a negative errno if it cannot wait; -ECANCELED: it was recalled. */
 int share_wait(struct share *share, struct share_request *request, uint64_t unique,
                const struct share_lock *lock);
 /* Ends the one with UNIQUE with -EINTR. Returns false if there is none. */
 bool share_wait_interrupt(struct share *share, uint64_t unique);
 /* A lock was released. */
 void share_waits_kick(struct share_waits *waits);
-/* Ends all with -EINTR or -ECANCELED. */
+/* How often all have been recalled. */
+unsigned share_waits_recalls(const struct share_waits *waits);
+/* Ends all with -EINTR, or recalls all, those that are to come from requests submitted before, too:
+ * -ECANCELED. */
 void share_waits_end(struct share_waits *waits, int result);
 struct where *share_waits_where(struct share_waits *waits);
 

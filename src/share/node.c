@@ -4,6 +4,7 @@
 #include "share/node.h"
 
 #include "base/util.h"
+#include "share/notes.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -30,7 +31,7 @@ struct share_key share_key_of(const struct statx *stx)
     return key;
 }
 
-static bool same_key(const struct share_key *a, const struct share_key *b)
+bool share_same_key(const struct share_key *a, const struct share_key *b)
 {
     return a->device == b->device && a->inode == b->inode && a->birth == b->birth &&
            a->type == b->type;
@@ -40,7 +41,7 @@ bool share_key_is(const struct share_key *key, const struct statx *stx)
 {
     struct share_key other = share_key_of(stx);
 
-    return same_key(key, &other);
+    return share_same_key(key, &other);
 }
 
 /* ---- The table ---- */
@@ -56,7 +57,7 @@ static struct share_node *find(const struct share *s, const struct share_key *ke
 {
     struct share_node *node = s->table[bucket_of(s, key)];
 
-    while (node && !same_key(&node->key, key))
+    while (node && !share_same_key(&node->key, key))
         node = node->next;
     return node;
 }
@@ -121,12 +122,13 @@ struct share_node *share_node_make(struct share *s, const struct share_key *key)
 /* Frees NODE if nobody needs it, and then perhaps the directories that it was seen in. */
 static void release(struct share *s, struct share_node *node)
 {
-    while (node && !node->lookups && !node->users && node != s->top) {
+    while (node && !node->lookups && !node->users && node != s->top && !s->keeps) {
         struct share_node *parent = node->parent;
 
+        share_note_gone(s, node);
         unhash(s, node);
         slots_remove(&s->nodes, node->number);
-        free(node->name);
+        share_node_unname(s, node);
         free(node);
         node = parent;
         if (node)
@@ -134,13 +136,33 @@ static void release(struct share *s, struct share_node *node)
     }
 }
 
+int share_node_name(struct share *s, struct share_node *node, const char *name)
+{
+    size_t size = strlen(name) + 1;
+
+    if (size > SHARE_NAMES_MOST - s->names)
+        return -ENFILE;
+    node->name = strdup(name);
+    if (!node->name)
+        return -ENOMEM;
+    s->names += size;
+    return 0;
+}
+
+void share_node_unname(struct share *s, struct share_node *node)
+{
+    if (node->name)
+        s->names -= strlen(node->name) + 1;
+    free(node->name);
+    node->name = NULL;
+}
+
 /* Forgets where NODE was seen. */
 static void lose(struct share *s, struct share_node *node)
 {
     struct share_node *parent = node->parent;
 
-    free(node->name);
-    node->name = NULL;
+    share_node_unname(s, node);
     node->parent = NULL;
     if (parent) {
         parent->users--;
@@ -159,20 +181,32 @@ bool share_node_may_be_in(const struct share_node *node, const struct share_node
     return !parent;
 }
 
-/* Notes that NODE was seen in PARENT as NAME. Without memory it is nowhere. */
-static void place(struct share *s, struct share_node *node, struct share_node *parent,
-                  const char *name)
+/* Notes that NODE was seen in PARENT as NAME. On failure it is nowhere. */
+static int place(struct share *s, struct share_node *node, struct share_node *parent,
+                 const char *name)
 {
-    if (node == s->top || (node->name && node->parent == parent && !strcmp(node->name, name)))
-        return;
-    parent->users++; /* lose() may release it */
+    struct share_node *before = node->parent;
+    int ret = 0;
+
+    if (node == s->top || (node->name && before == parent && !strcmp(node->name, name)))
+        return 0;
+    parent->users++;
+    if (before)
+        before->users++; /* it goes after it is told that NODE is not in it */
     lose(s, node);
+    /* A directory that the host has moved meanwhile may be above itself: then it is nowhere. */
     if (node->key.type != S_IFDIR || share_node_may_be_in(node, parent))
-        node->name = strdup(name);
+        ret = share_node_name(s, node, name);
     if (node->name)
         node->parent = parent;
     else
         parent->users--;
+    share_note_node(s, node);
+    if (before) {
+        before->users--;
+        release(s, before);
+    }
+    return ret;
 }
 
 int share_nodes_init(struct share *s, const struct statx *top)
@@ -194,7 +228,15 @@ int share_nodes_init(struct share *s, const struct statx *top)
 
 void share_nodes_forget(struct share *s)
 {
+    struct share_notes *notes;
+    bool keeps;
+
     pthread_mutex_lock(&s->lock);
+    share_note_reset(s);
+    notes = s->notes;
+    keeps = s->keeps;
+    s->notes = NULL; /* that was the note of all of them */
+    s->keeps = false;
     s->top->seen = 0;
     for (uint32_t i = 0; i < s->nodes.count; i++) {
         struct share_node *node = slots_get(&s->nodes, slots_number(&s->nodes, i));
@@ -204,6 +246,8 @@ void share_nodes_forget(struct share *s)
             release(s, node);
         }
     }
+    s->notes = notes;
+    s->keeps = keeps;
     pthread_mutex_unlock(&s->lock);
 }
 
@@ -279,10 +323,19 @@ int share_node_found(struct share *s, struct share_node *parent, const char *nam
     if (!node)
         ret = add(s, &key, &node);
     if (node) {
-        node->lookups++;
         node->users++;
+        ret = 0;
         if (parent)
-            place(s, node, parent, name);
+            ret = place(s, node, parent, name);
+        else
+            share_note_node(s, node);
+    }
+    if (node && ret == 0) {
+        node->lookups++;
+    } else if (node) {
+        node->users--;
+        release(s, node);
+        node = NULL;
     }
     pthread_mutex_unlock(&s->lock);
     *found = node;
@@ -309,11 +362,82 @@ void share_node_gone(struct share *s, const struct share_key *key, struct share_
     pthread_mutex_lock(&s->lock);
     node = find(s, key);
     if (node && node != s->top) {
-        if (node->parent == parent && !strcmp(node->name, name))
+        if (node->parent == parent && !strcmp(node->name, name)) {
             lose(s, node);
+            share_note_node(s, node);
+        }
         if (last) /* its inode number may soon be another file's */
             unhash(s, node);
     }
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* ---- Mirrors ---- */
+
+int share_node_put(struct share *s, uint64_t number, const struct share_key *key, uint64_t parent,
+                   const char *name)
+{
+    struct share_node *node, *above;
+    int ret = 0;
+
+    pthread_mutex_lock(&s->lock);
+    node = slots_get(&s->nodes, number);
+    above = parent ? slots_get(&s->nodes, parent) : NULL;
+    if (node == s->top || (parent && (!above || above->key.type != S_IFDIR)))
+        ret = -EINVAL;
+    if (ret == 0 && !node) {
+        node = share_node_make(s, key);
+        ret = node ? slots_put(&s->nodes, number, node) : -ENOMEM;
+        if (ret == 0)
+            node->number = number;
+        else
+            free(node);
+    }
+    if (ret == 0 && above)
+        ret = place(s, node, above, name);
+    else if (ret == 0)
+        lose(s, node);
+    pthread_mutex_unlock(&s->lock);
+    return ret;
+}
+
+int share_node_end(struct share *s, uint64_t number)
+{
+    struct share_node *node;
+    int ret = 0;
+
+    pthread_mutex_lock(&s->lock);
+    node = slots_get(&s->nodes, number);
+    if (node == s->top || (node && node->users)) {
+        ret = -EINVAL;
+    } else if (node) {
+        lose(s, node);
+        unhash(s, node);
+        slots_remove(&s->nodes, number);
+        free(node);
+    }
+    pthread_mutex_unlock(&s->lock);
+    return ret;
+}
+
+void share_node_count(struct share *s, uint64_t number, uint64_t more)
+{
+    struct share_node *node;
+
+    pthread_mutex_lock(&s->lock);
+    node = slots_get(&s->nodes, number);
+    if (node && more <= UINT64_MAX - node->lookups)
+        node->lookups += more;
+    pthread_mutex_unlock(&s->lock);
+}
+
+void share_nodes_sweep(struct share *s)
+{
+    pthread_mutex_lock(&s->lock);
+    s->keeps = false;
+    for (uint32_t i = 0; i < s->nodes.count; i++)
+        release(s, slots_get(&s->nodes, slots_number(&s->nodes, i)));
+    s->keeps = true;
     pthread_mutex_unlock(&s->lock);
 }
 

@@ -36,6 +36,7 @@ struct share_node {
 
 struct share_key share_key_of(const struct statx *stx);
 bool share_key_is(const struct share_key *key, const struct statx *stx);
+bool share_same_key(const struct share_key *a, const struct share_key *b);
 
 int share_nodes_init(struct share *share, const struct statx *top);
 /* The guest has given all look-ups back. */
@@ -48,7 +49,8 @@ void share_node_drop(struct share *share, struct share_node *node);
 /* The guest has given COUNT look-ups back. */
 void share_node_forget(struct share *share, uint64_t number, uint64_t count);
 /* The node of what STX says was seen in PARENT as NAME; makes it if there is none. It counts as
- * looked up once more, and is held. Returns -ENFILE or -ENOMEM. PARENT NULL: a file without a name.
+ * looked up once more, and is held. Returns -ENFILE: the guest knows too many, or their names are
+ * too long; or -ENOMEM. PARENT NULL: a file without a name.
  */
 int share_node_found(struct share *share, struct share_node *parent, const char *name,
                      const struct statx *stx, struct share_node **node);
@@ -68,8 +70,23 @@ bool share_node_unchanged(struct share *share, struct share_node *node, const st
 int share_node_path(struct share *share, const struct share_node *node, char *buffer, size_t size,
                     const char **path);
 
+/* For a mirror (mirror.h), which has no names of the host's to look for, and whose nodes stay until
+ * their end is told. Puts a node there, or moves it: into PARENT, or nowhere if that is 0. 0;
+ * -EINVAL: that cannot be; or as share_node_name. */
+int share_node_put(struct share *share, uint64_t number, const struct share_key *key,
+                   uint64_t parent, const char *name);
+/* Takes a node away, if it is there. -EINVAL: it is in use. */
+int share_node_end(struct share *share, uint64_t number);
+/* The node was looked up MORE times. */
+void share_node_count(struct share *share, uint64_t number, uint64_t more);
+/* Takes away what the guest has never heard of. */
+void share_nodes_sweep(struct share *share);
+
 /* Inside, for saving and loading (save.c). */
 struct share_node *share_node_make(struct share *share, const struct share_key *key);
+/* Gives NODE, which has none, a copy of NAME. -ENFILE: all names together are too long; -ENOMEM. */
+int share_node_name(struct share *share, struct share_node *node, const char *name);
+void share_node_unname(struct share *share, struct share_node *node);
 void share_node_hash(struct share *share, struct share_node *node);
 /* Whether NODE may be seen in PARENT: it is not above it. With the lock. */
 bool share_node_may_be_in(const struct share_node *node, const struct share_node *parent);

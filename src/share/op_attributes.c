@@ -146,7 +146,9 @@ int share_op_setattr(struct share_op *op)
 
     if (ret < 0)
         return ret;
-    ret = set(op, in, &place);
+    ret = share_may_access(op->share, op->node, &place, O_WRONLY);
+    if (ret == 0)
+        ret = set(op, in, &place);
     if (ret == 0 && statx(place.fd, "", AT_EMPTY_PATH, SHARE_STATX, &place.stx) < 0)
         ret = -errno;
     if (ret == 0)

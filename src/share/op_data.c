@@ -7,11 +7,16 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 /* The most that is copied by one request: the guest asks for the rest by others. */
 #define COPY_MOST (64u << 20)
+
+/* Those that Linux sends, and that can be done twice. */
+#define FALLOCATE_MODES                                                                            \
+    ((uint32_t)(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
 
 /* The handle FH of NODE, open on the host. 0, -EBADF or -ESTALE. */
 static int hold(struct share *s, const struct share_node *node, uint64_t fh,
@@ -95,6 +100,50 @@ static int kill_rights(const struct share *s, int fd)
     return share_owner_kill(s, path, &stx);
 }
 
+/* Whether the SIZE bytes of the file at OFFSET are those of the request at AT. */
+static bool has_bytes(const struct share_op *op, int fd, uint64_t offset, size_t at, size_t size)
+{
+    uint8_t there[4096], wanted[4096];
+
+    for (size_t done = 0, step; done < size; done += step) {
+        step = MIN(size - done, sizeof(there));
+        if (pread(fd, there, step, (off_t)(offset + done)) != (ssize_t)step ||
+            !share_gather(op->request->in, op->request->ins, at + done, wanted, step) ||
+            memcmp(there, wanted, step) != 0)
+            return false;
+    }
+    return true;
+}
+
+/* How many of SIZE bytes, which begin at AT of the request, a process that has died has appended.
+ * The handle may be for writing only, so the file is opened once more. */
+static size_t appended_before(const struct share_op *op, const struct share_handle *handle,
+                              size_t at, size_t size)
+{
+    struct share_plan plan = {.size = 0};
+    struct share_place place = {.fd = handle->fd};
+    struct stat st;
+    size_t there = 0;
+    int fd;
+
+    if (!op->request->intent || fstat(handle->fd, &st) < 0)
+        return 0;
+    if (!share_begun(op->request, &plan)) {
+        plan.size = (uint64_t)st.st_size;
+        share_begin(op->request, &plan);
+        return 0;
+    }
+    place.stx.stx_mode = (uint16_t)st.st_mode;
+    fd = share_reopen(op->share, &place, O_RDONLY);
+    if (fd >= 0 && (uint64_t)st.st_size > plan.size)
+        there = MIN(size, (uint64_t)st.st_size - plan.size);
+    if (there && !has_bytes(op, fd, plan.size, at, there))
+        there = 0;
+    if (fd >= 0)
+        close(fd);
+    return there;
+}
+
 int share_op_write(struct share_op *op)
 {
     const struct fuse_write_in *in = SHARE_ARGUMENT(op, fuse_write_in);
@@ -104,6 +153,7 @@ int share_op_write(struct share_op *op)
     struct fuse_write_out out = {0};
     struct share_handle *handle;
     ssize_t moved;
+    size_t skip;
     int ret;
 
     if (in->offset > INT64_MAX || in->size > SHARE_DATA_MOST || in->size > op->header.len - before)
@@ -111,7 +161,11 @@ int share_op_write(struct share_op *op)
     ret = hold(op->share, op->node, in->fh, &handle);
     if (ret < 0)
         return ret;
-    moved = move(op, handle->fd, before, in->offset, in->size, appends ? RWF_APPEND : 0);
+    skip = appends ? appended_before(op, handle, before, in->size) : 0;
+    moved =
+        move(op, handle->fd, before + skip, in->offset, in->size - skip, appends ? RWF_APPEND : 0);
+    if (moved >= 0)
+        moved += (ssize_t)skip;
     if (moved >= 0 && in->write_flags & FUSE_WRITE_KILL_SUIDGID)
         ret = kill_rights(op->share, handle->fd);
     share_handle_drop(op->share, handle);
@@ -143,8 +197,10 @@ int share_op_fallocate(struct share_op *op)
     struct share_handle *handle;
     int ret;
 
-    if (in->offset > INT64_MAX || in->length > INT64_MAX || in->mode > INT32_MAX)
+    if (in->offset > INT64_MAX || in->length > INT64_MAX)
         return -EFBIG;
+    if (in->mode & ~FALLOCATE_MODES)
+        return -EOPNOTSUPP;
     ret = hold(op->share, op->node, in->fh, &handle);
     if (ret < 0)
         return ret;

@@ -25,9 +25,10 @@ static int take_range(const struct fuse_lk_in *in, struct share_lock *lock)
 /* Takes, waits for or releases LOCK, whose handle and holder are held. */
 static int set(struct share_op *op, const struct share_lock *lock)
 {
-    struct share_lock trial = *lock;
-    int ret = share_lock_try(&trial);
+    int ret = share_lock_try(op->share, lock);
 
+    if (ret == 0)
+        share_lock_tell(op->share, op->request, lock);
     if (ret == 0 && lock->type == F_UNLCK)
         share_waits_kick(op->share->waits);
     if (ret != -EAGAIN || op->header.opcode != FUSE_SETLKW)
@@ -36,6 +37,7 @@ static int set(struct share_op *op, const struct share_lock *lock)
     op->later = true;
     ret = share_wait(op->share, op->request, op->header.unique, lock);
     op->later = ret == 0;
+    op->cancelled = ret == -ECANCELED;
     return ret;
 }
 

@@ -12,12 +12,23 @@
 
 /* ---- Finding ---- */
 
-void share_unfind(struct share *s, struct share_node *node)
+int share_op_found(struct share_op *op, struct share_node *parent, const char *name,
+                   const struct statx *stx, struct share_node **found)
+{
+    int ret = share_node_found(op->share, parent, name, stx, found);
+
+    if (ret == 0)
+        share_op_change(op, CHANGE_FOUND, 1, (*found)->number, 0);
+    return ret;
+}
+
+void share_unfind(struct share_op *op, struct share_node *node)
 {
     if (!node)
         return;
-    share_node_forget(s, node->number, 1);
-    share_node_drop(s, node);
+    share_changes_drop(op->request->changes, CHANGE_FOUND);
+    share_node_forget(op->share, node->number, 1);
+    share_node_drop(op->share, node);
 }
 
 int share_find(struct share_op *op, struct share_node *parent, const struct share_place *place,
@@ -30,7 +41,7 @@ int share_find(struct share_op *op, struct share_node *parent, const struct shar
 
     *found = NULL;
     if (ret == 0)
-        ret = share_node_found(s, parent, name, &stx, found);
+        ret = share_op_found(op, parent, name, &stx, found);
     if (ret < 0)
         return ret;
     share_link(place->fd, path);
@@ -49,7 +60,7 @@ static int answer_entry(struct share_op *op, const struct share_place *place, co
         return ret;
     ret = share_within(op->share, place->fd);
     if (ret < 0) {
-        share_unfind(op->share, found);
+        share_unfind(op, found);
         return ret;
     }
     share_node_drop(op->share, found);
@@ -81,6 +92,36 @@ int share_op_lookup(struct share_op *op)
 }
 
 /* ---- Making ---- */
+
+/* Begins with making NAME, in a folder's own process. -EEXIST: it is there. */
+static int begin_making(const struct share_op *op, const struct share_place *place,
+                        const char *name, const struct share_plan *plan)
+{
+    struct share_plan was;
+    struct statx stx;
+    int ret;
+
+    if (!op->request->intent || share_begun(op->request, &was))
+        return 0;
+    ret = share_look(op->share, place, name, &stx);
+    if (ret == -ENOENT)
+        share_begin(op->request, plan);
+    return ret == 0 ? -EEXIST : 0;
+}
+
+/* What has come of making NAME, which is to be of TYPE: RET, or 0 if a process that has died had
+ * made it. */
+static int end_making(const struct share_op *op, const struct share_place *place, const char *name,
+                      uint32_t type, int ret)
+{
+    struct share_plan was;
+    struct statx stx;
+
+    if (ret == -EEXIST && share_begun(op->request, &was) &&
+        share_look(op->share, place, name, &stx) == 0 && (stx.stx_mode & S_IFMT) == type)
+        return 0;
+    return ret;
+}
 
 /* Something was made as NAME: it gets its owner and mode, and the guest an answer. */
 static int answer_made(struct share_op *op, const struct share_place *place, const char *name,
@@ -114,7 +155,10 @@ int share_op_mkdir(struct share_op *op)
         ret = share_reach(s, op->node, &place);
     if (ret < 0)
         return ret;
-    ret = mkdirat(place.fd, name, share_owner_mode(s, in->mode | S_IFDIR)) < 0 ? -errno : 0;
+    ret = begin_making(op, &place, name, &(struct share_plan){.size = 0});
+    if (ret == 0 && mkdirat(place.fd, name, share_owner_mode(s, in->mode | S_IFDIR)) < 0)
+        ret = -errno;
+    ret = end_making(op, &place, name, S_IFDIR, ret);
     if (ret == 0)
         ret = answer_made(op, &place, name, in->mode);
     share_leave(s, &place);
@@ -137,7 +181,10 @@ int share_op_mknod(struct share_op *op)
         ret = share_reach(s, op->node, &place);
     if (ret < 0)
         return ret;
-    ret = mknodat(place.fd, name, type | share_owner_mode(s, in->mode), 0) < 0 ? -errno : 0;
+    ret = begin_making(op, &place, name, &(struct share_plan){.size = 0});
+    if (ret == 0 && mknodat(place.fd, name, type | share_owner_mode(s, in->mode), 0) < 0)
+        ret = -errno;
+    ret = end_making(op, &place, name, type, ret);
     if (ret == 0)
         ret = answer_made(op, &place, name, in->mode);
     share_leave(s, &place);
@@ -159,7 +206,12 @@ int share_op_symlink(struct share_op *op)
     ret = share_reach(op->share, op->node, &place);
     if (ret < 0)
         return ret;
-    ret = symlinkat(target, place.fd, name) < 0 ? -errno : answer_entry(op, &place, name);
+    ret = begin_making(op, &place, name, &(struct share_plan){.size = 0});
+    if (ret == 0 && symlinkat(target, place.fd, name) < 0)
+        ret = -errno;
+    ret = end_making(op, &place, name, S_IFLNK, ret);
+    if (ret == 0)
+        ret = answer_entry(op, &place, name);
     share_leave(op->share, &place);
     return ret;
 }
@@ -193,7 +245,10 @@ static int give_name(struct share *s, struct share_node *node, const struct shar
     if (ret < 0)
         return ret;
     share_link(old.fd, path);
-    ret = linkat(AT_FDCWD, path, place->fd, name, AT_SYMLINK_FOLLOW) < 0 ? -errno : 0;
+    if (old.handle && old.stx.stx_nlink) /* it was moved out, and stays there */
+        ret = -ESTALE;
+    else if (linkat(AT_FDCWD, path, place->fd, name, AT_SYMLINK_FOLLOW) < 0)
+        ret = -errno;
     share_leave(s, &old);
     return ret;
 }
@@ -214,7 +269,10 @@ int share_op_link(struct share_op *op)
         return -ESTALE;
     ret = share_reach(s, op->node, &place);
     if (ret == 0) {
-        ret = give_name(s, node, &place, name);
+        ret = begin_making(op, &place, name, &(struct share_plan){.key = node->key});
+        if (ret == 0)
+            ret = give_name(s, node, &place, name);
+        ret = end_making(op, &place, name, node->key.type, ret);
         if (ret == 0)
             ret = answer_entry(op, &place, name);
         share_leave(s, &place);
@@ -225,12 +283,34 @@ int share_op_link(struct share_op *op)
 
 /* ---- Removing ---- */
 
+/* Removes NAME from the host's directory. *PLAN: what it was. A process that has died may have done
+ * so already. */
+static int remove_in(const struct share_op *op, const struct share_place *place, const char *name,
+                     int flags, struct share_plan *plan)
+{
+    struct share *s = op->share;
+    struct share_plan was;
+    struct statx stx;
+    int ret = share_look(s, place, name, &stx);
+
+    if (share_begun(op->request, &was) &&
+        (ret == -ENOENT || (ret == 0 && !share_key_is(&was.key, &stx)))) {
+        *plan = was;
+        return 0;
+    }
+    if (ret < 0)
+        return ret;
+    *plan = (struct share_plan){.key = share_key_of(&stx),
+                                .last = flags == AT_REMOVEDIR || stx.stx_nlink <= 1};
+    share_begin(op->request, plan);
+    return unlinkat(place->fd, name, flags) < 0 ? -errno : 0;
+}
+
 static int remove_name(struct share_op *op, int flags)
 {
     struct share *s = op->share;
     struct share_place place;
-    struct share_key key;
-    struct statx stx;
+    struct share_plan plan;
     const char *name;
     int ret = share_op_name(op, 0, &name, NULL);
 
@@ -238,15 +318,11 @@ static int remove_name(struct share_op *op, int flags)
         ret = share_reach(s, op->node, &place);
     if (ret < 0)
         return ret;
-    ret = share_look(s, &place, name, &stx);
-    if (ret == 0 && unlinkat(place.fd, name, flags) < 0)
-        ret = -errno;
+    ret = remove_in(op, &place, name, flags, &plan);
     share_leave(s, &place);
-    if (ret < 0)
-        return ret;
-    key = share_key_of(&stx);
-    share_node_gone(s, &key, op->node, name, flags == AT_REMOVEDIR || stx.stx_nlink <= 1);
-    return 0;
+    if (ret == 0)
+        share_node_gone(s, &plan.key, op->node, name, plan.last);
+    return ret;
 }
 
 int share_op_unlink(struct share_op *op)
@@ -261,26 +337,52 @@ int share_op_rmdir(struct share_op *op)
 
 /* ---- Renaming ---- */
 
-/* What lay at both names before the change. */
+/* What lay at both names before the change: KEY at the first, and REPLACED, if REPLACES, at the
+ * second. */
 struct rename {
     const char *from_name, *to_name;
     struct share_place from, to;
-    struct statx old, replaced;
-    bool replaces;
+    struct share_plan plan;
     unsigned flags;
 };
 
-/* Changes the names on the host. */
-static int change_names(const struct share *s, struct rename *r)
+/* Whether a process that has died had begun with R and was done. Then *R is as it was for it. */
+static bool was_renamed(const struct share_op *op, struct rename *r)
 {
-    int ret = share_look(s, &r->from, r->from_name, &r->old);
+    struct share *s = op->share;
+    struct share_plan was;
+    struct statx stx;
 
+    if (!share_begun(op->request, &was) ||
+        (share_look(s, &r->from, r->from_name, &stx) == 0 && share_key_is(&was.key, &stx)) ||
+        share_look(s, &r->to, r->to_name, &stx) < 0 || !share_key_is(&was.key, &stx))
+        return false;
+    r->plan = was;
+    return true;
+}
+
+/* Changes the names on the host. */
+static int change_names(const struct share_op *op, struct rename *r)
+{
+    struct share *s = op->share;
+    struct share_plan *plan = &r->plan;
+    struct statx old, replaced;
+    int ret;
+
+    if (was_renamed(op, r))
+        return 0;
+    ret = share_look(s, &r->from, r->from_name, &old);
     if (ret < 0)
         return ret;
-    ret = share_look(s, &r->to, r->to_name, &r->replaced);
+    ret = share_look(s, &r->to, r->to_name, &replaced);
     if (ret < 0 && ret != -ENOENT)
         return ret;
-    r->replaces = ret == 0;
+    *plan = (struct share_plan){.key = share_key_of(&old), .replaces = ret == 0};
+    if (plan->replaces) {
+        plan->replaced = share_key_of(&replaced);
+        plan->last = S_ISDIR(replaced.stx_mode) || replaced.stx_nlink <= 1;
+    }
+    share_begin(op->request, plan);
     return renameat2(r->from.fd, r->from_name, r->to.fd, r->to_name, r->flags) < 0 ? -errno : 0;
 }
 
@@ -288,17 +390,15 @@ static int change_names(const struct share *s, struct rename *r)
 static void note_names(struct share *s, const struct rename *r, struct share_node *from,
                        struct share_node *to)
 {
-    struct share_key old = share_key_of(&r->old), replaced = share_key_of(&r->replaced);
-    bool same = r->replaces && share_key_is(&old, &r->replaced);
+    const struct share_plan *plan = &r->plan;
 
-    if (same) /* two names of one file: rename(2) leaves both */
-        return;
-    if (r->replaces && r->flags & RENAME_EXCHANGE)
-        share_node_moved(s, &replaced, from, r->from_name);
-    else if (r->replaces)
-        share_node_gone(s, &replaced, to, r->to_name,
-                        S_ISDIR(r->replaced.stx_mode) || r->replaced.stx_nlink <= 1);
-    share_node_moved(s, &old, to, r->to_name);
+    if (plan->replaces && share_same_key(&plan->key, &plan->replaced))
+        return; /* two names of one file: rename(2) leaves both */
+    if (plan->replaces && r->flags & RENAME_EXCHANGE)
+        share_node_moved(s, &plan->replaced, from, r->from_name);
+    else if (plan->replaces)
+        share_node_gone(s, &plan->replaced, to, r->to_name, plan->last);
+    share_node_moved(s, &plan->key, to, r->to_name);
 }
 
 static int rename_in(struct share_op *op, struct share_node *to, struct rename *r)
@@ -310,7 +410,7 @@ static int rename_in(struct share_op *op, struct share_node *to, struct rename *
         return ret;
     ret = share_reach(s, to, &r->to);
     if (ret == 0) {
-        ret = change_names(s, r);
+        ret = change_names(op, r);
         share_leave(s, &r->to);
     }
     share_leave(s, &r->from);

@@ -34,6 +34,7 @@ static int answer_handle(struct share_op *op, struct share_node *node, int fd, u
 
     if (ret < 0)
         return ret;
+    share_op_change(op, CHANGE_OPENED, flags, handle->number, node->number);
     out.fh = handle->number;
     return share_op_answer(op, &out, sizeof(out));
 }
@@ -57,7 +58,9 @@ static int open_node(struct share_op *op, int flags, struct statx *stx)
     if (fd < 0)
         return fd;
     *stx = place.stx;
-    fd = share_reopen(s, &place, flags);
+    fd = share_may_access(s, op->node, &place, flags);
+    if (fd == 0)
+        fd = share_reopen(s, &place, flags);
     if (fd >= 0 && !place.handle)
         ret = share_within(s, fd);
     share_leave(s, &place);
@@ -131,7 +134,7 @@ static int answer_made(struct share_op *op, struct share_node *parent, const cha
     if (ret == 0 && statx(fd, "", AT_EMPTY_PATH, SHARE_STATX, &stx) < 0)
         ret = -errno;
     if (ret == 0)
-        ret = share_node_found(s, parent, name, &stx, &node);
+        ret = share_op_found(op, parent, name, &stx, &node);
     if (ret < 0) {
         close(fd);
         return ret;
@@ -139,9 +142,10 @@ static int answer_made(struct share_op *op, struct share_node *parent, const cha
     share_fill_entry(s, node, path, NULL, &stx, false, &made.entry);
     ret = share_handle_add(s, node, fd, (int)in->flags, &handle);
     if (ret < 0) {
-        share_unfind(s, node);
+        share_unfind(op, node);
         return ret;
     }
+    share_op_change(op, CHANGE_OPENED, in->flags, handle->number, node->number);
     made.open.fh = handle->number;
     share_node_drop(s, node);
     return share_op_answer(op, &made, sizeof(made));
@@ -165,7 +169,7 @@ static int open_existing(struct share_op *op, const struct share_place *place, c
         ret = answer_handle(op, node, fd, in->flags, 0);
     op->node = parent;
     if (fd < 0 || ret < 0) {
-        share_unfind(s, node);
+        share_unfind(op, node);
         return fd < 0 ? fd : ret;
     }
     share_node_drop(s, node);
@@ -173,11 +177,33 @@ static int open_existing(struct share_op *op, const struct share_place *place, c
     return share_op_answer(op, &made, sizeof(made));
 }
 
+/* Begins with making NAME, if it is free. A file that a process which has died has made there is
+ * empty, and is made again. */
+static void begin_making(const struct share_op *op, const struct share_place *place,
+                         const char *name)
+{
+    struct share_plan plan = {.size = 0}, was;
+    struct statx stx;
+    int ret;
+
+    if (!op->request->intent)
+        return;
+    ret = share_look(op->share, place, name, &stx);
+    if (ret == -ENOENT)
+        share_begin(op->request, &plan);
+    else if (ret == 0 && share_begun(op->request, &was) && S_ISREG(stx.stx_mode) &&
+             stx.stx_size == 0 && stx.stx_nlink == 1)
+        unlinkat(place->fd, name, 0);
+}
+
 static int create_in(struct share_op *op, const struct share_place *place, const char *name,
                      const struct fuse_create_in *in)
 {
-    int fd = share_open_in(op->share, place, name, ((int)in->flags & FLAGS_KEPT) | O_CREAT | O_EXCL,
-                           share_owner_mode(op->share, (in->mode & 07777) | S_IFREG));
+    int fd;
+
+    begin_making(op, place, name);
+    fd = share_open_in(op->share, place, name, ((int)in->flags & FLAGS_KEPT) | O_CREAT | O_EXCL,
+                       share_owner_mode(op->share, (in->mode & 07777) | S_IFREG));
 
     if (fd == -EEXIST && !(in->flags & O_EXCL))
         return open_existing(op, place, name, in);
@@ -230,8 +256,10 @@ int share_op_flush(struct share_op *op)
     if (!handle)
         return -EBADF;
     /* A process that closes a file loses its locks, whichever descriptor it was. */
-    if (share_holder_end(op->share, op->node, in->lock_owner))
+    if (share_holder_end(op->share, op->node, in->lock_owner)) {
+        share_lock_tell_end(op->share, op->request, op->node, in->lock_owner);
         share_waits_kick(op->share->waits);
+    }
     /* File systems of servers say at a close what became of writes. */
     fd = handle->fd >= 0 ? fcntl(handle->fd, F_DUPFD_CLOEXEC, 0) : -1;
     if (fd >= 0 && close(fd) < 0)
@@ -250,6 +278,7 @@ int share_op_release(struct share_op *op)
     if (!handle)
         return -EBADF;
     share_handle_release(s, handle);
+    share_op_change(op, CHANGE_RELEASED, 0, in->fh, op->node->number);
     unlocks = share_holders_end(s, op->node, in->fh);
     if (handle->flock != LOCK_UN) {
         flock(handle->fd, LOCK_UN);

@@ -4,6 +4,7 @@
  */
 #include "share/lock.h"
 #include "share/operation.h"
+#include "share/tables.h"
 
 #include "base/util.h"
 
@@ -50,6 +51,7 @@ int share_op_init(struct share_op *op)
         out.max_pages = SHARE_DATA_MOST / 4096;
         atomic_store(&s->submounts, (out.flags & FUSE_SUBMOUNTS) != 0);
         atomic_store(&s->ready, true);
+        share_op_change(op, CHANGE_READY, (out.flags & FUSE_SUBMOUNTS) != 0, 0, 0);
     }
     return share_op_answer(op, &out, sizeof(out));
 }
@@ -58,13 +60,19 @@ int share_op_init(struct share_op *op)
 int share_op_destroy(struct share_op *op)
 {
     share_waits_end(op->share->waits, -EINTR);
-    share_reset(op->share);
+    share_tables_reset(op->share);
     return 0;
+}
+
+static void forget(struct share_op *op, uint64_t number, uint64_t count)
+{
+    share_node_forget(op->share, number, count);
+    share_op_change(op, CHANGE_FORGOT, 0, number, count);
 }
 
 int share_op_forget(struct share_op *op)
 {
-    share_node_forget(op->share, op->header.nodeid, SHARE_ARGUMENT(op, fuse_forget_in)->nlookup);
+    forget(op, op->header.nodeid, SHARE_ARGUMENT(op, fuse_forget_in)->nlookup);
     return 0;
 }
 
@@ -76,7 +84,7 @@ int share_op_forget_batch(struct share_op *op)
     size_t count = MIN(most, SHARE_ARGUMENT(op, fuse_batch_forget_in)->count);
 
     for (size_t i = 0; i < count; i++)
-        share_node_forget(op->share, one[i].nodeid, one[i].nlookup);
+        forget(op, one[i].nodeid, one[i].nlookup);
     return 0;
 }
 

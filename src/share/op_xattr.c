@@ -7,6 +7,7 @@
 #include "base/util.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/xattr.h>
@@ -110,36 +111,65 @@ static int change(struct share_op *op, int (*call)(const char *path, const void 
     if (ret < 0)
         return ret;
     share_link(place.fd, path);
-    ret = call(path, opaque);
+    ret = share_may_access(op->share, op->node, &place, O_WRONLY);
+    if (ret == 0)
+        ret = call(path, opaque);
     share_leave(op->share, &place);
     return ret;
 }
 
 struct attribute {
+    const struct share_request *request;
     const char *name;
     const void *value;
     size_t size;
     int flags;
 };
 
+/* Begins with a change that depends on whether the attribute is THERE. Returns whether a process
+ * that has died had begun with it. 0, 1, or a negative errno. */
+static int begin(const struct attribute *a, const char *path, bool there)
+{
+    struct share_plan plan = {.size = 0};
+    bool is_there;
+
+    if (!a->request->intent)
+        return 0;
+    if (share_begun(a->request, &plan))
+        return 1;
+    is_there = getxattr(path, a->name, NULL, 0) >= 0;
+    if (is_there != there)
+        return is_there ? -EEXIST : -ENODATA;
+    share_begin(a->request, &plan);
+    return 0;
+}
+
 static int set(const char *path, const void *opaque)
 {
     const struct attribute *a = opaque;
+    int flags = a->flags, begun = flags & XATTR_CREATE ? begin(a, path, false) : 0;
 
-    return setxattr(path, a->name, a->value, a->size, a->flags) < 0 ? -errno : 0;
+    if (begun < 0)
+        return begun;
+    if (begun)
+        flags &= ~XATTR_CREATE;
+    return setxattr(path, a->name, a->value, a->size, flags) < 0 ? -errno : 0;
 }
 
 static int delete(const char *path, const void *opaque)
 {
     const struct attribute *a = opaque;
+    int begun = begin(a, path, true);
 
-    return removexattr(path, a->name) < 0 ? -errno : 0;
+    if (begun < 0 || removexattr(path, a->name) == 0)
+        return MIN(begun, 0);
+    return begun && errno == ENODATA ? 0 : -errno;
 }
 
 int share_op_setxattr(struct share_op *op)
 {
     const struct fuse_setxattr_in *in = SHARE_ARGUMENT(op, fuse_setxattr_in);
-    struct attribute a = {.size = in->size, .flags = (int)in->flags};
+    struct attribute a = {.request = op->request, .size = in->size, .flags = (int)in->flags};
     size_t next;
 
     a.name = share_op_text(op, FUSE_COMPAT_SETXATTR_IN_SIZE, &next);
@@ -153,7 +183,7 @@ int share_op_setxattr(struct share_op *op)
 
 int share_op_removexattr(struct share_op *op)
 {
-    struct attribute a = {0};
+    struct attribute a = {.request = op->request};
     size_t next;
 
     a.name = share_op_text(op, 0, &next);

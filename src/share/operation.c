@@ -35,6 +35,16 @@ int share_op_name(const struct share_op *op, size_t offset, const char **name, s
     return strlen(*name) > NAME_MAX ? -ENAMETOOLONG : 0;
 }
 
+/* ---- Changes ---- */
+
+void share_op_change(struct share_op *op, enum share_change_kind kind, uint32_t count, uint64_t a,
+                     uint64_t b)
+{
+    const struct share_change change = {.kind = kind, .count = count, .a = a, .b = b};
+
+    share_changes_add(op->request->changes, &change, NULL);
+}
+
 /* ---- Answers ---- */
 
 int share_op_answer(struct share_op *op, const void *data, size_t size)

@@ -6,6 +6,8 @@
 #define DOPPEL_SHARE_OPERATION_H
 
 #include "share/handle.h"
+#include "share/intent.h"
+#include "share/notes.h"
 #include "share/owner.h"
 #include "share/reach.h"
 
@@ -29,6 +31,7 @@ struct share_op {
     uint8_t *answer; /* behind its header */
     size_t answered; /* bytes of it */
     bool placed;     /* they are in the request's buffers already */
+    bool cancelled;  /* it was recalled before it began */
     bool later;      /* the operation goes on; whoever does it completes the request */
     uint8_t small[SHARE_ANSWER_SMALL];
 };
@@ -55,6 +58,9 @@ const char *share_op_text(const struct share_op *op, size_t offset, size_t *next
 int share_op_name(const struct share_op *op, size_t offset, const char **name, size_t *next);
 /* Answers with SIZE bytes at DATA: at most SHARE_ANSWER_SMALL. */
 int share_op_answer(struct share_op *op, const void *data, size_t size);
+/* Tells of a change to what the guest knows, which comes with the answer. */
+void share_op_change(struct share_op *op, enum share_change_kind kind, uint32_t count, uint64_t a,
+                     uint64_t b);
 /* Memory for an answer of SIZE bytes, at most SHARE_ANSWER_MOST, in OP->answer. */
 int share_op_reserve(struct share_op *op, size_t size);
 
@@ -67,13 +73,16 @@ void share_fill_entry(const struct share *share, const struct share_node *node, 
 /* How long what the guest sees may be believed, as the protocol's pairs have it. */
 void share_fill_timeout(const struct share *share, uint64_t *seconds, uint32_t *nanoseconds);
 
+/* The same as share_node_found, and tells of it. */
+int share_op_found(struct share_op *op, struct share_node *parent, const char *name,
+                   const struct statx *stx, struct share_node **node);
 /* Finds the node of NAME in the directory that was reached, which is PARENT's, and answers for it.
  * *FOUND is held, and counts as looked up; the caller gives that up on failure. */
 int share_find(struct share_op *op, struct share_node *parent, const struct share_place *place,
                const char *name, struct fuse_entry_out *entry, struct share_node **found);
-/* Gives up a node that share_find or share_node_found has returned, and that the guest will not
- * hear of. */
-void share_unfind(struct share *share, struct share_node *node);
+/* Gives up a node that share_find or share_op_found has returned, and that the guest will not hear
+ * of. */
+void share_unfind(struct share_op *op, struct share_node *node);
 
 /* op_*.c */
 int share_op_init(struct share_op *op);

@@ -93,11 +93,21 @@ static int set_queues(const struct parser *p, const char *value)
 
 /* ---- Keys ---- */
 
-enum key { KEY_TAG, KEY_READONLY, KEY_OWNER, KEY_MOUNTS, KEY_TIMEOUT, KEY_QUEUES, KEYS };
+enum key {
+    KEY_TAG,
+    KEY_READONLY,
+    KEY_OWNER,
+    KEY_MOUNTS,
+    KEY_TIMEOUT,
+    KEY_QUEUES,
+    KEY_ISOLATE,
+    KEYS
+};
 
 static const char *const key_names[KEYS] = {
-    [KEY_TAG] = "tag",       [KEY_READONLY] = "readonly", [KEY_OWNER] = "owner",
-    [KEY_MOUNTS] = "mounts", [KEY_TIMEOUT] = "timeout",   [KEY_QUEUES] = "queues",
+    [KEY_TAG] = "tag",         [KEY_READONLY] = "readonly", [KEY_OWNER] = "owner",
+    [KEY_MOUNTS] = "mounts",   [KEY_TIMEOUT] = "timeout",   [KEY_QUEUES] = "queues",
+    [KEY_ISOLATE] = "isolate",
 };
 
 /* Sets what KEY stands for. VALUE is NULL if there is no '='. */
@@ -116,6 +126,7 @@ static int set_key(void *opaque, unsigned key, const char *value)
     case KEY_MOUNTS: return settings_switch(&p->settings, key, value, &p->options->mounts);
     case KEY_TIMEOUT: return set_timeout(p, value);
     case KEY_QUEUES: return set_queues(p, value);
+    case KEY_ISOLATE: return settings_switch(&p->settings, key, value, &p->options->isolate);
     case KEYS: break;
     }
     return 0;

@@ -13,6 +13,7 @@
  *      mounts[=on|off]          what is mounted inside of the folder is shared, too
  *      timeout=SECONDS          how long the guest may believe what it has seen (1)
  *      queues=N                 of the device, 1 to 8
+ *      isolate[=on|off]         the folder is served by a process of its own
  *
  * In F and T a comma is written as two.
  */
@@ -32,7 +33,7 @@ enum share_owner { SHARE_OWNER_MAP, SHARE_OWNER_XATTR, SHARE_OWNER_HOST };
 struct share_options {
     char *folder, *tag;
     bool vhost_user; /* FOLDER is a socket, which is not opened here */
-    bool readonly, mounts;
+    bool readonly, mounts, isolate;
     enum share_owner owner;
     uint32_t uid, gid; /* whom the guest sees as owner of our files */
     unsigned timeout_ms;

@@ -128,6 +128,20 @@ int share_reach(struct share *s, struct share_node *node, struct share_place *pl
     return ret;
 }
 
+int share_may_access(struct share *s, struct share_node *node, const struct share_place *place,
+                     int flags)
+{
+    struct share_place named;
+    int ret;
+
+    if (!place->handle || place->stx.stx_nlink == 0 || share_handle_allows(place->handle, flags))
+        return 0;
+    ret = share_reach_named(s, node, &named);
+    if (ret == 0)
+        share_leave(s, &named);
+    return ret;
+}
+
 void share_leave(struct share *s, struct share_place *place)
 {
     if (place->owned)

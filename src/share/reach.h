@@ -3,7 +3,8 @@
  * operation (openat2(2)): through no symbolic link, no "..", and no mount unless the user has
  * allowed that. What is found must be the file that the guest means, or the node is stale.
  *
- * A file that has no name any more is reached as long as the guest has it open.
+ * A file that has no name any more is reached as long as the guest has it open. So is one that was
+ * moved out of the folder, but the guest gets no more access to it than it has.
  */
 #ifndef DOPPEL_SHARE_REACH_H
 #define DOPPEL_SHARE_REACH_H
@@ -22,11 +23,17 @@ struct share_place {
 };
 
 /* Reaches the file of NODE, which the caller holds. -ESTALE: it is not there any more; or another
- * errno. Waits for the folder. */
+ * errno. Waits for the folder. A file that is reached by a handle may lie outside of the folder by
+ * now: see share_may_access. */
 int share_reach(struct share *share, struct share_node *node, struct share_place *place);
 /* The same, but not by a handle: the file must be where it was seen. */
 int share_reach_named(struct share *share, struct share_node *node, struct share_place *place);
 void share_leave(struct share *share, struct share_place *place);
+/* Whether the guest may have the access FLAGS (open(2)) to the file of NODE that was reached: it is
+ * in the folder, or has no name anywhere, or the handle by which it was reached has that access. 0;
+ * or -ESTALE: it was moved out. Waits for the folder. */
+int share_may_access(struct share *share, struct share_node *node, const struct share_place *place,
+                     int flags);
 
 /* Looks at what is NAME, one component, in the directory PLACE. */
 int share_look(const struct share *share, const struct share_place *place, const char *name,

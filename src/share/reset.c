@@ -2,9 +2,9 @@
  * The end of what a guest knows of a shared folder.
  */
 #include "share/lock.h"
-#include "share/share.h"
+#include "share/tables.h"
 
-void share_reset(struct share *s)
+void share_tables_reset(struct share *s)
 {
     atomic_store(&s->ready, false);
     share_handles_release(s);

@@ -2,28 +2,19 @@
  * Saving and loading what a guest knows of a shared folder: nodes, handles and locks, in sections
  * of at most CHUNK records each.
  *
- * Files are found again by their names. What is not there any more, or whose lock somebody else has
- * now, is stale for the guest.
+ * What was loaded has no descriptors yet (reopen.c).
  */
 #include "share/lock.h"
-#include "share/reach.h"
+#include "share/tables.h"
 
 #include "base/util.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <unistd.h>
 
 #define CHUNK 4096u
-/* Ranges that a holder has locked: more are not saved, and its file is stale after a load. */
-#define RANGES_MOST 256u
-/* What a handle is opened with again. */
-#define FLAGS_KEPT (O_ACCMODE | O_DIRECTORY | O_SYNC | O_DSYNC)
 
 struct walk {
     struct share *share;
@@ -73,15 +64,10 @@ static void visit_handle(struct state *s, struct handle_record *r)
     state_field(s, r->flock);
 }
 
-struct range {
-    uint32_t type;
-    int64_t start, length;
-};
-
 struct holder_record {
     uint64_t node, owner, handle;
-    uint32_t count; /* above RANGES_MOST: they are not there */
-    struct range range[RANGES_MOST];
+    uint32_t count; /* above SHARE_RANGES_MOST: they are not there */
+    struct share_range range[SHARE_RANGES_MOST];
 };
 
 static void visit_holder(struct state *s, struct holder_record *r)
@@ -90,7 +76,7 @@ static void visit_holder(struct state *s, struct holder_record *r)
     state_field(s, r->owner);
     state_field(s, r->handle);
     state_field(s, r->count);
-    for (uint32_t i = 0; i < r->count && r->count <= RANGES_MOST; i++) {
+    for (uint32_t i = 0; i < r->count && r->count <= SHARE_RANGES_MOST; i++) {
         state_field(s, r->range[i].type);
         state_field(s, r->range[i].start);
         state_field(s, r->range[i].length);
@@ -153,38 +139,6 @@ static void save_handles(struct walk *w)
     }
 }
 
-/* Reads a lock as proc(5) shows it for a descriptor: "lock: N: OFDLCK ADVISORY WRITE -1 DEV:INODE
- * START END". */
-static bool parse_lock(const char *line, struct range *range)
-{
-    char kind[16], end[24];
-    long long start, last;
-
-    if (sscanf(line, "lock: %*d: OFDLCK %*s %15s %*d %*s %lld %23s", kind, &start, end) != 3)
-        return false;
-    *range = (struct range){.type = strcmp(kind, "WRITE") == 0 ? F_WRLCK : F_RDLCK, .start = start};
-    if (sscanf(end, "%lld", &last) == 1)
-        range->length = last - start + 1;
-    return true;
-}
-
-/* The kernel alone knows which ranges are locked. */
-static void list_locks(const struct share_holder *holder, struct holder_record *r)
-{
-    char path[64], line[256];
-    struct range range;
-    FILE *file;
-
-    snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", holder->fd);
-    file = fopen(path, "re");
-    r->count = file ? 0 : RANGES_MOST + 1;
-    while (file && fgets(line, sizeof(line), file))
-        if (parse_lock(line, &range) && r->count++ < RANGES_MOST)
-            r->range[r->count - 1] = range;
-    if (file)
-        fclose(file);
-}
-
 static uint32_t count_holders(const struct share *s)
 {
     uint32_t n = 0;
@@ -209,7 +163,7 @@ static void save_holders(struct walk *w, struct holder_record *r)
             r->node = node->number;
             r->owner = h->owner;
             r->handle = h->handle;
-            list_locks(h, r);
+            r->count = share_holder_list(h, r->range);
             /* One has up to 5 KiB. */
             state_section(w->s, "share-locks", w->instance << 16 | (n++ & 0xFFFF), 1);
             visit_holder(w->s, r);
@@ -233,11 +187,11 @@ static void load_node(struct walk *w, uint32_t n)
         return;
     }
     node = share_node_make(s, &r.key);
-    if (!node || (r.length && !(node->name = strdup(r.name))) ||
+    if (!node || (r.length && share_node_name(s, node, r.name) < 0) ||
         slots_put(&s->nodes, r.number, node) < 0) {
         state_fail(w->s, "node %llx cannot be made", (unsigned long long)r.number);
         if (node)
-            free(node->name);
+            share_node_unname(s, node);
         free(node);
         return;
     }
@@ -263,8 +217,7 @@ static void place_node(struct walk *w, struct share_node *node, uint64_t number)
         parent->users++;
         return;
     }
-    free(node->name);
-    node->name = NULL;
+    share_node_unname(s, node);
 }
 
 static void load_nodes(struct walk *w, uint32_t count)
@@ -285,38 +238,12 @@ static void load_nodes(struct walk *w, uint32_t count)
     free(w->loaded);
 }
 
-/* Opens what NODE is, as FLAGS say. Returns -1 if that cannot be done any more. */
-static int open_again(struct share *s, struct share_node *node, uint32_t flags)
-{
-    bool reads = (flags & O_ACCMODE) == O_RDONLY;
-    struct share_place place;
-    int fd;
-
-    if ((s->options.readonly && !reads) || share_reach_named(s, node, &place) < 0)
-        return -1;
-    fd = share_reopen(s, &place, (int)flags & FLAGS_KEPT);
-    share_leave(s, &place);
-    return fd < 0 ? -1 : fd;
-}
-
-static void make_stale(const struct share *s, struct share_handle *handle, const char *why)
-{
-    if (handle->fd < 0)
-        return;
-    log_line(s->host.log, LOG_LEVEL_WARNING, "share %s: %s: the file is stale for the guest",
-             s->options.tag, why);
-    close(handle->fd);
-    handle->fd = -1;
-}
-
 static void load_handle(struct walk *w)
 {
     struct share *s = w->share;
     struct handle_record r = {0};
     struct share_handle *handle;
     struct share_node *node;
-    uint64_t number;
-    int fd;
 
     visit_handle(w->s, &r);
     node = slots_get(&s->nodes, r.node);
@@ -329,48 +256,16 @@ static void load_handle(struct walk *w)
         state_fail(w->s, "handle %llx of no node", (unsigned long long)r.number);
         return;
     }
-    fd = open_again(s, node, r.flags);
-    if (share_handle_add(s, node, fd, (int)r.flags, &handle) < 0) {
-        state_fail(w->s, "no memory for a handle");
-        return;
-    }
-    /* It was given a number of its own. */
-    number = handle->number;
-    slots_remove(&s->handles, number);
-    if (slots_put(&s->handles, r.number, handle) < 0) {
-        slots_put(&s->handles, number, handle);
-        state_fail(w->s, "handle %llx is there twice", (unsigned long long)r.number);
-        return;
-    }
-    handle->number = r.number;
-    if ((r.flock == LOCK_SH || r.flock == LOCK_EX) && fd >= 0) {
-        if (flock(fd, (int)r.flock | LOCK_NB) < 0)
-            make_stale(s, handle, "somebody else has a lock that the guest had");
-        else
-            handle->flock = (int)r.flock;
-    }
-}
-
-static bool lock_ranges(struct share_holder *holder, const struct holder_record *r)
-{
-    for (uint32_t i = 0; i < r->count; i++) {
-        struct flock range = {.l_type = (short)r->range[i].type,
-                              .l_whence = SEEK_SET,
-                              .l_start = r->range[i].start,
-                              .l_len = r->range[i].length};
-
-        if (fcntl(holder->fd, F_OFD_SETLK, &range) < 0)
-            return false;
-    }
-    return true;
+    if (share_handle_put(s, node, r.number, -1, (int)r.flags, &handle) < 0)
+        state_fail(w->s, "handle %llx cannot be made", (unsigned long long)r.number);
+    else if (r.flock == LOCK_SH || r.flock == LOCK_EX)
+        handle->flock = (int)r.flock;
 }
 
 static void load_holder(struct walk *w, struct holder_record *r)
 {
     struct share *s = w->share;
     struct share_handle *handle;
-    struct share_holder *holder = NULL;
-    bool good;
 
     visit_holder(w->s, r);
     handle = slots_get(&s->handles, r->handle);
@@ -378,13 +273,8 @@ static void load_holder(struct walk *w, struct holder_record *r)
         state_fail(w->s, "locks of owner %llx, who has no file", (unsigned long long)r->owner);
         return;
     }
-    good = handle->fd >= 0 && r->count <= RANGES_MOST &&
-           share_holder_hold(s, handle, r->owner, true, &holder) == 0 && lock_ranges(holder, r);
-    if (!good) {
-        make_stale(s, handle, "a lock that the guest had cannot be taken");
-        share_holder_end(s, handle->node, r->owner);
-    }
-    share_holder_drop(s, holder);
+    if (share_holder_put(s, handle, r->owner, 0, r->count, r->range) < 0)
+        state_fail(w->s, "no memory for locks");
 }
 
 /* ---- Both ---- */
@@ -417,7 +307,7 @@ static void load(struct walk *w, const struct counts *counts, struct holder_reco
     }
 }
 
-void share_state(struct share *s, struct state *state, uint32_t instance)
+void share_tables_state(struct share *s, struct state *state, uint32_t instance)
 {
     struct walk w = {.share = s, .s = state, .instance = instance};
     struct holder_record *room = malloc(sizeof(*room));
@@ -432,7 +322,7 @@ void share_state(struct share *s, struct state *state, uint32_t instance)
         counts = (struct counts){
             .nodes = s->nodes.used - 1, .handles = s->handles.used, .holders = count_holders(s)};
     else
-        share_reset(s);
+        share_tables_reset(s);
     state_section(state, "share", instance, 1);
     state_bool(state, &ready);
     state_bool(state, &submounts);

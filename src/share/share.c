@@ -6,7 +6,10 @@
 #include "base/buffers.h"
 #include "base/util.h"
 #include "share/lock.h"
+#include "share/mirror.h"
 #include "share/operation.h"
+#include "share/remote.h"
+#include "share/tables.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -67,6 +70,8 @@ static void operate(struct share *s, struct share_request *r, const struct fuse_
     error = copy ? share_operate(&op) : -EINVAL;
     if (silent && (!error || room < HEADER_OUT))
         r->done(r, 0);
+    else if (op.cancelled)
+        r->done(r, -ECANCELED);
     else if (!op.later)
         share_answer(r, header->unique, error, op.placed ? NULL : op.answer, op.answered);
     if (op.answer != op.small)
@@ -112,7 +117,12 @@ static bool is_quick(const struct share_request *r)
 
 void share_submit(struct share *s, struct share_request *r)
 {
+    if (s->remote) {
+        share_remote_submit(s->remote, r);
+        return;
+    }
     r->share = s;
+    r->recalls = share_waits_recalls(s->waits);
     if (is_quick(r)) {
         serve(s, r);
         return;
@@ -123,7 +133,29 @@ void share_submit(struct share *s, struct share_request *r)
 
 void share_recall(struct share *s)
 {
-    share_waits_end(s->waits, -ECANCELED);
+    if (s->remote)
+        share_remote_recall(s->remote);
+    else
+        share_waits_end(s->waits, -ECANCELED);
+}
+
+void share_reset(struct share *s)
+{
+    if (s->remote)
+        share_remote_reset(s->remote);
+    else
+        share_tables_reset(s);
+}
+
+void share_state(struct share *s, struct state *state, uint32_t instance)
+{
+    if (s->remote) {
+        share_remote_state(s->remote, state, instance);
+        return;
+    }
+    share_tables_state(s, state, instance);
+    if (!state_saving(state) && !state_error(state))
+        share_tables_open(s);
 }
 
 /* ---- Opening ---- */
@@ -224,6 +256,24 @@ static int open_all(struct share *s, struct error *err)
     return s->pool ? 0 : -ENOMEM;
 }
 
+/* Has a process of its own open the folder. */
+static int open_isolated(struct share *s, struct error *err)
+{
+    int link =
+        s->host.isolate ? s->host.isolate(s->host.isolate_opaque, s->options.folder) : -ENOSYS;
+
+    if (link < 0)
+        return error_set(err, -link,
+                         "shared folder %s: no supervisor can start a process for it (isolate): %s",
+                         s->options.folder, strerror(-link));
+    if (share_mirror_init(s) < 0) {
+        close(link);
+        return error_set(err, ENOMEM, "shared folder %s: out of memory", s->options.folder);
+    }
+    s->remote = share_remote_open(s, link, err);
+    return s->remote ? 0 : -EIO;
+}
+
 struct share *share_open(const struct share_options *options, const struct share_host *host,
                          struct error *err)
 {
@@ -240,7 +290,8 @@ struct share *share_open(const struct share_options *options, const struct share
         s->host = *host;
     pthread_mutex_init(&s->lock, NULL);
     slots_init(&s->handles, SHARE_HANDLES_MOST);
-    if (copy_options(s, options, err) < 0 || open_all(s, err) < 0) {
+    if (copy_options(s, options, err) < 0 ||
+        (options->isolate ? open_isolated(s, err) : open_all(s, err)) < 0) {
         share_close(s);
         return NULL;
     }
@@ -251,11 +302,12 @@ void share_close(struct share *s)
 {
     if (!s)
         return;
+    share_remote_close(s->remote);
     pool_destroy(s->pool);
-    if (s->waits) {
-        share_reset(s);
+    if (s->top)
+        share_tables_reset(s);
+    if (s->waits)
         share_waits_destroy(s->waits);
-    }
     slots_free(&s->handles);
     share_nodes_free(s);
     if (s->root >= 0)
@@ -272,6 +324,8 @@ struct where *share_where(struct share *s, unsigned n)
     struct where *where;
     unsigned threads = 0;
 
+    if (s->remote)
+        return n == 0 ? share_remote_where(s->remote) : NULL;
     while ((where = pool_where(s->pool, threads)) && threads < n)
         threads++;
     return where ? where : n == threads ? share_waits_where(s->waits) : NULL;

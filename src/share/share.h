@@ -35,6 +35,8 @@
 #include <sys/uio.h>
 
 struct share;
+struct share_changes;
+struct share_intent;
 struct share_options;
 struct where;
 
@@ -60,17 +62,29 @@ struct share_request {
      * held. */
     void (*done)(struct share_request *request, ssize_t result);
 
+    /* Of a folder's own process (serve.h); else NULL and false. What the request changes in what
+     * the guest knows; what it is about to do; and that a process which has died had it before. */
+    struct share_changes *changes;
+    struct share_intent *intent;
+    bool again;
+
     /* The share's. */
     struct share *share;
     struct pool_job job;
+    unsigned recalls; /* that there had been when it was submitted */
 };
 
 struct share_host {
     const struct log *log; /* or NULL */
+    /* For folders with isolate: returns a socket at whose other end a process serves FOLDER
+     * (serve.h), or a negative errno. NULL: there is nobody to start one. */
+    int (*isolate)(void *opaque, const char *folder);
+    void *isolate_opaque;
+    uint64_t patience_ns; /* with that process, until it is killed; 0: as usual */
 };
 
-/* Opens the folder that OPTIONS name (options.h) and starts the first thread. HOST NULL: all is
- * zero. */
+/* Opens the folder that OPTIONS name (options.h) and starts the first thread; with isolate, the
+ * folder that a process of its own has opened (remote.h). HOST NULL: all is zero. */
 struct share *share_open(const struct share_options *options, const struct share_host *host,
                          struct error *err);
 /* Nothing is in flight. SHARE may be NULL. */
@@ -78,7 +92,8 @@ void share_close(struct share *share);
 
 /* Takes REQUEST. Never waits for the folder. */
 void share_submit(struct share *share, struct share_request *request);
-/* Ends with -ECANCELED the requests that wait for a lock at this moment; calls their done(). */
+/* Ends with -ECANCELED those of the requests submitted before that wait for a lock, or are about
+ * to; calls their done(), on any thread. */
 void share_recall(struct share *share);
 /* Forgets all that the guest knows of files, and closes what it had open. */
 void share_reset(struct share *share);

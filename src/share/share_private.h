@@ -8,6 +8,13 @@
  *      handle.h      what the guest has open
  *      lock.h        locks of files
  *      owner.h       whom a file belongs to in the guest's eyes
+ *      tables.h      nodes, handles and locks as a whole
+ *
+ * and of a folder in a process of its own:
+ *
+ *      remote.h      the side that uses it        ring.h      the memory that both have
+ *      serve.h       the process                  notes.h     what the process tells
+ *      mirror.h      what is known from that      intent.h    what cannot be done twice
  *
  * One lock, LOCK, guards nodes, handles and lists of locks. It is held for moments: nobody waits
  * for the folder with it held.
@@ -25,11 +32,15 @@
 #include <stdatomic.h>
 
 struct share_node;
+struct share_notes;
+struct share_remote;
 struct share_waits;
 
 /* The most files that a guest may know at once, and that it may have open. */
 #define SHARE_NODES_MOST   (4u << 20)
 #define SHARE_HANDLES_MOST (1u << 20)
+/* Bytes of the names of these files, all together. */
+#define SHARE_NAMES_MOST (128u << 20)
 
 struct share {
     struct share_options options;
@@ -47,7 +58,12 @@ struct share {
     struct share_node *top; /* the folder's node */
     struct share_node **table;
     uint32_t buckets; /* of TABLE: a power of two */
+    uint64_t names;   /* bytes that nodes have of them */
     struct share_waits *waits;
+    struct share_remote *remote; /* NULL, or who serves the folder; this is a mirror then */
+    struct share_notes *notes;   /* NULL; or where a folder's own process tells of nodes */
+    bool keeps;                  /* it is a mirror (mirror.h): nodes stay until their end is told */
+    uint64_t lock_order;         /* counts up as locks of files are told */
 
     _Atomic bool ready;     /* the guest has said FUSE_INIT */
     _Atomic bool submounts; /* it knows of mounts inside */

@@ -32,6 +32,7 @@ struct share_waits {
     pthread_cond_t changed;
     struct wait *first, **last;
     unsigned count;
+    _Atomic unsigned recalls; /* changes with the lock */
     bool kicked, stop, started;
     pthread_t thread;
     struct where where;
@@ -84,6 +85,8 @@ static void finish(struct wait *wait, int result)
 {
     struct share *s = wait->share;
 
+    if (result == 0)
+        share_lock_tell(s, wait->request, &wait->lock);
     share_holder_drop(s, wait->lock.holder);
     share_handle_drop(s, wait->lock.handle);
     share_node_drop(s, wait->lock.node);
@@ -112,7 +115,7 @@ static void try_all(struct share_waits *w)
         }
         wait->tried = wait->trying = true;
         pthread_mutex_unlock(&w->lock);
-        result = share_lock_try(&wait->lock);
+        result = share_lock_try(wait->share, &wait->lock);
         pthread_mutex_lock(&w->lock);
         wait->trying = false;
         if (result == -EAGAIN)
@@ -184,7 +187,9 @@ int share_wait(struct share *s, struct share_request *request, uint64_t unique,
         return -ENOMEM;
     *wait = (struct wait){.share = s, .request = request, .unique = unique, .lock = *lock};
     pthread_mutex_lock(&w->lock);
-    ret = w->count == WAITS_MOST ? -ENOLCK : start(w);
+    ret = request->recalls != atomic_load(&w->recalls) ? -ECANCELED
+          : w->count == WAITS_MOST                     ? -ENOLCK
+                                                       : start(w);
     if (ret == 0) {
         *w->last = wait;
         w->last = &wait->next;
@@ -236,11 +241,18 @@ bool share_wait_interrupt(struct share *s, uint64_t unique)
     return found;
 }
 
+unsigned share_waits_recalls(const struct share_waits *w)
+{
+    return atomic_load(&w->recalls);
+}
+
 void share_waits_end(struct share_waits *w, int result)
 {
     struct wait *wait, *next, *ended = NULL;
 
     pthread_mutex_lock(&w->lock);
+    if (result == -ECANCELED)
+        atomic_fetch_add(&w->recalls, 1);
     for (wait = w->first; wait; wait = next) {
         next = wait->next;
         wait = end(w, wait, result);

@@ -69,7 +69,7 @@ struct board_devices {
     const char *const *list;
     struct uart_backend serial[BOARD_SERIAL_PORTS]; /* the host sides of COM1 to COM4 */
     struct burst_backend debug_output;
-    /* For disks with isolate: see struct blk_host. */
+    /* For disks and folders with isolate: see struct blk_host and struct share_host. */
     int (*isolate)(void *opaque, const char *file);
     void *isolate_opaque;
     struct con_given console;

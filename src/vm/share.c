@@ -4,7 +4,6 @@
 #include "vm/share.h"
 
 #include "dev/vhost/fs.h"
-#include "share/options.h"
 #include "vm/board.h"
 #include "vm/description.h"
 
@@ -16,7 +15,7 @@ _Static_assert(SHARE_TAG_MOST == VIRTIO_FS_TAG_MOST, "one limit");
 _Static_assert(SHARE_TAG_MOST == VHOST_FS_TAG_MOST, "one limit, for vhost-user too");
 _Static_assert(SHARE_QUEUES_MOST <= VIRTIO_FS_QUEUES_MAX, "there are so many");
 
-static int read_options(const char *text, struct share_options *options, struct error *err)
+int share_description(const char *text, struct share_options *options, struct error *err)
 {
     static const char *const boards[] = {"slot", NULL}; /* read by the board */
     char *rest = description_rest(text, boards, err);
@@ -34,10 +33,13 @@ static int read_options(const char *text, struct share_options *options, struct 
 
 /* Opens the folder here. */
 static struct virtio_fs *open_folder(const struct virtio_slot *slot,
-                                     const struct share_options *options, const struct log *log,
-                                     struct error *err)
+                                     const struct share_options *options,
+                                     const struct board_config *board, struct error *err)
 {
-    const struct share_host host = {.log = log};
+    const struct board_devices *devices = board->devices;
+    const struct share_host host = {.log = board->log,
+                                    .isolate = devices ? devices->isolate : NULL,
+                                    .isolate_opaque = devices ? devices->isolate_opaque : NULL};
     struct virtio_fs_config config = {.tag = options->tag,
                                       .queues = options->queues ? options->queues : 1,
                                       .instance = slot->number};
@@ -59,13 +61,13 @@ struct dev *share_create(const struct virtio_slot *slot, const char *text,
     struct share_options options;
 
     *folder = (struct shared_folder){.dev = NULL};
-    if (read_options(text, &options, err) < 0)
+    if (share_description(text, &options, err) < 0)
         return NULL;
     if (options.vhost_user) {
         folder->dev =
             vhost_fs_create(slot, options.folder, options.tag, options.queues, config->log, err);
     } else {
-        folder->fs = open_folder(slot, &options, config->log, err);
+        folder->fs = open_folder(slot, &options, config, err);
         folder->dev = folder->fs ? virtio_fs_dev(folder->fs) : NULL;
     }
     strcpy(folder->tag, options.tag);

@@ -6,6 +6,7 @@
 #define DOPPEL_VM_SHARE_H
 
 #include "dev/virtio/fs.h"
+#include "share/options.h"
 
 struct board_config;
 
@@ -14,6 +15,9 @@ struct shared_folder {
     struct virtio_fs *fs; /* NULL: another process serves the folder (vhost-user=SOCKET) */
     char tag[VIRTIO_FS_TAG_MOST + 1];
 };
+
+/* Reads the description TEXT. */
+int share_description(const char *text, struct share_options *options, struct error *err);
 
 /* Opens what TEXT describes and plugs it in as a virtio file system device: FOLDER->dev, which is
  * returned. NULL on failure. */

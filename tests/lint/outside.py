@@ -39,6 +39,8 @@ PRIVATE_READERS = {
     "tests/fuzz/state.c": "steps a machine's vCPUs itself, in place of their threads",
     "tests/lockstep/boot.c": "steps a machine's vCPUs itself, in place of their threads",
     "tests/unit/interchange.c": "compares all that a machine holds from engine to engine",
+    "tests/unit/share.c": "fills the bound of names, for which it would need half a million files",
+    "tests/unit/share_isolated.c": "plays either side of the memory that a folder's process shares",
     "tests/unit/snap.c": "compares all that two machines hold",
     "tests/unit/snap_devices.c": "drives a device by the bus of its machine, which has no guest that does",
     "tests/unit/snap_run.c": "compares all that two machines hold",

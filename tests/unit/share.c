@@ -10,6 +10,7 @@
 #include <sys/xattr.h>
 
 #include "base/util.h"
+#include "share/share_private.h"
 
 static int set_up(void **state)
 {
@@ -603,6 +604,33 @@ static void test_the_rest(void **state)
     assert_int_equal(rig_call(rig, FUSE_ACCESS, 1, &sync, 8, NULL, 0, NULL, 0), -ENOSYS);
 }
 
+/* All names together have a bound: then the guest gets to know no other files. */
+static void test_names_are_bounded(void **state)
+{
+    struct share_rig *rig = *state;
+    struct fuse_entry_out entry;
+    struct fuse_attr attr;
+    uint64_t node, filled;
+    char path[256];
+
+    rig_write_file(rig->folder, "a", "");
+    rig_write_file(rig->folder, "another", "");
+    filled = SHARE_NAMES_MOST - 4 - rig->share->names;
+    rig->share->names += filled;
+    node = rig_node(rig, 1, "a");
+    assert_int_equal(rig_lookup(rig, 1, "another", &entry), -ENFILE);
+    /* What gets a longer name is found when there is room again. */
+    assert_int_equal(rig_rename(rig, 1, "a", 1, "longer", 0), 0);
+    assert_int_equal(access(rig_path(rig, "longer", path), F_OK), 0);
+    assert_int_equal(rig_getattr(rig, node, &attr), -ESTALE);
+    assert_int_equal(rig_lookup(rig, 1, "longer", &entry), -ENFILE);
+    rig->share->names -= filled;
+    assert_int_equal(rig_node(rig, 1, "longer"), node);
+    assert_int_equal(rig_getattr(rig, node, &attr), 0);
+    assert_int_equal(rig_node(rig, 1, "another") == node, 0);
+    assert_int_equal(rig->share->names, sizeof("longer") + sizeof("another"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -622,6 +650,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_attributes_of_users, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_directories_are_read, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_many_files_take_few_descriptors, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_names_are_bounded, set_up, tear_down),
         cmocka_unit_test(test_a_folder_to_be_read_only),
         cmocka_unit_test_setup_teardown(test_the_rest, set_up, tear_down),
     };

@@ -287,6 +287,87 @@ static void test_a_directory_is_moved_out(void **state)
     assert_int_equal(rig_lookup(rig, node, "secret", &entry), -ESTALE);
 }
 
+static ssize_t set_attributes(struct share_rig *rig, uint64_t node, struct fuse_setattr_in in)
+{
+    struct fuse_attr_out out;
+    ssize_t ret = rig_call(rig, FUSE_SETATTR, node, &in, sizeof(in), NULL, 0, &out, sizeof(out));
+
+    return ret < 0 ? ret : 0;
+}
+
+static ssize_t set_attribute(struct share_rig *rig, uint64_t node)
+{
+    static const char text[] = "user.x\0value";
+    const struct fuse_setxattr_in in = {.size = 5};
+
+    return rig_call(rig, FUSE_SETXATTR, node, &in, FUSE_COMPAT_SETXATTR_IN_SIZE, text,
+                    sizeof(text) - 1, NULL, 0);
+}
+
+static ssize_t link_as(struct share_rig *rig, uint64_t node, const char *name)
+{
+    const struct fuse_link_in in = {.oldnodeid = node};
+    struct fuse_entry_out entry;
+    ssize_t ret =
+        rig_call(rig, FUSE_LINK, 1, &in, sizeof(in), name, strlen(name) + 1, &entry, sizeof(entry));
+
+    return ret < 0 ? ret : 0;
+}
+
+/* A file that the guest has open for reading, and that is outside now: it is read and nothing more.
+ */
+static void test_a_file_is_moved_out(void **state)
+{
+    struct share_rig *rig = *state;
+    char path[256], moved[512], data[16] = "";
+    struct fuse_open_out out;
+    struct fuse_attr attr;
+    uint64_t node, handle, writer;
+
+    rig_write_file(rig->folder, "f", "text");
+    node = rig_node(rig, 1, "f");
+    handle = rig_handle(rig, node, O_RDONLY);
+    assert_int_equal(rename(rig_path(rig, "f", path), outside(rig, "moved", moved)), 0);
+    assert_int_equal(rig_read(rig, node, handle, 0, data, 4), 4);
+    assert_int_equal(rig_getattr(rig, node, &attr), 0);
+    assert_int_equal(rig_open_node(rig, FUSE_OPEN, node, O_RDWR, &out), -ESTALE);
+    for (unsigned with_handle = 0; with_handle < 2; with_handle++) {
+        uint32_t valid = with_handle ? FATTR_FH : 0;
+        struct fuse_setattr_in in = {.fh = handle, .mode = 0777};
+
+        in.valid = valid | FATTR_SIZE;
+        assert_int_equal(set_attributes(rig, node, in), -ESTALE);
+        in.valid = valid | FATTR_MODE;
+        assert_int_equal(set_attributes(rig, node, in), -ESTALE);
+        in.valid = valid | FATTR_MTIME;
+        assert_int_equal(set_attributes(rig, node, in), -ESTALE);
+    }
+    assert_int_equal(set_attribute(rig, node), -ESTALE);
+    assert_int_equal(link_as(rig, node, "again"), -ESTALE);
+    /* The same when the guest has removed the name that it knew, and the host has another one. */
+    assert_int_equal(link(moved, path), 0);
+    assert_int_equal(rig_node(rig, 1, "f"), node);
+    assert_int_equal(rig_unlink(rig, FUSE_UNLINK, 1, "f"), 0);
+    assert_int_equal(rig_open_node(rig, FUSE_OPEN, node, O_RDWR, &out), -ESTALE);
+    assert_int_equal(rig_open_node(rig, FUSE_OPEN, node, O_RDONLY | O_TRUNC, &out), -ESTALE);
+    assert_int_equal(rig_open_node(rig, FUSE_OPEN, node, O_RDONLY, &out), 0);
+    assert_int_equal(link_as(rig, node, "again"), -ESTALE);
+    /* Who has it open for writing may go on. */
+    assert_int_equal(link(moved, path), 0);
+    assert_int_equal(rig_node(rig, 1, "f"), node);
+    writer = rig_handle(rig, node, O_RDWR);
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(rig_write(rig, node, writer, 0, "T", 1, 0), 1);
+    assert_int_equal(
+        set_attributes(rig, node, (struct fuse_setattr_in){.valid = FATTR_SIZE, .size = 2}), 0);
+    assert_int_equal(link_as(rig, node, "again"), -ESTALE);
+    /* And one that has no name at all can only be the guest's. */
+    assert_int_equal(unlink(moved), 0);
+    assert_int_equal(rig_release(rig, FUSE_RELEASE, node, writer), 0);
+    assert_int_equal(
+        set_attributes(rig, node, (struct fuse_setattr_in){.valid = FATTR_SIZE, .size = 1}), 0);
+}
+
 /* ---- A host that renames all the time ---- */
 
 struct mover {
@@ -500,6 +581,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_symbolic_links, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_special_files, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_directory_is_moved_out, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_file_is_moved_out, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_file_and_a_link_change_places, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_directory_and_a_link_change_places, set_up,
                                         tear_down),

@@ -7,11 +7,12 @@
 
 #include "share_rig.h"
 
+#include <stdatomic.h>
 #include <sys/file.h>
 
 #include "base/util.h"
 
-/* Calls of the host that the test counts (the linker's --wrap). */
+/* Calls of the host that the test counts, or has something happen before (the linker's --wrap). */
 static unsigned syncs, data_syncs, whole_syncs;
 int __real_fsync(int fd);
 int __wrap_fsync(int fd);
@@ -38,11 +39,30 @@ int __wrap_syncfs(int fd)
     return 0;
 }
 
+/* Called once, before the next lock by fcntl is taken. */
+static void (*_Atomic before_lock)(void *opaque);
+static void *before_lock_opaque;
+int __real_fcntl64(int fd, int command, void *argument);
+int __wrap_fcntl64(int fd, int command, void *argument);
+
+int __wrap_fcntl64(int fd, int command, void *argument)
+{
+    const struct flock *range = argument;
+    void (*call)(void *opaque) = NULL;
+
+    if (command == F_OFD_SETLK && range->l_type != F_UNLCK)
+        call = atomic_exchange(&before_lock, NULL);
+    if (call)
+        call(before_lock_opaque);
+    return __real_fcntl64(fd, command, argument);
+}
+
 /* A file, open twice in the guest and once on the host. */
 struct file {
     struct share_rig *rig;
     uint64_t node, first, second;
     int host;
+    struct fuse_lk_in lock; /* that is waited for */
 };
 
 static int set_up(void **state)
@@ -206,15 +226,21 @@ static void test_waiting(void **state)
     assert_int_equal(flock(f->host, LOCK_SH | LOCK_NB), -1);
 }
 
+/* The host has the lock, and a program of the guest's waits for it by R. */
+static void wait_for_the_host(struct file *f, struct rig_request *r)
+{
+    f->lock = lock_of(f->first, 9, F_WRLCK, 0, INT64_MAX, FUSE_LK_FLOCK);
+    assert_int_equal(flock(f->host, LOCK_EX), 0);
+    begin_wait(f, r, &f->lock);
+    let_it_wait(r);
+}
+
 static void test_the_host_lets_go(void **state)
 {
     struct file *f = *state;
-    const struct fuse_lk_in in = lock_of(f->first, 9, F_WRLCK, 0, INT64_MAX, FUSE_LK_FLOCK);
     struct rig_request r;
 
-    assert_int_equal(flock(f->host, LOCK_EX), 0);
-    begin_wait(f, &r, &in);
-    let_it_wait(&r);
+    wait_for_the_host(f, &r);
     assert_int_equal(flock(f->host, LOCK_UN), 0);
     assert_int_equal(rig_end(&r), 0);
 }
@@ -222,12 +248,9 @@ static void test_the_host_lets_go(void **state)
 static void test_interrupts(void **state)
 {
     struct file *f = *state;
-    const struct fuse_lk_in in = lock_of(f->first, 9, F_WRLCK, 0, INT64_MAX, FUSE_LK_FLOCK);
     struct rig_request r;
 
-    assert_int_equal(flock(f->host, LOCK_EX), 0);
-    begin_wait(f, &r, &in);
-    let_it_wait(&r);
+    wait_for_the_host(f, &r);
     interrupt(f, r.header.unique + 1000, -EAGAIN);
     let_it_wait(&r);
     interrupt(f, r.header.unique, 0);
@@ -238,13 +261,11 @@ static void test_interrupts(void **state)
 static void test_a_recall(void **state)
 {
     struct file *f = *state;
-    const struct fuse_lk_in in = lock_of(f->first, 9, F_WRLCK, 0, INT64_MAX, FUSE_LK_FLOCK);
     struct rig_request r[3];
 
-    assert_int_equal(flock(f->host, LOCK_EX), 0);
-    for (unsigned i = 0; i < ARRAY_SIZE(r); i++)
-        begin_wait(f, &r[i], &in);
-    let_it_wait(&r[0]);
+    wait_for_the_host(f, &r[0]);
+    for (unsigned i = 1; i < ARRAY_SIZE(r); i++)
+        begin_wait(f, &r[i], &f->lock);
     share_recall(f->rig->share);
     for (unsigned i = 0; i < ARRAY_SIZE(r); i++)
         assert_int_equal(rig_end(&r[i]), -ECANCELED);
@@ -253,19 +274,49 @@ static void test_a_recall(void **state)
 static void test_unmounting_ends_what_waits(void **state)
 {
     struct file *f = *state;
-    const struct fuse_lk_in in = lock_of(f->first, 9, F_WRLCK, 0, INT64_MAX, FUSE_LK_FLOCK);
     struct fuse_attr attr;
     struct rig_request r;
 
-    assert_int_equal(flock(f->host, LOCK_EX), 0);
-    begin_wait(f, &r, &in);
-    let_it_wait(&r);
+    wait_for_the_host(f, &r);
     assert_int_equal(rig_call(f->rig, FUSE_DESTROY, 0, NULL, 0, NULL, 0, NULL, 0), 0);
     assert_int_equal(rig_end(&r), -EINTR);
     assert_int_equal(rig_getattr(f->rig, f->node, &attr), -EIO);
     rig_init(f->rig);
     assert_int_equal(rig_getattr(f->rig, f->node, &attr), -ESTALE);
     assert_int_equal(rig_getattr(f->rig, 1, &attr), 0);
+}
+
+/* A process of the guest's closes the file. */
+static void close_by_owner(void *opaque)
+{
+    struct file *f = opaque;
+    const struct fuse_flush_in in = {.fh = f->first, .lock_owner = 1};
+
+    assert_int_equal(rig_call(f->rig, FUSE_FLUSH, f->node, &in, sizeof(in), NULL, 0, NULL, 0), 0);
+}
+
+/* A lock that comes when its owner has just closed the file is nobody's, and is not told as taken.
+ */
+static void test_a_holder_that_ends(void **state)
+{
+    struct file *f = *state;
+    const struct fuse_lk_in in = lock_of(f->first, 1, F_WRLCK, 0, INT64_MAX, 0);
+    struct flock all = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    struct rig_request r;
+
+    before_lock_opaque = f;
+    before_lock = close_by_owner;
+    assert_int_equal(set_lock(f, in), -EBADF);
+    /* The same for one that waits. */
+    assert_int_equal(fcntl(f->host, F_OFD_SETLK, &all), 0);
+    begin_wait(f, &r, &in);
+    let_it_wait(&r);
+    before_lock = close_by_owner;
+    all.l_type = F_UNLCK;
+    assert_int_equal(__real_fcntl64(f->host, F_OFD_SETLK, &all), 0);
+    assert_int_equal(rig_end(&r), -EBADF);
+    all.l_type = F_WRLCK;
+    assert_int_equal(fcntl(f->host, F_OFD_SETLK, &all), 0);
 }
 
 static void test_syncs(void **state)
@@ -298,6 +349,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_interrupts, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_recall, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_unmounting_ends_what_waits, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_a_holder_that_ends, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_syncs, set_up, tear_down),
     };
 

@@ -28,8 +28,9 @@
 
 struct share_rig {
     char outside[64], folder[80];
+    const struct share_host *host; /* or NULL */
     struct share *share;
-    uint64_t unique;
+    _Atomic uint64_t unique;
 };
 
 /* A request under way. */
@@ -71,7 +72,7 @@ static inline struct share *rig_open(const struct share_rig *rig, const char *se
     snprintf(text, sizeof(text), "%s%s", rig->folder, settings);
     if (share_options_parse(text, &options, err) < 0)
         return NULL;
-    share = share_open(&options, NULL, err);
+    share = share_open(&options, rig->host, err);
     share_options_free(&options);
     return share;
 }
@@ -142,11 +143,11 @@ static inline void rig_init(struct share_rig *rig)
     assert_int_equal(out.major, 7);
 }
 
-static inline struct share_rig *rig_make(const char *settings)
+/* A folder that nobody has opened yet. */
+static inline struct share_rig *rig_make_folder(void)
 {
     const char *place = getenv("TMPDIR");
     struct share_rig *rig = calloc(1, sizeof(*rig));
-    struct error err = {0};
 
     snprintf(rig->outside, sizeof(rig->outside), "%.40s/doppel-share.XXXXXX",
              place ? place : "/tmp");
@@ -154,6 +155,14 @@ static inline struct share_rig *rig_make(const char *settings)
     snprintf(rig->folder, sizeof(rig->folder), "%s/folder", rig->outside);
     assert_int_equal(mkdir(rig->folder, 0755), 0);
     rig_write_file(rig->outside, "secret", RIG_SECRET);
+    return rig;
+}
+
+static inline struct share_rig *rig_make(const char *settings)
+{
+    struct share_rig *rig = rig_make_folder();
+    struct error err = {0};
+
     rig->share = rig_open(rig, settings, &err);
     if (!rig->share)
         fail_msg("%s", err.text);

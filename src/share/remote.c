@@ -1,0 +1,516 @@
+/*
+ * An isolated folder, for who uses it.
+ */
+#include "share/remote_private.h"
+
+#include "base/buffers.h"
+#include "base/kept_link.h"
+#include "base/thread.h"
+#include "base/time.h"
+#include "base/util.h"
+#include "share/mirror.h"
+#include "share/tables.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define FIRST_NS    (30 * NS_PER_S) /* for the process to open the folder */
+#define PATIENCE_NS (60 * NS_PER_S) /* for it to answer */
+
+static void wake_process(struct share_remote *r)
+{
+    int ret = event_signal(&r->sender, r->files[KEPT_REQUEST_EVENT]);
+
+    if (ret < 0)
+        log_line(r->share->host.log, LOG_LEVEL_WARNING,
+                 "%s: cannot tell its process of requests: %s", r->name, strerror(-ret));
+}
+
+/* ---- Requests: any thread ---- */
+
+static void complete_all(struct fifo *all, bool cancelled)
+{
+    struct fifo_link *link;
+
+    while ((link = all->first)) {
+        struct share_request *request = container_of(link, struct share_request, job.link);
+
+        fifo_remove(all, link);
+        if (cancelled)
+            request->done(request, -ECANCELED);
+        else
+            remote_fail(request);
+    }
+}
+
+void share_remote_submit(struct share_remote *r, struct share_request *request)
+{
+    bool broken, wake = false;
+
+    if (buffers_length(request->in, request->ins) > RING_PART_MOST) {
+        request->done(request, -EPROTO);
+        return;
+    }
+    request->job = (struct pool_job){.run = NULL};
+    pthread_mutex_lock(&r->lock);
+    broken = r->broken;
+    if (!broken) {
+        fifo_put(&r->waiting, &request->job.link);
+        wake = remote_pump(r);
+    }
+    pthread_mutex_unlock(&r->lock);
+    if (broken)
+        remote_fail(request);
+    if (wake)
+        wake_process(r);
+}
+
+/* Asks for what waits to be ended; later, if too much is asked for already. With LOCK. */
+static bool send_recall(struct share_remote *r)
+{
+    r->recall_again = r->controls >= RING_CONTROLS_MOST / 2;
+    return !r->recall_again && remote_control(r, RING_RECALL);
+}
+
+void share_remote_recall(struct share_remote *r)
+{
+    struct fifo waiting;
+    bool wake;
+
+    pthread_mutex_lock(&r->lock);
+    waiting = r->waiting;
+    r->waiting = (struct fifo){.first = NULL};
+    for (uint32_t i = 0; i < RING_REQUESTS; i++)
+        r->slot[i].recalled = r->slot[i].request != NULL;
+    wake = send_recall(r);
+    pthread_mutex_unlock(&r->lock);
+    if (wake)
+        wake_process(r);
+    complete_all(&waiting, true);
+}
+
+/* ---- What the guest knows ---- */
+
+static int write_all(void *opaque, const void *data, size_t size, struct error *err)
+{
+    const int *fd = opaque;
+
+    for (size_t done = 0; done < size;) {
+        ssize_t n = write(*fd, (const uint8_t *)data + done, size - done);
+
+        if (n < 0 && errno != EINTR)
+            return error_set(err, errno, "%s", strerror(errno));
+        done += n > 0 ? (size_t)n : 0;
+    }
+    return 0;
+}
+
+/* Writes what the mirror holds to a new file. Returns a descriptor. With TABLES. */
+static int write_tables(struct share_remote *r, struct error *err)
+{
+    int fd = memfd_create("folder", MFD_CLOEXEC);
+    const struct state_writer writer = {.write = write_all, .opaque = &fd};
+    struct state *s = fd < 0 ? NULL : state_create_save(&writer, "doppel", err);
+
+    if (fd < 0)
+        return error_set(err, errno, "cannot make a memory file: %s", strerror(errno));
+    if (s) {
+        share_tables_state(r->share, s, 0);
+        if (state_finish(s) < 0)
+            error_set(err, -state_error(s), "%s", state_failure(s)->text);
+    }
+    if (s && state_error(s) == 0) {
+        state_free(s);
+        return fd;
+    }
+    state_free(s);
+    close(fd);
+    return -err->code;
+}
+
+/* Has the process know what the mirror holds. With TABLES; SEND is false if the entry is in the
+ * ring already. What does not arrive is given to the next process. */
+static void load_tables(struct share_remote *r, bool send)
+{
+    struct error err = {0};
+    int fd = write_tables(r, &err);
+    bool wake = false;
+
+    if (fd < 0) {
+        log_line(r->share->host.log, LOG_LEVEL_ERROR, "%s: what the guest knows is lost: %s",
+                 r->name, err.text);
+        return;
+    }
+    if (send) {
+        pthread_mutex_lock(&r->lock);
+        if (r->controls < RING_CONTROLS_MOST - 2) {
+            wake = remote_control(r, RING_LOAD);
+            wake |= remote_control(r, RING_OPEN);
+        }
+        pthread_mutex_unlock(&r->lock);
+    }
+    kept_link_send_files(r->link, r->number, &fd, 1);
+    if (wake)
+        wake_process(r);
+    close(fd);
+}
+
+void share_remote_reset(struct share_remote *r)
+{
+    pthread_mutex_lock(&r->tables);
+    share_tables_reset(r->share);
+    load_tables(r, true);
+    pthread_mutex_unlock(&r->tables);
+}
+
+void share_remote_state(struct share_remote *r, struct state *s, uint32_t instance)
+{
+    pthread_mutex_lock(&r->tables);
+    share_tables_state(r->share, s, instance);
+    if (!state_saving(s) && !state_error(s))
+        load_tables(r, true);
+    pthread_mutex_unlock(&r->tables);
+}
+
+/* ---- Notes: the thread ---- */
+
+static void fail_all(struct share_remote *r, const char *why)
+{
+    struct fifo failed;
+
+    log_tell(r->share->host.log, LOG_LEVEL_ERROR, "%s: %s; it cannot be used any more", r->name,
+             why);
+    pthread_mutex_lock(&r->lock);
+    r->broken = true;
+    remote_forget_all(r, &failed);
+    pthread_mutex_unlock(&r->lock);
+    complete_all(&failed, false);
+}
+
+/* Takes a result, and what the guest has got to know by it. Returns the request, or NULL if it
+ * cannot be. */
+static struct share_request *take_result(struct share_remote *r,
+                                         const struct share_note_result *note, bool *wake)
+{
+    struct share_request *request;
+
+    if (note->note.size < sizeof(*note) ||
+        share_mirror_change(r->share, (const uint8_t *)(note + 1),
+                            note->note.size - sizeof(*note)) < 0)
+        return NULL;
+    pthread_mutex_lock(&r->lock);
+    request = remote_end(r, note->number, note->result);
+    *wake = request && remote_pump(r);
+    pthread_mutex_unlock(&r->lock);
+    return request;
+}
+
+static bool take_done(struct share_remote *r, const struct share_note_done *note, bool *wake)
+{
+    bool good;
+
+    if (note->note.size < sizeof(*note))
+        return false;
+    pthread_mutex_lock(&r->lock);
+    good = r->controls > 0;
+    r->controls -= good;
+    if (note->kind == RING_PING)
+        r->pinged = false;
+    if (good && r->recall_again)
+        *wake = send_recall(r);
+    pthread_mutex_unlock(&r->lock);
+    return good;
+}
+
+/* Takes the next note. 1; 0: there is none; negative: it cannot be. *ENDED: the request that has
+ * ended with it, or NULL. With TABLES. */
+static int take_note(struct share_remote *r, struct share_request **ended, bool *wake)
+{
+    const void *note = r->note;
+    int ret = share_ring_note(r->ring, &r->notes, r->note);
+
+    if (ret <= 0)
+        return ret;
+    r->progress = true;
+    if (r->note->kind == NOTE_RESULT) {
+        *ended = take_result(r, note, wake);
+        return *ended ? 1 : -EPROTO;
+    }
+    if (r->note->kind == NOTE_DONE)
+        return take_done(r, note, wake) ? 1 : -EPROTO;
+    ret = share_mirror_note(r->share, r->note);
+    return ret < 0 ? ret : 1;
+}
+
+/* Takes all notes. Returns what is wrong, or NULL. */
+static const char *take_notes(struct share_remote *r)
+{
+    int ret;
+
+    do {
+        struct share_request *ended = NULL;
+        int32_t result = 0;
+        bool wake = false;
+
+        pthread_mutex_lock(&r->tables);
+        ret = take_note(r, &ended, &wake);
+        pthread_mutex_unlock(&r->tables);
+        if (ended)
+            result = ((const struct share_note_result *)(const void *)r->note)->result;
+        if (wake)
+            wake_process(r);
+        if (ended)
+            ended->done(ended, result);
+    } while (ret > 0);
+    return ret == 0 ? NULL : ret == -ENOMEM ? "out of memory" : "its process breaks the rules";
+}
+
+/* ---- Processes: the thread ---- */
+
+/* Gives the next process all that the last one has not done. With TABLES. */
+static void send_again(struct share_remote *r, struct fifo *recalled)
+{
+    share_nodes_sweep(r->share);
+    pthread_mutex_lock(&r->lock);
+    memset(&r->ring->entries, 0, sizeof(r->ring->entries));
+    memset(&r->ring->notes, 0, sizeof(r->ring->notes));
+    atomic_store(&r->ring->notes_taken, 0);
+    r->requests = r->notes = (struct kept_side){0, 0};
+    r->controls = 0;
+    r->pinged = r->recall_again = false;
+    remote_send_all(r, recalled);
+    pthread_mutex_unlock(&r->lock);
+}
+
+/* A new process is there: starts it. Returns what is wrong, or NULL. */
+static const char *start_anew(struct share_remote *r, const struct kept_hello *hello, pid_t sender)
+{
+    const char *wrong = take_notes(r); /* of the last one */
+    struct fifo recalled = {.first = NULL};
+    int ret;
+
+    if (wrong)
+        return wrong;
+    kept_watch_process(&r->watch, sender);
+    log_line(r->share->host.log, LOG_LEVEL_WARNING, "%s: its process has been started anew",
+             r->name);
+    pthread_mutex_lock(&r->tables);
+    r->number = hello->number;
+    send_again(r, &recalled);
+    event_clear(r->files[KEPT_REQUEST_EVENT]);
+    ret = kept_link_send_files(r->link, hello->number, r->files, KEPT_FILES);
+    if (ret == 0)
+        load_tables(r, false);
+    else
+        log_line(r->share->host.log, LOG_LEVEL_WARNING, "%s: its process is gone again", r->name);
+    pthread_mutex_unlock(&r->tables);
+    complete_all(&recalled, true);
+    return NULL;
+}
+
+/* Looks whether a process has come. Returns what is wrong, or NULL. */
+static const char *look_at_link(struct share_remote *r)
+{
+    struct kept_hello hello;
+    pid_t sender = 0;
+    int ret = kept_link_receive_hello(r->link, &hello, &sender);
+
+    if (ret == 0)
+        return NULL;
+    if (ret < 0)
+        return ret == -EPIPE ? "its process is gone for good" : "its process breaks the rules";
+    if (!hello.error)
+        return start_anew(r, &hello, sender);
+    log_clean(hello.text);
+    log_line(r->share->host.log, LOG_LEVEL_WARNING, "%s: its process was started anew, but: %s",
+             r->name, hello.text);
+    return NULL;
+}
+
+/* Whether something is to be done. A lock may be waited for without end, so that the process must
+ * answer a ping meanwhile. */
+static bool any_waits(struct share_remote *r)
+{
+    bool waits, wake = false;
+
+    pthread_mutex_lock(&r->lock);
+    waits = r->used > 0 || r->waiting.first || r->controls > 0;
+    if (waits && !r->pinged && r->controls < RING_CONTROLS_MOST - 1) {
+        r->pinged = true;
+        wake = remote_control(r, RING_PING);
+    }
+    pthread_mutex_unlock(&r->lock);
+    if (wake)
+        wake_process(r);
+    return waits;
+}
+
+static const char *watch_process(struct share_remote *r)
+{
+    bool progress = r->progress;
+
+    r->progress = false;
+    return kept_watch_look(&r->watch, progress, !progress && any_waits(r));
+}
+
+/* Waits for the process or for a thread of this one, and takes what has come. Returns what is
+ * wrong, or NULL. */
+static const char *wait_and_take(struct share_remote *r, struct pollfd pfd[3])
+{
+    bool sleeps = kept_index_sleeps(&r->ring->notes, r->notes.read);
+    const char *wrong;
+
+    if (poll(pfd, 3, sleeps ? kept_watch_pause(&r->watch) : 0) < 0)
+        return NULL;
+    if (pfd[0].revents)
+        event_clear(r->wake);
+    if (pfd[1].revents)
+        event_clear(r->files[KEPT_RESULT_EVENT]);
+    wrong = take_notes(r);
+    if (!wrong)
+        wrong = watch_process(r);
+    return !wrong && pfd[2].revents ? look_at_link(r) : wrong;
+}
+
+static bool is_ending(struct share_remote *r)
+{
+    bool end;
+
+    pthread_mutex_lock(&r->lock);
+    end = r->ends;
+    pthread_mutex_unlock(&r->lock);
+    return end;
+}
+
+static void *run(void *opaque)
+{
+    struct share_remote *r = opaque;
+    struct pollfd pfd[] = {
+        {r->wake, POLLIN, 0}, {r->files[KEPT_RESULT_EVENT], POLLIN, 0}, {r->link, POLLIN, 0}};
+    const char *wrong = NULL;
+
+    where_begin(&r->where);
+    while (!is_ending(r) && !wrong) {
+        wrong = wait_and_take(r, pfd);
+        if (wrong)
+            fail_all(r, wrong);
+    }
+    where_end(&r->where);
+    return NULL;
+}
+
+/* ---- Opening and closing ---- */
+
+static void end_thread(struct share_remote *r)
+{
+    pthread_mutex_lock(&r->lock);
+    r->ends = true;
+    pthread_mutex_unlock(&r->lock);
+    event_signal(&r->sender, r->wake);
+    pthread_join(r->thread, NULL);
+}
+
+void share_remote_close(struct share_remote *r)
+{
+    if (!r)
+        return;
+    if (r->started)
+        end_thread(r);
+    kept_memory_drop(sizeof(struct share_ring), r->files, r->ring);
+    kept_pages_free(&r->pages);
+    kept_watch_end(&r->watch);
+    event_sender_close(&r->sender);
+    if (r->wake >= 0)
+        close(r->wake);
+    close(r->link);
+    pthread_mutex_destroy(&r->lock);
+    pthread_mutex_destroy(&r->tables);
+    free(r->note);
+    free(r);
+}
+
+static struct share_remote *make(struct share *share, int link)
+{
+    uint64_t patience = share->host.patience_ns ? share->host.patience_ns : PATIENCE_NS;
+    struct share_remote *r = calloc(1, sizeof(*r));
+
+    if (!r) {
+        close(link);
+        return NULL;
+    }
+    r->share = share;
+    r->link = link;
+    r->wake = -1;
+    r->sender = EVENT_SENDER_CLOSED;
+    for (unsigned i = 0; i < KEPT_FILES; i++)
+        r->files[i] = -1;
+    snprintf(r->name, sizeof(r->name), "shared folder %s", share->options.folder);
+    kept_watch_begin(&r->watch, r->name, share->host.log, patience);
+    pthread_mutex_init(&r->lock, NULL);
+    pthread_mutex_init(&r->tables, NULL);
+    remote_slots_init(r);
+    return r;
+}
+
+static int make_files(struct share_remote *r, struct error *err)
+{
+    void *memory = NULL;
+    int ret;
+
+    r->note = malloc(NOTE_MOST);
+    if (!r->note || kept_pages_init(&r->pages, RING_PAGES) < 0)
+        return error_set(err, ENOMEM, "out of memory");
+    r->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (r->wake < 0)
+        return error_set(err, errno, "cannot make an event file: %s", strerror(errno));
+    if (event_sender_open(&r->sender, err) < 0)
+        return -EAGAIN;
+    ret = kept_memory_make(sizeof(struct share_ring), r->files, &memory, err);
+    r->ring = memory;
+    return ret;
+}
+
+static int start(struct share_remote *r, struct error *err)
+{
+    struct kept_hello hello;
+    pid_t sender = 0;
+    int ret = make_files(r, err);
+
+    if (ret == 0)
+        ret = kept_link_await_hello(r->link, FIRST_NS, &hello, &sender, err);
+    if (ret < 0)
+        return ret;
+    kept_watch_process(&r->watch, sender);
+    r->number = hello.number;
+    if (kept_link_send_files(r->link, hello.number, r->files, KEPT_FILES) < 0)
+        return error_set(err, EPIPE, "its process has ended");
+    ret = thread_start(&r->thread, "share, isolated", run, r, err);
+    r->started = ret == 0;
+    return ret;
+}
+
+struct share_remote *share_remote_open(struct share *share, int link, struct error *err)
+{
+    struct share_remote *r = make(share, link);
+    struct error why = {.code = ENOMEM, .text = "out of memory"};
+
+    if (r && start(r, &why) == 0)
+        return r;
+    if (strstr(why.text, share->options.folder))
+        error_set(err, why.code, "%s", why.text);
+    else
+        error_set(err, why.code, "shared folder %s: %s", share->options.folder, why.text);
+    share_remote_close(r);
+    return NULL;
+}
+
+struct where *share_remote_where(struct share_remote *r)
+{
+    return &r->where;
+}

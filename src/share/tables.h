@@ -1,0 +1,17 @@
+/*
+ * All that is known of what a guest knows of a shared folder: nodes, handles and locks. Nothing is
+ * in flight.
+ */
+#ifndef DOPPEL_SHARE_TABLES_H
+#define DOPPEL_SHARE_TABLES_H
+
+#include "share/share_private.h"
+
+/* Forgets it, and closes what the guest had open. */
+void share_tables_reset(struct share *share);
+/* As share_state, but that what was loaded is not open yet. */
+void share_tables_state(struct share *share, struct state *s, uint32_t instance);
+/* Opens what was loaded, and takes the locks. */
+void share_tables_open(struct share *share);
+
+#endif
