@@ -67,7 +67,7 @@ static void begin(struct vrig *v, unsigned queue, uint32_t opcode, uint64_t node
     assert_int_equal(mem_write(v->mem, IN + sizeof(header), argument, size), 0);
     rig_descriptor(&v->queue, 0, IN, header.len, answer ? RIG_NEXT : 0, 1);
     rig_descriptor(&v->queue, 1, OUT, answer, RIG_WRITE, 0);
-    rig_publish(&v->queue, 0);
+    rig_publish_shared(&v->queue, 0);
     vrig_write(v, VRIG_NOTIFY + 4 * queue, 2, (uint16_t)queue);
 }
 
@@ -183,7 +183,7 @@ static void test_drivers_that_break_rules(void **state)
     rig_put(v->mem, IN, 4000, 4);
     rig_descriptor(&v->queue, 0, IN, 56, RIG_NEXT, 1);
     rig_descriptor(&v->queue, 1, OUT, 100, RIG_WRITE, 0);
-    rig_publish(&v->queue, 0);
+    rig_publish_shared(&v->queue, 0);
     vrig_write(v, VRIG_NOTIFY + 4 * REQUESTS, 2, REQUESTS);
     while (!(vrig_status(v) & VIRTIO_NEEDS_RESET))
         usleep(100);
