@@ -276,7 +276,7 @@ void engine_run(void *opaque, const struct diff_case *c, struct diff_result *r)
         e->ops->state_out(e->vcpu, &e->cpu);
     } while (exit == EXIT_KICK && !e->expired);
     r->timeout = exit == EXIT_KICK;
-    r->translated = e->ops != &interp_engine;
+    r->translated = e->ops != &interp_engine && e->ops != &kvm_engine;
     r->vector = -1;
     r->error = r->cr2 = 0;
     memset(&r->out, 0, sizeof(r->out));
@@ -344,7 +344,8 @@ struct engine_executor *engine_create(const struct engine_ops *ops)
     m->clock = e->loop ? clock_create(e->loop, m->bus, &err) : NULL;
     if (m->clock) {
         x86_model_default(&m->model, 1, clock_tsc_hz(m->clock));
-        e->engine = ops->create(m, &err);
+        if (!ops->restrict_model || ops->restrict_model(&m->model, &err) == 0)
+            e->engine = ops->create(m, &err);
     }
     e->vcpu = e->engine ? ops->vcpu_create(e->engine, &e->port, &err) : NULL;
     if (!e->vcpu) {

@@ -176,12 +176,63 @@ static void test_frequencies(void **unused)
     }
 }
 
+/* What another hypervisor offers: all but the bits LACKS of leaf LEAF's register REG. */
+struct offer {
+    uint32_t leaf, lacks;
+    unsigned reg;
+};
+
+static struct x86_cpuid_regs offered(const void *opaque, uint32_t leaf, uint32_t subleaf)
+{
+    const struct offer *offer = opaque;
+    uint32_t r[4] = {UINT32_MAX, UINT32_MAX, UINT32_MAX, UINT32_MAX};
+
+    if (leaf == offer->leaf)
+        r[offer->reg] &= ~offer->lacks;
+    return (struct x86_cpuid_regs){r[0], r[1], r[2], r[3]};
+}
+
+/* A model that is restricted has what was offered and nothing else, and nothing that needs what is
+ * gone; what every model has stays. */
+static void test_restricted(void **unused)
+{
+    const struct offer nothing = {0}, pcid = {1, 1u << 17, 2}, xsave = {1, 1u << 26, 2},
+                       smep = {7, 1u << 7, 1}, x2apic = {1, 1u << 21, 2};
+    struct x86_model whole, model;
+    struct x86_cpu cpu;
+
+    x86_cpu_reset(&cpu);
+    x86_model_default(&whole, 1, TSC_HZ);
+    model = whole;
+    x86_model_restrict(&model, offered, &nothing);
+    assert_true(x86_model_within(&whole, &model));
+    x86_model_restrict(&model, offered, &x2apic);
+    assert_true(x86_model_within(&whole, &model));
+    x86_model_restrict(&model, offered, &pcid);
+    assert_false(get(&model, &cpu, 1, 0).ecx >> 17 & 1);
+    assert_false(get(&model, &cpu, 7, 0).ebx >> 10 & 1); /* INVPCID */
+    assert_false(x86_cr4_bits(&model) & X86_CR4_PCIDE);
+    assert_true(x86_cr4_bits(&model) & X86_CR4_SMEP);
+    assert_true(x86_model_within(&model, &whole));
+    assert_false(x86_model_within(&whole, &model));
+    x86_model_restrict(&model, offered, &smep);
+    assert_false(x86_cr4_bits(&model) & X86_CR4_SMEP);
+    x86_model_restrict(&model, offered, &xsave);
+    assert_false(get(&model, &cpu, 1, 0).ecx & (1u << 26 | 1u << 28)); /* and AVX */
+    assert_int_equal(x86_xcr0_bits(&model), X86_XCR0_X87 | X86_XCR0_SSE);
+    model = whole;
+    model.arch_capabilities &= model.arch_capabilities - 1;
+    assert_true(x86_model_within(&model, &whole));
+    assert_false(x86_model_within(&whole, &model));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_identity), cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_features), cmocka_unit_test(test_state),
-        cmocka_unit_test(test_topology), cmocka_unit_test(test_frequencies),
+        cmocka_unit_test(test_identity),    cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_features),    cmocka_unit_test(test_restricted),
+        cmocka_unit_test(test_state),       cmocka_unit_test(test_topology),
+        cmocka_unit_test(test_frequencies),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

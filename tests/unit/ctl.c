@@ -460,6 +460,7 @@ static void test_probe(void **unused)
                                       : DOPPEL_ENGINE_INTERP);
     assert_string_equal(doppel_engine_name(DOPPEL_ENGINE_INTERP), "interp");
     assert_string_equal(doppel_engine_name(DOPPEL_ENGINE_BT), "bt");
+    assert_string_equal(doppel_engine_name(DOPPEL_ENGINE_KVM), "kvm");
     assert_string_equal(doppel_version(), DOPPEL_VERSION);
 }
 

@@ -319,6 +319,8 @@ static void test_impossible(void **unused)
          "section model 0: tsc_hz: the TSC of the saved machine runs at 1 Hz, and this "
          "host's at 2000000000",
          2, 1},
+        {"model", "section model 0: arch_capabilities: bits 0x8000000000000000 are not known", 3,
+         1ULL << 63},
     };
     struct vm *vm = create(&two_cpus);
     struct state_image image = save(vm);
