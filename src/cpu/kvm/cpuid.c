@@ -14,8 +14,9 @@
 
 #define ENTRIES_MAX 512
 
+/* A struct kvm_cpuid2 with room. */
 struct entries {
-    struct kvm_cpuid2 head;
+    uint32_t nent, padding;
     struct kvm_cpuid_entry2 entry[ENTRIES_MAX];
 };
 
@@ -47,7 +48,7 @@ static void add(struct entries *e, const struct x86_model *model, unsigned id, u
         .efer = X86_EFER_LMA, .seg[X86_CS].attr = X86_ATTR_L, .xcr0 = X86_XCR0_X87};
     struct x86_cpuid_regs r = x86_cpuid(model, &cpu, id, leaf, subleaf);
 
-    e->entry[e->head.nent++] = (struct kvm_cpuid_entry2){
+    e->entry[e->nent++] = (struct kvm_cpuid_entry2){
         .function = leaf,
         .index = subleaf,
         .flags = indexed ? KVM_CPUID_FLAG_SIGNIFCANT_INDEX : 0,
@@ -61,7 +62,7 @@ static void add(struct entries *e, const struct x86_model *model, unsigned id, u
 /* Stores all that MODEL says to vCPU ID. */
 static void fill(struct entries *e, const struct x86_model *model, unsigned id)
 {
-    e->head = (struct kvm_cpuid2){0};
+    e->nent = e->padding = 0;
     for (unsigned i = 0; i < ARRAY_SIZE(leaves); i++)
         for (uint32_t leaf = leaves[i].first; leaf <= leaves[i].last; leaf++)
             for (uint32_t sub = 0; sub < leaves[i].subleaves; sub++)
@@ -72,7 +73,7 @@ static void fill(struct entries *e, const struct x86_model *model, unsigned id)
 
 static struct x86_cpuid_regs find(const struct entries *e, uint32_t leaf, uint32_t subleaf)
 {
-    for (unsigned i = 0; i < e->head.nent; i++) {
+    for (unsigned i = 0; i < e->nent; i++) {
         const struct kvm_cpuid_entry2 *entry = &e->entry[i];
         bool indexed = entry->flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
 
@@ -103,11 +104,11 @@ static int ask_forced(const struct kvm_faults *faults, int fd, struct entries *e
     int ret;
 
     fill(e, &nothing, 0);
-    for (unsigned i = 0; i < e->head.nent; i++) /* what every model has */
+    for (unsigned i = 0; i < e->nent; i++) /* what every model has */
         if (e->entry[i].function != 0 && e->entry[i].function != 0x80000000)
             e->entry[i].ebx = e->entry[i].ecx = e->entry[i].edx = 0;
     ret = kvm_call(faults, fd, KVM_SET_CPUID2, (uintptr_t)e);
-    e->head.nent = ENTRIES_MAX;
+    e->nent = ENTRIES_MAX;
     return ret < 0 ? ret : kvm_call(faults, fd, KVM_GET_CPUID2, (uintptr_t)e);
 }
 
@@ -130,9 +131,9 @@ static int find_forced(const struct kvm_faults *faults, int system, struct entri
 static uint64_t arch_capabilities(const struct kvm_faults *faults, int system)
 {
     struct {
-        struct kvm_msrs head;
+        uint32_t nmsrs, padding;
         struct kvm_msr_entry entry;
-    } msr = {.head.nmsrs = 1, .entry.index = X86_MSR_ARCH_CAPABILITIES};
+    } msr = {.nmsrs = 1, .entry.index = X86_MSR_ARCH_CAPABILITIES};
 
     return kvm_call(faults, system, KVM_GET_MSRS, (uintptr_t)&msr) == 1 ? msr.entry.data : 0;
 }
@@ -145,7 +146,7 @@ int kvm_cpuid_restrict(const struct kvm_faults *faults, int system, struct x86_m
 
     if (!offer)
         return error_set(err, ENOMEM, "out of memory for what KVM supports");
-    offer->supported.head.nent = ENTRIES_MAX;
+    offer->supported.nent = ENTRIES_MAX;
     ret = kvm_call(faults, system, KVM_GET_SUPPORTED_CPUID, (uintptr_t)&offer->supported);
     if (ret >= 0)
         ret = find_forced(faults, system, &offer->forced);

@@ -255,8 +255,9 @@ static int pull_extended(struct kvm_cpu *k)
 
 /* --- Model-specific registers ----------------------------------------------------------------- */
 
+/* A struct kvm_msrs with room. */
 struct msrs {
-    struct kvm_msrs head;
+    uint32_t nmsrs, padding;
     struct kvm_msr_entry entry[KVM_MSRS_MAX];
 };
 
@@ -272,7 +273,7 @@ _Static_assert(ARRAY_SIZE(kept) <= KVM_MSRS_MAX, "room for all");
 int kvm_state_create(struct kvm_cpu *k, struct error *err)
 {
     for (unsigned i = 0; i < ARRAY_SIZE(kept); i++) {
-        struct msrs msrs = {.head.nmsrs = 1, .entry[0].index = kept[i]};
+        struct msrs msrs = {.nmsrs = 1, .entry[0].index = kept[i]};
         int ret = kvm_cpu_call(k, KVM_GET_MSRS, &msrs);
 
         if (ret < 0)
@@ -294,19 +295,19 @@ static int push_msrs(struct kvm_cpu *k)
         uint64_t value = *x86_msr_register(&k->c.x, msr);
 
         if (!k->is_known || value != *x86_msr_register(&k->known, msr))
-            msrs.entry[msrs.head.nmsrs++] = (struct kvm_msr_entry){.index = msr, .data = value};
+            msrs.entry[msrs.nmsrs++] = (struct kvm_msr_entry){.index = msr, .data = value};
     }
-    if (!msrs.head.nmsrs)
+    if (!msrs.nmsrs)
         return 0;
     ret = kvm_cpu_call(k, KVM_SET_MSRS, &msrs);
     if (ret < 0)
         return ret;
-    return (unsigned)ret < msrs.head.nmsrs ? -EINVAL : 0;
+    return (unsigned)ret < msrs.nmsrs ? -EINVAL : 0;
 }
 
 static int pull_msrs(struct kvm_cpu *k)
 {
-    struct msrs msrs = {.head.nmsrs = k->msrs.count};
+    struct msrs msrs = {.nmsrs = k->msrs.count};
     int ret;
 
     for (unsigned i = 0; i < k->msrs.count; i++)

@@ -267,18 +267,20 @@ static void destroy(struct vcpu *c)
 /* Has KVM_RUN end for KVM_SIGNAL in the calling thread, and for what it takes otherwise. */
 static void set_signals(struct kvm_cpu *k)
 {
-    struct {
-        struct kvm_signal_mask head;
-        uint64_t blocked;
-    } mask = {.head.len = sizeof(mask.blocked)};
+    struct { /* a struct kvm_signal_mask, whose set is not aligned */
+        uint32_t len;
+        uint8_t blocked[sizeof(uint64_t)];
+    } mask = {.len = sizeof(mask.blocked)};
+    uint64_t blocked;
     sigset_t set;
     int ret;
 
     sigemptyset(&set);
     sigaddset(&set, KVM_SIGNAL);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
-    syscall(SYS_rt_sigprocmask, SIG_SETMASK, NULL, &mask.blocked, sizeof(mask.blocked));
-    mask.blocked &= ~(1ULL << (KVM_SIGNAL - 1));
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, NULL, &blocked, sizeof(blocked));
+    blocked &= ~(1ULL << (KVM_SIGNAL - 1));
+    memcpy(mask.blocked, &blocked, sizeof(blocked));
     ret = kvm_cpu_call(k, KVM_SET_SIGNAL_MASK, &mask);
     if (ret < 0)
         error_set(&k->failure, -ret, "KVM: cannot set the signal mask: %s", strerror(-ret));
