@@ -296,29 +296,32 @@ def read(name):
         return file.read()
 
 
-def folder_servers(folder, path):
-    """Commands that may serve FOLDER at the socket PATH: virtiofsd in C, of QEMU, and in Rust."""
-    yield ["/usr/lib/qemu/virtiofsd", f"--socket-path={path}", "-o", f"source={folder}", "-o", "sandbox=chroot",
-           "-o", "cache=none"]
-    yield ["/usr/libexec/virtiofsd", f"--socket-path={path}", "--shared-dir", folder, "--sandbox", "none"]
+def virtiofsd_in_c(folder, path):
+    """The command that serves FOLDER at the socket PATH by QEMU's virtiofsd, which Debian 12 has."""
+    return ["/usr/lib/qemu/virtiofsd", f"--socket-path={path}", "-o", f"source={folder}", "-o", "sandbox=chroot",
+            "-o", "cache=none"]
+
+
+def virtiofsd_in_rust(folder, path):
+    """The same by the one in Rust, which Debian 13 has (package virtiofsd); VIRTIOFSD names another file."""
+    return [os.environ.get("VIRTIOFSD", "/usr/libexec/virtiofsd"), f"--socket-path={path}", "--shared-dir", folder,
+            "--sandbox", "none"]
 
 
 @contextlib.contextmanager
-def folder_server(folder, path):
-    """The first one of those that is there and can serve; skips the test without one."""
-    for command in folder_servers(folder, path):
-        if not os.path.exists(command[0]):
-            continue
-        with started(*command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as server:
-            end = time.monotonic() + PATIENCE
-            while server.poll() is None and not os.path.exists(path) and time.monotonic() < end:
-                time.sleep(0.02)
-            if server.poll() is None:
-                yield server
-                return
-            print(command[0], server.stderr.read().decode())
-    print("skipped: no virtiofsd can serve here (the C one needs root)")
-    sys.exit(77)
+def folder_server(command, path):
+    """A process that serves a folder at the socket PATH by COMMAND; skips the test if it cannot."""
+    if not os.path.exists(command[0]):
+        print(f"skipped: {command[0]} is not installed")
+        sys.exit(77)
+    with started(*command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as server:
+        end = time.monotonic() + PATIENCE
+        while server.poll() is None and not os.path.exists(path) and time.monotonic() < end:
+            time.sleep(0.02)
+        if server.poll() is not None:
+            print(f"skipped: {command[0]} cannot serve here (the one in C needs root):", server.stderr.read().decode())
+            sys.exit(77)
+        yield server
 
 
 FOLDER_SCRIPT = """
@@ -333,12 +336,12 @@ cat other 2>&1 || echo lost
 """
 
 
-def folder():
-    """A folder that virtiofsd serves. When it is killed, the guest sees errors and hangs nowhere."""
+def use_folder(server_command):
+    """A folder that SERVER_COMMAND serves. When it is killed, the guest sees errors and hangs nowhere."""
     with scratch() as at:
         os.mkdir(at("folder"))
         data = write(at("folder/data"), os.urandom(1000000))
-        with folder_server(at("folder"), at("socket")) as server, \
+        with folder_server(server_command(at("folder"), at("socket")), at("socket")) as server, \
              started(DOPPEL, "run", "--device", f"share,folder=vhost-user={at('socket')},tag=folder", "--", "sh",
                      "-c", FOLDER_SCRIPT, env=environment(), stdin=subprocess.PIPE,
                      stdout=subprocess.PIPE) as machine:
@@ -359,6 +362,14 @@ def folder():
             said = machine.stdout.read()
             check(said.count(b"lost\n") == 2 and b"not connected" in said, said)
             check(machine.wait(PATIENCE) == 0, machine.returncode)
+
+
+def folder_in_c():
+    use_folder(virtiofsd_in_c)
+
+
+def folder_in_rust():
+    use_folder(virtiofsd_in_rust)
 
 
 class Pages(http.server.BaseHTTPRequestHandler):
@@ -458,4 +469,4 @@ def passt():
 
 if __name__ == "__main__":
     main(serves_qemu, backend_is_killed, qemu_is_killed, bad_input, storage_daemon,
-         front_end_goes_on, folder, own_back_ends, passt)
+         front_end_goes_on, folder_in_c, folder_in_rust, own_back_ends, passt)

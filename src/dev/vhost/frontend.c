@@ -262,27 +262,39 @@ int vhost_get_config(struct vhost_connection *c, void *config, uint32_t size, st
 
 /* ---- Serving ---- */
 
+/* Adds a region to the table M. Back ends in Rust (vm-memory) want the table sorted by address. */
+static void add_region(struct vhost_message *m, const struct vhost_region *region, int fd)
+{
+    uint32_t at = m->memory.count++;
+
+    for (; at > 0 && m->memory.region[at - 1].gpa > region->gpa; at--) {
+        m->memory.region[at] = m->memory.region[at - 1];
+        m->fds[at] = m->fds[at - 1];
+    }
+    m->memory.region[at] = *region;
+    m->fds[at] = fd;
+}
+
 /* Addresses in this process, as the protocol wants them to find rings by, are the guest physical
  * ones: the back end learns nothing of where anything really is. */
 static int tell_memory(struct vhost_connection *c, const struct vhost_service *s, struct error *err)
 {
     struct vhost_message m = message(VHOST_SET_MEM_TABLE, 0);
-    struct vhost_region *region = m.memory.region;
-    unsigned n = s->part_count;
+    struct vhost_region region = {.gpa = VHOST_RINGS_GPA,
+                                  .size = (uint64_t)s->queues * VHOST_RING_BYTES,
+                                  .user = VHOST_RINGS_GPA};
 
-    for (unsigned i = 0; i < n; i++) {
+    m.memory.count = 0;
+    add_region(&m, &region, s->rings);
+    for (unsigned i = 0; i < s->part_count; i++) {
         const struct mem_export *p = &s->parts[i];
 
-        region[i] = (struct vhost_region){
+        region = (struct vhost_region){
             .gpa = p->gpa, .size = p->size, .user = p->gpa, .offset = p->offset};
-        m.fds[i] = p->fd;
+        add_region(&m, &region, p->fd);
     }
-    region[n] = (struct vhost_region){.gpa = VHOST_RINGS_GPA,
-                                      .size = (uint64_t)s->queues * VHOST_RING_BYTES,
-                                      .user = VHOST_RINGS_GPA};
-    m.fds[n] = s->rings;
-    m.memory.count = m.fd_count = n + 1;
-    m.size = (uint32_t)(offsetof(struct vhost_memory, region) + (n + 1) * sizeof(region[0]));
+    m.fd_count = m.memory.count;
+    m.size = (uint32_t)(offsetof(struct vhost_memory, region) + m.fd_count * sizeof(region));
     return ask(c, &m, err);
 }
 
