@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 
 NINJA = test -f $(BUILD)/build.ninja || meson setup $(BUILD) && ninja -C $(BUILD)
 
-.PHONY: all run guest test lockstep soak soak-state soak-switch soak-race soak-fuzz soak-net soak-disks soak-disks-guest soak-debian selftests bpf bench bench-debian \
+.PHONY: all run guest test lockstep soak soak-state soak-switch soak-race soak-fuzz soak-net soak-folders soak-disks soak-disks-guest soak-debian selftests bpf bench bench-debian \
 	lint install clean
 
 all:
@@ -73,6 +73,12 @@ soak-net:
 	@$(NINJA) doppel tests/guest/network-peer
 	@guests/make
 	@NETWORK_PEER=$(BUILD)/tests/guest/network-peer tests/guest/network.py $(BUILD)/doppel soak
+
+soak-folders:
+	@scripts/setup build guest
+	@$(NINJA) doppel
+	@guests/make
+	@tests/guest/folder.py $(BUILD)/doppel million
 
 soak-disks:
 	@scripts/setup build guest test

@@ -5,8 +5,11 @@ locks exclude the one side and the other.
 import contextlib
 import fcntl
 import os
+import re
 import resource
+import shutil
 import subprocess
+import sys
 
 from vm import BOOT_TIMEOUT, DOPPEL, check, check_run, environment, guest, main, run, scratch, write
 
@@ -164,4 +167,84 @@ def many():
         check(said == ["2000", "2021"], said)
 
 
-main(contents, kernels, edits, locks, owners, many)
+def put_program(program, folder):
+    """Copies PROGRAM of the host's and the libraries that it needs to FOLDER. Returns how a guest calls it, whose
+    path to FOLDER is the same."""
+    listed = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout
+    libraries = [word for word in listed.split() if word.startswith("/")]
+    for name in (program, *libraries):
+        shutil.copy(name, folder)
+    loader = next(name for name in libraries if os.path.basename(name).startswith("ld-linux"))
+    return [f"{folder}/{os.path.basename(loader)}", "--library-path", folder, f"{folder}/{os.path.basename(program)}"]
+
+
+MAKEFILE = b"""
+out: upper lower
+	cat upper lower >out
+upper: source
+	tr a-z A-Z <source >upper
+lower: source
+	tr A-Z a-z <source >lower
+"""
+
+
+def made():
+    """make -C on a folder: what it makes is the host's, and what is up to date and what is not it sees from times,
+    also of what the host changes meanwhile."""
+    with scratch() as at:
+        os.makedirs(at("f/bin"))
+        write(at("f/Makefile"), MAKEFILE)
+        write(at("f/source"), b"Some Text\n")
+        make = " ".join(put_program("/usr/bin/make", at("f/bin"))) + f" -C {at('f')} >/tmp/said 2>&1"
+        script = "while read -r command; do eval \"$command\"; done"
+        with conversation(script, "-v", f"{at('f')}:{at('f')}") as talk:
+            check(talk(f"{make}; echo $?") == "0", "make fails", talk("head -n 1 /tmp/said"))
+            check(read(at("f/out")) == b"SOME TEXT\nsome text\n", read(at("f/out")))
+            check(talk(f"{make}; grep -c 'is up to date' /tmp/said") == "1", "all is made again")
+            stamp = os.stat(at("f/out")).st_mtime + 10
+            write(at("f/source"), b"Other\n")
+            os.utime(at("f/source"), (stamp, stamp))
+            check(talk(f"sleep 1.1; {make}; echo $?") == "0", "make fails")
+            check(read(at("f/out")) == b"OTHER\nother\n", read(at("f/out")))
+
+
+def synced():
+    """fsync, fdatasync and sync in the guest are calls of the host's, as strace sees them."""
+    if not shutil.which("strace") or subprocess.run(["strace", "-o", "/dev/null", "true"], check=False,
+                                                    capture_output=True).returncode:
+        print("skipped: no process can be traced here (strace)")
+        sys.exit(77)
+    with scratch() as at:
+        os.mkdir(at("f"))
+        # busybox: dd's fsync is fsync(2), and sync's -d is fdatasync(2).
+        script = "cd /f; dd if=/dev/zero of=a bs=1k count=1 conv=fsync 2>/dev/null; echo >b; sync -d b; echo done"
+        done = subprocess.run(["strace", "-f", "--seccomp-bpf", "-qq", "-e", "trace=fsync,fdatasync", "-y", "-o",
+                               at("calls"), DOPPEL, "run", "-v", at("f") + ":/f", "--", "sh", "-ec", script],
+                              env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=BOOT_TIMEOUT,
+                              check=False)
+        check(done.returncode == 0 and done.stdout == b"done\n", done)
+        calls = read(at("calls")).decode()
+        check(re.search(r" fsync\(\d+<[^>]*/f/a>\) *= 0", calls), calls)
+        check(re.search(r" fdatasync\(\d+<[^>]*/f/b>\) *= 0", calls), calls)
+
+
+def million():
+    """A million files, and 1,024 descriptors; FILES says otherwise. For make soak-folders."""
+    if "million" not in sys.argv[2:]:
+        return
+    files = int(os.environ.get("FILES", "1000000"))
+    with scratch() as at:
+        for number in range(files):
+            if number % 1000 == 0:
+                folder = at(f"f/{number // 100000}/{number // 1000 % 100}")
+                os.makedirs(folder)
+            with open(f"{folder}/{number}", "w", encoding="ascii") as file:
+                file.write(f"{number}\n")
+        script = """find /f -type f | wc -l; find /f -type f -size -2 | wc -l
+            find /f -type f -print0 | xargs -0 cat | awk '{ sum += $1 } END { printf "%d\\n", sum }'"""
+        said = boot(script, "-v", at("f") + ":/f", timeout=7200, stderr=None,
+                    preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024)))
+        check(said == [str(files), str(files), str(files * (files - 1) // 2)], said)
+
+
+main(contents, kernels, edits, locks, owners, many, made, synced, million)
