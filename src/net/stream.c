@@ -8,18 +8,16 @@
 #include "net/peer.h"
 #include "net/retry.h"
 
+#include "base/unix_socket.h"
 #include "base/util.h"
 
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 struct stream {
     struct peer peer;
-    struct sockaddr_un address;
+    char path[UNIX_SOCKET_PATH_MAX + 1];
     struct retry retry;
 };
 
@@ -28,35 +26,20 @@ static struct stream *stream_of(struct net *net)
     return container_of(net, struct stream, peer.net);
 }
 
-/* A connection to the socket, or -errno. Does not wait. */
-static int dial(const struct stream *s)
-{
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), code;
-
-    if (fd < 0)
-        return -errno;
-    if (connect(fd, (const struct sockaddr *)&s->address, sizeof(s->address)) == 0)
-        return fd;
-    code = errno;
-    close(fd);
-    return -code;
-}
-
 /* ---- When the other side is gone: on the loop's thread ---- */
 
 static void connect_again(void *opaque)
 {
     struct stream *s = opaque;
     struct error err;
-    int fd = dial(s);
+    int fd = unix_socket_connect(s->path, NULL);
 
     if (fd < 0 || peer_connect(&s->peer, fd, &err) < 0) {
         retry_later(&s->retry);
         return;
     }
     retry_connected(&s->retry);
-    log_tell(s->peer.net.host->log, LOG_LEVEL_INFO, "network stream=%s: connected again",
-             s->address.sun_path);
+    log_tell(s->peer.net.host->log, LOG_LEVEL_INFO, "network stream=%s: connected again", s->path);
 }
 
 static void lost(struct peer *peer)
@@ -65,7 +48,7 @@ static void lost(struct peer *peer)
 
     log_tell(peer->net.host->log, LOG_LEVEL_WARNING,
              "network stream=%s: the other side has closed the connection; connecting again",
-             s->address.sun_path);
+             s->path);
     retry_later(&s->retry);
 }
 
@@ -89,25 +72,24 @@ static const struct net_driver driver = {.send = peer_send,
                                          .drop = peer_drop,
                                          .close = stream_close};
 
-static int set_address(struct stream *s, const char *path, struct error *err)
+static int set_path(struct stream *s, const char *path, struct error *err)
 {
-    s->address.sun_family = AF_UNIX;
-    if (strlen(path) >= sizeof(s->address.sun_path))
+    if (strlen(path) > UNIX_SOCKET_PATH_MAX)
         return error_set(err, ENAMETOOLONG,
                          "network stream=%s: a socket's path has at most %zu bytes", path,
-                         sizeof(s->address.sun_path) - 1);
-    strcpy(s->address.sun_path, path);
+                         UNIX_SOCKET_PATH_MAX);
+    strcpy(s->path, path);
     return 0;
 }
 
 /* The first connection, which must be had. */
 static int connect_first(struct stream *s, struct error *err)
 {
-    int fd = dial(s);
+    int fd = unix_socket_connect(s->path, NULL);
 
     if (fd < 0)
         return error_set(
-            err, -fd, "network stream=%s: cannot connect: %s%s", s->address.sun_path, strerror(-fd),
+            err, -fd, "network stream=%s: cannot connect: %s%s", s->path, strerror(-fd),
             fd == -ENOENT || fd == -ECONNREFUSED ? "; start what serves it (passt, ...) first"
                                                  : "");
     retry_connected(&s->retry);
@@ -123,7 +105,7 @@ struct net *net_stream_open(const struct net_options *options, const struct net_
         error_set(err, ENOMEM, "network: out of memory");
         return NULL;
     }
-    if (set_address(s, options->target, err) < 0 ||
+    if (set_path(s, options->target, err) < 0 ||
         peer_begin(&s->peer, options, host, &driver, false, lost, err) < 0) {
         free(s);
         return NULL;
