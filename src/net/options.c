@@ -443,11 +443,16 @@ static int check(const struct parser *p)
         return error_set(p->settings.err, EINVAL,
                          "network '%s': a switch's name is of letters, digits and '-', at most 63",
                          p->settings.name);
-    for (unsigned i = 0; i < o->forwards; i++)
+    for (unsigned i = 0; i < o->forwards; i++) {
+        if (o->forward[i].ipv6 && o->forward[i].udp)
+            return error_set(p->settings.err, EINVAL,
+                             "network '%s': forward= has an address of IPv6 for TCP only",
+                             p->settings.name);
         if (o->forward[i].ipv6 && o->no_ipv6)
             return error_set(p->settings.err, EINVAL,
                              "network '%s': forward= has an address of IPv6, and ipv6=off",
                              p->settings.name);
+    }
     return o->kind == NET_USER ? check_addresses(p) : 0;
 }
 

@@ -28,7 +28,8 @@
  *      forward=[tcp:|udp:][ADDRESS:]PORT:GUESTPORT
  *                            what comes to the host's port goes to the guest's; may be given
  *                            up to 64 times. ADDRESS is an IPv4 address, 127.0.0.1 if none is
- *                            given, or an IPv6 address in brackets. PORT 0: any that is free
+ *                            given, or, for TCP, an IPv6 address in brackets. PORT 0: any
+ *                            that is free
  *      net=A/N               the network, 10.0.2.0/24 if none is given
  *      host=A, dns=A         the gateway's and the name server's address in it: .2 and .3
  *      dhcp=A                the guest's: .15

@@ -91,6 +91,8 @@ static void addresses_of(const struct net_options *o, const struct net_forward *
 int user_add_forward(struct user *user, const struct net_options *o, const struct net_forward *f,
                      struct error *err)
 {
+    /* Of UDP over IPv6 there is none: libslirp 4.7 passes a pointer that is NULL to
+     * icmp6_send_error when the guest's address is not known (sorecvfrom). */
     int flags = (f->udp ? SLIRP_HOSTFWD_UDP : 0) | (f->ipv6 ? SLIRP_HOSTFWD_V6ONLY : 0);
     union address from, to;
     int ret, code, fd;

@@ -128,28 +128,34 @@ def download(size=16 * MIB):
     check(said[-1].split()[0] == hashlib.md5(data).hexdigest(), "other bytes:", said)
 
 
-def free_port():
+def free_port(family=socket.AF_INET, address="127.0.0.1"):
     """A port that nobody has at this moment, of TCP and UDP."""
-    with socket.socket() as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-        tcp.bind(("127.0.0.1", 0))
+    with socket.socket(family) as tcp, socket.socket(family, socket.SOCK_DGRAM) as udp:
+        tcp.bind((address, 0))
         udp.bind(tcp.getsockname())
         return tcp.getsockname()[1]
 
 
 def forwards(count=50):
-    """What comes to the host's ports goes to the guest's, TCP and UDP, by several queues; a port that is taken is refused in one line."""
+    """What comes to the host's ports goes to the guest's, TCP and UDP, by several queues, and by IPv6; a port that is taken is refused in one line."""
     with scratch() as at:
         peer = peer_disk(at("peer"))
         port = free_port()
         options = ["--cpus", "2", "--net", "user,queues=2", "-p", f"{port}:7", "-p", f"udp:{port}:7",
                    "--disk", f"{peer},readonly"]
-        guest = subprocess.Popen([DOPPEL, "run", *options, "--", "sh", "-ec", HAVE_PEER + "exec /tmp/peer serve 7"],
+        places = [("127.0.0.1", port)]
+        if has_ipv6():
+            places.append(("::1", free_port(socket.AF_INET6, "::1")))
+            options += ["-p", f"[::1]:{places[1][1]}:7"]
+        guest = subprocess.Popen([DOPPEL, "run", *options, "--", "sh", "-ec",
+                                  HAVE_PEER + SITE_ADDRESS + "exec /tmp/peer serve 7"],
                                  stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=environment())
         try:
             check(guest.stdout.readline() == b"port 7\n", "the guest does not serve")
             check_complaint(run("run", "-p", f"{port}:7", "--", "true"), str(port), "use")
-            clients = [subprocess.Popen([peer, what, "127.0.0.1", str(port), str(number)], stdout=subprocess.DEVNULL)
-                       for what, number in (("connect", count), ("udp", count), ("send", 300), ("receive", 300)) * 2]
+            clients = [subprocess.Popen([peer, what, host, str(at_host), str(number)], stdout=subprocess.DEVNULL)
+                       for what, number in (("connect", count), ("udp", count), ("send", 300), ("receive", 300))
+                       for host, at_host in places * 2 if what != "udp" or "." in host]
             check(all([client.wait(600) == 0 for client in clients]), "a client has failed")
         finally:
             guest.kill()

@@ -118,12 +118,8 @@ static void test_forwards(void **unused)
           .port = 8080,
           .guest_port = 80,
           .address6 = {[15] = 1}}},
-        {"user,forward=udp:[fd00::2]:0:80",
-         {.udp = true,
-          .ipv6 = true,
-          .address = 0x7f000001,
-          .guest_port = 80,
-          .address6 = {0xfd, [15] = 2}}},
+        {"user,forward=tcp:[fd00::2]:0:80",
+         {.ipv6 = true, .address = 0x7f000001, .guest_port = 80, .address6 = {0xfd, [15] = 2}}},
     };
     struct net_options o;
 
@@ -227,6 +223,7 @@ static void test_wrong(void **unused)
         {"user,forward=[::g]:80:80", "forward= must be"},
         {"user,forward=[127.0.0.1]:80:80", "forward= must be"},
         {"user,forward=[]:80:80", "forward= must be"},
+        {"user,forward=udp:[::1]:80:80", "for TCP only"},
         {"user,forward=[::1]:80:80,ipv6=off", "and ipv6=off"},
         {"user,net=10.0.2.0", "net= must be an IPv4 network"},
         {"user,net=10.0.2.0/30", "net= must be an IPv4 network"},

@@ -373,7 +373,7 @@ static void test_forward_ipv6(void **unused)
         skip();
     }
     close(fd);
-    begin("user,forward=[::1]:0:80,forward=udp:[::1]:0:53");
+    begin("user,forward=[::1]:0:80,forward=tcp:[::1]:0:81");
     assert_int_not_equal(net_forward_port(guest.net, 1), 0);
     port = net_forward_port(guest.net, 0);
     assert_int_not_equal(port, 0);
