@@ -22,6 +22,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #define OUTBOX_SIZE   (64 * 1024)
@@ -64,6 +66,7 @@ struct console {
     uint8_t input[INPUT_SIZE]; /* read, not yet passed on */
     size_t input_size;
     bool input_ended;
+    bool no_input; /* a console without a session, and standard input is the null device */
 
     char tail[TAIL_SIZE + 1];
     size_t tail_size;
@@ -228,6 +231,16 @@ static void session_output(void *opaque, int fd, const uint8_t *data, size_t siz
     sink_put(fd == 1 ? &c->out : &c->err, data, size);
 }
 
+/* Whether standard input is what a program gets that is to have none: the guest is then left alone,
+ * while an input that has ended has the guest end, too. */
+static bool has_no_input(void)
+{
+    struct stat st;
+
+    return fstat(STDIN_FILENO, &st) < 0 ||
+           (S_ISCHR(st.st_mode) && st.st_rdev == makedev(1, 3)); /* Linux, devices.txt */
+}
+
 /* Types at a console without a session: a line at a time when the guest is silent, in the end
  * Ctrl-D, and if nothing helps the power button and then the plug. */
 static void type_at_console(struct console *c)
@@ -267,7 +280,8 @@ static void pass_input(struct console *c)
     transmit(c, 0, NULL, 0);
     transmit(c, 1, NULL, 0);
     if (!c->session && !c->config.raw) {
-        type_at_console(c);
+        if (!c->no_input)
+            type_at_console(c);
         return;
     }
     if (c->session) {
@@ -491,7 +505,7 @@ static int timeout(const struct console *c)
 {
     int progress = c->config.progress ? progress_timeout(c->config.progress) : -1;
 
-    if (!c->session && !c->config.raw && (c->input_size || c->input_ended))
+    if (!c->session && !c->config.raw && !c->no_input && (c->input_size || c->input_ended))
         return 100;
     return progress;
 }
@@ -678,6 +692,7 @@ struct console *console_create(const struct console_config *config)
         goto fail;
     if (config->session && !(c->session = session_create(&ops, c, &err)))
         goto fail;
+    c->no_input = !config->session && has_no_input();
     return c;
 fail:
     console_restore(c);

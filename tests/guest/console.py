@@ -99,6 +99,24 @@ def given():
         shell.await_output(b"49 on /dev/hvc0")
 
 
+def no_input():
+    """Where standard input is /dev/null, a console without a session is left alone: nothing ends its shell."""
+    vm = subprocess.Popen([DOPPEL, "run", "--kernel", guest("vmlinuz-6.1"), "--initrd", guest("initrd.img"), "--append", "quiet"],
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment())
+    seen = b""
+    while b"# " not in seen:
+        some = os.read(vm.stdout.fileno(), 4096)
+        check(some, "no shell", seen)
+        seen += some
+    try:
+        vm.wait(timeout=8)  # with any other input that has ended, Ctrl-D is typed after 1.5 s and each 5 s
+        check(False, "the guest has ended", vm.returncode, os.read(vm.stdout.fileno(), 4096))
+    except subprocess.TimeoutExpired:
+        pass
+    vm.kill()
+    vm.communicate()
+
+
 def sockets():
     """A socket that is in use is refused; one that a killed process left behind is not."""
     with scratch() as path:
@@ -120,4 +138,4 @@ def sockets():
         second.wait()
 
 
-main(ports, typed, given, sockets)
+main(ports, typed, given, no_input, sockets)
