@@ -57,8 +57,10 @@ struct create_disk {
     struct blk *blk;
     struct ext4 *ext4; /* NULL: it holds the copy of another disk */
     struct progress progress;
-    char name[300];             /* what messages call the disk */
-    bool kernel_given;          /* set after create_disk_begin: it need not have one itself */
+    char name[300]; /* what messages call the disk */
+    /* Set after create_disk_begin: */
+    bool kernel_given;          /* it need not have a kernel itself */
+    bool initrd_needed;         /* its kernel is of no use without an initramfs */
     bool (*tick)(void *opaque); /* called now and then, too, if it is set; true: stop */
     void *opaque;
 };

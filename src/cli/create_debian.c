@@ -141,6 +141,7 @@ static int make(const struct create_options *options, struct base_image *base, c
     result = tell(err);
     if (!result)
         result = create_disk_begin(&making->disk, base, size, true, "Debian", "making Debian", err);
+    making->disk.initrd_needed = true;
     if (!result)
         result = fill(making, argv, err);
     if (!result)

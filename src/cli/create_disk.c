@@ -116,6 +116,8 @@ static int take_kernel(struct create_disk *disk, struct error *err)
 
     if (kernel_find(disk->blk, disk->name, &found, err))
         return disk->kernel_given ? 0 : -ENOENT;
+    if (disk->initrd_needed && !found.initrd[0])
+        return error_set(err, ENOENT, "%s: its kernel has no initramfs", disk->name);
     kernel = open_new(disk->base, BASE_KERNEL, err);
     if (kernel < 0)
         return kernel;
