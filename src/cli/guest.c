@@ -17,20 +17,21 @@
 /* The source tree this program was built in, in ROOT; false when it was installed. */
 static bool source_tree(char root[PATH_MAX])
 {
-    char probe[PATH_MAX + 32];
-    ssize_t n = readlink("/proc/self/exe", root, PATH_MAX - 1);
+    char self[PATH_MAX], probe[PATH_MAX + 32];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
 
     if (n <= 0)
         return false;
-    root[n] = 0;
+    self[n] = 0;
     for (unsigned up = 0; up < 2; up++) { /* the program, its build folder */
-        char *slash = strrchr(root, '/');
+        char *slash = strrchr(self, '/');
 
         if (!slash)
             return false;
         *slash = 0;
     }
-    snprintf(probe, sizeof(probe), "%s/guests/make", root);
+    snprintf(root, PATH_MAX, "%s", self);
+    snprintf(probe, sizeof(probe), "%s/guests/make", self);
     return access(probe, X_OK) == 0;
 }
 
