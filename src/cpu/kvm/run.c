@@ -86,6 +86,10 @@ static enum kvm_next run_once(struct kvm_cpu *k)
 {
     int ret;
 
+    if (k->refresh) {
+        k->refresh = false;
+        kvm_slots_refresh(&kvm_machine_of(&k->c)->slots);
+    }
     offer_interrupt(k);
     ret = enter(k);
     switch (ret) {
@@ -152,10 +156,6 @@ void kvm_run_guest(struct vcpu *c)
     enum kvm_next next;
 
     check_failures(k);
-    if (k->refresh) {
-        k->refresh = false;
-        kvm_slots_refresh(&kvm_machine_of(c)->slots);
-    }
     next = must_interpret(c) || !kvm_push(k) ? KVM_INTERPRET : run_in_kvm(k);
     switch (next) {
     case KVM_GO_ON:
