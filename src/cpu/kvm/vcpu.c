@@ -55,7 +55,7 @@ static int enable_exits(const struct kvm_machine *m, struct error *err)
  * are the core's (core/msr.c). */
 static int filter_msrs(const struct kvm_machine *m, struct error *err)
 {
-    static uint64_t all = UINT64_MAX; /* KVM reads whole words */
+    static const uint64_t all = UINT64_MAX; /* KVM reads whole words */
     static const struct {
         uint32_t first, count;
     } passed[] = {
@@ -72,7 +72,7 @@ static int filter_msrs(const struct kvm_machine *m, struct error *err)
             .flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE,
             .nmsrs = passed[i].count,
             .base = passed[i].first,
-            .bitmap = (uint8_t *)&all,
+            .bitmap = (uint8_t *)(uintptr_t)&all,
         };
     ret = kvm_call(m->faults, m->vm, KVM_X86_SET_MSR_FILTER, (uintptr_t)&filter);
     if (ret < 0)
