@@ -453,7 +453,7 @@ static int supervise_run(struct run_options *run)
     int status = STATUS_ERROR;
 
     if (run->turns.count)
-        run->config.engine = run->turns.engine[0];
+        run->config.engine = engine_turns_maker(&run->turns);
     config.kept = kept_processes_create(&err);
     if (!config.kept || disk_processes_add(config.kept, run->devices, &err) < 0 ||
         net_processes_add(config.kept, run->devices, &err) < 0 ||

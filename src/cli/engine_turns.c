@@ -106,6 +106,14 @@ bool engine_turns_parse(const char *text, struct engine_turns_plan *plan)
     return good;
 }
 
+enum doppel_engine engine_turns_maker(const struct engine_turns_plan *plan)
+{
+    for (unsigned i = 0; i < plan->count; i++)
+        if (plan->engine[i] == DOPPEL_ENGINE_KVM)
+            return DOPPEL_ENGINE_KVM;
+    return plan->engine[0];
+}
+
 /* ---- Taking turns ---- */
 
 /* Waits for the end of a turn. False: there is to be no other. */

@@ -24,6 +24,10 @@ struct engine_turns_plan {
 /* Reads LIST@TIME, as in "bt,interp@5s"; complains if TEXT is something else. */
 bool engine_turns_parse(const char *text, struct engine_turns_plan *plan);
 
+/* The engine under which a machine is to be made so that its processors have nothing that one of
+ * PLAN's engines cannot give them: the first one, or KVM, which depends on the host's. */
+enum doppel_engine engine_turns_maker(const struct engine_turns_plan *plan);
+
 struct engine_turns;
 
 /* Starts a thread that gives VM, which has the first engine of PLAN, the next one each time its

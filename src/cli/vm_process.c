@@ -354,11 +354,15 @@ static void log_end(const struct run *run, enum console_end how)
 /* Starts the machine, and what changes its engine now and then. */
 static bool start_vm(struct run *run, struct doppel_vm *vm, struct doppel_error *err)
 {
+    const struct engine_turns_plan *turns = &run->options->turns;
+
+    if (turns->count && doppel_switch_engine(vm, turns->engine[0], err) < 0)
+        return false;
     if (doppel_start(vm, err) < 0)
         return false;
     log_line(&run->log, LOG_LEVEL_INFO, "the guest runs");
-    if (run->options->turns.count)
-        run->turns = engine_turns_begin(&run->options->turns, vm, &run->log);
+    if (turns->count)
+        run->turns = engine_turns_begin(turns, vm, &run->log);
     return true;
 }
 

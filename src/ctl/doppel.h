@@ -365,7 +365,7 @@ struct doppel_host {
     bool x86_64_v3;    /* the host executes every instruction of the default CPU model */
     char missing[160]; /* features of the default model that this host lacks */
     enum doppel_engine chosen;
-    char reason[200];
+    char reason[200]; /* why, in one line */
     /* What was measured of KVM, in a virtual machine that was thrown away; 0: it could not be. A
      * measurement takes 20 ms, and is kept until the host starts anew. */
     uint64_t kvm_kernel_ips, kvm_user_ips; /* instructions per second, in the guest's kernel and in

@@ -98,6 +98,8 @@ static bool translates(void)
 
 static enum doppel_engine engine_of(const struct engine_ops *ops)
 {
+    if (ops == &kvm_engine)
+        return DOPPEL_ENGINE_KVM;
     return ops == &bt_engine ? DOPPEL_ENGINE_BT : DOPPEL_ENGINE_INTERP;
 }
 

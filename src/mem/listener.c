@@ -59,16 +59,20 @@ void mem_tell_regions(struct mem *mem)
 
 void mem_tell_log(struct mem *mem)
 {
+    pthread_rwlock_rdlock(&mem->listening);
     for (const struct mem_listener *l = mem->listeners; l; l = l->next)
         if (l->ops->log_changed)
             l->ops->log_changed(l->opaque);
+    pthread_rwlock_unlock(&mem->listening);
 }
 
 void mem_collect_log(struct mem *mem)
 {
+    pthread_rwlock_rdlock(&mem->listening);
     for (const struct mem_listener *l = mem->listeners; l; l = l->next)
         if (l->ops->log_collect)
             l->ops->log_collect(l->opaque);
+    pthread_rwlock_unlock(&mem->listening);
 }
 
 void mem_settle(struct mem *mem)

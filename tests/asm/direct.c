@@ -28,6 +28,7 @@
 #define TIMEOUT_MS   60000
 #define ENGINES_MAX  4
 #define MOVE_MS      20 /* between two engines */
+#define SWITCH_MS    5  /* the same in one machine */
 
 static void print(void *opaque, const void *data, size_t size)
 {
@@ -102,11 +103,12 @@ static int switch_to(struct vm *vm, const struct engine_ops *engine, struct erro
 static int run_moving(struct vm **vm, const struct engines *engines, const struct vm_config *config,
                       struct vm_end *end, struct error *err)
 {
+    const int pause_ms = engines->switched ? SWITCH_MS : MOVE_MS;
     unsigned moves = 0;
     int ret = 0;
 
-    while (ret == 0 && vm_wait(*vm, MOVE_MS, end) == -ETIMEDOUT) {
-        if (++moves > TIMEOUT_MS / MOVE_MS)
+    while (ret == 0 && vm_wait(*vm, pause_ms, end) == -ETIMEDOUT) {
+        if (++moves > (unsigned)(TIMEOUT_MS / pause_ms))
             return error_set(err, ETIMEDOUT, "no end within a minute");
         if (engines->switched)
             ret = switch_to(*vm, &engines->ops[moves % engines->count], err);

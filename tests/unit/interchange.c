@@ -6,6 +6,7 @@
 #include "base/time.h"
 #include "base/util.h"
 #include "cpu/engines.h"
+#include "cpu/kvm/kvm.h"
 #include "dev/pc/lapic.h"
 #include "mem/change.h"
 #include "mem/log.h"
@@ -210,7 +211,26 @@ static void destroy_own(struct engine *engine)
     interp_engine.destroy(engine);
 }
 
-static struct engine_ops measured_engine, absent_engine, lame_engine, own_engine;
+/* KVM, of which one call fails. */
+static struct {
+    unsigned calls, fail_at;
+    int code;
+} fault;
+
+static int fail_call(void *opaque, unsigned long request)
+{
+    return ++fault.calls == fault.fail_at ? fault.code : 0;
+}
+
+static struct engine *create_refused(const struct machine *machine, struct error *err)
+{
+    static const struct kvm_faults faults = {.fails = fail_call};
+    static const struct kvm_options options = {.faults = &faults};
+
+    return kvm_create_with(machine, &options, err);
+}
+
+static struct engine_ops measured_engine, absent_engine, lame_engine, own_engine, refused_engine;
 
 static struct engine *create_own(const struct machine *machine, struct error *err)
 {
@@ -226,6 +246,8 @@ static int make_engines(void **unused)
     measured_engine.create = create_measured;
     absent_engine.create = create_none;
     lame_engine.vcpu_create = create_one_vcpu;
+    refused_engine = kvm_engine;
+    refused_engine.create = create_refused;
     own_engine.create = create_own;
     own_engine.local_apics = plug_in_own;
     own_engine.destroy = destroy_own;
@@ -480,6 +502,44 @@ static void test_failures(void **unused)
     vm_destroy(vm);
 }
 
+/* /dev/kvm that vanishes or refuses, at each call in turn: the machine goes on as it was, unless
+ * KVM can do without that call. */
+static void test_kvm_refuses(void **unused)
+{
+    static const int codes[] = {ENOENT, EPERM, EBUSY, ENOMEM};
+    /* A machine that is made under KVM has only what KVM can give its processors. */
+    struct vm *vm = vm_create(&kvm_engine, &config, NULL) ?: create(&bt_engine);
+    unsigned calls = 0, refusals = 0;
+    struct error err;
+    int ret;
+
+    switch_to(vm, &bt_engine);
+    assert_int_equal(vm_start(vm, NULL), 0);
+    for (;;) {
+        fault.calls = 0;
+        fault.fail_at = calls + 1;
+        fault.code = codes[calls % ARRAY_SIZE(codes)];
+        err = (struct error){0};
+        vm_pause(vm); /* the guest is not to run under it */
+        ret = vm_switch_engine(vm, &refused_engine, &err);
+        if (ret == 0)
+            switch_to(vm, &bt_engine);
+        vm_resume(vm);
+        if (fault.calls < fault.fail_at)
+            break;
+        assert_true(ret == 0 || *err.text);
+        assert_ptr_equal(vm->engine->ops, &bt_engine);
+        wait_for(vm, ROUNDS, 10);
+        refusals += ret < 0;
+        calls++;
+    }
+    print_message("KVM: %s; of %u calls, %u are needed\n", ret == 0 ? "there" : err.text, calls,
+                  refusals);
+    assert_true(refusals >= 1);
+    wait_for(vm, TICKS, 2);
+    expect_end(vm);
+}
+
 /* The dirty log that runs meanwhile misses nothing, and memory that is taken away meanwhile is what
  * the next engine asks the gate for. */
 static void test_memory(void **unused)
@@ -587,10 +647,10 @@ static void test_onlookers(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_goes_on),   cmocka_unit_test(test_own_local_apics),
-        cmocka_unit_test(test_state),     cmocka_unit_test(test_activity),
-        cmocka_unit_test(test_failures),  cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_onlookers),
+        cmocka_unit_test(test_goes_on),  cmocka_unit_test(test_own_local_apics),
+        cmocka_unit_test(test_state),    cmocka_unit_test(test_activity),
+        cmocka_unit_test(test_failures), cmocka_unit_test(test_kvm_refuses),
+        cmocka_unit_test(test_memory),   cmocka_unit_test(test_onlookers),
     };
 
     return cmocka_run_group_tests(tests, make_engines, NULL);

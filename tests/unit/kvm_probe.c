@@ -179,8 +179,28 @@ static void test_choice(void **unused)
     const struct kvm_worth none = {.detail = "/dev/kvm: No such file or directory"};
     const struct kvm_worth slow = {
         .present = true, .able = true, .measured = true, .detail = "KVM emulates"};
+    const struct kvm_worth fast = {.present = true,
+                                   .able = true,
+                                   .measured = true,
+                                   .native = true,
+                                   .detail = "KVM executes natively"};
+    const struct kvm_worth old = {.present = true,
+                                  .measured = true,
+                                  .native = true,
+                                  .missing = "SREGS2",
+                                  .detail = "KVM executes natively"};
+    const struct kvm_worth busy = {
+        .present = true, .able = true, .detail = "KVM: cannot create a virtual machine"};
     char reason[200];
 
+    assert_ptr_equal(choose_engine(&fast, true, reason, sizeof(reason)), &kvm_engine);
+    assert_string_equal(reason, fast.detail);
+    assert_ptr_equal(choose_engine(&fast, false, reason, sizeof(reason)), &kvm_engine);
+    assert_ptr_equal(choose_engine(&old, true, reason, sizeof(reason)), &bt_engine);
+    assert_non_null(strstr(reason, "SREGS2"));
+    assert_ptr_equal(choose_engine(&old, false, reason, sizeof(reason)), &interp_engine);
+    assert_ptr_equal(choose_engine(&busy, true, reason, sizeof(reason)), &bt_engine);
+    assert_non_null(strstr(reason, busy.detail));
     assert_ptr_equal(choose_engine(&none, true, reason, sizeof(reason)), &bt_engine);
     assert_null(strstr(reason, "KVM"));
     assert_ptr_equal(choose_engine(&slow, true, reason, sizeof(reason)), &bt_engine);
@@ -257,10 +277,10 @@ static void test_unusable(void **unused)
     assert_string_equal(worth.missing, "XSAVE");
 
     begin(NULL);
-    kvm.lacks = KVM_CAP_IOEVENTFD;
+    kvm.lacks = 232;
     kvm_worth_find(&calls, NULL, &worth);
     assert_true(worth.able);
-    assert_string_equal(worth.missing, "IOEVENTFD");
+    assert_string_equal(worth.missing, "MEMORY_FAULT_INFO");
 }
 
 /* A guest that does not end is given up, and signals are then as they were. */

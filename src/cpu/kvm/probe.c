@@ -6,6 +6,7 @@
 
 #include "base/time.h"
 #include "base/util.h"
+#include "cpu/kvm/capabilities.h"
 #include "x86/cpu.h"
 
 #include <errno.h>
@@ -69,49 +70,17 @@ int kvm_probe_open(const struct kvm_probe_calls *calls, struct error *err)
 
 bool kvm_probe_lacks(const struct kvm_probe_calls *calls, int kvm, char *text, size_t size)
 {
-    static const struct {
-        unsigned number;
-        bool needed;
-        const char *name;
-    } capabilities[] = {
-#define CAPABILITY(NAME, NEEDED) {KVM_CAP_##NAME, NEEDED, #NAME}
-        CAPABILITY(USER_MEMORY, true),
-        CAPABILITY(EXT_CPUID, true),
-        CAPABILITY(MP_STATE, true),
-        CAPABILITY(VCPU_EVENTS, true),
-        CAPABILITY(DEBUGREGS, true),
-        CAPABILITY(XSAVE, true),
-        CAPABILITY(XCRS, true),
-        CAPABILITY(IMMEDIATE_EXIT, true),
-        CAPABILITY(SET_GUEST_DEBUG, false),
-        CAPABILITY(SPLIT_IRQCHIP, false),
-        CAPABILITY(X2APIC_API, false),
-        CAPABILITY(TSC_DEADLINE_TIMER, false),
-        CAPABILITY(IOEVENTFD, false),
-        CAPABILITY(IRQFD, false),
-        CAPABILITY(READONLY_MEM, false),
-        CAPABILITY(ADJUST_CLOCK, false),
-        CAPABILITY(GET_TSC_KHZ, false),
-        CAPABILITY(TSC_CONTROL, false),
-        CAPABILITY(EXCEPTION_PAYLOAD, false),
-#undef CAPABILITY
-#ifdef KVM_CAP_MEMORY_FAULT_INFO
-        {KVM_CAP_MEMORY_FAULT_INFO, false, "MEMORY_FAULT_INFO"},
-#else
-        {232, false, "MEMORY_FAULT_INFO"},
-#endif
-    };
     bool all = true;
     size_t length = 0;
 
     *text = '\0';
-    for (unsigned i = 0; i < ARRAY_SIZE(capabilities); i++) {
-        if (call_number(calls, kvm, KVM_CHECK_EXTENSION, capabilities[i].number) > 0)
+    for (const struct kvm_capability *c = kvm_capabilities; c->name; c++) {
+        if (call_number(calls, kvm, KVM_CHECK_EXTENSION, c->number) > 0)
             continue;
-        all &= !capabilities[i].needed;
+        all &= !c->needed;
         if (length < size)
-            length += (size_t)snprintf(text + length, size - length, "%s%s", length ? " " : "",
-                                       capabilities[i].name);
+            length +=
+                (size_t)snprintf(text + length, size - length, "%s%s", length ? " " : "", c->name);
     }
     return all;
 }

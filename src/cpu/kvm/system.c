@@ -28,28 +28,6 @@ int kvm_call(const struct kvm_faults *faults, int fd, unsigned long request, uin
     return ret < 0 ? -errno : ret;
 }
 
-/* What the engine cannot do without. Linux 5.17 and newer have all of it on every processor. */
-static const struct {
-    unsigned number;
-    const char *name;
-} needed[] = {
-    {KVM_CAP_USER_MEMORY, "USER_MEMORY"},
-    {KVM_CAP_READONLY_MEM, "READONLY_MEM"},
-    {KVM_CAP_DESTROY_MEMORY_REGION_WORKS, "DESTROY_MEMORY_REGION_WORKS"},
-    {KVM_CAP_EXT_CPUID, "EXT_CPUID"},
-    {KVM_CAP_VCPU_EVENTS, "VCPU_EVENTS"},
-    {KVM_CAP_DEBUGREGS, "DEBUGREGS"},
-    {KVM_CAP_XSAVE, "XSAVE"},
-    {KVM_CAP_XCRS, "XCRS"},
-    {KVM_CAP_SREGS2, "SREGS2"},
-    {KVM_CAP_USER_NMI, "USER_NMI"},
-    {KVM_CAP_IMMEDIATE_EXIT, "IMMEDIATE_EXIT"},
-    {KVM_CAP_X86_USER_SPACE_MSR, "X86_USER_SPACE_MSR"},
-    {KVM_CAP_X86_MSR_FILTER, "X86_MSR_FILTER"},
-    {KVM_CAP_EXIT_ON_EMULATION_FAILURE, "EXIT_ON_EMULATION_FAILURE"},
-    {KVM_CAP_VCPU_ATTRIBUTES, "VCPU_ATTRIBUTES"},
-};
-
 static int check(const struct kvm_faults *faults, int fd, struct error *err)
 {
     int version = kvm_call(faults, fd, KVM_GET_API_VERSION, 0);
@@ -59,11 +37,11 @@ static int check(const struct kvm_faults *faults, int fd, struct error *err)
     if (version != KVM_API_VERSION)
         return error_set(err, ENOTSUP, "/dev/kvm has version %d of its interface, and not %d",
                          version, KVM_API_VERSION);
-    for (unsigned i = 0; i < ARRAY_SIZE(needed); i++)
-        if (kvm_call(faults, fd, KVM_CHECK_EXTENSION, needed[i].number) <= 0)
+    for (const struct kvm_capability *c = kvm_capabilities; c->name; c++)
+        if (c->needed && kvm_call(faults, fd, KVM_CHECK_EXTENSION, c->number) <= 0)
             return error_set(err, ENOTSUP,
                              "this host's KVM lacks KVM_CAP_%s; use the engine bt or interp",
-                             needed[i].name);
+                             c->name);
     return 0;
 }
 

@@ -4,14 +4,10 @@
 #ifndef DOPPEL_CPU_KVM_SYSTEM_H
 #define DOPPEL_CPU_KVM_SYSTEM_H
 
+#include "cpu/kvm/capabilities.h"
 #include "cpu/kvm/kvm.h"
 
 #include <linux/kvm.h>
-
-/* What <linux/kvm.h> of Linux 6.1 lacks (Documentation/virt/kvm/api.rst). */
-#ifndef KVM_CAP_MEMORY_FAULT_INFO
-#define KVM_CAP_MEMORY_FAULT_INFO 232
-#endif
 
 /* Calls ioctl, again if a signal interrupts it (but KVM_RUN). Returns what it returns, or a
  * negative errno. */
