@@ -311,17 +311,22 @@ static void log_vm(void *opaque, enum doppel_log_level level, const char *text)
     log_line(&run->log, (enum log_level)level, "%s", text);
 }
 
-/* Makes of auto what it means on this host, and says why. */
-static void choose_engine(struct run *run)
+/* Makes of auto what the user's environment says, or what it means on this host, and says why. */
+static bool choose_engine(struct run *run)
 {
+    const char *wanted = getenv("DOPPEL_ENGINE");
     struct doppel_host host = {0};
 
+    if (run->config.engine == DOPPEL_ENGINE_AUTO && wanted && *wanted &&
+        !engine_named("DOPPEL_ENGINE", wanted, &run->config.engine))
+        return false;
     if (run->config.engine != DOPPEL_ENGINE_AUTO)
-        return;
+        return true;
     doppel_probe(&host);
     run->config.engine = host.chosen;
     log_line(&run->log, LOG_LEVEL_INFO, "engine auto is %s: %s", doppel_engine_name(host.chosen),
              host.reason);
+    return true;
 }
 
 static void log_start(const struct run *run)
@@ -410,7 +415,7 @@ static int prepare_and_run(struct run *run)
     struct console_config console = {0};
 
     if (!choose_guest(run) || !make_command_line(run) || !make_session(run) ||
-        !open_debug_console(run) || !open_trace(run))
+        !open_debug_console(run) || !open_trace(run) || !choose_engine(run))
         return STATUS_ERROR;
     console.channel = run->channel;
     console.session = run->session;
@@ -423,7 +428,6 @@ static int prepare_and_run(struct run *run)
     console.on_session = begin_trace;
     console.on_usr1 = run->options->stats ? print_stats : NULL;
     console.opaque = run;
-    choose_engine(run);
     log_start(run);
     progress_begin(&run->progress, "preparing the guest");
     run->console = console_create(&console);

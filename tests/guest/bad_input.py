@@ -78,7 +78,7 @@ def help_and_version():
     for command in ["run", "doctor", "isa", "list", "ssh", "connect", "rename", "rm", "gc"]:
         check(run("help", command).stdout == run(command, "--help").stdout, command)
     doctor = json.loads(run("doctor", "--json").stdout)
-    check(doctor["cpus"] > 0 and doctor["engine"] in ("interp", "bt"), doctor)
+    check(doctor["cpus"] > 0 and doctor["engine"] in ("interp", "bt", "kvm"), doctor)
     check(doctor["kvm_detail"] and (doctor["kvm_present"] or not doctor["kvm_kernel_ips"]), doctor)
     check(bool(doctor["kvm_kernel_ips"]) == bool(doctor["kvm_cpuid_ns"]), doctor)
 

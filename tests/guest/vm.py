@@ -50,9 +50,10 @@ def guest(name):
 
 
 def environment():
-    """Ours, with the default guest of this tree, and without the machines of whoever runs the test."""
+    """Ours, with the default guest of this tree and the same engine everywhere, and without the machines of whoever
+    runs the test."""
     return {**os.environ, "DOPPEL_GUESTS": GUESTS, "TERM": "vt100", "XDG_DATA_HOME": FOLDERS.name,
-            "XDG_RUNTIME_DIR": FOLDERS.name}
+            "XDG_RUNTIME_DIR": FOLDERS.name, "DOPPEL_ENGINE": "bt"}
 
 
 def run(*args, stdin=b"", timeout=BOOT_TIMEOUT, **options):
