@@ -383,7 +383,7 @@ int share_node_put(struct share *s, uint64_t number, const struct share_key *key
     pthread_mutex_lock(&s->lock);
     node = slots_get(&s->nodes, number);
     above = parent ? slots_get(&s->nodes, parent) : NULL;
-    if (node == s->top || (parent && (!above || above->key.type != S_IFDIR)))
+    if (node == s->top || (above && above->key.type != S_IFDIR))
         ret = -EINVAL;
     if (ret == 0 && !node) {
         node = share_node_make(s, key);

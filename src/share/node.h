@@ -71,8 +71,8 @@ int share_node_path(struct share *share, const struct share_node *node, char *bu
                     const char **path);
 
 /* For a mirror (mirror.h), which has no names of the host's to look for, and whose nodes stay until
- * their end is told. Puts a node there, or moves it: into PARENT, or nowhere if that is 0. 0;
- * -EINVAL: that cannot be; or as share_node_name. */
+ * their end is told. Puts a node there, or moves it: into PARENT, or nowhere if that is not known
+ * any more. 0; -EINVAL: that cannot be; or as share_node_name. */
 int share_node_put(struct share *share, uint64_t number, const struct share_key *key,
                    uint64_t parent, const char *name);
 /* Takes a node away, if it is there. -EINVAL: it is in use. */

@@ -738,7 +738,6 @@ static void a_process_that_breaks_the_rules(void **state)
         {.done = {.note = {.size = 16, .kind = NOTE_DONE}}},
         {.gone = {.note = {.size = 16, .kind = NOTE_GONE}, .number = 1}},
         {.node = {.note = {.size = 72, .kind = NOTE_NODE}, .number = 1, .parent = 1, .length = 1}},
-        {.node = {.note = {.size = 72, .kind = NOTE_NODE}, .number = 9, .parent = 8, .length = 1}},
         {.node = {.note = {.size = 72, .kind = NOTE_NODE},
                   .number = 9,
                   .key = directory,
