@@ -112,6 +112,13 @@ int kept_processes_link(struct kept_processes *all, const struct kept_kind *kind
 
 /* ---- In the process ---- */
 
+static void complain_line(void *opaque, enum log_level level, const char *text)
+{
+    complain("%s", text);
+}
+
+const struct log kept_process_log = {.most = LOG_LEVEL_WARNING, .line = complain_line};
+
 /* What the user sends to all processes of the terminal is for the virtual machine, which must have
  * its disks and networks until its end. */
 static void become(const struct kept *k, pid_t supervisor)

@@ -14,6 +14,7 @@
 #define DOPPEL_CLI_KEPT_PROCESS_H
 
 #include "base/error.h"
+#include "base/log.h"
 #include "ctl/journal.h"
 
 #include <stdbool.h>
@@ -36,6 +37,9 @@ void kept_processes_free(struct kept_processes *kept);
 /* Adds one, called NAME (copied). OPAQUE is freed by KIND in any case. */
 int kept_processes_add(struct kept_processes *kept, const struct kept_kind *kind, const char *name,
                        void *opaque, struct error *err);
+
+/* In such a process: what it complains of goes to standard error. */
+extern const struct log kept_process_log;
 
 /* In the VM process: the socket of the next one of KIND that is called NAME, or -ENOENT. */
 int kept_processes_link(struct kept_processes *kept, const struct kept_kind *kind,

@@ -47,17 +47,11 @@ static const struct kept_kind switches = {
 
 /* ---- User networks with isolate ---- */
 
-static void complain_line(void *opaque, enum log_level level, const char *text)
-{
-    complain("%s", text);
-}
-
 /* Serves one connection of the VM process's, as far as that can be: a process that has come to its
  * end is started anew for the next one. */
 static int serve_user(void *opaque, const char *name, int link)
 {
-    const struct log log = {.most = LOG_LEVEL_WARNING, .line = complain_line};
-    const struct net_host host = {.log = &log};
+    const struct net_host host = {.log = &kept_process_log};
     struct error err = {0};
     struct net *net;
     int ends[2];

@@ -12,15 +12,9 @@
 #include <errno.h>
 #include <stdlib.h>
 
-static void complain_line(void *opaque, enum log_level level, const char *text)
-{
-    complain("%s", text);
-}
-
 static int serve(void *opaque, const char *name, int link)
 {
-    const struct log log = {.most = LOG_LEVEL_WARNING, .line = complain_line};
-    const struct share_host host = {.log = &log};
+    const struct share_host host = {.log = &kept_process_log};
 
     return share_serve(link, opaque, &host, NULL) < 0 ? STATUS_ERROR : 0;
 }

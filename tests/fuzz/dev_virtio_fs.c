@@ -12,24 +12,17 @@
 #include "share/options.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <ftw.h>
 #include <linux/fuse.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#define SECRET "the secret beside the folder"
+#include "folder.h"
+
 #define ANSWER (FUZZ_VIRTIO_DATA + 0x1000)
 enum { HIGH_PRIORITY, REQUESTS, QUEUES };
 
-static struct {
-    char outside[64], folder[80];
-} world;
+static struct folder world;
 
 /* ---- In the place of base/pool.c ---- */
 
@@ -67,55 +60,9 @@ int __wrap_share_wait(void)
 
 /* ---- The folder ---- */
 
-static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
+static void end_world(void)
 {
-    return remove(path);
-}
-
-static void write_file(const char *folder, const char *name, const char *text)
-{
-    char path[256];
-    int fd;
-
-    snprintf(path, sizeof(path), "%s/%s", folder, name);
-    fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    fuzz_check(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
-    close(fd);
-}
-
-static void remove_world(void)
-{
-    nftw(world.outside, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-}
-
-static void make_world(void)
-{
-    /* No request makes a file larger than this. */
-    const struct rlimit size = {1 << 20, 1 << 20};
-    bool memory = access("/dev/shm", W_OK) == 0;
-
-    setrlimit(RLIMIT_FSIZE, &size);
-    signal(SIGXFSZ, SIG_IGN);
-    snprintf(world.outside, sizeof(world.outside), "%s/fuzz-fs.XXXXXX",
-             memory ? "/dev/shm" : "/tmp");
-    fuzz_check(mkdtemp(world.outside));
-    snprintf(world.folder, sizeof(world.folder), "%s/folder", world.outside);
-    write_file(world.outside, "secret", SECRET);
-    atexit(remove_world);
-}
-
-/* The folder becomes as it was at first. */
-static void fill_folder(void)
-{
-    char path[256];
-
-    nftw(world.folder, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-    fuzz_check(mkdir(world.folder, 0755) == 0);
-    write_file(world.folder, "a", "some text");
-    snprintf(path, sizeof(path), "%s/d", world.folder);
-    fuzz_check(mkdir(path, 0755) == 0);
-    snprintf(path, sizeof(path), "%s/l", world.folder);
-    fuzz_check(symlink("../secret", path) == 0);
+    folder_end(&world);
 }
 
 static struct dev *create(const struct virtio_slot *slot, struct error *err)
@@ -123,9 +70,11 @@ static struct dev *create(const struct virtio_slot *slot, struct error *err)
     struct virtio_fs_config config = {.tag = "fuzz", .queues = QUEUES - 1, .instance = 1};
     struct share_options options;
 
-    if (!*world.outside)
-        make_world();
-    fill_folder();
+    if (!*world.outside) {
+        folder_make(&world, 1 << 20);
+        atexit(end_world);
+    }
+    folder_fill(&world);
     fuzz_check(share_options_parse(world.folder, &options, err) == 0);
     config.share = share_open(&options, NULL, err);
     share_options_free(&options);
@@ -135,7 +84,7 @@ static struct dev *create(const struct virtio_slot *slot, struct error *err)
 
 static void calm(struct fuzz_virtio_machine *m)
 {
-    fill_folder();
+    folder_fill(&world);
 }
 
 /* ---- Requests ---- */

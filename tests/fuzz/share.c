@@ -8,22 +8,16 @@
 #include "base/util.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <ftw.h>
 #include <linux/fuse.h>
 #include <semaphore.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include "input.h"
+#include "folder.h"
 
-#define SECRET "the secret beside the folder"
-#define KNOWN  8
-#define ROOM   8192u
-#define MOST   48 /* requests of an input */
+#define KNOWN 8
+#define ROOM  8192u
+#define MOST  48 /* requests of an input */
 
 /* What one request is made of, and what comes of it. */
 struct request {
@@ -37,48 +31,18 @@ struct request {
 
 struct guest {
     struct share *share;
-    char outside[64], folder[80];
+    struct folder folder;
     uint64_t node[KNOWN], handle[KNOWN];
     unsigned nodes, handles;
     uint64_t unique;
 };
-
-static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
-{
-    return remove(path);
-}
-
-static void write_file(const char *folder, const char *name, const char *text)
-{
-    char path[256];
-    int fd;
-
-    snprintf(path, sizeof(path), "%s/%s", folder, name);
-    fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    check(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
-    close(fd);
-}
-
-/* The folder as it is at first. */
-static void fill_folder(const struct guest *g)
-{
-    char path[256];
-
-    check(mkdir(g->folder, 0755) == 0);
-    write_file(g->folder, "a", "some text");
-    snprintf(path, sizeof(path), "%s/d", g->folder);
-    check(mkdir(path, 0755) == 0);
-    write_file(g->folder, "d/a", "more text");
-    snprintf(path, sizeof(path), "%s/l", g->folder);
-    check(symlink("../secret", path) == 0);
-}
 
 static void open_share(struct guest *g)
 {
     struct share_options options;
     char text[128];
 
-    snprintf(text, sizeof(text), "%s,owner=xattr", g->folder);
+    snprintf(text, sizeof(text), "%s,owner=xattr", g->folder.folder);
     check(share_options_parse(text, &options, NULL) == 0);
     g->share = share_open(&options, NULL, NULL);
     check(g->share);
@@ -87,30 +51,14 @@ static void open_share(struct guest *g)
 
 static void begin(struct guest *g)
 {
-    /* No request makes a file larger than this. */
-    const struct rlimit size = {1 << 20, 1 << 20};
-    bool memory = access("/dev/shm", W_OK) == 0;
-
-    setrlimit(RLIMIT_FSIZE, &size);
-    snprintf(g->outside, sizeof(g->outside), "%s/fuzz-share.XXXXXX", memory ? "/dev/shm" : "/tmp");
-    check(mkdtemp(g->outside));
-    snprintf(g->folder, sizeof(g->folder), "%s/folder", g->outside);
-    write_file(g->outside, "secret", SECRET);
-    fill_folder(g);
+    folder_make(&g->folder, 1 << 20);
     open_share(g);
 }
 
 static void end(struct guest *g)
 {
-    char path[256], text[64] = "";
-    int fd;
-
     share_close(g->share);
-    snprintf(path, sizeof(path), "%s/secret", g->outside);
-    fd = open(path, O_RDONLY | O_CLOEXEC);
-    check(fd >= 0 && read(fd, text, sizeof(text)) == strlen(SECRET) && !strcmp(text, SECRET));
-    close(fd);
-    nftw(g->outside, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    folder_end(&g->folder);
 }
 
 /* ---- Requests ---- */
@@ -144,7 +92,7 @@ static void check_answer(const struct request *r)
     check((size_t)r->result >= sizeof(*header) && r->result <= (ssize_t)sizeof(r->answer));
     check(header->len == (size_t)r->result && header->unique == r->header.unique);
     check(header->error <= 0 && header->error > -512);
-    check(!memmem(r->answer, (size_t)r->result, SECRET, strlen(SECRET)));
+    check(!memmem(r->answer, (size_t)r->result, FOLDER_SECRET, strlen(FOLDER_SECRET)));
 }
 
 /* Notes what a good guest would note. */

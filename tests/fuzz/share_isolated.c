@@ -4,7 +4,7 @@
  * that are none, plans of a process that never was, notes of what did not happen, indices that
  * jump. Neither may crash or hang, and what lies beside the folder does not change.
  */
-#include "input.h"
+#include "folder.h"
 
 #include "base/kept_link.h"
 #include "base/thread.h"
@@ -14,15 +14,7 @@
 #include "share/serve.h"
 #include "share/share.h"
 
-#include <fcntl.h>
-#include <ftw.h>
-#include <signal.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #define SECRET  "the secret beside the folder"
 #define NUMBERS 8u /* of requests that most entries have */
@@ -30,57 +22,24 @@
 /* ---- The folder ---- */
 
 struct world {
-    char outside[64], folder[80];
+    struct folder folder;
     struct share_options options;
     int link[2]; /* 0: who uses the folder; 1: its process */
 };
 
-static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
-{
-    return remove(path);
-}
-
-static void write_file(const char *folder, const char *name, const char *text)
-{
-    char path[256];
-    int fd;
-
-    snprintf(path, sizeof(path), "%s/%s", folder, name);
-    fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    check(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
-    close(fd);
-}
-
 static void begin(struct world *w, const char *settings)
 {
-    /* No request makes a file larger than this; the shared memory is one, too. */
-    const struct rlimit size = {96 << 20, 96 << 20};
-    bool memory = access("/dev/shm", W_OK) == 0;
     char text[128];
 
-    setrlimit(RLIMIT_FSIZE, &size);
-    signal(SIGXFSZ, SIG_IGN);
-    snprintf(w->outside, sizeof(w->outside), "%s/fuzz-ring.XXXXXX", memory ? "/dev/shm" : "/tmp");
-    check(mkdtemp(w->outside));
-    snprintf(w->folder, sizeof(w->folder), "%s/folder", w->outside);
-    write_file(w->outside, "secret", SECRET);
-    check(mkdir(w->folder, 0755) == 0);
-    write_file(w->folder, "a", "some text");
-    snprintf(text, sizeof(text), "%s%s", w->folder, settings);
+    folder_make(&w->folder, 96 << 20); /* the shared memory is a file, too */
+    snprintf(text, sizeof(text), "%s%s", w->folder.folder, settings);
     check(share_options_parse(text, &w->options, NULL) == 0);
     check(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, w->link) == 0);
 }
 
 static void end(struct world *w)
 {
-    char path[256], text[64] = "";
-    int fd;
-
-    snprintf(path, sizeof(path), "%s/secret", w->outside);
-    fd = open(path, O_RDONLY | O_CLOEXEC);
-    check(fd >= 0 && read(fd, text, sizeof(text)) == strlen(SECRET) && !strcmp(text, SECRET));
-    close(fd);
-    nftw(w->outside, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    folder_end(&w->folder);
     share_options_free(&w->options);
 }
 
