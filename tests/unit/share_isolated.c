@@ -18,7 +18,6 @@
 
 #include <dirent.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <linux/openat2.h>
 #include <sys/file.h>
 #include <sys/mman.h>
@@ -95,27 +94,19 @@ DIES(SETXATTR, int, setxattr,
      (path, name, value, size, flags))
 DIES(REMOVEXATTR, int, removexattr, (const char *path, const char *name), (path, name))
 
-/* openat2 has no function. */
-long __real_syscall(long number, ...);
-long __wrap_syscall(long number, ...);
+/* openat2 has no function. No call here has more arguments than these. */
+long __real_syscall(long number, long a, long b, long c, long d, long e);
+long __wrap_syscall(long number, long a, long b, long c, long d, long e);
 
-long __wrap_syscall(long number, ...)
+long __wrap_syscall(long number, long a, long b, long c, long d, long e)
 {
-    long a[6];
-    const struct open_how *how;
-    bool creates;
-    va_list ap;
+    const struct open_how *how = (const void *)(uintptr_t)c;
+    bool creates = number == SYS_openat2 && how->flags & O_CREAT;
     long ret;
 
-    va_start(ap, number);
-    for (unsigned i = 0; i < 6; i++)
-        a[i] = va_arg(ap, long);
-    va_end(ap);
-    how = (const void *)(uintptr_t)a[2];
-    creates = number == SYS_openat2 && how->flags & O_CREAT;
     if (creates)
         may_die(CREATE, false);
-    ret = __real_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+    ret = __real_syscall(number, a, b, c, d, e);
     if (creates)
         may_die(CREATE, true);
     return ret;
