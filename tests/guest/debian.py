@@ -181,8 +181,8 @@ def in_a_machine(suite="bookworm"):
             os.chown(user.folder + "/run", 65534, 65534)
         print(f"made in {user.create('--user', 'me', '--size', '12G'):.1f} s")
         user.judge()
-        done = user.run("run", user.name, "--append", "systemd.unit=poweroff.target", timeout=BOOT)
-        check(done.returncode == 0, done.stdout[-2000:], done.stderr)
+        done = user.run("run", user.name, "--append", "root=/dev/vda rw systemd.unit=poweroff.target", timeout=BOOT)
+        check(done.returncode == 0 and b"reboot: Power down" in done.stdout, done.stdout[-2000:], done.stderr)
         user.judge()
 
 
