@@ -36,6 +36,7 @@ PRIVATE = re.compile(r"_(private|impl)\.h$")
 # Who may look at private headers, and why.
 PRIVATE_READERS = {
     "tests/fuzz/race.c": "pauses vCPU threads and looks at their requests",
+    "tests/fuzz/share_isolated.c": "plays either side of the memory that a folder's process shares",
     "tests/fuzz/state.c": "steps a machine's vCPUs itself, in place of their threads",
     "tests/lockstep/boot.c": "steps a machine's vCPUs itself, in place of their threads",
     "tests/unit/interchange.c": "compares all that a machine holds from engine to engine",
