@@ -178,24 +178,35 @@ static void wide_increments(void)
 static void (*volatile job)(void);
 static volatile bool job_done;
 
+#define SOME_PORT 0x61
+
 static void ap_work(void)
 {
     ap_running = true;
     for (;;) {
         while (!go)
             cpu_pause();
+        (void)inb(SOME_PORT);
         go = false;
         job();
         job_done = true;
     }
 }
 
-/* Runs FN on both at once. */
-static void on_both(void (*fn)(void))
+/* Has the second processor execute FN. Both read a port around that, where the monitor takes a
+ * lock: so a checker of the monitor's races sees that the one's writes come before the other's. */
+static void give(void (*fn)(void))
 {
     job = fn;
     job_done = false;
+    (void)inb(SOME_PORT);
     go = true;
+}
+
+/* Runs FN on both at once. */
+static void on_both(void (*fn)(void))
+{
+    give(fn);
     fn();
     while (!job_done)
         cpu_pause();
@@ -237,9 +248,7 @@ static void receive(void)
 
 static void ordering(void)
 {
-    job = receive;
-    job_done = false;
-    go = true;
+    give(receive);
     for (u32 i = 1; i <= 50000; i++) {
         message = i;
         flag = i;
@@ -268,9 +277,7 @@ static void cross_modification(void)
     memcpy(code + 3, mov_ret, sizeof(mov_ret)); /* so that the immediate is aligned */
     code += 3;
     stop = false;
-    job = run_code;
-    job_done = false;
-    go = true;
+    give(run_code);
     unsigned missed = 0, patience = on_tcg() ? 100 : PATIENCE_MS * 10;
     for (u32 i = 0; i < 300; i++) {
         u32 value = i % 2;
@@ -329,9 +336,7 @@ static void run_functions_there(void)
 static void shared_code(void)
 {
     functions = alloc_pages(FUNCTIONS * SPACING / PAGE, PAGE);
-    job = run_functions_there;
-    job_done = false;
-    go = true;
+    give(run_functions_there);
     run_functions(0);
     while (!job_done)
         cpu_pause();
@@ -371,9 +376,7 @@ static void shootdown(u32 other)
     map(&space, 0x40000000ul, (word)page[0], 1, PT_P | PT_W);
     rt_handler[0x42] = on_shootdown;
     stop = false;
-    job = read_page;
-    job_done = false;
-    go = true;
+    give(read_page);
     unsigned wrong = 0;
     for (u32 i = 0; i < 100; i++) {
         map(&space, 0x40000000ul, (word)page[i % 2], 1, PT_P | PT_W);

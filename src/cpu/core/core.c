@@ -203,8 +203,12 @@ void core_state_out(struct vcpu *c, struct x86_cpu *cpu)
 
 void core_state_in(struct vcpu *c, const struct x86_cpu *cpu)
 {
+    /* A vCPU takes INIT while others run, and one that has stopped them looks at its software TLB.
+     */
+    safepoint_enter(&c->core->safepoint, c->port->id);
     c->x = *cpu;
     core_state_changed(c);
+    safepoint_leave(&c->core->safepoint, c->port->id);
 }
 
 void core_counters(const struct vcpu *c, engine_counter_fn *each, void *opaque)
