@@ -30,3 +30,13 @@ int thread_start(pthread_t *thread, const char *name, void *(*run)(void *), void
     pthread_setname_np(*thread, kept);
     return 0;
 }
+
+void thread_cond_init(pthread_cond_t *cond)
+{
+    pthread_condattr_t monotonic;
+
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(cond, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+}

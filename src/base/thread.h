@@ -1,5 +1,6 @@
 /*
- * Starting a thread of the monitor's own: its name, and the signals that it takes.
+ * Starting a thread of the monitor's own: its name, and the signals that it takes; and conditions
+ * that threads wait for with a limit.
  */
 #ifndef DOPPEL_BASE_THREAD_H
 #define DOPPEL_BASE_THREAD_H
@@ -14,5 +15,9 @@
  * SIGTRAP). */
 int thread_start(pthread_t *thread, const char *name, void *(*run)(void *), void *opaque,
                  struct error *err);
+
+/* Makes a condition whose waits end at times of time_now_ns (base/time.h), which the user's setting
+ * of the clock does not change. */
+void thread_cond_init(pthread_cond_t *cond);
 
 #endif

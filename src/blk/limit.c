@@ -141,7 +141,6 @@ struct limit *limit_create(uint64_t iops, uint64_t bps, const struct blk_clock *
                            const struct limit_exit *way_out, struct error *err)
 {
     struct limit *limit = calloc(1, sizeof(*limit));
-    pthread_condattr_t monotonic;
 
     if (!limit) {
         error_set(err, ENOMEM, "rate limits: out of memory");
@@ -152,10 +151,7 @@ struct limit *limit_create(uint64_t iops, uint64_t bps, const struct blk_clock *
     limit->clock = clock ? clock : &host_clock;
     limit->way_out = *way_out;
     pthread_mutex_init(&limit->lock, NULL);
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&limit->changed, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    thread_cond_init(&limit->changed);
     if (thread_start(&limit->thread, "blk limit", serve, limit, err) < 0) {
         pthread_cond_destroy(&limit->changed);
         pthread_mutex_destroy(&limit->lock);

@@ -159,7 +159,6 @@ struct engine_turns *engine_turns_begin(const struct engine_turns_plan *plan, st
                                         const struct log *log)
 {
     struct engine_turns *turns = calloc(1, sizeof(*turns));
-    pthread_condattr_t attr;
     struct error err;
 
     if (!turns) {
@@ -168,10 +167,7 @@ struct engine_turns *engine_turns_begin(const struct engine_turns_plan *plan, st
     }
     *turns = (struct engine_turns){.plan = *plan, .vm = vm, .log = log};
     pthread_mutex_init(&turns->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&turns->changed, &attr);
-    pthread_condattr_destroy(&attr);
+    thread_cond_init(&turns->changed);
     if (thread_start(&turns->thread, "engine turns", take_turns, turns, &err) == 0)
         return turns;
     complain("--switch-engine: %s", err.text);

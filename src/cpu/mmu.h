@@ -199,6 +199,14 @@ static inline bool mmu_hit(const struct mmu_entry *entry, uint64_t va, unsigned 
     return va + entry->tag <= MEM_PAGE_SIZE - size;
 }
 
+/* Returns what tells apart the code of the present address space: its identifier; or, for a
+ * supervisor, 0 as long as all code that supervisors have executed is mapped globally, because it
+ * is then the same in all address spaces. */
+static inline uint64_t mmu_code_space(const struct mmu *mmu, bool user)
+{
+    return user || mmu->private_code ? mmu->space : 0;
+}
+
 /* Finds VA in the second level, for the current table of CONTEXT. Stores the host address minus VA.
  * A page that is found for writing may hold code. */
 bool mmu_second_find(const struct mmu *mmu, enum mmu_context context, enum mmu_access access,

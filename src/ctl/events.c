@@ -3,6 +3,7 @@
  */
 #include "ctl/events.h"
 
+#include "base/thread.h"
 #include "base/time.h"
 #include "base/util.h"
 #include "ctl/sized.h"
@@ -93,16 +94,12 @@ void event_tell(struct event_hub *hub, enum doppel_event_kind kind, enum doppel_
 struct doppel_events *event_queue_open(struct event_hub *hub, struct error *err)
 {
     struct doppel_events *q = calloc(1, sizeof(*q));
-    pthread_condattr_t attr;
 
     if (!q) {
         error_set(err, ENOMEM, "no memory for a queue of events");
         return NULL;
     }
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&q->changed, &attr);
-    pthread_condattr_destroy(&attr);
+    thread_cond_init(&q->changed);
     q->hub = hub;
     q->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (q->fd < 0) {

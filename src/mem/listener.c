@@ -29,60 +29,46 @@ void mem_set_check(struct mem *mem, void (*check)(void *opaque), void *opaque)
     mem->check_opaque = opaque;
 }
 
+/* Calls function WHAT of each listener that has one. */
+#define TELL(MEM, WHAT, ...)                                                                       \
+    do {                                                                                           \
+        pthread_rwlock_rdlock(&(MEM)->listening);                                                  \
+        for (const struct mem_listener *l = (MEM)->listeners; l; l = l->next)                      \
+            if (l->ops->WHAT)                                                                      \
+                l->ops->WHAT(l->opaque, ##__VA_ARGS__);                                            \
+        pthread_rwlock_unlock(&(MEM)->listening);                                                  \
+    } while (0)
+
 void mem_tell_invalidated(struct mem *mem, const struct mem_range *ranges, unsigned count,
                           enum mem_access access)
 {
-    pthread_rwlock_rdlock(&mem->listening);
-    for (const struct mem_listener *l = mem->listeners; l; l = l->next)
-        if (l->ops->invalidated)
-            l->ops->invalidated(l->opaque, ranges, count, access);
-    pthread_rwlock_unlock(&mem->listening);
+    TELL(mem, invalidated, ranges, count, access);
 }
 
 void mem_tell_written(struct mem *mem, uint64_t gpa, uint64_t size)
 {
-    pthread_rwlock_rdlock(&mem->listening);
-    for (const struct mem_listener *l = mem->listeners; l; l = l->next)
-        if (l->ops->written)
-            l->ops->written(l->opaque, gpa, size);
-    pthread_rwlock_unlock(&mem->listening);
+    TELL(mem, written, gpa, size);
 }
 
 void mem_tell_regions(struct mem *mem)
 {
-    pthread_rwlock_rdlock(&mem->listening);
-    for (const struct mem_listener *l = mem->listeners; l; l = l->next)
-        if (l->ops->regions_changed)
-            l->ops->regions_changed(l->opaque);
-    pthread_rwlock_unlock(&mem->listening);
+    TELL(mem, regions_changed);
 }
 
 void mem_tell_log(struct mem *mem)
 {
-    pthread_rwlock_rdlock(&mem->listening);
-    for (const struct mem_listener *l = mem->listeners; l; l = l->next)
-        if (l->ops->log_changed)
-            l->ops->log_changed(l->opaque);
-    pthread_rwlock_unlock(&mem->listening);
+    TELL(mem, log_changed);
 }
 
 void mem_collect_log(struct mem *mem)
 {
-    pthread_rwlock_rdlock(&mem->listening);
-    for (const struct mem_listener *l = mem->listeners; l; l = l->next)
-        if (l->ops->log_collect)
-            l->ops->log_collect(l->opaque);
-    pthread_rwlock_unlock(&mem->listening);
+    TELL(mem, log_collect);
 }
 
 void mem_settle(struct mem *mem)
 {
     mem_check(mem);
-    pthread_rwlock_rdlock(&mem->listening);
-    for (const struct mem_listener *l = mem->listeners; l; l = l->next)
-        if (l->ops->settle)
-            l->ops->settle(l->opaque);
-    pthread_rwlock_unlock(&mem->listening);
+    TELL(mem, settle);
 }
 
 void mem_ranges_add(struct mem_ranges *ranges, uint64_t gpn, uint64_t pages, const void *host)

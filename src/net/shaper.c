@@ -345,7 +345,6 @@ void shaper_free(struct shaper *s)
 struct shaper *shaper_create(const struct shaper_exit *way_out, struct error *err)
 {
     struct shaper *s = calloc(1, sizeof(*s));
-    pthread_condattr_t monotonic;
 
     if (!s) {
         error_set(err, ENOMEM, "network: out of memory");
@@ -356,10 +355,7 @@ struct shaper *shaper_create(const struct shaper_exit *way_out, struct error *er
     if (getrandom(&s->chance, sizeof(s->chance), GRND_NONBLOCK) != sizeof(s->chance))
         s->chance = time_real_ns();
     pthread_mutex_init(&s->lock, NULL);
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&s->changed, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    thread_cond_init(&s->changed);
     if (thread_start(&s->thread, "net shaper", serve, s, err) < 0) {
         shaper_free(s);
         return NULL;

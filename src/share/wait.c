@@ -41,16 +41,12 @@ struct share_waits {
 struct share_waits *share_waits_create(void)
 {
     struct share_waits *w = calloc(1, sizeof(*w));
-    pthread_condattr_t attributes;
 
     if (!w)
         return NULL;
     w->last = &w->first;
     pthread_mutex_init(&w->lock, NULL);
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&w->changed, &attributes);
-    pthread_condattr_destroy(&attributes);
+    thread_cond_init(&w->changed);
     return w;
 }
 

@@ -3,6 +3,7 @@
  */
 #include "vm/vm_private.h"
 
+#include "base/thread.h"
 #include "base/time.h"
 #include "base/util.h"
 #include "mem/change.h"
@@ -223,7 +224,6 @@ struct vm *vm_assemble(const struct engine_ops *engine, const struct vm_config *
                        struct state *past, struct error *err)
 {
     struct vm *vm = calloc(1, sizeof(*vm));
-    pthread_condattr_t attr;
 
     if (!vm) {
         error_set(err, ENOMEM, "no memory for a virtual machine");
@@ -234,10 +234,7 @@ struct vm *vm_assemble(const struct engine_ops *engine, const struct vm_config *
     pthread_mutex_init(&vm->standing, NULL);
     pthread_mutex_init(&vm->engines, NULL);
     pthread_mutex_init(&vm->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&vm->changed, &attr);
-    pthread_condattr_destroy(&attr);
+    thread_cond_init(&vm->changed);
     vm->lost_fd = vm->retry_fd = -1;
     vm->cpus = MIN(config->cpus, VM_MAX_CPUS);
     for (unsigned i = 0; i < vm->cpus; i++) {

@@ -217,15 +217,13 @@ static bool want_files(struct bt *bt, unsigned files)
     return true;
 }
 
-/* Returns jump_view for one privilege level: address space, level and code size. As long as
- * all code that supervisors have executed is mapped globally, it is the same in all address spaces.
- */
+/* Returns jump_view for one privilege level: address space, level and code size. */
 static uint64_t jump_view_of(const struct bt *bt, bool user)
 {
     const struct vcpu *c = &bt->c;
-    uint64_t space = user || c->mmu.private_code ? c->mmu.space : 0;
 
-    return 1u << 15 | (in_64(c) ? 0 : JUMP_VIEW_CODE32) | (uint64_t)user << 12 | space;
+    return 1u << 15 | (in_64(c) ? 0 : JUMP_VIEW_CODE32) | (uint64_t)user << 12 |
+           mmu_code_space(&c->mmu, user);
 }
 
 /* Sets jump_view for the present address space, and level_view for both privilege levels, because

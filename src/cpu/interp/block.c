@@ -77,13 +77,11 @@ void block_unmapped(struct vcpu *c, uint64_t linear, bool large)
         memset(group, 0, sizeof(*group) << JUMP_GROUP_BITS);
 }
 
-/* Returns what decides which code a linear address means: mode, privilege and address space. As
- * long as all code that supervisors have executed is mapped globally, it is the same in all address
- * spaces. */
+/* Returns what decides which code a linear address means: mode, privilege and address space. */
 static uint64_t view_of(const struct vcpu *c, unsigned mode)
 {
     bool user = cpl(c) == 3;
-    uint64_t space = user || c->mmu.private_code ? c->mmu.space : 0;
+    uint64_t space = mmu_code_space(&c->mmu, user);
 
     return 1u | mode << 1 | (uint64_t)user << 15 | space << 16 | (uint64_t)c->mmu.clears << 28;
 }
