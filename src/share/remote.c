@@ -4,33 +4,20 @@
 #include "share/remote_private.h"
 
 #include "base/buffers.h"
-#include "base/kept_link.h"
-#include "base/thread.h"
 #include "base/time.h"
 #include "base/util.h"
 #include "share/mirror.h"
 #include "share/tables.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #define FIRST_NS    (30 * NS_PER_S) /* for the process to open the folder */
 #define PATIENCE_NS (60 * NS_PER_S) /* for it to answer */
-
-static void wake_process(struct share_remote *r)
-{
-    int ret = event_signal(&r->sender, r->files[KEPT_REQUEST_EVENT]);
-
-    if (ret < 0)
-        log_line(r->share->host.log, LOG_LEVEL_WARNING,
-                 "%s: cannot tell its process of requests: %s", r->name, strerror(-ret));
-}
 
 /* ---- Requests: any thread ---- */
 
@@ -68,7 +55,7 @@ void share_remote_submit(struct share_remote *r, struct share_request *request)
     if (broken)
         remote_fail(request);
     if (wake)
-        wake_process(r);
+        kept_user_wake(&r->user);
 }
 
 /* Asks for what waits to be ended; later, if too much is asked for already. With LOCK. */
@@ -91,7 +78,7 @@ void share_remote_recall(struct share_remote *r)
     wake = send_recall(r);
     pthread_mutex_unlock(&r->lock);
     if (wake)
-        wake_process(r);
+        kept_user_wake(&r->user);
     complete_all(&waiting, true);
 }
 
@@ -155,9 +142,9 @@ static void load_tables(struct share_remote *r, bool send)
         }
         pthread_mutex_unlock(&r->lock);
     }
-    kept_link_send_files(r->link, r->number, &fd, 1);
+    kept_link_send_files(r->user.link, r->number, &fd, 1);
     if (wake)
-        wake_process(r);
+        kept_user_wake(&r->user);
     close(fd);
 }
 
@@ -180,12 +167,11 @@ void share_remote_state(struct share_remote *r, struct state *s, uint32_t instan
 
 /* ---- Notes: the thread ---- */
 
-static void fail_all(struct share_remote *r, const char *why)
+static void fail_all(void *opaque)
 {
+    struct share_remote *r = opaque;
     struct fifo failed;
 
-    log_tell(r->share->host.log, LOG_LEVEL_ERROR, "%s: %s; it cannot be used any more", r->name,
-             why);
     pthread_mutex_lock(&r->lock);
     r->broken = true;
     remote_forget_all(r, &failed);
@@ -237,7 +223,7 @@ static int take_note(struct share_remote *r, struct share_request **ended, bool 
 
     if (ret <= 0)
         return ret;
-    r->progress = true;
+    r->user.progress = true;
     if (r->note->kind == NOTE_RESULT) {
         *ended = take_result(r, note, wake);
         return *ended ? 1 : -EPROTO;
@@ -249,8 +235,9 @@ static int take_note(struct share_remote *r, struct share_request **ended, bool 
 }
 
 /* Takes all notes. Returns what is wrong, or NULL. */
-static const char *take_notes(struct share_remote *r)
+static const char *take_notes(void *opaque)
 {
+    struct share_remote *r = opaque;
     int ret;
 
     do {
@@ -264,7 +251,7 @@ static const char *take_notes(struct share_remote *r)
         if (ended)
             result = ((const struct share_note_result *)(const void *)r->note)->result;
         if (wake)
-            wake_process(r);
+            kept_user_wake(&r->user);
         if (ended)
             ended->done(ended, result);
     } while (ret > 0);
@@ -289,54 +276,29 @@ static void send_again(struct share_remote *r, struct fifo *recalled)
 }
 
 /* A new process is there: starts it. Returns what is wrong, or NULL. */
-static const char *start_anew(struct share_remote *r, const struct kept_hello *hello, pid_t sender)
+static const char *start_anew(void *opaque, const struct kept_hello *hello)
 {
-    const char *wrong = take_notes(r); /* of the last one */
+    struct share_remote *r = opaque;
     struct fifo recalled = {.first = NULL};
-    int ret;
 
-    if (wrong)
-        return wrong;
-    kept_watch_process(&r->watch, sender);
     log_line(r->share->host.log, LOG_LEVEL_WARNING, "%s: its process has been started anew",
              r->name);
     pthread_mutex_lock(&r->tables);
     r->number = hello->number;
     send_again(r, &recalled);
-    event_clear(r->files[KEPT_REQUEST_EVENT]);
-    ret = kept_link_send_files(r->link, hello->number, r->files, KEPT_FILES);
-    if (ret == 0)
+    event_clear(r->user.files[KEPT_REQUEST_EVENT]);
+    if (kept_user_send_files(&r->user, hello) == 0)
         load_tables(r, false);
-    else
-        log_line(r->share->host.log, LOG_LEVEL_WARNING, "%s: its process is gone again", r->name);
     pthread_mutex_unlock(&r->tables);
     complete_all(&recalled, true);
     return NULL;
 }
 
-/* Looks whether a process has come. Returns what is wrong, or NULL. */
-static const char *look_at_link(struct share_remote *r)
-{
-    struct kept_hello hello;
-    pid_t sender = 0;
-    int ret = kept_link_receive_hello(r->link, &hello, &sender);
-
-    if (ret == 0)
-        return NULL;
-    if (ret < 0)
-        return ret == -EPIPE ? "its process is gone for good" : "its process breaks the rules";
-    if (!hello.error)
-        return start_anew(r, &hello, sender);
-    log_clean(hello.text);
-    log_line(r->share->host.log, LOG_LEVEL_WARNING, "%s: its process was started anew, but: %s",
-             r->name, hello.text);
-    return NULL;
-}
-
 /* Whether something is to be done. A lock may be waited for without end, so that the process must
  * answer a ping meanwhile. */
-static bool any_waits(struct share_remote *r)
+static bool any_waits(void *opaque)
 {
+    struct share_remote *r = opaque;
     bool waits, wake = false;
 
     pthread_mutex_lock(&r->lock);
@@ -347,88 +309,31 @@ static bool any_waits(struct share_remote *r)
     }
     pthread_mutex_unlock(&r->lock);
     if (wake)
-        wake_process(r);
+        kept_user_wake(&r->user);
     return waits;
 }
 
-static const char *watch_process(struct share_remote *r)
-{
-    bool progress = r->progress;
-
-    r->progress = false;
-    return kept_watch_look(&r->watch, progress, !progress && any_waits(r));
-}
-
-/* Waits for the process or for a thread of this one, and takes what has come. Returns what is
- * wrong, or NULL. */
-static const char *wait_and_take(struct share_remote *r, struct pollfd pfd[3])
-{
-    bool sleeps = kept_index_sleeps(&r->ring->notes, r->notes.read);
-    const char *wrong;
-
-    if (poll(pfd, 3, sleeps ? kept_watch_pause(&r->watch) : 0) < 0)
-        return NULL;
-    if (pfd[0].revents)
-        event_clear(r->wake);
-    if (pfd[1].revents)
-        event_clear(r->files[KEPT_RESULT_EVENT]);
-    wrong = take_notes(r);
-    if (!wrong)
-        wrong = watch_process(r);
-    return !wrong && pfd[2].revents ? look_at_link(r) : wrong;
-}
-
-static bool is_ending(struct share_remote *r)
-{
-    bool end;
-
-    pthread_mutex_lock(&r->lock);
-    end = r->ends;
-    pthread_mutex_unlock(&r->lock);
-    return end;
-}
-
-static void *run(void *opaque)
+static bool sleeps(void *opaque)
 {
     struct share_remote *r = opaque;
-    struct pollfd pfd[] = {
-        {r->wake, POLLIN, 0}, {r->files[KEPT_RESULT_EVENT], POLLIN, 0}, {r->link, POLLIN, 0}};
-    const char *wrong = NULL;
 
-    where_begin(&r->where);
-    while (!is_ending(r) && !wrong) {
-        wrong = wait_and_take(r, pfd);
-        if (wrong)
-            fail_all(r, wrong);
-    }
-    where_end(&r->where);
-    return NULL;
+    return kept_index_sleeps(&r->ring->notes, r->notes.read);
 }
+
+static const struct kept_user_ops user_ops = {.sleeps = sleeps,
+                                              .take = take_notes,
+                                              .waits = any_waits,
+                                              .begin = start_anew,
+                                              .fail = fail_all};
 
 /* ---- Opening and closing ---- */
-
-static void end_thread(struct share_remote *r)
-{
-    pthread_mutex_lock(&r->lock);
-    r->ends = true;
-    pthread_mutex_unlock(&r->lock);
-    event_signal(&r->sender, r->wake);
-    pthread_join(r->thread, NULL);
-}
 
 void share_remote_close(struct share_remote *r)
 {
     if (!r)
         return;
-    if (r->started)
-        end_thread(r);
-    kept_memory_drop(sizeof(struct share_ring), r->files, r->ring);
+    kept_user_end(&r->user);
     kept_pages_free(&r->pages);
-    kept_watch_end(&r->watch);
-    event_sender_close(&r->sender);
-    if (r->wake >= 0)
-        close(r->wake);
-    close(r->link);
     pthread_mutex_destroy(&r->lock);
     pthread_mutex_destroy(&r->tables);
     free(r->note);
@@ -445,54 +350,28 @@ static struct share_remote *make(struct share *share, int link)
         return NULL;
     }
     r->share = share;
-    r->link = link;
-    r->wake = -1;
-    r->sender = EVENT_SENDER_CLOSED;
-    for (unsigned i = 0; i < KEPT_FILES; i++)
-        r->files[i] = -1;
     snprintf(r->name, sizeof(r->name), "shared folder %s", share->options.folder);
-    kept_watch_begin(&r->watch, r->name, share->host.log, patience);
+    kept_user_init(&r->user, &user_ops, r, r->name, share->host.log, link, patience);
     pthread_mutex_init(&r->lock, NULL);
     pthread_mutex_init(&r->tables, NULL);
     remote_slots_init(r);
     return r;
 }
 
-static int make_files(struct share_remote *r, struct error *err)
+static int start(struct share_remote *r, struct error *err)
 {
-    void *memory = NULL;
+    struct kept_hello hello;
     int ret;
 
     r->note = malloc(NOTE_MOST);
     if (!r->note || kept_pages_init(&r->pages, RING_PAGES) < 0)
         return error_set(err, ENOMEM, "out of memory");
-    r->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (r->wake < 0)
-        return error_set(err, errno, "cannot make an event file: %s", strerror(errno));
-    if (event_sender_open(&r->sender, err) < 0)
-        return -EAGAIN;
-    ret = kept_memory_make(sizeof(struct share_ring), r->files, &memory, err);
-    r->ring = memory;
-    return ret;
-}
-
-static int start(struct share_remote *r, struct error *err)
-{
-    struct kept_hello hello;
-    pid_t sender = 0;
-    int ret = make_files(r, err);
-
-    if (ret == 0)
-        ret = kept_link_await_hello(r->link, FIRST_NS, &hello, &sender, err);
+    ret = kept_user_open(&r->user, sizeof(struct share_ring), FIRST_NS, &hello, err);
+    r->ring = r->user.memory;
     if (ret < 0)
         return ret;
-    kept_watch_process(&r->watch, sender);
     r->number = hello.number;
-    if (kept_link_send_files(r->link, hello.number, r->files, KEPT_FILES) < 0)
-        return error_set(err, EPIPE, "its process has ended");
-    ret = thread_start(&r->thread, "share, isolated", run, r, err);
-    r->started = ret == 0;
-    return ret;
+    return kept_user_start(&r->user, &hello, "share, isolated", err);
 }
 
 struct share_remote *share_remote_open(struct share *share, int link, struct error *err)
@@ -512,5 +391,5 @@ struct share_remote *share_remote_open(struct share *share, int link, struct err
 
 struct where *share_remote_where(struct share_remote *r)
 {
-    return &r->where;
+    return &r->user.where;
 }

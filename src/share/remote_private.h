@@ -5,10 +5,8 @@
 #ifndef DOPPEL_SHARE_REMOTE_PRIVATE_H
 #define DOPPEL_SHARE_REMOTE_PRIVATE_H
 
-#include "base/event.h"
 #include "base/fifo.h"
-#include "base/kept_watch.h"
-#include "base/where.h"
+#include "base/kept_user.h"
 #include "share/remote.h"
 #include "share/ring.h"
 
@@ -26,16 +24,14 @@ struct remote_slot {
 struct share_remote {
     struct share *share; /* the mirror */
     char name[300];      /* for messages */
-    int link, wake;
-    int files[KEPT_FILES];
-    struct event_sender sender; /* the process may have the event files block */
-    struct share_ring *ring;
+    struct kept_user user;
+    struct share_ring *ring; /* the user's */
 
     pthread_mutex_t tables; /* guards the mirror and NUMBER */
     uint64_t number;        /* of the process's hello */
 
     pthread_mutex_t lock; /* guards the rest */
-    bool broken, ends;
+    bool broken;
     struct kept_side requests;
     struct fifo waiting; /* not sent yet: jobs of struct share_request */
     struct remote_slot slot[RING_REQUESTS];
@@ -44,15 +40,9 @@ struct share_remote {
     uint32_t controls; /* that are not DONE */
     bool pinged, recall_again;
 
-    pthread_t thread;
-    bool started;
-    struct where where;
-
     /* The thread's. */
     struct kept_side notes;
     struct share_note *note; /* room for one */
-    struct kept_watch watch;
-    bool progress; /* there were notes since the watch was last looked at */
 };
 
 /* requests.c, with LOCK. */

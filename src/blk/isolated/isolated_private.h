@@ -5,9 +5,7 @@
 #ifndef DOPPEL_BLK_ISOLATED_ISOLATED_PRIVATE_H
 #define DOPPEL_BLK_ISOLATED_ISOLATED_PRIVATE_H
 
-#include "base/event.h"
-#include "base/kept_watch.h"
-#include "base/where.h"
+#include "base/kept_user.h"
 #include "blk/driver.h"
 #include "blk/isolated/ring.h"
 #include "blk/list.h"
@@ -23,10 +21,9 @@ struct isolated_part {
 struct isolated {
     struct blk blk;
     char *file;
-    int link, wake;
-    int files[KEPT_FILES];
-    struct event_sender sender; /* its process may have the event files block */
-    struct isolated_memory *memory;
+    char name[300]; /* for messages */
+    struct kept_user user;
+    struct isolated_memory *memory; /* the user's */
 
     pthread_mutex_t lock; /* guards the rest */
     bool broken;          /* all requests fail */
@@ -34,15 +31,6 @@ struct isolated {
     struct blk_list waiting;                      /* not wholly sent yet */
     struct isolated_part part[ISOLATED_REQUESTS]; /* by number */
     struct kept_pages pages;
-
-    pthread_t thread;
-    bool started, ends;
-    struct where where;
-
-    /* The thread's. */
-    char name[300]; /* for messages */
-    struct kept_watch watch;
-    bool progress; /* there were results since the watch was last looked at */
 };
 
 /* ---- parts.c: with the lock ---- */
