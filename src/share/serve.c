@@ -3,7 +3,7 @@
  */
 #include "share/serve.h"
 
-#include "base/kept_link.h"
+#include "base/kept_server.h"
 #include "base/time.h"
 #include "base/util.h"
 #include "share/ring.h"
@@ -227,24 +227,19 @@ static void end_requests(struct server *s)
 static int start_and_serve(struct server *s, struct error *err)
 {
     struct kept_hello hello = kept_link_hello();
-    int ret = kept_link_send_hello(s->link, &hello);
     void *memory = NULL;
+    int ret = kept_server_begin(s->link, &hello, sizeof(struct share_ring), s->files, &memory, err);
 
-    s->number = hello.number;
-    if (ret == 0)
-        ret = kept_link_receive_files(s->link, hello.number, s->files, KEPT_FILES);
     if (ret < 0)
-        return ret == -EPIPE ? 0 : error_set(err, -ret, "no start came: %s", strerror(-ret));
-    ret = kept_memory_map(s->files[KEPT_MEMORY], sizeof(struct share_ring), &memory, err);
+        return ret == -EPIPE ? 0 : ret;
+    s->number = hello.number;
     s->ring = memory;
-    if (ret == 0) {
-        /* Later than what any process before has told. */
-        s->share->lock_order = time_now_ns();
-        set_notes(s->share, &s->notes);
-        ret = serve(s, err);
-        end_requests(s);
-        set_notes(s->share, NULL);
-    }
+    /* Later than what any process before has told. */
+    s->share->lock_order = time_now_ns();
+    set_notes(s->share, &s->notes);
+    ret = serve(s, err);
+    end_requests(s);
+    set_notes(s->share, NULL);
     kept_memory_drop(sizeof(struct share_ring), s->files, memory);
     return ret;
 }
@@ -254,18 +249,11 @@ static int open_and_serve(struct server *s, const struct share_options *options,
 {
     struct share_options own = *options;
     struct error why = {0};
-    struct kept_hello hello;
     int ret;
 
     own.isolate = false;
     s->share = share_open(&own, host, &why);
-    if (s->share) {
-        ret = start_and_serve(s, err);
-    } else {
-        hello = kept_link_apology(&why);
-        kept_link_send_hello(s->link, &hello);
-        ret = error_set(err, why.code, "%s", why.text);
-    }
+    ret = s->share ? start_and_serve(s, err) : kept_server_apologize(s->link, &why, err);
     share_close(s->share);
     return ret;
 }

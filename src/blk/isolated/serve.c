@@ -3,7 +3,7 @@
  */
 #include "blk/isolated/isolated.h"
 
-#include "base/kept_link.h"
+#include "base/kept_server.h"
 #include "base/time.h"
 #include "base/util.h"
 #include "blk/isolated/ring.h"
@@ -133,17 +133,13 @@ static struct kept_hello introduce(struct blk *blk, const struct blk_options *op
 static int start_and_serve(struct server *s, const struct blk_options *options, struct error *err)
 {
     struct kept_hello hello = introduce(s->blk, options);
-    int ret = kept_link_send_hello(s->link, &hello);
     void *memory = NULL;
+    int ret = kept_server_begin(s->link, &hello, ISOLATED_BYTES, s->files, &memory, err);
 
-    if (ret == 0)
-        ret = kept_link_receive_files(s->link, hello.number, s->files, KEPT_FILES);
     if (ret < 0)
-        return ret == -EPIPE ? 0 : error_set(err, -ret, "no start came: %s", strerror(-ret));
-    ret = kept_memory_map(s->files[KEPT_MEMORY], ISOLATED_BYTES, &memory, err);
+        return ret == -EPIPE ? 0 : ret;
     s->memory = memory;
-    if (ret == 0)
-        ret = serve(s, err);
+    ret = serve(s, err);
     wait_for_requests(s);
     kept_memory_drop(ISOLATED_BYTES, s->files, memory);
     return ret;
@@ -155,7 +151,6 @@ int isolated_serve(int link, const struct blk_options *options, const struct blk
     struct blk_host own = host ? *host : (struct blk_host){0};
     struct error why = {0};
     struct server *s = calloc(1, sizeof(*s));
-    struct kept_hello hello;
     int ret;
 
     own.isolated = true;
@@ -164,13 +159,7 @@ int isolated_serve(int link, const struct blk_options *options, const struct blk
     s->link = link;
     pthread_mutex_init(&s->lock, NULL);
     s->blk = blk_open(options, &own, &why);
-    if (s->blk) {
-        ret = start_and_serve(s, options, err);
-    } else {
-        hello = kept_link_apology(&why);
-        kept_link_send_hello(link, &hello);
-        ret = error_set(err, why.code, "%s", why.text);
-    }
+    ret = s->blk ? start_and_serve(s, options, err) : kept_server_apologize(link, &why, err);
     blk_close(s->blk);
     pthread_mutex_destroy(&s->lock);
     free(s);
