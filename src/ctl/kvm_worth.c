@@ -107,7 +107,7 @@ static void store(const char *cache, const char *key, struct kvm_figures *figure
 
 /* ---- Finding out ---- */
 
-static int measure(const struct kvm_probe_calls *calls, int kvm, const char *cache,
+static int measure(const struct kvm_calls *calls, int kvm, const char *cache,
                    struct kvm_figures *figures, struct error *err)
 {
     char key[KEY_SIZE];
@@ -122,7 +122,7 @@ static int measure(const struct kvm_probe_calls *calls, int kvm, const char *cac
     return ret;
 }
 
-void kvm_worth_find(const struct kvm_probe_calls *calls, const char *cache, struct kvm_worth *worth)
+void kvm_worth_find(const struct kvm_calls *calls, const char *cache, struct kvm_worth *worth)
 {
     struct error err = {0};
     int kvm = kvm_probe_open(calls, &err);
@@ -145,5 +145,5 @@ void kvm_worth_here(struct kvm_worth *worth)
     char cache[PATH_MAX];
     bool kept = home_path(HOME_CACHE, CACHE_NAME, cache, sizeof(cache), NULL) == 0;
 
-    kvm_worth_find(&kvm_probe_host, kept ? cache : NULL, worth);
+    kvm_worth_find(&kvm_host_calls, kept ? cache : NULL, worth);
 }

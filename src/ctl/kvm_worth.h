@@ -20,8 +20,7 @@ struct kvm_worth {
 
 /* CALLS is the way to KVM; CACHE a path, or NULL: nothing is kept. Measures if need be, for about
  * 20 ms. */
-void kvm_worth_find(const struct kvm_probe_calls *calls, const char *cache,
-                    struct kvm_worth *worth);
+void kvm_worth_find(const struct kvm_calls *calls, const char *cache, struct kvm_worth *worth);
 
 /* The same on this host, with the usual cache. */
 void kvm_worth_here(struct kvm_worth *worth);

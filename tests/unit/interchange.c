@@ -217,15 +217,25 @@ static struct {
     int code;
 } fault;
 
-static int fail_call(void *opaque, unsigned long request)
+static bool fails(void)
 {
-    return ++fault.calls == fault.fail_at ? fault.code : 0;
+    return ++fault.calls == fault.fail_at;
+}
+
+static int failing_open(void *opaque)
+{
+    return fails() ? -fault.code : kvm_host_calls.open(NULL);
+}
+
+static int failing_ioctl(void *opaque, int fd, unsigned long request, void *argument)
+{
+    return fails() ? -fault.code : kvm_host_calls.ioctl(NULL, fd, request, argument);
 }
 
 static struct engine *create_refused(const struct machine *machine, struct error *err)
 {
-    static const struct kvm_faults faults = {.fails = fail_call};
-    static const struct kvm_options options = {.faults = &faults};
+    static const struct kvm_calls calls = {.open = failing_open, .ioctl = failing_ioctl};
+    static const struct kvm_options options = {.calls = &calls};
 
     return kvm_create_with(machine, &options, err);
 }

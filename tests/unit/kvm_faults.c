@@ -21,13 +21,23 @@ static struct {
     int error;
 } fault;
 
-static int fails(void *opaque, unsigned long request)
+static bool fails(void)
 {
-    return fault.calls++ == fault.number ? fault.error : 0;
+    return fault.calls++ == fault.number;
 }
 
-static const struct kvm_faults faults = {.fails = fails};
-static const struct kvm_options options = {.faults = &faults};
+static int failing_open(void *opaque)
+{
+    return fails() ? -fault.error : kvm_host_calls.open(NULL);
+}
+
+static int failing_ioctl(void *opaque, int fd, unsigned long request, void *argument)
+{
+    return fails() ? -fault.error : kvm_host_calls.ioctl(NULL, fd, request, argument);
+}
+
+static const struct kvm_calls failing = {.open = failing_open, .ioctl = failing_ioctl};
+static const struct kvm_options options = {.calls = &failing};
 
 static int set_up(void **unused)
 {

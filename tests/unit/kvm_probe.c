@@ -108,7 +108,7 @@ static int fake_ioctl(void *opaque, int fd, unsigned long request, void *argumen
     }
 }
 
-static const struct kvm_probe_calls calls = {.open = fake_open, .ioctl = fake_ioctl};
+static const struct kvm_calls calls = {.open = fake_open, .ioctl = fake_ioctl};
 
 static int begin(void **unused)
 {
@@ -429,7 +429,7 @@ static void test_this_host(void **unused)
 {
     struct kvm_worth worth;
 
-    kvm_worth_find(&kvm_probe_host, NULL, &worth);
+    kvm_worth_find(&kvm_host_calls, NULL, &worth);
     print_message("KVM here: %s\n", worth.detail);
     assert_true(*worth.detail);
     assert_int_equal(worth.measured, has_figures(&worth.figures));

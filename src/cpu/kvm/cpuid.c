@@ -98,7 +98,7 @@ static struct x86_cpuid_regs offered(const void *opaque, uint32_t leaf, uint32_t
 }
 
 /* Finds out what the vCPU FD sees that is told that it has nothing. */
-static int ask_forced(const struct kvm_faults *faults, int fd, struct entries *e)
+static int ask_forced(const struct kvm_calls *calls, int fd, struct entries *e)
 {
     static const struct x86_model nothing = {.cpus = 1, .physical_bits = 36};
     int ret;
@@ -107,17 +107,17 @@ static int ask_forced(const struct kvm_faults *faults, int fd, struct entries *e
     for (unsigned i = 0; i < e->nent; i++) /* what every model has */
         if (e->entry[i].function != 0 && e->entry[i].function != 0x80000000)
             e->entry[i].ebx = e->entry[i].ecx = e->entry[i].edx = 0;
-    ret = kvm_call(faults, fd, KVM_SET_CPUID2, (uintptr_t)e);
+    ret = kvm_call(calls, fd, KVM_SET_CPUID2, (uintptr_t)e);
     e->nent = ENTRIES_MAX;
-    return ret < 0 ? ret : kvm_call(faults, fd, KVM_GET_CPUID2, (uintptr_t)e);
+    return ret < 0 ? ret : kvm_call(calls, fd, KVM_GET_CPUID2, (uintptr_t)e);
 }
 
 /* The same, in a virtual machine that is thrown away. */
-static int find_forced(const struct kvm_faults *faults, int system, struct entries *e)
+static int find_forced(const struct kvm_calls *calls, int system, struct entries *e)
 {
-    int vm = kvm_call(faults, system, KVM_CREATE_VM, 0);
-    int fd = vm < 0 ? vm : kvm_call(faults, vm, KVM_CREATE_VCPU, 0);
-    int ret = fd < 0 ? fd : ask_forced(faults, fd, e);
+    int vm = kvm_call(calls, system, KVM_CREATE_VM, 0);
+    int fd = vm < 0 ? vm : kvm_call(calls, vm, KVM_CREATE_VCPU, 0);
+    int ret = fd < 0 ? fd : ask_forced(calls, fd, e);
 
     if (fd >= 0)
         close(fd);
@@ -128,17 +128,17 @@ static int find_forced(const struct kvm_faults *faults, int system, struct entri
 
 /* What the host says of itself in IA32_ARCH_CAPABILITIES as far as KVM lets guests know; 0 if it
  * says nothing. */
-static uint64_t arch_capabilities(const struct kvm_faults *faults, int system)
+static uint64_t arch_capabilities(const struct kvm_calls *calls, int system)
 {
     struct {
         uint32_t nmsrs, padding;
         struct kvm_msr_entry entry;
     } msr = {.nmsrs = 1, .entry.index = X86_MSR_ARCH_CAPABILITIES};
 
-    return kvm_call(faults, system, KVM_GET_MSRS, (uintptr_t)&msr) == 1 ? msr.entry.data : 0;
+    return kvm_call(calls, system, KVM_GET_MSRS, (uintptr_t)&msr) == 1 ? msr.entry.data : 0;
 }
 
-int kvm_cpuid_restrict(const struct kvm_faults *faults, int system, struct x86_model *model,
+int kvm_cpuid_restrict(const struct kvm_calls *calls, int system, struct x86_model *model,
                        struct error *err)
 {
     struct offer *offer = calloc(1, sizeof(*offer));
@@ -147,14 +147,14 @@ int kvm_cpuid_restrict(const struct kvm_faults *faults, int system, struct x86_m
     if (!offer)
         return error_set(err, ENOMEM, "out of memory for what KVM supports");
     offer->supported.nent = ENTRIES_MAX;
-    ret = kvm_call(faults, system, KVM_GET_SUPPORTED_CPUID, (uintptr_t)&offer->supported);
+    ret = kvm_call(calls, system, KVM_GET_SUPPORTED_CPUID, (uintptr_t)&offer->supported);
     if (ret >= 0)
-        ret = find_forced(faults, system, &offer->forced);
+        ret = find_forced(calls, system, &offer->forced);
     if (ret < 0) {
         error_set(err, -ret, "KVM does not say what it supports: %s", strerror(-ret));
     } else {
         x86_model_restrict(model, offered, offer);
-        model->arch_capabilities &= arch_capabilities(faults, system);
+        model->arch_capabilities &= arch_capabilities(calls, system);
     }
     free(offer);
     return ret < 0 ? ret : 0;
@@ -162,8 +162,8 @@ int kvm_cpuid_restrict(const struct kvm_faults *faults, int system, struct x86_m
 
 /* --- Telling KVM ------------------------------------------------------------------------------ */
 
-int kvm_cpuid_set(const struct kvm_faults *faults, int fd, const struct x86_model *model,
-                  unsigned id, struct error *err)
+int kvm_cpuid_set(const struct kvm_calls *calls, int fd, const struct x86_model *model, unsigned id,
+                  struct error *err)
 {
     struct entries *e = calloc(1, sizeof(*e));
     int ret;
@@ -171,7 +171,7 @@ int kvm_cpuid_set(const struct kvm_faults *faults, int fd, const struct x86_mode
     if (!e)
         return error_set(err, ENOMEM, "out of memory for CPUID");
     fill(e, model, id);
-    ret = kvm_call(faults, fd, KVM_SET_CPUID2, (uintptr_t)e);
+    ret = kvm_call(calls, fd, KVM_SET_CPUID2, (uintptr_t)e);
     free(e);
     if (ret < 0)
         return error_set(err, -ret, "KVM refuses CPUID: %s", strerror(-ret));

@@ -7,11 +7,11 @@
 #include "cpu/kvm/system.h"
 
 /* Takes out of MODEL what the KVM behind SYSTEM (the descriptor of /dev/kvm) does not support. */
-int kvm_cpuid_restrict(const struct kvm_faults *faults, int system, struct x86_model *model,
+int kvm_cpuid_restrict(const struct kvm_calls *calls, int system, struct x86_model *model,
                        struct error *err);
 
 /* Has the vCPU FD, whose number is ID, answer CPUID as MODEL does. */
-int kvm_cpuid_set(const struct kvm_faults *faults, int fd, const struct x86_model *model,
-                  unsigned id, struct error *err);
+int kvm_cpuid_set(const struct kvm_calls *calls, int fd, const struct x86_model *model, unsigned id,
+                  struct error *err);
 
 #endif

@@ -14,17 +14,11 @@
 #define DOPPEL_CPU_KVM_KVM_H
 
 #include "cpu/core/executor.h"
-
-/* For tests: which calls to the host's kernel fail. Returns the errno to fail with, or 0. REQUEST
- * is that of ioctl, or 0 for opening /dev/kvm. */
-struct kvm_faults {
-    int (*fails)(void *opaque, unsigned long request);
-    void *opaque;
-};
+#include "cpu/kvm/calls.h"
 
 /* The accelerator's options. */
 struct kvm_options {
-    const struct kvm_faults *faults; /* or NULL */
+    const struct kvm_calls *calls;
 };
 
 extern const struct accelerator kvm_accelerator;

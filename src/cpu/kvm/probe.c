@@ -10,54 +10,24 @@
 #include "x86/cpu.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/kvm.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
-/* ---- The way to KVM ---- */
+/* ---- KVM as a whole ---- */
 
-static int host_open(void *opaque)
-{
-    int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-
-    return fd < 0 ? -errno : fd;
-}
-
-static int host_ioctl(void *opaque, int fd, unsigned long request, void *argument)
-{
-    int ret = ioctl(fd, request, argument);
-
-    return ret < 0 ? -errno : ret;
-}
-
-const struct kvm_probe_calls kvm_probe_host = {.open = host_open, .ioctl = host_ioctl};
-
-static int call(const struct kvm_probe_calls *calls, int fd, unsigned long request, void *argument)
-{
-    return calls->ioctl(calls->opaque, fd, request, argument);
-}
-
-/* For requests whose argument is a number. */
-static int call_number(const struct kvm_probe_calls *calls, int fd, unsigned long request,
-                       unsigned long number)
-{
-    return call(calls, fd, request, (void *)number);
-}
-
-int kvm_probe_open(const struct kvm_probe_calls *calls, struct error *err)
+int kvm_probe_open(const struct kvm_calls *calls, struct error *err)
 {
     int fd = calls->open(calls->opaque), version;
 
     if (fd < 0)
         return error_set(err, -fd, "/dev/kvm: %s", strerror(-fd));
-    version = call_number(calls, fd, KVM_GET_API_VERSION, 0);
+    version = kvm_call(calls, fd, KVM_GET_API_VERSION, 0);
     if (version == KVM_API_VERSION)
         return fd;
     close(fd);
@@ -68,14 +38,14 @@ int kvm_probe_open(const struct kvm_probe_calls *calls, struct error *err)
 
 /* ---- Capabilities ---- */
 
-bool kvm_probe_lacks(const struct kvm_probe_calls *calls, int kvm, char *text, size_t size)
+bool kvm_probe_lacks(const struct kvm_calls *calls, int kvm, char *text, size_t size)
 {
     bool all = true;
     size_t length = 0;
 
     *text = '\0';
     for (const struct kvm_capability *c = kvm_capabilities; c->name; c++) {
-        if (call_number(calls, kvm, KVM_CHECK_EXTENSION, c->number) > 0)
+        if (kvm_call(calls, kvm, KVM_CHECK_EXTENSION, c->number) > 0)
             continue;
         all &= !c->needed;
         if (length < size)
@@ -142,7 +112,7 @@ static const uint8_t handler[] = {
 /* clang-format on */
 
 struct probe {
-    const struct kvm_probe_calls *calls;
+    const struct kvm_calls *calls;
     int kvm, vm, vcpu;
     uint8_t *memory;
     struct kvm_run *run;
@@ -208,7 +178,7 @@ static int set_registers(struct probe *p, enum program program, bool user, uint6
                             .rsp = STACK_END - PAGE / 2,
                             .rflags = X86_FLAG_ONE | X86_FLAG_IOPL};
     struct kvm_sregs sregs;
-    int ret = call(p->calls, p->vcpu, KVM_GET_SREGS, &sregs);
+    int ret = kvm_call(p->calls, p->vcpu, KVM_GET_SREGS, (uintptr_t)&sregs);
 
     if (ret < 0)
         return ret;
@@ -223,8 +193,8 @@ static int set_registers(struct probe *p, enum program program, bool user, uint6
     sregs.cs = segment(user ? USER_CODE : KERNEL_CODE, 11, true);
     sregs.ss = segment(user ? USER_DATA : KERNEL_DATA, 3, false);
     sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss;
-    ret = call(p->calls, p->vcpu, KVM_SET_SREGS, &sregs);
-    return ret < 0 ? ret : call(p->calls, p->vcpu, KVM_SET_REGS, &regs);
+    ret = kvm_call(p->calls, p->vcpu, KVM_SET_SREGS, (uintptr_t)&sregs);
+    return ret < 0 ? ret : kvm_call(p->calls, p->vcpu, KVM_SET_REGS, (uintptr_t)&regs);
 }
 
 /* ---- A virtual machine, for a moment ---- */
@@ -243,9 +213,9 @@ static int set_cpuid(struct probe *p, struct error *err)
 
     memset(space, 0, sizeof(space));
     cpuid->nent = LEAVES;
-    ret = call(p->calls, p->kvm, KVM_GET_SUPPORTED_CPUID, cpuid);
+    ret = kvm_call(p->calls, p->kvm, KVM_GET_SUPPORTED_CPUID, (uintptr_t)cpuid);
     if (ret >= 0)
-        ret = call(p->calls, p->vcpu, KVM_SET_CPUID2, cpuid);
+        ret = kvm_call(p->calls, p->vcpu, KVM_SET_CPUID2, (uintptr_t)cpuid);
     return ret < 0 ? refuse(err, "set CPUID", -ret) : 0;
 }
 
@@ -260,7 +230,7 @@ static int add_memory(struct probe *p, struct error *err)
         return refuse(err, "map memory", errno);
     p->memory = memory;
     region.userspace_addr = (uintptr_t)memory;
-    ret = call(p->calls, p->vm, KVM_SET_USER_MEMORY_REGION, &region);
+    ret = kvm_call(p->calls, p->vm, KVM_SET_USER_MEMORY_REGION, (uintptr_t)&region);
     return ret < 0 ? refuse(err, "add memory", -ret) : 0;
 }
 
@@ -268,10 +238,10 @@ static int add_processor(struct probe *p, struct error *err)
 {
     void *run;
 
-    p->vcpu = call_number(p->calls, p->vm, KVM_CREATE_VCPU, 0);
+    p->vcpu = kvm_call(p->calls, p->vm, KVM_CREATE_VCPU, 0);
     if (p->vcpu < 0)
         return refuse(err, "create a processor", -p->vcpu);
-    p->run_size = call_number(p->calls, p->kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
+    p->run_size = kvm_call(p->calls, p->kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
     if (p->run_size < (int)sizeof(*p->run))
         return refuse(err, "tell the size of a processor", p->run_size < 0 ? -p->run_size : EINVAL);
     run = mmap(NULL, (size_t)p->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, p->vcpu, 0);
@@ -298,7 +268,7 @@ static int start(struct probe *p, struct error *err)
 {
     int ret;
 
-    p->vm = call_number(p->calls, p->kvm, KVM_CREATE_VM, 0);
+    p->vm = kvm_call(p->calls, p->kvm, KVM_CREATE_VM, 0);
     if (p->vm < 0)
         return refuse(err, "create a virtual machine", -p->vm);
     ret = add_memory(p, err);
@@ -342,7 +312,7 @@ static int set_signal_mask(struct probe *p)
 
     memcpy(mask.blocked, &p->before, sizeof(mask.blocked));
     mask.blocked[(WAKE - 1) / 8] &= (uint8_t)~(1u << (WAKE - 1) % 8);
-    return call(p->calls, p->vcpu, KVM_SET_SIGNAL_MASK, &mask);
+    return kvm_call(p->calls, p->vcpu, KVM_SET_SIGNAL_MASK, (uintptr_t)&mask);
 }
 
 static int start_watch(struct probe *p, struct error *err)
@@ -380,7 +350,7 @@ static int run(struct probe *p, struct error *err)
 {
     int ret;
 
-    while ((ret = call_number(p->calls, p->vcpu, KVM_RUN, 0)) == -EINTR) {
+    while ((ret = kvm_call(p->calls, p->vcpu, KVM_RUN, 0)) == -EINTR) {
         if (time_now_ns() >= p->until)
             return error_set(err, ETIMEDOUT, "KVM: a guest of a few instructions does not end");
         take_signals(false);
@@ -463,7 +433,7 @@ static int measure(struct probe *p, struct kvm_figures *figures, struct error *e
     return 0;
 }
 
-int kvm_probe_measure(const struct kvm_probe_calls *calls, int kvm, struct kvm_figures *figures,
+int kvm_probe_measure(const struct kvm_calls *calls, int kvm, struct kvm_figures *figures,
                       struct error *err)
 {
     struct probe p = {.calls = calls, .kvm = kvm, .vm = -1, .vcpu = -1};

@@ -8,19 +8,11 @@
 #define DOPPEL_CPU_KVM_PROBE_H
 
 #include "base/error.h"
+#include "cpu/kvm/calls.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-/* The way to KVM, all of it: tests put themselves in between. */
-struct kvm_probe_calls {
-    int (*open)(void *opaque); /* /dev/kvm; a descriptor, or a negative errno */
-    /* As ioctl(2), but returns a negative errno. */
-    int (*ioctl)(void *opaque, int fd, unsigned long request, void *argument);
-    void *opaque;
-};
-extern const struct kvm_probe_calls kvm_probe_host;
 
 struct kvm_figures {
     uint64_t kernel_ips, user_ips; /* instructions per second of a loop at CPL 0, and at CPL 3 */
@@ -30,16 +22,16 @@ struct kvm_figures {
 };
 
 /* Opens /dev/kvm and looks at its version. A descriptor, or a negative errno. */
-int kvm_probe_open(const struct kvm_probe_calls *calls, struct error *err);
+int kvm_probe_open(const struct kvm_calls *calls, struct error *err);
 
 /* Stores in TEXT the names of the capabilities that an engine can use and that KVM lacks, with
  * spaces between them; what does not fit is left out. Returns whether it has all that an engine
  * needs. */
-bool kvm_probe_lacks(const struct kvm_probe_calls *calls, int kvm, char *text, size_t size);
+bool kvm_probe_lacks(const struct kvm_calls *calls, int kvm, char *text, size_t size);
 
 /* Measures, for about 20 ms, and at most a second if a guest does not end. Blocks SIGURG in the
  * calling thread meanwhile. 0, or a negative errno. */
-int kvm_probe_measure(const struct kvm_probe_calls *calls, int kvm, struct kvm_figures *figures,
+int kvm_probe_measure(const struct kvm_calls *calls, int kvm, struct kvm_figures *figures,
                       struct error *err);
 
 /* Whether these FIGURES are those of hardware that executes the guest's kernel. TEXT says why, in

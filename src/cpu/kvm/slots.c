@@ -46,7 +46,7 @@ static int give(struct kvm_slots *slots, const struct kvm_slot *slot, uint64_t s
         .userspace_addr = (uintptr_t)slot->mirror,
     };
 
-    return kvm_call(slots->faults, slots->vm, KVM_SET_USER_MEMORY_REGION, (uintptr_t)&region);
+    return kvm_call(slots->calls, slots->vm, KVM_SET_USER_MEMORY_REGION, (uintptr_t)&region);
 }
 
 /* Marks what guest code has written to in SLOT since the last time. */
@@ -58,7 +58,7 @@ static void collect(struct kvm_slots *slots, const struct kvm_slot *slot)
     if (!slot->given || !slot->logged)
         return;
     log.dirty_bitmap = calloc(1, bitmap_size(slot));
-    ret = log.dirty_bitmap ? kvm_call(slots->faults, slots->vm, KVM_GET_DIRTY_LOG, (uintptr_t)&log)
+    ret = log.dirty_bitmap ? kvm_call(slots->calls, slots->vm, KVM_GET_DIRTY_LOG, (uintptr_t)&log)
                            : -ENOMEM;
     if (ret < 0)
         fail(slots, -ret, "cannot get the dirty log");
@@ -298,10 +298,10 @@ void kvm_slots_refresh(struct kvm_slots *slots)
     pthread_mutex_unlock(&slots->lock);
 }
 
-int kvm_slots_create(struct kvm_slots *slots, const struct kvm_faults *faults, int vm,
+int kvm_slots_create(struct kvm_slots *slots, const struct kvm_calls *calls, int vm,
                      struct mem *mem, struct error *err)
 {
-    *slots = (struct kvm_slots){.faults = faults, .vm = vm, .mem = mem};
+    *slots = (struct kvm_slots){.calls = calls, .vm = vm, .mem = mem};
     pthread_mutex_init(&slots->lock, NULL);
     slots->listener = (struct mem_listener){.ops = &listener_ops, .opaque = slots};
     mem_listen(mem, &slots->listener);

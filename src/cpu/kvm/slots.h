@@ -32,7 +32,7 @@ struct kvm_slot {
 };
 
 struct kvm_slots {
-    const struct kvm_faults *faults;
+    const struct kvm_calls *calls;
     int vm; /* KVM's descriptor */
     struct mem *mem;
     struct mem_listener listener;
@@ -46,7 +46,7 @@ struct kvm_slots {
 
 /* Gives all of MEM to KVM, and changes of it from then on. Whatever it returns, kvm_slots_destroy
  * must follow. */
-int kvm_slots_create(struct kvm_slots *slots, const struct kvm_faults *faults, int vm,
+int kvm_slots_create(struct kvm_slots *slots, const struct kvm_calls *calls, int vm,
                      struct mem *mem, struct error *err);
 void kvm_slots_destroy(struct kvm_slots *slots);
 

@@ -1,20 +1,17 @@
 /*
- * The host's KVM as a whole: opening it, what it must offer, and the one function that calls it.
+ * The host's KVM as a whole: opening it, and what it must offer.
  */
 #ifndef DOPPEL_CPU_KVM_SYSTEM_H
 #define DOPPEL_CPU_KVM_SYSTEM_H
 
+#include "cpu/kvm/calls.h"
 #include "cpu/kvm/capabilities.h"
 #include "cpu/kvm/kvm.h"
 
 #include <linux/kvm.h>
 
-/* Calls ioctl, again if a signal interrupts it (but KVM_RUN). Returns what it returns, or a
- * negative errno. */
-int kvm_call(const struct kvm_faults *faults, int fd, unsigned long request, uintptr_t argument);
-
 /* Opens /dev/kvm and checks that it offers all that the engine needs. Returns a descriptor, or a
  * negative errno. */
-int kvm_open(const struct kvm_faults *faults, struct error *err);
+int kvm_open(const struct kvm_calls *calls, struct error *err);
 
 #endif

@@ -19,7 +19,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-const struct kvm_options kvm_usual = {NULL};
+const struct kvm_options kvm_usual = {.calls = &kvm_host_calls};
 
 /* --- The virtual machine ---------------------------------------------------------------------- */
 
@@ -42,7 +42,7 @@ static int enable_exits(const struct kvm_machine *m, struct error *err)
     };
 
     for (unsigned i = 0; i < ARRAY_SIZE(wanted); i++) {
-        int ret = kvm_call(m->faults, m->vm, KVM_ENABLE_CAP, (uintptr_t)&wanted[i].cap);
+        int ret = kvm_call(m->calls, m->vm, KVM_ENABLE_CAP, (uintptr_t)&wanted[i].cap);
 
         if (ret < 0)
             return error_set(err, -ret, "KVM: cannot enable KVM_CAP_%s: %s", wanted[i].name,
@@ -74,7 +74,7 @@ static int filter_msrs(const struct kvm_machine *m, struct error *err)
             .base = passed[i].first,
             .bitmap = (uint8_t *)(uintptr_t)&all,
         };
-    ret = kvm_call(m->faults, m->vm, KVM_X86_SET_MSR_FILTER, (uintptr_t)&filter);
+    ret = kvm_call(m->calls, m->vm, KVM_X86_SET_MSR_FILTER, (uintptr_t)&filter);
     if (ret < 0)
         return error_set(err, -ret, "KVM: cannot set the filter of registers: %s", strerror(-ret));
     return 0;
@@ -85,12 +85,12 @@ static int create_vm(struct kvm_machine *m, struct error *err)
     const uint64_t identity_map = IDENTITY_MAP;
     int ret;
 
-    m->vm = kvm_call(m->faults, m->system, KVM_CREATE_VM, 0);
+    m->vm = kvm_call(m->calls, m->system, KVM_CREATE_VM, 0);
     if (m->vm < 0)
         return error_set(err, -m->vm, "KVM cannot make a virtual machine: %s", strerror(-m->vm));
-    ret = kvm_call(m->faults, m->vm, KVM_SET_IDENTITY_MAP_ADDR, (uintptr_t)&identity_map);
+    ret = kvm_call(m->calls, m->vm, KVM_SET_IDENTITY_MAP_ADDR, (uintptr_t)&identity_map);
     if (ret == 0)
-        ret = kvm_call(m->faults, m->vm, KVM_SET_TSS_ADDR, TSS);
+        ret = kvm_call(m->calls, m->vm, KVM_SET_TSS_ADDR, TSS);
     if (ret < 0)
         return error_set(err, -ret, "KVM: cannot place its own pages: %s", strerror(-ret));
     ret = enable_exits(m, err);
@@ -102,7 +102,7 @@ static int check_model(const struct kvm_machine *m, const struct machine *machin
                        struct error *err)
 {
     struct x86_model fitted = machine->model;
-    int ret = kvm_cpuid_restrict(m->faults, m->system, &fitted, err);
+    int ret = kvm_cpuid_restrict(m->calls, m->system, &fitted, err);
 
     if (ret < 0)
         return ret;
@@ -153,13 +153,13 @@ static int open_machine(struct kvm_machine *m, struct core *e, struct error *err
 {
     int ret;
 
-    m->system = kvm_open(m->faults, err);
+    m->system = kvm_open(m->calls, err);
     if (m->system < 0)
         return m->system;
     ret = check_model(m, &e->machine, err);
     if (ret < 0)
         return ret;
-    ret = kvm_call(m->faults, m->system, KVM_GET_VCPU_MMAP_SIZE, 0);
+    ret = kvm_call(m->calls, m->system, KVM_GET_VCPU_MMAP_SIZE, 0);
     if (ret < 0)
         return error_set(err, -ret, "KVM: no size of a vCPU: %s", strerror(-ret));
     m->run_size = (size_t)ret;
@@ -167,7 +167,7 @@ static int open_machine(struct kvm_machine *m, struct core *e, struct error *err
     ret = create_vm(m, err);
     if (ret == 0)
         ret = keep_pages(m, e->machine.mem, err);
-    return ret < 0 ? ret : kvm_slots_create(&m->slots, m->faults, m->vm, e->machine.mem, err);
+    return ret < 0 ? ret : kvm_slots_create(&m->slots, m->calls, m->vm, e->machine.mem, err);
 }
 
 static int start(struct core *e, struct error *err)
@@ -177,7 +177,7 @@ static int start(struct core *e, struct error *err)
 
     if (!m)
         return error_set(err, ENOMEM, "out of memory for KVM's virtual machine");
-    m->faults = options->faults;
+    m->calls = options->calls;
     m->system = m->vm = -1;
     e->accelerator_shared = m;
     e->writes_unseen = true;
@@ -201,11 +201,11 @@ static void stop(struct core *e)
 
 int kvm_restrict_model(struct x86_model *model, struct error *err)
 {
-    int system = kvm_open(NULL, err), ret;
+    int system = kvm_open(&kvm_host_calls, err), ret;
 
     if (system < 0)
         return system;
-    ret = kvm_cpuid_restrict(NULL, system, model, err);
+    ret = kvm_cpuid_restrict(&kvm_host_calls, system, model, err);
     close(system);
     return ret;
 }
@@ -229,7 +229,7 @@ static int create(struct vcpu *c, struct error *err)
     void *run;
     int ret;
 
-    k->fd = kvm_call(m->faults, m->vm, KVM_CREATE_VCPU, c->port->id);
+    k->fd = kvm_call(m->calls, m->vm, KVM_CREATE_VCPU, c->port->id);
     if (k->fd < 0) {
         ret = k->fd;
         k->fd = -1;
@@ -241,7 +241,7 @@ static int create(struct vcpu *c, struct error *err)
     k->run = run;
     if (c->core->machine.tracer)
         k->run->kvm_valid_regs = KVM_SYNC_X86_REGS;
-    ret = kvm_cpuid_set(m->faults, k->fd, &c->core->machine.model, c->port->id, err);
+    ret = kvm_cpuid_set(m->calls, k->fd, &c->core->machine.model, c->port->id, err);
     if (ret == 0)
         ret = kvm_state_create(k, err);
     if (ret < 0)

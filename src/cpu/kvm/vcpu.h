@@ -13,7 +13,7 @@
 
 /* What all vCPUs share: core.accelerator_shared. */
 struct kvm_machine {
-    const struct kvm_faults *faults;
+    const struct kvm_calls *calls;
     int system, vm;   /* descriptors, or -1 */
     size_t run_size;  /* of struct kvm_run with what follows it */
     uint64_t xcr0;    /* the parts of the XSAVE area that KVM takes */
@@ -70,7 +70,7 @@ static inline struct kvm_machine *kvm_machine_of(const struct vcpu *c)
 /* Calls the vCPU's descriptor. */
 static inline int kvm_cpu_call(const struct kvm_cpu *k, unsigned long request, const void *argument)
 {
-    return kvm_call(kvm_machine_of(&k->c)->faults, k->fd, request, (uintptr_t)argument);
+    return kvm_call(kvm_machine_of(&k->c)->calls, k->fd, request, (uintptr_t)argument);
 }
 
 /* --- failure.c -------------------------------------------------------------------------------- */
