@@ -4,6 +4,7 @@
 #include "ctl/replace.h"
 
 #include "base/regular.h"
+#include "base/write_all.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -22,21 +23,6 @@ void sync_folder(const char *folder)
         return;
     fsync(fd);
     close(fd);
-}
-
-static int write_all(int fd, const char *data, size_t size)
-{
-    while (size > 0) {
-        ssize_t n = write(fd, data, size);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return -errno;
-        data += n;
-        size -= (size_t)n;
-    }
-    return 0;
 }
 
 /* Fills the new file, which is open as FD and called NAME, and has it take the place of FILE. */

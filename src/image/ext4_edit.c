@@ -4,6 +4,7 @@
 #include "image/ext4_edit.h"
 
 #include "base/util.h"
+#include "base/write_all.h"
 #include "image/ext4_volume.h"
 
 #include <errno.h>
@@ -125,19 +126,6 @@ char *ext4_edit_read(struct ext4_edit *edit, const char *path, size_t most, size
     return data;
 }
 
-static int write_all(int fd, const char *data, size_t size, struct error *err)
-{
-    while (size) {
-        ssize_t n = write(fd, data, size);
-
-        if (n < 0 && errno != EINTR)
-            return error_set(err, errno, "cannot write: %s", strerror(errno));
-        data += n > 0 ? n : 0;
-        size -= n > 0 ? (size_t)n : 0;
-    }
-    return 0;
-}
-
 int ext4_edit_copy(struct ext4_edit *edit, const char *path, int fd, uint64_t most,
                    struct error *err)
 {
@@ -159,8 +147,8 @@ int ext4_edit_copy(struct ext4_edit *edit, const char *path, int fd, uint64_t mo
 
         if (code || !got)
             result = fail(edit, path, code ? code : EXT2_ET_SHORT_READ, err);
-        else
-            result = write_all(fd, piece, got, err);
+        else if ((result = write_all(fd, piece, got)) < 0)
+            error_set(err, -result, "cannot write: %s", strerror(-result));
         left -= got;
     }
     free(piece);

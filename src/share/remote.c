@@ -6,6 +6,7 @@
 #include "base/buffers.h"
 #include "base/time.h"
 #include "base/util.h"
+#include "base/write_all.h"
 #include "share/mirror.h"
 #include "share/tables.h"
 
@@ -84,25 +85,19 @@ void share_remote_recall(struct share_remote *r)
 
 /* ---- What the guest knows ---- */
 
-static int write_all(void *opaque, const void *data, size_t size, struct error *err)
+static int write_state(void *opaque, const void *data, size_t size, struct error *err)
 {
     const int *fd = opaque;
+    int ret = write_all(*fd, data, size);
 
-    for (size_t done = 0; done < size;) {
-        ssize_t n = write(*fd, (const uint8_t *)data + done, size - done);
-
-        if (n < 0 && errno != EINTR)
-            return error_set(err, errno, "%s", strerror(errno));
-        done += n > 0 ? (size_t)n : 0;
-    }
-    return 0;
+    return ret < 0 ? error_set(err, -ret, "%s", strerror(-ret)) : 0;
 }
 
 /* Writes what the mirror holds to a new file. Returns a descriptor. With TABLES. */
 static int write_tables(struct share_remote *r, struct error *err)
 {
     int fd = memfd_create("folder", MFD_CLOEXEC);
-    const struct state_writer writer = {.write = write_all, .opaque = &fd};
+    const struct state_writer writer = {.write = write_state, .opaque = &fd};
     struct state *s = fd < 0 ? NULL : state_create_save(&writer, "doppel", err);
 
     if (fd < 0)
