@@ -125,6 +125,8 @@ static enum doppel_engine choose_engine(enum doppel_engine wanted)
 
 static bool create_vm(struct doppel_vm *d, const struct doppel_config *config, struct error *err)
 {
+    const enum doppel_engine engine = choose_engine(config->engine);
+    const enum doppel_engine instead = host_engine_without_kvm();
     struct vm_config vm = {
         .cpus = config->cpus,
         .memory = config->memory,
@@ -140,6 +142,7 @@ static bool create_vm(struct doppel_vm *d, const struct doppel_config *config, s
         .no_reboot = config->no_reboot,
         .measure = config->measure,
         .tracer = config->trace ? &d->tracer : NULL,
+        .instead = config->engine == DOPPEL_ENGINE_AUTO ? engine_ops_of(instead) : NULL,
         .devices = {.list = config->devices,
                     .isolate = config->isolate,
                     .isolate_opaque = config->isolate_opaque,
@@ -161,9 +164,12 @@ static bool create_vm(struct doppel_vm *d, const struct doppel_config *config, s
                                                               .opaque = config->serial[i].opaque},
                                                      .input_ready = config->serial[i].input_ready,
                                                      .opaque = config->serial[i].opaque};
-    d->vm = vm_create(engine_ops_of(atomic_load(&d->engine)), &vm, err);
+    d->vm = vm_create(engine_ops_of(engine), &vm, err);
     boot_files_quiet(d->files);
-    return d->vm != NULL;
+    if (!d->vm)
+        return false;
+    atomic_store(&d->engine, vm_engine_of(d->vm) == engine_ops_of(engine) ? engine : instead);
+    return true;
 }
 
 static void on_trace(void *opaque, const struct trace_event *event)
@@ -193,7 +199,6 @@ static int give_error(struct doppel_error *to, const struct error *from)
 /* Fills in D, which is zeroed. */
 static bool create(struct doppel_vm *d, const struct doppel_config *config, struct error *err)
 {
-    atomic_store(&d->engine, choose_engine(config->engine));
     d->measured = config->measure;
     d->tracer.event = on_trace;
     d->tracer.opaque = d;

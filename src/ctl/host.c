@@ -134,6 +134,13 @@ enum doppel_engine host_engine(void)
     return engine_of(choose_engine(&kvm, translates(), NULL, 0));
 }
 
+enum doppel_engine host_engine_without_kvm(void)
+{
+    static const struct kvm_worth none;
+
+    return engine_of(choose_engine(&none, translates(), NULL, 0));
+}
+
 const char *doppel_engine_name(enum doppel_engine engine)
 {
     switch (engine) {

@@ -7,5 +7,7 @@
 #include "ctl/doppel.h"
 
 enum doppel_engine host_engine(void);
+/* The same on this host if it had no KVM. */
+enum doppel_engine host_engine_without_kvm(void);
 
 #endif

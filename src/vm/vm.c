@@ -198,6 +198,40 @@ static bool fit_model(struct vm *vm, const struct engine_ops *engine, const stru
     return true;
 }
 
+/* Tells why VM gets the engine INSTEAD. */
+static void log_instead(const struct vm *vm, const struct engine_ops *engine,
+                        const struct engine_ops *instead, const struct error *why)
+{
+    log_line(vm->log, LOG_LEVEL_WARNING, "the engine is %s, because %s cannot be used: %s",
+             instead->name, engine->name, why->text);
+}
+
+/* Has VM's model fit ENGINE, or if that is refused, INSTEAD, unless that is NULL. Returns which; or
+ * NULL, and ERR says why. */
+static const struct engine_ops *fit_engine(struct vm *vm, const struct engine_ops *engine,
+                                           const struct engine_ops *instead,
+                                           const struct state *past, struct error *err)
+{
+    if (fit_model(vm, engine, past, err))
+        return engine;
+    if (!instead || !fit_model(vm, instead, past, err))
+        return NULL;
+    log_instead(vm, engine, instead, err);
+    return instead;
+}
+
+/* Gives VM its first engine: ENGINE, or if that cannot be created, INSTEAD, unless that is NULL. */
+static bool create_engine(struct vm *vm, const struct engine_ops *engine,
+                          const struct engine_ops *instead, struct error *err)
+{
+    if (vm_engine_create(vm, engine, err))
+        return true;
+    if (!instead || instead == engine)
+        return false;
+    log_instead(vm, engine, instead, err);
+    return vm_engine_create(vm, instead, err);
+}
+
 static bool create_board(struct vm *vm, const struct vm_config *config, struct error *err)
 {
     struct board_config board = {
@@ -246,8 +280,9 @@ struct vm *vm_assemble(const struct engine_ops *engine, const struct vm_config *
     vm->log = config->log;
     vm->events = config->events;
     vm->no_reboot = config->no_reboot;
-    if (!create_machine(vm, config, past, err) || !fit_model(vm, engine, past, err) ||
-        !create_board(vm, config, err) || !vm_engine_create(vm, engine, err)) {
+    if (!create_machine(vm, config, past, err) ||
+        !(engine = fit_engine(vm, engine, config->instead, past, err)) ||
+        !create_board(vm, config, err) || !create_engine(vm, engine, config->instead, err)) {
         vm_destroy(vm);
         return NULL;
     }
@@ -453,6 +488,16 @@ int vm_wait(struct vm *vm, int timeout_ms, struct vm_end *end)
         *end = vm->end;
     pthread_mutex_unlock(&vm->lock);
     return -ret;
+}
+
+const struct engine_ops *vm_engine_of(struct vm *vm)
+{
+    const struct engine_ops *ops;
+
+    pthread_mutex_lock(&vm->engines);
+    ops = vm->engine->ops;
+    pthread_mutex_unlock(&vm->engines);
+    return ops;
 }
 
 void vm_power_button(struct vm *vm)

@@ -61,6 +61,9 @@ struct vm_config {
     bool measure;                /* see struct machine */
     const struct tracer *tracer; /* the same; must outlive the VM */
     struct board_devices devices;
+    /* The engine for the case that the one asked for cannot be had, which the log then says; NULL:
+     * creating the machine fails then. */
+    const struct engine_ops *instead;
 };
 
 struct vm_stats {
@@ -70,6 +73,8 @@ struct vm_stats {
 
 struct vm *vm_create(const struct engine_ops *engine, const struct vm_config *config,
                      struct error *err);
+/* The engine that VM has at the moment. */
+const struct engine_ops *vm_engine_of(struct vm *vm);
 int vm_start(struct vm *vm, struct error *err); /* once */
 /* Ends VM as pulling the plug does; does not wait. From any thread. */
 void vm_stop(struct vm *vm);
