@@ -26,6 +26,7 @@
 struct run {
     const struct run_options *options;
     struct doppel_config config;
+    enum doppel_engine meant; /* config.engine, or what auto means */
     const struct channel *channel;
     struct log log;
     struct guest_files files;
@@ -311,7 +312,9 @@ static void log_vm(void *opaque, enum doppel_log_level level, const char *text)
     log_line(&run->log, (enum log_level)level, "%s", text);
 }
 
-/* Makes of auto what the user's environment says, or what it means on this host, and says why. */
+/* Makes of auto what the user's environment says. Otherwise it stays, so that the machine gets
+ * another engine if the one that it means on this host cannot be had, and the log says what it
+ * means and why. */
 static bool choose_engine(struct run *run)
 {
     const char *wanted = getenv("DOPPEL_ENGINE");
@@ -320,10 +323,11 @@ static bool choose_engine(struct run *run)
     if (run->config.engine == DOPPEL_ENGINE_AUTO && wanted && *wanted &&
         !engine_named("DOPPEL_ENGINE", wanted, &run->config.engine))
         return false;
-    if (run->config.engine != DOPPEL_ENGINE_AUTO)
+    run->meant = run->config.engine;
+    if (run->meant != DOPPEL_ENGINE_AUTO)
         return true;
     doppel_probe(&host);
-    run->config.engine = host.chosen;
+    run->meant = host.chosen;
     log_line(&run->log, LOG_LEVEL_INFO, "engine auto is %s: %s", doppel_engine_name(host.chosen),
              host.reason);
     return true;
@@ -335,7 +339,7 @@ static void log_start(const struct run *run)
     bool whole = config->memory % MiB == 0;
 
     log_line(&run->log, LOG_LEVEL_INFO, "engine %s%s, %u vCPU%s, %llu %s, kernel %s, initrd %s",
-             doppel_engine_name(config->engine),
+             doppel_engine_name(run->meant),
              run->options->config.engine == DOPPEL_ENGINE_AUTO ? " (auto)" : "", config->cpus,
              config->cpus == 1 ? "" : "s",
              (unsigned long long)(config->memory / (whole ? MiB : KiB)), whole ? "MiB" : "KiB",
