@@ -3,9 +3,9 @@
  * not through the gate: what there is to map, which pages the guest may use as they are, and how
  * pages that it has written to get into the dirty logs.
  *
- * Such an engine maps a page for as long as the page is plain. Other pages, and those that a
- * listener's `invalidated` names, it takes out of its mapping; the guest's next access to one of
- * them goes through the gate.
+ * Such an engine maps a page for as long as the page is plain. Other pages it takes out of its
+ * mapping before a listener's `settle` returns, if an `invalidated` before has named them; the
+ * guest's next access to one of them goes through the gate.
  */
 #ifndef DOPPEL_MEM_MAP_H
 #define DOPPEL_MEM_MAP_H
@@ -29,7 +29,7 @@ int mem_maps(struct mem *mem, struct mem_map *maps, struct error *err);
 
 /* Whether the page GPN is plain: in a region, the guest's own, and not protected. Stores in SAME
  * for how many pages from GPN on, at most PAGES, the answer is the same. Marks nothing; the answer
- * holds until `invalidated` is called. */
+ * holds until the listener's `settle` that follows `invalidated`. */
 bool mem_is_plain(struct mem *mem, uint64_t gpn, uint64_t pages, uint64_t *same);
 
 /* Has pages of RAM be present from now on, but for ballooned ones, until mem_end_keeping has been

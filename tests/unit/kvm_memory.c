@@ -4,8 +4,13 @@
  */
 #include "mem_guest.h"
 
+#include "base/time.h"
+#include "cpu/kvm/kvm.h"
+
 #include <errno.h>
+#include <linux/kvm.h>
 #include <sched.h>
+#include <sys/mman.h>
 
 #define CODE   RIG_FREE
 #define DATA   0x20000ULL
@@ -195,13 +200,92 @@ static void test_kick(void **unused)
     pthread_join(thread, NULL);
 }
 
+/* --- Where vCPUs are while pages are taken away ------------------------------------------------
+ */
+
+static struct {
+    _Atomic unsigned inside;    /* vCPUs in KVM_RUN */
+    _Atomic unsigned withdrawn; /* mappings that became inaccessible */
+    _Atomic unsigned disturbed; /* those with a vCPU inside */
+} watched;
+
+/* Takes the place of mprotect (the linker's --wrap). */
+int __real_mprotect(void *address, size_t size, int access);
+int __wrap_mprotect(void *address, size_t size, int access);
+int __wrap_mprotect(void *address, size_t size, int access)
+{
+    if (access == PROT_NONE) {
+        time_sleep_ns(NS_PER_MS); /* in which a vCPU that is not stopped enters the guest */
+        atomic_fetch_add(&watched.withdrawn, 1);
+        atomic_fetch_add(&watched.disturbed, atomic_load(&watched.inside) != 0);
+    }
+    return __real_mprotect(address, size, access);
+}
+
+static int watched_open(void *opaque)
+{
+    return kvm_host_calls.open(NULL);
+}
+
+static int watched_ioctl(void *opaque, int fd, unsigned long request, void *argument)
+{
+    int ret;
+
+    atomic_fetch_add(&watched.inside, request == KVM_RUN);
+    ret = kvm_host_calls.ioctl(NULL, fd, request, argument);
+    atomic_fetch_sub(&watched.inside, request == KVM_RUN);
+    return ret;
+}
+
+static void *run_watched(void *vcpu)
+{
+    while (kvm_engine.run(vcpu) == EXIT_KICK && !atomic_load(&busy.ending))
+        atomic_fetch_and(&rig->cpu[0].port.requests, ~(uint32_t)CPU_REQ_KICK);
+    return NULL;
+}
+
+/* Pages are taken away while no vCPU is in KVM_RUN, and the guest has them again when it wants
+ * them: 1: incq (%rdi); jmp 1b. */
+static void test_taken_while_stopped(void **unused)
+{
+    static const struct kvm_calls calls = {.open = watched_open, .ioctl = watched_ioctl};
+    static const struct kvm_options options = {.calls = &calls};
+    struct engine *engine = kvm_create_with(&rig->machine, &options, NULL);
+    struct vcpu *vcpu = kvm_engine.vcpu_create(engine, &rig->cpu[0].port, NULL);
+    struct x86_cpu cpu;
+    pthread_t thread;
+
+    rig_clear(rig);
+    PUT(CODE, 0x48, 0xFF, 0x07, 0xEB, 0xFB);
+    rig_state_64(rig, &cpu, CODE);
+    cpu.reg[X86_RDI] = DATA;
+    kvm_engine.state_in(vcpu, &cpu);
+    memset(&watched, 0, sizeof(watched));
+    atomic_store(&busy.ending, false);
+    assert_int_equal(pthread_create(&thread, NULL, run_watched, vcpu), 0);
+    for (unsigned i = 0; i < 100; i++) {
+        uint64_t count = get64(DATA);
+
+        while (get64(DATA) == count)
+            sched_yield();
+        assert_int_equal(change_one(MEM_BALLOON, DATA), 0);
+    }
+    atomic_store(&busy.ending, true);
+    kvm_engine.kick(vcpu);
+    pthread_join(thread, NULL);
+    assert_true(atomic_load(&watched.withdrawn) >= 100);
+    assert_int_equal(atomic_load(&watched.disturbed), 0);
+    kvm_engine.vcpu_destroy(vcpu);
+    kvm_engine.destroy(engine);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_log),    TEST(test_balloon), TEST(test_taken_away),
-        TEST(test_region), TEST(test_kick),
+        TEST(test_region), TEST(test_kick),    TEST(test_taken_while_stopped),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

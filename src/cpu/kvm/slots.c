@@ -88,6 +88,11 @@ static void free_slot(struct kvm_slots *slots, struct kvm_slot *slot)
     *slot = (struct kvm_slot){0};
 }
 
+static bool is_gone(const struct kvm_slot *slot, uint64_t page)
+{
+    return slot->gone[page / 64] >> (page & 63) & 1;
+}
+
 /* Makes all pages of SLOT from FIRST up to END inaccessible, or accessible again. Returns false if
  * the host has no room for another mapping. */
 static bool protect(struct kvm_slot *slot, uint64_t first, uint64_t end, bool gone)
@@ -107,19 +112,40 @@ static bool protect(struct kvm_slot *slot, uint64_t first, uint64_t end, bool go
     return true;
 }
 
+/* Finds pages that must be taken out of the mirror: those from FIRST up to END that are not plain
+ * and are still accessible. Stores the first of them; returns how many they are, or 0. */
+static uint64_t next_to_withdraw(struct kvm_slots *slots, const struct kvm_slot *slot,
+                                 uint64_t *first, uint64_t end)
+{
+    uint64_t same, skip, run = 0;
+
+    for (; *first < end; *first += skip) {
+        bool plain =
+            mem_is_plain(slots->mem, (slot->gpa >> MEM_PAGE_SHIFT) + *first, end - *first, &same);
+
+        skip = plain ? same : 0;
+        while (skip < same && is_gone(slot, *first + skip))
+            skip++;
+        while (skip + run < same && !is_gone(slot, *first + skip + run))
+            run++;
+        if (!run)
+            continue;
+        *first += skip;
+        return run;
+    }
+    return 0;
+}
+
 /* Takes pages out of the mirror that are not plain, of those from FIRST up to END. Where there is
  * no room for another mapping, all of the mirror becomes inaccessible, which needs none. */
 static void withdraw(struct kvm_slots *slots, struct kvm_slot *slot, uint64_t first, uint64_t end)
 {
-    while (first < end) {
-        uint64_t same;
-        bool plain =
-            mem_is_plain(slots->mem, (slot->gpa >> MEM_PAGE_SHIFT) + first, end - first, &same);
+    uint64_t run;
 
-        if (!plain && !protect(slot, first, first + same, true) &&
-            !protect(slot, 0, pages_of(slot), true))
+    while ((run = next_to_withdraw(slots, slot, &first, end)) > 0) {
+        if (!protect(slot, first, first + run, true) && !protect(slot, 0, pages_of(slot), true))
             fail(slots, ENOMEM, "cannot withdraw pages");
-        first += same;
+        first += run;
     }
 }
 
@@ -233,18 +259,53 @@ static void on_collect(void *opaque)
     kvm_slots_collect(opaque);
 }
 
-static void withdraw_range(struct kvm_slots *slots, const struct mem_range *range)
+/* Calls ACT for the pages of each slot that lie in what is noted, until that returns true. Returns
+ * whether it has. */
+static bool visit_noted(struct kvm_slots *slots,
+                        bool (*act)(struct kvm_slots *slots, struct kvm_slot *slot, uint64_t first,
+                                    uint64_t end))
 {
-    uint64_t end = range->size > UINT64_MAX - range->gpa ? UINT64_MAX : range->gpa + range->size;
+    for (unsigned n = 0; n < slots->noted.count; n++)
+        for (struct kvm_slot *slot = slots->slot; slot < slots->slot + MEM_MAPS_MAX; slot++) {
+            uint64_t gpn = slot->gpa >> MEM_PAGE_SHIFT;
+            uint64_t from = MAX(gpn, slots->noted.range[n].first);
+            uint64_t to = MIN(gpn + pages_of(slot), slots->noted.range[n].end);
 
-    for (unsigned i = 0; i < MEM_MAPS_MAX; i++) {
-        struct kvm_slot *slot = &slots->slot[i];
-        uint64_t from = MAX(slot->gpa, range->gpa), to = MIN(slot->gpa + slot->size, end);
+            if (slot->given && from < to && act(slots, slot, from - gpn, to - gpn))
+                return true;
+        }
+    return false;
+}
 
-        if (slot->mirror && slot->given && from < to)
-            withdraw(slots, slot, (from - slot->gpa) >> MEM_PAGE_SHIFT,
-                     (to - slot->gpa) >> MEM_PAGE_SHIFT);
+static bool must_withdraw(struct kvm_slots *slots, struct kvm_slot *slot, uint64_t first,
+                          uint64_t end)
+{
+    return next_to_withdraw(slots, slot, &first, end) > 0;
+}
+
+static bool withdraw_some(struct kvm_slots *slots, struct kvm_slot *slot, uint64_t first,
+                          uint64_t end)
+{
+    withdraw(slots, slot, first, end);
+    return false;
+}
+
+/* Notes RANGE; if there are too many, all places from the least to the greatest. */
+static void note(struct kvm_noted *noted, const struct mem_range *range)
+{
+    uint64_t size = MIN(range->size, UINT64_MAX - range->gpa);
+    uint64_t first = range->gpa >> MEM_PAGE_SHIFT;
+    uint64_t end = (range->gpa + size) >> MEM_PAGE_SHIFT;
+
+    if (noted->count == KVM_NOTED_MAX) {
+        for (unsigned i = 0; i < noted->count; i++) {
+            first = MIN(first, noted->range[i].first);
+            end = MAX(end, noted->range[i].end);
+        }
+        noted->count = 0;
     }
+    noted->range[noted->count].first = first;
+    noted->range[noted->count++].end = end;
 }
 
 static void on_invalidated(void *opaque, const struct mem_range *ranges, unsigned count,
@@ -254,12 +315,34 @@ static void on_invalidated(void *opaque, const struct mem_range *ranges, unsigne
 
     pthread_mutex_lock(&slots->lock);
     for (unsigned i = 0; i < count; i++)
-        withdraw_range(slots, &ranges[i]);
+        note(&slots->noted, &ranges[i]);
     pthread_mutex_unlock(&slots->lock);
+}
+
+/* Withdraws pages that are noted, with no vCPU in KVM_RUN. */
+static void on_settle(void *opaque)
+{
+    struct kvm_slots *slots = opaque;
+    bool any;
+
+    pthread_mutex_lock(&slots->lock);
+    any = visit_noted(slots, must_withdraw);
+    if (!any)
+        slots->noted.count = 0;
+    pthread_mutex_unlock(&slots->lock);
+    if (!any)
+        return;
+    safepoint_stop(slots->safepoint, SAFEPOINT_OUTSIDE);
+    pthread_mutex_lock(&slots->lock);
+    visit_noted(slots, withdraw_some);
+    slots->noted.count = 0;
+    pthread_mutex_unlock(&slots->lock);
+    safepoint_resume(slots->safepoint, SAFEPOINT_OUTSIDE);
 }
 
 static const struct mem_listener_ops listener_ops = {
     .invalidated = on_invalidated,
+    .settle = on_settle,
     .regions_changed = on_change,
     .log_changed = on_change,
     .log_collect = on_collect,
@@ -280,7 +363,7 @@ static void refresh(struct kvm_slots *slots, struct kvm_slot *slot)
             continue;
         }
         page += (unsigned)__builtin_ctzll(word);
-        while (page + run < end && (slot->gone[(page + run) / 64] >> ((page + run) & 63) & 1))
+        while (page + run < end && is_gone(slot, page + run))
             run++;
         if (mem_is_plain(slots->mem, (slot->gpa >> MEM_PAGE_SHIFT) + page, run, &same) &&
             !protect(slot, page, page + same, false))
@@ -299,9 +382,9 @@ void kvm_slots_refresh(struct kvm_slots *slots)
 }
 
 int kvm_slots_create(struct kvm_slots *slots, const struct kvm_calls *calls, int vm,
-                     struct mem *mem, struct error *err)
+                     struct mem *mem, struct safepoint *safepoint, struct error *err)
 {
-    *slots = (struct kvm_slots){.calls = calls, .vm = vm, .mem = mem};
+    *slots = (struct kvm_slots){.calls = calls, .vm = vm, .mem = mem, .safepoint = safepoint};
     pthread_mutex_init(&slots->lock, NULL);
     slots->listener = (struct mem_listener){.ops = &listener_ops, .opaque = slots};
     mem_listen(mem, &slots->listener);

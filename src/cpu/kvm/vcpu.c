@@ -167,7 +167,9 @@ static int open_machine(struct kvm_machine *m, struct core *e, struct error *err
     ret = create_vm(m, err);
     if (ret == 0)
         ret = keep_pages(m, e->machine.mem, err);
-    return ret < 0 ? ret : kvm_slots_create(&m->slots, m->calls, m->vm, e->machine.mem, err);
+    return ret < 0
+               ? ret
+               : kvm_slots_create(&m->slots, m->calls, m->vm, e->machine.mem, &e->safepoint, err);
 }
 
 static int start(struct core *e, struct error *err)
