@@ -25,5 +25,7 @@ const struct kvm_capability kvm_capabilities[] = {
     NEEDED(EXIT_ON_EMULATION_FAILURE),
     NEEDED(VCPU_ATTRIBUTES),
     USED(MEMORY_FAULT_INFO),
+    USED(DISABLE_QUIRKS2),
+    USED(ENFORCE_PV_FEATURE_CPUID),
     {.name = NULL},
 };

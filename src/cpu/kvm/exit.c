@@ -138,7 +138,8 @@ static enum kvm_next serve_msr(struct kvm_cpu *k, bool write)
     if (k->c.x.tsc_adjust != adjust)
         kvm_push_tsc(k);
     meter_leave(k->c.meter, before);
-    return KVM_GO_ON;
+    /* CPUID, which KVM executes, says whether the local APIC is enabled. */
+    return write && run->msr.index == X86_MSR_APIC_BASE ? KVM_LEAVE : KVM_GO_ON;
 }
 
 /* --- What ends the guest's turn --------------------------------------------------------------- */
@@ -152,6 +153,20 @@ static enum kvm_next serve_internal_error(struct kvm_cpu *k)
         error_set(&k->failure, EIO, "KVM: internal error %u", k->run->internal.suberror);
         raise_failure(&k->c);
     }
+}
+
+/* The reasons for which a processor does not enter a guest whose state is none (SDM volume 3, 27.7:
+ * VM-entry failure, basic reason 33; APM volume 2, 15.5.1: VMEXIT_INVALID). */
+#define REASON_VMX 0x80000021u
+#define REASON_SVM UINT32_MAX
+
+/* The interpreter can execute what it has brought about. */
+static bool is_refused(const struct kvm_run *run)
+{
+    const uint64_t reason = run->fail_entry.hardware_entry_failure_reason;
+
+    return run->exit_reason == KVM_EXIT_FAIL_ENTRY &&
+           (reason == REASON_VMX || (uint32_t)reason == REASON_SVM);
 }
 
 _Noreturn static void fail_entry(struct kvm_cpu *k)
@@ -176,7 +191,12 @@ enum kvm_next kvm_serve_exit(struct kvm_cpu *k)
     case KVM_EXIT_SET_TPR:
     case KVM_EXIT_IRQ_WINDOW_OPEN: return KVM_GO_ON;
     case KVM_EXIT_SHUTDOWN: return KVM_SHUTDOWN;
+    case KVM_EXIT_DEBUG: k->met = k->run->debug.arch.dr6; return KVM_DEBUG;
     case KVM_EXIT_INTERNAL_ERROR: return serve_internal_error(k);
-    default: fail_entry(k);
+    default:
+        if (!is_refused(k->run))
+            fail_entry(k);
+        counter_add(&k->refused, 1);
+        return KVM_INTERPRET;
     }
 }

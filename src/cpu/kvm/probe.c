@@ -68,6 +68,7 @@ bool kvm_probe_lacks(const struct kvm_calls *calls, int kvm, char *text, size_t 
 #define CODE        (10 * PAGE)
 #define PROGRAM_MAX 64u
 #define HANDLER     (CODE + 8 * PROGRAM_MAX)
+#define DATA        (14 * PAGE)
 #define ABSENT      (15 * PAGE) /* not mapped */
 #define PORT        0x10u
 
@@ -82,7 +83,7 @@ bool kvm_probe_lacks(const struct kvm_calls *calls, int kvm, char *text, size_t 
 
 #define LEAVES 256u /* of CPUID, at most */
 
-enum program { LOOP, IDENTIFY, FAULT, LEAVE, PROGRAMS };
+enum program { LOOP, IDENTIFY, FAULT, LEAVE, STORE, PROGRAMS };
 
 /* clang-format off */
 static const uint8_t programs[PROGRAMS][PROGRAM_MAX] = {
@@ -101,7 +102,13 @@ static const uint8_t programs[PROGRAMS][PROGRAM_MAX] = {
                0xE6, PORT},            /*    out %al, $PORT */
     [LEAVE] = {0xE6, PORT,             /* 1: out %al, $PORT */
                0xEB, 0xFC},            /*    jmp 1b */
+    [STORE] = {0x90,                   /*    nop */
+               0x88, 0x04, 0x25, 0, DATA / 256, 0, 0, /* mov %al, DATA */
+               0x90,                   /*    nop */
+               0xE6, PORT},            /*    out %al, $PORT */
 };
+#define STORE_AT     1u /* offsets in STORE */
+#define STORE_BEHIND 8u
 #define LOOP_INSTRUCTIONS 3u
 /* Of the page fault: steps over the MOV. */
 static const uint8_t handler[] = {
@@ -432,6 +439,44 @@ static int measure(struct probe *p, struct kvm_figures *figures, struct error *e
     }
     return 0;
 }
+
+/* ---- Breakpoints ---- */
+
+#define DR7_WRITE_1 0x00100000u /* breakpoint 1 is on writes of a byte */
+
+/* Runs STORE with breakpoint 0 on its store, or with breakpoint 1 on what it stores to. Says
+ * whether the guest leaves for that, where it should. */
+static bool breaks(struct probe *p, bool data, bool user)
+{
+    const uint64_t code = CODE + STORE * PROGRAM_MAX;
+    const struct kvm_guest_debug debug = {
+        .control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP,
+        .arch.debugreg = {[0] = code + STORE_AT,
+                          [1] = DATA,
+                          [7] = X86_DR7_RESET | DR7_WRITE_1 | (data ? 8u : 2u)}};
+
+    return set_registers(p, STORE, user, 0) == 0 &&
+           kvm_call(p->calls, p->vcpu, KVM_SET_GUEST_DEBUG, (uintptr_t)&debug) == 0 &&
+           kvm_call(p->calls, p->vcpu, KVM_RUN, 0) == 0 && p->run->exit_reason == KVM_EXIT_DEBUG &&
+           (p->run->debug.arch.dr6 >> data & 1) &&
+           p->run->debug.arch.pc == code + (data ? STORE_BEHIND : STORE_AT);
+}
+
+unsigned kvm_probe_breaks(const struct kvm_calls *calls, int kvm)
+{
+    struct probe p = {.calls = calls, .kvm = kvm, .vm = -1, .vcpu = -1};
+    struct error err = {0};
+    unsigned kinds = 0;
+
+    if (start(&p, &err) == 0) {
+        kinds |= breaks(&p, false, false) && breaks(&p, false, true) ? KVM_BREAKS_ON_CODE : 0;
+        kinds |= breaks(&p, true, false) && breaks(&p, true, true) ? KVM_BREAKS_ON_DATA : 0;
+    }
+    stop(&p);
+    return kinds;
+}
+
+/* ---- All of it ---- */
 
 int kvm_probe_measure(const struct kvm_calls *calls, int kvm, struct kvm_figures *figures,
                       struct error *err)

@@ -34,6 +34,12 @@ bool kvm_probe_lacks(const struct kvm_calls *calls, int kvm, char *text, size_t 
 int kvm_probe_measure(const struct kvm_calls *calls, int kvm, struct kvm_figures *figures,
                       struct error *err);
 
+/* For which breakpoints KVM leaves the guest (KVM_SET_GUEST_DEBUG), both in the guest's kernel and
+ * in its programs. Takes a millisecond. Any thread; not while it runs a vCPU. */
+#define KVM_BREAKS_ON_CODE 1u
+#define KVM_BREAKS_ON_DATA 2u
+unsigned kvm_probe_breaks(const struct kvm_calls *calls, int kvm);
+
 /* Whether these FIGURES are those of hardware that executes the guest's kernel. TEXT says why, in
  * one line. */
 bool kvm_probe_is_native(const struct kvm_figures *figures, char *text, size_t size);

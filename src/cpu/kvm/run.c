@@ -44,20 +44,31 @@ static int enter(struct kvm_cpu *k)
 }
 
 /* Has KVM complete what the last exit was for, which it does when it is called again, without
- * executing more. That may take another exit, for the next piece of an access. */
-static void complete(struct kvm_cpu *k)
+ * executing more. That may take another exit, for the next piece of an access. Returns what is to
+ * be done then. */
+static enum kvm_next complete(struct kvm_cpu *k)
 {
-    while (k->completing) {
+    enum kvm_next next = KVM_GO_ON;
+
+    while (k->completing && (next == KVM_GO_ON || next == KVM_LEAVE)) {
         int ret;
 
         k->run->immediate_exit = 1;
         ret = enter(k);
         k->run->immediate_exit = 0;
         if (ret == 0)
-            kvm_serve_exit(k);
+            next = kvm_serve_exit(k);
         else if (ret != -EINTR)
             kvm_fail(k, ret, "cannot complete an access");
     }
+    return next;
+}
+
+static bool interrupt_waits(const struct kvm_cpu *k)
+{
+    const struct cpu_port *port = k->c.port;
+
+    return port->apic_ops->pending(port->apic) >= 0;
 }
 
 /* Gives KVM an interrupt if the local APIC has one and the guest takes it now, or has KVM exit when
@@ -69,7 +80,7 @@ static void offer_interrupt(struct kvm_cpu *k)
     int vector, ret;
 
     atomic_fetch_and(&k->c.port->requests, ~(uint32_t)CPU_REQ_INTR);
-    if (port->apic_ops->pending(port->apic) >= 0 && k->run->ready_for_interrupt_injection &&
+    if (interrupt_waits(k) && k->run->ready_for_interrupt_injection &&
         (vector = port->apic_ops->ack(port->apic)) >= 0) {
         interrupt.irq = (uint32_t)vector;
         counter_add(&k->c.exits[CAUSE_INTERRUPT], 1);
@@ -78,13 +89,18 @@ static void offer_interrupt(struct kvm_cpu *k)
         if (ret < 0)
             kvm_fail(k, ret, "cannot inject an interrupt");
     }
-    k->run->request_interrupt_window = port->apic_ops->pending(port->apic) >= 0;
+    k->run->request_interrupt_window = interrupt_waits(k);
 }
 
 /* Runs the guest once. */
 static enum kvm_next run_once(struct kvm_cpu *k)
 {
+    enum kvm_next next;
     int ret;
+
+    /* What is completed may be a fault, which comes before an interrupt. */
+    if (interrupt_waits(k) && (next = complete(k)) != KVM_GO_ON)
+        return next;
 
     if (k->refresh) {
         k->refresh = false;
@@ -99,13 +115,6 @@ static enum kvm_next run_once(struct kvm_cpu *k)
     case -EFAULT: k->refresh = true; return KVM_INTERPRET; /* a page is not in the mirror */
     default: kvm_fail(k, ret, "the guest cannot run");
     }
-}
-
-/* Whether the interpreter must execute all code, because it alone knows of a debugger's
- * breakpoints. */
-static bool must_interpret(const struct vcpu *c)
-{
-    return c->debug.count != 0;
 }
 
 /* Whether control must go to the run loop. An interrupt is offered to the guest here. */
@@ -131,15 +140,20 @@ static void check_failures(struct kvm_cpu *k)
 static enum kvm_next run_in_kvm(struct kvm_cpu *k)
 {
     struct vcpu *c = &k->c;
-    enum kvm_next next;
+    enum kvm_next next, completed;
 
     c->history[c->history_at++ % HISTORY] = c->x.reg[X86_RIP];
     k->run->ready_for_interrupt_injection = 0;
     do
         next = run_once(k);
     while (next == KVM_GO_ON && !is_due(c));
-    complete(k);
-    kvm_pull(k);
+    completed = complete(k);
+    if (completed != KVM_GO_ON)
+        next = completed;
+    /* RIP is that of a handler if an event has been delivered, behind HLT, too, whose debug trap
+     * wakes the guest. */
+    if (kvm_pull(k) && (next == KVM_INTERPRET || next == KVM_HALT))
+        next = KVM_LEAVE;
     return next;
 }
 
@@ -156,7 +170,7 @@ void kvm_run_guest(struct vcpu *c)
     enum kvm_next next;
 
     check_failures(k);
-    next = must_interpret(c) || !kvm_push(k) ? KVM_INTERPRET : run_in_kvm(k);
+    next = !kvm_push_debugger(k) || !kvm_push(k) ? KVM_INTERPRET : run_in_kvm(k);
     switch (next) {
     case KVM_GO_ON:
     case KVM_LEAVE: break;
@@ -166,5 +180,6 @@ void kvm_run_guest(struct vcpu *c)
         break;
     case KVM_HALT: halt(c); break;
     case KVM_SHUTDOWN: c->x.activity = X86_SHUTDOWN; break;
+    case KVM_DEBUG: kvm_note_breakpoint(k); break;
     }
 }

@@ -388,27 +388,30 @@ static int push_events(struct kvm_cpu *k)
     return kvm_cpu_call(k, KVM_SET_VCPU_EVENTS, &e);
 }
 
-/* Stores in EVENT what was on its way. */
+/* Stores in EVENT what was on its way. INT n, INT3 and INTO that were are executed again, as RIP is
+ * still at them. */
 static int pull_events(struct kvm_cpu *k, struct event *event)
 {
     struct x86_cpu *x = &k->c.x;
     struct kvm_vcpu_events e;
     int ret = kvm_cpu_call(k, KVM_GET_VCPU_EVENTS, &e);
+    bool soft;
 
     if (ret < 0)
         return ret;
+    soft = e.exception.injected && (e.exception.nr == X86_BP || e.exception.nr == X86_OF);
     *event = (struct event){.vector = -1};
-    if (e.exception.injected || e.exception.pending)
+    if ((e.exception.injected || e.exception.pending) && !soft)
         *event = (struct event){.vector = e.exception.nr,
                                 .has_error = e.exception.has_error_code,
                                 .error = e.exception.error_code};
-    else if (e.interrupt.injected && !e.interrupt.soft) /* RIP is at an INT n, which is repeated */
+    else if (e.interrupt.injected && !e.interrupt.soft)
         *event = (struct event){.vector = e.interrupt.nr, .external = true};
     x->nmis_pending = (uint8_t)MIN(e.nmi.pending + e.nmi.injected, 2);
     x->nmi_blocked = e.nmi.masked && !e.nmi.injected;
     x->interrupt_shadow = e.interrupt.shadow != 0;
     x->ss_shadow = e.interrupt.shadow & KVM_X86_SHADOW_INT_MOV_SS;
-    k->injected = event->vector >= 0 || e.interrupt.injected || e.nmi.injected;
+    k->injected = event->vector >= 0 || soft || e.interrupt.injected || e.nmi.injected;
     return 0;
 }
 
@@ -434,7 +437,7 @@ bool kvm_push(struct kvm_cpu *k)
     return true;
 }
 
-void kvm_pull(struct kvm_cpu *k)
+bool kvm_pull(struct kvm_cpu *k)
 {
     struct vcpu *c = &k->c;
     struct event event;
@@ -457,4 +460,5 @@ void kvm_pull(struct kvm_cpu *k)
     core_state_changed(c);
     if (event.vector >= 0)
         deliver(c, &event);
+    return event.vector >= 0;
 }

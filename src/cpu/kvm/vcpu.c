@@ -94,6 +94,8 @@ static int create_vm(struct kvm_machine *m, struct error *err)
     if (ret < 0)
         return error_set(err, -ret, "KVM: cannot place its own pages: %s", strerror(-ret));
     ret = enable_exits(m, err);
+    if (ret == 0)
+        ret = kvm_guard_machine(m, err);
     return ret < 0 ? ret : filter_msrs(m, err);
 }
 
@@ -243,7 +245,9 @@ static int create(struct vcpu *c, struct error *err)
     k->run = run;
     if (c->core->machine.tracer)
         k->run->kvm_valid_regs = KVM_SYNC_X86_REGS;
-    ret = kvm_cpuid_set(m->calls, k->fd, &c->core->machine.model, c->port->id, err);
+    ret = kvm_guard_cpu(k, err);
+    if (ret == 0)
+        ret = kvm_cpuid_set(m->calls, k->fd, &c->core->machine.model, c->port->id, err);
     if (ret == 0)
         ret = kvm_state_create(k, err);
     if (ret < 0)

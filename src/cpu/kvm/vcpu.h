@@ -18,6 +18,8 @@ struct kvm_machine {
     size_t run_size;  /* of struct kvm_run with what follows it */
     uint64_t xcr0;    /* the parts of the XSAVE area that KVM takes */
     bool keeps_pages; /* guest memory stays present; see vcpu.c */
+    _Atomic bool breaks_known;
+    _Atomic unsigned breaks; /* KVM_BREAKS_* (probe.h), if known */
     struct kvm_slots slots;
 };
 
@@ -53,6 +55,11 @@ struct kvm_cpu {
     uint64_t tsc_offset;
     uint64_t apic_base;
 
+    /* The debugger's breakpoints that KVM has, and by debug register which ones they are. */
+    struct kvm_guest_debug debugger;
+    uint8_t breakpoint[4];
+    uint64_t met; /* DR6 of the last KVM_DEBUG */
+
     struct error failure;
     struct counter entries, refused;
 };
@@ -78,6 +85,13 @@ static inline int kvm_cpu_call(const struct kvm_cpu *k, unsigned long request, c
 /* Ends the run with EXIT_FAILED: WHAT failed with the errno -RET. */
 _Noreturn void kvm_fail(struct kvm_cpu *k, int ret, const char *what);
 
+/* --- guard.c ---------------------------------------------------------------------------------- */
+
+/* Turn off what KVM does for guests that the model does not have: of the machine, and of a vCPU
+ * before its CPUID is set. 0, or a negative errno. */
+int kvm_guard_machine(const struct kvm_machine *m, struct error *err);
+int kvm_guard_cpu(const struct kvm_cpu *k, struct error *err);
+
 /* --- state.c ---------------------------------------------------------------------------------- */
 
 /* Finds out which registers the vCPU has. */
@@ -85,10 +99,19 @@ int kvm_state_create(struct kvm_cpu *k, struct error *err);
 /* Gives KVM the state in k->c.x, as far as KVM does not have it. Returns false if KVM refuses the
  * state: the interpreter can execute it. May raise. */
 bool kvm_push(struct kvm_cpu *k);
-/* Takes the state from KVM, and delivers an event that was on its way. May raise. */
-void kvm_pull(struct kvm_cpu *k);
+/* Takes the state from KVM, and delivers an event that was on its way. Returns whether there was
+ * one. May raise. */
+bool kvm_pull(struct kvm_cpu *k);
 /* Has the guest's TSC be as k->c.x says, in the middle of a run. May raise. */
 void kvm_push_tsc(struct kvm_cpu *k);
+
+/* --- debug.c ---------------------------------------------------------------------------------- */
+
+/* Has KVM tell of the debugger's breakpoints, if there are any. Returns false if it cannot: the
+ * interpreter must execute all code. May raise. */
+bool kvm_push_debugger(struct kvm_cpu *k);
+/* After KVM_DEBUG and kvm_pull: has the run loop act on what was met. */
+void kvm_note_breakpoint(struct kvm_cpu *k);
 
 /* --- run.c ------------------------------------------------------------------------------------ */
 
@@ -103,6 +126,7 @@ enum kvm_next {
     KVM_INTERPRET, /* the interpreter executes the present instruction */
     KVM_HALT,      /* the guest has halted */
     KVM_SHUTDOWN,  /* triple fault */
+    KVM_DEBUG,     /* a breakpoint, or an exception that may be the guest's own */
 };
 enum kvm_next kvm_serve_exit(struct kvm_cpu *k);
 
