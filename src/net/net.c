@@ -16,6 +16,8 @@
 /* All headers of a frame that is looked at: Ethernet with two tags, IPv6 with a few extensions, and
  * TCP. */
 #define HEADERS_MOST 256u
+/* Malformed frames that are dropped in one call: a peer that sends nothing else keeps no worker. */
+#define MALFORMED_AT_ONCE 256u
 
 /* ---- For drivers ---- */
 
@@ -205,11 +207,14 @@ static bool look(struct net *net)
         return false;
     if (net->going && next_segment(net))
         return true;
-    while (net->driver->peek(net, &net->frame)) {
+    for (unsigned i = 0; i < MALFORMED_AT_ONCE; i++) {
+        if (!net->driver->peek(net, &net->frame))
+            return false;
         if (take_in(net))
             return true;
         net->driver->drop(net);
     }
+    net_tell_card(net); /* which looks again when others have had their turn */
     return false;
 }
 

@@ -200,7 +200,7 @@ static int set_mac(const struct parser *p, const char *value)
     return 0;
 }
 
-static bool valid_hostname(const char *name)
+bool net_valid_hostname(const char *name)
 {
     size_t length = strlen(name);
 
@@ -211,7 +211,7 @@ static bool valid_hostname(const char *name)
 
 static int set_hostname(const struct parser *p, const char *value)
 {
-    if (!valid_hostname(value))
+    if (!net_valid_hostname(value))
         return wrong(p, KEY_HOSTNAME, "letters, digits and '-', at most 63", value);
     return settings_copy(&p->settings, &p->options->hostname, value);
 }
@@ -439,7 +439,7 @@ static int check(const struct parser *p)
     if (o->bootfile && strlen(o->bootfile) > 127)
         return error_set(p->settings.err, EINVAL, "network '%s': bootfile= has at most 127 bytes",
                          p->settings.name);
-    if (o->kind == NET_SWITCH && !valid_hostname(o->target))
+    if (o->kind == NET_SWITCH && !net_valid_hostname(o->target))
         return error_set(p->settings.err, EINVAL,
                          "network '%s': a switch's name is of letters, digits and '-', at most 63",
                          p->settings.name);

@@ -96,6 +96,9 @@ void net_options_free(struct net_options *options);
 int net_options_change(const char *text, struct net_shape *shape, char **capture,
                        struct error *err);
 
+/* Whether NAME can be a host's in DNS: letters, digits and '-'. */
+bool net_valid_hostname(const char *name);
+
 /* The word of KIND: "user", ... */
 const char *net_kind_name(enum net_kind kind);
 

@@ -33,6 +33,7 @@ struct remote {
     struct loop_watch *watch;
     struct retry retry;
     bool asked;    /* for a connection, which has not come */
+    bool told;     /* that none can be had */
     char name[80]; /* for messages */
 };
 
@@ -43,13 +44,28 @@ static struct remote *remote_of(struct net *net)
 
 /* ---- On the loop's thread ---- */
 
+/* There was an answer without a connection. One that was asked for may be had later: a port of the
+ * host's is another program's now, or a machine on the switch has this one's name. */
+static void refused(struct remote *r, bool later, const struct error *err)
+{
+    if (!r->told || !later)
+        log_tell(r->peer.net.host->log, LOG_LEVEL_ERROR, "network %s: %s%s", r->name, err->text,
+                 later ? "; trying again" : "");
+    r->told = true;
+    if (later)
+        retry_later(&r->retry);
+    else
+        loop_modify(r->watch, 0); /* the cable stays pulled out */
+}
+
 static void on_link(void *opaque, uint32_t events)
 {
     struct remote *r = opaque;
+    bool asked = r->asked;
     struct error err;
     int fd, ret = remote_link_take(r->link, &fd, &err);
 
-    if (ret > 0 && !r->asked) {
+    if (ret > 0 && !asked) {
         close(fd);
         return;
     }
@@ -59,10 +75,10 @@ static void on_link(void *opaque, uint32_t events)
     if (ret > 0)
         ret = peer_connect(&r->peer, fd, &err);
     if (ret < 0) {
-        log_tell(r->peer.net.host->log, LOG_LEVEL_ERROR, "network %s: %s", r->name, err.text);
-        loop_modify(r->watch, 0); /* the cable stays pulled out */
+        refused(r, asked && !remote_link_closed(r->link), &err);
         return;
     }
+    r->told = false;
     retry_connected(&r->retry);
     log_tell(r->peer.net.host->log, LOG_LEVEL_INFO, "network %s: connected again", r->name);
 }

@@ -28,7 +28,8 @@ struct net_switch {
     struct port port[SWITCH_PORTS_MOST];
     struct switch_hosts hosts;
     struct switch_table table;
-    unsigned ports;             /* that are in use */
+    unsigned members;           /* machines that have been let in */
+    uint64_t clients;           /* that have come so far */
     int epoll, listener, spare; /* SPARE: see unix_socket_accept */
     const struct log *log;
 };
@@ -47,11 +48,12 @@ static void leave(struct net_switch *s, unsigned n)
 {
     struct port *port = &s->port[n];
 
-    log_line(s->log, LOG_LEVEL_INFO, "machine '%s' has left port %u", s->hosts.name[n], n);
+    if (port->greeted)
+        log_line(s->log, LOG_LEVEL_INFO, "machine '%s' has left port %u", s->hosts.name[n], n);
+    s->members -= port->greeted;
     port_close(port); /* which takes it out of the epoll set, too */
     switch_hosts_leave(&s->hosts, n);
     switch_table_forget(&s->table, n);
-    s->ports--;
 }
 
 static void flush(struct net_switch *s, unsigned n)
@@ -76,6 +78,13 @@ static void flush_all(struct net_switch *s)
 
 /* ---- Greetings ---- */
 
+/* The socket is empty: there is room. */
+static bool answer_hello(int fd, const struct switch_hello *answer)
+{
+    return send(fd, answer, sizeof(*answer), MSG_DONTWAIT | MSG_NOSIGNAL) ==
+           (ssize_t)sizeof(*answer);
+}
+
 static void let_in(struct net_switch *s, unsigned n)
 {
     struct port *port = &s->port[n];
@@ -83,19 +92,19 @@ static void let_in(struct net_switch *s, unsigned n)
 
     port->hello.name[NET_NAME_MOST] = '\0';
     if (port->hello.magic != SWITCH_MAGIC || port->hello.version != SWITCH_VERSION) {
-        send(port->fd, &answer, sizeof(answer), MSG_DONTWAIT | MSG_NOSIGNAL);
+        answer_hello(port->fd, &answer);
         port->broken = true;
         return;
     }
-    log_clean(port->hello.name);
+    if (!net_valid_hostname(port->hello.name))
+        port->hello.name[0] = '\0';
     if (switch_hosts_enter(&s->hosts, n, port->hello.name))
         memcpy(answer.name, port->hello.name, sizeof(answer.name));
     else
         log_line(s->log, LOG_LEVEL_WARNING, "there are two machines '%s'", port->hello.name);
     port->greeted = true;
-    /* The socket is empty: there is room. */
-    port->broken = send(port->fd, &answer, sizeof(answer), MSG_DONTWAIT | MSG_NOSIGNAL) !=
-                   (ssize_t)sizeof(answer);
+    s->members++;
+    port->broken = !answer_hello(port->fd, &answer);
     log_line(s->log, LOG_LEVEL_INFO, "machine '%s' has come to port %u", s->hosts.name[n], n);
 }
 
@@ -114,22 +123,46 @@ static void hear(struct net_switch *s, unsigned n)
         let_in(s, n);
 }
 
+/* Finds a port for a client: a free one, or that of the client which has been there without a hello
+ * for the longest time. SWITCH_PORTS_MOST: machines have all of them. */
+static unsigned find_port(struct net_switch *s)
+{
+    unsigned silent = SWITCH_PORTS_MOST;
+
+    for (unsigned i = 0; i < SWITCH_PORTS_MOST; i++) {
+        const struct port *port = &s->port[i];
+
+        if (port->fd < 0)
+            return i;
+        if (!port->greeted &&
+            (silent == SWITCH_PORTS_MOST || port->number < s->port[silent].number))
+            silent = i;
+    }
+    if (silent < SWITCH_PORTS_MOST)
+        leave(s, silent);
+    return silent;
+}
+
 static void take_client(struct net_switch *s)
 {
+    static const struct switch_hello full = {.magic = SWITCH_MAGIC, .version = SWITCH_FULL};
     int fd = unix_socket_accept(s->listener, &s->spare);
     struct epoll_event event = {.events = EPOLLIN};
+    unsigned n;
 
     if (fd < 0)
         return;
-    while (event.data.u32 < SWITCH_PORTS_MOST && s->port[event.data.u32].fd >= 0)
-        event.data.u32++;
-    if (event.data.u32 == SWITCH_PORTS_MOST || port_open(&s->port[event.data.u32], fd, NULL) < 0) {
+    n = find_port(s);
+    if (n == SWITCH_PORTS_MOST)
+        answer_hello(fd, &full);
+    if (n == SWITCH_PORTS_MOST || port_open(&s->port[n], fd, NULL) < 0) {
         close(fd);
         return;
     }
-    s->ports++;
+    s->port[n].number = s->clients++;
+    event.data.u32 = n;
     if (epoll_ctl(s->epoll, EPOLL_CTL_ADD, fd, &event) < 0)
-        leave(s, event.data.u32);
+        leave(s, n);
 }
 
 /* ---- Frames ---- */
@@ -220,7 +253,7 @@ static void run(struct net_switch *s, uint64_t patience_ns)
     uint64_t end = time_now_ns() + patience_ns;
     bool came = false, more = false;
 
-    while (!came || s->ports > 0) {
+    while (!came || s->members > 0) {
         uint64_t now = time_now_ns();
         struct epoll_event events[32];
         int wait = came ? -1 : now < end ? (int)((end - now) / NS_PER_MS) + 1 : 0, n;
@@ -232,7 +265,7 @@ static void run(struct net_switch *s, uint64_t patience_ns)
             handle(s, &events[i]);
         flush_all(s);
         more = serve_read(s);
-        came |= s->ports > 0;
+        came |= s->members > 0;
     }
 }
 
@@ -293,8 +326,8 @@ int switch_greet(int fd, const char *name, uint64_t patience_ns, struct error *e
 
     if (name)
         strncpy(hello.name, name, NET_NAME_MOST);
-    if (send(fd, &hello, sizeof(hello), MSG_NOSIGNAL) != (ssize_t)sizeof(hello))
-        return error_set(err, EAGAIN, "the switch has ended");
+    /* If that fails, the switch may have said why it did not wait for it. */
+    send(fd, &hello, sizeof(hello), MSG_NOSIGNAL);
     while (got < sizeof(answer)) {
         ssize_t n;
 
@@ -305,6 +338,9 @@ int switch_greet(int fd, const char *name, uint64_t patience_ns, struct error *e
             return error_set(err, EAGAIN, "the switch has ended");
         got += n > 0 ? (size_t)n : 0;
     }
+    if (answer.magic == SWITCH_MAGIC && answer.version == SWITCH_FULL)
+        return error_set(err, ENOSPC, "the switch has %u machines, the most that it takes",
+                         SWITCH_PORTS_MOST);
     if (answer.magic != SWITCH_MAGIC || answer.version != SWITCH_VERSION)
         return error_set(err, EPROTO,
                          "another version of doppel has started the switch; end the "

@@ -14,7 +14,8 @@
  *
  *      struct switch_hello -->           <-- struct switch_hello, its name empty if another has it
  *
- * If it gets no answer, the switch is about to end, and it tries again.
+ * If it gets no answer, the switch is about to end, and it tries again. Who says nothing keeps
+ * neither a port from a machine nor the switch from its end.
  */
 #ifndef DOPPEL_NET_SWITCH_H
 #define DOPPEL_NET_SWITCH_H
@@ -25,10 +26,11 @@
 
 #define SWITCH_MAGIC   0x77735044u
 #define SWITCH_VERSION 1u
+#define SWITCH_FULL    UINT32_MAX /* the version of an answer: there is no room for this machine */
 
 struct switch_hello {
     uint32_t magic, version;
-    char name[NET_NAME_MOST + 1]; /* of the machine; empty: it has none. Ends with a byte 0 */
+    char name[NET_NAME_MOST + 1]; /* of the machine: a hostname; else it has none */
 };
 
 /* Serves the switch NAME at LISTENER, a Unix socket that listens, until the last machine has gone,

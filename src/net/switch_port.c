@@ -16,6 +16,12 @@ struct port_parcel {
     uint8_t data[];
 };
 
+/* The memory of a parcel for SIZE bytes. */
+static size_t memory_of(size_t size)
+{
+    return sizeof(struct port_parcel) + size;
+}
+
 int port_open(struct port *port, int fd, struct error *err)
 {
     *port = (struct port){.fd = -1};
@@ -36,7 +42,7 @@ static void drop_first(struct port *port)
     port->first = parcel->next;
     if (!port->first)
         port->last = NULL;
-    port->backlog -= parcel->size;
+    port->backlog -= memory_of(parcel->size);
     free(parcel);
 }
 
@@ -55,9 +61,9 @@ static void append(struct port *port, const uint8_t *data, size_t size,
 {
     struct port_parcel *parcel;
 
-    if (port->backlog + size > PORT_BACKLOG)
+    if (port->backlog + memory_of(size) > PORT_BACKLOG)
         return;
-    parcel = malloc(sizeof(*parcel) + size);
+    parcel = malloc(memory_of(size));
     if (!parcel)
         return;
     *parcel = (struct port_parcel){.size = size, .offload = *offload};
@@ -67,7 +73,7 @@ static void append(struct port *port, const uint8_t *data, size_t size,
     else
         port->first = parcel;
     port->last = parcel;
-    port->backlog += size;
+    port->backlog += memory_of(size);
 }
 
 static int send_now(struct port *port, const uint8_t *data, size_t size,

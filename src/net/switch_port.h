@@ -17,12 +17,13 @@ struct port_parcel;
 struct port {
     int fd; /* -1: nobody is there */
     bool greeted;
+    uint64_t number; /* of the client: later ones have higher ones */
     struct switch_hello hello;
     size_t hello_size; /* bytes of it that have come */
     struct wire_in in;
     struct wire_out out;
     struct port_parcel *first, *last; /* the backlog */
-    size_t backlog;                   /* bytes in it */
+    size_t backlog;                   /* bytes of memory that it has */
     bool unflushed;                   /* something is in `out` that more may follow */
     bool waits;                       /* for room: the loop watches for it */
     bool broken;

@@ -10,6 +10,7 @@
 #include "net/remote_link.h"
 #include "net/wire.h"
 
+#include <errno.h>
 #include <poll.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -182,12 +183,69 @@ static void test_nonsense(void **unused)
     close(peer);
 }
 
+/* A process that sends nothing but malformed frames keeps no thread of the card's: there is nothing
+ * now, and the card is told to look again. */
+static void test_malformed(void **unused)
+{
+    enum { HEAD = 4 + sizeof(struct net_offload), SIZE = HEAD + NET_FRAME_LEAST, MANY = 1000 };
+    static const struct net_offload wrong = {
+        .flags = NET_NEEDS_CHECKSUM, .checksum_start = UINT16_MAX, .checksum_offset = UINT16_MAX};
+    static uint8_t bytes[MANY][SIZE];
+    struct pollfd pfd = {event, POLLIN, 0};
+    int peer;
+    struct net *net = open_network(&peer);
+    eventfd_t count;
+
+    for (unsigned i = 0; i < MANY; i++) {
+        bytes[i][3] = NET_FRAME_LEAST;
+        if (i < MANY - 1)
+            memcpy(bytes[i] + 4, &wrong, sizeof(wrong));
+    }
+    assert_int_equal(send(peer, bytes, sizeof(bytes), MSG_NOSIGNAL), sizeof(bytes));
+    assert_int_equal(net_next(net), 0);
+    while (net_next(net) == 0) {
+        assert_int_equal(poll(&pfd, 1, LONG_MS), 1);
+        eventfd_read(event, &count);
+    }
+    assert_int_equal(net_next(net), NET_FRAME_LEAST);
+    net_close(net);
+    close(peer);
+}
+
+/* A connection that cannot be had now is asked for again, and that is told once. */
+static void test_refused(void **unused)
+{
+    struct error err = {0};
+    int peer;
+    struct net *net = open_network(&peer);
+
+    error_set(&err, EADDRINUSE, "the port is somebody else's");
+    net_next(net);
+    close(peer);
+    wait_up(net, false);
+    for (unsigned i = 0; i < 3; i++) {
+        assert_true(remote_link_await(link_ends[1]));
+        remote_link_done(link_ends[1]);
+        assert_int_equal(remote_link_answer(link_ends[1], -1, &err), 0);
+    }
+    assert_true(remote_link_await(link_ends[1]));
+    assert_int_equal(told, 2); /* that the process has ended, and that there is no other */
+    peer = answer();
+    remote_link_done(link_ends[1]);
+    wait_up(net, true);
+    pass_frame(net, peer);
+    net_close(net);
+    close(peer);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_again, begin, end),
         cmocka_unit_test_setup_teardown(test_unasked, begin, end),
         cmocka_unit_test_setup_teardown(test_nonsense, begin, end),
+        cmocka_unit_test_setup_teardown(test_malformed, begin, end),
+        cmocka_unit_test_setup_teardown(test_refused, begin, end),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -433,13 +433,17 @@ static void test_deaf(void **unused)
 static void test_many(void **unused)
 {
     static const uint8_t everyone[6] = {255, 255, 255, 255, 255, 255};
-    int fd[SWITCH_PORTS_MOST];
+    int fd[SWITCH_PORTS_MOST], more;
     unsigned count = SWITCH_PORTS_MOST - MACHINES;
+    struct error err = {0};
     uint8_t own[6];
 
     for (unsigned i = 0; i < count; i++)
         fd[i] = dial_as("");
-    await_close(dial());
+    more = dial();
+    assert_int_equal(switch_greet(more, "more", LONG_NS, &err), -ENOSPC);
+    assert_non_null(strstr(err.text, "64 machines"));
+    await_close(more);
     for (unsigned i = 0; i < count; i++)
         close(fd[i]);
     memcpy(own, guest[2].mac, 6);
@@ -452,6 +456,18 @@ static void test_many(void **unused)
     expect_frame(&guest[0], 10, 60);
     send_frame(&guest[0], guest[2].mac, 11, 60);
     expect_frame(&guest[2], 11, 60);
+}
+
+/* Clients that say nothing make room for machines, and do not keep the switch when they are all
+ * that is left of it. */
+static void test_silent(void **unused)
+{
+    static int silent[2 * SWITCH_PORTS_MOST]; /* open to the end of the process */
+
+    for (unsigned i = 0; i < ARRAY_SIZE(silent); i++)
+        silent[i] = dial();
+    close(dial_as("late"));
+    test_frames(NULL);
 }
 
 /* The switch is killed, and started again: all machines find each other as before. */
@@ -495,7 +511,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_addresses), TEST(test_names),    TEST(test_ping_switch), TEST(test_frames),
         TEST(test_offloads),  TEST(test_nonsense), TEST(test_spoof),       TEST(test_deaf),
-        TEST(test_many),      TEST(test_restart),
+        TEST(test_many),      TEST(test_silent),   TEST(test_restart),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
