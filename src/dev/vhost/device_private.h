@@ -78,7 +78,8 @@ int vhost_rings_make(struct vhost_device *v, struct error *err);
 /* The back end does not have them any more. What it has given back ends; what it has not is refused
  * if LOST and the kind wants that, and else held by the frame. */
 void vhost_rings_forget(struct vhost_device *v, bool lost);
-/* Ends all requests of a queue that the back end has given back. 0 or -EPROTO. */
+/* Ends requests of a queue that the back end has given back. 0: all; 1: there may be more; or
+ * -EPROTO. */
 int vhost_rings_end(struct vhost_device *v, unsigned queue);
 /* How many requests the back end has. */
 unsigned vhost_rings_out(struct vhost_device *v);

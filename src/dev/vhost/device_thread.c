@@ -279,11 +279,15 @@ static int look_at_calls(struct vhost_device *v, const struct pollfd *calls)
     int ret = 0;
 
     for (unsigned i = 0; i < v->queues; i++) {
+        int got;
+
         if (!calls[i].revents)
             continue;
         event_clear(v->files[i].call);
-        if (v->serving && ret == 0)
-            ret = vhost_rings_end(v, i);
+        got = v->serving && ret == 0 ? vhost_rings_end(v, i) : 0;
+        if (got > 0) /* the rest is the next turn's */
+            event_signal(&v->sender, v->files[i].call);
+        ret = MIN(ret, got);
     }
     return ret;
 }
