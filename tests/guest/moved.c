@@ -3,10 +3,11 @@
  * flight, it is paused, saved, destroyed, made again in the next of some engines, and goes on.
  * moved.py says what the guest does and compares what it says with what the host has.
  *
- *     moved [--engine NAME[,NAME]...] [--moves N] [--seed N] [--cpus N] [--switch]
+ *     moved [--engine NAME[,NAME]...] [--moves N] [--seed N] [--cpus N] [--switch] [--lan SOCKET]
  *           --device DESCRIPTION... --type LINE KERNEL INITRD
  *
- * With --switch the machine stays the same and gets the next engine.
+ * With --switch the machine stays the same and gets the next engine. With --lan a card on a virtual
+ * switch finds that at SOCKET.
  *
  * LINE is typed at the first prompt. Then the guest says ROUND whenever it has done something more;
  * the machine is moved a little later, at places that depend on the seed. After the last move END
@@ -18,8 +19,11 @@
 #include "../variants.h"
 
 #include "base/time.h"
+#include "base/unix_socket.h"
 #include "base/util.h"
 #include "dev/virtio/serve.h"
+#include "net/remote_link.h"
+#include "net/switch.h"
 #include "vm/vm.h"
 
 #include <getopt.h>
@@ -28,6 +32,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #define PROMPT "# "
 #define ROUND  "@@round"
@@ -38,9 +44,10 @@
 #define DEVICES_MAX  8
 #define MOST_ROUNDS  3                /* between two moves, on average two */
 #define MOST_WAIT_NS (20 * NS_PER_MS) /* after the last of them */
+#define GREETING_NS  (60 * NS_PER_S)
 
 struct options {
-    const char *kernel, *initrd, *line;
+    const char *kernel, *initrd, *line, *lan;
     const char *devices[DEVICES_MAX + 1];
     unsigned device_count, cpus, moves;
     bool switched; /* in one machine */
@@ -131,6 +138,50 @@ static void type(struct run *r, const char *text)
         if (size)
             time_sleep_ns(NS_PER_MS);
     }
+}
+
+/* ---- The switch ---- */
+
+struct connector {
+    const char *lan;
+    int link;
+};
+
+/* Makes a connection to the switch whenever the machine's card asks for one. */
+static void *connect_card(void *opaque)
+{
+    struct connector *c = opaque;
+
+    while (remote_link_await(c->link)) {
+        struct error err = {0};
+        int fd = unix_socket_connect(c->lan, &err), ret;
+
+        ret = fd < 0 ? fd : switch_greet(fd, "moved", GREETING_NS, &err);
+        remote_link_answer(c->link, ret < 0 ? ret : fd, &err);
+        if (fd >= 0)
+            close(fd);
+        remote_link_done(c->link);
+    }
+    close(c->link);
+    free(c);
+    return NULL;
+}
+
+static int link_to_switch(void *opaque, const char *name)
+{
+    const struct options *o = opaque;
+    struct connector *c = o->lan && name ? malloc(sizeof(*c)) : NULL;
+    pthread_t thread;
+    int ends[2];
+
+    if (!c || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0) {
+        free(c);
+        return -1;
+    }
+    *c = (struct connector){.lan = o->lan, .link = ends[1]};
+    pthread_create(&thread, NULL, connect_card, c);
+    pthread_detach(thread);
+    return ends[0];
 }
 
 /* ---- Moving ---- */
@@ -225,7 +276,10 @@ static bool run_image(const struct options *o, struct boot_image *image)
         .load_opaque = image,
         .log = &log,
         .events = {.ended = on_end, .opaque = r},
-        .devices = {.list = o->devices, .serial[0].sent = {.output = on_output, .opaque = r}},
+        .devices = {.list = o->devices,
+                    .serial[0].sent = {.output = on_output, .opaque = r},
+                    .remote = link_to_switch,
+                    .remote_opaque = (void *)o},
     };
     r->vm = vm_create(&o->engine[0], &r->config, &err);
     if (r->vm && vm_start(r->vm, &err) == 0)
@@ -251,11 +305,15 @@ static bool boot_and_run(const struct options *o)
 
 static bool parse(int argc, char **argv, struct options *o)
 {
-    static const struct option known[] = {
-        {"engine", required_argument, NULL, 'e'}, {"moves", required_argument, NULL, 'm'},
-        {"seed", required_argument, NULL, 's'},   {"cpus", required_argument, NULL, 'c'},
-        {"device", required_argument, NULL, 'd'}, {"switch", no_argument, NULL, 'w'},
-        {"type", required_argument, NULL, 't'},   {0}};
+    static const struct option known[] = {{"engine", required_argument, NULL, 'e'},
+                                          {"moves", required_argument, NULL, 'm'},
+                                          {"seed", required_argument, NULL, 's'},
+                                          {"cpus", required_argument, NULL, 'c'},
+                                          {"device", required_argument, NULL, 'd'},
+                                          {"switch", no_argument, NULL, 'w'},
+                                          {"type", required_argument, NULL, 't'},
+                                          {"lan", required_argument, NULL, 'l'},
+                                          {0}};
     char bt[] = "bt", *engines = bt;
     int option;
 
@@ -267,6 +325,7 @@ static bool parse(int argc, char **argv, struct options *o)
         case 'c': o->cpus = (unsigned)strtoul(optarg, NULL, 0); break;
         case 'w': o->switched = true; break;
         case 't': o->line = optarg; break;
+        case 'l': o->lan = optarg; break;
         case 'd':
             if (o->device_count == DEVICES_MAX)
                 return false;

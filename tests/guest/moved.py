@@ -8,8 +8,12 @@ written may be lost, in its own eyes and in the host's. Or it has bytes echoed, 
 SEED and MOVES in the environment: which points, and how many.
 """
 import contextlib
+import ctypes
+import fcntl
 import os
+import shutil
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -80,14 +84,14 @@ def expected(last):
     return disk
 
 
-def move_guest(devices, engines, cpus, line, switched=False):
+def move_guest(devices, engines, cpus, line, switched=False, lan=None):
     """Runs and moves a guest with DEVICES, to whose shell LINE is typed. Returns what it says. SWITCHED: it stays the
-    same machine and gets the next engine."""
+    same machine and gets the next engine. LAN: the socket of its virtual switch."""
     moves, seed = os.environ.get("MOVES", "4"), os.environ.get("SEED", "1974")
     command = [PROGRAM, "--engine", engines, "--moves", moves, "--seed", seed, "--cpus", str(cpus)]
     for device in devices:
         command += ["--device", device]
-    command += ["--switch"] * switched + ["--type", line, guest("vmlinuz-6.1"), guest("initrd.img")]
+    command += ["--switch"] * switched + (["--lan", lan] if lan else []) + ["--type", line, guest("vmlinuz-6.1"), guest("initrd.img")]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           check=False)
     said = done.stdout.decode(errors="replace")
@@ -142,21 +146,26 @@ def switched():
         compare(disk, move(disk + "," + LIMIT, at("script"), "bt,interp,bt-eager", 2, held=False, switched=True))
 
 
+@contextlib.contextmanager
+def serving(command, path):
+    """A process that serves at the socket PATH."""
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment()) as process:
+        try:
+            end = time.monotonic() + 60
+            while not os.path.exists(path):
+                check(time.monotonic() < end and process.poll() is None, command[0], "does not begin")
+                time.sleep(0.02)
+            yield
+        finally:
+            process.terminate()
+
+
 def vhost():
     """A disk that another process serves, which ends what it has begun before the machine is saved."""
     with scratch() as at:
         disk = write(at("disk"), bytes(WORKERS * SLOTS * PIECE))
-        backend = subprocess.Popen([DOPPEL, "backend", "blk", "--socket", at("socket"), "--disk", disk + "," + LIMIT],
-                                   stdin=subprocess.DEVNULL, env=environment())
-        try:
-            end = time.monotonic() + 60
-            while not os.path.exists(at("socket")):
-                check(time.monotonic() < end and backend.poll() is None, "the back end does not begin")
-                time.sleep(0.02)
+        with serving([DOPPEL, "backend", "blk", "--socket", at("socket"), "--disk", disk + "," + LIMIT], at("socket")):
             wanted = move("vhost-user=" + at("socket"), at("script"), "bt,interp,bt-eager", held=False)
-        finally:
-            backend.terminate()
-            backend.wait()
         compare(disk, wanted)
 
 
@@ -196,9 +205,9 @@ def echoes(listener):
         listener.close()
 
 
-def echo_server():
+def echo_server(address="127.0.0.1"):
     listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
+    listener.bind((address, 0))
     return echoes(listener)
 
 
@@ -227,22 +236,88 @@ def user_network():
 def vhost_network():
     """A network that another process serves goes on: connections through it survive each move."""
     with scratch() as at, echo_server() as server:
-        backend = subprocess.Popen([DOPPEL, "backend", "net", "--socket", at("socket"), "--net", "user,queues=2"],
-                                   stdin=subprocess.DEVNULL, env=environment())
-        try:
-            end = time.monotonic() + 60
-            while not os.path.exists(at("socket")):
-                check(time.monotonic() < end and backend.poll() is None, "the back end does not begin")
-                time.sleep(0.02)
-            said = move_guest([f"disk,file={program_disk(at('program'))},readonly",
-                               f"net,to=vhost-user={at('socket')},mac=52:54:00:12:34:56,queues=2"],
-                              "bt,interp,bt-eager", 2, TALK % f"/tmp/p tcp 10.0.2.2 {server.getsockname()[1]} &")
-        finally:
-            backend.terminate()
-            backend.wait()
-        rounds, lost = last_words(said, "tcp")
-        check(rounds > 0 and lost == 0, said)
+        with serving([DOPPEL, "backend", "net", "--socket", at("socket"), "--net", "user,queues=2"], at("socket")):
+            keeps_connection(at, f"vhost-user={at('socket')},queues=2", f"/tmp/p tcp 10.0.2.2 {server.getsockname()[1]} &",
+                             cpus=2)
+
+
+def keeps_connection(at, net, line, cpus=1, lan=None):
+    """A guest with a card on NET keeps a connection through all moves."""
+    said = move_guest([f"disk,file={program_disk(at('program'))},readonly", f"net,to={net},mac=52:54:00:12:34:56"],
+                      "bt,interp,bt-eager", cpus, TALK % line, lan=lan)
+    rounds, lost = last_words(said, "tcp")
+    check(rounds > 0 and lost == 0, said)
+
+
+def stream():
+    """What serves a stream goes on, and takes the next machine: QEMU's user network, behind a hub."""
+    qemu = shutil.which("qemu-system-x86_64")
+    if not qemu:
+        print("skipped: there is no qemu-system-x86_64")
+        sys.exit(77)
+    with scratch() as at, echo_server() as server:
+        hub = ["-netdev", f"stream,id=there,server=on,addr.type=unix,addr.path={at('socket')}", "-netdev", "user,id=user",
+               "-netdev", "hubport,id=one,hubid=0,netdev=there", "-netdev", "hubport,id=two,hubid=0,netdev=user"]
+        with serving([qemu, "-M", "none", "-nodefaults", "-no-user-config", "-display", "none", *hub], at("socket")):
+            keeps_connection(at, f"stream={at('socket')}", f"/tmp/p tcp 10.0.2.2 {server.getsockname()[1]} &")
+
+
+def switch():
+    """A machine on a virtual switch has the same address and the same neighbours as before."""
+    with scratch() as at:
+        env = {**environment(), "XDG_RUNTIME_DIR": at("")}
+        script = "cat /dev/vda >/tmp/p; chmod 755 /tmp/p; exec /tmp/p serve 7"
+        command = [DOPPEL, "run", "--memory", "128M", "--net", "switch=lan,hostname=peer", "--disk",
+                   program_disk(at("peer")) + ",readonly", "--", "sh", "-c", script]
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=env) as peer:
+            try:
+                check(peer.stdout.readline() == b"ready\n", "the other machine does not serve")
+                address = "$(ping -c 1 -W 9 peer.doppel.internal | sed -n '1s/.*(\\([0-9.]*\\)).*/\\1/p')"
+                keeps_connection(at, "switch=lan", f"/tmp/p tcp {address} 7 &", lan=at("doppel/.switch/lan.sock"))
+            finally:
+                peer.terminate()
+
+
+TUNSETIFF, TUNSETPERSIST, IFF_TAP = 0x400454CA, 0x400454CB, 0x1002  # and without a header of its own
+SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFNETMASK, IFF_UP = 0x8914, 0x8916, 0x891C, 1
+CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
+
+
+def enter_own_network():
+    """Takes this process to a network of its own, where it may do everything. False: the host does not let it."""
+    user, group = os.geteuid(), os.getegid()
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET | (CLONE_NEWUSER if user else 0)) != 0:
+        return False
+    if user:
+        for name, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
+            with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+                file.write(text)
+    return True
+
+
+def make_tap(name, address):
+    """A TAP interface that stays, and is up with ADDRESS."""
+    with open("/dev/net/tun", "r+b", buffering=0) as tun, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(tun, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP))
+        fcntl.ioctl(tun, TUNSETPERSIST, 1)
+        for what, value in ((SIOCSIFADDR, address), (SIOCSIFNETMASK, "255.255.255.0")):
+            fcntl.ioctl(any_socket, what, struct.pack("16sHH4s16x", name.encode(), socket.AF_INET, 0, socket.inet_aton(value)))
+        fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sH22x", name.encode(), IFF_UP))
+
+
+def tap():
+    """The host's end of a TAP interface stays when the guest's end is another process's."""
+    try:
+        if not enter_own_network():
+            raise OSError("no network of one's own")
+        make_tap("tap0", "10.77.0.1")
+    except OSError as error:
+        print(f"skipped: this host lets us have no TAP interface: {error}")
+        sys.exit(77)
+    with scratch() as at, echo_server("10.77.0.1") as server:
+        keeps_connection(at, "tap=tap0", "ifconfig eth0 10.77.0.2 netmask 255.255.255.0 up; "
+                         f"/tmp/p tcp 10.77.0.1 {server.getsockname()[1]} &")
 
 
 if __name__ == "__main__":
-    main(raw, qcow2, switched, vhost, user_network, vhost_network)
+    main(raw, qcow2, switched, vhost, user_network, vhost_network, stream, switch, tap)

@@ -5,6 +5,7 @@
  *      moved-guest tcp ADDRESS PORT      through a network card
  *      moved-guest vsock PORT            through a virtio socket
  *      moved-guest both ADDRESS PORT VSOCKPORT
+ *      moved-guest serve PORT            is the other end: echoes, one connection at a time
  *
  * Each round through all of its connections is a line, "@@round N". It ends when there is a file
  * P_tmpdir/end, with a line for each connection that counts the rounds and how often it was lost,
@@ -123,11 +124,33 @@ static void go_round(struct end *e)
     }
 }
 
+/* Echoes to whoever connects, and says "ready" first. Does not return. */
+static int serve(const char *port)
+{
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons((unsigned short)atoi(port))};
+    int listener = socket(AF_INET, SOCK_STREAM, 0), fd;
+    char data[SIZE];
+    ssize_t n;
+
+    if (bind(listener, (struct sockaddr *)&at, sizeof(at)) < 0 || listen(listener, 1) < 0)
+        return 1;
+    printf("ready\n");
+    for (;;) {
+        fd = accept(listener, NULL, NULL);
+        while ((n = recv(fd, data, sizeof(data), 0)) > 0)
+            for (ssize_t done = 0, part = 1; done < n && part > 0; done += part)
+                part = send(fd, data + done, (size_t)(n - done), MSG_NOSIGNAL);
+        close(fd);
+    }
+}
+
 int main(int argc, char **argv)
 {
     const char *what = argc > 1 ? argv[1] : "";
 
     setvbuf(stdout, NULL, _IOLBF, 0);
+    if (!strcmp(what, "serve") && argc == 3)
+        return serve(argv[2]);
     impatient = !strcmp(what, "both");
     if ((!strcmp(what, "tcp") && argc == 4) || (impatient && argc == 5))
         add_tcp(argv[2], argv[3]);
