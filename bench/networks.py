@@ -5,6 +5,9 @@ and between two guests (doppel's switch, QEMU's socket). All machines stay up, a
 the other, so that a host that is busy is busy for all of them.
 
     bench/networks.py [--rounds N] [--ms N] [--only NAME,...] [--engine NAME] [--output FILE]
+
+PASST in the environment is another passt than the installed one (bench/make-passt fetches Debian 13's), or a program that
+runs it with the same options, socket and network.
 """
 import argparse
 import contextlib
@@ -175,6 +178,8 @@ def run(lab, options):
 
 
 def show(results, memory, names):
+    if any("passt" in name for name in names):
+        print(f"passt is {PASST}\n")
     print("| test | " + " | ".join(names) + " |\n|---|" + "---:|" * len(names))
     medians = {test: {name: statistics.median(value for value, _ in found) for name, found in by_name.items()}
                for test, by_name in results.items()}
