@@ -251,7 +251,7 @@ static void type_at_console(struct console *c)
 
     if (c->button_ms) {
         if (now - c->button_ms > BUTTON_GRACE_MS)
-            finish(c, CONSOLE_QUIT);
+            finish(c, CONSOLE_UNHEEDED);
         return;
     }
     if (!c->any_output || c->tx[0].size > 0 ||
@@ -578,7 +578,8 @@ static void write_rest_of_debug(struct console *c)
 /* The rest of the output, unless it is no longer wanted. */
 static void write_rest(struct console *c)
 {
-    if (c->how == CONSOLE_OUTPUT || c->how == CONSOLE_SIGNAL || c->how == CONSOLE_QUIT) {
+    if (c->how == CONSOLE_OUTPUT || c->how == CONSOLE_SIGNAL || c->how == CONSOLE_QUIT ||
+        c->how == CONSOLE_UNHEEDED) {
         write_rest_of_debug(c);
         return;
     }

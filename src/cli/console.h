@@ -37,6 +37,7 @@ enum console_end {
     CONSOLE_SIGNAL,   /* console_signal */
     CONSOLE_SESSION,  /* the session's command ended, or never began: console_session */
     CONSOLE_PANIC,    /* the default guest's kernel gave up */
+    CONSOLE_UNHEEDED, /* input ended, and the guest heeded neither that nor its power button */
     CONSOLE_OUTPUT,   /* standard output cannot be written: a message has been printed */
 };
 

@@ -277,6 +277,10 @@ static int explain(const struct run *run, enum console_end how)
         console_panic(run->console, reason, sizeof(reason));
         fail(run, "the guest's kernel panicked: %s", reason);
         return STATUS_ERROR;
+    case CONSOLE_UNHEEDED:
+        fail(run, "the guest has heeded neither the end of its input nor its power button, so its "
+                  "plug was pulled; input from /dev/null leaves a guest alone");
+        return STATUS_ERROR;
     case CONSOLE_QUIT: end_line(); return run->options->command ? STATUS_ERROR : 0;
     case CONSOLE_OUTPUT: break;
     }
@@ -354,6 +358,7 @@ static void log_end(const struct run *run, enum console_end how)
         [CONSOLE_SIGNAL] = "a signal ended it",
         [CONSOLE_SESSION] = "the session ended",
         [CONSOLE_PANIC] = "the guest's kernel panicked",
+        [CONSOLE_UNHEEDED] = "the guest did not heed its power button",
         [CONSOLE_OUTPUT] = "standard output cannot be written",
     };
 
