@@ -51,8 +51,8 @@ int kept_memory_map(int fd, uint64_t size, void **memory, struct error *err);
 /* Closes the files that are there, and unmaps MEMORY, which may be NULL. */
 void kept_memory_drop(uint64_t size, int files[KEPT_FILES], void *memory);
 
-/* In the kept process: waits until EVENT is signalled, or does not wait if not MAY_SLEEP. False:
- * the other end of LINK is closed. */
+/* In the kept process: waits until EVENT is signalled, which it clears, or does not wait if not
+ * MAY_SLEEP. EVENT -1: it only looks at LINK. False: the other end of LINK is closed. */
 bool kept_wait(int link, int event, bool may_sleep);
 /* In the kept process: signals EVENT. */
 void kept_wake(int event);

@@ -11,6 +11,8 @@
 
 #include "share/node.h"
 
+#include <limits.h>
+
 /* What a request found; which members count is its own business. */
 struct share_plan {
     struct share_key key, replaced;
@@ -22,6 +24,13 @@ struct share_intent {
     _Atomic uint32_t begun;
     uint32_t unused;
     struct share_plan plan;
+};
+
+/* A file that has more of its mode for a moment, so that it can be opened again (reopen.c). */
+struct share_lent {
+    _Atomic uint32_t bits; /* that it has more; 0: there is no such file */
+    struct share_key key;
+    char path[PATH_MAX]; /* from the folder on */
 };
 
 /* Notes that REQUEST begins with what cannot be done twice. */

@@ -3,6 +3,7 @@
  */
 #include "share/lock.h"
 
+#include "base/util.h"
 #include "share/reach.h"
 
 #include <errno.h>
@@ -12,6 +13,10 @@
 #include <string.h>
 #include <sys/file.h>
 #include <unistd.h>
+
+#define RANGES_UNKNOWN UINT32_MAX
+/* How many more than a holder had twice are thought to be there, until they are counted again. */
+#define RANGES_SLACK 32u
 
 /* ---- Holders ---- */
 
@@ -37,6 +42,20 @@ static void let_go(struct share *s, struct share_holder *holder)
         free(holder->range);
         free(holder);
     }
+}
+
+/* Takes the first holder of LINK's list out of it. With the lock. */
+static struct share_holder *detach(struct share *s, struct share_holder **link)
+{
+    struct share_holder *holder = *link;
+
+    if (holder) {
+        *link = holder->next;
+        holder->ended = true;
+        s->holders--;
+        s->ranges -= holder->most;
+    }
+    return holder;
 }
 
 /* HOLDER is in no list any more. */
@@ -87,7 +106,7 @@ static struct share_holder *make(struct share *s, struct share_handle *handle, u
     return NULL;
 }
 
-/* The one that there is, or else OURS; or NULL. */
+/* The one that there is, or else OURS, unless there are too many; or NULL. */
 static struct share_holder *look_up(struct share *s, struct share_node *node, uint64_t owner,
                                     struct share_holder *ours)
 {
@@ -95,10 +114,11 @@ static struct share_holder *look_up(struct share *s, struct share_node *node, ui
 
     pthread_mutex_lock(&s->lock);
     link = find(node, owner);
-    if (!*link && ours) {
+    if (!*link && ours && s->holders < SHARE_HOLDERS_MOST) {
         *link = ours;
         ours->users++; /* the list's */
         node->users++;
+        s->holders++;
     }
     holder = *link;
     if (holder)
@@ -121,7 +141,7 @@ int share_holder_hold(struct share *s, struct share_handle *handle, uint64_t own
         return error;
     *holder = look_up(s, handle->node, owner, ours);
     let_go(s, ours);
-    return 0;
+    return *holder ? 0 : -ENOLCK;
 }
 
 void share_holder_drop(struct share *s, struct share_holder *holder)
@@ -141,11 +161,7 @@ static struct share_holder *unlist(struct share *s, struct share_node *node, con
     link = &node->holders;
     while (*link && (owner ? (*link)->owner != *owner : (*link)->handle != handle))
         link = &(*link)->next;
-    holder = *link;
-    if (holder) {
-        *link = holder->next;
-        holder->ended = true;
-    }
+    holder = detach(s, link);
     pthread_mutex_unlock(&s->lock);
     return holder;
 }
@@ -178,11 +194,7 @@ void share_holders_end_all(struct share *s, struct share_node *node)
 
     do {
         pthread_mutex_lock(&s->lock);
-        holder = node->holders;
-        if (holder) {
-            node->holders = holder->next;
-            holder->ended = true;
-        }
+        holder = detach(s, &node->holders);
         pthread_mutex_unlock(&s->lock);
         if (holder)
             retire(s, holder);
@@ -199,11 +211,8 @@ static struct share_holder *unlist_at(struct share *s, uint32_t index, bool *mor
     pthread_mutex_lock(&s->lock);
     *more = index < s->nodes.count;
     node = slots_get(&s->nodes, slots_number(&s->nodes, index));
-    if (node && node->holders) {
-        holder = node->holders;
-        node->holders = holder->next;
-        holder->ended = true;
-    }
+    if (node)
+        holder = detach(s, &node->holders);
     pthread_mutex_unlock(&s->lock);
     return holder;
 }
@@ -238,8 +247,10 @@ static bool parse_lock(const char *line, struct share_range *range)
     return true;
 }
 
-/* The kernel alone knows which ranges are locked. */
-static uint32_t ask_kernel(const struct share_holder *holder, struct share_range *list)
+/* The kernel alone knows which ranges are locked. Returns how many, and puts the first MOST of them
+ * into LIST. */
+static uint32_t ask_kernel(const struct share_holder *holder, struct share_range *list,
+                           uint32_t most)
 {
     char path[64], line[256];
     struct share_range range;
@@ -249,9 +260,9 @@ static uint32_t ask_kernel(const struct share_holder *holder, struct share_range
     snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", holder->fd);
     file = fopen(path, "re");
     if (!file)
-        return SHARE_RANGES_MOST + 1;
+        return RANGES_UNKNOWN;
     while (fgets(line, sizeof(line), file))
-        if (parse_lock(line, &range) && count++ < SHARE_RANGES_MOST)
+        if (parse_lock(line, &range) && count++ < most)
             list[count - 1] = range;
     fclose(file);
     return count;
@@ -261,7 +272,7 @@ uint32_t share_holder_list(const struct share_holder *holder,
                            struct share_range range[SHARE_RANGES_MOST])
 {
     if (holder->fd >= 0)
-        return ask_kernel(holder, range);
+        return ask_kernel(holder, range, SHARE_RANGES_MOST);
     if (holder->count <= SHARE_RANGES_MOST && holder->count > 0)
         memcpy(range, holder->range, holder->count * sizeof(*range));
     return holder->count;
@@ -306,7 +317,81 @@ void share_lock_tell_end(struct share *s, const struct share_request *r,
     share_changes_add(r->changes, &change, NULL);
 }
 
+/* ---- How many ---- */
+
+/* HOLDER has MORE ranges at most than before. False: there would be too many. With the lock. */
+static bool add_ranges(struct share *s, struct share_holder *holder, int64_t more)
+{
+    if (more > 0 && s->ranges + (uint64_t)more > SHARE_LOCKS_MOST)
+        return false;
+    holder->most += (uint64_t)more;
+    if (!holder->ended)
+        s->ranges += (uint64_t)more;
+    return true;
+}
+
+static void count_ranges(struct share *s, struct share_holder *holder)
+{
+    uint32_t count = ask_kernel(holder, NULL, 0);
+
+    if (count == RANGES_UNKNOWN)
+        return;
+    pthread_mutex_lock(&s->lock);
+    if (add_ranges(s, holder, (int64_t)count - (int64_t)holder->most))
+        holder->counted = count;
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* Allows HOLDER what a change adds at most: one in the midst of a range makes three of it. False:
+ * it would have too many. */
+static bool allow_change(struct share *s, struct share_holder *holder)
+{
+    bool due, good;
+
+    pthread_mutex_lock(&s->lock);
+    due = holder->most > 2 * holder->counted + RANGES_SLACK || s->ranges + 2 > SHARE_LOCKS_MOST;
+    pthread_mutex_unlock(&s->lock);
+    if (due)
+        count_ranges(s, holder);
+    pthread_mutex_lock(&s->lock);
+    good = add_ranges(s, holder, 2);
+    pthread_mutex_unlock(&s->lock);
+    return good;
+}
+
+/* There was no change. */
+static void take_back_change(struct share *s, struct share_holder *holder)
+{
+    pthread_mutex_lock(&s->lock);
+    add_ranges(s, holder, -(int64_t)MIN(holder->most, 2));
+    pthread_mutex_unlock(&s->lock);
+}
+
 /* ---- Mirrors ---- */
+
+/* What is known of HOLDER: COUNT ranges, in RANGE if they are few enough, which is the holder's. */
+static void put_ranges(struct share *s, struct share_holder *holder, uint64_t order, uint32_t count,
+                       struct share_range *range)
+{
+    int64_t known = count <= SHARE_RANGES_MOST ? count : 0;
+
+    if (order && order < holder->order) {
+        free(range);
+        return;
+    }
+    pthread_mutex_lock(&s->lock);
+    if (!add_ranges(s, holder, known - (int64_t)holder->most)) {
+        add_ranges(s, holder, -(int64_t)holder->most);
+        free(range);
+        range = NULL;
+        count = SHARE_RANGES_MOST + 1;
+    }
+    pthread_mutex_unlock(&s->lock);
+    free(holder->range);
+    holder->range = range;
+    holder->count = count;
+    holder->order = order;
+}
 
 int share_holder_put(struct share *s, struct share_handle *handle, uint64_t owner, uint64_t order,
                      uint32_t count, const struct share_range *range)
@@ -326,16 +411,12 @@ int share_holder_put(struct share *s, struct share_handle *handle, uint64_t owne
         memcpy(copy, range, known * sizeof(*copy));
     holder = look_up(s, handle->node, owner, ours);
     let_go(s, ours);
-    if (order && order < holder->order) {
+    if (holder)
+        put_ranges(s, holder, order, count, copy);
+    else
         free(copy);
-    } else {
-        free(holder->range);
-        holder->range = copy;
-        holder->count = count;
-        holder->order = order;
-    }
-    let_go(s, holder);
-    return 0;
+    share_holder_drop(s, holder);
+    return holder ? 0 : -ENOLCK;
 }
 
 int share_holder_open(struct share *s, struct share_holder *holder,
@@ -370,6 +451,18 @@ static int try_range(const struct share_lock *lock, int type)
     return errno == EACCES ? -EAGAIN : -errno;
 }
 
+static int change_ranges(struct share *s, const struct share_lock *lock)
+{
+    int ret;
+
+    if (!allow_change(s, lock->holder))
+        return -ENOLCK;
+    ret = try_range(lock, lock->type);
+    if (ret < 0)
+        take_back_change(s, lock->holder);
+    return ret;
+}
+
 static int try_flock(const struct share_lock *lock, int operation)
 {
     if (flock(lock->handle->fd, operation | LOCK_NB) < 0)
@@ -392,7 +485,7 @@ static bool has_ended(struct share *s, const struct share_lock *lock)
 
 int share_lock_try(struct share *s, const struct share_lock *lock)
 {
-    int ret = lock->holder ? try_range(lock, lock->type) : try_flock(lock, lock->operation);
+    int ret = lock->holder ? change_ranges(s, lock) : try_flock(lock, lock->operation);
 
     if (ret < 0 || lock->type == F_UNLCK || !has_ended(s, lock))
         return ret;

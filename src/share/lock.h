@@ -22,6 +22,7 @@ struct share_holder {
     uint64_t owner;            /* the guest's name for it */
     uint64_t handle;           /* by which the first lock was taken */
     int fd;                    /* -1: of a mirror, which notes the ranges */
+    uint64_t most, counted;    /* ranges that it has at most, and had when they were counted */
     uint32_t count;
     struct share_range *range;
     uint64_t order; /* of that note */
@@ -55,7 +56,7 @@ void share_holders_end_all(struct share *share, struct share_node *node);
 uint32_t share_holder_list(const struct share_holder *holder,
                            struct share_range range[SHARE_RANGES_MOST]);
 /* For a mirror: notes that OWNER has COUNT ranges locked, or more than are known, by HANDLE, unless
- * what is known is newer. 0 or -ENOMEM. */
+ * what is known is newer. 0, -ENOMEM, or -ENOLCK: there are too many holders. */
 int share_holder_put(struct share *share, struct share_handle *handle, uint64_t owner,
                      uint64_t order, uint32_t count, const struct share_range *range);
 /* Opens the file of HANDLE for HOLDER, which was noted only, and locks what is noted. 0 or a
@@ -65,8 +66,8 @@ int share_holder_open(struct share *share, struct share_holder *holder,
 /* Releases the locks of all. */
 void share_holders_release(struct share *share);
 
-/* Tries to take or release LOCK. -EAGAIN: somebody else has it. -EBADF: its holder, or its handle,
- * has ended meanwhile, and nobody has the lock. */
+/* Tries to take or release LOCK. -EAGAIN: somebody else has it. -ENOLCK: there would be too many
+ * ranges. -EBADF: its holder, or its handle, has ended meanwhile, and nobody has the lock. */
 int share_lock_try(struct share *share, const struct share_lock *lock);
 
 /* Tells with the answer of REQUEST that LOCK was taken or released, or that OWNER has none on NODE

@@ -116,38 +116,56 @@ static int write_tables(struct share_remote *r, struct error *err)
     return -err->code;
 }
 
-/* Has the process know what the mirror holds. With TABLES; SEND is false if the entry is in the
- * ring already. What does not arrive is given to the next process. */
-static void load_tables(struct share_remote *r, bool send)
+/* Gives the process a file with what the mirror holds. False: it has not got it. With TABLES. */
+static bool send_tables(struct share_remote *r)
 {
     struct error err = {0};
-    int fd = write_tables(r, &err);
-    bool wake = false;
+    int fd = write_tables(r, &err), ret;
 
     if (fd < 0) {
-        log_line(r->share->host.log, LOG_LEVEL_ERROR, "%s: what the guest knows is lost: %s",
+        log_line(r->share->host.log, LOG_LEVEL_ERROR, "%s: cannot say what the guest knows: %s",
                  r->name, err.text);
-        return;
+        return false;
     }
-    if (send) {
-        pthread_mutex_lock(&r->lock);
-        if (r->controls < RING_CONTROLS_MOST - 2) {
-            wake = remote_control(r, RING_LOAD);
-            wake |= remote_control(r, RING_OPEN);
-        }
-        pthread_mutex_unlock(&r->lock);
+    ret = kept_link_send_files(r->user.link, r->number, &fd, 1);
+    close(fd);
+    return ret == 0;
+}
+
+/* Whether there is room for the two entries that belong to such a file. */
+static bool may_load(struct share_remote *r)
+{
+    bool may;
+
+    pthread_mutex_lock(&r->lock);
+    may = r->controls < RING_CONTROLS_MOST - 2;
+    pthread_mutex_unlock(&r->lock);
+    return may;
+}
+
+/* Has the process know what the mirror holds; later, if that cannot be now. With TABLES, so that
+ * files and their entries are in the same order. */
+static void load_tables(struct share_remote *r)
+{
+    bool sent = may_load(r) && send_tables(r), wake = false;
+
+    pthread_mutex_lock(&r->lock);
+    r->load_again = !sent;
+    if (sent) {
+        wake = remote_control(r, RING_LOAD);
+        wake |= remote_control(r, RING_OPEN);
+        wake |= remote_pump(r);
     }
-    kept_link_send_files(r->user.link, r->number, &fd, 1);
+    pthread_mutex_unlock(&r->lock);
     if (wake)
         kept_user_wake(&r->user);
-    close(fd);
 }
 
 void share_remote_reset(struct share_remote *r)
 {
     pthread_mutex_lock(&r->tables);
     share_tables_reset(r->share);
-    load_tables(r, true);
+    load_tables(r);
     pthread_mutex_unlock(&r->tables);
 }
 
@@ -156,7 +174,7 @@ void share_remote_state(struct share_remote *r, struct state *s, uint32_t instan
     pthread_mutex_lock(&r->tables);
     share_tables_state(r->share, s, instance);
     if (!state_saving(s) && !state_error(s))
-        load_tables(r, true);
+        load_tables(r);
     pthread_mutex_unlock(&r->tables);
 }
 
@@ -194,7 +212,7 @@ static struct share_request *take_result(struct share_remote *r,
 
 static bool take_done(struct share_remote *r, const struct share_note_done *note, bool *wake)
 {
-    bool good;
+    bool good, loads;
 
     if (note->note.size < sizeof(*note))
         return false;
@@ -205,7 +223,10 @@ static bool take_done(struct share_remote *r, const struct share_note_done *note
         r->pinged = false;
     if (good && r->recall_again)
         *wake = send_recall(r);
+    loads = good && r->load_again;
     pthread_mutex_unlock(&r->lock);
+    if (loads)
+        load_tables(r);
     return good;
 }
 
@@ -218,21 +239,25 @@ static int take_note(struct share_remote *r, struct share_request **ended, bool 
 
     if (ret <= 0)
         return ret;
-    r->user.progress = true;
     if (r->note->kind == NOTE_RESULT) {
         *ended = take_result(r, note, wake);
+        r->user.progress |= *ended != NULL;
         return *ended ? 1 : -EPROTO;
     }
-    if (r->note->kind == NOTE_DONE)
+    if (r->note->kind == NOTE_DONE) {
+        r->user.progress = true;
         return take_done(r, note, wake) ? 1 : -EPROTO;
+    }
     ret = share_mirror_note(r->share, r->note);
     return ret < 0 ? ret : 1;
 }
 
-/* Takes all notes. Returns what is wrong, or NULL. */
+/* Takes all notes that there can be at once: a process that tells without end shall not keep the
+ * thread from looking at the clock and at its own end. Returns what is wrong, or NULL. */
 static const char *take_notes(void *opaque)
 {
     struct share_remote *r = opaque;
+    uint32_t first = r->notes.read;
     int ret;
 
     do {
@@ -249,14 +274,14 @@ static const char *take_notes(void *opaque)
             kept_user_wake(&r->user);
         if (ended)
             ended->done(ended, result);
-    } while (ret > 0);
-    return ret == 0 ? NULL : ret == -ENOMEM ? "out of memory" : "its process breaks the rules";
+    } while (ret > 0 && r->notes.read - first < RING_NOTES && !atomic_load(&r->user.ends));
+    return ret >= 0 ? NULL : ret == -ENOMEM ? "out of memory" : "its process breaks the rules";
 }
 
 /* ---- Processes: the thread ---- */
 
 /* Gives the next process all that the last one has not done. With TABLES. */
-static void send_again(struct share_remote *r, struct fifo *recalled)
+static void send_again(struct share_remote *r)
 {
     share_nodes_sweep(r->share);
     pthread_mutex_lock(&r->lock);
@@ -265,8 +290,8 @@ static void send_again(struct share_remote *r, struct fifo *recalled)
     atomic_store(&r->ring->notes_taken, 0);
     r->requests = r->notes = (struct kept_side){0, 0};
     r->controls = 0;
-    r->pinged = r->recall_again = false;
-    remote_send_all(r, recalled);
+    r->pinged = r->recall_again = r->load_again = false;
+    remote_send_all(r);
     pthread_mutex_unlock(&r->lock);
 }
 
@@ -274,18 +299,17 @@ static void send_again(struct share_remote *r, struct fifo *recalled)
 static const char *start_anew(void *opaque, const struct kept_hello *hello)
 {
     struct share_remote *r = opaque;
-    struct fifo recalled = {.first = NULL};
 
     log_line(r->share->host.log, LOG_LEVEL_WARNING, "%s: its process has been started anew",
              r->name);
     pthread_mutex_lock(&r->tables);
     r->number = hello->number;
-    send_again(r, &recalled);
+    send_again(r);
     event_clear(r->user.files[KEPT_REQUEST_EVENT]);
+    /* A process that does not get them waits, and is killed for that. */
     if (kept_user_send_files(&r->user, hello) == 0)
-        load_tables(r, false);
+        send_tables(r);
     pthread_mutex_unlock(&r->tables);
-    complete_all(&recalled, true);
     return NULL;
 }
 
@@ -297,7 +321,7 @@ static bool any_waits(void *opaque)
     bool waits, wake = false;
 
     pthread_mutex_lock(&r->lock);
-    waits = r->used > 0 || r->waiting.first || r->controls > 0;
+    waits = r->used > 0 || r->waiting.first || r->controls > 0 || r->load_again;
     if (waits && !r->pinged && r->controls < RING_CONTROLS_MOST - 1) {
         r->pinged = true;
         wake = remote_control(r, RING_PING);

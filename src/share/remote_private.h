@@ -17,8 +17,7 @@ struct remote_slot {
     uint32_t in_page, in_pages, out_page, out_pages;
     uint32_t next; /* free slot */
     bool renames;  /* it changes the names of files that may be open */
-    bool waits;    /* it may wait for a lock, */
-    bool recalled; /* and is to do so no more */
+    bool recalled; /* it is to wait for a lock no more */
 };
 
 struct share_remote {
@@ -39,6 +38,7 @@ struct share_remote {
     struct kept_pages pages;
     uint32_t controls; /* that are not DONE */
     bool pinged, recall_again;
+    bool load_again; /* the process does not know yet what the mirror holds: requests wait */
 
     /* The thread's. */
     struct kept_side notes;
@@ -52,8 +52,8 @@ bool remote_pump(struct share_remote *r);
 /* Sends what is no request. Returns the same. */
 bool remote_control(struct share_remote *r, enum share_ring_kind kind);
 /* Sends what the next process needs: the entry for what the guest knows, all requests that were
- * sent before, and those that wait. Those that were recalled are put into RECALLED. */
-void remote_send_all(struct share_remote *r, struct fifo *recalled);
+ * sent before, and those that wait. */
+void remote_send_all(struct share_remote *r);
 /* Takes the RESULT of request NUMBER: copies the answer, and frees the slot. NULL: it cannot be. */
 struct share_request *remote_end(struct share_remote *r, uint32_t number, int32_t result);
 /* Takes all requests out, into ALL. */

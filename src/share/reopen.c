@@ -2,33 +2,99 @@
  * Opening again what a guest had open, and taking the locks that it had. Files are found by their
  * names. What is not there any more, or whose lock somebody else has now, is stale for the guest.
  */
+#include "share/intent.h"
 #include "share/lock.h"
 #include "share/reach.h"
 #include "share/tables.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <sys/file.h>
 #include <unistd.h>
 
 /* What a handle is opened with again. */
 #define FLAGS_KEPT (O_ACCMODE | O_DIRECTORY | O_SYNC | O_DSYNC)
 
-/* Opens the file that was reached once more. One of our own that was made with a mode that would
- * not allow it, as the guest may have done, gets another mode for that moment. */
-static int reopen(struct share *s, const struct share_place *place, int flags)
+/* ---- Modes ---- */
+
+/* Notes that the file of NODE gets BITS more. False: it cannot be said where that file is. */
+static bool lend(struct share *s, const struct share_node *node, uint32_t bits)
+{
+    struct share_lent *lent = s->lent;
+    char buffer[PATH_MAX];
+    const char *path;
+
+    if (!lent)
+        return true;
+    if (share_node_path(s, node, buffer, sizeof(buffer), &path) < 0)
+        return false;
+    lent->key = node->key;
+    strcpy(lent->path, path);
+    atomic_store_explicit(&lent->bits, bits, memory_order_release);
+    return true;
+}
+
+static void end_lending(struct share *s)
+{
+    if (s->lent)
+        atomic_store_explicit(&s->lent->bits, 0, memory_order_release);
+}
+
+/* Takes BITS from the file at PATH, if it is the file of KEY and ours. */
+static void take_bits(struct share *s, const struct share_key *key, const char *path, uint32_t bits)
+{
+    struct share_place top = {.fd = s->root};
+    char link[SHARE_LINK_SIZE];
+    struct statx stx;
+    int fd = share_open_in(s, &top, path, O_PATH, 0);
+
+    if (fd < 0)
+        return;
+    share_link(fd, link);
+    if (statx(fd, "", AT_EMPTY_PATH, SHARE_STATX, &stx) == 0 && share_key_is(key, &stx) &&
+        S_ISREG(stx.stx_mode) && stx.stx_uid == s->uid)
+        chmod(link, stx.stx_mode & 07777 & ~bits);
+    close(fd);
+}
+
+void share_tables_mend(struct share *s)
+{
+    struct share_lent *lent = s->lent;
+    uint32_t bits = atomic_load_explicit(&lent->bits, memory_order_acquire) & (S_IRUSR | S_IWUSR);
+    struct share_key key = lent->key;
+    char path[PATH_MAX];
+
+    /* The other side may write there whatever it wants: all that can come of it is that a file
+     * beneath the folder has fewer rights. */
+    memcpy(path, lent->path, sizeof(path));
+    path[sizeof(path) - 1] = '\0';
+    if (bits && !s->options.readonly)
+        take_bits(s, &key, path, bits);
+    end_lending(s);
+}
+
+/* ---- Files ---- */
+
+/* Opens the file of NODE, which was reached, once more. One of our own that was made with a mode
+ * that would not allow it, as the guest may have done, gets another mode for that moment. */
+static int reopen(struct share *s, const struct share_node *node, const struct share_place *place,
+                  int flags)
 {
     const struct statx *stx = &place->stx;
+    mode_t mode = stx->stx_mode & 07777, more = mode | S_IRUSR | S_IWUSR;
     char path[SHARE_LINK_SIZE];
     int fd = share_reopen(s, place, flags);
 
-    if (fd != -EACCES || !S_ISREG(stx->stx_mode) || stx->stx_uid != s->uid)
+    if (fd != -EACCES || !S_ISREG(stx->stx_mode) || stx->stx_uid != s->uid || more == mode ||
+        s->options.readonly || !lend(s, node, more & ~mode))
         return fd;
     share_link(place->fd, path);
-    if (chmod(path, (stx->stx_mode & 07777) | S_IRUSR | S_IWUSR) < 0)
-        return fd;
-    fd = share_reopen(s, place, flags);
-    chmod(path, stx->stx_mode & 07777);
+    if (chmod(path, more) == 0) {
+        fd = share_reopen(s, place, flags);
+        chmod(path, mode);
+    }
+    end_lending(s);
     return fd;
 }
 
@@ -41,8 +107,12 @@ static int open_again(struct share *s, struct share_node *node, uint32_t flags)
 
     if ((s->options.readonly && !reads) || share_reach_named(s, node, &place) < 0)
         return -1;
-    fd = reopen(s, &place, (int)flags & FLAGS_KEPT);
+    fd = reopen(s, node, &place, (int)flags & FLAGS_KEPT);
     share_leave(s, &place);
+    if (fd >= 0 && share_within(s, fd) < 0) {
+        close(fd);
+        return -1;
+    }
     return fd < 0 ? -1 : fd;
 }
 

@@ -54,10 +54,15 @@ static bool find_places(struct share_remote *r, struct remote_slot *slot, uint32
 
 /* ---- Sending ---- */
 
-static bool publish(struct share_remote *r, struct remote_slot *slot)
+/* Copies what SLOT's request says into the memory, once: the guest may change it afterwards, and a
+ * process that gets it again must find what the one before had begun with. */
+static void copy_request(const struct share_remote *r, struct remote_slot *slot)
 {
+    const struct fuse_in_header *header = at(r, slot->entry.in);
+
     buffers_gather(slot->request->in, 0, at(r, slot->entry.in), slot->entry.in_size);
-    return share_ring_send(r->ring, &r->requests, &slot->entry);
+    slot->renames = slot->entry.in_size >= sizeof(*header) &&
+                    (header->opcode == FUSE_RENAME || header->opcode == FUSE_RENAME2);
 }
 
 /* Sends REQUEST. False: it must wait. */
@@ -66,7 +71,6 @@ static bool send_request(struct share_remote *r, struct share_request *request, 
     uint32_t number = r->free;
     struct remote_slot *slot = &r->slot[number];
     struct remote_slot next = {.request = request, .next = slot->next};
-    struct fuse_in_header header;
 
     if (number == RING_REQUESTS)
         return false;
@@ -78,15 +82,12 @@ static bool send_request(struct share_remote *r, struct share_request *request, 
     };
     if (!find_places(r, &next, number))
         return false;
-    if (share_gather(request->in, request->ins, 0, &header, sizeof(header))) {
-        next.waits = header.opcode == FUSE_SETLKW;
-        next.renames = header.opcode == FUSE_RENAME || header.opcode == FUSE_RENAME2;
-    }
+    copy_request(r, &next);
     r->free = slot->next;
     r->used++;
     *slot = next;
     atomic_store(&r->ring->intent[number].begun, 0);
-    *wake |= publish(r, slot);
+    *wake |= share_ring_send(r->ring, &r->requests, &slot->entry);
     return true;
 }
 
@@ -94,7 +95,7 @@ bool remote_pump(struct share_remote *r)
 {
     bool wake = false;
 
-    while (r->waiting.first) {
+    while (r->waiting.first && !r->load_again) {
         struct share_request *request =
             container_of(r->waiting.first, struct share_request, job.link);
 
@@ -124,34 +125,43 @@ static void free_slot(struct share_remote *r, struct remote_slot *slot)
     r->used--;
 }
 
-/* Sends those once more that were sent; RENAMES: only those that change names. */
-static void send_again(struct share_remote *r, bool renames)
-{
-    for (uint32_t i = 0; i < RING_REQUESTS; i++) {
-        struct remote_slot *slot = &r->slot[i];
+/* The order in which requests are sent once more. */
+enum turn {
+    BEFORE_OPEN, /* what renames: a file that has its new name already is opened by that */
+    BEFORE_RECALL,
+    AT_LAST
+};
 
-        if (!slot->request || slot->renames != renames)
-            continue;
-        slot->entry.again = 1;
-        publish(r, slot);
-    }
+static enum turn turn_of(const struct remote_slot *slot)
+{
+    return slot->renames ? BEFORE_OPEN : slot->recalled ? BEFORE_RECALL : AT_LAST;
 }
 
-void remote_send_all(struct share_remote *r, struct fifo *recalled)
+/* Sends those once more that were sent and whose TURN it is. Returns whether there were any. */
+static bool send_again(struct share_remote *r, enum turn turn)
 {
+    bool any = false;
+
     for (uint32_t i = 0; i < RING_REQUESTS; i++) {
         struct remote_slot *slot = &r->slot[i];
 
-        if (!slot->request || !slot->recalled || !slot->waits)
+        if (!slot->request || turn_of(slot) != turn)
             continue;
-        fifo_put(recalled, &slot->request->job.link);
-        free_slot(r, slot);
+        slot->entry.again = 1;
+        share_ring_send(r->ring, &r->requests, &slot->entry);
+        any = true;
     }
+    return any;
+}
+
+void remote_send_all(struct share_remote *r)
+{
     remote_control(r, RING_LOAD);
-    /* A file that has its new name already is opened by that. */
-    send_again(r, true);
+    send_again(r, BEFORE_OPEN);
     remote_control(r, RING_OPEN);
-    send_again(r, false);
+    if (send_again(r, BEFORE_RECALL))
+        remote_control(r, RING_RECALL);
+    send_again(r, AT_LAST);
     remote_pump(r);
 }
 

@@ -6,7 +6,8 @@
  *        share_ring_note   <---- notes, one after the other (notes.h) <---- share_ring_put
  *                           what a request says, and room for its answer: a small place of its own
  *                           for each request, and pages for what is large
- *                           plans (intent.h): what the process had begun with
+ *                           plans (intent.h): what the process had begun with, and a file that has
+ *                           another mode for a moment
  *
  * Guest memory is not shared: what a request says and what it is answered is copied. A ring entry
  * is for each request that there can be and for CONTROLS_MOST others, so that ring is never full.
@@ -53,6 +54,7 @@ struct share_ring {
     _Atomic uint32_t notes_taken;
     struct share_ring_entry entry[RING_ENTRIES];
     struct share_intent intent[RING_REQUESTS];
+    struct share_lent lent;
     _Alignas(RING_PAGE) uint8_t note[RING_NOTES];
     uint8_t small[RING_REQUESTS][2][RING_SMALL];
     uint8_t page[RING_PAGES][RING_PAGE];

@@ -274,7 +274,7 @@ static void load_holder(struct walk *w, struct holder_record *r)
         return;
     }
     if (share_holder_put(s, handle, r->owner, 0, r->count, r->range) < 0)
-        state_fail(w->s, "no memory for locks");
+        state_fail(w->s, "no memory for locks, or too many");
 }
 
 /* ---- Both ---- */

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 struct flight {
@@ -39,9 +40,10 @@ struct server {
 
 /* ---- Notes ---- */
 
+/* Leaves the event of requests to the thread that waits for it. */
 static bool is_closed(const struct server *s)
 {
-    return !kept_wait(s->link, s->files[KEPT_REQUEST_EVENT], false);
+    return !kept_wait(s->link, -1, false);
 }
 
 /* Puts a note there when there is room for it. */
@@ -151,18 +153,13 @@ static void set_notes(struct share *share, struct share_notes *notes)
     pthread_mutex_unlock(&share->lock);
 }
 
-/* Takes over what a file says that comes by the link. The other side knows that already. */
-static bool load(struct server *s)
+/* Takes over what the file FD says. The other side knows that already. */
+static bool load_from(struct server *s, int fd)
 {
-    int fd = -1;
     const struct state_reader reader = {.read = read_all, .opaque = &fd};
-    struct state *state;
+    struct state *state = state_create_load(&reader, NULL);
     bool good = false;
 
-    if (kept_link_receive_files(s->link, s->number, &fd, 1) < 0)
-        return false;
-    lseek(fd, 0, SEEK_SET);
-    state = state_create_load(&reader, NULL);
     set_notes(s->share, NULL);
     if (state) {
         share_tables_state(s->share, state, 0);
@@ -170,13 +167,40 @@ static bool load(struct server *s)
     }
     set_notes(s->share, &s->notes);
     state_free(state);
+    return good;
+}
+
+/* Takes over what a file says that comes by the link. It may be something that would be waited for
+ * without end: then it is not read. */
+static bool load(struct server *s)
+{
+    int fd = -1;
+    struct stat st;
+    bool good;
+
+    if (kept_link_receive_files(s->link, s->number, &fd, 1) < 0)
+        return false;
+    good = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && lseek(fd, 0, SEEK_SET) == 0 &&
+           load_from(s, fd);
     close(fd);
     return good;
 }
 
 /* ---- The ring ---- */
 
-/* Returns false if the other side is not what it should be. */
+/* Waits until all requests have ended that came before. Then nobody but this thread is at what the
+ * guest knows. False: the other end is closed; one of them may wait for a lock without end. */
+static bool await_quiet(struct server *s)
+{
+    while (atomic_load(&s->pending)) {
+        if (is_closed(s))
+            return false;
+        time_sleep_ns(NS_PER_MS / 4);
+    }
+    return true;
+}
+
+/* Returns false if the other side is not what it should be, or gone. */
 static bool carry_out(struct server *s, const struct share_ring_entry *entry)
 {
     if (!share_ring_check(entry))
@@ -185,12 +209,12 @@ static bool carry_out(struct server *s, const struct share_ring_entry *entry)
     case RING_REQUEST: return begin_request(s, entry);
     case RING_RECALL: share_recall(s->share); break;
     case RING_LOAD:
-        if (!load(s))
+        if (!await_quiet(s) || !load(s))
             return false;
         break;
     case RING_OPEN:
-        while (atomic_load(&s->pending))
-            time_sleep_ns(NS_PER_MS / 4);
+        if (!await_quiet(s))
+            return false;
         share_tables_open(s->share);
         break;
     case RING_PING:
@@ -208,7 +232,9 @@ static int serve(struct server *s, struct error *err)
     do {
         while (!atomic_load(&s->over) && share_ring_take(s->ring, &s->requests, &entry))
             if (!carry_out(s, &entry))
-                return error_set(err, EPROTO, "the other side breaks the rules of requests");
+                return is_closed(s)
+                           ? 0
+                           : error_set(err, EPROTO, "the other side breaks the rules of requests");
         sleeps = kept_index_sleeps(&s->ring->entries, s->requests.read);
     } while (kept_wait(s->link, s->files[KEPT_REQUEST_EVENT], sleeps) && !atomic_load(&s->over));
     return is_closed(s) ? 0 : error_set(err, ENOMEM, "out of memory");
@@ -236,10 +262,15 @@ static int start_and_serve(struct server *s, struct error *err)
     s->ring = memory;
     /* Later than what any process before has told. */
     s->share->lock_order = time_now_ns();
+    /* Numbers that the one before has given out and ended mean nothing else. */
+    s->share->nodes.serial = s->share->handles.serial = (uint32_t)hello.number;
+    s->share->lent = &s->ring->lent;
+    share_tables_mend(s->share);
     set_notes(s->share, &s->notes);
     ret = serve(s, err);
     end_requests(s);
     set_notes(s->share, NULL);
+    s->share->lent = NULL;
     kept_memory_drop(sizeof(struct share_ring), s->files, memory);
     return ret;
 }

@@ -82,49 +82,46 @@ static void operate(struct share *s, struct share_request *r, const struct fuse_
 /* Reads the header, which must say how long the request is. */
 static bool take_header(const struct share_request *r, struct fuse_in_header *header, size_t *size)
 {
+    if (r->ins > SHARE_IOVS_MOST || r->outs > SHARE_IOVS_MOST)
+        return false;
     *size = buffers_length(r->in, r->ins);
     return share_gather(r->in, r->ins, 0, header, sizeof(*header)) && header->len >= HEADER_IN &&
            header->len == *size;
 }
 
-static void serve(struct share *s, struct share_request *r)
-{
-    struct fuse_in_header header;
-    size_t size;
-
-    if (r->ins > SHARE_IOVS_MOST || r->outs > SHARE_IOVS_MOST || !take_header(r, &header, &size))
-        r->done(r, -EPROTO);
-    else
-        operate(s, r, &header, size);
-}
-
 static void run(struct pool_job *job)
 {
     struct share_request *r = container_of(job, struct share_request, job);
+    struct fuse_in_header header;
+    size_t size;
 
-    serve(r->share, r);
+    if (take_header(r, &header, &size))
+        operate(r->share, r, &header, size);
+    else
+        r->done(r, -EPROTO);
 }
 
 /* Whether it only touches what is in memory. */
-static bool is_quick(const struct share_request *r)
+static bool is_quick(const struct fuse_in_header *header)
 {
-    struct fuse_in_header header;
-
-    return share_gather(r->in, r->ins, 0, &header, sizeof(header)) &&
-           (header.opcode == FUSE_FORGET || header.opcode == FUSE_BATCH_FORGET ||
-            header.opcode == FUSE_INTERRUPT);
+    return header->opcode == FUSE_FORGET || header->opcode == FUSE_BATCH_FORGET ||
+           header->opcode == FUSE_INTERRUPT;
 }
 
 void share_submit(struct share *s, struct share_request *r)
 {
+    struct fuse_in_header header;
+    size_t size;
+
     if (s->remote) {
         share_remote_submit(s->remote, r);
         return;
     }
     r->share = s;
     r->recalls = share_waits_recalls(s->waits);
-    if (is_quick(r)) {
-        serve(s, r);
+    /* What is done here is what this header says: the guest may have another one there by now. */
+    if (take_header(r, &header, &size) && is_quick(&header)) {
+        operate(s, r, &header, size);
         return;
     }
     r->job = (struct pool_job){.run = run};

@@ -31,6 +31,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+struct share_lent;
 struct share_node;
 struct share_notes;
 struct share_remote;
@@ -41,6 +42,10 @@ struct share_waits;
 #define SHARE_HANDLES_MOST (1u << 20)
 /* Bytes of the names of these files, all together. */
 #define SHARE_NAMES_MOST (128u << 20)
+/* Processes of the guest that have locks by fcntl on files, each counted for each file; and the
+ * ranges that they have locked, all together, for each of which the host's kernel has memory. */
+#define SHARE_HOLDERS_MOST (1u << 20)
+#define SHARE_LOCKS_MOST   (1u << 20)
 
 struct share {
     struct share_options options;
@@ -59,9 +64,12 @@ struct share {
     struct share_node **table;
     uint32_t buckets; /* of TABLE: a power of two */
     uint64_t names;   /* bytes that nodes have of them */
+    uint32_t holders; /* of locks, that are in lists */
+    uint64_t ranges;  /* that they have at most */
     struct share_waits *waits;
     struct share_remote *remote; /* NULL, or who serves the folder; this is a mirror then */
     struct share_notes *notes;   /* NULL; or where a folder's own process tells of nodes */
+    struct share_lent *lent;     /* NULL; or where such a process notes a change of a mode */
     bool keeps;                  /* it is a mirror (mirror.h): nodes stay until their end is told */
     uint64_t lock_order;         /* counts up as locks of files are told */
 

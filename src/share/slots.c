@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <stdbool.h>
 #include <stdlib.h>
-#include <string.h>
 
 #define FIRST_ROOM 64u
 
@@ -36,7 +35,6 @@ static bool grow(struct slots *s, uint32_t least)
     slot = realloc(s->slot, room * sizeof(*slot));
     if (!slot)
         return false;
-    memset(slot + s->room, 0, (room - s->room) * sizeof(*slot));
     s->slot = slot;
     s->room = (uint32_t)room;
     return true;
@@ -47,54 +45,71 @@ static uint64_t number_of(const struct slots *s, uint32_t index)
     return (uint64_t)s->slot[index].serial << 32 | index;
 }
 
+static bool is_used(const struct slots *s, uint32_t index)
+{
+    return index && index < s->count && s->slot[index].next == SLOT_USED;
+}
+
+static void take(struct slots *s, uint32_t index, void *thing)
+{
+    s->slot[index].thing = thing;
+    s->slot[index].next = SLOT_USED;
+    s->used++;
+}
+
+/* Puts INDEX into the list of free ones, at its beginning. */
+static void list(struct slots *s, uint32_t index)
+{
+    s->slot[index].before = 0;
+    s->slot[index].next = s->free;
+    if (s->free)
+        s->slot[s->free].before = index;
+    s->free = index;
+}
+
+static void unlist(struct slots *s, uint32_t index)
+{
+    uint32_t before = s->slot[index].before, next = s->slot[index].next;
+
+    *(before ? &s->slot[before].next : &s->free) = next;
+    if (next)
+        s->slot[next].before = before;
+}
+
+/* One that has never been used, for which there is room. */
+static uint32_t begin(struct slots *s)
+{
+    s->slot[s->count].serial = s->serial;
+    return s->count++;
+}
+
 uint64_t slots_add(struct slots *s, void *thing)
 {
     uint32_t index = s->free;
 
-    if (s->used == s->most)
+    if (s->used == s->most || (!index && !grow(s, s->count)))
         return 0;
-    if (index) {
-        s->free = s->slot[index].next;
-    } else {
-        if (!grow(s, s->count))
-            return 0;
-        index = s->count++;
-    }
-    s->slot[index].thing = thing;
-    s->used++;
+    if (index)
+        unlist(s, index);
+    else
+        index = begin(s);
+    take(s, index, thing);
     return number_of(s, index);
-}
-
-/* Takes INDEX out of the list of free ones, which it is in. */
-static void unlist(struct slots *s, uint32_t index)
-{
-    uint32_t *link = &s->free;
-
-    while (*link != index)
-        link = &s->slot[*link].next;
-    *link = s->slot[index].next;
 }
 
 int slots_put(struct slots *s, uint64_t number, void *thing)
 {
     uint32_t index = (uint32_t)number;
 
-    if (!index || index > s->most || s->used == s->most)
+    if (!index || index > s->most || s->used == s->most || is_used(s, index))
         return -EINVAL;
     if (!grow(s, index))
         return -ENOMEM;
-    if (index < s->count && s->slot[index].thing)
-        return -EINVAL;
-    if (index < s->count)
-        unlist(s, index);
-    for (; s->count < index; s->count++) {
-        s->slot[s->count].next = s->free;
-        s->free = s->count;
-    }
-    s->count = MAX(s->count, index + 1);
-    s->slot[index].thing = thing;
+    while (s->count <= index)
+        list(s, begin(s));
+    unlist(s, index);
     s->slot[index].serial = (uint32_t)(number >> 32);
-    s->used++;
+    take(s, index, thing);
     return 0;
 }
 
@@ -102,8 +117,7 @@ void *slots_get(const struct slots *s, uint64_t number)
 {
     uint32_t index = (uint32_t)number;
 
-    return index && index < s->count && s->slot[index].serial == number >> 32 ? s->slot[index].thing
-                                                                              : NULL;
+    return is_used(s, index) && s->slot[index].serial == number >> 32 ? s->slot[index].thing : NULL;
 }
 
 void slots_remove(struct slots *s, uint64_t number)
@@ -112,14 +126,12 @@ void slots_remove(struct slots *s, uint64_t number)
 
     if (!slots_get(s, number))
         return;
-    s->slot[index].thing = NULL;
     s->slot[index].serial++;
-    s->slot[index].next = s->free;
-    s->free = index;
+    list(s, index);
     s->used--;
 }
 
 uint64_t slots_number(const struct slots *s, uint32_t index)
 {
-    return index && index < s->count && s->slot[index].thing ? number_of(s, index) : 0;
+    return is_used(s, index) ? number_of(s, index) : 0;
 }

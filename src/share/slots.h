@@ -9,10 +9,15 @@
 
 #include <stdint.h>
 
+#define SLOT_USED UINT32_MAX
+
 struct slot {
-    void *thing;     /* NULL: free */
+    union {
+        void *thing;
+        uint32_t before; /* of a free one: the free slot before it, or 0 */
+    };
     uint32_t serial; /* of the next number */
-    uint32_t next;   /* free slot, or 0 */
+    uint32_t next;   /* SLOT_USED, or the next free slot, or 0 */
 };
 
 struct slots {
@@ -21,6 +26,7 @@ struct slots {
     uint32_t room, most;
     uint32_t free; /* the first free one, or 0 */
     uint32_t used;
+    uint32_t serial; /* with which a slot begins that has not been used */
 };
 
 void slots_init(struct slots *slots, uint32_t most);

@@ -13,5 +13,8 @@ void share_tables_reset(struct share *share);
 void share_tables_state(struct share *share, struct state *s, uint32_t instance);
 /* Opens what was loaded, and takes the locks. */
 void share_tables_open(struct share *share);
+/* Takes back what a process that has died in the midst of that has left: a mode that was to be
+ * another one for a moment only. */
+void share_tables_mend(struct share *share);
 
 #endif

@@ -11,6 +11,7 @@
 #include <sys/file.h>
 
 #include "base/util.h"
+#include "share/share_private.h" /* for a limit that is too high to be reached here */
 
 /* Calls of the host that the test counts, or has something happen before (the linker's --wrap). */
 static unsigned syncs, data_syncs, whole_syncs;
@@ -319,6 +320,49 @@ static void test_a_holder_that_ends(void **state)
     assert_int_equal(fcntl(f->host, F_OFD_SETLK, &all), 0);
 }
 
+/* How many ranges FILE's first handle may lock, of single bytes that do not touch, up to MOST. */
+static unsigned lock_bytes(struct file *f, uint64_t owner, unsigned most)
+{
+    unsigned count = 0;
+
+    while (count < most &&
+           set_lock(f, lock_of(f->first, owner, F_WRLCK, 2 * count, 2 * count, 0)) == 0)
+        count++;
+    return count;
+}
+
+/* Each range that is locked takes memory of the host's kernel: there is a limit for all together.
+ */
+static void test_too_many_ranges(void **state)
+{
+    struct file *f = *state;
+    struct share *s = f->rig->share;
+    uint64_t taken = SHARE_LOCKS_MOST - 100;
+    const struct fuse_flush_in flush = {.fh = f->first, .lock_owner = 1};
+    unsigned count;
+
+    s->ranges += taken; /* as if others had them */
+    count = lock_bytes(f, 1, 1000);
+    assert_in_range(count, 97, 100);
+    assert_int_equal(set_lock(f, lock_of(f->first, 1, F_WRLCK, 5000, 5000, 0)), -ENOLCK);
+    assert_int_equal(set_lock(f, lock_of(f->first, 2, F_WRLCK, 6000, 6000, 0)), -ENOLCK);
+    /* What changes all the time, or cannot be had, does not add up. */
+    assert_int_equal(set_lock(f, lock_of(f->first, 1, F_UNLCK, 0, 99, 0)), -ENOLCK);
+    assert_int_equal(rig_call(f->rig, FUSE_FLUSH, f->node, &flush, sizeof(flush), NULL, 0, NULL, 0),
+                     0);
+    assert_int_equal(s->ranges, taken);
+    assert_int_equal(set_lock(f, lock_of(f->first, 1, F_WRLCK, 0, 9, 0)), 0);
+    for (unsigned i = 0; i < 200; i++) {
+        assert_int_equal(set_lock(f, lock_of(f->first, 2, F_WRLCK, 0, 9, 0)), -EAGAIN);
+        assert_int_equal(set_lock(f, lock_of(f->first, 2, F_WRLCK, 100, 109, 0)), 0);
+        assert_int_equal(set_lock(f, lock_of(f->first, 2, F_UNLCK, 100, 109, 0)), 0);
+    }
+    s->ranges -= taken;
+    assert_int_equal(lock_bytes(f, 3, 300), 0); /* the first is in the way */
+    assert_int_equal(set_lock(f, lock_of(f->first, 1, F_UNLCK, 0, INT64_MAX, 0)), 0);
+    assert_int_equal(lock_bytes(f, 3, 300), 300);
+}
+
 static void test_syncs(void **state)
 {
     struct file *f = *state;
@@ -350,6 +394,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_recall, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_unmounting_ends_what_waits, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_a_holder_that_ends, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_too_many_ranges, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_syncs, set_up, tear_down),
     };
 
