@@ -4,7 +4,7 @@
 #include "cli/share_option.h"
 
 #include "base/field.h"
-#include "share/options.h"
+#include "vm/share.h"
 
 #include <errno.h>
 #include <stdbool.h>
@@ -108,7 +108,7 @@ static int make_mount(const char *description, const char *path, size_t length, 
     struct share_options options;
     char *copy = strndup(path, length), *plain = NULL;
     const char *at = copy;
-    int ret = share_options_parse(description + strlen("share,"), &options, err);
+    int ret = share_description(description, &options, err);
 
     if (ret == 0 && strchr(options.tag, ':')) {
         ret = error_set(err, EINVAL, "shared folder '%s': its tag must have no colon to be mounted",
@@ -132,11 +132,14 @@ int share_option_parse(const char *text, unsigned n, char **description, char **
 {
     size_t whole = first_field(text), length = whole;
     bool readonly = cut(text, &length, ":ro");
-    size_t path = path_in(text, length);
-    size_t folder = path < length ? path - 1 : length;
+    size_t path, folder;
     int ret = 0;
 
     *mount = *description = NULL;
+    if (!readonly)
+        cut(text, &length, ":rw"); /* as it is anyway */
+    path = path_in(text, length);
+    folder = path < length ? path - 1 : length;
     if (path == length)
         ret = check_colon(text, length, err);
     if (ret < 0)

@@ -1,6 +1,6 @@
 /*
- * The value of `--share`: FOLDER[:PATH][:ro][,SETTING...], where PATH is where the default guest
- * mounts it, and the rest what share/options.h says.
+ * The value of `--share`: FOLDER[:PATH][:ro|:rw][,SETTING...], where PATH is where the default
+ * guest mounts it, and the rest what share/options.h says.
  */
 #ifndef DOPPEL_CLI_SHARE_OPTION_H
 #define DOPPEL_CLI_SHARE_OPTION_H
