@@ -73,8 +73,8 @@ static pid_t ask(const char *card)
 
         for (int fd = 0; fd < 3; fd++)
             dup2(null, fd);
-        execl("/bin/busybox", "udhcpc", "-i", card, "-s", "/init", "-T", "1", "-A", "2",
-              (char *)NULL);
+        execl("/bin/busybox", "udhcpc", "-i", card, "-s", "/init", "-T", "1", "-A", "2", "-O",
+              "mtu", (char *)NULL);
         _exit(127);
     }
     return pid;
@@ -155,6 +155,17 @@ static void set_address(int sock, const char *card)
         ioctl(sock, SIOCSIFNETMASK, &request);
 }
 
+/* The kernel refuses what the card cannot. */
+static void set_mtu(int sock, const char *card)
+{
+    struct ifreq request = {.ifr_mtu = atoi(said("mtu"))};
+
+    snprintf(request.ifr_name, sizeof(request.ifr_name), "%s", card);
+    if (request.ifr_mtu && ioctl(sock, SIOCSIFMTU, &request))
+        fprintf(stderr, "init: %s: cannot set an MTU of %d: %s\n", card, request.ifr_mtu,
+                strerror(errno));
+}
+
 /* The first card's route is the best one. */
 static void set_route(int sock, const char *card)
 {
@@ -228,6 +239,7 @@ void network_event(const char *event)
     if (sock < 0)
         return;
     if (strcmp(event, "bound") == 0 || strcmp(event, "renew") == 0) {
+        set_mtu(sock, card);
         set_address(sock, card);
         set_route(sock, card);
         set_names(card);

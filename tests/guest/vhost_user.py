@@ -430,7 +430,7 @@ def own_back_ends():
 
 PASST_SCRIPT = """
 get() { n=0; until wget -q -O - http://10.0.2.2:$PORT/$1; do n=$((n + 1)); [ $n -lt 60 ]; sleep 0.2; done; echo; }
-get first; ifconfig eth0 | grep -o "addr:[0-9.]*"; for i in $(seq 20); do get $i; done; cat /sys/class/net/eth0/carrier
+get first; ifconfig eth0 | grep -o "addr:[0-9.]*"; cat /sys/class/net/eth0/mtu; for i in $(seq 20); do get $i; done; cat /sys/class/net/eth0/carrier
 """
 
 
@@ -455,7 +455,7 @@ def passt_server(path):
 
 
 def passt():
-    """A network that passt serves: DHCP and connections."""
+    """A network that passt serves: DHCP, with its MTU, and connections."""
     with scratch() as at, http.server.ThreadingHTTPServer(("127.0.0.1", 0), Pages) as web:
         threading.Thread(target=web.serve_forever, daemon=True).start()
         os.chmod(at(""), 0o777)  # passt gives up being root
@@ -463,7 +463,7 @@ def passt():
             done = run("run", "--net", f"vhost-user={at('net')},mac=52:54:00:12:34:56", "--env",
                        f"PORT={web.server_port}", "--", "sh", "-ec", PASST_SCRIPT)
         web.shutdown()
-        wanted = ["first", "addr:10.0.2.15", *map(str, range(1, 21)), "1"]
+        wanted = ["first", "addr:10.0.2.15", "65520", *map(str, range(1, 21)), "1"]
         check_run(done, 0, "".join(line + "\n" for line in wanted).encode())
 
 
