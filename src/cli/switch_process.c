@@ -43,10 +43,14 @@ struct place {
 static int find_place(const char *name, struct place *place, struct error *err)
 {
     char folder[PATH_MAX];
-    int ret = home_check_name(name, err);
+    int ret;
 
-    if (ret == 0)
-        ret = home_folder(HOME_RUNTIME, ".switch", folder, sizeof(folder), err);
+    if (!home_valid_name(name))
+        return error_set(err, EINVAL,
+                         "'%.100s' is not a name of a switch (lower-case letters, digits and '-', "
+                         "at most %d)",
+                         name, HOME_NAME_MOST);
+    ret = home_folder(HOME_RUNTIME, ".switch", folder, sizeof(folder), err);
     if (ret < 0)
         return ret;
     *place = (struct place){.name = name, .socket = {.sun_family = AF_UNIX}};

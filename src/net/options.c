@@ -301,7 +301,10 @@ static int add_forward(const struct parser *p, const char *value)
     struct net_forward forward, *grown;
 
     if (!read_forward(value, &forward))
-        return wrong(p, KEY_FORWARD, "[tcp:|udp:][ADDRESS:]PORT:GUESTPORT", value);
+        return error_set(p->settings.err, EINVAL,
+                         "network '%s': -p or forward= must be "
+                         "[tcp:|udp:][ADDRESS:]PORT:GUESTPORT, not '%s'",
+                         p->settings.name, value);
     if (o->forwards == NET_FORWARDS_MOST)
         return error_set(p->settings.err, EINVAL, "network '%s': %d forwards are the most",
                          p->settings.name, NET_FORWARDS_MOST);

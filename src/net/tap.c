@@ -156,6 +156,8 @@ static int refuse(const char *name, int code, struct error *err)
         advice = "; root lets this user have it by: ip tuntap add IF mode tap user USER";
     if (code == EBUSY)
         advice = "; another program has it";
+    if (code == EINVAL)
+        advice = "; that is no TAP interface, or one with several queues (multi_queue)";
     if (code == ENOENT || code == ENODEV || code == ENXIO)
         advice = "; this host has no TUN/TAP (/dev/net/tun)";
     return error_set(err, code, "network tap=%s: cannot have the interface: %s%s", name,

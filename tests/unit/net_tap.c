@@ -56,6 +56,7 @@ static void test_refused(void **unused)
     /* The loopback is no TAP interface, whoever asks. */
     assert_null(try_open("tap=lo", &err));
     assert_non_null(strstr(err.text, "network tap=lo: cannot have the interface: "));
+    assert_non_null(strchr(err.text, ';')); /* and what is wrong, or to be done */
 }
 
 /* Brings the interface up, and binds a socket to it. */
