@@ -17,6 +17,14 @@
 
 #define MTU_LEAST 68u /* RFC 791 */
 #define MTU_MOST  65535u
+/* What the guest of a user network is told, unless the user says otherwise. What a packet costs, it
+ * costs whatever its size, so data should come in few and large ones. But libslirp knows no
+ * scaling, so it never offers a window above 65,535 bytes; and it says that a window has opened
+ * again only when that is by two segments, or by half of its buffer, which has 128 KiB
+ * (tcp_output). With segments of more than 32,767 bytes neither can be: a guest that sends to a
+ * slow server then stands still until it probes. */
+#define MTU_USER      16384u
+#define MTU_USER_MOST 65521u /* that libslirp takes */
 
 struct parser {
     struct net_options *options;
@@ -456,7 +464,10 @@ static int check(const struct parser *p)
                              "network '%s': forward= has an address of IPv6, and ipv6=off",
                              p->settings.name);
     }
-    return o->kind == NET_USER ? check_addresses(p) : 0;
+    if (o->kind != NET_USER)
+        return 0;
+    o->mtu = MIN(o->mtu ? o->mtu : MTU_USER, MTU_USER_MOST);
+    return check_addresses(p);
 }
 
 /* Begins to read settings. The caller frees P->what. */

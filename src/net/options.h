@@ -72,7 +72,7 @@ struct net_options {
     char *target; /* the interface, the switch or the socket; else NULL */
     bool has_mac;
     uint8_t mac[6];
-    unsigned mtu, queues; /* 0: not said */
+    unsigned mtu, queues; /* 0: not said; the MTU of a user network is always there */
     char *hostname;       /* NULL: not said, as for the other strings */
     struct net_shape shape;
     char *capture;

@@ -13,15 +13,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* What the guest is told, unless the user says otherwise. What a packet costs, it costs whatever
- * its size, so data should come in few and large ones. But libslirp knows no scaling, so it never
- * offers a window above 65,535 bytes; and it says that a window has opened again only when that is
- * by two segments, or by half of its buffer, which has 128 KiB (tcp_output). With segments of more
- * than 32,767 bytes neither can be: a guest that sends to a slow server then stands still until it
- * probes. */
-#define MTU_RULE 16384u
-#define MTU_MOST 65521u /* that libslirp takes */
-
 /* Frames that may have libslirp open a descriptor between two looks whether there are any left: far
  * fewer than are spared. */
 #define OPENINGS 8u
@@ -211,7 +202,6 @@ struct net *net_user_open(const struct net_options *options, const struct net_ho
         return NULL;
     }
     net_begin_driver(&user->net, &driver, options, host);
-    user->net.info.mtu = MIN(options->mtu ? options->mtu : MTU_RULE, MTU_MOST);
     user->net.takes = NET_TSO4 | NET_TSO6;
     user->net.linear = user->net.trusted = true;
     user->event = -1;

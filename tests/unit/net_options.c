@@ -58,7 +58,7 @@ static void test_defaults(void **unused)
     struct net_options o = parse("user");
 
     assert_false(o.has_mac || o.isolate || o.no_ipv6 || o.restricted);
-    assert_true(o.mtu == 0 && o.queues == 0 && o.forwards == 0);
+    assert_true(o.mtu == 16384 && o.queues == 0 && o.forwards == 0);
     assert_null(o.hostname);
     assert_null(o.capture);
     assert_null(o.tftp);

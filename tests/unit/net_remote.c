@@ -90,6 +90,7 @@ static struct net *open_network(int *peer)
     net = net_open(&options, &host, &err);
     net_options_free(&options);
     assert_non_null(net);
+    assert_int_equal(net_info(net).mtu, 16384); /* as without isolate */
     net_begin(net, &events, NET_CHECKSUM);
     assert_true(remote_link_await(link_ends[1]));
     remote_link_done(link_ends[1]);
