@@ -3,6 +3,7 @@
  */
 #include "cli/net_process.h"
 
+#include "base/util.h"
 #include "cli/cli.h"
 #include "cli/switch_process.h"
 #include "net/remote_link.h"
@@ -11,8 +12,10 @@
 #include "vm/nic.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -47,6 +50,32 @@ static const struct kept_kind switches = {
 
 /* ---- User networks with isolate ---- */
 
+/* Memory that the process may take: this, and so much for each descriptor that it may open. A
+ * connection has two buffers of 128 KiB. */
+#define MEMORY_OWN  (512 * MiB)
+#define MEMORY_EACH (384 * KiB)
+#define MEMORY_MOST (4 * GiB)
+
+/* libslirp bounds neither what it keeps of segments of TCP that come out of order nor of fragments,
+ * so a guest could fill the host's memory. With this limit it only ends the process, whose place
+ * the next one takes. Where the limit cannot be set, there is none. */
+static void limit_memory(void)
+{
+    FILE *file = fopen("/proc/self/statm", "re");
+    struct rlimit files, data;
+    unsigned long long pages;
+    bool known = file && fscanf(file, "%*u %*u %*u %*u %*u %llu", &pages) == 1;
+
+    if (file)
+        fclose(file);
+    if (!known || getrlimit(RLIMIT_NOFILE, &files) < 0 || getrlimit(RLIMIT_DATA, &data) < 0)
+        return;
+    data.rlim_cur = pages * (unsigned long long)sysconf(_SC_PAGESIZE) + MEMORY_OWN +
+                    MIN(files.rlim_cur, MEMORY_MOST / MEMORY_EACH) * MEMORY_EACH;
+    data.rlim_cur = MIN(data.rlim_cur, data.rlim_max);
+    setrlimit(RLIMIT_DATA, &data);
+}
+
 /* Serves one connection of the VM process's, as far as that can be: a process that has come to its
  * end is started anew for the next one. */
 static int serve_user(void *opaque, const char *name, int link)
@@ -58,6 +87,7 @@ static int serve_user(void *opaque, const char *name, int link)
 
     if (!remote_link_await(link))
         return 0;
+    limit_memory();
     net = net_open(opaque, &host, &err);
     if (net && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0) {
         error_set(&err, errno, "cannot make a pair of sockets: %s", strerror(errno));

@@ -214,6 +214,19 @@ def greedy():
         check(done.stderr.decode().count("runs out of file descriptors") == 1, done.stderr)
 
 
+def disorder(files=256, connections=8):
+    """A guest that has libslirp keep ever more segments out of order only ends the process of its isolated network; the
+    next one serves it."""
+    with scratch() as at, patient_server() as port:
+        peer = peer_disk(at("peer"))
+        done = run("run", "--net", "user,isolate=on", "--disk", f"{peer},readonly", "--", "sh", "-c",
+                   HAVE_PEER + f"/tmp/peer disorder 10.0.2.2 {port} {connections}; "
+                   "until ping -c 1 -W 1 10.0.2.2 >/dev/null; do sleep 0.2; done; echo alive", timeout=1200,
+                   preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files)))
+    check(done.returncode == 0 and done.stdout == b"alive\n", done)
+    check(b"network user: the process behind it has ended; it is started again" in done.stderr, done.stderr)
+
+
 def several():
     """Several cards, each with its own address; one without a cable; one with several queues."""
     said = boot("""
@@ -268,4 +281,4 @@ def soak():
 
 
 if __name__ == "__main__":
-    main(user, download, forwards, greedy, several, named, refused, soak)
+    main(user, download, forwards, greedy, disorder, several, named, refused, soak)
