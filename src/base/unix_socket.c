@@ -5,7 +5,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdbool.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -79,6 +78,14 @@ int unix_socket_listen(const char *path, int backlog, struct error *err)
     return error_set(err, -ret, "cannot listen at '%s': %s", path,
                      ret == -EADDRINUSE ? "the file exists, or somebody listens there"
                                         : strerror(-ret));
+}
+
+bool unix_socket_is_ours(int fd)
+{
+    struct ucred peer;
+    socklen_t size = sizeof(peer);
+
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 && peer.uid == geteuid();
 }
 
 int unix_socket_spare(int listener, struct error *err)

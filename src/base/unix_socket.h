@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 
+#include <stdbool.h>
 #include <sys/un.h>
 
 #define UNIX_SOCKET_PATH_MAX (sizeof(((struct sockaddr_un *)0)->sun_path) - 1) /* bytes */
@@ -22,6 +23,8 @@ int unix_socket_connect(const char *path, struct error *err);
  * descriptor for nothing else, from unix_socket_spare, and may be -1 afterwards. Returns a
  * descriptor that does not block, or a negative errno. */
 int unix_socket_accept(int listener, int *spare);
+/* Whether the process that has made the other end of FD is this user's. */
+bool unix_socket_is_ours(int fd);
 /* Returns a spare descriptor, or a negative errno. */
 int unix_socket_spare(int listener, struct error *err);
 

@@ -98,6 +98,14 @@ static void want_end(struct attendant *a, int wish)
     wake(a);
 }
 
+static void press_button(struct attendant *a)
+{
+    pthread_mutex_lock(&a->watching);
+    if (a->vm)
+        doppel_power_button(a->vm);
+    pthread_mutex_unlock(&a->watching);
+}
+
 /* The process that has the terminal's settings, and that would see to the end, is gone. */
 __attribute__((noreturn)) static void end_alone(struct attendant *a)
 {
@@ -119,6 +127,7 @@ static void take_orders(struct attendant *a)
             wake(a);
             break;
         case ORDER_REPORT: report(a); break;
+        case ORDER_BUTTON: press_button(a); break;
         default: break;
         }
     }

@@ -38,19 +38,25 @@ void channel_close(struct channel *channel)
     channel->notes = channel->requests = -1;
 }
 
-bool channel_send(int fd, bool wait, enum channel_kind kind, int value, const char *text)
+bool channel_send_data(int fd, bool wait, enum channel_kind kind, int value, const void *data,
+                       size_t size)
 {
     struct message message = {.kind = kind, .value = value};
-    size_t length = text ? strnlen(text, CHANNEL_TEXT - 1) : 0;
     ssize_t n;
 
-    if (length)
-        memcpy(message.text, text, length);
+    if (size)
+        memcpy(message.text, data, size);
     do {
-        n = send(fd, &message, offsetof(struct message, text) + length,
+        n = send(fd, &message, offsetof(struct message, text) + size,
                  MSG_NOSIGNAL | (wait ? 0 : MSG_DONTWAIT));
     } while (n < 0 && errno == EINTR);
     return n >= 0;
+}
+
+bool channel_send(int fd, bool wait, enum channel_kind kind, int value, const char *text)
+{
+    return channel_send_data(fd, wait, kind, value, text,
+                             text ? strnlen(text, CHANNEL_TEXT - 1) : 0);
 }
 
 bool channel_receive(int fd, struct message *message, bool *gone)
@@ -66,6 +72,8 @@ bool channel_receive(int fd, struct message *message, bool *gone)
         return false;
     if (message->kind != NOTE_CRASH)
         message->text[CHANNEL_TEXT - 1] = 0;
+    if (message->kind == NOTE_STARTED)
+        message->facts.engine[sizeof(message->facts.engine) - 1] = 0;
     return true;
 }
 

@@ -30,17 +30,22 @@ enum channel_kind {
     NOTE_WHERE,    /* where a thread is, a line of text, after ORDER_REPORT */
     NOTE_REPORTED, /* that was the last thread */
     NOTE_CRASH,    /* a signal is about to kill the VM process: crash, stack */
+    NOTE_STARTED,  /* the guest runs: facts */
+    NOTE_ENDED,    /* value: how, an enum doppel_outcome; or ENDED_SESSION */
 
     /* Orders. */
     ORDER_END,    /* value: the signal that the supervisor got */
     ORDER_SIGNAL, /* SIGWINCH or SIGUSR1 (value) came */
     ORDER_REPORT, /* say where each thread is */
+    ORDER_BUTTON, /* press the power button */
 
     /* Requests; the answer's value is 0 or a negative errno. */
     REQUEST_LEND,   /* the terminal behind standard input: into raw mode */
     REQUEST_RETURN, /* the terminal: back to the user's settings, for good */
     ANSWER,
 };
+
+#define ENDED_SESSION (-1) /* what the user had run in the guest has ended */
 
 #define CHANNEL_TEXT  1024
 #define CHANNEL_STACK 448
@@ -55,11 +60,19 @@ struct crash {
     uint64_t counter; /* the program counter */
 };
 
+/* What the VM process runs. */
+struct machine_facts {
+    uint64_t memory; /* bytes */
+    uint32_t cpus;
+    char engine[16]; /* its name; channel_receive sees to it that it ends with a byte 0 */
+};
+
 struct message {
     uint32_t kind;
     int32_t value;
     union {
         char text[CHANNEL_TEXT]; /* ends with a byte 0 */
+        struct machine_facts facts;
         struct {
             struct crash crash;
             uint64_t stack[CHANNEL_STACK]; /* of the thread, from its top on */
@@ -80,6 +93,9 @@ void channel_close(struct channel *channel);
 /* Sends on FD; TEXT may be NULL. If the other side is slow, waits for it (WAIT) or returns false.
  * Any thread. */
 bool channel_send(int fd, bool wait, enum channel_kind kind, int value, const char *text);
+/* The same for SIZE bytes of DATA, which are not more than CHANNEL_TEXT. */
+bool channel_send_data(int fd, bool wait, enum channel_kind kind, int value, const void *data,
+                       size_t size);
 
 /* Takes the next message from FD, without waiting. False: there is none now; *GONE tells whether
  * the other side has come to its end, too. The text ends with a byte 0 whatever was sent; what a

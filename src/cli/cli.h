@@ -61,6 +61,9 @@ void quote_for_shell(FILE *to, const char *text);
 
 /* The subcommands: argv[0] is the subcommand's name. They return the exit status. */
 int cmd_run(char **argv);
+int cmd_start(char **argv);
+int cmd_stop(char **argv);
+int cmd_kill(char **argv);
 int cmd_create(char **argv);
 int cmd_list(char **argv);
 int cmd_ssh(char **argv);

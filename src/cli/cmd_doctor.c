@@ -3,7 +3,7 @@
  */
 #include "cli/cli.h"
 #include "cli/guest.h"
-#include "cli/json.h"
+#include "cli/json_text.h"
 
 #include "ctl/doppel.h"
 
@@ -62,33 +62,33 @@ static void print_text(const struct doppel_host *host, const struct guest_files 
 
 static void print_json(const struct doppel_host *host, const struct guest_files *guest)
 {
-    struct json json = {stdout, false};
+    struct json_text json = {stdout, false};
     struct guest_kernel kernel;
 
-    json_open(&json, NULL, '{');
-    json_string(&json, "version", doppel_version());
-    json_string(&json, "cpu", host->cpu);
-    json_number(&json, "cpus", host->cpus);
-    json_number(&json, "memory", host->memory);
-    json_number(&json, "memory_available", host->memory_available);
-    json_bool(&json, "x86_64_v3", host->x86_64_v3);
-    json_string(&json, "missing_features", host->missing);
-    json_bool(&json, "kvm_present", host->kvm_present);
-    json_string(&json, "kvm_detail", host->kvm_detail);
-    json_bool(&json, "kvm_native", host->kvm_native);
-    json_string(&json, "kvm_missing", host->kvm_missing);
-    json_number(&json, "kvm_kernel_ips", host->kvm_kernel_ips);
-    json_number(&json, "kvm_user_ips", host->kvm_user_ips);
-    json_number(&json, "kvm_fault_ns", host->kvm_fault_ns);
-    json_number(&json, "kvm_cpuid_ns", host->kvm_cpuid_ns);
-    json_number(&json, "kvm_exit_ns", host->kvm_exit_ns);
-    json_string(&json, "engine", doppel_engine_name(host->chosen));
-    json_string(&json, "reason", host->reason);
-    json_string(&json, "guest_folder", guest->folder);
-    json_bool(&json, "guest_complete", guest->complete);
+    json_text_open(&json, NULL, '{');
+    json_text_string(&json, "version", doppel_version());
+    json_text_string(&json, "cpu", host->cpu);
+    json_text_number(&json, "cpus", host->cpus);
+    json_text_number(&json, "memory", host->memory);
+    json_text_number(&json, "memory_available", host->memory_available);
+    json_text_bool(&json, "x86_64_v3", host->x86_64_v3);
+    json_text_string(&json, "missing_features", host->missing);
+    json_text_bool(&json, "kvm_present", host->kvm_present);
+    json_text_string(&json, "kvm_detail", host->kvm_detail);
+    json_text_bool(&json, "kvm_native", host->kvm_native);
+    json_text_string(&json, "kvm_missing", host->kvm_missing);
+    json_text_number(&json, "kvm_kernel_ips", host->kvm_kernel_ips);
+    json_text_number(&json, "kvm_user_ips", host->kvm_user_ips);
+    json_text_number(&json, "kvm_fault_ns", host->kvm_fault_ns);
+    json_text_number(&json, "kvm_cpuid_ns", host->kvm_cpuid_ns);
+    json_text_number(&json, "kvm_exit_ns", host->kvm_exit_ns);
+    json_text_string(&json, "engine", doppel_engine_name(host->chosen));
+    json_text_string(&json, "reason", host->reason);
+    json_text_string(&json, "guest_folder", guest->folder);
+    json_text_bool(&json, "guest_complete", guest->complete);
     if (guest->complete)
-        json_string(&json, "guest_kernel", default_kernel(guest, &kernel));
-    json_close(&json, '}');
+        json_text_string(&json, "guest_kernel", default_kernel(guest, &kernel));
+    json_text_close(&json, '}');
     putchar('\n');
 }
 

@@ -2,7 +2,7 @@
  * `doppel image check`: looks for mistakes in an image's metadata, and repairs them.
  */
 #include "cli/image.h"
-#include "cli/json.h"
+#include "cli/json_text.h"
 #include "cli/progress.h"
 
 #include <errno.h>
@@ -102,23 +102,23 @@ static void print_text(const struct qcow2_checked *checked, bool repair)
 
 static void print_json(const char *file, const struct qcow2_checked *checked)
 {
-    struct json json = {stdout, false};
+    struct json_text json = {stdout, false};
 
-    json_open(&json, NULL, '{');
+    json_text_open(&json, NULL, '{');
     image_json_text(&json, "filename", file);
-    json_string(&json, "format", "qcow2");
-    json_number(&json, "check-errors", 0);
-    json_number(&json, "corruptions", checked->errors - checked->errors_fixed);
-    json_number(&json, "corruptions-fixed", checked->errors_fixed);
-    json_number(&json, "leaks", checked->leaks - checked->leaks_fixed);
-    json_number(&json, "leaks-fixed", checked->leaks_fixed);
-    json_number(&json, "total-clusters", checked->clusters);
-    json_number(&json, "allocated-clusters", checked->allocated);
-    json_number(&json, "compressed-clusters", checked->compressed);
-    json_number(&json, "fragmented-clusters", checked->fragmented);
-    json_number(&json, "image-end-offset", checked->end);
-    json_bool(&json, "marked-corrupt", checked->marked && !checked->unmarked);
-    json_close(&json, '}');
+    json_text_string(&json, "format", "qcow2");
+    json_text_number(&json, "check-errors", 0);
+    json_text_number(&json, "corruptions", checked->errors - checked->errors_fixed);
+    json_text_number(&json, "corruptions-fixed", checked->errors_fixed);
+    json_text_number(&json, "leaks", checked->leaks - checked->leaks_fixed);
+    json_text_number(&json, "leaks-fixed", checked->leaks_fixed);
+    json_text_number(&json, "total-clusters", checked->clusters);
+    json_text_number(&json, "allocated-clusters", checked->allocated);
+    json_text_number(&json, "compressed-clusters", checked->compressed);
+    json_text_number(&json, "fragmented-clusters", checked->fragmented);
+    json_text_number(&json, "image-end-offset", checked->end);
+    json_text_bool(&json, "marked-corrupt", checked->marked && !checked->unmarked);
+    json_text_close(&json, '}');
     putchar('\n');
 }
 

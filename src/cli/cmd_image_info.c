@@ -2,7 +2,7 @@
  * `doppel image info`: what an image is and what it takes.
  */
 #include "cli/image.h"
-#include "cli/json.h"
+#include "cli/json_text.h"
 #include "cli/snapshots.h"
 
 #include "base/util.h"
@@ -200,49 +200,49 @@ static void print_text(const struct shown *shown)
         print_qcow2(shown);
 }
 
-static void json_qcow2(struct json *json, const struct shown *shown)
+static void json_qcow2(struct json_text *json, const struct shown *shown)
 {
     const struct qcow2_info *info = &shown->info;
 
-    json_number(json, "cluster-size", info->cluster_size);
+    json_text_number(json, "cluster-size", info->cluster_size);
     if (info->backing[0])
         image_json_text(json, "backing-filename", info->backing);
     if (info->backing_format[0])
         image_json_text(json, "backing-filename-format", info->backing_format);
-    json_bool(json, "dirty-flag", info->dirty);
+    json_text_bool(json, "dirty-flag", info->dirty);
     snapshots_json(json, shown->snapshots, shown->snapshot_count);
-    json_open(json, "format-specific", '{');
-    json_string(json, "type", "qcow2");
-    json_open(json, "data", '{');
-    json_string(json, "compat", info->version == 2 ? "0.10" : "1.1");
-    json_string(json, "compression-type", info->compression == QCOW2_ZSTD ? "zstd" : "zlib");
-    json_bool(json, "lazy-refcounts", info->lazy_refcounts);
-    json_number(json, "refcount-bits", info->refcount_bits);
-    json_bool(json, "corrupt", info->corrupt);
-    json_bool(json, "extended-l2", info->extended_l2);
-    json_close(json, '}');
-    json_close(json, '}');
+    json_text_open(json, "format-specific", '{');
+    json_text_string(json, "type", "qcow2");
+    json_text_open(json, "data", '{');
+    json_text_string(json, "compat", info->version == 2 ? "0.10" : "1.1");
+    json_text_string(json, "compression-type", info->compression == QCOW2_ZSTD ? "zstd" : "zlib");
+    json_text_bool(json, "lazy-refcounts", info->lazy_refcounts);
+    json_text_number(json, "refcount-bits", info->refcount_bits);
+    json_text_bool(json, "corrupt", info->corrupt);
+    json_text_bool(json, "extended-l2", info->extended_l2);
+    json_text_close(json, '}');
+    json_text_close(json, '}');
 }
 
-static void json_image(struct json *json, const struct shown *shown)
+static void json_image(struct json_text *json, const struct shown *shown)
 {
-    json_open(json, NULL, '{');
+    json_text_open(json, NULL, '{');
     image_json_text(json, "filename", shown->options.file);
-    json_string(json, "format", blk_format_name(shown->options.format));
-    json_number(json, "virtual-size", shown->size);
+    json_text_string(json, "format", blk_format_name(shown->options.format));
+    json_text_number(json, "virtual-size", shown->size);
     if (shown->counted)
-        json_number(json, "actual-size", shown->taken);
+        json_text_number(json, "actual-size", shown->taken);
     if (shown->options.format == BLK_QCOW2)
         json_qcow2(json, shown);
-    json_close(json, '}');
+    json_text_close(json, '}');
 }
 
 static void print(const struct shown *chain, unsigned count, bool as_json, bool follow)
 {
-    struct json json = {stdout, false};
+    struct json_text json = {stdout, false};
 
     if (as_json && follow)
-        json_open(&json, NULL, '[');
+        json_text_open(&json, NULL, '[');
     for (unsigned i = 0; i < count; i++) {
         if (as_json)
             json_image(&json, &chain[i]);
@@ -252,7 +252,7 @@ static void print(const struct shown *chain, unsigned count, bool as_json, bool 
             putchar('\n');
     }
     if (as_json && follow)
-        json_close(&json, ']');
+        json_text_close(&json, ']');
     if (as_json)
         putchar('\n');
 }

@@ -2,7 +2,7 @@
  * `doppel image snapshot`: states of a disk that its image keeps.
  */
 #include "cli/image.h"
-#include "cli/json.h"
+#include "cli/json_text.h"
 #include "cli/snapshots.h"
 
 #include <errno.h>
@@ -41,11 +41,11 @@ static int list(struct blk *image, bool as_json, struct error *err)
     if (result)
         return result;
     if (as_json) {
-        struct json json = {stdout, false};
+        struct json_text json = {stdout, false};
 
-        json_open(&json, NULL, '{');
+        json_text_open(&json, NULL, '{');
         snapshots_json(&json, snapshots, count);
-        json_close(&json, '}');
+        json_text_close(&json, '}');
         putchar('\n');
     } else {
         snapshots_print(snapshots, count);

@@ -3,7 +3,7 @@
  * of it. Everything here comes from the table in x86/ and from what the engines say of themselves.
  */
 #include "cli/cli.h"
-#include "cli/json.h"
+#include "cli/json_text.h"
 
 #include "base/util.h"
 #include "cpu/treatment.h"
@@ -212,67 +212,67 @@ static void print_actions(const struct isa_entry *entries, unsigned count)
 
 /* ---- JSON ---- */
 
-static void json_entry(struct json *json, const struct isa_entry *e)
+static void json_entry(struct json_text *json, const struct isa_entry *e)
 {
-    json_open(json, NULL, '{');
-    json_string(json, "name", e->name);
-    json_string(json, "who", isa_privilege(e->info));
-    json_bool(json, "privileged", isa_is_privileged(e->info));
-    json_bool(json, "control_sensitive", e->info->sensitive & X86_CONTROL_SENSITIVE);
-    json_bool(json, "behaviour_sensitive", e->info->sensitive & X86_BEHAVIOUR_SENSITIVE);
-    json_open(json, "why", '[');
+    json_text_open(json, NULL, '{');
+    json_text_string(json, "name", e->name);
+    json_text_string(json, "who", isa_privilege(e->info));
+    json_text_bool(json, "privileged", isa_is_privileged(e->info));
+    json_text_bool(json, "control_sensitive", e->info->sensitive & X86_CONTROL_SENSITIVE);
+    json_text_bool(json, "behaviour_sensitive", e->info->sensitive & X86_BEHAVIOUR_SENSITIVE);
+    json_text_open(json, "why", '[');
     for (unsigned i = 0; i < ISA_REASONS; i++)
         if (e->info->sensitive & isa_reason[i].bit)
-            json_string(json, NULL, isa_reason[i].name);
-    json_close(json, ']');
-    json_bool(json, "pentium", isa_is_pentium(e->info));
+            json_text_string(json, NULL, isa_reason[i].name);
+    json_text_close(json, ']');
+    json_text_bool(json, "pentium", isa_is_pentium(e->info));
     for (unsigned engine = 0; engine < ENGINES; engine++) {
-        json_open(json, engine_name[engine], '{');
+        json_text_open(json, engine_name[engine], '{');
         for (unsigned level = 0; level < LEVELS; level++)
-            json_string(json, level_name[level],
-                        treatment_name[treatment_of(engine, level, e->info)]);
-        json_close(json, '}');
+            json_text_string(json, level_name[level],
+                             treatment_name[treatment_of(engine, level, e->info)]);
+        json_text_close(json, '}');
     }
-    json_close(json, '}');
+    json_text_close(json, '}');
 }
 
-static void json_actions(struct json *json, const struct isa_entry *entries, unsigned count)
+static void json_actions(struct json_text *json, const struct isa_entry *entries, unsigned count)
 {
     for (unsigned engine = 0; engine < ENGINES; engine++) {
-        json_open(json, engine_name[engine], '{');
+        json_text_open(json, engine_name[engine], '{');
         for (unsigned row = 0; row < ACTION_ROWS; row++) {
-            json_open(json, row_name[row], '{');
+            json_text_open(json, row_name[row], '{');
             for (unsigned level = 0; level < LEVELS; level++) {
                 unsigned by[TREATMENTS] = {0};
 
                 count_row(row, engine, level, entries, count, by);
-                json_open(json, level_name[level], '{');
-                json_string(json, "action", action_text(row, engine, level));
+                json_text_open(json, level_name[level], '{');
+                json_text_string(json, "action", action_text(row, engine, level));
                 for (unsigned i = 0; i < TREATMENTS; i++)
-                    json_number(json, treatment_name[i], by[i]);
-                json_close(json, '}');
+                    json_text_number(json, treatment_name[i], by[i]);
+                json_text_close(json, '}');
             }
-            json_close(json, '}');
+            json_text_close(json, '}');
         }
-        json_close(json, '}');
+        json_text_close(json, '}');
     }
 }
 
 static void print_json(const struct isa_entry *entries, unsigned count, bool escapes, bool actions)
 {
-    struct json json = {stdout, false};
+    struct json_text json = {stdout, false};
 
-    json_open(&json, NULL, '{');
+    json_text_open(&json, NULL, '{');
     if (actions) {
         json_actions(&json, entries, count);
     } else {
-        json_open(&json, "instructions", '[');
+        json_text_open(&json, "instructions", '[');
         for (unsigned i = 0; i < count; i++)
             if (!escapes || isa_escapes(entries[i].info))
                 json_entry(&json, &entries[i]);
-        json_close(&json, ']');
+        json_text_close(&json, ']');
     }
-    json_close(&json, '}');
+    json_text_close(&json, '}');
     putchar('\n');
 }
 

@@ -1,10 +1,11 @@
 /*
- * `doppel list`: the named machines.
+ * `doppel list`: the machines that have names, and what those that run say of themselves.
  */
 #include "cli/arguments.h"
 #include "cli/cli.h"
 #include "cli/image.h"
-#include "cli/json.h"
+#include "cli/json_text.h"
+#include "cli/live.h"
 #include "cli/ssh_setup.h"
 
 #include "ctl/definition.h"
@@ -16,6 +17,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { OPT_JSON, OPT_NAMES, OPT_HELP };
@@ -30,8 +32,10 @@ static const struct option_spec specs[] = {
 /* What is told of one machine. */
 struct entry {
     const char *name;
+    bool kept; /* else it has no folder, and is there only as long as it runs */
     char folder[PATH_MAX], run[PATH_MAX];
     struct lock_holder holder;
+    const json_t *live; /* NULL: it does not run, or does not answer */
     struct definition definition;
     struct error damage; /* why its definition cannot be read; code 0: it can */
     uint64_t size;       /* bytes on the host's disk */
@@ -40,100 +44,174 @@ struct entry {
 static const struct arguments arguments = {
     .name = "list",
     .usage = "Usage: doppel list [--json | --names]\n"
-             "Shows the machines that have names, and which of them run.\n",
+             "       doppel ls [--json | --names]\n"
+             "Shows the machines that have names, and what those that run do.\n",
     .specs = specs};
 
-static int look(const char *name, struct entry *entry, struct error *err)
+static int look_at_folder(struct entry *entry, struct error *err)
 {
     char file[PATH_MAX];
-    int ret;
+    int ret = registry_folder(entry->name, entry->folder, err);
 
-    *entry = (struct entry){.name = name};
-    ret = registry_folder(name, entry->folder, err);
     if (!ret)
         ret = registry_file(entry->folder, DEFINITION_FILE, file, err);
-    if (!ret)
-        ret = run_folder_find(name, "", entry->run, &entry->holder, err);
     if (ret)
         return ret;
     definition_load(file, &entry->definition, &entry->damage);
     entry->size = tree_size(entry->folder);
+    entry->kept = true;
     return 0;
+}
+
+/* -ENOENT: it is gone. */
+static int look(const char *name, const json_t *live, struct entry *entry, struct error *err)
+{
+    int ret;
+
+    *entry = (struct entry){.name = name, .live = live};
+    ret = run_folder_find(name, "", entry->run, &entry->holder, err);
+    if (ret)
+        return ret;
+    ret = look_at_folder(entry, err);
+    return ret == -ENOENT && entry->holder.held ? 0 : ret;
+}
+
+static const char *said(const struct entry *entry, const char *what)
+{
+    return json_string_value(json_object_get(entry->live, what));
 }
 
 static const char *state(const struct entry *entry)
 {
-    return entry->holder.held ? "running" : entry->damage.code ? "damaged" : "stopped";
+    const char *says = said(entry, "state");
+
+    if (!entry->holder.held)
+        return entry->damage.code ? "damaged" : "stopped";
+    return says ? says : "silent"; /* of an older doppel, or it hangs */
 }
 
 /* What a run of the machine has if nothing else is said. */
 static uint64_t memory_of(const struct entry *entry)
 {
+    const json_t *live = json_object_get(entry->live, "memory");
     struct doppel_config config;
 
+    if (json_is_integer(live))
+        return (uint64_t)json_integer_value(live);
     doppel_config_init(&config);
     return entry->definition.memory ? entry->definition.memory : config.memory;
 }
 
 static unsigned cpus_of(const struct entry *entry)
 {
+    const json_t *live = json_object_get(entry->live, "cpus");
+
+    if (json_is_integer(live))
+        return (unsigned)json_integer_value(live);
     return entry->definition.cpus ? entry->definition.cpus : 1;
+}
+
+/* Whether there is a definition, or an answer, that says how large the machine is. */
+static bool knows_size(const struct entry *entry)
+{
+    return entry->kept ? !entry->damage.code : entry->live != NULL;
+}
+
+/* SECONDS as a person reads them. */
+static void put_duration(char text[16], double seconds)
+{
+    unsigned long long s = seconds > 0 && seconds < 1e15 ? (unsigned long long)seconds : 0;
+
+    if (s < 100)
+        snprintf(text, 16, "%llu s", s);
+    else if (s < 100 * 60)
+        snprintf(text, 16, "%llu min", s / 60);
+    else if (s < 100 * 3600)
+        snprintf(text, 16, "%llu h", s / 3600);
+    else
+        snprintf(text, 16, "%llu d", s / 86400 % 1000000);
+}
+
+static void print_header(void)
+{
+    printf("%-24s %-9s %-7s %10s %5s %6s %8s %10s\n", "NAME", "STATE", "ENGINE", "MEMORY", "CPUS",
+           "LOAD", "UPTIME", "ON DISK");
 }
 
 static void print_row(const struct entry *entry)
 {
-    char memory[32] = "-", cpus[16] = "-", size[32], pid[16] = "-";
+    const json_t *up = json_object_get(entry->live, "uptime");
+    char memory[32] = "-", cpus[16] = "-", size[32] = "-", load[16] = "-", uptime[16] = "-";
 
-    if (!entry->damage.code) {
+    if (knows_size(entry)) {
         image_size_text(memory, sizeof(memory), memory_of(entry));
         snprintf(cpus, sizeof(cpus), "%u", cpus_of(entry));
     }
-    image_size_text(size, sizeof(size), entry->size);
-    if (entry->holder.pid)
-        snprintf(pid, sizeof(pid), "%ld", (long)entry->holder.pid);
-    printf("%-24s %-8s %8s %10s %5s %10s\n", entry->name, state(entry), pid, memory, cpus, size);
+    if (entry->kept)
+        image_size_text(size, sizeof(size), entry->size);
+    if (up) {
+        put_duration(uptime, json_number_value(up));
+        snprintf(load, sizeof(load), "%.2f",
+                 json_number_value(json_object_get(entry->live, "load")));
+    }
+    printf("%-24s %-9s %-7s %10s %5s %6s %8s %10s\n", entry->name, state(entry),
+           said(entry, "engine") ? said(entry, "engine") : "-", memory, cpus, load, uptime, size);
     if (entry->damage.code)
         complain("%s", entry->damage.text);
 }
 
-static void print_json(struct json *json, const struct entry *entry)
+static void print_live(struct json_text *json, const json_t *live)
+{
+    static const char *const numbers[] = {"started", "uptime", "load", "processor_time"};
+
+    if (json_is_string(json_object_get(live, "engine")))
+        json_text_string(json, "engine", json_string_value(json_object_get(live, "engine")));
+    for (unsigned i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
+        if (json_is_number(json_object_get(live, numbers[i])))
+            json_text_real(json, numbers[i], json_number_value(json_object_get(live, numbers[i])));
+}
+
+static void print_json(struct json_text *json, const struct entry *entry)
 {
     char path[PATH_MAX];
 
-    json_open(json, NULL, '{');
-    json_string(json, "name", entry->name);
-    json_string(json, "state", state(entry));
+    json_text_open(json, NULL, '{');
+    json_text_string(json, "name", entry->name);
+    json_text_string(json, "state", state(entry));
+    json_text_bool(json, "kept", entry->kept);
     if (entry->holder.pid)
-        json_number(json, "pid", (uint64_t)entry->holder.pid);
-    image_json_text(json, "folder", entry->folder);
+        json_text_number(json, "pid", (uint64_t)entry->holder.pid);
+    if (entry->kept)
+        image_json_text(json, "folder", entry->folder);
     image_json_text(json, "run_folder", entry->run);
-    if (registry_file(entry->folder, SSH_CONFIG, path, NULL) == 0)
+    if (entry->kept && registry_file(entry->folder, SSH_CONFIG, path, NULL) == 0)
         image_json_text(json, "ssh_config", path);
-    json_number(json, "size", entry->size);
+    if (entry->kept)
+        json_text_number(json, "size", entry->size);
+    print_live(json, entry->live);
     if (entry->damage.code) {
         image_json_text(json, "error", entry->damage.text);
-    } else {
-        json_number(json, "memory", memory_of(entry));
-        json_number(json, "cpus", cpus_of(entry));
+    } else if (knows_size(entry)) {
+        json_text_number(json, "memory", memory_of(entry));
+        json_text_number(json, "cpus", cpus_of(entry));
         if (entry->definition.base)
-            json_string(json, "base", entry->definition.base);
+            json_text_string(json, "base", entry->definition.base);
     }
-    json_close(json, '}');
+    json_text_close(json, '}');
 }
 
-static int list(const struct registry_names *names, bool as_json, struct error *err)
+static int print_all(const struct live *machines, unsigned count, bool as_json, struct error *err)
 {
-    struct json json = {.to = stdout};
+    struct json_text json = {.to = stdout};
     struct entry entry;
     int ret = 0;
 
     if (as_json)
-        json_open(&json, NULL, '[');
-    else if (names->count > 0)
-        printf("%-24s %-8s %8s %10s %5s %10s\n", "NAME", "STATE", "PROCESS", "MEMORY", "CPUS",
-               "ON DISK");
-    for (unsigned i = 0; i < names->count && !ret; i++) {
-        ret = look(names->name[i], &entry, err);
+        json_text_open(&json, NULL, '[');
+    else if (count > 0)
+        print_header();
+    for (unsigned i = 0; i < count && !ret; i++) {
+        ret = look(machines[i].name, machines[i].state, &entry, err);
         if (ret == -ENOENT) { /* it has been removed meanwhile */
             ret = 0;
             continue;
@@ -145,9 +223,39 @@ static int list(const struct registry_names *names, bool as_json, struct error *
         definition_free(&entry.definition);
     }
     if (as_json) {
-        json_close(&json, ']');
+        json_text_close(&json, ']');
         putchar('\n');
     }
+    return ret;
+}
+
+static int list(const struct registry_names *names, bool as_json, struct error *err)
+{
+    struct live *machines = calloc(names->count ? names->count : 1, sizeof(*machines));
+    int ret;
+
+    if (!machines)
+        return error_set(err, ENOMEM, "out of memory");
+    for (unsigned i = 0; i < names->count; i++)
+        machines[i].name = names->name[i];
+    live_ask(machines, names->count);
+    ret = print_all(machines, names->count, as_json, err);
+    for (unsigned i = 0; i < names->count; i++)
+        json_decref(machines[i].state);
+    free(machines);
+    return ret;
+}
+
+/* The names of all machines, those that are not kept among them. */
+static int all_names(struct registry_names *names, struct error *err)
+{
+    int ret = registry_names(names, err);
+
+    if (ret)
+        return ret;
+    ret = run_folder_names(names, err);
+    if (ret)
+        registry_names_free(names);
     return ret;
 }
 
@@ -167,7 +275,7 @@ int cmd_list(char **argv)
         complain("--json or --names, not both");
         return STATUS_ERROR;
     }
-    ret = registry_names(&names, &err);
+    ret = all_names(&names, &err);
     for (unsigned i = 0; !ret && only_names && i < names.count; i++)
         puts(names.name[i]);
     if (!ret && !only_names)

@@ -203,11 +203,11 @@ char *image_clean(const char *text)
     return clean;
 }
 
-void image_json_text(struct json *json, const char *name, const char *text)
+void image_json_text(struct json_text *json, const char *name, const char *text)
 {
     char *clean = image_clean(text);
 
-    json_string(json, name, clean ? clean : "");
+    json_text_string(json, name, clean ? clean : "");
     free(clean);
 }
 

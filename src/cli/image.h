@@ -10,7 +10,7 @@
 #include "blk/qcow2/qcow2.h"
 #include "cli/arguments.h"
 #include "cli/cli.h"
-#include "cli/json.h"
+#include "cli/json_text.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -65,7 +65,7 @@ void image_size_text(char *text, size_t room, uint64_t size);
  * if there is no memory. */
 char *image_clean(const char *text);
 /* A member NAME of an object, of which an image or a user says TEXT. */
-void image_json_text(struct json *json, const char *name, const char *text);
+void image_json_text(struct json_text *json, const char *name, const char *text);
 /* NAME as the image PATH means it: relative to its folder. The caller frees it; NULL: no memory. */
 char *image_beside(const char *path, const char *name);
 

@@ -237,13 +237,14 @@ uint64_t kept_processes_deadline(const struct kept_processes *all)
     return first;
 }
 
-void kept_processes_end(struct kept_processes *all)
+void kept_processes_end(struct kept_processes *all, void (*meanwhile)(void *opaque), void *opaque)
 {
     uint64_t end = time_now_ns() + END_NS;
     bool killed = false;
 
     while (all && reap(all) > 0) {
         time_sleep_ns(2 * NS_PER_MS);
+        meanwhile(opaque);
         for (unsigned i = 0; !killed && time_now_ns() > end && i < all->count; i++)
             if (all->kept[i].pid)
                 kill(all->kept[i].pid, SIGKILL);

@@ -53,7 +53,8 @@ void kept_processes_start(struct kept_processes *kept, struct journal *journal);
 void kept_processes_look_after(struct kept_processes *kept);
 /* When to look next, if nothing ends before: CLOCK_MONOTONIC, or UINT64_MAX. */
 uint64_t kept_processes_deadline(const struct kept_processes *kept);
-/* Waits until all have ended, as they do when the VM process is gone; kills those that do not. */
-void kept_processes_end(struct kept_processes *kept);
+/* Waits until all have ended, as they do when the VM process is gone; kills those that do not.
+ * Meanwhile calls MEANWHILE again and again. */
+void kept_processes_end(struct kept_processes *kept, void (*meanwhile)(void *opaque), void *opaque);
 
 #endif

@@ -18,7 +18,11 @@ static const struct {
     const char *help;
 } commands[] = {
     {"run", cmd_run, "run a virtual machine"},
-    {"list", cmd_list, "show the machines that have names"},
+    {"start", cmd_start, "start machines in the background"},
+    {"stop", cmd_stop, "stop machines that run"},
+    {"kill", cmd_kill, "end machines at once"},
+    {"list", cmd_list, "show the machines that have names, and what they do"},
+    {"ls", cmd_list, "the same"},
     {"ssh", cmd_ssh, "log in to a machine that runs"},
     {"connect", cmd_connect, "connect to a port of a machine that runs"},
     {"rename", cmd_rename, "give a machine another name"},

@@ -12,17 +12,30 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Adds an option. VALUE is NULL if there was no memory for it. */
-static int add(struct named *named, const char *option, const char *value, struct error *err)
+/* Adds WORD, which is NULL if there was no memory for it. */
+static int add_word(struct named *named, char *word, struct error *err)
 {
     char **longer = reallocarray(named->options, named->count + 2, sizeof(*longer));
 
     if (longer)
         named->options = longer;
-    if (!longer || !value || asprintf(&longer[named->count], "--%s=%s", option, value) < 0)
+    if (!longer || !word) {
+        free(word);
         return error_set(err, ENOMEM, "out of memory");
-    longer[++named->count] = NULL;
+    }
+    longer[named->count++] = word;
+    longer[named->count] = NULL;
     return 0;
+}
+
+/* Adds an option. VALUE is NULL if there was no memory for it. */
+static int add(struct named *named, const char *option, const char *value, struct error *err)
+{
+    char *word;
+
+    if (!value || asprintf(&word, "--%s=%s", option, value) < 0)
+        word = NULL;
+    return add_word(named, word, err);
 }
 
 static int add_number(struct named *named, const char *option, uint64_t number, const char *unit,
@@ -87,8 +100,10 @@ static int add_words(struct named *named, const char *option, const struct defin
 static int make_options(struct named *named, struct error *err)
 {
     const struct definition *d = &named->definition;
-    int ret = add_file(named, "kernel", d->kernel, err);
+    int ret = add_word(named, strdup("run"), err);
 
+    if (!ret)
+        ret = add_file(named, "kernel", d->kernel, err);
     if (!ret)
         ret = add_file(named, "initrd", d->initrd, err);
     if (!ret && d->append)
@@ -108,6 +123,22 @@ static int make_options(struct named *named, struct error *err)
     return ret ? ret : add_words(named, "device", &d->devices, err);
 }
 
+static int give_up(struct named *named, int ret)
+{
+    named_close(named);
+    return ret;
+}
+
+static int take_run_folder(const char *name, struct named *named, struct error *err)
+{
+    int ret = run_folder_take(name, &named->folder, err);
+
+    snprintf(named->name, sizeof(named->name), "%.*s", HOME_NAME_MOST, name);
+    if (!ret)
+        ret = make_options(named, err);
+    return ret ? give_up(named, ret) : 0;
+}
+
 int named_open(const char *name, struct named *named, struct error *err)
 {
     char path[PATH_MAX];
@@ -122,13 +153,31 @@ int named_open(const char *name, struct named *named, struct error *err)
         ret = registry_file(named->machine.folder, DEFINITION_FILE, path, err);
     if (!ret)
         ret = definition_load(path, &named->definition, err);
-    if (!ret)
-        ret = run_folder_take(name, &named->folder, err);
-    if (!ret)
-        ret = make_options(named, err);
-    if (ret)
-        named_close(named);
-    return ret;
+    return ret ? give_up(named, ret) : take_run_folder(name, named, err);
+}
+
+int named_open_unkept(const char *name, struct named *named, struct error *err)
+{
+    char folder[PATH_MAX];
+    int ret = registry_folder(name, folder, NULL);
+
+    if (ret == -EINVAL)
+        return home_check_name(name, err);
+    if (ret == 0)
+        return error_set(err, EEXIST, "there is a machine '%s' already (doppel start %s starts it)",
+                         name, name);
+    return take_run_folder(name, named, err);
+}
+
+bool named_is_open(const struct named *named)
+{
+    return named->folder.held;
+}
+
+int named_log(const struct named *named, char path[PATH_MAX], struct error *err)
+{
+    return registry_file(named->machine.held ? named->machine.folder : named->folder.path, RUN_LOG,
+                         path, err);
 }
 
 void named_close(struct named *named)

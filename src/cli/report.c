@@ -56,7 +56,8 @@ void report_line(struct report *r, const char *format, ...)
     vsnprintf(line + start, sizeof(line) - start - 1, format, ap);
     va_end(ap);
     log_clean(line);
-    journal_line(r->journal, LOG_LEVEL_ERROR, line + start);
+    if (!r->relayed)
+        journal_line(r->journal, LOG_LEVEL_ERROR, line + start);
     size = strlen(line);
     line[size] = '\n';
     if (!r->mute)

@@ -13,7 +13,8 @@
 
 struct report {
     struct journal *journal;
-    bool mute; /* standard error took nothing for a while: nothing more is written there */
+    bool relayed; /* standard error goes to the log, too */
+    bool mute;    /* standard error took nothing for a while: nothing more is written there */
 };
 
 /* Tells a line: "doppel: " and the text. */

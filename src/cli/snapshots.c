@@ -39,22 +39,22 @@ void snapshots_print(const struct qcow2_snapshot *list, unsigned count)
         print_one(&list[i]);
 }
 
-void snapshots_json(struct json *json, const struct qcow2_snapshot *list, unsigned count)
+void snapshots_json(struct json_text *json, const struct qcow2_snapshot *list, unsigned count)
 {
-    json_open(json, "snapshots", '[');
+    json_text_open(json, "snapshots", '[');
     for (unsigned i = 0; i < count; i++) {
         const struct qcow2_snapshot *snapshot = &list[i];
 
-        json_open(json, NULL, '{');
+        json_text_open(json, NULL, '{');
         image_json_text(json, "id", snapshot->id);
         image_json_text(json, "name", snapshot->name);
-        json_number(json, "vm-state-size", snapshot->vm_state_size);
-        json_number(json, "date-sec", snapshot->seconds);
-        json_number(json, "date-nsec", snapshot->nanoseconds);
-        json_number(json, "vm-clock-sec", snapshot->vm_clock / NS_PER_S);
-        json_number(json, "vm-clock-nsec", snapshot->vm_clock % NS_PER_S);
-        json_number(json, "disk-size", snapshot->disk_size);
-        json_close(json, '}');
+        json_text_number(json, "vm-state-size", snapshot->vm_state_size);
+        json_text_number(json, "date-sec", snapshot->seconds);
+        json_text_number(json, "date-nsec", snapshot->nanoseconds);
+        json_text_number(json, "vm-clock-sec", snapshot->vm_clock / NS_PER_S);
+        json_text_number(json, "vm-clock-nsec", snapshot->vm_clock % NS_PER_S);
+        json_text_number(json, "disk-size", snapshot->disk_size);
+        json_text_close(json, '}');
     }
-    json_close(json, ']');
+    json_text_close(json, ']');
 }

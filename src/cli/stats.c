@@ -3,7 +3,7 @@
  */
 #include "cli/stats.h"
 
-#include "cli/json.h"
+#include "cli/json_text.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -58,48 +58,48 @@ static void print_text(const struct doppel_stats *stats, long long boot_ms)
         print_counts("interpreted", stats->interpreted, stats->interpreted_kinds, true);
 }
 
-static void json_counts(struct json *json, const char *name, const struct doppel_count *counts,
+static void json_counts(struct json_text *json, const char *name, const struct doppel_count *counts,
                         unsigned kinds)
 {
-    json_open(json, name, '{');
+    json_text_open(json, name, '{');
     for (unsigned i = 0; i < kinds; i++)
-        json_number(json, counts[i].name, counts[i].count);
-    json_close(json, '}');
+        json_text_number(json, counts[i].name, counts[i].count);
+    json_text_close(json, '}');
 }
 
-static void json_times(struct json *json, const char *name, const struct doppel_count *counts,
+static void json_times(struct json_text *json, const char *name, const struct doppel_count *counts,
                        unsigned kinds)
 {
-    json_open(json, name, '{');
+    json_text_open(json, name, '{');
     for (unsigned i = 0; i < kinds; i++)
-        json_number(json, counts[i].name, counts[i].ns);
-    json_close(json, '}');
+        json_text_number(json, counts[i].name, counts[i].ns);
+    json_text_close(json, '}');
 }
 
 static void print_json(const struct doppel_stats *stats, long long boot_ms)
 {
-    struct json json = {stderr, false};
+    struct json_text json = {stderr, false};
 
-    json_open(&json, NULL, '{');
-    json_string(&json, "engine", stats->engine);
-    json_number(&json, "instructions", stats->instructions);
-    json_number(&json, "elapsed_ns", stats->elapsed_ns);
-    json_number(&json, "run_ns", stats->run_ns);
+    json_text_open(&json, NULL, '{');
+    json_text_string(&json, "engine", stats->engine);
+    json_text_number(&json, "instructions", stats->instructions);
+    json_text_number(&json, "elapsed_ns", stats->elapsed_ns);
+    json_text_number(&json, "run_ns", stats->run_ns);
     if (boot_ms >= 0)
-        json_number(&json, "boot_ms", (uint64_t)boot_ms);
-    json_real(&json, "mips", mips(stats));
-    json_number(&json, "guest_resident", stats->guest_resident);
-    json_number(&json, "resident", stats->resident);
+        json_text_number(&json, "boot_ms", (uint64_t)boot_ms);
+    json_text_real(&json, "mips", mips(stats));
+    json_text_number(&json, "guest_resident", stats->guest_resident);
+    json_text_number(&json, "resident", stats->resident);
     json_counts(&json, "work", stats->work, stats->work_kinds);
     if (stats->tlb_hit_rate > 0)
-        json_real(&json, "tlb_hit_rate", stats->tlb_hit_rate);
+        json_text_real(&json, "tlb_hit_rate", stats->tlb_hit_rate);
     json_counts(&json, "exits", stats->exits, stats->exit_causes);
     json_times(&json, "exit_ns", stats->exits, stats->exit_causes);
-    json_number(&json, "guest_ns", stats->guest_ns);
+    json_text_number(&json, "guest_ns", stats->guest_ns);
     json_counts(&json, "forgotten", stats->forgotten, stats->forget_causes);
     json_counts(&json, "interpreted", stats->interpreted, stats->interpreted_kinds);
     json_times(&json, "interpreted_ns", stats->interpreted, stats->interpreted_kinds);
-    json_close(&json, '}');
+    json_text_close(&json, '}');
     fputc('\n', stderr);
 }
 

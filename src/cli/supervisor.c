@@ -5,7 +5,9 @@
 
 #include "base/time.h"
 #include "base/util.h"
+#include "cli/background.h"
 #include "cli/cli.h"
+#include "cli/control_desk.h"
 #include "cli/crash.h"
 #include "cli/kept_process.h"
 #include "cli/report.h"
@@ -49,6 +51,8 @@ struct supervisor {
     int signal_fd;
     struct tty *tty; /* NULL: the terminal is not lent */
     struct kept_processes *kept;
+    struct control_desk *desk;
+    struct background *background;
     struct report report;
     uint64_t start;
 
@@ -63,6 +67,8 @@ struct supervisor {
 
     bool crashed;
     struct message crash;
+    bool ended; /* the VM process has said how: OUTCOME */
+    int outcome;
     bool gone; /* the VM process: how and with what says waitid(2) */
     int how, status;
 };
@@ -117,6 +123,35 @@ static void want_end(struct supervisor *s, int wish, bool counts)
     /* Before it listens, it has done nothing that must be brought to an end. */
     if (!s->listens)
         kill_vm(s);
+}
+
+/* ---- For the control desk ---- */
+
+static void press_button(void *opaque)
+{
+    const struct supervisor *s = opaque;
+
+    if (!s->gone)
+        kill(s->vm, SIGCONT); /* one that stands still would not press it */
+    channel_send(s->channel.notes, false, ORDER_BUTTON, 0, NULL);
+}
+
+static void pull_plug(void *opaque)
+{
+    struct supervisor *s = opaque;
+
+    want_end(s, SIGTERM, true);
+    if (s->stage == RUNNING)
+        s->deadline = MIN(s->deadline, time_now_ns() + SECOND_GRACE_NS);
+    channel_send(s->channel.notes, false, ORDER_END, SIGTERM, NULL);
+}
+
+static void kill_at_once(void *opaque)
+{
+    struct supervisor *s = opaque;
+
+    s->wish = s->wish ? s->wish : SIGKILL;
+    kill_vm(s);
 }
 
 /* ---- Signals ---- */
@@ -188,11 +223,19 @@ static void look_after(struct supervisor *s)
         }
         info.si_pid = 0;
     }
+    control_desk_frozen(s->desk, s->stopped && !s->gone);
     /* One that stood still already is not reported again. */
     if (!s->gone && s->stopping && s->stopped) {
         s->stopping = false;
         raise(SIGSTOP);
     }
+}
+
+static void has_started(struct supervisor *s, const struct machine_facts *facts)
+{
+    control_desk_started(s->desk, facts);
+    if (s->background)
+        background_ready(s->background);
 }
 
 static void take_note(struct supervisor *s, const struct message *note)
@@ -222,6 +265,11 @@ static void take_note(struct supervisor *s, const struct message *note)
         if (!s->crashed)
             s->crash = *note;
         s->crashed = true;
+        break;
+    case NOTE_STARTED: has_started(s, &note->facts); break;
+    case NOTE_ENDED:
+        s->ended = true;
+        s->outcome = note->value;
         break;
     default: break;
     }
@@ -322,11 +370,19 @@ static int time_left_ms(const struct supervisor *s)
 {
     uint64_t now = time_now_ns(), at = kept_processes_deadline(s->kept);
 
+    at = MIN(at, control_desk_deadline(s->desk));
     if (s->deadline)
         at = MIN(at, s->deadline);
     if (at == UINT64_MAX)
         return -1;
     return now < at ? (int)((at - now) / NS_PER_MS) + 1 : 0;
+}
+
+static void look_at_background(struct supervisor *s)
+{
+    background_relay(s->background, s->report.journal);
+    if (s->stage == RUNNING && background_left(s->background))
+        kill_at_once(s);
 }
 
 /* Until the VM process is gone, or does not go although it was killed. */
@@ -335,7 +391,10 @@ static void stand_behind(struct supervisor *s)
     while (!s->gone) {
         struct pollfd pfd[] = {{s->signal_fd, POLLIN, 0},
                                {s->channel.notes, POLLIN, 0},
-                               {s->channel.requests, POLLIN, 0}};
+                               {s->channel.requests, POLLIN, 0},
+                               {control_desk_fd(s->desk), POLLIN, 0},
+                               {s->background ? s->background->lines : -1, POLLIN, 0},
+                               {s->background ? s->background->ready : -1, 0, 0}};
 
         if (poll(pfd, ARRAY_SIZE(pfd), time_left_ms(s)) < 0)
             continue;
@@ -343,6 +402,9 @@ static void stand_behind(struct supervisor *s)
         take_notes(s, NOTES_AT_ONCE);
         if (pfd[2].revents)
             take_request(s);
+        control_desk_work(s->desk);
+        if (s->background)
+            look_at_background(s);
         look_after(s);
         if (!s->gone)
             kept_processes_look_after(s->kept);
@@ -362,6 +424,26 @@ static void log_end(struct supervisor *s)
 
     snprintf(text, sizeof(text), "the VM process ended with status %d", s->status);
     journal_line(s->report.journal, LOG_LEVEL_INFO, text);
+}
+
+/* How the VM process has ended. */
+static enum machine_end end_of(const struct supervisor *s)
+{
+    if (s->stage != RUNNING)
+        return MACHINE_KILLED;
+    if (s->how != CLD_EXITED)
+        return MACHINE_DIED;
+    if (!s->ended)
+        return s->wish ? MACHINE_UNPLUGGED : MACHINE_FAILED;
+    switch (s->outcome) {
+    case ENDED_SESSION: return MACHINE_COMMAND_ENDED;
+    case DOPPEL_POWEROFF: return MACHINE_POWERED_OFF;
+    case DOPPEL_RESET: return MACHINE_RESET;
+    case DOPPEL_DEBUG_EXIT: return MACHINE_DEBUG_EXIT;
+    case DOPPEL_CRASHED: return MACHINE_CRASHED;
+    case DOPPEL_STOPPED: return MACHINE_UNPLUGGED;
+    default: return MACHINE_FAILED;
+    }
 }
 
 /* Tells the end, and what the supervisor's exit status is for it. */
@@ -423,21 +505,35 @@ static void let_go_of_streams(void)
     close(null);
 }
 
+static void attend_to_others(void *opaque)
+{
+    struct supervisor *s = opaque;
+
+    control_desk_work(s->desk);
+    if (s->background)
+        background_relay(s->background, s->report.journal);
+}
+
 static int be_supervisor(struct supervisor *s, const struct supervisor_config *config)
 {
+    const struct control_desk_ops ops = {press_button, pull_plug, kill_at_once, s};
     char text[LOG_TEXT];
     int status;
 
-    let_go_of_streams();
+    if (!s->background)
+        let_go_of_streams();
     snprintf(text, sizeof(text), "doppel %s: the VM process is %d", doppel_version(), s->vm);
     journal_line(s->report.journal, LOG_LEVEL_INFO, text);
     s->kept = config->kept;
     kept_processes_start(s->kept, s->report.journal);
+    control_desk_begin(s->desk, s->vm, &ops);
     stand_behind(s);
     if (s->gone)
         take_notes(s, LAST_NOTES);
     status = tell_end(s, config);
-    kept_processes_end(s->kept);
+    kept_processes_end(s->kept, attend_to_others, s);
+    attend_to_others(s);
+    control_desk_ended(s->desk, end_of(s), status);
     return status;
 }
 
@@ -464,8 +560,12 @@ static struct supervisor *prepare(const struct supervisor_config *config, struct
     s->channel = *vm;
     s->start = time_now_ns();
     s->signal_fd = -1;
+    s->desk = config->desk;
+    s->background = config->background;
+    s->report.relayed = s->background != NULL;
     s->report.journal = journal_create(config->log_path, JOURNAL_LIMIT, err);
-    if (!s->report.journal || channel_open(&s->channel, vm, err) < 0) {
+    if (!s->report.journal || channel_open(&s->channel, vm, err) < 0 ||
+        (s->background && background_begin(s->background, err) < 0)) {
         clean_up(s);
         return NULL;
     }
@@ -493,6 +593,9 @@ int supervise(const struct supervisor_config *config,
     }
     s->vm = fork();
     if (s->vm == 0) {
+        control_desk_forget(config->desk);
+        if (config->background)
+            background_forget(config->background);
         clean_up(s);
         status = be_vm(&vm, run, opaque);
         channel_close(&vm);

@@ -14,7 +14,9 @@
  * - passes on the wish to end and sees to it that the end comes: ten seconds after the first wish,
  *   or 1.5 s after a second one, it tells where the VM process's threads are and kills it;
  * - stops and continues with the VM process (job control);
- * - keeps the log, and tells what happened when a signal killed the VM process.
+ * - keeps the log, and tells what happened when a signal killed the VM process;
+ * - answers at the control socket of a machine with a name (cli/control_desk.h), also when the VM
+ *   process does not.
  * When the supervisor is killed, the VM process ends at once.
  */
 #ifndef DOPPEL_CLI_SUPERVISOR_H
@@ -24,11 +26,15 @@
 
 #include <stdbool.h>
 
+struct background;
+struct control_desk;
 struct kept_processes;
 
 struct supervisor_config {
-    struct kept_processes *kept; /* which the VM process has, too (kept_process.h); or NULL */
-    const char *log_path;        /* the log's file; NULL: its last lines are kept in memory */
+    struct kept_processes *kept;   /* which the VM process has, too (kept_process.h); or NULL */
+    struct control_desk *desk;     /* or NULL */
+    struct background *background; /* or NULL: it runs in the foreground */
+    const char *log_path;          /* the log's file; NULL: its last lines are kept in memory */
     bool usr1; /* SIGUSR1 is for the VM process; else it does what it does to others */
 };
 

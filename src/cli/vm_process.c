@@ -31,7 +31,8 @@ struct run {
     struct log log;
     struct guest_files files;
     struct guest_kernel kernel;
-    bool session; /* the guest has our init */
+    bool init;    /* the guest has our init */
+    bool session; /* which takes a session */
     char *command_line;
     void *archive;
     int debug_fd;
@@ -91,7 +92,9 @@ static bool choose_guest(struct run *run)
             return false;
         }
         run->config.initrd = initrd;
-        run->session = true;
+        run->init = true;
+        /* In the background, it has a shell on the console instead. */
+        run->session = run->options->command || !run->options->background;
     }
     if (run->options->command && !(run->session && run->kernel.linux_image && run->config.initrd)) {
         fail(run, "a command needs a Linux kernel and the default guest's initramfs");
@@ -107,7 +110,7 @@ static bool make_command_line(struct run *run)
 {
     const char *ours = "";
 
-    if (run->kernel.linux_image && run->session)
+    if (run->kernel.linux_image && (run->session || run->init))
         ours = run->options->verbose ? "console=ttyS0 cryptomgr.notests"
                                      : "console=ttyS0 quiet cryptomgr.notests";
     else if (run->kernel.linux_image)
@@ -365,6 +368,25 @@ static void log_end(const struct run *run, enum console_end how)
     log_line(&run->log, LOG_LEVEL_INFO, "%s", hows[how]);
 }
 
+static void tell_start(const struct run *run, struct doppel_vm *vm)
+{
+    struct machine_facts facts = {.memory = run->config.memory, .cpus = run->config.cpus};
+    struct doppel_stats stats = {0};
+
+    doppel_stats(vm, &stats);
+    snprintf(facts.engine, sizeof(facts.engine), "%s", stats.engine);
+    channel_send_data(run->channel->notes, true, NOTE_STARTED, 0, &facts, sizeof(facts));
+}
+
+static void tell_end(const struct run *run, enum console_end how)
+{
+    if (how == CONSOLE_VM_ENDED || how == CONSOLE_SESSION)
+        channel_send(run->channel->notes, true, NOTE_ENDED,
+                     how == CONSOLE_SESSION ? ENDED_SESSION
+                                            : (int)console_vm_end(run->console)->outcome,
+                     NULL);
+}
+
 /* Starts the machine, and what changes its engine now and then. */
 static bool start_vm(struct run *run, struct doppel_vm *vm, struct doppel_error *err)
 {
@@ -375,6 +397,7 @@ static bool start_vm(struct run *run, struct doppel_vm *vm, struct doppel_error 
     if (doppel_start(vm, err) < 0)
         return false;
     log_line(&run->log, LOG_LEVEL_INFO, "the guest runs");
+    tell_start(run, vm);
     if (turns->count)
         run->turns = engine_turns_begin(turns, vm, &run->log);
     return true;
@@ -406,6 +429,7 @@ static int run_vm(struct run *run)
     how = console_run(run->console, vm);
     console_restore(run->console);
     log_end(run, how);
+    tell_end(run, how);
     engine_turns_end(run->turns);
     trace_end(run->trace, vm);
     status = explain(run, how);

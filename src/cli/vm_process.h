@@ -30,6 +30,7 @@ struct run_options {
     unsigned mount_count, share_count;
     char **command; /* up to a NULL; NULL: none, that is, a shell */
     bool stats, json, verbose;
+    bool background; /* nobody is at the standard streams */
     struct engine_turns_plan turns;
     bool traced;
     const char *trace_path; /* NULL: standard error */

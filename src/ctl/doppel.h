@@ -353,6 +353,36 @@ int doppel_change_network(struct doppel_vm *vm, unsigned nic, const char *settin
  * one that the host has chosen if port 0 was asked for. 0: there is no such forward. */
 unsigned doppel_forward_port(struct doppel_vm *vm, unsigned nic, unsigned forward);
 
+/* ---- Machines that run elsewhere ---- */
+
+/* A connection to the process behind a machine of this user's that runs under a name, in whatever
+ * program: its control socket, whose requests, results and events docs/control.md lists. They are
+ * given and returned as the text of JSON objects; the caller frees what is returned. One thread
+ * uses a connection at a time. */
+struct doppel_control;
+
+/* -ESRCH: no machine called NAME runs. */
+struct doppel_control *doppel_control_open(const char *name, struct doppel_error *err);
+/* Sends REQUEST, with the JSON object ARGUMENTS or none (NULL). Returns the number of the answer,
+ * which is positive. Several may be under way. */
+int doppel_control_send(struct doppel_control *control, const char *request, const char *arguments,
+                        struct doppel_error *err);
+/* Waits at most TIMEOUT_MS (-1: for ever) for answer NUMBER, and sets *RESULT, which may be NULL.
+ * -ETIMEDOUT: there is none yet; -EPIPE: the process is gone; else what the answer says. */
+int doppel_control_answer(struct doppel_control *control, int number, int timeout_ms, char **result,
+                          struct doppel_error *err);
+/* Both. */
+int doppel_control_call(struct doppel_control *control, const char *request, const char *arguments,
+                        int timeout_ms, char **result, struct doppel_error *err);
+/* Waits for the next event, once the request `events` has asked for them. Returns as above. The
+ * oldest events are dropped if more than 64 came while answers were waited for. */
+int doppel_control_event(struct doppel_control *control, int timeout_ms, char **event,
+                         struct doppel_error *err);
+/* A descriptor that poll(2) finds readable when something may have come. */
+int doppel_control_fd(const struct doppel_control *control);
+/* NULL is allowed. */
+void doppel_control_close(struct doppel_control *control);
+
 /* ---- The host ---- */
 
 /* What this host offers and which engine `auto` means here, for `doppel doctor`. */

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define TRIES 100 /* times that the file is removed or replaced while it is being locked */
@@ -86,4 +87,23 @@ void lock_file_look(const char *path, struct lock_holder *holder)
         read_holder(fd, holder);
     }
     close(fd);
+}
+
+/* Who has the lock before and after is who had the number in between. */
+int lock_file_pidfd(const char *path, struct lock_holder *holder)
+{
+    struct lock_holder again;
+    int fd;
+
+    lock_file_look(path, holder);
+    if (!holder->held || !holder->pid)
+        return -ESRCH;
+    fd = (int)syscall(SYS_pidfd_open, holder->pid, 0);
+    if (fd < 0)
+        return -errno;
+    lock_file_look(path, &again);
+    if (again.held && again.pid == holder->pid)
+        return fd;
+    close(fd);
+    return -ESRCH;
 }

@@ -29,4 +29,9 @@ int lock_file_take(const char *path, const char *use);
 /* Looks who has locked PATH. A file that is not there is locked by nobody. */
 void lock_file_look(const char *path, struct lock_holder *holder);
 
+/* Returns a descriptor for the process that has locked PATH (pidfd_open(2)): it stays that
+ * process's whatever becomes of its number. -ESRCH: nobody has locked PATH, or who has it is not
+ * known. */
+int lock_file_pidfd(const char *path, struct lock_holder *holder);
+
 #endif

@@ -74,19 +74,21 @@ int registry_folder(const char *name, char folder[PATH_MAX], struct error *err)
 
 /* ---- Names ---- */
 
-static int compare_names(const void *a, const void *b)
+int registry_names_add(struct registry_names *names, const char *name, struct error *err)
 {
-    return strcmp(a, b);
-}
+    unsigned at = 0;
+    void *longer;
 
-static int add_name(struct registry_names *names, const char *name, struct error *err)
-{
-    void *longer = reallocarray(names->name, names->count + 1, sizeof(*names->name));
-
+    while (at < names->count && strcmp(names->name[at], name) < 0)
+        at++;
+    if (at < names->count && !strcmp(names->name[at], name))
+        return 0;
+    longer = reallocarray(names->name, names->count + 1, sizeof(*names->name));
     if (!longer)
         return error_set(err, ENOMEM, "out of memory");
     names->name = longer;
-    snprintf(names->name[names->count++], sizeof(*names->name), "%.*s", HOME_NAME_MOST, name);
+    memmove(names->name + at + 1, names->name + at, (names->count++ - at) * sizeof(*names->name));
+    snprintf(names->name[at], sizeof(*names->name), "%.*s", HOME_NAME_MOST, name);
     return 0;
 }
 
@@ -103,13 +105,11 @@ int registry_names(struct registry_names *names, struct error *err)
     while (!ret && (entry = readdir(dir)))
         if (home_valid_name(entry->d_name) && !join(path, machines, entry->d_name, NULL) &&
             is_folder(path))
-            ret = add_name(names, entry->d_name, err);
+            ret = registry_names_add(names, entry->d_name, err);
     if (dir)
         closedir(dir);
     if (ret)
         registry_names_free(names);
-    else if (names->count > 0)
-        qsort(names->name, names->count, sizeof(*names->name), compare_names);
     return ret;
 }
 

@@ -29,6 +29,8 @@ struct registry_names {
     unsigned count;
 };
 int registry_names(struct registry_names *names, struct error *err);
+/* Adds NAME, a valid one, if it is not there yet. */
+int registry_names_add(struct registry_names *names, const char *name, struct error *err);
 void registry_names_free(struct registry_names *names);
 
 /* Keeps machines from coming, going and being renamed until the descriptor that it returns is

@@ -4,6 +4,7 @@
 #include "ctl/run_folder.h"
 
 #include "ctl/home.h"
+#include "ctl/registry.h"
 #include "ctl/tree.h"
 
 #include <dirent.h>
@@ -127,6 +128,45 @@ int run_folder_find(const char *name, const char *file, char path[PATH_MAX],
         return ret;
     lock_file_look(path, holder);
     return join(path, folder, file, err);
+}
+
+int run_folder_names(struct registry_names *names, struct error *err)
+{
+    char runtime[PATH_MAX], path[PATH_MAX];
+    int ret = home_path(HOME_RUNTIME, NULL, runtime, sizeof(runtime), err);
+    DIR *dir = ret ? NULL : opendir(runtime);
+    struct dirent *entry;
+
+    if (!ret && !dir)
+        ret = error_set(err, errno, "cannot read %s: %s", runtime, strerror(errno));
+    while (!ret && (entry = readdir(dir))) {
+        struct lock_holder holder;
+
+        if (!home_valid_name(entry->d_name))
+            continue;
+        ret = run_folder_find(entry->d_name, LOCK, path, &holder, err);
+        if (!ret && holder.held)
+            ret = registry_names_add(names, entry->d_name, err);
+    }
+    if (dir)
+        closedir(dir);
+    return ret;
+}
+
+int run_folder_pidfd(const char *name, struct error *err)
+{
+    char path[PATH_MAX];
+    struct lock_holder holder;
+    int ret = run_folder_find(name, LOCK, path, &holder, err);
+
+    if (ret)
+        return ret;
+    ret = lock_file_pidfd(path, &holder);
+    if (ret == -ESRCH)
+        return error_set(err, ESRCH, "'%s' does not run (doppel start %s starts it)", name, name);
+    return ret < 0
+               ? error_set(err, -ret, "cannot watch the process of '%s': %s", name, strerror(-ret))
+               : ret;
 }
 
 /* Removes the run folder of NAME in RUNTIME if it is stale. */

@@ -17,7 +17,9 @@
 #include <limits.h>
 #include <stdbool.h>
 
-#define RUN_VSOCK "vsock.sock"
+#define RUN_VSOCK   "vsock.sock"
+#define RUN_CONTROL "control.sock" /* ctl/control.h */
+#define RUN_LOG     "log"          /* of a machine that has no folder of its own */
 
 /* One that this process, and those that it forks, have. All zero: none. */
 struct run_folder {
@@ -38,6 +40,14 @@ void run_folder_remove(struct run_folder *folder);
 /* Sets PATH to FILE in the run folder of the machine NAME, and *HOLDER to whether that runs. */
 int run_folder_find(const char *name, const char *file, char path[PATH_MAX],
                     struct lock_holder *holder, struct error *err);
+
+/* Adds the names of machines that run to NAMES. */
+struct registry_names;
+int run_folder_names(struct registry_names *names, struct error *err);
+
+/* Returns a descriptor for the process behind the machine NAME, which runs (lock_file_pidfd).
+ * -ESRCH: it does not run. */
+int run_folder_pidfd(const char *name, struct error *err);
 
 /* Removes the stale ones, and tells SWEPT of each path. With DRY it only tells. */
 int run_folder_sweep(bool dry, void (*swept)(void *opaque, const char *path), void *opaque,

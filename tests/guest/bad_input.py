@@ -75,7 +75,8 @@ def help_and_version():
         check_run(done, 0, stderr=b"")
         check(len(done.stdout) > 5, "nothing was said")
     check(run("--version").stdout.startswith(b"doppel "), "no version")
-    for command in ["run", "doctor", "isa", "list", "ssh", "connect", "rename", "rm", "gc"]:
+    for command in ["run", "doctor", "isa", "list", "ssh", "connect", "rename", "rm", "gc",
+                    "start", "stop", "kill"]:
         check(run("help", command).stdout == run(command, "--help").stdout, command)
     doctor = json.loads(run("doctor", "--json").stdout)
     check(doctor["cpus"] > 0 and doctor["engine"] in ("interp", "bt", "kvm"), doctor)

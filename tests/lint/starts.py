@@ -15,6 +15,7 @@ import tempfile
 STARTS = re.compile(r"_*(?:v?fork|clone\d?|daemon|forkpty|popen|system|wordexp|exec[lv]\w*|fexecve|"
                     r"posix_spawnp?|pidfd_spawnp?)(?:@.*)?")
 ALLOWED = {("doppel.p", "src_cli_supervisor.c.o", "fork"),
+           ("doppel.p", "src_cli_background.c.o", "fork"),  # what becomes the supervisor
            ("doppel.p", "src_cli_kept_process.c.o", "fork"),  # a part of the supervisor
            ("doppel.p", "src_cli_producer.c.o", "fork"),  # alike
            ("doppel.p", "src_cli_producer.c.o", "execvp"),

@@ -1,11 +1,11 @@
 /*
  * Writes JSON.
  */
-#include "cli/json.h"
+#include "cli/json_text.h"
 
 #include <inttypes.h>
 
-static void write_string(const struct json *json, const char *text)
+static void write_string(const struct json_text *json, const char *text)
 {
     fputc('"', json->to);
     for (; *text; text++) {
@@ -21,7 +21,7 @@ static void write_string(const struct json *json, const char *text)
     fputc('"', json->to);
 }
 
-static void begin(struct json *json, const char *name)
+static void begin(struct json_text *json, const char *name)
 {
     if (json->comma)
         fputs(", ", json->to);
@@ -32,38 +32,38 @@ static void begin(struct json *json, const char *name)
     json->comma = true;
 }
 
-void json_open(struct json *json, const char *name, char bracket)
+void json_text_open(struct json_text *json, const char *name, char bracket)
 {
     begin(json, name);
     fputc(bracket, json->to);
     json->comma = false;
 }
 
-void json_close(struct json *json, char bracket)
+void json_text_close(struct json_text *json, char bracket)
 {
     fputc(bracket, json->to);
     json->comma = true;
 }
 
-void json_string(struct json *json, const char *name, const char *value)
+void json_text_string(struct json_text *json, const char *name, const char *value)
 {
     begin(json, name);
     write_string(json, value);
 }
 
-void json_number(struct json *json, const char *name, uint64_t value)
+void json_text_number(struct json_text *json, const char *name, uint64_t value)
 {
     begin(json, name);
     fprintf(json->to, "%" PRIu64, value);
 }
 
-void json_real(struct json *json, const char *name, double value)
+void json_text_real(struct json_text *json, const char *name, double value)
 {
     begin(json, name);
     fprintf(json->to, "%.3f", value);
 }
 
-void json_bool(struct json *json, const char *name, bool value)
+void json_text_bool(struct json_text *json, const char *name, bool value)
 {
     begin(json, name);
     fputs(value ? "true" : "false", json->to);

@@ -1,0 +1,355 @@
+/*
+ * Serves a control socket.
+ */
+#include "ctl/control_server.h"
+
+#include "base/unix_socket.h"
+#include "base/util.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define BACKLOG       64
+#define EVENTS        16                  /* that are looked at in a turn */
+#define CHUNK         4096                /* bytes that are read of a client in a turn */
+#define OWED_TOO_MUCH ((size_t)64 * 1024) /* who is owed so much is not read from */
+
+struct client {
+    uint64_t number; /* 0: free */
+    int fd;
+    bool wants_events;
+    bool lost; /* to be sent away: sweep() */
+    char *in, *out;
+    size_t in_size, out_size;
+    uint32_t watched; /* for which events epoll(7) looks */
+};
+
+struct control_server {
+    struct control_ops ops;
+    char *path;
+    char *hello; /* the line for new clients */
+    int listener, spare, epoll;
+    uint64_t last; /* the last client's number */
+    bool working;  /* in control_server_work */
+    struct client clients[CONTROL_CLIENTS_MOST];
+};
+
+/* ---- Clients ---- */
+
+static struct client *find(const struct control_server *server, uint64_t number)
+{
+    for (unsigned i = 0; number && i < CONTROL_CLIENTS_MOST; i++)
+        if (server->clients[i].number == number)
+            return (struct client *)&server->clients[i];
+    return NULL;
+}
+
+static void free_client(struct client *c)
+{
+    close(c->fd);
+    free(c->in);
+    free(c->out);
+    *c = (struct client){.fd = -1};
+}
+
+/* A process that was forked may still have the descriptor, so that epoll(7) would not forget it. */
+static void send_away(struct control_server *server, struct client *c)
+{
+    epoll_ctl(server->epoll, EPOLL_CTL_DEL, c->fd, NULL);
+    free_client(c);
+}
+
+/* Sends those away that are lost, unless one of them is being worked on. */
+static void sweep(struct control_server *server)
+{
+    for (unsigned i = 0; i < CONTROL_CLIENTS_MOST && !server->working; i++)
+        if (server->clients[i].lost)
+            send_away(server, &server->clients[i]);
+}
+
+/* Has epoll(7) look for what can be done for the client. */
+static void watch(struct control_server *server, struct client *c)
+{
+    uint32_t wanted =
+        (c->out_size < OWED_TOO_MUCH ? EPOLLIN : 0) | (c->out_size ? (uint32_t)EPOLLOUT : 0);
+    struct epoll_event event = {.events = wanted, .data.u64 = c->number};
+
+    if (wanted == c->watched)
+        return;
+    if (epoll_ctl(server->epoll, c->watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, c->fd, &event) < 0)
+        c->lost = true;
+    c->watched = wanted;
+}
+
+/* Sends what the client is owed, as far as it takes that. */
+static void write_some(struct client *c)
+{
+    ssize_t n;
+
+    if (!c->out_size || c->lost)
+        return;
+    n = send(c->fd, c->out, c->out_size, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (n < 0) {
+        c->lost = errno != EAGAIN && errno != EINTR;
+        return;
+    }
+    c->out_size -= (size_t)n;
+    memmove(c->out, c->out + n, c->out_size);
+}
+
+/* Puts LINE, which may be NULL for lack of memory, behind what the client is owed. */
+static void owe(struct control_server *server, struct client *c, const char *line)
+{
+    size_t size = line ? strlen(line) : 0;
+    char *longer = NULL;
+
+    if (c->lost)
+        return;
+    if (line && c->out_size + size <= CONTROL_OWED_MOST)
+        longer = realloc(c->out, c->out_size + size);
+    c->lost = !longer;
+    if (!longer)
+        return;
+    memcpy(longer + c->out_size, line, size);
+    c->out = longer;
+    c->out_size += size;
+    write_some(c);
+    watch(server, c);
+}
+
+static void say(struct control_server *server, struct client *c, json_t *line)
+{
+    char *text = control_line(line);
+
+    owe(server, c, text);
+    free(text);
+}
+
+static void take_in(struct control_server *server)
+{
+    int fd = unix_socket_accept(server->listener, &server->spare);
+    struct client *c = NULL;
+
+    if (fd < 0)
+        return;
+    for (unsigned i = 0; i < CONTROL_CLIENTS_MOST && !c; i++)
+        if (!server->clients[i].number)
+            c = &server->clients[i];
+    if (!c || !unix_socket_is_ours(fd)) {
+        close(fd);
+        return;
+    }
+    *c = (struct client){.number = ++server->last, .fd = fd};
+    watch(server, c);
+    owe(server, c, server->hello);
+}
+
+/* ---- Requests ---- */
+
+static void take_line(struct control_server *server, struct client *c, const char *line,
+                      size_t size)
+{
+    struct control_request request;
+    struct error err = {0};
+
+    if (control_request_parse(line, size, &request, &err) < 0) {
+        say(server, c, control_failure(0, EINVAL, err.text));
+        c->lost = true;
+        return;
+    }
+    server->ops.request(server->ops.opaque, c->number, &request);
+    control_request_free(&request);
+}
+
+/* Takes the whole lines out of what the client has sent. */
+static void take_lines(struct control_server *server, struct client *c)
+{
+    size_t done = 0;
+    char *end;
+
+    while (!c->lost && (end = memchr(c->in + done, '\n', c->in_size - done))) {
+        size_t size = (size_t)(end - (c->in + done));
+
+        take_line(server, c, c->in + done, size);
+        done += size + 1;
+    }
+    c->in_size -= done;
+    memmove(c->in, c->in + done, c->in_size);
+    if (c->in_size < CONTROL_LINE_MOST || c->lost)
+        return;
+    say(server, c, control_failure(0, EMSGSIZE, "a line is too long"));
+    c->lost = true;
+}
+
+static void read_some(struct control_server *server, struct client *c)
+{
+    char *longer = realloc(c->in, c->in_size + CHUNK);
+    ssize_t n;
+
+    if (!longer) {
+        c->lost = true;
+        return;
+    }
+    c->in = longer;
+    n = recv(c->fd, c->in + c->in_size, CHUNK, MSG_DONTWAIT);
+    if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+        c->lost = true;
+    if (n <= 0)
+        return;
+    c->in_size += (size_t)n;
+    take_lines(server, c);
+}
+
+/* ---- For the server's user ---- */
+
+int control_server_fd(const struct control_server *server)
+{
+    return server->epoll;
+}
+
+void control_server_work(struct control_server *server)
+{
+    struct epoll_event events[EVENTS];
+    int count = epoll_wait(server->epoll, events, EVENTS, 0);
+
+    server->working = true;
+    for (int i = 0; i < count; i++) {
+        struct client *c = find(server, events[i].data.u64);
+
+        if (!c) {
+            take_in(server);
+            continue;
+        }
+        if (events[i].events & EPOLLOUT)
+            write_some(c);
+        if (events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR))
+            read_some(server, c);
+        if (!c->lost)
+            watch(server, c);
+    }
+    server->working = false;
+    sweep(server);
+}
+
+bool control_server_has(const struct control_server *server, uint64_t client)
+{
+    return find(server, client) != NULL;
+}
+
+void control_answer(struct control_server *server, uint64_t client, int64_t id, json_t *result)
+{
+    struct client *c = find(server, client);
+
+    if (c)
+        say(server, c, control_result(id, result));
+    else
+        json_decref(result);
+    sweep(server);
+}
+
+void control_refuse(struct control_server *server, uint64_t client, int64_t id,
+                    const struct error *err)
+{
+    struct client *c = find(server, client);
+
+    if (c)
+        say(server, c, control_failure(id, err->code, err->text));
+    sweep(server);
+}
+
+void control_server_subscribe(struct control_server *server, uint64_t client, bool on)
+{
+    struct client *c = find(server, client);
+
+    if (c)
+        c->wants_events = on;
+}
+
+void control_server_event(struct control_server *server, json_t *event)
+{
+    char *line = control_line(event);
+
+    for (unsigned i = 0; line && i < CONTROL_CLIENTS_MOST; i++)
+        if (server->clients[i].number && server->clients[i].wants_events)
+            owe(server, &server->clients[i], line);
+    free(line);
+    sweep(server);
+}
+
+bool control_server_idle(const struct control_server *server)
+{
+    for (unsigned i = 0; i < CONTROL_CLIENTS_MOST; i++)
+        if (server->clients[i].number && !server->clients[i].lost && server->clients[i].out_size)
+            return false;
+    return true;
+}
+
+/* ---- Making and unmaking ---- */
+
+void control_server_forget(struct control_server *server)
+{
+    if (!server)
+        return;
+    for (unsigned i = 0; i < CONTROL_CLIENTS_MOST; i++)
+        if (server->clients[i].number)
+            free_client(&server->clients[i]);
+    if (server->listener >= 0)
+        close(server->listener);
+    if (server->spare >= 0)
+        close(server->spare);
+    if (server->epoll >= 0)
+        close(server->epoll);
+    free(server->path);
+    free(server->hello);
+    free(server);
+}
+
+void control_server_close(struct control_server *server)
+{
+    if (server && server->listener >= 0)
+        unlink(server->path);
+    control_server_forget(server);
+}
+
+static int listen_at(struct control_server *server, struct error *err)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.u64 = 0};
+
+    server->listener = unix_socket_listen(server->path, BACKLOG, err);
+    if (server->listener < 0)
+        return server->listener;
+    server->spare = unix_socket_spare(server->listener, err);
+    if (server->spare < 0)
+        return server->spare;
+    server->epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (server->epoll < 0 || epoll_ctl(server->epoll, EPOLL_CTL_ADD, server->listener, &event) < 0)
+        return error_set(err, errno, "cannot watch a socket: %s", strerror(errno));
+    return 0;
+}
+
+struct control_server *control_server_open(const char *path, const char *name,
+                                           const struct control_ops *ops, struct error *err)
+{
+    struct control_server *server = calloc(1, sizeof(*server));
+
+    if (!server) {
+        error_set(err, ENOMEM, "out of memory");
+        return NULL;
+    }
+    server->ops = *ops;
+    server->listener = server->spare = server->epoll = -1;
+    for (unsigned i = 0; i < CONTROL_CLIENTS_MOST; i++)
+        server->clients[i].fd = -1;
+    server->path = strdup(path);
+    server->hello = control_line(control_hello(name));
+    if (!server->path || !server->hello)
+        error_set(err, ENOMEM, "out of memory");
+    else if (listen_at(server, err) == 0)
+        return server;
+    control_server_close(server);
+    return NULL;
+}
