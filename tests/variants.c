@@ -6,6 +6,7 @@
 
 #include "base/util.h"
 #include "cpu/bt/switches.h"
+#include "cpu/kvm/kvm.h"
 
 #include <string.h>
 
@@ -49,16 +50,26 @@ VARIANT(cold)
 VARIANT(all)
 #undef VARIANT
 
+/* KVM with the board's local APICs, also where it can have some. */
+static struct engine *create_kvm_board(const struct machine *machine, struct error *err)
+{
+    static const struct kvm_options options = {.calls = &kvm_host_calls, .board_apics = true};
+
+    return kvm_create_with(machine, &options, err);
+}
+
 const struct engine_ops *variant_find(const char *name, struct engine_ops *space)
 {
     static const struct {
         const char *name;
+        const struct engine_ops *like;
         struct engine *(*create)(const struct machine *machine, struct error *err);
-    } variants[] = {{"bt-one", create_one},
-                    {"bt-tiny", create_tiny},
-                    {"bt-scratch", create_scratch},
-                    {"bt-cold", create_cold},
-                    {"bt-all", create_all}};
+    } variants[] = {{"bt-one", &bt_engine, create_one},
+                    {"bt-tiny", &bt_engine, create_tiny},
+                    {"bt-scratch", &bt_engine, create_scratch},
+                    {"bt-cold", &bt_engine, create_cold},
+                    {"bt-all", &bt_engine, create_all},
+                    {"kvm-board", &kvm_engine, create_kvm_board}};
 
     if (!strcmp(name, interp_engine.name))
         return &interp_engine;
@@ -71,7 +82,7 @@ const struct engine_ops *variant_find(const char *name, struct engine_ops *space
     for (unsigned i = 0; i < ARRAY_SIZE(variants); i++) {
         if (strcmp(name, variants[i].name) != 0)
             continue;
-        *space = bt_engine;
+        *space = *variants[i].like;
         space->name = variants[i].name;
         space->create = variants[i].create;
         return space;

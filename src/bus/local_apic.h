@@ -62,8 +62,17 @@ struct local_apics {
      * goes on. */
     void (*state_out)(void *opaque, unsigned cpu, struct lapic_state *state);
     void (*state_in)(void *opaque, unsigned cpu, const struct lapic_state *state);
+    /* Told, with the board lock, that input PIN of the board's I/O APIC sends this message, so that
+     * lapic_board.eoi comes for it; for each input from the moment on at which the board leads to
+     * these local APICs. NULL: it comes for every vector. */
+    void (*expect)(void *opaque, unsigned pin, uint64_t address, uint32_t data);
+    /* INIT, start-up messages and interrupts reach vCPUs inside of the engine's run(), which does
+     * not return EXIT_HALT then. */
+    bool wakes_inside;
     void *opaque;
 };
+
+#define LAPIC_BOARD_PINS 24 /* inputs of the board's I/O APIC */
 
 /* Saves or restores those of CPUS processors. */
 void local_apics_state(const struct local_apics *apics, unsigned cpus, struct state *s);

@@ -133,9 +133,9 @@ struct engine_ops {
     void (*destroy)(struct engine *engine); /* after all its vCPUs */
 
     /* Plugs in the local APICs that the engine brings along: fills in *APICS; they ask BOARD. Once,
-     * before the vCPUs are created; APICS are used once all vCPUs are there. Returns 0 or a
-     * negative errno. NULL, where the engine uses the board's local APICs, which are in its vCPUs'
-     * ports. */
+     * before the vCPUs are created; APICS are used once all vCPUs are there. Returns 0; or 1: it
+     * brings none on this host; or a negative errno. NULL, or 1: the engine uses the board's local
+     * APICs, which are in its vCPUs' ports. */
     int (*local_apics)(struct engine *engine, const struct lapic_board *board,
                        struct local_apics *apics, struct error *err);
 

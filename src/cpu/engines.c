@@ -73,4 +73,5 @@ const struct engine_ops interp_engine = {ENGINE("interp", create_interp)};
 const struct engine_ops bt_engine = {ENGINE("bt", create_bt)};
 const struct engine_ops bt_eager_engine = {ENGINE("bt-eager", create_bt_eager)};
 const struct engine_ops kvm_engine = {ENGINE("kvm", create_kvm),
-                                      .restrict_model = kvm_restrict_model, .failure = kvm_failure};
+                                      .restrict_model = kvm_restrict_model,
+                                      .local_apics = core_local_apics, .failure = kvm_failure};

@@ -35,6 +35,8 @@
 
 #define PIC_ELCR_PORT 0x4D0
 
+_Static_assert(LAPIC_BOARD_PINS == IOAPIC_PINS, "local APICs are told of each");
+
 #define BOARD_ISA_LINES 16
 
 const struct board_serial board_serial[BOARD_SERIAL_PORTS] = {
@@ -621,6 +623,7 @@ void board_set_local_apics(struct board *b, const struct local_apics *apics)
         next.state_in(next.opaque, i, &state);
     }
     b->apics = next;
+    ioapic_watch(b->ioapic, next.expect, next.opaque);
     if (apics) /* the board's own have nothing to do any more */
         lapic_set_dev(b->lapics)->ops->reset(lapic_set_dev(b->lapics));
     bus_unlock(b->bus);

@@ -32,9 +32,39 @@ void vm_engine_unmake(struct vm *vm, struct vm_engine *e)
     ops->destroy(e->engine);
 }
 
-void vm_engine_plug(struct vm *vm, const struct engine_ops *ops)
+void vm_plugs_note(const struct vm *vm, struct vm_plugs *plugs)
 {
-    board_plug_local_apics(vm->board, !ops->local_apics);
+    for (unsigned i = 0; i < vm->cpus; i++) {
+        plugs->ops[i] = vm->ports[i]->apic_ops;
+        plugs->apic[i] = vm->ports[i]->apic;
+    }
+}
+
+void vm_plugs_restore(struct vm *vm, const struct vm_plugs *plugs)
+{
+    for (unsigned i = 0; i < vm->cpus; i++) {
+        vm->ports[i]->apic_ops = plugs->ops[i];
+        vm->ports[i]->apic = plugs->apic[i];
+    }
+}
+
+/* Has the ports lead to E's own local APICs, or to the board's. Returns false if it has some and
+ * they cannot be had. */
+static bool plug_local_apics(struct vm *vm, const struct engine_ops *ops, struct vm_engine *e,
+                             struct error *err)
+{
+    const struct lapic_board outside = board_of_local_apics(vm->board);
+    int ret = 1;
+
+    board_plug_local_apics(vm->board, false);
+    if (ops->local_apics)
+        ret = ops->local_apics(e->engine, &outside, &e->apics, err);
+    if (ret < 0)
+        return false;
+    e->own_apics = ret == 0;
+    if (!e->own_apics)
+        board_plug_local_apics(vm->board, true);
+    return true;
 }
 
 static bool make_vcpus(struct vm *vm, const struct engine_ops *ops, struct vm_engine *e,
@@ -54,27 +84,22 @@ static bool make_vcpus(struct vm *vm, const struct engine_ops *ops, struct vm_en
 bool vm_engine_make(struct vm *vm, const struct engine_ops *ops, struct vm_engine *e,
                     struct error *err)
 {
-    const struct lapic_board outside = board_of_local_apics(vm->board);
-
     e->engine = ops->create(&vm->machine, err);
-    if (!e->engine)
-        return false;
-    vm_engine_plug(vm, ops);
-    if (ops->local_apics && ops->local_apics(e->engine, &outside, &e->apics, err) < 0)
-        return false;
-    return make_vcpus(vm, ops, e, err);
+    return e->engine && plug_local_apics(vm, ops, e, err) && make_vcpus(vm, ops, e, err);
 }
 
 void vm_engine_set_local_apics(struct vm *vm, const struct vm_engine *e)
 {
-    board_set_local_apics(vm->board, e->engine->ops->local_apics ? &e->apics : NULL);
+    board_set_local_apics(vm->board, e->own_apics ? &e->apics : NULL);
 }
 
 void vm_engine_exchange(struct vm *vm, struct vm_engine *e)
 {
-    struct vm_engine before = {.engine = vm->engine};
+    struct vm_engine before = {.engine = vm->engine, .own_apics = vm->own_apics};
 
     vm->engine = e->engine;
+    vm->own_apics = e->own_apics;
+    vm->wakes_inside = e->own_apics && e->apics.wakes_inside;
     for (unsigned i = 0; i < vm->cpus; i++) {
         before.vcpu[i] = vm->cpu[i].vcpu;
         vm->cpu[i].vcpu = e->vcpu[i];
@@ -90,7 +115,7 @@ bool vm_engine_create(struct vm *vm, const struct engine_ops *ops, struct error 
         vm_engine_unmake(vm, &e);
         return false;
     }
-    if (ops->local_apics)
+    if (e.own_apics)
         vm_engine_set_local_apics(vm, &e);
     vm_engine_exchange(vm, &e);
     return true;

@@ -37,14 +37,16 @@ static int switch_engine(struct vm *vm, const struct engine_ops *ops, struct err
 {
     const struct engine_ops *before = vm->engine->ops;
     struct vm_engine next = {0};
+    struct vm_plugs plugs;
     struct vm_sums past = {0};
 
+    vm_plugs_note(vm, &plugs);
     vm_sums_collect(vm, &past);
     if (past.incomplete)
         error_set(err, ENOMEM, "no memory for the statistics of the engine %s", before->name);
     if (past.incomplete || !vm_engine_make(vm, ops, &next, err)) {
         vm_engine_unmake(vm, &next);
-        vm_engine_plug(vm, before);
+        vm_plugs_restore(vm, &plugs);
         vm_sums_free(&past);
         return -err->code;
     }

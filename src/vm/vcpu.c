@@ -202,7 +202,7 @@ static void run_once(struct vm_cpu *cpu)
     if (take_request(cpu, CPU_REQ_SIPI))
         handle_sipi(cpu);
     cpu->port.held &= board_output_full(cpu->vm->board);
-    if (cpu->wait_sipi || cpu->port.held) {
+    if ((cpu->wait_sipi && !cpu->vm->wakes_inside) || cpu->port.held) {
         sleep_until(cpu, outside);
         return;
     }

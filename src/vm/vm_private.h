@@ -58,6 +58,8 @@ struct vm {
     struct loop_watch *retry_watch;
     struct board *board;
     struct engine *engine; /* of vm_cpu.vcpu; guarded as they are: see ENGINES */
+    bool own_apics;        /* it has brought local APICs */
+    bool wakes_inside;     /* which wake vCPUs inside of its run() */
     int (*load)(void *opaque, struct mem *mem, struct x86_cpu *cpu, struct error *err);
     void *load_opaque;
     bool no_reboot;
@@ -109,15 +111,21 @@ struct vm_engine {
     struct engine *engine;
     struct vcpu *vcpu[VM_MAX_CPUS];
     struct local_apics apics; /* if it brings its own */
+    bool own_apics;           /* that it does */
 };
 
 /* Makes one, in E, which is zeroed, beside the one that VM may have, and has the ports as it wants
- * them (vm_engine_plug). vm_engine_unmake is due in any case. While no vCPU runs. */
+ * them. vm_engine_unmake is due in any case. While no vCPU runs. */
 bool vm_engine_make(struct vm *vm, const struct engine_ops *ops, struct vm_engine *e,
                     struct error *err);
 void vm_engine_unmake(struct vm *vm, struct vm_engine *e);
-/* Has local APICs in the ports of vCPUs, or none, as an engine with these OPS wants it. */
-void vm_engine_plug(struct vm *vm, const struct engine_ops *ops);
+/* What is plugged into the ports of vCPUs; taken from there, and put back. */
+struct vm_plugs {
+    const struct apic_ops *ops[VM_MAX_CPUS];
+    void *apic[VM_MAX_CPUS];
+};
+void vm_plugs_note(const struct vm *vm, struct vm_plugs *plugs);
+void vm_plugs_restore(struct vm *vm, const struct vm_plugs *plugs);
 /* Has the board lead to the local APICs that E wants, which are given the state of those before. */
 void vm_engine_set_local_apics(struct vm *vm, const struct vm_engine *e);
 /* Puts E in the place of VM's engine, which is in E then. */

@@ -10,7 +10,7 @@ instead, having announced it, and print no "not ok". With --direct, PROGRAM (dir
 place of doppel; its machine has all devices that a guest asks for with --device. With --switch, the engines
 (--engine NAME,NAME...) take turns in one machine.
 
-With kvm among the engines it is skipped where there is no KVM, and what kvm.py lists may differ.
+With kvm, or kvm-board, among the engines it is skipped where there is no KVM, and what kvm.py lists may differ.
 """
 import argparse
 import os
@@ -71,7 +71,7 @@ def main():
     parser.add_argument('--switch', action='store_true')
     args = parser.parse_args()
     guest = os.path.basename(args.kernel).split('.')[0]
-    under_kvm = 'kvm' in args.engine.split(',')
+    under_kvm = any(name.startswith('kvm') for name in args.engine.split(','))
     if under_kvm and kvm.why_not(guest):
         print(f'not run: {kvm.why_not(guest)}')
         return SKIPPED

@@ -164,6 +164,14 @@ static bool create_meter(struct vcpu *c)
     return true;
 }
 
+int core_local_apics(struct engine *engine, const struct lapic_board *board,
+                     struct local_apics *apics, struct error *err)
+{
+    struct core *e = core_of(engine);
+
+    return e->accelerator->local_apics(e, board, apics, err);
+}
+
 struct vcpu *core_vcpu_create(struct engine *engine, struct cpu_port *port, struct error *err)
 {
     struct core *e = core_of(engine);
@@ -183,6 +191,8 @@ struct vcpu *core_vcpu_create(struct engine *engine, struct cpu_port *port, stru
         vcpu_free(e, c);
         return NULL;
     }
+    if (e->wakes_inside)
+        e->accelerator->plug(e, port);
     mmu_init(&c->mmu);
     x86_cpu_reset(&c->x);
     core_state_changed(c);

@@ -18,6 +18,8 @@ struct engine *core_create(const struct engine_ops *ops, const struct machine *m
 
 /* The functions of struct engine_ops. */
 void core_destroy(struct engine *engine);
+int core_local_apics(struct engine *engine, const struct lapic_board *board,
+                     struct local_apics *apics, struct error *err);
 struct vcpu *core_vcpu_create(struct engine *engine, struct cpu_port *port, struct error *err);
 void core_vcpu_destroy(struct vcpu *c);
 enum engine_exit core_run(struct vcpu *c); /* run.c */

@@ -106,6 +106,19 @@ struct accelerator {
     void (*unmapped)(struct vcpu *c, uint64_t linear, bool large);
     /* Told that the host addresses of guest memory that it remembers may be out of date. */
     void (*pages_moved)(struct vcpu *c);
+
+    /* As engine_ops.local_apics; NULL: it never brings any. If it does, it sets core.wakes_inside,
+     * and then run is called for vCPUs that have halted or wait for start-up, too, and these: */
+    int (*local_apics)(struct core *e, const struct lapic_board *board, struct local_apics *apics,
+                       struct error *err);
+    /* Plugs its local APIC into the port of a vCPU that is about to be created. */
+    void (*plug)(struct core *e, struct cpu_port *port);
+    /* Called now and then while code is executed in single steps: delivers an interrupt that waits.
+     * May raise. */
+    void (*take_interrupt)(struct vcpu *c);
+    /* Called before the run ends with EXIT_KICK, after which guest time may stand still. May raise.
+     */
+    void (*settle)(struct vcpu *c);
 };
 
 /* Computes anew everything that depends on the architectural state, which has been replaced. Drops

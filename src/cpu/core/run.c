@@ -100,7 +100,11 @@ static int attend_monitor(struct vcpu *c)
         safepoint_poll(&c->core->safepoint, c->port->id);
         present_forget(c);
     }
-    return seen & (CPU_REQ_KICK | CPU_REQ_INIT | CPU_REQ_SIPI) ? EXIT_KICK : -1;
+    if (!(seen & (CPU_REQ_KICK | CPU_REQ_INIT | CPU_REQ_SIPI)))
+        return -1;
+    if (c->core->wakes_inside)
+        c->core->accelerator->settle(c);
+    return EXIT_KICK;
 }
 
 /* Delivers the exception that is pending, if there is one. The delivery may raise the next one (as
@@ -187,9 +191,9 @@ static int attend(struct vcpu *c)
         c->check_interrupt = true;
     }
     if (c->x.activity == X86_WAIT_SIPI)
-        return EXIT_HALT;
+        return c->core->wakes_inside ? -1 : EXIT_HALT;
     attend_interrupts(c);
-    return c->x.activity == X86_HALTED ? EXIT_HALT : -1;
+    return c->x.activity == X86_HALTED && !c->core->wakes_inside ? EXIT_HALT : -1;
 }
 
 /* Whether attend() may have something to do. */
@@ -341,6 +345,14 @@ static int retry_instruction(struct vcpu *c)
     return -1;
 }
 
+/* Executes a single step. Returns an exit for a debugger outside of the guest, or -1. */
+static int run_step(struct vcpu *c)
+{
+    if (c->core->wakes_inside)
+        c->core->accelerator->take_interrupt(c);
+    return steps_past_event(c) ? EXIT_STEP : step_with_traps(c);
+}
+
 /* Does what is due; then has RUN execute guest code, or executes a single step. Returns an exit, or
  * -1 to go on. */
 static int run_turn(struct vcpu *c, run_fn *run)
@@ -352,8 +364,8 @@ static int run_turn(struct vcpu *c, run_fn *run)
     exit = needs_attention(c) ? attend(c) : -1;
     if (exit >= 0)
         return exit;
-    if (unlikely(c->stepping))
-        return steps_past_event(c) ? EXIT_STEP : step_with_traps(c);
+    if (unlikely(c->stepping) && c->x.activity == X86_RUNNING)
+        return run_step(c);
     run(c);
     return -1;
 }

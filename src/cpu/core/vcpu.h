@@ -91,6 +91,9 @@ struct core {
     /* Guest code writes to memory unseen, because the host's processor executes it as it is. So
      * decoded code is not kept, and CODE stays as it is. */
     bool writes_unseen;
+    /* Local APICs of the accelerator's wake vCPUs, which it therefore runs while they are halted or
+     * wait for start-up, too; it takes their interrupts. */
+    bool wakes_inside;
     struct vcpu *vcpu[SAFEPOINT_MAX_CPUS];
 };
 

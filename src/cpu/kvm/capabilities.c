@@ -27,5 +27,7 @@ const struct kvm_capability kvm_capabilities[] = {
     USED(MEMORY_FAULT_INFO),
     USED(DISABLE_QUIRKS2),
     USED(ENFORCE_PV_FEATURE_CPUID),
+    USED(SPLIT_IRQCHIP),
+    USED(X2APIC_API),
     {.name = NULL},
 };

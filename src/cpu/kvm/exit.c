@@ -7,6 +7,7 @@
 #include "cpu/core/access.h"
 #include "cpu/core/msr.h"
 #include "cpu/core/present.h"
+#include "cpu/kvm/lapic.h"
 
 #include <errno.h>
 #include <string.h>
@@ -80,7 +81,7 @@ static void access_device(struct kvm_cpu *k, uint64_t gpa, uint64_t *value, unsi
     struct vcpu *c = &k->c;
     const struct apic_ops *apic = c->port->apic_ops;
     const uint32_t offset = gpa & (MEM_PAGE_SIZE - 1);
-    const bool is_apic = ALIGN_DOWN(gpa, MEM_PAGE_SIZE) == c->apic_page;
+    const bool is_apic = !k->lapic && ALIGN_DOWN(gpa, MEM_PAGE_SIZE) == c->apic_page;
 
     if (is_apic && write)
         apic->mmio_write(c->port->apic, offset, size, *value);
@@ -186,6 +187,7 @@ enum kvm_next kvm_serve_exit(struct kvm_cpu *k)
     case KVM_EXIT_MMIO: return serve_memory(k);
     case KVM_EXIT_X86_RDMSR: return serve_msr(k, false);
     case KVM_EXIT_X86_WRMSR: return serve_msr(k, true);
+    case KVM_EXIT_IOAPIC_EOI: kvm_lapic_end_of_interrupt(k, k->run->eoi.vector); return KVM_GO_ON;
     case KVM_EXIT_HLT: counter_add(&k->c.exits[CAUSE_HALT], 1); return KVM_HALT;
     case KVM_EXIT_INTR:
     case KVM_EXIT_SET_TPR:

@@ -8,7 +8,8 @@
  *      kvm/run.c: KVM      interpreter: one instruction
  *
  * Outside of accelerator.run, struct x86_cpu holds the vCPU's state; inside, KVM has it (state.c).
- * Exits for devices are served inside. The local APIC is the board's.
+ * Exits for devices are served inside. The local APICs are KVM's where that can have them without
+ * the rest of the chips (lapic.h), and else the board's.
  */
 #ifndef DOPPEL_CPU_KVM_KVM_H
 #define DOPPEL_CPU_KVM_KVM_H
@@ -19,6 +20,7 @@
 /* The accelerator's options. */
 struct kvm_options {
     const struct kvm_calls *calls;
+    bool board_apics; /* the board's local APICs, also where KVM can have some */
 };
 
 extern const struct accelerator kvm_accelerator;

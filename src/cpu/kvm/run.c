@@ -3,66 +3,9 @@
  */
 #include "cpu/core/fault.h"
 #include "cpu/core/mode.h"
-#include "cpu/kvm/vcpu.h"
+#include "cpu/kvm/lapic.h"
 
 #include <errno.h>
-#include <time.h>
-
-/* Takes away the signal that has ended KVM_RUN, or will end the next. */
-static void take_signal(void)
-{
-    const struct timespec now = {0, 0};
-    sigset_t set;
-
-    sigemptyset(&set);
-    sigaddset(&set, KVM_SIGNAL);
-    while (sigtimedwait(&set, NULL, &now) > 0)
-        ;
-}
-
-/* Calls KVM_RUN, unless someone wants something of the vCPU. Returns what it returns. */
-static int enter(struct kvm_cpu *k)
-{
-    const struct cpu_port *port = k->c.port;
-    int ret = -EINTR;
-
-    k->run->cr8 = port->apic_ops->get_cr8(port->apic);
-    atomic_store(&k->place, KVM_INSIDE);
-    /* Who makes a request after this looks at the place after that. */
-    if (k->run->immediate_exit || !atomic_load(&port->requests)) {
-        unsigned before = meter_switch(k->c.meter, METER_GUEST);
-
-        counter_add(&k->entries, 1);
-        ret = kvm_cpu_call(k, KVM_RUN, NULL);
-        k->completing = false;
-        port->apic_ops->set_cr8(port->apic, (unsigned)k->run->cr8);
-        meter_switch(k->c.meter, before);
-    }
-    if (atomic_exchange(&k->place, KVM_OUTSIDE) == KVM_CALLED || ret == -EINTR)
-        take_signal();
-    return ret;
-}
-
-/* Has KVM complete what the last exit was for, which it does when it is called again, without
- * executing more. That may take another exit, for the next piece of an access. Returns what is to
- * be done then. */
-static enum kvm_next complete(struct kvm_cpu *k)
-{
-    enum kvm_next next = KVM_GO_ON;
-
-    while (k->completing && (next == KVM_GO_ON || next == KVM_LEAVE)) {
-        int ret;
-
-        k->run->immediate_exit = 1;
-        ret = enter(k);
-        k->run->immediate_exit = 0;
-        if (ret == 0)
-            next = kvm_serve_exit(k);
-        else if (ret != -EINTR)
-            kvm_fail(k, ret, "cannot complete an access");
-    }
-    return next;
-}
 
 static bool interrupt_waits(const struct kvm_cpu *k)
 {
@@ -99,15 +42,18 @@ static enum kvm_next run_once(struct kvm_cpu *k)
     int ret;
 
     /* What is completed may be a fault, which comes before an interrupt. */
-    if (interrupt_waits(k) && (next = complete(k)) != KVM_GO_ON)
+    if (!k->lapic && interrupt_waits(k) && (next = kvm_complete(k)) != KVM_GO_ON)
         return next;
 
     if (k->refresh) {
         k->refresh = false;
         kvm_slots_refresh(&kvm_machine_of(&k->c)->slots);
     }
-    offer_interrupt(k);
-    ret = enter(k);
+    if (k->lapic)
+        kvm_lapic_offer(k);
+    else
+        offer_interrupt(k);
+    ret = kvm_enter(k);
     switch (ret) {
     case 0: return kvm_serve_exit(k);
     case -EINTR:
@@ -129,9 +75,12 @@ static bool is_due(const struct vcpu *c)
 static void check_failures(struct kvm_cpu *k)
 {
     const struct kvm_slots *slots = &kvm_machine_of(&k->c)->slots;
+    const struct kvm_lapics *lapics = kvm_machine_of(&k->c)->lapics;
 
     if (atomic_load(&slots->failed) && !k->failure.code)
         k->failure = slots->failure;
+    if (lapics && atomic_load(&lapics->failed) && !k->failure.code)
+        k->failure = lapics->failure;
     if (k->failure.code)
         raise_failure(&k->c);
 }
@@ -147,7 +96,7 @@ static enum kvm_next run_in_kvm(struct kvm_cpu *k)
     do
         next = run_once(k);
     while (next == KVM_GO_ON && !is_due(c));
-    completed = complete(k);
+    completed = kvm_complete(k);
     if (completed != KVM_GO_ON)
         next = completed;
     /* RIP is that of a handler if an event has been delivered, behind HLT, too, whose debug trap
@@ -164,13 +113,28 @@ static void halt(struct vcpu *c)
     update_stepping(c);
 }
 
+/* Runs the guest in KVM, or finds that it cannot. */
+static enum kvm_next run_or_refuse(struct kvm_cpu *k)
+{
+    struct vcpu *c = &k->c;
+    const bool interprets = !kvm_push_debugger(k);
+
+    if (k->lapic && c->x.activity != X86_RUNNING && (interprets || c->stepping)) {
+        kvm_lapic_wait(c);
+        return KVM_LEAVE;
+    }
+    if (k->lapic && interprets)
+        kvm_lapic_take_interrupt(c);
+    return interprets || !kvm_push(k) ? KVM_INTERPRET : run_in_kvm(k);
+}
+
 void kvm_run_guest(struct vcpu *c)
 {
     struct kvm_cpu *k = kvm_cpu_of(c);
     enum kvm_next next;
 
     check_failures(k);
-    next = !kvm_push_debugger(k) || !kvm_push(k) ? KVM_INTERPRET : run_in_kvm(k);
+    next = run_or_refuse(k);
     switch (next) {
     case KVM_GO_ON:
     case KVM_LEAVE: break;

@@ -11,6 +11,7 @@
  *     DEBUGREGS    DR0 to DR3, DR6, DR7
  *     EVENTS       NMIs and what was on its way
  *     TSC          the offset of the guest's TSC
+ *     MP_STATE     whether it runs, has halted or waits for start-up, if KVM has local APICs
  */
 #include "cpu/kvm/vcpu.h"
 
@@ -18,6 +19,7 @@
 #include "cpu/core/deliver.h"
 #include "cpu/core/fault.h"
 #include "cpu/core/mode.h"
+#include "cpu/kvm/lapic.h"
 
 #include <errno.h>
 #include <string.h>
@@ -147,6 +149,10 @@ static int pull_system(struct kvm_cpu *k)
     x->efer = s.efer;
     if (s.flags & KVM_SREGS2_FLAGS_PDPTRS_VALID)
         memcpy(x->pdpte, s.pdptrs, sizeof(x->pdpte));
+    if (k->lapic) {
+        k->apic_base = k->lapic->base = s.apic_base;
+        k->lapic->cr8 = (unsigned)s.cr8;
+    }
     return 0;
 }
 
@@ -373,15 +379,18 @@ static int pull_debug(struct kvm_cpu *k)
 /* --- Events ----------------------------------------------------------------------------------- */
 
 /* The core has delivered exceptions and interrupts and stepped over shadows before the guest runs,
- * so only NMIs can be waiting, for the end of one in service. */
+ * so only NMIs can be waiting, for the end of one in service. How many, KVM is told only if it
+ * matters, because its own local APICs may send one meanwhile. */
 static int push_events(struct kvm_cpu *k)
 {
     const struct x86_cpu *x = &k->c.x;
     struct kvm_vcpu_events e = {
-        .flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW,
+        .flags = KVM_VCPUEVENT_VALID_SHADOW |
+                 (x->nmis_pending || k->nmis || !k->lapic ? KVM_VCPUEVENT_VALID_NMI_PENDING : 0),
         .nmi = {.pending = x->nmis_pending, .masked = x->nmi_blocked},
     };
 
+    k->nmis = x->nmis_pending;
     if (k->is_known && !k->injected && x->nmis_pending == k->known.nmis_pending &&
         x->nmi_blocked == k->known.nmi_blocked && !k->known.interrupt_shadow)
         return 0;
@@ -408,6 +417,7 @@ static int pull_events(struct kvm_cpu *k, struct event *event)
     else if (e.interrupt.injected && !e.interrupt.soft)
         *event = (struct event){.vector = e.interrupt.nr, .external = true};
     x->nmis_pending = (uint8_t)MIN(e.nmi.pending + e.nmi.injected, 2);
+    k->nmis = e.nmi.pending;
     x->nmi_blocked = e.nmi.masked && !e.nmi.injected;
     x->interrupt_shadow = e.interrupt.shadow != 0;
     x->ss_shadow = e.interrupt.shadow & KVM_X86_SHADOW_INT_MOV_SS;
@@ -415,12 +425,48 @@ static int pull_events(struct kvm_cpu *k, struct event *event)
     return 0;
 }
 
+/* --- Activity --------------------------------------------------------------------------------- */
+
+static int push_activity(struct kvm_cpu *k)
+{
+    struct kvm_mp_state s = {.mp_state = KVM_MP_STATE_RUNNABLE};
+
+    if (!k->lapic || (k->is_known && k->c.x.activity == k->known.activity))
+        return 0;
+    if (k->c.x.activity == X86_HALTED)
+        s.mp_state = KVM_MP_STATE_HALTED;
+    else if (k->c.x.activity == X86_WAIT_SIPI)
+        s.mp_state = KVM_MP_STATE_INIT_RECEIVED;
+    return kvm_cpu_call(k, KVM_SET_MP_STATE, &s);
+}
+
+/* KVM carries out an INIT and a start-up that wait. */
+static int pull_activity(struct kvm_cpu *k)
+{
+    struct kvm_mp_state s;
+    int ret;
+
+    if (!k->lapic)
+        return 0;
+    ret = kvm_cpu_call(k, KVM_GET_MP_STATE, &s);
+    if (ret < 0)
+        return ret;
+    switch (s.mp_state) {
+    case KVM_MP_STATE_HALTED: k->c.x.activity = X86_HALTED; break;
+    case KVM_MP_STATE_UNINITIALIZED:
+    case KVM_MP_STATE_INIT_RECEIVED: k->c.x.activity = X86_WAIT_SIPI; break;
+    default: k->c.x.activity = X86_RUNNING;
+    }
+    return 0;
+}
+
 /* --- All of it -------------------------------------------------------------------------------- */
 
 bool kvm_push(struct kvm_cpu *k)
 {
-    int (*const parts[])(struct kvm_cpu *) = {push_system, push_registers, push_extended, push_msrs,
-                                              push_tsc,    push_debug,     push_events};
+    int (*const parts[])(struct kvm_cpu *) = {push_system, push_registers, push_extended,
+                                              push_msrs,   push_tsc,       push_debug,
+                                              push_events, push_activity,  kvm_lapic_push};
 
     for (unsigned i = 0; i < ARRAY_SIZE(parts); i++) {
         int ret = parts[i](k);
@@ -441,8 +487,10 @@ bool kvm_pull(struct kvm_cpu *k)
 {
     struct vcpu *c = &k->c;
     struct event event;
-    int ret = pull_events(k, &event); /* first, as KVM gives CR2 and DR6 their values with it */
+    int ret = pull_activity(k);
 
+    if (ret == 0)
+        ret = pull_events(k, &event); /* as KVM gives CR2 and DR6 their values with it */
     if (ret == 0)
         ret = pull_system(k);
     if (ret == 0)

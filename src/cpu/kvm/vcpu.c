@@ -10,6 +10,7 @@
 
 #include "base/util.h"
 #include "cpu/kvm/cpuid.h"
+#include "cpu/kvm/lapic.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -51,35 +52,6 @@ static int enable_exits(const struct kvm_machine *m, struct error *err)
     return 0;
 }
 
-/* Registers that KVM's guests use without an exit: KVM has them, or they hold no state. All others
- * are the core's (core/msr.c). */
-static int filter_msrs(const struct kvm_machine *m, struct error *err)
-{
-    static const uint64_t all = UINT64_MAX; /* KVM reads whole words */
-    static const struct {
-        uint32_t first, count;
-    } passed[] = {
-        {X86_MSR_SPEC_CTRL, 2}, /* and PRED_CMD */
-        {X86_MSR_SYSENTER_CS, 3},
-        {X86_MSR_EFER, 5},    /* up to SFMASK */
-        {X86_MSR_FS_BASE, 4}, /* up to TSC_AUX */
-    };
-    struct kvm_msr_filter filter = {.flags = KVM_MSR_FILTER_DEFAULT_DENY};
-    int ret;
-
-    for (unsigned i = 0; i < ARRAY_SIZE(passed); i++)
-        filter.ranges[i] = (struct kvm_msr_filter_range){
-            .flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE,
-            .nmsrs = passed[i].count,
-            .base = passed[i].first,
-            .bitmap = (uint8_t *)(uintptr_t)&all,
-        };
-    ret = kvm_call(m->calls, m->vm, KVM_X86_SET_MSR_FILTER, (uintptr_t)&filter);
-    if (ret < 0)
-        return error_set(err, -ret, "KVM: cannot set the filter of registers: %s", strerror(-ret));
-    return 0;
-}
-
 static int create_vm(struct kvm_machine *m, struct error *err)
 {
     const uint64_t identity_map = IDENTITY_MAP;
@@ -96,7 +68,12 @@ static int create_vm(struct kvm_machine *m, struct error *err)
     ret = enable_exits(m, err);
     if (ret == 0)
         ret = kvm_guard_machine(m, err);
-    return ret < 0 ? ret : filter_msrs(m, err);
+    if (ret < 0)
+        return ret;
+    ret = kvm_filter_msrs(m);
+    if (ret < 0)
+        return error_set(err, -ret, "KVM: cannot set the filter of registers: %s", strerror(-ret));
+    return 0;
 }
 
 /* Whether KVM can give all that the machine's model has. */
@@ -199,6 +176,7 @@ static void stop(struct core *e)
         close(m->vm);
     if (m->system >= 0)
         close(m->system);
+    kvm_lapics_destroy(m->lapics);
     free(m);
     e->accelerator_shared = NULL;
 }
@@ -252,6 +230,7 @@ static int create(struct vcpu *c, struct error *err)
         ret = kvm_state_create(k, err);
     if (ret < 0)
         return ret;
+    kvm_lapic_attach(k);
     c->port->leave = leave;
     c->port->leave_opaque = k;
     return 0;
@@ -264,6 +243,7 @@ static void destroy(struct vcpu *c)
     kvm_slots_collect(&kvm_machine_of(c)->slots);
     if (c->port->leave_opaque == k) /* the machine's next engine may have its own by now */
         c->port->leave = NULL;
+    kvm_lapic_detach(k);
     if (k->run)
         munmap(k->run, kvm_machine_of(c)->run_size);
     if (k->fd >= 0)
@@ -335,4 +315,8 @@ const struct accelerator kvm_accelerator = {
     .forget = nothing,
     .unmapped = unmapped,
     .pages_moved = nothing,
+    .local_apics = kvm_lapics_create,
+    .plug = kvm_lapic_plug,
+    .take_interrupt = kvm_lapic_take_interrupt,
+    .settle = kvm_lapic_settle,
 };

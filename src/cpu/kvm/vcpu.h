@@ -4,6 +4,7 @@
 #ifndef DOPPEL_CPU_KVM_VCPU_H
 #define DOPPEL_CPU_KVM_VCPU_H
 
+#include "cpu/kvm/kvm.h"
 #include "cpu/kvm/slots.h"
 
 #include <signal.h>
@@ -21,6 +22,7 @@ struct kvm_machine {
     _Atomic bool breaks_known;
     _Atomic unsigned breaks; /* KVM_BREAKS_* (probe.h), if known */
     struct kvm_slots slots;
+    struct kvm_lapics *lapics; /* lapic.h; NULL: the local APICs are the board's */
 };
 
 /* Where a vCPU's thread is, for those who want it to leave guest code. */
@@ -42,6 +44,7 @@ struct kvm_cpu {
     int fd;        /* or -1 */
     struct kvm_run *run;
     struct kvm_kept_msrs msrs;
+    struct kvm_lapic *lapic; /* or NULL */
 
     _Atomic pid_t thread; /* the one that runs it; 0: none has yet */
     _Atomic int place;    /* enum kvm_place */
@@ -54,6 +57,7 @@ struct kvm_cpu {
     bool injected; /* an event that was on its way is out of it, and must not stay in KVM */
     uint64_t tsc_offset;
     uint64_t apic_base;
+    unsigned nmis; /* that KVM has been given, and has not been seen to deliver */
 
     /* The debugger's breakpoints that KVM has, and by debug register which ones they are. */
     struct kvm_guest_debug debugger;
@@ -129,5 +133,22 @@ enum kvm_next {
     KVM_DEBUG,     /* a breakpoint, or an exception that may be the guest's own */
 };
 enum kvm_next kvm_serve_exit(struct kvm_cpu *k);
+
+/* --- enter.c ---------------------------------------------------------------------------------- */
+
+/* Calls KVM_RUN, unless someone wants something of the vCPU. Returns what it returns. */
+int kvm_enter(struct kvm_cpu *k);
+/* Has KVM complete what the last exit was for, which it does when it is called again, without
+ * executing more. That may take another exit, for the next piece of an access. Returns what is to
+ * be done then. May raise. */
+enum kvm_next kvm_complete(struct kvm_cpu *k);
+/* Calls KVM_RUN in a way that no guest code is executed: KVM does what it does before that, and may
+ * have an interrupt on its way (kvm_pull). Exits are served. May raise. */
+void kvm_run_briefly(struct kvm_cpu *k);
+
+/* --- msr_filter.c ----------------------------------------------------------------------------- */
+
+/* Tells KVM which registers the guest uses without an exit. 0, or a negative errno. */
+int kvm_filter_msrs(const struct kvm_machine *m);
 
 #endif

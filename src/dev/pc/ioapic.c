@@ -38,6 +38,8 @@ struct ioapic {
     uint64_t base;
     uint8_t initial_id;
     struct msi_sink sink;
+    void (*expect)(void *opaque, unsigned n, uint64_t address, uint32_t data); /* or NULL */
+    void *expect_opaque;
 
     uint8_t select, id;
     uint32_t lines; /* active inputs */
@@ -50,19 +52,48 @@ static bool is_level(uint64_t entry)
     return (entry & ENTRY_LEVEL) && (entry & ENTRY_DELIVERY) <= DELIVERY_LOWEST;
 }
 
-/* Sends the message of pin N, in the format of SDM volume 3, 11.11. */
+/* The message of an entry, in the format of SDM volume 3, 11.11. */
+static uint64_t message_address(uint64_t entry)
+{
+    return 0xFEE00000 | entry >> ENTRY_DEST_SHIFT << 12 | (entry & ENTRY_LOGICAL ? 1u << 2 : 0);
+}
+
+static uint32_t message_data(uint64_t entry)
+{
+    return ((uint32_t)entry & (ENTRY_VECTOR | ENTRY_DELIVERY)) |
+           (is_level(entry) ? 1u << 15 | 1u << 14 : 0);
+}
+
 static void send(struct ioapic *ioapic, unsigned n)
 {
     uint64_t entry = ioapic->entry[n];
-    uint64_t address = 0xFEE00000 | entry >> ENTRY_DEST_SHIFT << 12;
-    uint32_t data = (uint32_t)entry & (ENTRY_VECTOR | ENTRY_DELIVERY);
-    if (entry & ENTRY_LOGICAL)
-        address |= 1u << 2;
-    if (is_level(entry)) {
-        data |= 1u << 15 | 1u << 14;
+    if (is_level(entry))
         ioapic->entry[n] |= ENTRY_REMOTE_IRR;
-    }
-    ioapic->sink.send(ioapic->sink.opaque, address, data);
+    ioapic->sink.send(ioapic->sink.opaque, message_address(entry), message_data(entry));
+}
+
+static void tell_watcher(const struct ioapic *ioapic, unsigned n)
+{
+    uint64_t entry = ioapic->entry[n];
+    bool level = is_level(entry);
+    if (ioapic->expect)
+        ioapic->expect(ioapic->expect_opaque, n, level ? message_address(entry) : 0,
+                       level ? message_data(entry) : 0);
+}
+
+static void tell_watcher_all(const struct ioapic *ioapic)
+{
+    for (unsigned n = 0; n < IOAPIC_PINS; n++)
+        tell_watcher(ioapic, n);
+}
+
+void ioapic_watch(struct ioapic *ioapic,
+                  void (*expect)(void *opaque, unsigned n, uint64_t address, uint32_t data),
+                  void *opaque)
+{
+    ioapic->expect = expect;
+    ioapic->expect_opaque = opaque;
+    tell_watcher_all(ioapic);
 }
 
 /* A level-triggered input sends when it is active, not masked, and not being served already. */
@@ -108,6 +139,7 @@ static void write_entry(struct ioapic *ioapic, unsigned n, unsigned shift, uint3
     uint64_t *entry = &ioapic->entry[n];
     uint64_t mask = ENTRY_WRITABLE & (uint64_t)UINT32_MAX << shift;
     *entry = (*entry & ~mask) | ((uint64_t)value << shift & mask);
+    tell_watcher(ioapic, n);
     if (!is_level(*entry)) /* software without the EOI register gets rid of it this way */
         *entry &= ~(uint64_t)ENTRY_REMOTE_IRR;
     check_level(ioapic, n);
@@ -166,6 +198,7 @@ static void reset(struct dev *dev)
     ioapic->id = ioapic->initial_id;
     for (unsigned n = 0; n < IOAPIC_PINS; n++)
         ioapic->entry[n] = ENTRY_MASKED;
+    tell_watcher_all(ioapic);
 }
 
 static void state(struct dev *dev, struct state *s)
@@ -181,6 +214,7 @@ static void state(struct dev *dev, struct state *s)
     ioapic->lines &= (1u << IOAPIC_PINS) - 1;
     for (unsigned n = 0; n < IOAPIC_PINS; n++)
         ioapic->entry[n] &= ENTRY_WRITABLE | (is_level(ioapic->entry[n]) ? ENTRY_REMOTE_IRR : 0);
+    tell_watcher_all(ioapic);
 }
 
 static void destroy(struct dev *dev)

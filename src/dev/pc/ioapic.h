@@ -24,6 +24,13 @@ struct dev *ioapic_dev(struct ioapic *ioapic);
 
 struct irq_line ioapic_pin(struct ioapic *ioapic, unsigned n);
 
+/* Has EXPECT called, with the board lock, whenever an input's level-triggered message becomes
+ * another; and for every input, at once. An input that has no such message sends one with DATA 0.
+ */
+void ioapic_watch(struct ioapic *ioapic,
+                  void (*expect)(void *opaque, unsigned n, uint64_t address, uint32_t data),
+                  void *opaque);
+
 /* A local APIC broadcasts the end of a level-triggered interrupt. Board lock held. */
 void ioapic_eoi(struct ioapic *ioapic, unsigned vector);
 
