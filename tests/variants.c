@@ -64,12 +64,10 @@ const struct engine_ops *variant_find(const char *name, struct engine_ops *space
         const char *name;
         const struct engine_ops *like;
         struct engine *(*create)(const struct machine *machine, struct error *err);
-    } variants[] = {{"bt-one", &bt_engine, create_one},
-                    {"bt-tiny", &bt_engine, create_tiny},
-                    {"bt-scratch", &bt_engine, create_scratch},
-                    {"bt-cold", &bt_engine, create_cold},
-                    {"bt-all", &bt_engine, create_all},
-                    {"kvm-board", &kvm_engine, create_kvm_board}};
+    } variants[] = {
+        {"bt-one", &bt_engine, create_one},         {"bt-tiny", &bt_engine, create_tiny},
+        {"bt-scratch", &bt_engine, create_scratch}, {"bt-cold", &bt_engine, create_cold},
+        {"bt-all", &bt_engine, create_all},         {"kvm-board", &kvm_engine, create_kvm_board}};
 
     if (!strcmp(name, interp_engine.name))
         return &interp_engine;

@@ -56,9 +56,10 @@ static bool plug_local_apics(struct vm *vm, const struct engine_ops *ops, struct
     const struct lapic_board outside = board_of_local_apics(vm->board);
     int ret = 1;
 
-    board_plug_local_apics(vm->board, false);
-    if (ops->local_apics)
+    if (ops->local_apics) {
+        board_plug_local_apics(vm->board, false);
         ret = ops->local_apics(e->engine, &outside, &e->apics, err);
+    }
     if (ret < 0)
         return false;
     e->own_apics = ret == 0;

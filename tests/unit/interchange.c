@@ -25,6 +25,7 @@
 #define MESSAGES   0x50C
 #define GO         0x510 /* not 0: the other processor is to be started */
 #define END        0x514 /* not 0: that is enough */
+#define ANY_TSC    0x518 /* not 0: the TSC may go back */
 #define STATUS     7
 #define DIRTY_PAGE 3 /* GPN of a page that the guest writes to in each round */
 #define TIMEOUT_MS 60000
@@ -56,6 +57,8 @@ __asm__(".pushsection .rodata\n"
         "    xorl %esi, %esi\n"
         "    xorl %edi, %edi\n"
         "1:  rdtsc\n"
+        "    cmpl $0, 0x518\n"
+        "    jne 2f\n"
         "    cmpl %edi, %edx\n"
         "    jb 9f\n"
         "    ja 2f\n"
@@ -240,7 +243,16 @@ static struct engine *create_refused(const struct machine *machine, struct error
     return kvm_create_with(machine, &options, err);
 }
 
-static struct engine_ops measured_engine, absent_engine, lame_engine, own_engine, refused_engine;
+/* KVM with the board's local APICs, also where it can have some. */
+static struct engine *create_with_board_apics(const struct machine *machine, struct error *err)
+{
+    static const struct kvm_options options = {.calls = &kvm_host_calls, .board_apics = true};
+
+    return kvm_create_with(machine, &options, err);
+}
+
+static struct engine_ops kvm_board_engine, measured_engine, absent_engine, lame_engine, own_engine,
+    refused_engine;
 
 static struct engine *create_own(const struct machine *machine, struct error *err)
 {
@@ -256,7 +268,8 @@ static int make_engines(void **unused)
     measured_engine.create = create_measured;
     absent_engine.create = create_none;
     lame_engine.vcpu_create = create_one_vcpu;
-    refused_engine = kvm_engine;
+    kvm_board_engine = refused_engine = kvm_engine;
+    kvm_board_engine.create = create_with_board_apics;
     refused_engine.create = create_refused;
     own_engine.create = create_own;
     own_engine.local_apics = plug_in_own;
@@ -311,9 +324,12 @@ static void wait_for(struct vm *vm, uint64_t gpa, uint32_t more)
     uint32_t from = word(vm, gpa);
     uint64_t end = time_now_ns() + TIMEOUT_MS * NS_PER_MS;
 
+    static struct vm_end how;
+
     while (word(vm, gpa) - from < more) {
-        if (time_now_ns() > end || vm_wait(vm, 0, NULL) == 0)
-            fail_msg("the guest does not count at %x", (unsigned)gpa);
+        if (time_now_ns() > end || vm_wait(vm, 0, &how) == 0)
+            fail_msg("the guest does not count at %x: %d %d %s", (unsigned)gpa, how.outcome,
+                     how.status, how.report);
         time_sleep_ns(NS_PER_MS / 10);
     }
 }
@@ -369,6 +385,37 @@ static void test_own_local_apics(void **unused)
             wait_for(vm, MESSAGES, 2);
         switch_to(vm, engines[i % 2]);
         assert_int_equal(vm->cpu[1].port.apic == own.set, 0);
+    }
+    wait_for(vm, TICKS, 2);
+    wait_for(vm, MESSAGES, 2);
+    expect_end(vm);
+}
+
+/* The same with KVM, whose local APICs are its own or the board's. Both processors' timers and
+ * messages go on, whoever has the local APICs. A KVM that emulates processors has a TSC that
+ * differs.
+ */
+static void test_kvm_goes_on(void **unused)
+{
+    static const struct engine_ops *const engines[] = {&bt_engine, &kvm_engine, &interp_engine,
+                                                       &kvm_board_engine, &kvm_engine};
+    struct error err = {0};
+    struct vm *vm = vm_create(&kvm_engine, &config, &err);
+
+    if (!vm) {
+        print_message("not run: %s\n", err.text);
+        skip();
+    }
+    set_word(vm, ANY_TSC, 1);
+    assert_int_equal(vm_start(vm, NULL), 0);
+    for (unsigned i = 1; i <= 25; i++) {
+        wait_for(vm, ROUNDS, 10);
+        wait_for(vm, TICKS, 2);
+        if (i == 6)
+            set_word(vm, GO, 1);
+        if (i > 6)
+            wait_for(vm, MESSAGES, 2);
+        switch_to(vm, engines[i % ARRAY_SIZE(engines)]);
     }
     wait_for(vm, TICKS, 2);
     wait_for(vm, MESSAGES, 2);
@@ -657,10 +704,11 @@ static void test_onlookers(void **unused)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_goes_on),  cmocka_unit_test(test_own_local_apics),
-        cmocka_unit_test(test_state),    cmocka_unit_test(test_activity),
-        cmocka_unit_test(test_failures), cmocka_unit_test(test_kvm_refuses),
-        cmocka_unit_test(test_memory),   cmocka_unit_test(test_onlookers),
+        cmocka_unit_test(test_goes_on),     cmocka_unit_test(test_own_local_apics),
+        cmocka_unit_test(test_kvm_goes_on), cmocka_unit_test(test_state),
+        cmocka_unit_test(test_activity),    cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_kvm_refuses), cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_onlookers),
     };
 
     return cmocka_run_group_tests(tests, make_engines, NULL);

@@ -37,7 +37,8 @@ static int failing_ioctl(void *opaque, int fd, unsigned long request, void *argu
 }
 
 static const struct kvm_calls failing = {.open = failing_open, .ioctl = failing_ioctl};
-static const struct kvm_options options = {.calls = &failing};
+static const struct kvm_options options = {.calls = &failing, .board_apics = true},
+                                with_apics = {.calls = &failing};
 
 static int set_up(void **unused)
 {
@@ -104,8 +105,108 @@ static enum stage try_machine(struct error *err)
     return stage;
 }
 
+/* ---- The same with local APICs of KVM's ---- */
+
+#define KICK_PORT 0x10
+
+/* The guest's write to KICK_PORT ends the run. */
+static void kick(void *port, uint64_t offset, unsigned size, uint64_t value)
+{
+    cpu_port_request(port, CPU_REQ_KICK);
+}
+
+static uint64_t read_nothing(void *port, uint64_t offset, unsigned size)
+{
+    return 0;
+}
+
+static void ignore_end(void *unused, unsigned vector)
+{
+}
+
+static unsigned no_vector(void *unused)
+{
+    return 0x20;
+}
+
+/* Gives the local APIC a periodic timer, and a message and a line; has the guest run; and takes the
+ * state. What was lost shows in the run. */
+static enum stage run_with_apics(struct vcpu *vcpu, struct cpu_port *port,
+                                 const struct local_apics *apics, struct error *err)
+{
+    struct lapic_state state;
+    struct x86_cpu cpu;
+    enum engine_exit exit;
+
+    apics->firmware_setup(apics->opaque);
+    apics->state_out(apics->opaque, 0, &state);
+    state.lvt[0] = 0x20040;
+    state.timer_initial = 1u << 30;
+    state.timer_running = true;
+    apics->state_in(apics->opaque, 0, &state);
+    apics->expect(apics->opaque, 20, 0xFEE00000, 0xC031);
+    apics->msi.send(apics->msi.opaque, 0xFEE00000, 0x50);
+    apics->lint.set(apics->lint.opaque, 0, true);
+    rig_state_64(rig, &cpu, CODE);
+    kvm_engine.state_in(vcpu, &cpu);
+    do {
+        atomic_fetch_and(&port->requests, ~(uint32_t)CPU_REQ_KICK);
+        exit = kvm_engine.run(vcpu);
+        kvm_engine.state_out(vcpu, &cpu);
+    } while (exit == EXIT_KICK && cpu.reg[X86_RAX] != 7); /* a failure kicks, too */
+    if (exit == EXIT_FAILED) {
+        *err = *kvm_engine.failure(vcpu);
+        return RUN;
+    }
+    apics->state_out(apics->opaque, 0, &state);
+    assert_int_equal(exit, EXIT_KICK);
+    assert_true(state.timer_running);
+    assert_int_equal(state.timer_initial, 1u << 30);
+    return NOTHING_FAILED;
+}
+
+static enum stage create_and_run(struct engine *engine, const struct local_apics *apics,
+                                 struct error *err)
+{
+    static const struct bus_ops ops = {read_nothing, kick, 1};
+    struct cpu_port port = {.id = 0};
+    enum stage stage = VCPU;
+    struct vcpu *vcpu;
+
+    bus_claim(rig->machine.bus, BUS_PORT, KICK_PORT, 1, "kick", &ops, &port, NULL);
+    vcpu = kvm_engine.vcpu_create(engine, &port, err);
+    if (vcpu)
+        stage = run_with_apics(vcpu, &port, apics, err);
+    fault.useful = fault.calls;
+    fault.number = UINT32_MAX;
+    kvm_engine.vcpu_destroy(vcpu);
+    bus_release(rig->machine.bus, BUS_PORT, KICK_PORT);
+    return stage;
+}
+
+static bool has_apics; /* at the last try */
+
+static enum stage try_with_apics(struct error *err)
+{
+    const struct lapic_board board = {.eoi = ignore_end, .acknowledge = no_vector};
+    struct engine *engine = kvm_create_with(&rig->machine, &with_apics, err);
+    enum stage stage = CREATE;
+    struct local_apics apics;
+    int ret = engine ? kvm_engine.local_apics(engine, &board, &apics, err) : -1;
+
+    has_apics = ret == 0;
+    if (has_apics)
+        stage = create_and_run(engine, &apics, err);
+    else if (ret == 1) /* the board's will do */
+        stage = NOTHING_FAILED;
+    fault.number = UINT32_MAX;
+    if (engine)
+        kvm_engine.destroy(engine);
+    return stage;
+}
+
 /* Has call NUMBER fail. Returns the stage at which that was told. */
-static enum stage fail_call(unsigned number, int error)
+static enum stage fail_call_of(enum stage (*try)(struct error *err), unsigned number, int error)
 {
     struct error err = {0};
     enum stage stage;
@@ -113,12 +214,17 @@ static enum stage fail_call(unsigned number, int error)
     fault.calls = 0;
     fault.number = number;
     fault.error = error;
-    stage = try_machine(&err);
+    stage = try(&err);
     if (stage == NOTHING_FAILED)
         return stage;
     assert_true(err.code > 0);
     assert_true(strlen(err.text) > 10);
     return stage;
+}
+
+static enum stage fail_call(unsigned number, int error)
+{
+    return fail_call_of(try_machine, number, error);
 }
 
 /* Calls are failed until there are no more. Some failures are none: what KVM says of a register
@@ -146,6 +252,31 @@ static void test_each_call(void **unused)
     assert_true(stages[RUN] > 20);
 }
 
+/* Where KVM will not have local APICs, the board's do; otherwise the same. */
+static void test_each_call_with_apics(void **unused)
+{
+    static const int errors[] = {EBUSY, EPERM, ENOMEM, EINVAL};
+    unsigned stages[NOTHING_FAILED + 1] = {0}, files, calls, without = 0;
+
+    rig_clear(rig);
+    PUT(CODE, 0xB8, 7, 0, 0, 0, 0xE6, KICK_PORT, 0xEB, 0xFE); /* mov $7, %eax; out; jmp . */
+    assert_int_equal(fail_call_of(try_with_apics, UINT32_MAX, 0), NOTHING_FAILED);
+    if (!has_apics) {
+        print_message("not run: this host's KVM has no local APICs without the rest\n");
+        skip();
+    }
+    calls = fault.useful;
+    files = open_files();
+    for (unsigned i = 0; i < ARRAY_SIZE(errors); i++)
+        for (unsigned number = 0; number < calls; number++) {
+            stages[fail_call_of(try_with_apics, number, errors[i])]++;
+            without += !has_apics;
+            assert_int_equal(open_files(), files);
+        }
+    assert_true(without >= 2 * ARRAY_SIZE(errors));
+    assert_true(stages[RUN] > 20 * ARRAY_SIZE(errors) / 2);
+}
+
 /* The device node is gone or refused: the error says which it is. */
 static void test_no_device(void **unused)
 {
@@ -167,6 +298,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_each_call, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_each_call_with_apics, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_no_device, set_up, tear_down),
     };
 

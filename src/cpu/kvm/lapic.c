@@ -152,14 +152,13 @@ static void state_in(void *opaque, unsigned cpu, const struct lapic_state *state
     struct kvm_lapics *all = opaque;
     struct kvm_lapic *lapic = &all->apic[cpu];
     struct lapic_state given = *state;
-    struct kvm_lapic_state page;
     int ret;
 
     given.base = lapic->base = possible_base(all, state->base);
-    apic_page_of(&page, &given, cpu);
+    apic_page_of(&lapic->last, &given, cpu);
     ret = set_base(lapic);
     if (ret == 0)
-        ret = set_page(lapic, &page);
+        ret = set_page(lapic, &lapic->last);
     if (ret < 0)
         kvm_lapics_fail(all, ret, "cannot set the state of a local APIC");
     note_given_timer(lapic, &given);
@@ -183,19 +182,16 @@ int kvm_lapic_get(const struct kvm_lapic *lapic, struct kvm_lapic_state *page)
 }
 
 /* Stores in STATE when the timer began or ends. */
-static int timer_out(const struct kvm_lapic *lapic, const struct kvm_lapic_state *page,
-                     struct lapic_state *state)
+static void timer_out(const struct kvm_lapic *lapic, const struct kvm_lapic_state *page,
+                      struct lapic_state *state)
 {
     struct {
         uint32_t nmsrs, padding;
         struct kvm_msr_entry entry;
     } msrs = {.nmsrs = 1, .entry.index = X86_MSR_TSC_DEADLINE};
-    int ret = kvm_cpu_call(lapic->cpu, KVM_GET_MSRS, &msrs);
 
-    if (ret < 0)
-        return ret;
     state->timer_tsc = lapic->deadline;
-    if (ret == 1 && msrs.entry.data)
+    if (kvm_cpu_call(lapic->cpu, KVM_GET_MSRS, &msrs) == 1 && msrs.entry.data)
         state->timer_tsc = msrs.entry.data - lapic->cpu->c.x.tsc_adjust;
     state->timer_running = lapic->timer.noted ? lapic->timer.counts : apic_page_counts(page);
     state->timer_start = lapic->timer.noted
@@ -203,24 +199,20 @@ static int timer_out(const struct kvm_lapic *lapic, const struct kvm_lapic_state
                              : apic_page_timer_start(page, clock_now(lapic->all->clock));
     if (lapic->timer.noted)
         state->timer_initial = lapic->timer.initial;
-    return 0;
 }
 
+/* If KVM refuses, which it does for want of memory at most, what is known from before must do. */
 static void state_out(void *opaque, unsigned cpu, struct lapic_state *state)
 {
     struct kvm_lapics *all = opaque;
     const struct kvm_lapic *lapic = &all->apic[cpu];
     struct kvm_lapic_state page;
-    int ret = kvm_lapic_get(lapic, &page);
 
-    apic_after_firmware(state, cpu);
-    state->base = lapic->base;
-    if (ret == 0) {
-        apic_page_out(&page, state);
-        ret = timer_out(lapic, &page, state);
-    }
-    if (ret < 0)
-        kvm_lapics_fail(all, ret, "cannot get the state of a local APIC");
+    if (has_failed(all) || kvm_lapic_get(lapic, &page) < 0)
+        page = lapic->last;
+    *state = (struct lapic_state){.base = lapic->base};
+    apic_page_out(&page, state);
+    timer_out(lapic, &page, state);
     state->lint[0] = atomic_load(&all->lint);
     state->lint[1] = lapic->lint1;
     state->extint_message = lapic->extint_message;

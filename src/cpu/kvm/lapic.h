@@ -36,9 +36,10 @@ struct kvm_lapic {
     unsigned id;
     struct error failure; /* of a call by another thread; or code 0 */
 
-    uint64_t base;  /* IA32_APIC_BASE, as KVM has it */
-    unsigned cr8;   /* as KVM has it, or is to have it when the vCPU runs */
-    bool cr8_waits; /* the latter */
+    uint64_t base;               /* IA32_APIC_BASE, as KVM has it */
+    unsigned cr8;                /* as KVM has it, or is to have it when the vCPU runs */
+    bool cr8_waits;              /* the latter */
+    struct kvm_lapic_state last; /* as it was given, or when the vCPU left run() */
     struct kvm_timer_note timer;
     uint64_t deadline; /* of IA32_TSC_DEADLINE, by clock_tsc: not given to KVM yet; or 0 */
 

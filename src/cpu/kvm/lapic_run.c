@@ -87,6 +87,7 @@ void kvm_lapic_settle(struct vcpu *c)
         c->x = given;
         k->is_known = false;
     }
+    k->lapic->last = page;
     note_timer(k->lapic, &page);
     if (reset)
         kvm_pull(k);
