@@ -3,6 +3,7 @@
  */
 #include "cpu/core/code_memory.h"
 
+#include "base/large_pages.h"
 #include "base/util.h"
 
 #include <errno.h>
@@ -15,13 +16,8 @@
 /* What the host is asked for at a time. */
 #define PIECE (64 * KiB)
 
-/* Maps the memory for reading and PROTECTION. Returns NULL on failure. */
-static uint8_t *map(const struct code_memory *m, int protection)
-{
-    void *at = mmap(NULL, m->size, PROT_READ | protection, MAP_SHARED, m->fd, 0);
-
-    return at == MAP_FAILED ? NULL : at;
-}
+/* When so much of a large page's bytes is in use, the page is made. */
+#define JOIN_FROM (4 * PIECE)
 
 /* Fills in M, whose size is set. Returns false on failure, with errno set. */
 static bool create(struct code_memory *m, const char *name, uint32_t first)
@@ -29,8 +25,8 @@ static bool create(struct code_memory *m, const char *name, uint32_t first)
     m->fd = memfd_create(name, MFD_CLOEXEC);
     if (m->fd < 0 || ftruncate(m->fd, m->size) < 0)
         return false;
-    m->write = map(m, PROT_WRITE);
-    m->run = m->write ? map(m, PROT_EXEC) : NULL;
+    m->write = large_pages_map_file(m->size, PROT_READ | PROT_WRITE, m->fd);
+    m->run = m->write ? large_pages_map_file(m->size, PROT_READ | PROT_EXEC, m->fd) : NULL;
     return m->run && code_memory_provide(m, first) >= MIN(first, m->size);
 }
 
@@ -58,11 +54,27 @@ void code_memory_destroy(struct code_memory *m)
     *m = (struct code_memory){0};
 }
 
+/* Makes a large page of the bytes around the end of what is provided, if it is time to. Returns
+ * whether it has. */
+static bool join(struct code_memory *m)
+{
+    uint32_t start = (uint32_t)ALIGN_DOWN(m->provided, LARGE_PAGE);
+
+    if (m->provided - start != JOIN_FROM || m->size - start < LARGE_PAGE ||
+        !large_pages_join(m->write + start))
+        return false;
+    large_pages_join(m->run + start); /* otherwise it is mapped in small pages */
+    m->provided = start + LARGE_PAGE;
+    return true;
+}
+
 uint32_t code_memory_provide(struct code_memory *m, uint64_t wanted)
 {
     while (m->provided < MIN(wanted, m->size)) {
         uint32_t piece = (uint32_t)MIN(PIECE, m->size - m->provided);
 
+        if (join(m))
+            continue;
         if (fallocate(m->fd, 0, m->provided, piece) == 0)
             m->provided += piece;
         else if (errno != EINTR)

@@ -3,6 +3,7 @@
  */
 #include "cpu/core/core.h"
 
+#include "base/large_pages.h"
 #include "cpu/core/code.h"
 #include "cpu/core/debug.h"
 #include "cpu/core/executor.h"
@@ -175,10 +176,9 @@ int core_local_apics(struct engine *engine, const struct lapic_board *board,
 struct vcpu *core_vcpu_create(struct engine *engine, struct cpu_port *port, struct error *err)
 {
     struct core *e = core_of(engine);
-    struct vcpu *c =
-        mmap(NULL, vcpu_size(e), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    struct vcpu *c = large_pages_map(vcpu_size(e));
 
-    if (c == MAP_FAILED) {
+    if (!c) {
         error_set(err, ENOMEM, "out of memory for vCPU %u", port->id);
         return NULL;
     }

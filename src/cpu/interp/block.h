@@ -38,15 +38,15 @@ struct straddle {
 };
 
 struct block_cache {
-    uint8_t *arena;
-    size_t size, used;
-    unsigned drops; /* how often everything was forgotten */
+    size_t size, used; /* of the arena */
+    unsigned drops;    /* how often everything was forgotten */
     struct block *hash[HASH_SIZE];
     struct jump_entry jump[JUMP_ENTRIES];
     struct straddle straddle[STRADDLES];
     struct code_page
         no_page; /* the page of blocks that are decoded anew each time; never written */
     struct counter decoded, invalidated;
+    _Alignas(64) uint8_t arena[]; /* blocks */
 };
 
 static inline bool block_is_valid(const struct block *b)

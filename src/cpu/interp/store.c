@@ -3,7 +3,9 @@
  */
 #include "cpu/interp/block.h"
 
+#include "base/large_pages.h"
 #include "cpu/core/present.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,20 +13,13 @@
 
 struct block_cache *block_cache_create(size_t arena_size, struct error *err)
 {
-    struct block_cache *cache = calloc(1, sizeof(*cache));
+    struct block_cache *cache = large_pages_map(sizeof(*cache) + arena_size);
 
     if (!cache) {
         error_set(err, ENOMEM, "out of memory for the decoded-instruction cache");
         return NULL;
     }
     cache->size = arena_size;
-    cache->arena = mmap(NULL, cache->size, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (cache->arena == MAP_FAILED) {
-        error_set(err, ENOMEM, "out of memory for the decoded-instruction cache");
-        free(cache);
-        return NULL;
-    }
     for (unsigned i = 0; i < STRADDLES; i++) {
         cache->straddle[i].block = calloc(1, sizeof(struct block) + sizeof(struct uop) * 2);
         if (!cache->straddle[i].block) {
@@ -42,8 +37,7 @@ void block_cache_destroy(struct block_cache *cache)
         return;
     for (unsigned i = 0; i < STRADDLES; i++)
         free(cache->straddle[i].block);
-    munmap(cache->arena, cache->size);
-    free(cache);
+    munmap(cache, sizeof(*cache) + cache->size);
 }
 
 /* The handler of all instructions of an abandoned block: leaves the block in front of OP. */
