@@ -14,6 +14,7 @@ struct share_handle {
     struct share_handle *next; /* of the node */
     unsigned users;
     bool released;     /* by the guest */
+    bool lost;         /* somebody else has had a lock of its: it is stale from now on */
     _Atomic int flock; /* LOCK_SH, LOCK_EX, or LOCK_UN */
     uint64_t order;    /* of a mirror's: of the note about FLOCK */
 

@@ -47,16 +47,28 @@ static int node_is_gone(struct share *s, uint64_t number)
     return share_node_end(s, number);
 }
 
+static int handle_is_lost(struct share *s, uint64_t number)
+{
+    struct share_handle *handle = share_handle_hold(s, NULL, number);
+
+    if (!handle)
+        return 0;
+    share_holders_end(s, handle->node, number);
+    handle->flock = LOCK_UN;
+    handle->lost = true;
+    share_handle_drop(s, handle);
+    return 0;
+}
+
 int share_mirror_note(struct share *s, const struct share_note *note)
 {
     const void *whole = note;
+    const struct share_note_gone *gone = whole;
 
     switch ((enum share_note_kind)note->kind) {
     case NOTE_NODE: return node_is(s, whole);
-    case NOTE_GONE:
-        return note->size < sizeof(struct share_note_gone)
-                   ? -EPROTO
-                   : node_is_gone(s, ((const struct share_note_gone *)whole)->number);
+    case NOTE_GONE: return note->size < sizeof(*gone) ? -EPROTO : node_is_gone(s, gone->number);
+    case NOTE_LOST: return note->size < sizeof(*gone) ? -EPROTO : handle_is_lost(s, gone->number);
     case NOTE_RESET: share_tables_reset(s); return 0;
     case NOTE_RESULT:
     case NOTE_DONE: break;

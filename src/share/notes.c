@@ -32,13 +32,22 @@ void share_note_node(struct share *s, const struct share_node *node)
     s->notes->put(s->notes, &n, size);
 }
 
-void share_note_gone(struct share *s, const struct share_node *node)
+static void put_number(struct share *s, enum share_note_kind kind, uint64_t number)
 {
-    const struct share_note_gone n = {.note = {.size = sizeof(n), .kind = NOTE_GONE},
-                                      .number = node->number};
+    const struct share_note_gone n = {.note = {.size = sizeof(n), .kind = kind}, .number = number};
 
     if (s->notes)
         s->notes->put(s->notes, &n, sizeof(n));
+}
+
+void share_note_gone(struct share *s, const struct share_node *node)
+{
+    put_number(s, NOTE_GONE, node->number);
+}
+
+void share_note_lost(struct share *s, uint64_t number)
+{
+    put_number(s, NOTE_LOST, number);
 }
 
 void share_note_reset(struct share *s)

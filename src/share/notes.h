@@ -8,6 +8,7 @@
  *                          back. Either all of that is told, or nothing: then the request is
  *                          carried out once more
  *      DONE                of something that is no request
+ *      LOST                a handle could not be given back its lock
  *
  * Either side may be hostile, so nothing is taken from a note without a look at it.
  */
@@ -18,7 +19,7 @@
 
 #include <limits.h>
 
-enum share_note_kind { NOTE_NODE, NOTE_GONE, NOTE_RESET, NOTE_RESULT, NOTE_DONE };
+enum share_note_kind { NOTE_NODE, NOTE_GONE, NOTE_RESET, NOTE_RESULT, NOTE_DONE, NOTE_LOST };
 
 /* All are multiples of 8 bytes long. */
 #define NOTE_ALIGN 8u
@@ -37,6 +38,7 @@ struct share_note_node {
     uint32_t length;
 };
 
+/* A node that is gone, or a handle that is lost. */
 struct share_note_gone {
     struct share_note note;
     uint64_t number;
@@ -101,6 +103,8 @@ struct share_changes {
 void share_note_node(struct share *share, const struct share_node *node);
 void share_note_gone(struct share *share, const struct share_node *node);
 void share_note_reset(struct share *share);
+/* Notes that the handle with NUMBER is lost. Without locks. */
+void share_note_lost(struct share *share, uint64_t number);
 
 /* Adds CHANGE to CHANGES, which may be NULL, with its ranges if it has any. */
 void share_changes_add(struct share_changes *changes, const struct share_change *change,

@@ -4,6 +4,7 @@
  */
 #include "share/intent.h"
 #include "share/lock.h"
+#include "share/notes.h"
 #include "share/reach.h"
 #include "share/tables.h"
 
@@ -116,10 +117,13 @@ static int open_again(struct share *s, struct share_node *node, uint32_t flags)
     return fd < 0 ? -1 : fd;
 }
 
-static void make_stale(const struct share *s, struct share_handle *handle, const char *why)
+/* Makes HANDLE stale for good: the guest must not have a lock again that it has lost. */
+static void make_stale(struct share *s, struct share_handle *handle, const char *why)
 {
     if (handle->fd < 0)
         return;
+    handle->lost = true;
+    share_note_lost(s, handle->number);
     log_line(s->host.log, LOG_LEVEL_WARNING, "share %s: %s: the file is stale for the guest",
              s->options.tag, why);
     close(handle->fd);
@@ -130,7 +134,7 @@ static void open_handle(struct share *s, struct share_handle *handle)
 {
     int lock = handle->flock;
 
-    handle->fd = open_again(s, handle->node, (uint32_t)handle->flags);
+    handle->fd = handle->lost ? -1 : open_again(s, handle->node, (uint32_t)handle->flags);
     if (lock == LOCK_UN || (handle->fd >= 0 && flock(handle->fd, lock | LOCK_NB) == 0))
         return;
     make_stale(s, handle, "somebody else has a lock that the guest had");

@@ -51,17 +51,22 @@ static void visit_node(struct state *s, struct node_record *r)
         state_value(s, "name", r->name, r->length);
 }
 
+#define HANDLES_VERSION 2u /* of their sections; the first had no LOST */
+
 struct handle_record {
     uint64_t number, node;
     uint32_t flags, flock;
+    bool lost;
 };
 
-static void visit_handle(struct state *s, struct handle_record *r)
+static void visit_handle(struct state *s, uint32_t version, struct handle_record *r)
 {
     state_field(s, r->number);
     state_field(s, r->node);
     state_field(s, r->flags);
     state_field(s, r->flock);
+    if (version >= 2)
+        state_bool(s, &r->lost);
 }
 
 struct holder_record {
@@ -83,11 +88,13 @@ static void visit_holder(struct state *s, struct holder_record *r)
     }
 }
 
-/* Opens the next section before record N of those called NAME. */
-static void next_record(const struct walk *w, const char *name, uint32_t n)
+/* Opens the next section before record N of those called NAME, whose newest version is NEWEST.
+ * *VERSION is the present one's. */
+static void next_record(const struct walk *w, const char *name, uint32_t n, uint32_t newest,
+                        uint32_t *version)
 {
     if (n % CHUNK == 0)
-        state_section(w->s, name, w->instance << 16 | n / CHUNK, 1);
+        *version = state_section(w->s, name, w->instance << 16 | n / CHUNK, newest);
 }
 
 /* ---- Saving ---- */
@@ -100,7 +107,7 @@ static struct share_node *node_at(const struct share *s, uint32_t index)
 static void save_nodes(struct walk *w)
 {
     const struct share *s = w->share;
-    uint32_t n = 0;
+    uint32_t n = 0, version = 0;
 
     for (uint32_t i = 0; i < s->nodes.count; i++) {
         const struct share_node *node = node_at(s, i);
@@ -114,7 +121,7 @@ static void save_nodes(struct walk *w)
                                  .key = node->key,
                                  .length = (uint16_t)(node->name ? strlen(node->name) : 0)};
         memcpy(r.name, node->name ? node->name : "", r.length);
-        next_record(w, "share-nodes", n++);
+        next_record(w, "share-nodes", n++, 1, &version);
         visit_node(w->s, &r);
     }
 }
@@ -122,7 +129,7 @@ static void save_nodes(struct walk *w)
 static void save_handles(struct walk *w)
 {
     const struct share *s = w->share;
-    uint32_t n = 0;
+    uint32_t n = 0, version = 0;
 
     for (uint32_t i = 0; i < s->handles.count; i++) {
         const struct share_handle *handle = slots_get(&s->handles, slots_number(&s->handles, i));
@@ -133,9 +140,10 @@ static void save_handles(struct walk *w)
         r = (struct handle_record){.number = handle->number,
                                    .node = handle->node->number,
                                    .flags = (uint32_t)handle->flags,
-                                   .flock = (uint32_t)handle->flock};
-        next_record(w, "share-handles", n++);
-        visit_handle(w->s, &r);
+                                   .flock = (uint32_t)handle->flock,
+                                   .lost = handle->lost};
+        next_record(w, "share-handles", n++, HANDLES_VERSION, &version);
+        visit_handle(w->s, version, &r);
     }
 }
 
@@ -222,6 +230,8 @@ static void place_node(struct walk *w, struct share_node *node, uint64_t number)
 
 static void load_nodes(struct walk *w, uint32_t count)
 {
+    uint32_t version = 0;
+
     w->parents = calloc((size_t)count + 1, sizeof(*w->parents));
     w->loaded = calloc((size_t)count + 1, sizeof(struct share_node *));
     if (!w->parents || !w->loaded) {
@@ -229,7 +239,7 @@ static void load_nodes(struct walk *w, uint32_t count)
         count = 0;
     }
     for (uint32_t n = 0; n < count && !state_error(w->s); n++) {
-        next_record(w, "share-nodes", n);
+        next_record(w, "share-nodes", n, 1, &version);
         load_node(w, n);
     }
     for (uint32_t n = 0; n < w->count; n++)
@@ -238,14 +248,14 @@ static void load_nodes(struct walk *w, uint32_t count)
     free(w->loaded);
 }
 
-static void load_handle(struct walk *w)
+static void load_handle(struct walk *w, uint32_t version)
 {
     struct share *s = w->share;
     struct handle_record r = {0};
     struct share_handle *handle;
     struct share_node *node;
 
-    visit_handle(w->s, &r);
+    visit_handle(w->s, version, &r);
     node = slots_get(&s->nodes, r.node);
     if ((uint32_t)r.number <= w->handle) {
         state_fail(w->s, "handle %llx is out of order", (unsigned long long)r.number);
@@ -256,10 +266,23 @@ static void load_handle(struct walk *w)
         state_fail(w->s, "handle %llx of no node", (unsigned long long)r.number);
         return;
     }
-    if (share_handle_put(s, node, r.number, -1, (int)r.flags, &handle) < 0)
+    if (share_handle_put(s, node, r.number, -1, (int)r.flags, &handle) < 0) {
         state_fail(w->s, "handle %llx cannot be made", (unsigned long long)r.number);
-    else if (r.flock == LOCK_SH || r.flock == LOCK_EX)
+        return;
+    }
+    if (r.flock == LOCK_SH || r.flock == LOCK_EX)
         handle->flock = (int)r.flock;
+    handle->lost = r.lost;
+}
+
+static void load_handles(struct walk *w, uint32_t count)
+{
+    uint32_t version = 0;
+
+    for (uint32_t n = 0; n < count && !state_error(w->s); n++) {
+        next_record(w, "share-handles", n, HANDLES_VERSION, &version);
+        load_handle(w, version);
+    }
 }
 
 static void load_holder(struct walk *w, struct holder_record *r)
@@ -297,10 +320,7 @@ static void load(struct walk *w, const struct counts *counts, struct holder_reco
         return;
     }
     load_nodes(w, counts->nodes);
-    for (uint32_t n = 0; n < counts->handles && !state_error(w->s); n++) {
-        next_record(w, "share-handles", n);
-        load_handle(w);
-    }
+    load_handles(w, counts->handles);
     for (uint32_t n = 0; n < counts->holders && !state_error(w->s); n++) {
         state_section(w->s, "share-locks", w->instance << 16 | (n & 0xFFFF), 1);
         load_holder(w, room);

@@ -175,7 +175,7 @@ static void make_notes(struct share_ring *ring, struct input *in)
             size = (uint32_t)take(in, 1) & ~7u;
         for (unsigned word = 1; word < ARRAY_SIZE(note); word++)
             note[word] = 8 * word < size ? take(in, how & 128 ? 8 : 1) : 0;
-        note[0] = size | (uint64_t)(kind < 5 ? kind : NOTE_RESULT) << 32;
+        note[0] = size | (uint64_t)(kind <= NOTE_LOST ? kind : NOTE_RESULT) << 32;
         share_ring_put(ring, &side, note, MIN(MAX(size, 8u), sizeof(note)));
     }
     if (in->left)

@@ -311,6 +311,8 @@ def main(*tests):
     """Runs the TESTS and exits. More words on the command line choose among them."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     chosen = sys.argv[2:]
+    if chosen and not any(test.__name__ in chosen for test in tests):
+        sys.exit(f"no test is called {chosen[0]}")
     failed = 0
     for test in tests:
         if chosen and test.__name__ not in chosen:

@@ -557,6 +557,64 @@ static void waiting_for_locks(void **state)
     destroy(&k, rig);
 }
 
+/* No process is started while the supervisor stands still. */
+static void kill_while(struct keeper *k, struct share_rig *rig, void (*call)(void *opaque),
+                       void *opaque)
+{
+    unsigned starts = atomic_load(&shared->starts);
+    struct fuse_attr attr;
+    siginfo_t info;
+
+    kill(k->pid, SIGSTOP);
+    assert_int_equal(waitid(P_PID, (id_t)k->pid, &info, WSTOPPED), 0);
+    kill_process();
+    call(opaque);
+    kill(k->pid, SIGCONT);
+    while (atomic_load(&shared->starts) == starts)
+        time_sleep_ns(NS_PER_MS);
+    assert_int_equal(rig_getattr(rig, 1, &attr), 0);
+}
+
+static void take_on_the_host(void *opaque)
+{
+    const int *host = opaque;
+
+    assert_int_equal(flock(*host, LOCK_EX), 0); /* waits until the process has gone */
+}
+
+/* The host takes the guest's lock before the next process can: what the guest has open is stale,
+ * and stays so when the host has released the lock, whatever process comes then. */
+static void locks_that_are_lost(void **state)
+{
+    struct keeper k;
+    struct share_rig *rig = make(&k, "");
+    struct rig_created made;
+    struct fuse_open_out opened;
+    uint64_t node;
+    char path[256], data[4];
+    int host;
+
+    assert_int_equal(rig_create_file(rig, 1, "a", O_RDWR, 0600, &made), 0);
+    node = made.entry.nodeid;
+    assert_int_equal(rig_open_node(rig, FUSE_OPEN, node, O_RDONLY, &opened), 0);
+    host = open(rig_path(rig, "a", path), O_RDWR | O_CLOEXEC);
+    assert_int_equal(
+        set_lock(rig, FUSE_SETLK, node, made.open.fh, F_WRLCK, 0, INT64_MAX, FUSE_LK_FLOCK), 0);
+    kill_while(&k, rig, take_on_the_host, &host);
+    assert_int_equal(rig_read(rig, node, made.open.fh, 0, data, 4), -ESTALE);
+    assert_int_equal(flock(host, LOCK_UN), 0);
+    for (unsigned i = 0; i < 2; i++) {
+        kill_and_wait(rig);
+        assert_int_equal(rig_read(rig, node, made.open.fh, 0, data, 4), -ESTALE);
+        assert_int_equal(rig_read(rig, node, opened.fh, 0, data, 4), 0);
+        assert_int_equal(flock(host, LOCK_EX | LOCK_NB), 0);
+        assert_int_equal(flock(host, LOCK_UN), 0);
+    }
+    assert_int_equal(rig_release(rig, FUSE_RELEASE, node, made.open.fh), 0);
+    close(host);
+    destroy(&k, rig);
+}
+
 /* Nodes and open files are the same afterwards; what has no name any more is stale. */
 static void files_stay(void **state)
 {
@@ -726,6 +784,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(dies_before_and_after, set_up, tear_down),
         cmocka_unit_test_setup_teardown(locks_stay, set_up, tear_down),
         cmocka_unit_test_setup_teardown(waiting_for_locks, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(locks_that_are_lost, set_up, tear_down),
         cmocka_unit_test_setup_teardown(files_stay, set_up, tear_down),
         cmocka_unit_test_setup_teardown(old_numbers_lead_nowhere, set_up, tear_down),
         cmocka_unit_test_setup_teardown(killed_while_a_mode_changes, set_up, tear_down),

@@ -114,6 +114,7 @@ static void a_process_that_breaks_the_rules(void **state)
         {.note = {.size = 8, .kind = 77}},
         {.note = {.size = 8, .kind = NOTE_NODE}},
         {.note = {.size = 8, .kind = NOTE_GONE}},
+        {.note = {.size = 8, .kind = NOTE_LOST}},
         {.note = {.size = 8, .kind = NOTE_RESULT}},
         {.note = {.size = 8, .kind = NOTE_DONE}},
         {.done = {.note = {.size = 16, .kind = NOTE_DONE}}},
