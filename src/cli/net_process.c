@@ -56,9 +56,9 @@ static const struct kept_kind switches = {
 #define MEMORY_EACH (384 * KiB)
 #define MEMORY_MOST (4 * GiB)
 
-/* libslirp bounds neither what it keeps of segments of TCP that come out of order nor of fragments,
- * so a guest could fill the host's memory. With this limit it only ends the process, whose place
- * the next one takes. Where the limit cannot be set, there is none. */
+/* libslirp keeps as many fragments as a guest sends, and may keep more than is known, so a guest
+ * could fill the host's memory. With this limit it only ends the process, whose place the next one
+ * takes. Where the limit cannot be set, there is none. */
 static void limit_memory(void)
 {
     FILE *file = fopen("/proc/self/statm", "re");

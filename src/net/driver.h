@@ -56,7 +56,7 @@ struct net {
     /* What send() takes undone: NET_CHECKSUM, ... One that takes TSO and no CHECKSUM gets segments
      * of any size, complete. */
     unsigned takes;
-    bool linear;  /* send() wants the frame in one piece */
+    bool linear;  /* send() wants the frame in one piece of its own, which it may change */
     bool trusted; /* checksums of received frames need no check, since nothing can have changed
                    * them on their way */
 

@@ -42,11 +42,12 @@ static bool user_send(struct net *net, const struct iovec *iov, unsigned iovs, s
                       const struct net_offload *offload)
 {
     struct user *user = user_of(net);
+    uint8_t *frame = iov[0].iov_base;
 
     slirp_library_enter();
     user_tell_time(user);
-    if (may_enter(user, iov[0].iov_base, size))
-        user->library.input(user->slirp, iov[0].iov_base, (int)size);
+    if (may_enter(user, frame, size) && user_order_enter(user->order, frame, &size))
+        user->library.input(user->slirp, frame, (int)size);
     user->changed = true;
     slirp_library_leave();
     return true;
@@ -111,6 +112,7 @@ static void free_user(struct user *user)
     if (user->event >= 0)
         close(user->event);
     ring_destroy(&user->ring);
+    user_order_free(user->order);
     free(user->wait.fds);
     free(user->fresh.fds);
     net_end_driver(&user->net);
@@ -183,6 +185,10 @@ static int prepare(struct user *user, const struct net_options *options, struct 
 {
     int ret = slirp_library_load(&user->library, err);
 
+    if (ret == 0) {
+        user->order = user_order_create(err);
+        ret = user->order ? 0 : -ENOMEM;
+    }
     if (ret == 0)
         ret = make_queue(user, err);
     if (ret == 0)

@@ -1,6 +1,7 @@
 /*
  * A user network (user.c), the thread that waits for its sockets (user_thread.c; what for:
- * user_wait.c), forwarded ports (user_forward.c) and what is known of frames (user_frame.c).
+ * user_wait.c), forwarded ports (user_forward.c), what is known of frames (user_frame.c) and which
+ * may come out of order (user_order.c).
  *
  *      card's thread                               the network's thread
  *        user_send -> slirp_input ---.        .--- poll, slirp_pollfds_poll <--> sockets
@@ -26,6 +27,7 @@
 #include "net/driver.h"
 #include "net/ring.h"
 #include "net/slirp_library.h"
+#include "net/user_order.h"
 
 #include <poll.h>
 
@@ -56,6 +58,7 @@ struct user {
     uint64_t dropped;       /* frames for which there was no room */
 
     /* With libslirp's lock. */
+    struct user_order *order;
     struct user_timer *timers;
     struct user_wait wait;  /* what the thread waits for, while it does */
     struct user_wait fresh; /* what it should wait for */

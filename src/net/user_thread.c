@@ -129,6 +129,7 @@ static ssize_t send_packet(const void *data, size_t size, void *opaque)
     static const struct net_offload complete;
     struct user *user = opaque;
 
+    user_order_answer(user->order, data, size);
     if (size > NET_FRAME_MOST || !ring_put(&user->ring, data, size, &complete)) {
         user->dropped++;
         return (ssize_t)size;
