@@ -299,6 +299,9 @@ int switch_serve(const char *name, int listener, uint64_t patience_ns, void (*en
         run(s, patience_ns);
         if (ending)
             ending(opaque);
+        for (unsigned i = 0; i < SWITCH_PORTS_MOST; i++)
+            if (s->port[i].fd >= 0) /* a client that has said no hello */
+                port_close(&s->port[i]);
     }
     if (s->epoll >= 0)
         close(s->epoll);
