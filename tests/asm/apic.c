@@ -92,6 +92,18 @@ static struct rate rate(u32 divide)
                          ((counts + 1) << 20) / (before_end - after_start)};
 }
 
+/* Whether counts are 16 times as slow if divided by 16. Tried again, as the timer stands still
+ * while the machine is paused, and the TSC does not. */
+static bool divides(void)
+{
+    for (unsigned i = 0; i < 20; i++) {
+        struct rate by_1 = rate(0xB), by_16 = rate(0x3);
+        if (by_16.least * 15 <= by_1.most && by_1.least <= by_16.most * 17)
+            return true;
+    }
+    return false;
+}
+
 static void timer(void)
 {
     watch(0x40);
@@ -127,8 +139,7 @@ static void timer(void)
     equal(count[0x42], 0, "masked: it does not fire");
 
     apic_write(APIC_LVT_TIMER, LVT_MASKED | 0x42);
-    struct rate by_1 = rate(0xB), by_16 = rate(0x3);
-    check(by_16.least * 15 <= by_1.most && by_1.least <= by_16.most * 17, "the divider divides");
+    check(divides(), "the divider divides");
     apic_write(APIC_TIMER_INITIAL, 0);
 }
 

@@ -72,8 +72,9 @@ def main():
     args = parser.parse_args()
     guest = os.path.basename(args.kernel).split('.')[0]
     under_kvm = any(name.startswith('kvm') for name in args.engine.split(','))
-    if under_kvm and kvm.why_not(guest):
-        print(f'not run: {kvm.why_not(guest)}')
+    reason = under_kvm and kvm.why_not(guest, ',' not in args.engine)
+    if reason:
+        print(f'not run: {reason}')
         return SKIPPED
     with tempfile.NamedTemporaryFile() as console:
         command = [args.doppel, 'run', '--kernel', args.kernel, '--no-reboot', '--test-device',

@@ -33,7 +33,7 @@ static struct {
     const struct kvm_vcpu_events *events; /* of the last turn, until they are taken out */
 
     int vcpu;                           /* the first that is created; others are those of probes */
-    bool tells;                         /* of breakpoints, if a probe asks */
+    bool tells, opens;                  /* what a probe finds: breakpoints, interrupt windows */
     unsigned interrupts, interrupts_at; /* KVM_INTERRUPT: how often, and before which turn last */
     bool completed[8];                  /* by turn: KVM_RUN was to complete an exit only */
     struct kvm_vcpu_events set;         /* by the last KVM_SET_VCPU_EVENTS */
@@ -86,12 +86,14 @@ static int get_events(int fd, struct kvm_vcpu_events *events)
     return ret;
 }
 
-/* A probe's guest: leaves as if it had met the breakpoint that it has. */
+/* A probe's guest: leaves as if it had met the breakpoint that it has, or taken interrupts. */
 static void meet_probe(struct kvm_run *run)
 {
     const bool data = script.debug.arch.debugreg[7] & 8;
 
-    run->exit_reason = KVM_EXIT_DEBUG;
+    run->exit_reason = run->request_interrupt_window
+                           ? (script.opens ? KVM_EXIT_IRQ_WINDOW_OPEN : KVM_EXIT_IO)
+                           : KVM_EXIT_DEBUG;
     run->debug.arch.dr6 = script.tells ? 1u << data : 0;
     run->debug.arch.pc = script.debug.arch.debugreg[0] + (data ? 7 : 0);
 }
@@ -310,6 +312,7 @@ static void test_interrupt_while_completing(void **unused)
 {
     struct x86_cpu cpu;
 
+    script.opens = true;
     put_seven(&cpu);
     cpu.rflags |= X86_FLAG_IF;
     SCRIPT({.fill = raise_interrupt}, {.result = -EINTR});
@@ -329,6 +332,63 @@ static void test_interrupt_while_completing(void **unused)
     assert_true(script.completed[1]);
     rig->cpu[0].apic.vector = -1;
     atomic_store(&port->requests, 0);
+}
+
+/* The guest takes interrupts between STI and CLI only. Where KVM would not tell, the interpreter
+ * executes the guest until it has taken what waits. */
+static void test_window(void **unused)
+{
+    struct x86_cpu cpu;
+
+    put_seven(&cpu);
+    PUT(CODE, 0xFB, 0x90, 0xFA, 0xF4); /* sti; nop; cli; hlt */
+    rig->cpu[0].apic.vector = VECTOR;
+    begin(NULL, 0);
+    assert_int_equal(run_from(&cpu), EXIT_HALT);
+    assert_handled(&cpu, VECTOR);
+    assert_int_equal(script.interrupts, 0);
+}
+
+static unsigned set_priority, sets;
+
+static unsigned get_priority(void *apic)
+{
+    return 3;
+}
+
+static void note_priority(void *apic, unsigned value)
+{
+    set_priority = value;
+    sets++;
+}
+
+static void raise_priority(struct kvm_run *run)
+{
+    assert_int_equal(run->cr8, 3);
+    run->cr8 = 5;
+    run->exit_reason = KVM_EXIT_HLT;
+}
+
+/* CR8 is the upper half of a register: it is written only if the guest has written it. */
+static void test_priority(void **unused)
+{
+    struct apic_ops ops = *port->apic_ops;
+    const struct apic_ops *before = port->apic_ops;
+    struct x86_cpu cpu;
+
+    ops.get_cr8 = get_priority;
+    ops.set_cr8 = note_priority;
+    port->apic_ops = &ops;
+    put_seven(&cpu);
+    SCRIPT({.fill = fill_halt});
+    assert_int_equal(run_from(&cpu), EXIT_HALT);
+    assert_int_equal(sets, 0);
+    put_seven(&cpu);
+    SCRIPT({.fill = raise_priority});
+    assert_int_equal(run_from(&cpu), EXIT_HALT);
+    assert_int_equal(sets, 1);
+    assert_int_equal(set_priority, 5);
+    port->apic_ops = before;
 }
 
 /* --- Entry ------------------------------------------------------------------------------------ */
@@ -577,6 +637,8 @@ int main(void)
         TEST(test_software_exceptions),
         TEST(test_nmi),
         TEST(test_interrupt_while_completing),
+        TEST(test_window),
+        TEST(test_priority),
         TEST(test_refused_entry),
         TEST(test_unknown_exit),
         TEST(test_debug_registers),

@@ -27,18 +27,6 @@
 #define REGISTERS   4u
 #define DR7_ENABLED 0xFFu
 
-/* Which breakpoints KVM tells of. Asked for the first debugger. */
-static unsigned breaks(const struct kvm_cpu *k)
-{
-    struct kvm_machine *m = kvm_machine_of(&k->c);
-
-    if (!atomic_load(&m->breaks_known)) {
-        atomic_store(&m->breaks, kvm_probe_breaks(m->calls, m->system));
-        atomic_store(&m->breaks_known, true);
-    }
-    return atomic_load(&m->breaks);
-}
-
 /* Puts breakpoint INDEX in debug registers from *USED on. Returns false if there is no room. */
 static bool place(struct kvm_cpu *k, struct kvm_guest_debug *d, unsigned index, unsigned *used)
 {
@@ -64,7 +52,7 @@ static bool place(struct kvm_cpu *k, struct kvm_guest_debug *d, unsigned index, 
 /* Stores in D what KVM is to do for the debugger. Returns false if it cannot. */
 static bool plan(struct kvm_cpu *k, struct kvm_guest_debug *d)
 {
-    unsigned used = 0, told = breaks(k);
+    unsigned used = 0, told = kvm_abilities(k);
 
     if (k->c.x.dr7 & DR7_ENABLED)
         return false;

@@ -24,10 +24,11 @@ static void take_signal(void)
 int kvm_enter(struct kvm_cpu *k)
 {
     const struct cpu_port *port = k->c.port;
+    const unsigned cr8 = k->lapic ? 0 : port->apic_ops->get_cr8(port->apic);
     int ret = -EINTR;
 
     if (!k->lapic)
-        k->run->cr8 = port->apic_ops->get_cr8(port->apic);
+        k->run->cr8 = cr8;
     atomic_store(&k->place, KVM_INSIDE);
     /* Who makes a request after this looks at the place after that. */
     if (k->run->immediate_exit || !atomic_load(&port->requests)) {
@@ -36,7 +37,7 @@ int kvm_enter(struct kvm_cpu *k)
         counter_add(&k->entries, 1);
         ret = kvm_cpu_call(k, KVM_RUN, NULL);
         k->completing = false;
-        if (!k->lapic)
+        if (!k->lapic && k->run->cr8 != cr8) /* else the lower half of the TPR stays */
             port->apic_ops->set_cr8(port->apic, (unsigned)k->run->cr8);
         meter_switch(k->c.meter, before);
     }

@@ -83,7 +83,7 @@ bool kvm_probe_lacks(const struct kvm_calls *calls, int kvm, char *text, size_t 
 
 #define LEAVES 256u /* of CPUID, at most */
 
-enum program { LOOP, IDENTIFY, FAULT, LEAVE, STORE, PROGRAMS };
+enum program { LOOP, IDENTIFY, FAULT, LEAVE, STORE, OPEN, PROGRAMS };
 
 /* clang-format off */
 static const uint8_t programs[PROGRAMS][PROGRAM_MAX] = {
@@ -106,6 +106,8 @@ static const uint8_t programs[PROGRAMS][PROGRAM_MAX] = {
                0x88, 0x04, 0x25, 0, DATA / 256, 0, 0, /* mov %al, DATA */
                0x90,                   /*    nop */
                0xE6, PORT},            /*    out %al, $PORT */
+    [OPEN] = {0xFB, 0x90, 0xFA,        /*    sti; nop; cli */
+              0xE6, PORT},             /*    out %al, $PORT */
 };
 #define STORE_AT     1u /* offsets in STORE */
 #define STORE_BEHIND 8u
@@ -440,40 +442,59 @@ static int measure(struct probe *p, struct kvm_figures *figures, struct error *e
     return 0;
 }
 
-/* ---- Breakpoints ---- */
+/* ---- Abilities ---- */
 
 #define DR7_WRITE_1 0x00100000u /* breakpoint 1 is on writes of a byte */
+
+/* Runs PROGRAM until it exits. */
+static bool leaves(struct probe *p, enum program program, bool user)
+{
+    return set_registers(p, program, user, 0) == 0 && kvm_call(p->calls, p->vcpu, KVM_RUN, 0) == 0;
+}
 
 /* Runs STORE with breakpoint 0 on its store, or with breakpoint 1 on what it stores to. Says
  * whether the guest leaves for that, where it should. */
 static bool breaks(struct probe *p, bool data, bool user)
 {
     const uint64_t code = CODE + STORE * PROGRAM_MAX;
-    const struct kvm_guest_debug debug = {
-        .control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP,
-        .arch.debugreg = {[0] = code + STORE_AT,
-                          [1] = DATA,
-                          [7] = X86_DR7_RESET | DR7_WRITE_1 | (data ? 8u : 2u)}};
+    const struct kvm_guest_debug none = {0},
+                                 debug = {.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP,
+                                          .arch.debugreg = {[0] = code + STORE_AT,
+                                                            [1] = DATA,
+                                                            [7] = X86_DR7_RESET | DR7_WRITE_1 |
+                                                                  (data ? 8u : 2u)}};
+    const struct kvm_debug_exit_arch *met = &p->run->debug.arch;
+    bool left = kvm_call(p->calls, p->vcpu, KVM_SET_GUEST_DEBUG, (uintptr_t)&debug) == 0 &&
+                leaves(p, STORE, user) && p->run->exit_reason == KVM_EXIT_DEBUG &&
+                (met->dr6 >> data & 1) && met->pc == code + (data ? STORE_BEHIND : STORE_AT);
 
-    return set_registers(p, STORE, user, 0) == 0 &&
-           kvm_call(p->calls, p->vcpu, KVM_SET_GUEST_DEBUG, (uintptr_t)&debug) == 0 &&
-           kvm_call(p->calls, p->vcpu, KVM_RUN, 0) == 0 && p->run->exit_reason == KVM_EXIT_DEBUG &&
-           (p->run->debug.arch.dr6 >> data & 1) &&
-           p->run->debug.arch.pc == code + (data ? STORE_BEHIND : STORE_AT);
+    return kvm_call(p->calls, p->vcpu, KVM_SET_GUEST_DEBUG, (uintptr_t)&none) == 0 && left;
 }
 
-unsigned kvm_probe_breaks(const struct kvm_calls *calls, int kvm)
+/* Whether the guest leaves between STI and CLI. */
+static bool opens_window(struct probe *p, bool user)
+{
+    bool left;
+
+    p->run->request_interrupt_window = 1;
+    left = leaves(p, OPEN, user) && p->run->exit_reason == KVM_EXIT_IRQ_WINDOW_OPEN;
+    p->run->request_interrupt_window = 0;
+    return left;
+}
+
+unsigned kvm_probe_abilities(const struct kvm_calls *calls, int kvm)
 {
     struct probe p = {.calls = calls, .kvm = kvm, .vm = -1, .vcpu = -1};
     struct error err = {0};
-    unsigned kinds = 0;
+    unsigned abilities = 0;
 
     if (start(&p, &err) == 0) {
-        kinds |= breaks(&p, false, false) && breaks(&p, false, true) ? KVM_BREAKS_ON_CODE : 0;
-        kinds |= breaks(&p, true, false) && breaks(&p, true, true) ? KVM_BREAKS_ON_DATA : 0;
+        abilities |= breaks(&p, false, false) && breaks(&p, false, true) ? KVM_BREAKS_ON_CODE : 0;
+        abilities |= breaks(&p, true, false) && breaks(&p, true, true) ? KVM_BREAKS_ON_DATA : 0;
+        abilities |= opens_window(&p, false) && opens_window(&p, true) ? KVM_OPENS_WINDOWS : 0;
     }
     stop(&p);
-    return kinds;
+    return abilities;
 }
 
 /* ---- All of it ---- */

@@ -34,11 +34,15 @@ bool kvm_probe_lacks(const struct kvm_calls *calls, int kvm, char *text, size_t 
 int kvm_probe_measure(const struct kvm_calls *calls, int kvm, struct kvm_figures *figures,
                       struct error *err);
 
-/* For which breakpoints KVM leaves the guest (KVM_SET_GUEST_DEBUG), both in the guest's kernel and
- * in its programs. Takes a millisecond. Any thread; not while it runs a vCPU. */
-#define KVM_BREAKS_ON_CODE 1u
-#define KVM_BREAKS_ON_DATA 2u
-unsigned kvm_probe_breaks(const struct kvm_calls *calls, int kvm);
+/* What KVM may do or not, both in the guest's kernel and in its programs. */
+enum kvm_ability {
+    KVM_BREAKS_ON_CODE = 1, /* leaves the guest for breakpoints (KVM_SET_GUEST_DEBUG) */
+    KVM_BREAKS_ON_DATA = 2,
+    KVM_OPENS_WINDOWS = 4, /* leaves it as soon as it takes interrupts (request_interrupt_window) */
+};
+/* Finds out, with guests of a few instructions, which of these KVM does. Takes a millisecond. Any
+ * thread; not while it runs a vCPU. */
+unsigned kvm_probe_abilities(const struct kvm_calls *calls, int kvm);
 
 /* Whether these FIGURES are those of hardware that executes the guest's kernel. TEXT says why, in
  * one line. */

@@ -4,6 +4,7 @@
 #include "cpu/core/fault.h"
 #include "cpu/core/mode.h"
 #include "cpu/kvm/lapic.h"
+#include "cpu/kvm/probe.h"
 
 #include <errno.h>
 
@@ -35,6 +36,13 @@ static void offer_interrupt(struct kvm_cpu *k)
     k->run->request_interrupt_window = interrupt_waits(k);
 }
 
+/* Whether an interrupt waits for the guest to take it, and KVM would not tell when that is. The
+ * guest could go on for ever then, because it looks for interrupts for moments only. */
+static bool waits_in_vain(const struct kvm_cpu *k)
+{
+    return !k->lapic && interrupt_waits(k) && !(kvm_abilities(k) & KVM_OPENS_WINDOWS);
+}
+
 /* Runs the guest once. */
 static enum kvm_next run_once(struct kvm_cpu *k)
 {
@@ -53,6 +61,8 @@ static enum kvm_next run_once(struct kvm_cpu *k)
         kvm_lapic_offer(k);
     else
         offer_interrupt(k);
+    if (k->run->request_interrupt_window && waits_in_vain(k))
+        return KVM_LEAVE;
     ret = kvm_enter(k);
     switch (ret) {
     case 0: return kvm_serve_exit(k);
@@ -130,17 +140,22 @@ static enum kvm_next run_or_refuse(struct kvm_cpu *k)
 
 void kvm_run_guest(struct vcpu *c)
 {
+    const struct interpreter *interpreter = c->core->interpreter;
     struct kvm_cpu *k = kvm_cpu_of(c);
     enum kvm_next next;
 
     check_failures(k);
+    if (waits_in_vain(k)) {
+        interpreter->execute(c, interpreter->next(c));
+        return;
+    }
     next = run_or_refuse(k);
     switch (next) {
     case KVM_GO_ON:
     case KVM_LEAVE: break;
     case KVM_INTERPRET:
         if (!c->stepping) /* else the run loop has it executed as a step */
-            c->core->interpreter->execute_one(c);
+            interpreter->execute_one(c);
         break;
     case KVM_HALT: halt(c); break;
     case KVM_SHUTDOWN: c->x.activity = X86_SHUTDOWN; break;

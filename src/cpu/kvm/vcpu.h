@@ -19,8 +19,8 @@ struct kvm_machine {
     size_t run_size;  /* of struct kvm_run with what follows it */
     uint64_t xcr0;    /* the parts of the XSAVE area that KVM takes */
     bool keeps_pages; /* guest memory stays present; see vcpu.c */
-    _Atomic bool breaks_known;
-    _Atomic unsigned breaks; /* KVM_BREAKS_* (probe.h), if known */
+    _Atomic bool abilities_known;
+    _Atomic unsigned abilities; /* enum kvm_ability, if known */
     struct kvm_slots slots;
     struct kvm_lapics *lapics; /* lapic.h; NULL: the local APICs are the board's */
 };
@@ -88,6 +88,12 @@ static inline int kvm_cpu_call(const struct kvm_cpu *k, unsigned long request, c
 
 /* Ends the run with EXIT_FAILED: WHAT failed with the errno -RET. */
 _Noreturn void kvm_fail(struct kvm_cpu *k, int ret, const char *what);
+
+/* --- vcpu.c ----------------------------------------------------------------------------------- */
+
+/* What KVM is able to do (enum kvm_ability), which is found out the first time that it matters. On
+ * the vCPU's thread, not in KVM_RUN. */
+unsigned kvm_abilities(const struct kvm_cpu *k);
 
 /* --- guard.c ---------------------------------------------------------------------------------- */
 
