@@ -137,7 +137,8 @@ struct x86_dtr { /* GDTR, IDTR */
     uint16_t limit;
 };
 
-/* The standard-form XSAVE area for x87, SSE and AVX (SDM volume 1, 13.4). */
+/* The standard-form XSAVE area for x87, SSE and AVX (SDM volume 1, 13.4). Its bytes are the
+ * registers, whatever the header says: nobody keeps that. */
 #define X86_XSAVE_SIZE   832
 #define X86_XSAVE_MXCSR  24
 #define X86_MXCSR_MASK   0xFFFFu /* the bits that MXCSR has */

@@ -6,10 +6,12 @@
 #include "base/loop.h"
 #include "base/util.h"
 #include "cpu/interp/interp.h"
+#include "cpu/kvm/probe.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define PTE_P 1u
 #define PTE_W 2u
@@ -202,6 +204,23 @@ static void fit_model(struct x86_model *model)
         return;
     fprintf(stderr, "rig: not run: %s\n", err.text);
     exit(RIG_SKIPPED);
+}
+
+bool rig_is_kvm(void)
+{
+    return !strcmp(RIG_ENGINE.name, kvm_engine.name);
+}
+
+/* A KVM that looks for interrupts in the guest's code late executes it by an emulator. */
+bool rig_is_emulated(void)
+{
+    struct error err = {0};
+    int kvm = rig_is_kvm() ? kvm_probe_open(&kvm_host_calls, &err) : -1;
+    bool emulated = kvm >= 0 && !(kvm_probe_abilities(&kvm_host_calls, kvm) & KVM_OPENS_WINDOWS);
+
+    if (kvm >= 0)
+        close(kvm);
+    return emulated;
 }
 
 struct rig *rig_create(unsigned cpus, size_t arena)

@@ -64,6 +64,11 @@ struct rig {
 /* What the program ends with if the host cannot run the engine, as Meson understands it. */
 #define RIG_SKIPPED 77
 
+/* Whether it is the host's KVM that executes; and whether that is one that emulates, which leaves
+ * out much of what a processor does. */
+bool rig_is_kvm(void);
+bool rig_is_emulated(void);
+
 /* NULL on failure, which has been reported on stderr. ARENA: bytes for decoded blocks, 0: as
  * always. */
 struct rig *rig_create(unsigned cpus, size_t arena);

@@ -28,6 +28,15 @@ static inline enum engine_exit run(struct x86_cpu *cpu)
     return exit;
 }
 
+/* Ends the test as one that is not run if EXCUSED, and says WHY. */
+static inline void excuse(bool excused, const char *why)
+{
+    if (!excused)
+        return;
+    print_message("not run under KVM: %s\n", why);
+    skip();
+}
+
 static inline void put(uint64_t gpa, const void *bytes, size_t size)
 {
     assert_int_equal(mem_write(rig->machine.mem, gpa, bytes, size), 0);

@@ -276,6 +276,7 @@ static void test_nmi(void **unused)
     assert_int_equal(cpu.nmis_pending, 0);
 
     /* One in service and one that waits, which KVM is told of. */
+    script.opens = true;
     put_seven(&cpu);
     cpu.nmi_blocked = true;
     cpu.nmis_pending = 1;
@@ -389,6 +390,35 @@ static void test_priority(void **unused)
     assert_int_equal(sets, 1);
     assert_int_equal(set_priority, 5);
     port->apic_ops = before;
+}
+
+/* --- Registers -------------------------------------------------------------------------------- */
+
+/* The bytes of the extended state are registers, whatever its header says: KVM has them, and gives
+ * them back. */
+static void test_extended_state(void **unused)
+{
+    struct x86_cpu cpu, before;
+
+    put_seven(&cpu);
+    for (unsigned i = 0; i < 8; i++)
+        memset(cpu.xsave + 32 + i * 16, 0x10 + (int)i, 10);
+    memset(cpu.xsave + X86_XSAVE_XMM, 0x20, 256);
+    memset(cpu.xsave + X86_XSAVE_YMMH, 0x30, 256);
+    cpu.xsave[4] = 0xFF;                   /* all of the x87's registers are in use */
+    cpu.xsave[X86_XSAVE_MXCSR + 1] = 0x3F; /* round down */
+    for (unsigned header = 0; header < 2; header++) {
+        cpu.xsave[X86_XSAVE_HEADER] = header ? X86_XCR0_X87 : 0;
+        before = cpu;
+        assert_int_equal(run_from(&cpu), EXIT_HALT);
+        assert_memory_equal(cpu.xsave + 32, before.xsave + 32, 128);
+        assert_memory_equal(cpu.xsave, before.xsave, 6);
+        assert_memory_equal(cpu.xsave + X86_XSAVE_MXCSR, before.xsave + X86_XSAVE_MXCSR, 4);
+        assert_memory_equal(cpu.xsave + X86_XSAVE_XMM, before.xsave + X86_XSAVE_XMM, 256);
+        if (x86_xcr0_bits(&rig->machine.model) & X86_XCR0_AVX)
+            assert_memory_equal(cpu.xsave + X86_XSAVE_YMMH, before.xsave + X86_XSAVE_YMMH, 256);
+        cpu = before;
+    }
 }
 
 /* --- Entry ------------------------------------------------------------------------------------ */
@@ -639,6 +669,7 @@ int main(void)
         TEST(test_interrupt_while_completing),
         TEST(test_window),
         TEST(test_priority),
+        TEST(test_extended_state),
         TEST(test_refused_entry),
         TEST(test_unknown_exit),
         TEST(test_debug_registers),

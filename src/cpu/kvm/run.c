@@ -36,11 +36,12 @@ static void offer_interrupt(struct kvm_cpu *k)
     k->run->request_interrupt_window = interrupt_waits(k);
 }
 
-/* Whether an interrupt waits for the guest to take it, and KVM would not tell when that is. The
- * guest could go on for ever then, because it looks for interrupts for moments only. */
+/* Whether an interrupt or NMI waits for the guest to take it, and KVM would be late. The guest
+ * could go on for ever then, because it takes interrupts for moments only. */
 static bool waits_in_vain(const struct kvm_cpu *k)
 {
-    return !k->lapic && interrupt_waits(k) && !(kvm_abilities(k) & KVM_OPENS_WINDOWS);
+    return !k->lapic && (interrupt_waits(k) || k->c.x.nmis_pending) &&
+           !(kvm_abilities(k) & KVM_OPENS_WINDOWS);
 }
 
 /* Runs the guest once. */

@@ -197,27 +197,17 @@ static int pull_registers(struct kvm_cpu *k)
 
 /* --- Extended state --------------------------------------------------------------------------- */
 
-/* Stores X's extended state in AREA with all of MASK's components given. A component that the
- * header does not name is in its initial state, whatever its bytes are, except for MXCSR (SDM
- * volume 1, 13.6). */
+/* Stores X's extended state in TO, with all of MASK's components given. The bytes of x->xsave are
+ * the registers; nobody keeps its header. */
 static void fill_area(struct kvm_xsave *to, const struct x86_cpu *x, uint64_t mask)
 {
-    static const uint16_t initial_control = 0x037F;
     uint8_t *area = (uint8_t *)to->region;
-    uint64_t present;
 
     memset(to, 0, sizeof(*to));
-    memcpy(&present, x->xsave + X86_XSAVE_HEADER, sizeof(present));
-    if (present & X86_XCR0_X87)
-        memcpy(area, x->xsave, X86_XSAVE_XMM);
-    else
-        memcpy(area, &initial_control, sizeof(initial_control));
-    memcpy(area + X86_XSAVE_MXCSR, x->xsave + X86_XSAVE_MXCSR, sizeof(uint32_t));
-    if (present & X86_XCR0_SSE)
-        memcpy(area + X86_XSAVE_XMM, x->xsave + X86_XSAVE_XMM, X86_XSAVE_HEADER - X86_XSAVE_XMM);
-    if (present & mask & X86_XCR0_AVX)
-        memcpy(area + X86_XSAVE_YMMH, x->xsave + X86_XSAVE_YMMH, X86_XSAVE_SIZE - X86_XSAVE_YMMH);
+    memcpy(area, x->xsave, X86_XSAVE_HEADER);
     memcpy(area + X86_XSAVE_HEADER, &mask, sizeof(mask));
+    if (mask & X86_XCR0_AVX)
+        memcpy(area + X86_XSAVE_YMMH, x->xsave + X86_XSAVE_YMMH, X86_XSAVE_SIZE - X86_XSAVE_YMMH);
 }
 
 static int push_extended(struct kvm_cpu *k)
@@ -241,7 +231,6 @@ static int pull_extended(struct kvm_cpu *k)
     const uint64_t mask = kvm_machine_of(&k->c)->xcr0;
     struct kvm_xcrs xcrs = {0};
     struct kvm_xsave area;
-    uint64_t components;
     int ret = kvm_cpu_call(k, KVM_GET_XCRS, &xcrs);
 
     if (ret == 0)
@@ -251,11 +240,9 @@ static int pull_extended(struct kvm_cpu *k)
     for (unsigned i = 0; i < MIN(xcrs.nr_xcrs, (uint32_t)KVM_MAX_XCRS); i++)
         if (xcrs.xcrs[i].xcr == 0)
             x->xcr0 = xcrs.xcrs[i].value;
-    memcpy(x->xsave, area.region, mask & X86_XCR0_AVX ? X86_XSAVE_SIZE : X86_XSAVE_YMMH);
-    memcpy(&components, x->xsave + X86_XSAVE_HEADER, sizeof(components));
-    components &= mask;
+    /* Of a component that is in its initial state, KVM stores that. */
+    memcpy(x->xsave, area.region, mask & X86_XCR0_AVX ? X86_XSAVE_SIZE : X86_XSAVE_HEADER);
     memset(x->xsave + X86_XSAVE_HEADER, 0, X86_XSAVE_YMMH - X86_XSAVE_HEADER);
-    memcpy(x->xsave + X86_XSAVE_HEADER, &components, sizeof(components));
     return 0;
 }
 
