@@ -1,11 +1,13 @@
 /*
  * Process 1 of the default guest. With a session file from the host (protocol.h) it runs that
  * command and carries its streams over COM2; without one it runs a shell on the console. When the
- * command or the shell ends, so does the machine.
+ * command or the shell ends, so does the machine. With a virtio socket device, it also starts the
+ * agent (agent/).
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include "agent/agent.h"
 #include "network.h"
 #include "protocol.h"
 
@@ -40,6 +42,8 @@
 #define AWAIT_END_SECONDS    10
 #define PCI_DEVICES          "/sys/bus/pci/devices"
 #define PCI_VIRTIO           0x1af4
+#define PCI_VIRTIO_VSOCK     0x1053
+#define AGENT_AGAIN_SECONDS  1
 /* How often a typed end of file may go unheeded before the terminal is hung up. */
 #define TYPED_EOFS 16
 
@@ -79,6 +83,7 @@ struct session {
 /* Set by the signal handler: what another process asked init to do. */
 static volatile sig_atomic_t asked;
 static int wakeup[2];
+static pid_t agent; /* or 0 */
 
 static void on_signal(int signal)
 {
@@ -304,6 +309,20 @@ static void reset_signals(void)
         signal(signals[i], SIG_DFL);
 }
 
+/* Starts the agent, AFTER so many seconds, if there is a device by which it is reached. */
+static void start_agent(unsigned after)
+{
+    pid_t pid = has_virtio(PCI_VIRTIO_VSOCK) ? fork() : -1;
+
+    if (pid == 0) {
+        reset_signals();
+        setsid();
+        sleep(after);
+        _exit(agent_serve() ? 1 : 0);
+    }
+    agent = pid > 0 ? pid : 0;
+}
+
 /* Makes TTY the controlling terminal of a new session, with all three standard streams on it. */
 static void take_terminal(int tty)
 {
@@ -321,7 +340,11 @@ static bool reap(pid_t pid, int *status)
     int how;
 
     while ((got = waitpid(-1, &how, WNOHANG)) > 0) {
-        if (got == pid) {
+        if (got == agent) { /* without vsock it ends by itself */
+            agent = 0;
+            if (WIFSIGNALED(how))
+                start_agent(AGENT_AGAIN_SECONDS);
+        } else if (got == pid) {
             *status = WIFSIGNALED(how) ? 128 + WTERMSIG(how) : WEXITSTATUS(how);
             found = true;
         }
@@ -847,6 +870,7 @@ int main(int argc, char **argv)
         return 0;
     }
     set_up_system();
+    start_agent(0);
     if (read_session(&session))
         run_session(&session);
     else

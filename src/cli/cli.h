@@ -34,8 +34,9 @@ struct options {
     const char
         *letters; /* by index: the letter of an option's short form, or ' '. NULL: none has one */
     bool words;   /* words that are no options are returned, too: OPTIONS_WORD */
-    bool takes_command; /* with WORDS: "--" is the end all the same, and a command follows */
-    bool only_words;    /* options_next's: "--" was seen */
+    bool takes_command;  /* with WORDS: "--" is the end all the same, and a command follows */
+    bool only_words;     /* options_next's: "--" was seen */
+    const char *cluster; /* options_next's: the letters behind one, as the "t" of "-it"; or NULL */
 };
 #define OPTIONS_END  (-1) /* argv stands at the first word after "--", or at the final NULL */
 #define OPTIONS_FAIL (-2) /* a message has been printed */
@@ -66,6 +67,7 @@ int cmd_stop(char **argv);
 int cmd_kill(char **argv);
 int cmd_create(char **argv);
 int cmd_list(char **argv);
+int cmd_exec(char **argv);
 int cmd_ssh(char **argv);
 int cmd_connect(char **argv);
 int cmd_rename(char **argv);

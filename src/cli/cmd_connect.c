@@ -4,21 +4,16 @@
 #include "cli/arguments.h"
 #include "cli/cli.h"
 #include "cli/guest_port.h"
-#include "cli/ssh_setup.h"
 
 #include "base/thread.h"
-#include "ctl/definition.h"
-#include "ctl/registry.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define SSH_PORT 22
-#define CHUNK    65536
+#define CHUNK 65536
 
 enum { OPT_WAIT, OPT_PASS_FD, OPT_HELP };
 
@@ -43,35 +38,6 @@ struct request {
     unsigned wait;
     bool pass_fd;
 };
-
-/* Fills in the port that the request means. */
-static int choose_port(const struct request *request, struct guest_port *port, struct error *err)
-{
-    char folder[PATH_MAX], file[PATH_MAX];
-    struct definition definition;
-    bool ssh = !strcmp(request->port, SSH_PORT_WORD);
-    int ret = registry_folder(request->name, folder, err);
-
-    if (!ret)
-        ret = registry_file(folder, DEFINITION_FILE, file, err);
-    if (!ret)
-        ret = definition_load(file, &definition, err);
-    if (ret)
-        return ret;
-    *port = (struct guest_port){.name = request->name, .speaks_first = ssh};
-    if (ssh && definition.ssh_port)
-        port->tcp = definition.ssh_port;
-    else if (!definition_has_vsock(&definition))
-        ret = error_set(err, ENXIO, "'%s' has no vsock device (vsock: none in %s)", request->name,
-                        file);
-    else if (ssh)
-        port->vsock = SSH_PORT;
-    else if (!parse_unsigned(request->port, 1, UINT_MAX - 1, &port->vsock))
-        ret = error_set(err, EINVAL, "'%s' is no port (a number, or %s)", request->port,
-                        SSH_PORT_WORD);
-    definition_free(&definition);
-    return ret;
-}
 
 /* Passes FD to the process at the other end of standard output, a socket. */
 static int pass(int fd, struct error *err)
@@ -162,7 +128,7 @@ int cmd_connect(char **argv)
         return STATUS_ERROR;
     request.name = words.word[0];
     request.port = words.word[1];
-    ret = choose_port(&request, &port, &err);
+    ret = guest_port_choose(request.name, request.port, &port, &err);
     if (!ret) {
         fd = ret = guest_port_connect(&port, request.wait, &err);
         if (ret >= 0)

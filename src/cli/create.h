@@ -89,7 +89,8 @@ int create_machine(const struct create_options *options, const struct base_image
 
 struct blk;
 
-/* Sets the host name, makes the user and lets in KEYS, lines of public keys, as that user or root.
+/* Sets the host name, makes the user, lets in KEYS, lines of public keys, as that user or root, and
+ * installs doppel's agent.
  * HOSTNAME NULL: it stays. */
 int create_guest(struct blk *blk, const char *hostname, const char *user, const char *keys,
                  struct error *err);

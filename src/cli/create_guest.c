@@ -1,8 +1,12 @@
 /*
- * What is changed on a machine's own disk before its first start: host name, user, keys. The files
- * are those of passwd(5), shadow(5), group(5), hosts(5) and sudoers(5).
+ * What is changed on a machine's own disk before its first start: host name, user, keys, and
+ * doppel's agent. The files are those of passwd(5), shadow(5), group(5), hosts(5), sudoers(5) and
+ * systemd.unit(5).
  */
 #include "cli/create.h"
+
+#include "cli/guest.h"
+#include "ctl/replace.h"
 
 #include "blk/blk.h"
 #include "image/ext4_edit.h"
@@ -16,6 +20,31 @@
 
 #define FILE_MOST (1 << 20)
 #define USER_ID   1000
+
+/* No package of Debian's has files of these names, so that upgrades of the guest leave them alone.
+ * A drop-in of the target does what `systemctl enable` does by a link. What commands of the agent
+ * have started goes on when the agent is started anew. */
+#define AGENT_MOST    (4 << 20)
+#define AGENT_FOLDER  "/usr/local/sbin"
+#define AGENT_PATH    AGENT_FOLDER "/doppel-agent"
+#define AGENT_UNIT    "/etc/systemd/system/doppel-agent.service"
+#define AGENT_DROP_IN "/etc/systemd/system/multi-user.target.d"
+
+static const char agent_unit[] = "[Unit]\n"
+                                 "Description=Runs commands for doppel exec on the host\n"
+                                 "StartLimitIntervalSec=0\n"
+                                 "\n"
+                                 "[Service]\n"
+                                 "ExecStart=" AGENT_PATH "\n"
+                                 "Restart=always\n"
+                                 "RestartSec=1\n"
+                                 "KillMode=process\n"
+                                 "OOMPolicy=continue\n"
+                                 "OOMScoreAdjust=-900\n"
+                                 "TasksMax=infinity\n"
+                                 "\n"
+                                 "[Install]\n"
+                                 "WantedBy=multi-user.target\n";
 
 struct guest {
     struct ext4_edit *edit;
@@ -160,6 +189,32 @@ static int let_in(struct guest *guest, struct error *err)
     return put(guest, path, 0600, guest->id, guest->keys, err);
 }
 
+/* Installs the agent and starts it with the system. */
+static int install_agent(struct guest *guest, struct error *err)
+{
+    struct ext4_attributes program = attributes(guest, 0755, 0);
+    char path[PATH_MAX + 32], *agent;
+    size_t size = 0;
+    int result;
+
+    guest_agent(path);
+    agent = read_small_file(path, AGENT_MOST, &size, err);
+    if (!agent)
+        return -err->code;
+    result = ext4_edit_directory(guest->edit, AGENT_FOLDER, &program, err);
+    if (!result)
+        result = ext4_edit_write(guest->edit, AGENT_PATH, agent, size, &program, err);
+    free(agent);
+    if (!result)
+        result = put(guest, AGENT_UNIT, 0644, 0, agent_unit, err);
+    if (!result)
+        result = ext4_edit_directory(guest->edit, AGENT_DROP_IN, &program, err);
+    if (!result)
+        result = put(guest, AGENT_DROP_IN "/doppel.conf", 0644, 0,
+                     "[Unit]\nWants=doppel-agent.service\n", err);
+    return result;
+}
+
 int create_guest(struct blk *blk, const char *hostname, const char *user, const char *keys,
                  struct error *err)
 {
@@ -177,6 +232,8 @@ int create_guest(struct blk *blk, const char *hostname, const char *user, const 
         result = make_user(&guest, err);
     if (!result && keys)
         result = let_in(&guest, err);
+    if (!result)
+        result = install_agent(&guest, err);
     if (!result)
         result = ext4_edit_finish(guest.edit, err);
     ext4_edit_free(guest.edit);

@@ -69,6 +69,19 @@ void guest_script(const char *name, char path[PATH_MAX + 32])
         snprintf(path, PATH_MAX + 32, "%s/guests/%s", DOPPEL_DATADIR, name);
 }
 
+void guest_agent(char path[PATH_MAX + 32])
+{
+    char self[PATH_MAX] = "", root[PATH_MAX], *slash;
+    ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+
+    self[n > 0 ? n : 0] = 0;
+    slash = strrchr(self, '/');
+    if (slash)
+        *slash = 0;
+    snprintf(path, PATH_MAX + 32, "%s/doppel-agent",
+             source_tree(root) ? self : DOPPEL_DATADIR "/guests");
+}
+
 /* The header's fields: Linux, Documentation/x86/boot.rst. */
 void guest_inspect(const char *path, struct guest_kernel *kernel)
 {

@@ -22,6 +22,9 @@ void guest_find(struct guest_files *guest);
 /* Sets PATH to the script NAME, which stands beside guests/make. */
 void guest_script(const char *name, char path[PATH_MAX + 32]);
 
+/* Sets PATH to the agent, a program for guests with systemd. */
+void guest_agent(char path[PATH_MAX + 32]);
+
 struct guest_kernel {
     bool linux_image;  /* a Linux bzImage */
     bool bits64;       /* with a 64-bit kernel inside */

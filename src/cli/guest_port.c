@@ -5,12 +5,17 @@
 
 #include "base/time.h"
 #include "base/util.h"
+#include "cli/cli.h"
 #include "cli/progress.h"
+#include "cli/ssh_setup.h"
+#include "ctl/definition.h"
+#include "ctl/registry.h"
 #include "ctl/run_folder.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <stdio.h>
@@ -19,6 +24,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#define SSH_PORT 22
 #define AGAIN_MS 200 /* between two attempts */
 #define ATTEMPT_NS                                                                                 \
     (30 * NS_PER_S)    /* for one: a guest that took the connection and does not go on */
@@ -41,6 +47,33 @@ static int await(int fd, short events, uint64_t deadline)
         n = poll(&pfd, 1, now < deadline ? (int)((deadline - now) / NS_PER_MS) + 1 : 0);
     } while (n < 0 && errno == EINTR);
     return n < 0 ? -errno : n == 0 ? -ETIMEDOUT : 0;
+}
+
+int guest_port_choose(const char *name, const char *word, struct guest_port *port,
+                      struct error *err)
+{
+    char folder[PATH_MAX], file[PATH_MAX];
+    struct definition definition;
+    bool ssh = !strcmp(word, SSH_PORT_WORD);
+    int ret = registry_folder(name, folder, err);
+
+    if (!ret)
+        ret = registry_file(folder, DEFINITION_FILE, file, err);
+    if (!ret)
+        ret = definition_load(file, &definition, err);
+    if (ret)
+        return ret;
+    *port = (struct guest_port){.name = name, .speaks_first = ssh};
+    if (ssh && definition.ssh_port)
+        port->tcp = definition.ssh_port;
+    else if (!definition_has_vsock(&definition))
+        ret = error_set(err, ENXIO, "'%s' has no vsock device (vsock: none in %s)", name, file);
+    else if (ssh)
+        port->vsock = SSH_PORT;
+    else if (!parse_unsigned(word, 1, UINT_MAX - 1, &port->vsock))
+        ret = error_set(err, EINVAL, "'%s' is no port (a number, or %s)", word, SSH_PORT_WORD);
+    definition_free(&definition);
+    return ret;
 }
 
 /* ---- One attempt ---- */

@@ -17,6 +17,11 @@ struct guest_port {
     bool speaks_first; /* only one that says something counts as connected; it can still be read */
 };
 
+/* Fills in *PORT with the port of the machine NAME that WORD means: a number, of vsock, or "ssh",
+ * as the machine's definition says. */
+int guest_port_choose(const char *name, const char *word, struct guest_port *port,
+                      struct error *err);
+
 /* Connects. Tries again for PATIENCE seconds, as long as the machine runs: a guest that boots does
  * not listen yet. Tells on standard error, if that is a terminal, that it waits. Returns a
  * descriptor; -ENOENT: the machine does not run; another negative errno: it does not answer. */

@@ -23,6 +23,7 @@ static const struct {
     {"kill", cmd_kill, "end machines at once"},
     {"list", cmd_list, "show the machines that have names, and what they do"},
     {"ls", cmd_list, "the same"},
+    {"exec", cmd_exec, "run a command in a machine that runs"},
     {"ssh", cmd_ssh, "log in to a machine that runs"},
     {"connect", cmd_connect, "connect to a port of a machine that runs"},
     {"rename", cmd_rename, "give a machine another name"},

@@ -80,13 +80,60 @@ static bool at_word(struct options *options)
     return options->words && word && (options->only_words || !is_option(word));
 }
 
+/* The index of the option with that LETTER, or -1. */
+static int find_letter(const struct options *options, char letter)
+{
+    for (int i = 0; options->letters && letter && letter != ' ' && options->specs[i].name; i++)
+        if (options->letters[i] == letter)
+            return i;
+    return -1;
+}
+
+/* Option FOUND has been given with the value GIVEN behind a '=', or NULL: then the next word is one
+ * if the option needs it. Returns FOUND or OPTIONS_FAIL. */
+static int check_value(struct options *options, int found, const char *given, const char **value)
+{
+    const struct option_spec *spec = &options->specs[found];
+
+    if (!spec->value && given) {
+        complain("option '--%s' takes no value", spec->name);
+        return OPTIONS_FAIL;
+    }
+    if (!spec->value)
+        return found;
+    *value = given ? given : *options->argv;
+    if (!*value || (!given && !strcmp(*value, "--"))) {
+        complain("option '--%s' needs a value (%s)", spec->name, spec->value);
+        return OPTIONS_FAIL;
+    }
+    if (!given)
+        options->argv++;
+    return found;
+}
+
+/* Option FOUND, given by a letter with REST behind it: its value, or more letters. */
+static int letter_option(struct options *options, int found, const char *rest, const char **value)
+{
+    bool takes_value = options->specs[found].value;
+
+    options->cluster = *rest && !takes_value ? rest : NULL;
+    return check_value(options, found, *rest && takes_value ? rest : NULL, value);
+}
+
 int options_next(struct options *options, const char **value)
 {
-    const struct option_spec *spec;
     const char *word;
     size_t length;
     int found;
 
+    if (options->cluster) {
+        found = find_letter(options, *options->cluster);
+        if (found >= 0)
+            return letter_option(options, found, options->cluster + 1, value);
+        complain("unknown option '-%c' (doppel %s --help lists them)", *options->cluster,
+                 options->command);
+        return OPTIONS_FAIL;
+    }
     if (at_word(options)) {
         *value = *options->argv++;
         return OPTIONS_WORD;
@@ -105,24 +152,13 @@ int options_next(struct options *options, const char **value)
         word = "--help";
     length = strcspn(word, "=");
     found = find_option(options, word, length);
+    if (found < 0 && (found = find_letter(options, word[1])) >= 0)
+        return letter_option(options, found, word + 2, value);
     if (found < 0) {
         complain("unknown option '%s' (doppel %s --help lists them)", word, options->command);
         return OPTIONS_FAIL;
     }
-    spec = &options->specs[found];
-    if (!spec->value && word[length]) {
-        complain("option '--%s' takes no value", spec->name);
-        return OPTIONS_FAIL;
-    }
-    if (spec->value)
-        *value = word[length] ? word + length + 1 : *options->argv;
-    if (spec->value && (!*value || (!word[length] && !strcmp(*value, "--")))) {
-        complain("option '--%s' needs a value (%s)", spec->name, spec->value);
-        return OPTIONS_FAIL;
-    }
-    if (spec->value && !word[length])
-        options->argv++;
-    return found;
+    return check_value(options, found, word[length] ? word + length + 1 : NULL, value);
 }
 
 void options_help(const struct option_spec *specs)

@@ -119,6 +119,23 @@ def install(user):
     check(user.ssh("hello") == "Hello, world!\n", "what was installed")
 
 
+def agent(user):
+    """The agent of doppel's is there, goes on when it is killed or its unit restarted, and knows the machine's users."""
+    def exec_(*words, options=()):
+        return user.run("exec", *options, user.name, "--", *words, stdin=b"")
+
+    done = exec_("sh", "-c", "id -un; pwd; systemctl is-active doppel-agent")
+    check(done.returncode == 0 and done.stdout == b"root\n/root\nactive\n" and not done.stderr, done)
+    done = exec_("sh", "-c", "id -un; echo $HOME; sudo -n id -un; exit 3", options=["-u", "me"])
+    check(done.returncode == 3 and done.stdout == b"me\n/home/me\nroot\n", done)
+    done = exec_("sh", "-c", "systemctl restart doppel-agent; echo goes on")
+    check(done.returncode == 0 and done.stdout == b"goes on\n", done)
+    done = exec_("systemctl", "kill", "--kill-who=main", "-s", "KILL", "doppel-agent")
+    check(done.returncode == 0, done)
+    done = exec_("dpkg", "-S", "/usr/local/sbin/doppel-agent", "/etc/systemd/system/doppel-agent.service")
+    check(done.returncode == 1 and not done.stdout, "a package has the agent's files:", done)
+
+
 def use(user, network=True):
     """Boots the machine to its login, works in it and powers it off."""
     release = {"bookworm": "12", "trixie": "13"}[user.suite]
@@ -134,6 +151,7 @@ def use(user, network=True):
         check(user.ssh("cat", "/etc/debian_version").startswith(release), "the release")
         check(int(user.ssh("df", "--output=size", "-BM", "/").split()[1].rstrip("M")) > 11000, "it has grown")
         check(user.ssh("sudo", "stat", "-c", "%n", "/etc/ssh/ssh_host_ed25519_key").startswith("/etc"), "a host key")
+        agent(user)
         if network:
             # Names that nobody knows are refused at once: an ssh server asks for one at each login.
             took = user.ssh("bash", "-c", "SECONDS=0; getent hosts UNKNOWN; echo $SECONDS")

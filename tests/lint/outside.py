@@ -20,7 +20,7 @@ from layers import included, plant
 
 # What files in a place may include, by the longest prefix that fits. A name that ends in / is a folder.
 BORDERS = {
-    "src/": ["src/", "guests/protocol.h"],
+    "src/": ["src/", "guests/protocol.h", "guests/agent_protocol.h"],
     "examples/": ["examples/", "src/ctl/doppel.h"],
     "guests/": ["guests/"],
     "bench/guest/": ["bench/guest/"],
@@ -30,7 +30,8 @@ BORDERS = {
     "tests/lockstep/guest.c": [],
     "tests/guest/network_peer.c": ["bench/guest/net.h"],  # the other end of the benchmark's programs
     "tests/guest/vsock_guest.c": [],
-    "tests/": ["tests/", "src/", "guests/protocol.h"],
+    "tests/": ["tests/", "src/", "guests/protocol.h", "guests/agent_protocol.h"],
+    "tests/fuzz/agent.c": ["guests/"],  # what the agent reads
 }
 PRIVATE = re.compile(r"_(private|impl)\.h$")
 # Who may look at private headers, and why.
