@@ -102,6 +102,8 @@ static json_t *load(int folder, const struct oci_blob *blob, struct error *err)
     json_error_t why;
     size_t size;
 
+    if (fd == -ENOENT && !blob)
+        error_set(err, ENOENT, "it is no OCI layout: it has no " INDEX);
     if (fd < 0)
         return NULL;
     text = read_text(fd, name, &size, err);

@@ -70,6 +70,7 @@ def layouts():
             os.unlink(folder)
             os.rename(path("moved"), folder)
         os.unlink(index)
+        bad("no OCI layout", "index.json")
         os.mkfifo(index)
         bad("regular file")
         os.unlink(index)
