@@ -241,8 +241,10 @@ static int pull_extended(struct kvm_cpu *k)
         if (xcrs.xcrs[i].xcr == 0)
             x->xcr0 = xcrs.xcrs[i].value;
     /* Of a component that is in its initial state, KVM stores that. */
-    memcpy(x->xsave, area.region, mask & X86_XCR0_AVX ? X86_XSAVE_SIZE : X86_XSAVE_HEADER);
-    memset(x->xsave + X86_XSAVE_HEADER, 0, X86_XSAVE_YMMH - X86_XSAVE_HEADER);
+    memcpy(x->xsave, area.region, X86_XSAVE_HEADER);
+    if (mask & X86_XCR0_AVX)
+        memcpy(x->xsave + X86_XSAVE_YMMH, (uint8_t *)area.region + X86_XSAVE_YMMH,
+               X86_XSAVE_SIZE - X86_XSAVE_YMMH);
     return 0;
 }
 
