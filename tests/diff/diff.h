@@ -116,6 +116,7 @@ uint64_t diff_code_offset(const struct diff_case *c, uint64_t ip);
 struct diff_result {
     bool timeout;
     bool translated; /* by an engine that translates */
+    bool emulated;   /* by a KVM that emulates */
     int vector;      /* -1: the engine left guest code in another way */
     uint64_t error, cr2;
     struct diff_state out;

@@ -304,6 +304,8 @@ void mask_find(const struct diff_case *c, const struct diff_result *native,
     apply(mask_fault_rules, mask_fault_rule_count, &e, mask);
     if (engine->translated)
         apply(translator_rules, ARRAY_SIZE(translator_rules), &e, mask);
+    if (engine->emulated)
+        apply(mask_emulated_rules, mask_emulated_rule_count, &e, mask);
 }
 
 static void list(const struct rule *rule, unsigned count, FILE *out)
@@ -317,4 +319,5 @@ void mask_list(FILE *out)
     list(rules, ARRAY_SIZE(rules), out);
     list(mask_fault_rules, mask_fault_rule_count, out);
     list(translator_rules, ARRAY_SIZE(translator_rules), out);
+    list(mask_emulated_rules, mask_emulated_rule_count, out);
 }

@@ -3,6 +3,7 @@
  *
  *   mask.c         the rules by name, and those about results
  *   mask_faults.c  those about faults: which comes first, and what has been done before it
+ *   mask_emulated.c  those about a KVM that emulates
  *   ending.c       the instruction, and where its memory operands lie
  */
 #ifndef DOPPEL_TESTS_DIFF_MASK_H
@@ -28,6 +29,10 @@ struct rule {
 /* mask_faults.c */
 extern const struct rule mask_fault_rules[];
 extern const unsigned mask_fault_rule_count;
+
+/* mask_emulated.c */
+extern const struct rule mask_emulated_rules[];
+extern const unsigned mask_emulated_rule_count;
 
 /* ending.c */
 void ending_find(struct ending *e, const struct diff_case *c, const struct diff_result *native);

@@ -3,15 +3,15 @@
  */
 #include "interp_rig.h"
 
+#include "../emulated.h"
+
 #include "base/loop.h"
 #include "base/util.h"
 #include "cpu/interp/interp.h"
-#include "cpu/kvm/probe.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define PTE_P 1u
 #define PTE_W 2u
@@ -211,16 +211,9 @@ bool rig_is_kvm(void)
     return !strcmp(RIG_ENGINE.name, kvm_engine.name);
 }
 
-/* A KVM that looks for interrupts in the guest's code late executes it by an emulator. */
 bool rig_is_emulated(void)
 {
-    struct error err = {0};
-    int kvm = rig_is_kvm() ? kvm_probe_open(&kvm_host_calls, &err) : -1;
-    bool emulated = kvm >= 0 && !(kvm_probe_abilities(&kvm_host_calls, kvm) & KVM_OPENS_WINDOWS);
-
-    if (kvm >= 0)
-        close(kvm);
-    return emulated;
+    return engine_is_emulated(&RIG_ENGINE);
 }
 
 struct rig *rig_create(unsigned cpus, size_t arena)
