@@ -170,6 +170,7 @@ static void take_keys(struct attendant *a, short events)
         switch (keys_filter(&a->keys, &bytes[i], &size)) {
         case KEYS_QUIT: quit(a); break;
         case KEYS_HELP: atomic_store(&a->help, true); break;
+        case KEYS_DETACH: break; /* the machine is this terminal's */
         case KEYS_NONE: outbox_put(a->typed, &bytes[i], size); break;
         }
     }

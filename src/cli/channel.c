@@ -14,14 +14,15 @@
 
 int channel_open(struct channel *supervisor, struct channel *vm, struct error *err)
 {
-    int notes[2] = {-1, -1}, requests[2] = {-1, -1};
+    int notes[2] = {-1, -1}, requests[2] = {-1, -1}, work[2] = {-1, -1};
     int ret = 0;
 
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, notes) < 0 ||
-        socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, requests) < 0)
+        socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, requests) < 0 ||
+        socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, work) < 0)
         ret = error_set(err, errno, "cannot make a pair of sockets: %s", strerror(errno));
-    *supervisor = (struct channel){notes[0], requests[0], getpid()};
-    *vm = (struct channel){notes[1], requests[1], getpid()};
+    *supervisor = (struct channel){notes[0], requests[0], work[0], getpid()};
+    *vm = (struct channel){notes[1], requests[1], work[1], getpid()};
     if (ret < 0) {
         channel_close(supervisor);
         channel_close(vm);
@@ -35,7 +36,9 @@ void channel_close(struct channel *channel)
         close(channel->notes);
     if (channel->requests >= 0)
         close(channel->requests);
-    channel->notes = channel->requests = -1;
+    if (channel->work >= 0)
+        close(channel->work);
+    channel->notes = channel->requests = channel->work = -1;
 }
 
 bool channel_send_data(int fd, bool wait, enum channel_kind kind, int value, const void *data,
@@ -74,6 +77,8 @@ bool channel_receive(int fd, struct message *message, bool *gone)
         message->text[CHANNEL_TEXT - 1] = 0;
     if (message->kind == NOTE_STARTED)
         message->facts.engine[sizeof(message->facts.engine) - 1] = 0;
+    if (message->kind == WORK || message->kind == DONE)
+        message->work.text[sizeof(message->work.text) - 1] = 0;
     return true;
 }
 

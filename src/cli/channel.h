@@ -7,9 +7,13 @@
  *       <----- requests: lend me the terminal, ... --------  the main thread, which waits for
  *       ------ answers ----------------------------------->  the answer
  *
- * Notes and orders are on one pair of sockets, requests and answers on another. Both are of the
- * kind SOCK_SEQPACKET, so a message arrives whole or not at all. Each side sees the other's end as
- * the end of the file. The supervisor never waits for the VM process: what does not fit is lost.
+ *       ------ work: pause, resume, ... ------------------->  the thread for orders
+ *       <----- done, events ------------------------------
+ *
+ * Notes and orders are on one pair of sockets, requests and answers on another, work on a third.
+ * All are of the kind SOCK_SEQPACKET, so a message arrives whole or not at all. Each side sees the
+ * other's end as the end of the file. The supervisor never waits for the VM process: what does not
+ * fit is lost.
  */
 #ifndef DOPPEL_CLI_CHANNEL_H
 #define DOPPEL_CLI_CHANNEL_H
@@ -43,7 +47,15 @@ enum channel_kind {
     REQUEST_LEND,   /* the terminal behind standard input: into raw mode */
     REQUEST_RETURN, /* the terminal: back to the user's settings, for good */
     ANSWER,
+
+    /* Work, and what comes of it (cli/orders.h). */
+    WORK,  /* value: an enum work; work */
+    DONE,  /* value: 0 or a negative errno; done */
+    EVENT, /* value: an enum doppel_event_kind; text */
 };
+
+/* What may take time, or change how the machine runs. */
+enum work { WORK_PAUSE, WORK_RESUME, WORK_STATS, WORK_CONSOLE_SIZE, WORK_NETWORK };
 
 #define ENDED_SESSION (-1) /* what the user had run in the guest has ended */
 
@@ -67,12 +79,25 @@ struct machine_facts {
     char engine[16]; /* its name; channel_receive sees to it that it ends with a byte 0 */
 };
 
+struct work_order {
+    uint32_t number;      /* the same in what is DONE */
+    uint32_t argument[2]; /* WORK_CONSOLE_SIZE: rows and columns; WORK_NETWORK: the card */
+    char text[512];       /* WORK_NETWORK: its settings. In what is DONE: why it failed */
+};
+
+struct work_done {
+    struct work_order order;
+    uint64_t instructions, run_ns, elapsed_ns, guest_resident, resident; /* WORK_STATS */
+};
+
 struct message {
     uint32_t kind;
     int32_t value;
     union {
         char text[CHANNEL_TEXT]; /* ends with a byte 0 */
         struct machine_facts facts;
+        struct work_order work;
+        struct work_done done;
         struct {
             struct crash crash;
             uint64_t stack[CHANNEL_STACK]; /* of the thread, from its top on */
@@ -82,8 +107,8 @@ struct message {
 
 /* One side's ends. */
 struct channel {
-    int notes, requests; /* sockets; -1: closed */
-    pid_t supervisor;    /* its process */
+    int notes, requests, work; /* sockets; -1: closed */
+    pid_t supervisor;          /* its process */
 };
 
 /* Makes both sides' ends. Called by what becomes the supervisor. */

@@ -8,6 +8,7 @@
 #include "base/util.h"
 #include "cli/attendant.h"
 #include "cli/cli.h"
+#include "cli/console_line.h"
 #include "cli/sink.h"
 #include "con/keys.h"
 #include "con/outbox.h"
@@ -61,6 +62,9 @@ struct console {
     struct outbox *com[2], *debug;
     struct sink out, err; /* standard output and standard error */
     struct sink debug_out;
+    struct console_line *line; /* in the place of both, in the background; or NULL */
+    size_t line_done;          /* bytes of the session's that went there */
+    bool line_waits;           /* the guest has printed more than it had room for */
     struct tx tx[2];
 
     uint8_t input[INPUT_SIZE]; /* read, not yet passed on */
@@ -228,6 +232,11 @@ static void session_output(void *opaque, int fd, const uint8_t *data, size_t siz
 {
     struct console *c = opaque;
 
+    if (c->line) {
+        console_line_put(c->line, data, size);
+        c->line_done += size;
+        return;
+    }
     sink_put(fd == 1 ? &c->out : &c->err, data, size);
 }
 
@@ -273,13 +282,19 @@ static void type_at_console(struct console *c)
     c->last_typed_ms = now;
 }
 
+/* Whether what the user types is the console's, rather than what a file says. */
+static bool is_typed(const struct console *c)
+{
+    return c->config.raw || (c->line && !c->session);
+}
+
 static void pass_input(struct console *c)
 {
     size_t n;
 
     transmit(c, 0, NULL, 0);
     transmit(c, 1, NULL, 0);
-    if (!c->session && !c->config.raw) {
+    if (!c->session && !is_typed(c)) {
         if (!c->no_input)
             type_at_console(c);
         return;
@@ -376,6 +391,13 @@ static size_t drop_returns(char *bytes, size_t size)
     return kept;
 }
 
+/* Whether more of what the guest prints can be taken. */
+static bool has_room(const struct console *c)
+{
+    return sink_pending(&c->out) < OUTBOX_SIZE && sink_pending(&c->err) < OUTBOX_SIZE &&
+           !(c->line && console_line_full(c->line));
+}
+
 /* The console's own text. Without a session it is what the user is here for; with a shell it goes
  * along with the shell's output, as on any machine; beside a command it is only kept. Takes no more
  * than an outbox holds, and is called again for the rest: a guest that never stops must not keep
@@ -385,19 +407,22 @@ static void take_console(struct console *c)
     char bytes[2048];
     size_t n, taken = 0;
 
-    while (sink_pending(&c->out) < OUTBOX_SIZE && sink_pending(&c->err) < OUTBOX_SIZE &&
-           taken < OUTBOX_SIZE && (n = take(c, c->com[0], bytes, sizeof(bytes))) > 0) {
+    while (has_room(c) && taken < OUTBOX_SIZE &&
+           (n = take(c, c->com[0], bytes, sizeof(bytes))) > 0) {
         taken += n;
         if (c->session && !c->config.crlf)
             n = drop_returns(bytes, n);
         keep_tail(c, bytes, n);
         c->last_output_ms = now_ms();
         c->any_output = true;
-        if (!c->session || c->config.session_input)
+        if (c->line)
+            console_line_put(c->line, bytes, n);
+        else if (!c->session || c->config.session_input)
             sink_put(&c->out, bytes, n);
         else if (c->config.verbose)
             sink_put(&c->err, bytes, n);
     }
+    c->line_waits = !has_room(c);
     if (taken >= OUTBOX_SIZE)
         wake(c);
     if (c->session && console_panic(c, NULL, 0))
@@ -485,6 +510,14 @@ static void write_sinks(struct console *c)
     }
     sink_write(&c->err, &done); /* nowhere to say that standard error fails */
     sink_write(&c->debug_out, &debug_done);
+    if (c->line) {
+        console_line_work(c->line);
+        if (!console_line_full(c->line)) {
+            done += c->line_done;
+            c->line_done = 0;
+        }
+        c->line_waits |= c->line_done > 0;
+    }
     if (c->session)
         session_written(c->session, done);
 }
@@ -505,15 +538,28 @@ static int timeout(const struct console *c)
 {
     int progress = c->config.progress ? progress_timeout(c->config.progress) : -1;
 
+    if (c->line && c->line_waits) /* and clients have taken something since, or lose patience */
+        return console_line_full(c->line) ? LINE_PATIENCE_MS / 4 : 0;
     if (!c->session && !c->config.raw && !c->no_input && (c->input_size || c->input_ended))
         return 100;
     return progress;
 }
 
+/* What is typed at the console in the background. With a session, nobody listens to that. */
+static void take_line(struct console *c)
+{
+    size_t n;
+
+    console_line_work(c->line);
+    n = console_line_take(c->line, c->input + c->input_size, sizeof(c->input) - c->input_size);
+    if (!c->session)
+        c->input_size += n;
+}
+
 /* Waits for something to do and does what came from outside. */
 static void wait_and_take(struct console *c)
 {
-    bool reading = !c->config.raw && !c->input_ended && c->input_size < sizeof(c->input) / 2 &&
+    bool reading = !is_typed(c) && !c->input_ended && c->input_size < sizeof(c->input) / 2 &&
                    (!c->session || session_room(c->session) > 0);
     struct pollfd pfd[] = {
         {c->wake_fd, POLLIN, 0},
@@ -522,6 +568,7 @@ static void wait_and_take(struct console *c)
         {sink_pending(&c->err) ? c->err.fd : -1, POLLOUT, 0},
         {sink_pending(&c->debug_out) ? c->debug_out.fd : -1, POLLOUT, 0},
         {doppel_events_fd(c->events), POLLIN, 0},
+        {c->line ? console_line_fd(c->line) : -1, POLLIN, 0},
     };
     uint64_t count;
 
@@ -537,6 +584,8 @@ static void wait_and_take(struct console *c)
     c->debug_out.ready = pfd[4].revents != 0;
     if (pfd[5].revents)
         take_events(c);
+    if (c->line)
+        take_line(c);
 }
 
 static void talk(struct console *c)
@@ -590,7 +639,7 @@ static void write_rest(struct console *c)
         take_console(c);
         take_debug(c);
         c->over = false;
-        while (sinks_pending(c) && !c->over) {
+        while ((sinks_pending(c) || (c->line && console_line_full(c->line))) && !c->over) {
             wait_and_take(c);
             write_sinks(c);
         }
@@ -691,9 +740,11 @@ struct console *console_create(const struct console_config *config)
     c->attendant = attendant_create(config->channel, c->tty, c->wake_fd, &err);
     if (!c->attendant || !create_boxes(c, &err))
         goto fail;
+    if (config->line && !(c->line = console_line_open(config->line, &err)))
+        goto fail;
     if (config->session && !(c->session = session_create(&ops, c, &err)))
         goto fail;
-    c->no_input = !config->session && has_no_input();
+    c->no_input = !config->session && !config->line && has_no_input();
     return c;
 fail:
     console_restore(c);
@@ -717,6 +768,7 @@ void console_destroy(struct console *c)
         return;
     console_restore(c);
     attendant_destroy(c->attendant);
+    console_line_close(c->line);
     tty_close(c->tty);
     session_destroy(c->session);
     for (unsigned i = 0; i < 2; i++) {

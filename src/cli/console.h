@@ -22,6 +22,7 @@ struct console_config {
     bool verbose;       /* COM1's text goes to standard error instead of aside */
     bool crlf;          /* in a session lines end in CR LF, for a terminal in raw mode */
     bool raw;           /* standard input is a terminal to be lent to the guest */
+    const char *line;   /* in the background: where its console's socket is (console_line.h) */
     int debug_fd;       /* where the debug console's bytes go, or -1: there is none */
     struct progress *progress;
     /* The session begins: its command is told to start when this returns. May be NULL. */

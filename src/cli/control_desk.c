@@ -20,6 +20,7 @@
 #define STOP_SECONDS      10 /* that a guest has to heed the power button, by default */
 #define STOP_SECONDS_MOST 86400
 #define WAITING_MOST      128             /* requests that wait for the end */
+#define WORKS_MOST        64              /* that the VM process has been given */
 #define LOAD_NS           (10 * NS_PER_S) /* between two looks at the processor time */
 #define FAREWELL_NS       (200 * NS_PER_MS)
 
@@ -28,13 +29,20 @@ struct waiting {
     int64_t id;
 };
 
+/* What the VM process has been given to do, and for whom. */
+struct given {
+    uint32_t number; /* 0: nothing */
+    enum work what;
+    struct waiting who;
+};
+
 struct control_desk {
     struct control_server *server;
     struct control_desk_ops ops;
     char *log;
 
     pid_t vm; /* 0: there is none */
-    bool running, frozen, ending;
+    bool running, paused, held, frozen, ending;
     struct machine_facts facts;
     uint64_t started, started_real; /* when the guest began to run; 0: it has not */
 
@@ -47,6 +55,8 @@ struct control_desk {
     uint64_t plug_at; /* when the plug is pulled; 0: never */
     struct waiting waiting[WAITING_MOST];
     unsigned waiting_count;
+    struct given given[WORKS_MOST];
+    uint32_t last_work; /* the last number */
 };
 
 static const char *const ends[] = {
@@ -89,6 +99,10 @@ static const char *state(const struct control_desk *desk)
         return "frozen";
     if (desk->ending)
         return "stopping";
+    if (desk->paused)
+        return "paused";
+    if (desk->held)
+        return "held";
     return desk->running ? "running" : "starting";
 }
 
@@ -189,11 +203,102 @@ static int wait_for_end(const struct asked *a, struct error *err)
     return 0;
 }
 
+/* Has the VM process do WHAT for WHO, which is told when it is done. */
+static int give_work(struct control_desk *desk, enum work what, struct work_order *order,
+                     struct waiting who, struct error *err)
+{
+    struct given *given = NULL;
+
+    if (!desk->started || !desk->vm)
+        return error_set(err, ESRCH, "the machine %s", desk->vm ? "does not run yet" : "has ended");
+    if (desk->frozen)
+        return error_set(err, EAGAIN,
+                         "the machine's VM process (%d) was stopped by a signal or a "
+                         "debugger (kill -CONT %d continues it)",
+                         (int)desk->vm, (int)desk->vm);
+    for (unsigned i = 0; i < WORKS_MOST && !given; i++)
+        if (!desk->given[i].number)
+            given = &desk->given[i];
+    order->number = desk->last_work + 1 ? desk->last_work + 1 : 1;
+    if (!given || !desk->ops.work(desk->ops.opaque, what, order))
+        return error_set(err, EBUSY, "the machine's VM process has too much to do");
+    desk->last_work = order->number;
+    *given = (struct given){order->number, what, who};
+    return 0;
+}
+
+static int pause_machine(const struct asked *a, struct error *err)
+{
+    struct work_order order = {0};
+
+    return give_work(a->desk, WORK_PAUSE, &order, (struct waiting){a->client, a->request->id}, err);
+}
+
+static int resume(const struct asked *a, struct error *err)
+{
+    struct work_order order = {0};
+
+    return give_work(a->desk, WORK_RESUME, &order, (struct waiting){a->client, a->request->id},
+                     err);
+}
+
+static int give_stats(const struct asked *a, struct error *err)
+{
+    struct work_order order = {0};
+
+    return give_work(a->desk, WORK_STATS, &order, (struct waiting){a->client, a->request->id}, err);
+}
+
+static int set_console_size(const struct asked *a, struct error *err)
+{
+    double rows = 0, columns = 0;
+    int ret = control_argument(a->request, "rows", 0, UINT16_MAX, &rows, err);
+    struct work_order order = {0};
+
+    if (!ret)
+        ret = control_argument(a->request, "columns", 0, UINT16_MAX, &columns, err);
+    if (ret)
+        return ret;
+    order.argument[0] = (uint32_t)rows;
+    order.argument[1] = (uint32_t)columns;
+    return give_work(a->desk, WORK_CONSOLE_SIZE, &order,
+                     (struct waiting){a->client, a->request->id}, err);
+}
+
+/* Changes a card's cable, as doppel_change_network. */
+static int set_network(const struct asked *a, struct error *err)
+{
+    const char *settings = json_string_value(json_object_get(a->request->arguments, "settings"));
+    struct work_order order = {0};
+    double card = 0;
+    int ret = control_argument(a->request, "card", 0, UINT8_MAX, &card, err);
+
+    if (ret)
+        return ret;
+    if (!settings || strlen(settings) >= sizeof(order.text))
+        return error_set(err, EINVAL, "the argument 'settings' is no text of less than %zu bytes",
+                         sizeof(order.text));
+    order.argument[0] = (uint32_t)card;
+    snprintf(order.text, sizeof(order.text), "%s", settings);
+    return give_work(a->desk, WORK_NETWORK, &order, (struct waiting){a->client, a->request->id},
+                     err);
+}
+
 static void begin_end(struct control_desk *desk)
 {
     if (!desk->ending)
         tell(desk, "stopping", NULL);
     desk->ending = true;
+}
+
+/* A guest that stands still would not see it. */
+static void press_button(struct control_desk *desk)
+{
+    struct work_order order = {0};
+
+    if (desk->paused)
+        give_work(desk, WORK_RESUME, &order, (struct waiting){0}, NULL);
+    desk->ops.press_button(desk->ops.opaque);
 }
 
 static int stop(const struct asked *a, struct error *err)
@@ -211,7 +316,7 @@ static int stop(const struct asked *a, struct error *err)
     desk->plug_at = desk->plug_at ? MIN(desk->plug_at, at) : at;
     begin_end(desk);
     if (timeout > 0)
-        desk->ops.press_button(desk->ops.opaque);
+        press_button(desk);
     return 0;
 }
 
@@ -231,8 +336,10 @@ static const struct {
     const char *name;
     int (*serve)(const struct asked *asked, struct error *err); /* answers, or fails */
 } requests[] = {
-    {"state", give_state}, {"events", give_events}, {"wait", wait_for_end},
-    {"stop", stop},        {"kill", kill_machine},
+    {"state", give_state},    {"events", give_events},    {"wait", wait_for_end},
+    {"stop", stop},           {"kill", kill_machine},     {"pause", pause_machine},
+    {"resume", resume},       {"statistics", give_stats}, {"console-size", set_console_size},
+    {"network", set_network},
 };
 
 static void on_request(void *opaque, uint64_t client, const struct control_request *request)
@@ -291,7 +398,7 @@ void control_desk_begin(struct control_desk *desk, pid_t vm, const struct contro
         return;
     desk->ops = *ops;
     desk->vm = vm;
-    desk->running = desk->frozen = desk->ending = false;
+    desk->running = desk->paused = desk->held = desk->frozen = desk->ending = false;
     desk->started = desk->plug_at = 0;
 }
 
@@ -314,6 +421,66 @@ void control_desk_frozen(struct control_desk *desk, bool frozen)
         return;
     desk->frozen = frozen;
     tell(desk, frozen ? "frozen" : "thawed", NULL);
+}
+
+void control_desk_done(struct control_desk *desk, int value, const struct work_done *done)
+{
+    struct given *given = NULL;
+    struct error err = {0};
+    json_t *result;
+
+    for (unsigned i = 0; desk && i < WORKS_MOST && !given; i++)
+        if (desk->given[i].number && desk->given[i].number == done->order.number)
+            given = &desk->given[i];
+    if (!given)
+        return;
+    given->number = 0;
+    if (value < 0) {
+        error_set(&err, -MAX(value, -4095), "%s", done->order.text);
+        control_refuse(desk->server, given->who.client, given->who.id, &err);
+        return;
+    }
+    result =
+        given->what == WORK_STATS
+            ? json_pack("{s:I, s:f, s:f, s:I, s:I}", "instructions", (json_int_t)done->instructions,
+                        "run_time", seconds(done->run_ns), "elapsed", seconds(done->elapsed_ns),
+                        "guest_memory", (json_int_t)done->guest_resident, "process_memory",
+                        (json_int_t)done->resident)
+            : json_object();
+    control_answer(desk->server, given->who.client, given->who.id, result);
+}
+
+/* The machine has ended: the VM process does nothing any more. */
+static void refuse_given(struct control_desk *desk)
+{
+    struct error err = {0};
+
+    error_set(&err, ESRCH, "the machine has ended");
+    for (unsigned i = 0; i < WORKS_MOST; i++) {
+        if (desk->given[i].number)
+            control_refuse(desk->server, desk->given[i].who.client, desk->given[i].who.id, &err);
+        desk->given[i].number = 0;
+    }
+}
+
+void control_desk_event(struct control_desk *desk, int kind, const char *text)
+{
+    static const char *const names[] = {
+        [DOPPEL_EVENT_PAUSED] = "paused", [DOPPEL_EVENT_RESUMED] = "resumed",
+        [DOPPEL_EVENT_RESET] = "reset",   [DOPPEL_EVENT_HELD] = "held",
+        [DOPPEL_EVENT_DISK] = "disk",     [DOPPEL_EVENT_GOES_ON] = "goes-on",
+    };
+
+    if (!desk || kind < 0 || kind >= (int)ARRAY_SIZE(names) || !names[kind])
+        return;
+    switch (kind) {
+    case DOPPEL_EVENT_PAUSED: desk->paused = true; break;
+    case DOPPEL_EVENT_RESUMED: desk->paused = false; break;
+    case DOPPEL_EVENT_HELD: desk->held = true; break;
+    case DOPPEL_EVENT_GOES_ON: desk->held = false; break;
+    default: break;
+    }
+    tell(desk, names[kind], *text ? json_pack("{s:o}", "text", control_text(text)) : NULL);
 }
 
 /* Clients that read get what they are owed. */
@@ -339,6 +506,7 @@ void control_desk_ended(struct control_desk *desk, enum machine_end how, int sta
         control_answer(desk->server, desk->waiting[i].client, desk->waiting[i].id,
                        json_pack("{s:s, s:i}", "how", ends[how], "status", status));
     desk->waiting_count = 0;
+    refuse_given(desk);
     tell(desk, "ended", json_pack("{s:s, s:i}", "how", ends[how], "status", status));
     say_farewell(desk);
 }

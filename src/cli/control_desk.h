@@ -24,6 +24,8 @@ struct control_desk_ops {
     void (*press_button)(void *opaque); /* the power button, which the guest may heed */
     void (*pull_plug)(void *opaque);    /* ends the VM process, by force if it does not end */
     void (*kill)(void *opaque);         /* ends it by force at once */
+    /* Hands work to the VM process. False: that has more to do than it takes. */
+    bool (*work)(void *opaque, enum work what, const struct work_order *order);
     void *opaque;
 };
 
@@ -54,6 +56,10 @@ void control_desk_begin(struct control_desk *desk, pid_t vm, const struct contro
 void control_desk_started(struct control_desk *desk, const struct machine_facts *facts);
 /* The VM process stands still (SIGSTOP), or no longer. */
 void control_desk_frozen(struct control_desk *desk, bool frozen);
+/* The VM process has done what it was given (value: 0 or a negative errno), or tells what has
+ * happened to the machine (KIND: an enum doppel_event_kind). It is not trusted. */
+void control_desk_done(struct control_desk *desk, int value, const struct work_done *done);
+void control_desk_event(struct control_desk *desk, int kind, const char *text);
 /* The VM process is gone; who has waited for that is told, as far as clients take it within a
  * moment. */
 void control_desk_ended(struct control_desk *desk, enum machine_end how, int status);

@@ -3,6 +3,7 @@
  */
 #include "cli/machine.h"
 
+#include "cli/background.h"
 #include "cli/cli.h"
 #include "cli/control_desk.h"
 #include "cli/disk_process.h"
@@ -29,7 +30,7 @@ struct machine {
     struct run_options run;
     struct named named;
     struct supervisor_config config;
-    char log[PATH_MAX];
+    char log[PATH_MAX], console[PATH_MAX];
 };
 
 /* Opens what only machines with a name have: a control socket, and a log that is kept. */
@@ -40,8 +41,12 @@ static int open_named(struct machine *m, struct error *err)
     if (!named_is_open(&m->named))
         return 0;
     ret = named_log(&m->named, m->log, err);
+    if (!ret)
+        ret = registry_file(m->named.folder.path, RUN_CONSOLE, m->console, err);
     if (ret)
         return ret;
+    if (m->run.background)
+        m->run.console_path = m->console;
     if (!m->config.log_path)
         m->config.log_path = m->log;
     m->config.desk =
@@ -97,6 +102,8 @@ int machine_run(char **argv, struct background *background)
     if (run_options_parse(&m.run, &m.named, argv))
         status = run_parsed(&m, background);
     control_desk_close(m.config.desk);
+    if (background && background->ready < 0 && status)
+        named_leave_log(&m.named);
     named_close(&m.named);
     run_options_free(&m.run);
     return status;

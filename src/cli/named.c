@@ -180,6 +180,12 @@ int named_log(const struct named *named, char path[PATH_MAX], struct error *err)
                          path, err);
 }
 
+void named_leave_log(struct named *named)
+{
+    if (!named->machine.held)
+        run_folder_leave(&named->folder);
+}
+
 void named_close(struct named *named)
 {
     while (named->count > 0)

@@ -29,6 +29,9 @@ int named_open_unkept(const char *name, struct named *named, struct error *err);
 bool named_is_open(const struct named *named);
 /* Sets PATH to where the machine's log is. */
 int named_log(const struct named *named, char path[PATH_MAX], struct error *err);
+/* Has the run folder stay when everything is given back, with the log of a machine that is not
+ * kept, until the next machine of that name or `doppel gc`. */
+void named_leave_log(struct named *named);
 /* Gives everything back. What a process that was forked since, the VM process, gives back is still
  * the supervisor's, which outlives it. */
 void named_close(struct named *named);

@@ -154,6 +154,13 @@ static void kill_at_once(void *opaque)
     kill_vm(s);
 }
 
+static bool give_work(void *opaque, enum work what, const struct work_order *order)
+{
+    const struct supervisor *s = opaque;
+
+    return channel_send_data(s->channel.work, false, WORK, (int)what, order, sizeof(*order));
+}
+
 /* ---- Signals ---- */
 
 static const int ending[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
@@ -302,6 +309,19 @@ static bool take_notes(struct supervisor *s, unsigned most)
     return true;
 }
 
+/* What the VM process has done, and what has happened to the machine. */
+static void take_done(struct supervisor *s)
+{
+    struct message message;
+
+    for (unsigned i = 0; i < NOTES_AT_ONCE && receive(&s->channel.work, &message); i++) {
+        if (message.kind == DONE)
+            control_desk_done(s->desk, message.value, &message.done);
+        else if (message.kind == EVENT)
+            control_desk_event(s->desk, message.value, message.text);
+    }
+}
+
 static void log_signal(struct supervisor *s, const struct signalfd_siginfo *info)
 {
     char text[LOG_TEXT];
@@ -392,6 +412,7 @@ static void stand_behind(struct supervisor *s)
         struct pollfd pfd[] = {{s->signal_fd, POLLIN, 0},
                                {s->channel.notes, POLLIN, 0},
                                {s->channel.requests, POLLIN, 0},
+                               {s->channel.work, POLLIN, 0},
                                {control_desk_fd(s->desk), POLLIN, 0},
                                {s->background ? s->background->lines : -1, POLLIN, 0},
                                {s->background ? s->background->ready : -1, 0, 0}};
@@ -402,6 +423,8 @@ static void stand_behind(struct supervisor *s)
         take_notes(s, NOTES_AT_ONCE);
         if (pfd[2].revents)
             take_request(s);
+        if (pfd[3].revents)
+            take_done(s);
         control_desk_work(s->desk);
         if (s->background)
             look_at_background(s);
@@ -516,7 +539,7 @@ static void attend_to_others(void *opaque)
 
 static int be_supervisor(struct supervisor *s, const struct supervisor_config *config)
 {
-    const struct control_desk_ops ops = {press_button, pull_plug, kill_at_once, s};
+    const struct control_desk_ops ops = {press_button, pull_plug, kill_at_once, give_work, s};
     char text[LOG_TEXT];
     int status;
 
@@ -530,6 +553,7 @@ static int be_supervisor(struct supervisor *s, const struct supervisor_config *c
     stand_behind(s);
     if (s->gone)
         take_notes(s, LAST_NOTES);
+    take_done(s);
     status = tell_end(s, config);
     kept_processes_end(s->kept, attend_to_others, s);
     attend_to_others(s);
@@ -552,7 +576,7 @@ static struct supervisor *prepare(const struct supervisor_config *config, struct
 {
     struct supervisor *s = calloc(1, sizeof(*s));
 
-    *vm = (struct channel){-1, -1, 0};
+    *vm = (struct channel){-1, -1, -1, 0};
     if (!s) {
         error_set(err, ENOMEM, "out of memory");
         return NULL;

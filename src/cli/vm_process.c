@@ -7,6 +7,7 @@
 #include "cli/cli.h"
 #include "cli/console.h"
 #include "cli/guest.h"
+#include "cli/orders.h"
 #include "cli/stats.h"
 #include "cli/trace.h"
 
@@ -38,6 +39,7 @@ struct run {
     int debug_fd;
     struct trace *trace;
     struct engine_turns *turns;
+    struct orders *orders;
     struct console *console;
     struct progress progress;
     _Atomic bool made; /* the VM is; what it warns of from now on goes to the log only */
@@ -387,6 +389,21 @@ static void tell_end(const struct run *run, enum console_end how)
                      NULL);
 }
 
+/* Only a machine with a name can be told anything. */
+static bool begin_orders(struct run *run, struct doppel_vm *vm, struct doppel_error *err)
+{
+    struct error why = {0};
+
+    if (!run->config.name)
+        return true;
+    run->orders = orders_begin(vm, run->channel, &why);
+    if (run->orders)
+        return true;
+    err->code = why.code;
+    snprintf(err->text, sizeof(err->text), "%s", why.text);
+    return false;
+}
+
 /* Starts the machine, and what changes its engine now and then. */
 static bool start_vm(struct run *run, struct doppel_vm *vm, struct doppel_error *err)
 {
@@ -394,7 +411,7 @@ static bool start_vm(struct run *run, struct doppel_vm *vm, struct doppel_error 
 
     if (turns->count && doppel_switch_engine(vm, turns->engine[0], err) < 0)
         return false;
-    if (doppel_start(vm, err) < 0)
+    if (!begin_orders(run, vm, err) || doppel_start(vm, err) < 0)
         return false;
     log_line(&run->log, LOG_LEVEL_INFO, "the guest runs");
     tell_start(run, vm);
@@ -415,6 +432,7 @@ static int run_vm(struct run *run)
     if (vm && !run->session)
         trace_begin(run->trace, vm);
     if (vm && !start_vm(run, vm, &err)) {
+        orders_end(run->orders);
         doppel_destroy(vm);
         vm = NULL;
     }
@@ -438,6 +456,7 @@ static int run_vm(struct run *run)
     /* What hangs hangs here, where the attendant can still say where. */
     doppel_stop(vm);
     doppel_wait(vm, -1, NULL);
+    orders_end(run->orders);
     console_forget(run->console);
     doppel_destroy(vm);
     return status;
@@ -456,6 +475,7 @@ static int prepare_and_run(struct run *run)
     console.verbose = run->options->verbose;
     console.raw = isatty(STDIN_FILENO) && (!run->options->command || isatty(STDOUT_FILENO));
     console.crlf = console.raw && isatty(STDOUT_FILENO);
+    console.line = run->options->console_path;
     console.debug_fd = run->debug_fd;
     console.progress = &run->progress;
     console.on_session = begin_trace;

@@ -30,7 +30,8 @@ struct run_options {
     unsigned mount_count, share_count;
     char **command; /* up to a NULL; NULL: none, that is, a shell */
     bool stats, json, verbose;
-    bool background; /* nobody is at the standard streams */
+    bool background;          /* nobody is at the standard streams */
+    const char *console_path; /* then: the console's socket */
     struct engine_turns_plan turns;
     bool traced;
     const char *trace_path; /* NULL: standard error */

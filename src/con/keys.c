@@ -10,6 +10,11 @@ const char keys_help[] = "\r\n"
                          "Ctrl-A H       list these keys\r\n"
                          "Ctrl-A Ctrl-A  type Ctrl-A\r\n";
 
+const char keys_help_apart[] = "\r\n"
+                               "Ctrl-A D       leave the console; the virtual machine runs on\r\n"
+                               "Ctrl-A H       list these keys\r\n"
+                               "Ctrl-A Ctrl-A  type Ctrl-A\r\n";
+
 enum keys_action keys_filter(struct keys *keys, uint8_t *data, size_t *size)
 {
     enum keys_action action = KEYS_NONE;
@@ -29,6 +34,8 @@ enum keys_action keys_filter(struct keys *keys, uint8_t *data, size_t *size)
         switch (key) {
         case 'x':
         case 'X': *size = kept; return KEYS_QUIT;
+        case 'd':
+        case 'D': *size = kept; return KEYS_DETACH;
         case 'h':
         case 'H': action = KEYS_HELP; break;
         case CTRL_A: data[kept++] = CTRL_A; break;

@@ -276,7 +276,7 @@ static int connect_to(struct doppel_control *c, const char *name, struct error *
     if (ret)
         return ret;
     if (!holder.held)
-        return error_set(err, ESRCH, "'%s' does not run (doppel start %s starts it)", name, name);
+        return run_folder_not_running(name, err);
     c->fd = unix_socket_connect(path, err);
     if (c->fd < 0)
         return c->fd;

@@ -3,7 +3,7 @@
  */
 #include "ctl/control_server.h"
 
-#include "base/unix_socket.h"
+#include "base/unix_server.h"
 #include "base/util.h"
 
 #include <errno.h>
@@ -13,7 +13,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define BACKLOG       64
 #define EVENTS        16                  /* that are looked at in a turn */
 #define CHUNK         4096                /* bytes that are read of a client in a turn */
 #define OWED_TOO_MUCH ((size_t)64 * 1024) /* who is owed so much is not read from */
@@ -29,10 +28,9 @@ struct client {
 };
 
 struct control_server {
+    struct unix_server socket;
     struct control_ops ops;
-    char *path;
-    char *hello; /* the line for new clients */
-    int listener, spare, epoll;
+    char *hello;   /* the line for new clients */
     uint64_t last; /* the last client's number */
     bool working;  /* in control_server_work */
     struct client clients[CONTROL_CLIENTS_MOST];
@@ -56,10 +54,9 @@ static void free_client(struct client *c)
     *c = (struct client){.fd = -1};
 }
 
-/* A process that was forked may still have the descriptor, so that epoll(7) would not forget it. */
 static void send_away(struct control_server *server, struct client *c)
 {
-    epoll_ctl(server->epoll, EPOLL_CTL_DEL, c->fd, NULL);
+    unix_server_watch(&server->socket, c->fd, c->number, &c->watched, 0);
     free_client(c);
 }
 
@@ -76,13 +73,9 @@ static void watch(struct control_server *server, struct client *c)
 {
     uint32_t wanted =
         (c->out_size < OWED_TOO_MUCH ? EPOLLIN : 0) | (c->out_size ? (uint32_t)EPOLLOUT : 0);
-    struct epoll_event event = {.events = wanted, .data.u64 = c->number};
 
-    if (wanted == c->watched)
-        return;
-    if (epoll_ctl(server->epoll, c->watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, c->fd, &event) < 0)
+    if (unix_server_watch(&server->socket, c->fd, c->number, &c->watched, wanted) < 0)
         c->lost = true;
-    c->watched = wanted;
 }
 
 /* Sends what the client is owed, as far as it takes that. */
@@ -131,7 +124,7 @@ static void say(struct control_server *server, struct client *c, json_t *line)
 
 static void take_in(struct control_server *server)
 {
-    int fd = unix_socket_accept(server->listener, &server->spare);
+    int fd = unix_server_accept(&server->socket);
     struct client *c = NULL;
 
     if (fd < 0)
@@ -139,7 +132,7 @@ static void take_in(struct control_server *server)
     for (unsigned i = 0; i < CONTROL_CLIENTS_MOST && !c; i++)
         if (!server->clients[i].number)
             c = &server->clients[i];
-    if (!c || !unix_socket_is_ours(fd)) {
+    if (!c) {
         close(fd);
         return;
     }
@@ -208,13 +201,13 @@ static void read_some(struct control_server *server, struct client *c)
 
 int control_server_fd(const struct control_server *server)
 {
-    return server->epoll;
+    return server->socket.epoll;
 }
 
 void control_server_work(struct control_server *server)
 {
     struct epoll_event events[EVENTS];
-    int count = epoll_wait(server->epoll, events, EVENTS, 0);
+    int count = epoll_wait(server->socket.epoll, events, EVENTS, 0);
 
     server->working = true;
     for (int i = 0; i < count; i++) {
@@ -297,38 +290,16 @@ void control_server_forget(struct control_server *server)
     for (unsigned i = 0; i < CONTROL_CLIENTS_MOST; i++)
         if (server->clients[i].number)
             free_client(&server->clients[i]);
-    if (server->listener >= 0)
-        close(server->listener);
-    if (server->spare >= 0)
-        close(server->spare);
-    if (server->epoll >= 0)
-        close(server->epoll);
-    free(server->path);
+    unix_server_forget(&server->socket);
     free(server->hello);
     free(server);
 }
 
 void control_server_close(struct control_server *server)
 {
-    if (server && server->listener >= 0)
-        unlink(server->path);
+    if (server)
+        unix_server_close(&server->socket);
     control_server_forget(server);
-}
-
-static int listen_at(struct control_server *server, struct error *err)
-{
-    struct epoll_event event = {.events = EPOLLIN, .data.u64 = 0};
-
-    server->listener = unix_socket_listen(server->path, BACKLOG, err);
-    if (server->listener < 0)
-        return server->listener;
-    server->spare = unix_socket_spare(server->listener, err);
-    if (server->spare < 0)
-        return server->spare;
-    server->epoll = epoll_create1(EPOLL_CLOEXEC);
-    if (server->epoll < 0 || epoll_ctl(server->epoll, EPOLL_CTL_ADD, server->listener, &event) < 0)
-        return error_set(err, errno, "cannot watch a socket: %s", strerror(errno));
-    return 0;
 }
 
 struct control_server *control_server_open(const char *path, const char *name,
@@ -341,14 +312,13 @@ struct control_server *control_server_open(const char *path, const char *name,
         return NULL;
     }
     server->ops = *ops;
-    server->listener = server->spare = server->epoll = -1;
+    server->socket = UNIX_SERVER_CLOSED;
     for (unsigned i = 0; i < CONTROL_CLIENTS_MOST; i++)
         server->clients[i].fd = -1;
-    server->path = strdup(path);
     server->hello = control_line(control_hello(name));
-    if (!server->path || !server->hello)
+    if (!server->hello)
         error_set(err, ENOMEM, "out of memory");
-    else if (listen_at(server, err) == 0)
+    else if (unix_server_open(&server->socket, path, 0, err) == 0)
         return server;
     control_server_close(server);
     return NULL;

@@ -111,6 +111,13 @@ void run_folder_remove(struct run_folder *folder)
     folder->held = false;
 }
 
+void run_folder_leave(struct run_folder *folder)
+{
+    if (folder->held)
+        close(folder->lock);
+    folder->held = false;
+}
+
 int run_folder_find(const char *name, const char *file, char path[PATH_MAX],
                     struct lock_holder *holder, struct error *err)
 {
@@ -153,6 +160,11 @@ int run_folder_names(struct registry_names *names, struct error *err)
     return ret;
 }
 
+int run_folder_not_running(const char *name, struct error *err)
+{
+    return error_set(err, ESRCH, "'%s' does not run (doppel start %s starts it)", name, name);
+}
+
 int run_folder_pidfd(const char *name, struct error *err)
 {
     char path[PATH_MAX];
@@ -163,7 +175,7 @@ int run_folder_pidfd(const char *name, struct error *err)
         return ret;
     ret = lock_file_pidfd(path, &holder);
     if (ret == -ESRCH)
-        return error_set(err, ESRCH, "'%s' does not run (doppel start %s starts it)", name, name);
+        return run_folder_not_running(name, err);
     return ret < 0
                ? error_set(err, -ret, "cannot watch the process of '%s': %s", name, strerror(-ret))
                : ret;

@@ -19,6 +19,7 @@
 
 #define RUN_VSOCK   "vsock.sock"
 #define RUN_CONTROL "control.sock" /* ctl/control.h */
+#define RUN_CONSOLE "console.sock" /* of a machine in the background */
 #define RUN_LOG     "log"          /* of a machine that has no folder of its own */
 
 /* One that this process, and those that it forks, have. All zero: none. */
@@ -37,6 +38,9 @@ int run_folder_take(const char *name, struct run_folder *folder, struct error *e
  */
 void run_folder_remove(struct run_folder *folder);
 
+/* Lets go of it, with what is in it: it is stale from now on. */
+void run_folder_leave(struct run_folder *folder);
+
 /* Sets PATH to FILE in the run folder of the machine NAME, and *HOLDER to whether that runs. */
 int run_folder_find(const char *name, const char *file, char path[PATH_MAX],
                     struct lock_holder *holder, struct error *err);
@@ -45,6 +49,8 @@ int run_folder_find(const char *name, const char *file, char path[PATH_MAX],
 struct registry_names;
 int run_folder_names(struct registry_names *names, struct error *err);
 
+/* Fails with -ESRCH: the machine NAME does not run. */
+int run_folder_not_running(const char *name, struct error *err);
 /* Returns a descriptor for the process behind the machine NAME, which runs (lock_file_pidfd).
  * -ESRCH: it does not run. */
 int run_folder_pidfd(const char *name, struct error *err);

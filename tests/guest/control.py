@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import re
+import select
 import signal
 import socket
 import struct
@@ -14,13 +15,17 @@ import time
 
 from control_client import Control
 from home import PLAIN, home
-from vm import (DEBUG_EXIT, DOPPEL, FOREVER, HALT, check, check_complaint, check_run, children, main, multiboot, vm_process,
-                wait_gone, write)
+from vm import (DEBUG_EXIT, DOPPEL, FOREVER, HALT, JUMP_BACK, check, check_complaint, check_run, children, main, multiboot,
+                terminal, vm_process, wait_gone, write, write_com1)
 
 # Waits for the power button (ACPI, 4.8.4.1: bit 8 of the status) and goes to S5.
 POWERS_OFF = (b"\x66\xba\x00\x06"              # mov $0x600, %dx
               b"\x66\xed\xf6\xc4\x01\x74\xf9"  # 1: in %dx, %ax; test $1, %ah; jz 1b
               b"\x66\xba\x04\x06\x66\xb8\x00\x34\x66\xef" + FOREVER)  # mov $0x604, %dx; mov $0x3400, %ax; out
+# Says hello, and then what is typed.
+ECHOES = write_com1(b"hello\r\n", b"\x66\xba\xfd\x03\xec\xa8\x01\x74\xfb"  # mov $0x3fd, %dx; 1: in; test $1, %al; jz 1b
+                    b"\x66\xba\xf8\x03\xec\xee\xeb\xef")             # mov $0x3f8, %dx; in; out; jmp
+PRINTS = write_com1(b"x", JUMP_BACK)
 QUIET = "kernel: kernel\ninitrd: ''\nmemory: 16M\n"
 
 
@@ -101,9 +106,16 @@ def not_kept():
         check(entry["state"] == "running" and not entry["kept"] and entry["memory"] == 16 << 20, entry)
         check_complaint(user.run("start", "--name", "a", *options), "'a' runs already")
         check_run(user.run("kill", "a"), 0, b"a: killed\n", b"")
-        check_nothing_left(user, "a", supervisor, vm)
+        wait_gone(supervisor)
+        wait_gone(vm)
         check(list(user.list()) == ["web"], user.list())
         check_complaint(user.run("stop", "a"), "no machine 'a'")
+        # Of one that has not ended well the log is left, until the next one of that name.
+        check(os.listdir(user.run_folder("a")) and b"the guest runs" in user.run("logs", "a").stdout, "no log")
+        write(kernel, multiboot(POWERS_OFF))
+        check_run(user.run("start", "--name", "a", *options), 0, b"", b"")
+        check_run(user.run("stop", "-t", "240", "a"), 0, b"a: powered off\n", b"")
+        check_nothing_left(user, "a")
 
 
 def failures():
@@ -316,6 +328,135 @@ def ends():
                 check_nothing_left(user, "web", *pids)
 
 
+def pausing():
+    """A machine that is paused uses no processor, can be stopped, and one that is frozen says so."""
+    with home() as user:
+        user.define("web", QUIET, POWERS_OFF)
+        check_complaint(user.run("pause", "web"), "'web' does not run")
+        with started(user, "web") as pids, Control(user.run_folder("web", "control.sock")) as control:
+            control.call("events")
+            check_run(user.run("pause", "web"), 0, b"", b"")
+            check(control.wait_event("paused") and user.state("web") == "paused", user.list())
+            used = control.call("state")["processor_time"]
+            time.sleep(0.3)
+            check(control.call("state")["processor_time"] - used < 0.1, "it works on")
+            control.call("pause")
+            check_run(user.run("resume", "web"), 0, b"", b"")
+            check(control.wait_event("resumed") and user.state("web") == "running", user.list())
+            statistics = control.call("statistics")
+            check(statistics["elapsed"] > 0 and statistics["process_memory"] > 0, statistics)
+            control.fails("ENODEV", "network", settings="delay=1", card=0)
+            control.fails("EINVAL", "network")
+            control.fails("EINVAL", "console-size", rows=-1)
+            control.call("console-size", rows=10, columns=20)
+            os.kill(pids[1], signal.SIGSTOP)
+            control.wait_event("frozen")
+            control.fails("EAGAIN", "pause")
+            os.kill(pids[1], signal.SIGCONT)
+            control.wait_event("thawed")
+            control.call("pause")
+            check_run(user.run("stop", "-t", "240", "web"), 0, b"web: powered off\n", b"")
+            check_nothing_left(user, "web", *pids)
+
+
+def logs():
+    """The log of a machine that runs and of one that has ended, followed to the end, over what was before it."""
+    with home() as user:
+        user.define("web", QUIET, POWERS_OFF)
+        check_complaint(user.run("logs", "web"), "cannot open the log", "No such file")
+        check_complaint(user.run("logs", "other"), "no machine 'other'")
+        with started(user, "web"):
+            process = subprocess.Popen([DOPPEL, "logs", "-f", "web"], env=user.env, stdout=subprocess.PIPE)
+            check(b"the VM process is" in process.stdout.readline(), "not the first line")
+            check_run(user.run("stop", "-t", "240", "web"), 0)
+            said = process.communicate(timeout=60)[0]
+            check(process.returncode == 0 and b"the VM process ended with status 0" in said, said)
+        done = user.run("logs", "web")
+        check(done.returncode == 0 and done.stdout.endswith(said), done, said)
+        with open(user.machine("web", "log.1"), "wb") as file:
+            file.write(b"older \x1b[31m\n")
+        check(user.run("logs", "web").stdout == b"older ?[31m\n" + done.stdout, "the older lines")
+
+
+def events():
+    """Events as lines and as JSON, of one machine and of all."""
+    with home() as user:
+        user.define("web", QUIET, POWERS_OFF)
+        check_run(user.run("events"), 0, b"", b"")
+        with started(user, "web"):
+            processes = [subprocess.Popen([DOPPEL, "events", *args], env=user.env, stdout=subprocess.PIPE)
+                         for args in ([], ["--json", "web"])]
+            with Control(user.run_folder("web", "control.sock")) as control:
+                # Until both have asked for events: what is written then comes from both.
+                while not all(select.select([process.stdout], [], [], 0)[0] for process in processes):
+                    control.call("pause")
+                    control.call("resume")
+            check_run(user.run("stop", "-t", "240", "web"), 0)
+            lines, texts = [process.communicate(timeout=60)[0].decode().splitlines() for process in processes]
+            check(re.search(r"^[0-9-]+ [0-9:]+  web +(paused|resumed)$", lines[0]), lines)
+            check(lines[-1].endswith("ended: powered-off") and [p.returncode for p in processes] == [0, 0], lines)
+            check(json.loads(texts[-1])["how"] == "powered-off" and json.loads(texts[0])["name"] == "web", texts)
+
+
+def console():
+    """The console of a machine in the background, on a terminal: what was printed before, keys, and the way out, which
+    leaves the terminal as it was and the machine running."""
+    with home() as user:
+        user.define("web", QUIET, ECHOES)
+        check_complaint(user.run("console", "web"), "'web' does not run")
+        with user.running("web"):
+            check_complaint(user.run("console", "web"), "not started in the background")
+        with started(user, "web") as pids:
+            for text in b"first", b"second":
+                with terminal("console", "web", env=user.env) as term:
+                    term.expect(b"hello\r\n")
+                    term.wait_raw()
+                    term.send(text + b"\x01\x01")
+                    term.expect(text + b"\x01")
+                    term.send(b"\x01h")
+                    term.expect(b"Ctrl-A D +leave")
+                    term.resize(30, 90)
+                    term.send(b"\x01d")
+                    check(term.wait() == 0, "status")
+                    term.check_restored()
+            with terminal("console", "web", env=user.env) as term:
+                term.expect(b"first\x01second\x01")
+                term.process.send_signal(signal.SIGTERM)
+                check(term.wait() == 128 + signal.SIGTERM, "status")
+                term.check_restored()
+            with terminal("console", "web", env=user.env) as term:
+                term.expect(b"second")
+                check_run(user.run("kill", "web"), 0)
+                check(term.wait() == 0 and b"'web' has ended" in term.seen, term.seen)
+                term.check_restored()
+            check_nothing_left(user, "web", *pids)
+
+
+def slow_console():
+    """A client of the console that reads nothing, and one that goes away in the middle, hold nobody up."""
+    with home() as user:
+        user.define("web", QUIET, PRINTS)
+        with started(user, "web"):
+            deaf, other = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
+            for client in deaf, other:
+                client.connect(user.run_folder("web", "console.sock"))
+                client.settimeout(120)
+            for client in [other] + [socket.socket(socket.AF_UNIX) for _ in range(20)]:
+                if client is not other:
+                    client.connect(user.run_folder("web", "console.sock"))
+                    client.close()
+            # More than the deaf one's socket and the ring hold.
+            left = 2 << 20
+            while left > 0:
+                data = other.recv(65536)
+                check(data and set(data) == {ord("x")}, "the console has ended:", data[:20])
+                left -= len(data)
+            check(user.state("web") == "running", user.list())
+            check_run(user.run("stop", "-t", "0", "web"), 0, b"web: unplugged\n", b"")
+            deaf.close()
+            other.close()
+
+
 def several():
     """Some machines at once: started, listed and stopped together."""
     with home() as user:
@@ -333,4 +474,5 @@ def several():
         check(not any(children(pid) for pid in pids), "processes are left")
 
 
-main(background, not_kept, failures, left_alone, stopping, killed, protocol, clients, foreground, ends, several)
+main(background, not_kept, failures, left_alone, stopping, killed, protocol, clients, foreground, ends, pausing, logs,
+     events, console, slow_console, several)

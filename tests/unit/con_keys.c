@@ -30,6 +30,8 @@ static void test_keys(void **unused)
     assert_int_equal(type(&keys, "a\1Hb", "ab"), KEYS_HELP);
     assert_int_equal(type(&keys, "a\1qb", "ab"), KEYS_NONE);
     assert_int_equal(type(&keys, "a\1xb", "a"), KEYS_QUIT);
+    assert_int_equal(type(&keys, "a\1db", "a"), KEYS_DETACH);
+    assert_int_equal(type(&keys, "\1D", ""), KEYS_DETACH);
     assert_int_equal(type(&keys, "\1X", ""), KEYS_QUIT);
 }
 
