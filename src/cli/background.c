@@ -30,6 +30,8 @@ int background_begin(struct background *b, struct error *err)
 {
     int ends[2];
 
+    if (b->lines >= 0) /* the machine was started anew */
+        return 0;
     if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0)
         return error_set(err, errno, "cannot make a pipe: %s", strerror(errno));
     b->lines = ends[0];

@@ -12,6 +12,8 @@
 /* Asks the machine NAME for REQUEST with ARGUMENTS (an object, taken; or NULL). Returns the result,
  * which the caller frees, or NULL after a message. */
 json_t *call_machine(const char *name, const char *request, json_t *arguments);
+/* The same, with MS for the answer. */
+json_t *call_machine_within(const char *name, const char *request, json_t *arguments, int ms);
 
 /* For commands that are nothing but a request for each of several machines. HELP is what --help
  * says. Returns the exit status. */

@@ -65,6 +65,7 @@ int cmd_run(char **argv);
 int cmd_start(char **argv);
 int cmd_stop(char **argv);
 int cmd_kill(char **argv);
+int cmd_restart(char **argv);
 int cmd_pause(char **argv);
 int cmd_resume(char **argv);
 int cmd_console(char **argv);

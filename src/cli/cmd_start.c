@@ -1,7 +1,6 @@
 /*
  * `doppel start`: machines in the background.
  */
-#include "cli/background.h"
 #include "cli/cli.h"
 #include "cli/machine.h"
 #include "cli/run_options.h"
@@ -22,11 +21,6 @@ static int help(void)
     return finish_output(0);
 }
 
-static int run_in_background(void *opaque, struct background *background)
-{
-    return machine_run(opaque, background);
-}
-
 /* Starts each machine that ARGV names, which has no options. */
 static int start_several(char **argv)
 {
@@ -34,7 +28,7 @@ static int start_several(char **argv)
 
     for (char **name = argv + 1; *name; name++) {
         char *line[] = {argv[0], *name, NULL};
-        int failed = background_start(run_in_background, line);
+        int failed = machine_start(line);
 
         status = status ? status : failed;
     }
@@ -56,5 +50,5 @@ int cmd_start(char **argv)
     }
     if (line.words > 1 && !line.options && !line.command)
         return start_several(argv);
-    return background_start(run_in_background, argv);
+    return machine_start(argv);
 }

@@ -42,9 +42,23 @@ enum machine_end {
     MACHINE_DIED,          /* a signal killed the VM process */
 };
 
-/* Listens in the run folder FOLDER of the machine NAME. LOG is where its log is. */
-struct control_desk *control_desk_open(const char *folder, const char *name, const char *log,
-                                       struct error *err);
+/* Whether a machine in the background is started anew when it has ended though nobody wished it. */
+enum restart {
+    RESTART_NEVER,
+    RESTART_ON_FAILURE, /* if it ended badly: not by the guest's own will, or with a status */
+    RESTART_ALWAYS,
+};
+
+struct control_desk_config {
+    const char *folder; /* the machine's run folder, in which the desk listens */
+    const char *name;   /* the machine's */
+    const char *log;    /* where its log is */
+    bool background;    /* it can be started anew */
+    enum restart restart;
+};
+
+/* CONFIG is copied. */
+struct control_desk *control_desk_open(const struct control_desk_config *config, struct error *err);
 /* NULL is allowed, in this and in all that follows. */
 void control_desk_close(struct control_desk *desk);
 /* In a process that was forked: lets go of what is the supervisor's. Only closing it follows. */
@@ -60,9 +74,16 @@ void control_desk_frozen(struct control_desk *desk, bool frozen);
  * happened to the machine (KIND: an enum doppel_event_kind). It is not trusted. */
 void control_desk_done(struct control_desk *desk, int value, const struct work_done *done);
 void control_desk_event(struct control_desk *desk, int kind, const char *text);
-/* The VM process is gone; who has waited for that is told, as far as clients take it within a
- * moment. */
+/* The VM process is gone. */
 void control_desk_ended(struct control_desk *desk, enum machine_end how, int status);
+/* When the next VM process is to be started: CLOCK_MONOTONIC; UINT64_MAX: never. Work may change
+ * it. */
+uint64_t control_desk_next(const struct control_desk *desk);
+/* That time has come. If no VM process begins, the machine has failed. */
+void control_desk_anew(struct control_desk *desk);
+/* There will be no other VM process: who has waited for the end is told, as far as clients take it
+ * within a moment. */
+void control_desk_over(struct control_desk *desk);
 
 /* A descriptor that poll(2) finds readable when there is work; -1: there is no desk. */
 int control_desk_fd(const struct control_desk *desk);

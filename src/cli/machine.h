@@ -11,4 +11,8 @@ struct background;
  * exit status; messages have been printed. */
 int machine_run(char **argv, struct background *background);
 
+/* The same in a process in the background. Returns when the guest runs, 0, or with the exit status.
+ */
+int machine_start(char **argv);
+
 #endif

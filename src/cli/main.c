@@ -21,6 +21,7 @@ static const struct {
     {"start", cmd_start, "start machines in the background"},
     {"stop", cmd_stop, "stop machines that run"},
     {"kill", cmd_kill, "end machines at once"},
+    {"restart", cmd_restart, "stop machines and start them anew"},
     {"pause", cmd_pause, "have machines stand still"},
     {"resume", cmd_resume, "have machines go on"},
     {"console", cmd_console, "the console of a machine in the background"},

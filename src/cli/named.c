@@ -139,9 +139,16 @@ static int take_run_folder(const char *name, struct named *named, struct error *
     return ret ? give_up(named, ret) : 0;
 }
 
-int named_open(const char *name, struct named *named, struct error *err)
+static int load(struct named *named, struct error *err)
 {
     char path[PATH_MAX];
+    int ret = registry_file(named->machine.folder, DEFINITION_FILE, path, err);
+
+    return ret ? ret : definition_load(path, &named->definition, err);
+}
+
+int named_open(const char *name, struct named *named, struct error *err)
+{
     int ret = registry_take(name, "runs", &named->machine, err);
 
     if (ret == -ENOENT || ret == -EINVAL)
@@ -150,10 +157,26 @@ int named_open(const char *name, struct named *named, struct error *err)
                          "the guest goes after --)",
                          name);
     if (!ret)
-        ret = registry_file(named->machine.folder, DEFINITION_FILE, path, err);
-    if (!ret)
-        ret = definition_load(path, &named->definition, err);
+        ret = load(named, err);
     return ret ? give_up(named, ret) : take_run_folder(name, named, err);
+}
+
+static void free_options(struct named *named)
+{
+    while (named->count > 0)
+        free(named->options[--named->count]);
+    free(named->options);
+    named->options = NULL;
+    definition_free(&named->definition);
+}
+
+int named_reload(struct named *named, struct error *err)
+{
+    int ret;
+
+    free_options(named);
+    ret = named->machine.held ? load(named, err) : 0;
+    return ret ? ret : make_options(named, err);
 }
 
 int named_open_unkept(const char *name, struct named *named, struct error *err)
@@ -188,10 +211,7 @@ void named_leave_log(struct named *named)
 
 void named_close(struct named *named)
 {
-    while (named->count > 0)
-        free(named->options[--named->count]);
-    free(named->options);
-    definition_free(&named->definition);
+    free_options(named);
     run_folder_remove(&named->folder);
     registry_give_back(&named->machine);
     *named = (struct named){0};

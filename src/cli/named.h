@@ -26,6 +26,8 @@ int named_open(const char *name, struct named *named, struct error *err);
 /* The same for a machine that is called NAME as long as it runs, of which nothing is kept. -EEXIST:
  * a machine that is kept is called so. */
 int named_open_unkept(const char *name, struct named *named, struct error *err);
+/* Reads the definition again. */
+int named_reload(struct named *named, struct error *err);
 bool named_is_open(const struct named *named);
 /* Sets PATH to where the machine's log is. */
 int named_log(const struct named *named, char path[PATH_MAX], struct error *err);

@@ -28,6 +28,8 @@ enum {
     OPT_VERBOSE,
     OPT_LOG,
     OPT_NAME,
+    OPT_RESTART,
+    OPT_REMOVE,
     OPT_NO_REBOOT,
     OPT_DISK,
     OPT_VSOCK,
@@ -60,6 +62,9 @@ static const struct option_spec specs[] = {
     [OPT_VERBOSE] = {"verbose", NULL, "show the kernel's messages"},
     [OPT_LOG] = {"log", "FILE", "add what doppel does, and how it ends, to FILE"},
     [OPT_NAME] = {"name", "NAME", "what the machine is called as long as it runs"},
+    [OPT_RESTART] = {"restart", "WHEN",
+                     "in the background, start it anew: on-failure, always or no (no)"},
+    [OPT_REMOVE] = {"rm", NULL, "remove the machine when it has ended"},
     [OPT_NO_REBOOT] = {"no-reboot", NULL, "a guest that resets itself ends the VM"},
     [OPT_DISK] = {"disk", "FILE[,...]", "add a disk (the manual page lists its settings)"},
     [OPT_VSOCK] = {"vsock", "socket=PATH[,...]",
@@ -288,6 +293,8 @@ static bool set_option(struct run_options *run, int option, const char *value)
     case OPT_TRACE_LINES: return set_trace_lines(run, value);
     case OPT_VERBOSE: run->verbose = true; break;
     case OPT_LOG: run->log_path = value; break;
+    case OPT_RESTART: run->restart = value; break;
+    case OPT_REMOVE: run->remove = true; break;
     case OPT_NO_REBOOT: run->config.no_reboot = true; break;
     case OPT_DISK: return add_described(run, "disk,file=", value);
     case OPT_SHARE: return add_share(run, value);
@@ -401,12 +408,18 @@ static bool set_options(struct run_options *run, char **argv, const bool *given)
     return true;
 }
 
-/* Takes the machine that the command line names, if it names one. */
+/* Takes the machine that the command line names, if it names one and it was not taken before. */
 static bool take_machine(const struct run_line *line, struct named *named)
 {
     struct error err = {0};
     int ret = 0;
 
+    if (named_is_open(named)) {
+        ret = named_reload(named, &err);
+        if (ret < 0)
+            complain("%s", err.text);
+        return ret == 0;
+    }
     if (line->words > 1) {
         complain_of_word(specs, line->second);
         return false;

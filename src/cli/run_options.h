@@ -19,7 +19,8 @@ struct run_line {
 /* Reads ARGV, whose first word is the command. False: a message has been printed. */
 bool run_options_scan(char **argv, struct run_line *line);
 
-/* Does what ARGV says: takes the machine that it names, and fills in *RUN. False: a message has
+/* Does what ARGV says: takes the machine that it names, or reads its definition again if *NAMED is
+ * open already, and fills in *RUN. False: a message has
  * been printed. *RUN must be freed, and *NAMED be closed, in any case. */
 bool run_options_parse(struct run_options *run, struct named *named, char **argv);
 void run_options_free(struct run_options *run);

@@ -32,6 +32,8 @@ struct run_options {
     bool stats, json, verbose;
     bool background;          /* nobody is at the standard streams */
     const char *console_path; /* then: the console's socket */
+    const char *restart;      /* as given; NULL: not given */
+    bool remove;              /* the machine, when it has ended */
     struct engine_turns_plan turns;
     bool traced;
     const char *trace_path; /* NULL: standard error */

@@ -122,16 +122,21 @@ static void say(struct control_server *server, struct client *c, json_t *line)
     free(text);
 }
 
+static struct client *find_room(struct control_server *server)
+{
+    for (unsigned i = 0; i < CONTROL_CLIENTS_MOST; i++)
+        if (!server->clients[i].number)
+            return &server->clients[i];
+    return NULL;
+}
+
 static void take_in(struct control_server *server)
 {
     int fd = unix_server_accept(&server->socket);
-    struct client *c = NULL;
+    struct client *c = find_room(server);
 
     if (fd < 0)
         return;
-    for (unsigned i = 0; i < CONTROL_CLIENTS_MOST && !c; i++)
-        if (!server->clients[i].number)
-            c = &server->clients[i];
     if (!c) {
         close(fd);
         return;
@@ -208,13 +213,14 @@ void control_server_work(struct control_server *server)
 {
     struct epoll_event events[EVENTS];
     int count = epoll_wait(server->socket.epoll, events, EVENTS, 0);
+    bool waiting = false; /* a client that is to be let in */
 
     server->working = true;
     for (int i = 0; i < count; i++) {
         struct client *c = find(server, events[i].data.u64);
 
         if (!c) {
-            take_in(server);
+            waiting |= events[i].data.u64 == 0;
             continue;
         }
         if (events[i].events & EPOLLOUT)
@@ -226,6 +232,9 @@ void control_server_work(struct control_server *server)
     }
     server->working = false;
     sweep(server);
+    /* If there is no room, those who have gone make some first. */
+    if (waiting && (count < EVENTS || find_room(server)))
+        take_in(server);
 }
 
 bool control_server_has(const struct control_server *server, uint64_t client)

@@ -457,6 +457,71 @@ def slow_console():
             other.close()
 
 
+def restarting():
+    """Restarts that are asked for: with a definition that has changed meanwhile, of a machine that does not run, of
+    one on a terminal, and one that fails."""
+    with home() as user:
+        user.define("web", QUIET, POWERS_OFF)
+        check_run(user.run("restart", "web"), 0, b"", b"")
+        supervisor = supervisor_of(user, "web")
+        vm = vm_process(supervisor)
+        with Control(user.run_folder("web", "control.sock")) as control:
+            control.call("events")
+            number = control.send("wait")
+            user.define("web", QUIET.replace("16M", "32M"), POWERS_OFF)
+            check_run(user.run("restart", "-t", "240", "web"), 0, b"", b"")
+            check(control.wait_event("ended")["how"] == "powered-off" and control.wait_event("started"), "events")
+            wait_gone(vm)
+            entry = user.list()["web"]
+            check(entry["memory"] == 32 << 20 and entry["pid"] == supervisor and entry["state"] == "running", entry)
+            user.define("web", "kernel: [x]\n", POWERS_OFF)
+            check_complaint(user.run("restart", "-t", "240", "web"), "not started anew", "doppel logs")
+            check(control.answer(number)["result"] == {"how": "failed", "status": 125}, "the end")
+        check_nothing_left(user, "web", supervisor)
+        check(b"machine.yaml:2: a text is expected" in user.run("logs", "web").stdout, "the log does not tell why")
+        user.define("web", QUIET, POWERS_OFF)
+        with user.running("web"):
+            check_complaint(user.run("restart", "web"), "on the terminal of process")
+        check_complaint(user.run("restart", "other"), "'other' is no machine")
+
+
+def policies():
+    """Machines that are started anew when they end: on failure only, later and later, until somebody stops them."""
+    with home() as user:
+        check_complaint(user.run("start", "--name", "a", "--restart", "often"), "'often'")
+        user.define("web", QUIET, FOREVER)
+        check_complaint(user.run("run", "web", "--restart", "always"), "only doppel start")
+        with started(user, "web", "--restart", "on-failure") as pids, \
+                Control(user.run_folder("web", "control.sock")) as control:
+            control.call("events")
+            delays = []
+            for _ in range(2):
+                os.kill(vm_process(pids[0]), signal.SIGKILL)
+                check(control.wait_event("ended")["how"] == "died", control.events)
+                delays.append(control.wait_event("restarting")["delay"])
+                control.wait_event("started")
+            check(delays == [1, 2], delays)
+            os.kill(vm_process(pids[0]), signal.SIGKILL)
+            control.wait_event("restarting")
+            check(user.state("web") == "restarting", user.list())
+            check_run(user.run("stop", "web"), 0)
+            check_nothing_left(user, "web", *pids)
+        user.define("web", QUIET, POWERS_OFF)
+        for policy in "on-failure", "always":
+            check_run(user.run("start", "web", "--restart", policy), 0, b"", b"")
+            supervisor = supervisor_of(user, "web")
+            check_run(user.run("stop", "-t", "240", "web"), 0, b"web: powered off\n", b"")
+            check_nothing_left(user, "web", supervisor)
+        # A guest that powers itself off does so with success.
+        user.define("web", PLAIN + "memory: 16M\n", POWERS_OFF[:11] + DEBUG_EXIT % 5)
+        with started(user, "web", "--restart", "always", "--rm") as pids, \
+                Control(user.run_folder("web", "control.sock")) as control:
+            control.call("events")
+            check_run(user.run("stop", "-t", "240", "web"), 0, b"web: ended\n", b"")
+            check_nothing_left(user, "web", *pids)
+        check(user.list() == {} and os.listdir(user.machine("")) == [".lock"], os.listdir(user.machine("")))
+
+
 def several():
     """Some machines at once: started, listed and stopped together."""
     with home() as user:
@@ -475,4 +540,4 @@ def several():
 
 
 main(background, not_kept, failures, left_alone, stopping, killed, protocol, clients, foreground, ends, pausing, logs,
-     events, console, slow_console, several)
+     events, console, slow_console, restarting, policies, several)

@@ -469,7 +469,8 @@ def completion():
         for name in "web", "web-2", "db":
             user.define(name)
         check(set(complete("r")) >= {"run", "rm", "rename"}, complete("r"))
-        for command in "rm", "run", "start", "stop", "kill", "pause", "resume", "console", "logs", "events":
+        for command in ("rm", "run", "start", "stop", "restart", "kill", "pause", "resume", "console", "logs",
+                        "events"):
             check(complete(command, "we") == ["web", "web-2"], complete(command, "we"))
         check(complete("ssh", "--wait", "5", "d") == ["db"], complete("ssh", "--wait", "5", "d"))
         check(complete("list", "--n") == ["--names"], complete("list", "--n"))
