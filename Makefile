@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 
 NINJA = test -f $(BUILD)/build.ninja || meson setup $(BUILD) && ninja -C $(BUILD)
 
-.PHONY: all run guest test lockstep soak soak-state soak-switch soak-race soak-fuzz soak-net soak-folders soak-disks soak-disks-guest soak-debian selftests bpf bench bench-debian \
+.PHONY: all run guest test lockstep soak soak-many soak-state soak-switch soak-race soak-fuzz soak-net soak-folders soak-disks soak-disks-guest soak-debian selftests bpf bench bench-debian \
 	lint install clean
 
 all:
@@ -41,6 +41,13 @@ soak:
 	@bench/make-image stress
 	@guests/make kernel 6.1 6.12 686-pae initrd-i386
 	@tests/guest/soak.py $(BUILD)/doppel $(MINUTES)
+
+# 40 machines at once; one started and stopped 1,000 times; one of whose processes is killed 200 times.
+soak-many:
+	@scripts/setup build guest test
+	@guests/make kernel initrd
+	@$(NINJA) doppel
+	@tests/guest/soak-many.py $(BUILD)/doppel $(MACHINES) $(CYCLES) $(KILLS)
 
 soak-state:
 	@scripts/setup build guest

@@ -70,6 +70,8 @@ int cmd_pause(char **argv);
 int cmd_resume(char **argv);
 int cmd_console(char **argv);
 int cmd_logs(char **argv);
+int cmd_show(char **argv);
+int cmd_edit(char **argv);
 int cmd_events(char **argv);
 int cmd_create(char **argv);
 int cmd_list(char **argv);

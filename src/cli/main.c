@@ -30,6 +30,8 @@ static const struct {
     {"list", cmd_list, "show the machines that have names, and what they do"},
     {"ls", cmd_list, "the same"},
     {"exec", cmd_exec, "run a command in a machine that runs"},
+    {"show", cmd_show, "show the definition of a machine"},
+    {"edit", cmd_edit, "change the definition of a machine"},
     {"ssh", cmd_ssh, "log in to a machine that runs"},
     {"connect", cmd_connect, "connect to a port of a machine that runs"},
     {"rename", cmd_rename, "give a machine another name"},

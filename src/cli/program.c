@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -19,13 +20,14 @@ static int cannot_start(const char *program, const char *package, int code, stru
     return error_set(err, code, "cannot start %s: %s", program, strerror(code));
 }
 
-/* Starts it with the signals that this process ignores as they are by default. */
-static int start(const char *const *argv, pid_t *pid)
+/* Starts it with the signals that this process ignores as they are by default. APART: without
+ * standard input and output. */
+static int start(const char *const *argv, bool apart, pid_t *pid)
 {
     posix_spawn_file_actions_t files;
     posix_spawnattr_t attributes;
     sigset_t defaults;
-    int code;
+    int code = 0;
 
     sigemptyset(&defaults);
     sigaddset(&defaults, SIGPIPE);
@@ -34,8 +36,9 @@ static int start(const char *const *argv, pid_t *pid)
     posix_spawnattr_init(&attributes);
     posix_spawnattr_setsigdefault(&attributes, &defaults);
     posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
-    code = posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-    if (!code)
+    if (apart)
+        code = posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+    if (apart && !code)
         code = posix_spawn_file_actions_addopen(&files, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
     if (!code)
         code =
@@ -45,10 +48,10 @@ static int start(const char *const *argv, pid_t *pid)
     return code;
 }
 
-int program_run(const char *const *argv, const char *package, struct error *err)
+static int run(const char *const *argv, bool apart, const char *package, struct error *err)
 {
     pid_t pid = 0;
-    int status = 0, code = start(argv, &pid);
+    int status = 0, code = start(argv, apart, &pid);
 
     if (code)
         return cannot_start(argv[0], package, code, err);
@@ -60,6 +63,16 @@ int program_run(const char *const *argv, const char *package, struct error *err)
     if (WEXITSTATUS(status))
         return error_set(err, EIO, "%s failed (status %d)", argv[0], WEXITSTATUS(status));
     return 0;
+}
+
+int program_run(const char *const *argv, const char *package, struct error *err)
+{
+    return run(argv, true, package, err);
+}
+
+int program_run_here(const char *const *argv, const char *package, struct error *err)
+{
+    return run(argv, false, package, err);
 }
 
 int program_become(const char *const *argv, const char *package, struct error *err)

@@ -11,6 +11,9 @@
  * and PACKAGE is Debian's that has it; -EIO: it failed. */
 int program_run(const char *const *argv, const char *package, struct error *err);
 
+/* The same with this process's standard streams: for a program that the user talks to. */
+int program_run_here(const char *const *argv, const char *package, struct error *err);
+
 /* Becomes ARGV. Returns only on failure. */
 int program_become(const char *const *argv, const char *package, struct error *err);
 

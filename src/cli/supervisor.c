@@ -27,9 +27,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* For the VM process to come to its end, after the first wish and after the second; for its report;
- * and to be gone once it is killed. The last three together are below 3 s. */
+/* For the VM process to come to its end, after the first wish, after the plug was pulled, and after
+ * a second wish; for its report; and to be gone once it is killed. The last three together are
+ * below 3 s. */
 #define FIRST_GRACE_NS  (10 * NS_PER_S)
+#define PLUG_GRACE_NS   (5 * NS_PER_S)
 #define SECOND_GRACE_NS (1500 * NS_PER_MS)
 #define REPORT_NS       (900 * NS_PER_MS)
 #define KILL_NS         (300 * NS_PER_MS)
@@ -140,9 +142,9 @@ static void pull_plug(void *opaque)
 {
     struct supervisor *s = opaque;
 
-    want_end(s, SIGTERM, true);
+    want_end(s, SIGTERM, false);
     if (s->stage == RUNNING)
-        s->deadline = MIN(s->deadline, time_now_ns() + SECOND_GRACE_NS);
+        s->deadline = MIN(s->deadline, time_now_ns() + PLUG_GRACE_NS);
     channel_send(s->channel.notes, false, ORDER_END, SIGTERM, NULL);
 }
 

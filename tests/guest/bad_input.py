@@ -76,7 +76,8 @@ def help_and_version():
         check(len(done.stdout) > 5, "nothing was said")
     check(run("--version").stdout.startswith(b"doppel "), "no version")
     for command in ["run", "doctor", "isa", "list", "ssh", "connect", "rename", "rm", "gc",
-                    "start", "stop", "restart", "kill", "pause", "resume", "console", "logs", "events"]:
+                    "start", "stop", "restart", "kill", "pause", "resume", "console", "logs", "events",
+                    "show", "edit"]:
         check(run("help", command).stdout == run(command, "--help").stdout, command)
     doctor = json.loads(run("doctor", "--json").stdout)
     check(doctor["cpus"] > 0 and doctor["engine"] in ("interp", "bt", "kvm"), doctor)

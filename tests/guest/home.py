@@ -61,11 +61,14 @@ class Home:
             process.kill()
             process.communicate()
 
-    def list(self):
-        """What doppel list --json says, by name."""
-        done = self.run("list", "--json")
-        check_run(done, 0)
-        return {entry["name"]: entry for entry in json.loads(done.stdout)}
+    def list(self, silent=False):
+        """What doppel list --json says, by name. On a slow host a machine may be SILENT that does not hang."""
+        while True:
+            done = self.run("list", "--json")
+            check_run(done, 0)
+            entries = {entry["name"]: entry for entry in json.loads(done.stdout)}
+            if silent or "silent" not in {entry["state"] for entry in entries.values()}:
+                return entries
 
     def state(self, name):
         """The state that a machine is listed with."""

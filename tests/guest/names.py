@@ -4,6 +4,7 @@ guest gets as far as booting here."""
 import array
 import contextlib
 import fcntl
+import json
 import os
 import signal
 import socket
@@ -212,6 +213,65 @@ def base_images():
         check_run(user.run("rm", "-f", "db"), 0)
         check_run(user.run("gc"), 0, f"removed {image('used')}\n".encode(), b"")
         check_run(user.run("gc"), 0, b"", b"")
+
+
+def showing():
+    """A definition as text, which is a definition, and as JSON."""
+    with home() as user:
+        text = PLAIN + "memory: 64M\ncpus: 2\nnets:\n  - user,forward=8080:80\nssh:\n  user: me\n  port: 2222\n"
+        user.define("web", text)
+        done = user.run("show", "web")
+        check_run(done, 0, stderr=b"")
+        write(user.machine("web", "machine.yaml"), done.stdout)
+        check(user.run("show", "web").stdout == done.stdout and b"cpus: 2" in done.stdout, done)
+        shown = json.loads(user.run("show", "--json", "web").stdout)
+        check(shown == {"name": "web", "folder": user.machine("web")[:-1], "definition": {
+            "kernel": "kernel", "initrd": "", "memory": 64 << 20, "cpus": 2, "nets": ["user,forward=8080:80"],
+            "devices": ["debug-exit"], "ssh": {"user": "me", "port": 2222}}}, shown)
+        check_complaint(user.run("show", "other"), "no machine 'other'")
+        user.define("web", PLAIN, FOREVER)
+        with user.running("web"):
+            shown = json.loads(user.run("show", "--json", "web").stdout)
+            check(shown.get("state", {"engine": "bt"})["engine"] == "bt", shown)
+
+
+def editing():
+    """A definition is edited: what is saved and is a definition takes the old one's place, nothing else does."""
+    with home() as user:
+        user.define("web", PLAIN, FOREVER)
+        before = user.run("show", "web").stdout
+
+        def edit(command, **options):
+            write(user.path("editor"), b"#!/bin/sh\n" + command.encode() + b"\n")
+            os.chmod(user.path("editor"), 0o700)
+            user.env["EDITOR"] = user.path("editor")
+            return user.run("edit", "web", **options)
+
+        check_run(edit("true"), 0, b"", b"")
+        check_complaint(edit("echo 'frob: 1' >>\"$1\""), "machine.yaml:5", "frob")
+        check_complaint(edit("rm \"$1\""), "No such file")
+        check_complaint(edit("echo 'cpus: 2' >>\"$1\"; exit 1"), "the editor", "nothing is changed")
+        check_complaint(edit(f"echo 'cpus: 2' >>\"$1\"; echo >>{user.machine('web', 'machine.yaml')}"), "meanwhile")
+        check(user.run("show", "web").stdout == before, "it has changed")
+        check_run(edit("echo 'cpus: 2' >>\"$1\""), 0, b"", b"")
+        check(user.list()["web"]["cpus"] == 2, user.list())
+        with user.running("web"):
+            done = edit("echo 'memory: 64M' >>\"$1\"")
+            check(done.returncode == 0 and b"next start" in done.stdout, done)
+        check(sorted(os.listdir(user.machine("web"))) == ["kernel", "lock", "log", "machine.yaml"],
+              os.listdir(user.machine("web")))
+        check_complaint(user.run("edit", "other"), "no machine 'other'")
+        user.env["EDITOR"] = user.path("editor")
+        write(user.path("editor"), b"#!/bin/sh\nif grep -q frob \"$1\"; then sed -i s/frob/append/ \"$1\"; "
+                                   b"else echo 'frob: quiet' >>\"$1\"; fi\n")
+        term = Terminal("edit", "web", env=user.env)
+        try:
+            term.expect(rb"Edit it again")
+            term.send(b"y\n")
+            check(term.wait() == 0, term.seen)
+        finally:
+            term.close()
+        check(b"append: quiet" in user.run("show", "web").stdout, "not edited again")
 
 
 def renaming():
@@ -470,7 +530,7 @@ def completion():
             user.define(name)
         check(set(complete("r")) >= {"run", "rm", "rename"}, complete("r"))
         for command in ("rm", "run", "start", "stop", "restart", "kill", "pause", "resume", "console", "logs",
-                        "events"):
+                        "events", "show", "edit"):
             check(complete(command, "we") == ["web", "web-2"], complete(command, "we"))
         check(complete("ssh", "--wait", "5", "d") == ["db"], complete("ssh", "--wait", "5", "d"))
         check(complete("list", "--n") == ["--names"], complete("list", "--n"))
@@ -487,5 +547,5 @@ def ssh_missing():
             check(os.listdir(os.path.join(user.data, "ssh")) == ["lock"], os.listdir(os.path.join(user.data, "ssh")))
 
 
-main(listing, documented, running, disks, damaged, exclusive, killed, removing, base_images, renaming, folders,
+main(listing, documented, showing, editing, running, disks, damaged, exclusive, killed, removing, base_images, renaming, folders,
      connecting, not_answering, ssh, ssh_reaches, ssh_missing, completion)
