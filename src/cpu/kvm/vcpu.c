@@ -11,7 +11,6 @@
 #include "base/util.h"
 #include "cpu/kvm/cpuid.h"
 #include "cpu/kvm/lapic.h"
-#include "cpu/kvm/probe.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -249,17 +248,6 @@ static void destroy(struct vcpu *c)
         munmap(k->run, kvm_machine_of(c)->run_size);
     if (k->fd >= 0)
         close(k->fd);
-}
-
-unsigned kvm_abilities(const struct kvm_cpu *k)
-{
-    struct kvm_machine *m = kvm_machine_of(&k->c);
-
-    if (!atomic_load(&m->abilities_known)) {
-        atomic_store(&m->abilities, kvm_probe_abilities(m->calls, m->system));
-        atomic_store(&m->abilities_known, true);
-    }
-    return atomic_load(&m->abilities);
 }
 
 /* Has KVM_RUN end for KVM_SIGNAL in the calling thread, and for what it takes otherwise. */
