@@ -51,35 +51,24 @@ static void remove_at(struct switch_table *table, unsigned at)
     table->slot[at].mac = 0;
 }
 
-static void remove_oldest(struct switch_table *table, unsigned port)
-{
-    unsigned oldest = SWITCH_NOWHERE;
-
-    for (unsigned i = 0; i < SWITCH_TABLE_SLOTS; i++) {
-        const struct switch_entry *entry = &table->slot[i];
-
-        if (entry->mac && entry->port == port &&
-            (oldest == SWITCH_NOWHERE || (int32_t)(entry->age - table->slot[oldest].age) < 0))
-            oldest = i;
-    }
-    remove_at(table, oldest);
-}
-
 bool switch_table_learn(struct switch_table *table, unsigned port, const uint8_t *mac)
 {
-    uint64_t number = number_of(mac);
+    uint64_t number = number_of(mac), *own;
     unsigned at = locate(table, number);
 
     if (mac[0] & 1 || number == 0)
         return false;
     if (table->slot[at].mac)
         return table->slot[at].port == port;
+    own = &table->own[port][table->next[port]];
     if (table->count[port] == SWITCH_TABLE_OWN) {
-        remove_oldest(table, port);
+        remove_at(table, locate(table, *own));
         at = locate(table, number);
     }
-    table->slot[at] = (struct switch_entry){.mac = number, .port = port, .age = table->clock++};
+    table->slot[at] = (struct switch_entry){.mac = number, .port = port};
     table->count[port]++;
+    table->next[port] = (table->next[port] + 1) % SWITCH_TABLE_OWN;
+    *own = number;
     return true;
 }
 
@@ -92,14 +81,8 @@ unsigned switch_table_find(const struct switch_table *table, const uint8_t *mac)
 
 void switch_table_forget(struct switch_table *table, unsigned port)
 {
-    for (unsigned i = 0; i < SWITCH_TABLE_SLOTS && table->count[port];) {
-        if (table->slot[i].mac && table->slot[i].port == port)
-            remove_at(table, i); /* and another one may stand there now */
-        else
-            i++;
-    }
-    /* What has moved from the table's end to its start was there before. */
-    for (unsigned i = 0; i < SWITCH_TABLE_SLOTS && table->count[port]; i++)
-        while (table->slot[i].mac && table->slot[i].port == port)
-            remove_at(table, i);
+    /* They are the first ones of OWN: it begins anew with each machine. */
+    for (unsigned i = 0; table->count[port]; i++)
+        remove_at(table, locate(table, table->own[port][i]));
+    table->next[port] = 0;
 }

@@ -16,14 +16,17 @@
 
 struct switch_entry {
     uint64_t mac; /* 0: the slot is free */
-    uint32_t port, age;
+    uint32_t port;
 };
 
 /* Zero at first. */
 struct switch_table {
     struct switch_entry slot[SWITCH_TABLE_SLOTS];
-    uint32_t count[SWITCH_PORTS_MOST];
-    uint32_t clock;
+    /* By port: its addresses. When it has as many as it may, the oldest is where the next one goes.
+     */
+    uint64_t own[SWITCH_PORTS_MOST][SWITCH_TABLE_OWN];
+    uint32_t count[SWITCH_PORTS_MOST]; /* that it has now */
+    uint32_t next[SWITCH_PORTS_MOST];  /* where in OWN */
 };
 
 /* A frame comes from MAC at PORT. False: another port has that address, or it is none of a card. */
