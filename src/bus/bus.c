@@ -50,6 +50,7 @@ struct bus {
     pthread_rwlock_t ringing; /* for writing: the doorbells change, and none is being rung */
     struct space doorbells[2];
     _Atomic bool has_doorbells[2]; /* so that writes of a board without any take no second lock */
+    struct bus_watcher *watchers;  /* of doorbells; with the board lock */
 };
 
 struct bus *bus_create(struct error *err)
@@ -306,20 +307,58 @@ int bus_claim_doorbell(struct bus *bus, enum bus_space which, uint64_t base, uin
     ret = put_in(&bus->doorbells[which], bus->doorbells[which].count, range, err);
     atomic_store(&bus->has_doorbells[which], bus->doorbells[which].count != 0);
     pthread_rwlock_unlock(&bus->ringing);
+    for (struct bus_watcher *w = bus->watchers; w && ret == 0; w = w->next)
+        w->claimed(w->opaque, which, base, size);
     return ret;
 }
 
 void bus_release_doorbell(struct bus *bus, enum bus_space which, uint64_t base)
 {
+    for (struct bus_watcher *w = bus->watchers; w; w = w->next)
+        w->released(w->opaque, which, base);
     pthread_rwlock_wrlock(&bus->ringing);
     take_out(&bus->doorbells[which], bus->doorbells[which].count, base);
     atomic_store(&bus->has_doorbells[which], bus->doorbells[which].count != 0);
     pthread_rwlock_unlock(&bus->ringing);
 }
 
-/* Rings the doorbell that the write lies in. Returns false if there is none. */
-static bool ring(struct bus *bus, enum bus_space which, uint64_t address, unsigned size,
-                 uint64_t value)
+/* Calls WATCHER's function for each doorbell. */
+static void tell_watcher(struct bus *bus, const struct bus_watcher *watcher, bool claimed)
+{
+    for (unsigned which = 0; which < ARRAY_SIZE(bus->doorbells); which++)
+        for (unsigned i = 0; i < bus->doorbells[which].count; i++) {
+            const struct range *r = &bus->doorbells[which].ranges[i];
+
+            if (claimed)
+                watcher->claimed(watcher->opaque, which, r->base, r->last - r->base + 1);
+            else
+                watcher->released(watcher->opaque, which, r->base);
+        }
+}
+
+void bus_watch(struct bus *bus, struct bus_watcher *watcher)
+{
+    bus_lock(bus);
+    watcher->next = bus->watchers;
+    bus->watchers = watcher;
+    tell_watcher(bus, watcher, true);
+    bus_unlock(bus);
+}
+
+void bus_unwatch(struct bus *bus, struct bus_watcher *watcher)
+{
+    struct bus_watcher **at = &bus->watchers;
+
+    bus_lock(bus);
+    tell_watcher(bus, watcher, false);
+    while (*at != watcher)
+        at = &(*at)->next;
+    *at = watcher->next;
+    bus_unlock(bus);
+}
+
+bool bus_ring_doorbell(struct bus *bus, enum bus_space which, uint64_t address, unsigned size,
+                       uint64_t value)
 {
     pthread_rwlock_rdlock(&bus->ringing);
     const struct range *range = find(&bus->doorbells[which], address);
@@ -374,7 +413,7 @@ bool bus_write(struct bus *bus, enum bus_space which, uint64_t address, unsigned
     bool hold;
     /* A vCPU that learns of a doorbell late writes to its device, which knows it as well. */
     if (atomic_load_explicit(&bus->has_doorbells[which], memory_order_relaxed) &&
-        ring(bus, which, address, size, value))
+        bus_ring_doorbell(bus, which, address, size, value))
         return false;
     bus_lock(bus);
     for (unsigned done = 0, n; done < size; done += n) {

@@ -80,6 +80,28 @@ int bus_claim_doorbell(struct bus *bus, enum bus_space space, uint64_t base, uin
  * whatever vCPUs write meanwhile. */
 void bus_release_doorbell(struct bus *bus, enum bus_space space, uint64_t base);
 
+/* Writes to a doorbell that do the same: those that begin at the same multiple of this from the
+ * doorbell's base, whatever their size and value. */
+#define BUS_DOORBELL_STEP 4
+
+/* Someone who has vCPUs' writes to doorbells rung without bus_write, as the host's kernel does for
+ * a hypervisor. Called with the board lock: CLAIMED when a doorbell is there, RELEASED when one is
+ * about to go, so that what it has heard can still be rung (bus_ring_doorbell). */
+struct bus_watcher {
+    void (*claimed)(void *opaque, enum bus_space space, uint64_t base, uint64_t size);
+    void (*released)(void *opaque, enum bus_space space, uint64_t base);
+    void *opaque;
+    struct bus_watcher *next; /* the bus's */
+};
+/* Tells WATCHER of all doorbells that there are and will be; and that all of them go. Both take the
+ * board lock. */
+void bus_watch(struct bus *bus, struct bus_watcher *watcher);
+void bus_unwatch(struct bus *bus, struct bus_watcher *watcher);
+/* As bus_write, for a write to a doorbell. Returns false, and does nothing, if there is none. Takes
+ * no lock but the doorbells' own. */
+bool bus_ring_doorbell(struct bus *bus, enum bus_space space, uint64_t address, unsigned size,
+                       uint64_t value);
+
 /* What a vCPU does. Addresses nobody claims read as all ones and swallow writes, as on a PC.
  * bus_write returns true when a device has asked for the vCPU to be held (bus_hold). */
 uint64_t bus_read(struct bus *bus, enum bus_space space, uint64_t address, unsigned size);

@@ -29,5 +29,7 @@ const struct kvm_capability kvm_capabilities[] = {
     USED(ENFORCE_PV_FEATURE_CPUID),
     USED(SPLIT_IRQCHIP),
     USED(X2APIC_API),
+    USED(IOEVENTFD),
+    USED(IOEVENTFD_ANY_LENGTH),
     {.name = NULL},
 };

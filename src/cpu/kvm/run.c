@@ -7,6 +7,7 @@
 #include "cpu/kvm/probe.h"
 
 #include <errno.h>
+#include <string.h>
 
 static bool interrupt_waits(const struct kvm_cpu *k)
 {
@@ -85,13 +86,18 @@ static bool is_due(const struct vcpu *c)
 /* Raises EXIT_FAILED if something has failed that the guest cannot do without. */
 static void check_failures(struct kvm_cpu *k)
 {
-    const struct kvm_slots *slots = &kvm_machine_of(&k->c)->slots;
-    const struct kvm_lapics *lapics = kvm_machine_of(&k->c)->lapics;
+    const struct kvm_machine *machine = kvm_machine_of(&k->c);
+    const struct kvm_slots *slots = &machine->slots;
+    const struct kvm_lapics *lapics = machine->lapics;
 
     if (atomic_load(&slots->failed) && !k->failure.code)
         k->failure = slots->failure;
     if (lapics && atomic_load(&lapics->failed) && !k->failure.code)
         k->failure = lapics->failure;
+    if (atomic_load(&machine->doorbells.failed) && !k->failure.code)
+        error_set(&k->failure, atomic_load(&machine->doorbells.failed),
+                  "KVM: cannot give a doorbell back: %s",
+                  strerror(atomic_load(&machine->doorbells.failed)));
     if (k->failure.code)
         raise_failure(&k->c);
 }

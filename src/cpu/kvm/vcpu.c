@@ -155,6 +155,7 @@ static int start(struct core *e, struct error *err)
 {
     const struct kvm_options *options = e->accelerator_options;
     struct kvm_machine *m = calloc(1, sizeof(*m));
+    int ret;
 
     if (!m)
         return error_set(err, ENOMEM, "out of memory for KVM's virtual machine");
@@ -162,13 +163,17 @@ static int start(struct core *e, struct error *err)
     m->system = m->vm = -1;
     e->accelerator_shared = m;
     e->writes_unseen = true;
-    return open_machine(m, e, err);
+    ret = open_machine(m, e, err);
+    if (ret == 0)
+        kvm_doorbells_create(&m->doorbells, m->calls, m->system, m->vm, e->machine.bus);
+    return ret;
 }
 
 static void stop(struct core *e)
 {
     struct kvm_machine *m = e->accelerator_shared;
 
+    kvm_doorbells_destroy(&m->doorbells);
     kvm_slots_destroy(&m->slots);
     if (m->keeps_pages)
         mem_end_keeping(e->machine.mem);

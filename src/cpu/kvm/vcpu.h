@@ -4,6 +4,7 @@
 #ifndef DOPPEL_CPU_KVM_VCPU_H
 #define DOPPEL_CPU_KVM_VCPU_H
 
+#include "cpu/kvm/doorbells.h"
 #include "cpu/kvm/kvm.h"
 #include "cpu/kvm/slots.h"
 
@@ -22,6 +23,7 @@ struct kvm_machine {
     _Atomic bool abilities_known;
     _Atomic unsigned abilities; /* enum kvm_ability, if known */
     struct kvm_slots slots;
+    struct kvm_doorbells doorbells;
     struct kvm_lapics *lapics; /* lapic.h; NULL: the local APICs are the board's */
 };
 

@@ -20,7 +20,7 @@ enum page { PAGE_COMMON, PAGE_ISR, PAGE_DEVICE, PAGE_NOTIFY, PAGE_TABLE, PAGE_PE
 #define PAGE_SHIFT     12
 #define PAGE_OFFSET(N) ((uint32_t)(N) << PAGE_SHIFT)
 
-#define NOTIFY_MULTIPLIER 4 /* bytes from one queue's doorbell to the next one's */
+#define NOTIFY_MULTIPLIER BUS_DOORBELL_STEP /* bytes from a queue's doorbell to the next one's */
 
 /* Capabilities (4.1.4). */
 struct virtio_capability {
