@@ -53,7 +53,15 @@ VARIANT(all)
 /* KVM with the board's local APICs, also where it can have some. */
 static struct engine *create_kvm_board(const struct machine *machine, struct error *err)
 {
-    static const struct kvm_options options = {.calls = &kvm_host_calls, .board_apics = true};
+    static const struct kvm_options options = {.calls = &kvm_host_calls, .apics = KVM_APICS_BOARD};
+
+    return kvm_create_with(machine, &options, err);
+}
+
+/* KVM with local APICs of its own, also where it is late with interrupts. */
+static struct engine *create_kvm_own(const struct machine *machine, struct error *err)
+{
+    static const struct kvm_options options = {.calls = &kvm_host_calls, .apics = KVM_APICS_OWN};
 
     return kvm_create_with(machine, &options, err);
 }
@@ -67,7 +75,8 @@ const struct engine_ops *variant_find(const char *name, struct engine_ops *space
     } variants[] = {
         {"bt-one", &bt_engine, create_one},         {"bt-tiny", &bt_engine, create_tiny},
         {"bt-scratch", &bt_engine, create_scratch}, {"bt-cold", &bt_engine, create_cold},
-        {"bt-all", &bt_engine, create_all},         {"kvm-board", &kvm_engine, create_kvm_board}};
+        {"bt-all", &bt_engine, create_all},         {"kvm-board", &kvm_engine, create_kvm_board},
+        {"kvm-own", &kvm_engine, create_kvm_own}};
 
     if (!strcmp(name, interp_engine.name))
         return &interp_engine;

@@ -10,7 +10,7 @@ instead, having announced it, and print no "not ok". With --direct, PROGRAM (dir
 place of doppel; its machine has all devices that a guest asks for with --device. With --switch, the engines
 (--engine NAME,NAME...) take turns in one machine.
 
-With kvm, or kvm-board, among the engines it is skipped where there is no KVM, and what kvm.py lists may differ.
+With kvm, kvm-own or kvm-board among the engines it is skipped where there is no KVM, and what kvm.py lists may differ.
 """
 import argparse
 import os

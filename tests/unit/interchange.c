@@ -238,7 +238,7 @@ static int failing_ioctl(void *opaque, int fd, unsigned long request, void *argu
 static struct engine *create_refused(const struct machine *machine, struct error *err)
 {
     static const struct kvm_calls calls = {.open = failing_open, .ioctl = failing_ioctl};
-    static const struct kvm_options options = {.calls = &calls};
+    static const struct kvm_options options = {.calls = &calls, .apics = KVM_APICS_OWN};
 
     return kvm_create_with(machine, &options, err);
 }
@@ -246,13 +246,21 @@ static struct engine *create_refused(const struct machine *machine, struct error
 /* KVM with the board's local APICs, also where it can have some. */
 static struct engine *create_with_board_apics(const struct machine *machine, struct error *err)
 {
-    static const struct kvm_options options = {.calls = &kvm_host_calls, .board_apics = true};
+    static const struct kvm_options options = {.calls = &kvm_host_calls, .apics = KVM_APICS_BOARD};
 
     return kvm_create_with(machine, &options, err);
 }
 
-static struct engine_ops kvm_board_engine, measured_engine, absent_engine, lame_engine, own_engine,
-    refused_engine;
+/* KVM with local APICs of its own, if it has them. */
+static struct engine *create_with_own_apics(const struct machine *machine, struct error *err)
+{
+    static const struct kvm_options options = {.calls = &kvm_host_calls, .apics = KVM_APICS_OWN};
+
+    return kvm_create_with(machine, &options, err);
+}
+
+static struct engine_ops kvm_own_engine, kvm_board_engine, measured_engine, absent_engine,
+    lame_engine, own_engine, refused_engine;
 
 static struct engine *create_own(const struct machine *machine, struct error *err)
 {
@@ -268,7 +276,8 @@ static int make_engines(void **unused)
     measured_engine.create = create_measured;
     absent_engine.create = create_none;
     lame_engine.vcpu_create = create_one_vcpu;
-    kvm_board_engine = refused_engine = kvm_engine;
+    kvm_own_engine = kvm_board_engine = refused_engine = kvm_engine;
+    kvm_own_engine.create = create_with_own_apics;
     kvm_board_engine.create = create_with_board_apics;
     refused_engine.create = create_refused;
     own_engine.create = create_own;
@@ -397,10 +406,10 @@ static void test_own_local_apics(void **unused)
  */
 static void test_kvm_goes_on(void **unused)
 {
-    static const struct engine_ops *const engines[] = {&bt_engine, &kvm_engine, &interp_engine,
-                                                       &kvm_board_engine, &kvm_engine};
+    static const struct engine_ops *const engines[] = {&bt_engine, &kvm_own_engine, &interp_engine,
+                                                       &kvm_board_engine, &kvm_own_engine};
     struct error err = {0};
-    struct vm *vm = vm_create(&kvm_engine, &config, &err);
+    struct vm *vm = vm_create(&kvm_own_engine, &config, &err);
 
     if (!vm) {
         print_message("not run: %s\n", err.text);

@@ -37,8 +37,8 @@ static int failing_ioctl(void *opaque, int fd, unsigned long request, void *argu
 }
 
 static const struct kvm_calls failing = {.open = failing_open, .ioctl = failing_ioctl};
-static const struct kvm_options options = {.calls = &failing, .board_apics = true},
-                                with_apics = {.calls = &failing};
+static const struct kvm_options options = {.calls = &failing, .apics = KVM_APICS_BOARD},
+                                with_apics = {.calls = &failing, .apics = KVM_APICS_OWN};
 
 static int set_up(void **unused)
 {

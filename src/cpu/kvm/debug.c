@@ -52,7 +52,7 @@ static bool place(struct kvm_cpu *k, struct kvm_guest_debug *d, unsigned index, 
 /* Stores in D what KVM is to do for the debugger. Returns false if it cannot. */
 static bool plan(struct kvm_cpu *k, struct kvm_guest_debug *d)
 {
-    unsigned used = 0, told = kvm_abilities(k);
+    unsigned used = 0, told = kvm_abilities(kvm_machine_of(&k->c));
 
     if (k->c.x.dr7 & DR7_ENABLED)
         return false;

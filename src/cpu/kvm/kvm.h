@@ -20,7 +20,11 @@
 /* The accelerator's options. */
 struct kvm_options {
     const struct kvm_calls *calls;
-    bool board_apics; /* the board's local APICs, also where KVM can have some */
+    enum {
+        KVM_APICS_BEST,  /* KVM's, if it has them and delivers their interrupts in time */
+        KVM_APICS_OWN,   /* KVM's, if it has them */
+        KVM_APICS_BOARD, /* the board's */
+    } apics;
 };
 
 extern const struct accelerator kvm_accelerator;

@@ -159,6 +159,7 @@ static void state_in(void *opaque, unsigned cpu, const struct lapic_state *state
     ret = set_base(lapic);
     if (ret == 0)
         ret = set_page(lapic, &lapic->last);
+    lapic->refused = ret < 0;
     if (ret < 0)
         kvm_lapics_fail(all, ret, "cannot set the state of a local APIC");
     note_given_timer(lapic, &given);
@@ -208,7 +209,7 @@ static void state_out(void *opaque, unsigned cpu, struct lapic_state *state)
     const struct kvm_lapic *lapic = &all->apic[cpu];
     struct kvm_lapic_state page;
 
-    if (has_failed(all) || kvm_lapic_get(lapic, &page) < 0)
+    if (lapic->refused || kvm_lapic_get(lapic, &page) < 0)
         page = lapic->last;
     *state = (struct lapic_state){.base = lapic->base};
     apic_page_out(&page, state);
@@ -219,12 +220,27 @@ static void state_out(void *opaque, unsigned cpu, struct lapic_state *state)
     state->errors = lapic->errors;
 }
 
+/* Has KVM forget INITs, start-ups and NMIs that were on their way to a vCPU before a reset. KVM
+ * carries out the former when it is asked for the vCPU's activity; all of its state is given to it
+ * anew. */
+static void drop_signals(const struct kvm_lapic *lapic)
+{
+    struct kvm_mp_state activity;
+    int ret = kvm_cpu_call(lapic->cpu, KVM_GET_MP_STATE, &activity);
+
+    if (ret < 0)
+        kvm_lapics_fail(lapic->all, ret, "cannot get a vCPU's activity");
+    lapic->cpu->is_known = false;
+    lapic->cpu->nmis = 1;
+}
+
 static void firmware_setup(void *opaque)
 {
     struct kvm_lapics *all = opaque;
     struct lapic_state state;
 
     for (unsigned i = 0; i < all->count; i++) {
+        drop_signals(&all->apic[i]);
         apic_after_firmware(&state, i);
         state.lint[0] = atomic_load(&all->lint);
         state_in(all, i, &state);

@@ -40,6 +40,7 @@ struct kvm_lapic {
     unsigned cr8;                /* as KVM has it, or is to have it when the vCPU runs */
     bool cr8_waits;              /* the latter */
     struct kvm_lapic_state last; /* as it was given, or when the vCPU left run() */
+    bool refused;                /* KVM has not taken what it was given */
     struct kvm_timer_note timer;
     uint64_t deadline; /* of IA32_TSC_DEADLINE, by clock_tsc: not given to KVM yet; or 0 */
 

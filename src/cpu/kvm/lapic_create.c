@@ -3,6 +3,7 @@
  */
 #include "cpu/kvm/lapic.h"
 #include "cpu/kvm/lapic_page.h"
+#include "cpu/kvm/probe.h"
 
 #include "base/util.h"
 
@@ -57,6 +58,14 @@ static int enable(const struct kvm_machine *m)
     return 0;
 }
 
+/* Whether KVM looks for interrupts now and then only, as one does that emulates processors. A guest
+ * that takes them for moments might never get one. When one waits in the board's local APICs, that
+ * is seen, and the interpreter executes the guest (run.c). */
+static bool is_late(struct kvm_machine *m)
+{
+    return !(kvm_abilities(m) & KVM_OPENS_WINDOWS);
+}
+
 int kvm_lapics_create(struct core *e, const struct lapic_board *board, struct local_apics *apics,
                       struct error *err)
 {
@@ -64,7 +73,7 @@ int kvm_lapics_create(struct core *e, const struct lapic_board *board, struct lo
     struct kvm_machine *m = e->accelerator_shared;
     int ret;
 
-    if (options->board_apics)
+    if (options->apics == KVM_APICS_BOARD || (options->apics == KVM_APICS_BEST && is_late(m)))
         return 1;
     m->lapics = new_lapics(e, board);
     if (!m->lapics)

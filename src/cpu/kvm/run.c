@@ -42,7 +42,7 @@ static void offer_interrupt(struct kvm_cpu *k)
 static bool waits_in_vain(const struct kvm_cpu *k)
 {
     return !k->lapic && (interrupt_waits(k) || k->c.x.nmis_pending) &&
-           !(kvm_abilities(k) & KVM_OPENS_WINDOWS);
+           !(kvm_abilities(kvm_machine_of(&k->c)) & KVM_OPENS_WINDOWS);
 }
 
 /* Runs the guest once. */

@@ -91,11 +91,11 @@ static inline int kvm_cpu_call(const struct kvm_cpu *k, unsigned long request, c
 /* Ends the run with EXIT_FAILED: WHAT failed with the errno -RET. */
 _Noreturn void kvm_fail(struct kvm_cpu *k, int ret, const char *what);
 
-/* --- vcpu.c ----------------------------------------------------------------------------------- */
+/* --- abilities.c ------------------------------------------------------------------------------ */
 
-/* What KVM is able to do (enum kvm_ability), which is found out the first time that it matters. On
- * the vCPU's thread, not in KVM_RUN. */
-unsigned kvm_abilities(const struct kvm_cpu *k);
+/* What KVM is able to do (enum kvm_ability), which is found out the first time that it matters. Not
+ * on a thread that is in KVM_RUN. */
+unsigned kvm_abilities(struct kvm_machine *m);
 
 /* --- guard.c ---------------------------------------------------------------------------------- */
 
