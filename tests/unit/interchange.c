@@ -534,6 +534,67 @@ static void test_activity(void **unused)
     vm_destroy(vm);
 }
 
+/* All registers of a local APIC come back from KVM as they were, and so do its timer's period,
+ * which stands still with guest time, and its deadline. */
+
+#define APIC_REGISTERS                                                                             \
+    0x40 /* as MSRs from 800h on; the one with which it sends to itself is none */
+#define TSC_DEADLINE 0x6E0
+
+static void read_apic(struct vm *vm, uint64_t values[APIC_REGISTERS])
+{
+    const struct cpu_port *port = &vm->cpu[0].port;
+
+    for (unsigned i = 0; i < APIC_REGISTERS; i++)
+        if (port->apic_ops->msr_read(port->apic, 0x800 + i, &values[i]) < 0)
+            values[i] = UINT64_MAX;
+    assert_int_equal(port->apic_ops->msr_read(port->apic, TSC_DEADLINE, &values[0]), 0);
+    assert_int_equal(port->apic_ops->msr_read(port->apic, 0x1B, &values[1]), 0);
+}
+
+static void write_apic(struct vm *vm, uint32_t msr, uint64_t value)
+{
+    const struct cpu_port *port = &vm->cpu[0].port;
+
+    assert_int_equal(port->apic_ops->msr_write(port->apic, msr, value), 0);
+}
+
+static void test_kvm_local_apic(void **unused)
+{
+    static const uint32_t modes[] = {0x40, 0x20040, 0x40040}; /* one-shot, periodic, deadline */
+    struct error err = {0};
+    struct vm *vm = vm_create(&kvm_own_engine, &config, &err);
+
+    if (!vm) {
+        print_message("not run: %s\n", err.text);
+        skip();
+    }
+    switch_to(vm, &bt_engine);
+    write_apic(vm, 0x1B, 0xFEE00D00); /* x2APIC */
+    write_apic(vm, 0x80F, 0x1FF);
+    write_apic(vm, 0x835, 0x10000 | 0x35);
+    write_apic(vm, 0x83F, 0x51); /* to itself: in service, and one requested */
+    assert_int_equal(vm->cpu[0].port.apic_ops->ack(vm->cpu[0].port.apic), 0x51);
+    write_apic(vm, 0x83F, 0x62);
+    write_apic(vm, 0x808, 0x35);
+    for (unsigned i = 0; i < ARRAY_SIZE(modes); i++) {
+        uint64_t before[APIC_REGISTERS], after[APIC_REGISTERS];
+
+        write_apic(vm, 0x832, modes[i]);
+        write_apic(vm, 0x83E, 0x3); /* by 16 */
+        write_apic(vm, 0x838, 1u << 30);
+        if (i == 2)
+            write_apic(vm, TSC_DEADLINE, clock_tsc(vm->machine.clock) + (1ULL << 40));
+        read_apic(vm, before);
+        switch_to(vm, &kvm_own_engine);
+        switch_to(vm, &kvm_own_engine);
+        switch_to(vm, &bt_engine);
+        read_apic(vm, after);
+        assert_memory_equal(after, before, sizeof(after));
+    }
+    vm_destroy(vm);
+}
+
 /* A machine whose engine cannot be exchanged goes on under the one that it has. */
 static void test_failures(void **unused)
 {
@@ -715,9 +776,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_goes_on),     cmocka_unit_test(test_own_local_apics),
         cmocka_unit_test(test_kvm_goes_on), cmocka_unit_test(test_state),
-        cmocka_unit_test(test_activity),    cmocka_unit_test(test_failures),
-        cmocka_unit_test(test_kvm_refuses), cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_onlookers),
+        cmocka_unit_test(test_activity),    cmocka_unit_test(test_kvm_local_apic),
+        cmocka_unit_test(test_failures),    cmocka_unit_test(test_kvm_refuses),
+        cmocka_unit_test(test_memory),      cmocka_unit_test(test_onlookers),
     };
 
     return cmocka_run_group_tests(tests, make_engines, NULL);
