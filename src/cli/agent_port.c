@@ -15,8 +15,10 @@
 #include <unistd.h>
 
 #define AGAIN_MS 200
-/* In a guest that boots, the ssh server may answer earlier than the agent: by as much. */
-#define AGENT_LATER_NS (10 * NS_PER_S)
+/* By how much the ssh server may answer earlier than the agent: in a guest that boots, and in one
+ * whose agent is just started anew. */
+#define AGENT_BOOTS_NS (10 * NS_PER_S)
+#define AGENT_ANEW_NS  (1 * NS_PER_S)
 
 /* Whether an ssh server answers. */
 static bool ssh_answers(const char *name)
@@ -35,9 +37,10 @@ static int look_for(const char *name, unsigned patience, struct progress *progre
                     struct error *err)
 {
     const struct guest_port port = {.name = name, .vsock = AGENT_PORT};
-    uint64_t deadline = time_now_ns() + patience * NS_PER_S, answered = 0;
+    uint64_t deadline = time_now_ns() + patience * NS_PER_S;
+    uint64_t answered = 0, grace = AGENT_ANEW_NS;
 
-    for (bool first = true;; first = false) {
+    for (;;) {
         int fd = guest_port_connect(&port, 0, err);
         uint64_t now;
 
@@ -47,7 +50,9 @@ static int look_for(const char *name, unsigned patience, struct progress *progre
         now = time_now_ns();
         if (*ssh && !answered)
             answered = now;
-        if (*ssh && (first || now - answered > AGENT_LATER_NS || now >= deadline))
+        else if (!answered)
+            grace = AGENT_BOOTS_NS;
+        if (*ssh && (now - answered > grace || now >= deadline))
             return fd;
         if (now >= deadline)
             return error_set(err, ETIMEDOUT,

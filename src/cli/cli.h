@@ -76,6 +76,7 @@ int cmd_events(char **argv);
 int cmd_create(char **argv);
 int cmd_list(char **argv);
 int cmd_exec(char **argv);
+int cmd_cp(char **argv);
 int cmd_ssh(char **argv);
 int cmd_connect(char **argv);
 int cmd_rename(char **argv);

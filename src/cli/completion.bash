@@ -16,6 +16,11 @@ _doppel() {
     case $command in
     run | start | stop | restart | kill | exec | pause | resume | console | logs | events | show | edit | ssh | connect | rm | rename)
         COMPREPLY=($(compgen -W "$("$1" list --names 2>/dev/null)" -- "$word")) ;;
+    cp)
+        # A name and its colon; what follows is known to the guest alone. Without them, files.
+        [[ $word == */* || $word == *:* ]] || compopt -o nospace 2>/dev/null
+        [[ $word == */* || $word == *:* ]] ||
+            COMPREPLY=($(compgen -S : -W "$("$1" list --names 2>/dev/null)" -- "$word") $(compgen -f -- "$word")) ;;
     esac
 }
 complete -o default -F _doppel doppel

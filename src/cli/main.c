@@ -32,6 +32,7 @@ static const struct {
     {"exec", cmd_exec, "run a command in a machine that runs"},
     {"show", cmd_show, "show the definition of a machine"},
     {"edit", cmd_edit, "change the definition of a machine"},
+    {"cp", cmd_cp, "copy files from and to a machine that runs"},
     {"ssh", cmd_ssh, "log in to a machine that runs"},
     {"connect", cmd_connect, "connect to a port of a machine that runs"},
     {"rename", cmd_rename, "give a machine another name"},

@@ -21,8 +21,9 @@ static int cannot_start(const char *program, const char *package, int code, stru
 }
 
 /* Starts it with the signals that this process ignores as they are by default. APART: without
- * standard input and output. */
-static int start(const char *const *argv, bool apart, pid_t *pid)
+ * standard input and output. STREAMS: what
+ * becomes its standard streams; -1: /dev/null, or for error output this process's. */
+static int start(const char *const *argv, bool apart, const int streams[3], pid_t *pid)
 {
     posix_spawn_file_actions_t files;
     posix_spawnattr_t attributes;
@@ -37,9 +38,10 @@ static int start(const char *const *argv, bool apart, pid_t *pid)
     posix_spawnattr_setsigdefault(&attributes, &defaults);
     posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
     if (apart)
-        code = posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-    if (apart && !code)
-        code = posix_spawn_file_actions_addopen(&files, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
+        codefor(int fd = 0; fd < 3 && !code; fd++) if (streams[fd] >= 0) code =
+            posix_spawn_file_actions_adddup2(&files, streams[fd], fd);
+    else if (apart && !codefd != STDERR_FILENO)
+        code = posix_spawn_file_actions_addopen(&files, fd, "/dev/null", O_RDWR, 0);
     if (!code)
         code =
             posix_spawnp(pid, argv[0], &files, &attributes, (char *const *)(void *)argv, environ);
@@ -51,7 +53,7 @@ static int start(const char *const *argv, bool apart, pid_t *pid)
 static int run(const char *const *argv, bool apart, const char *package, struct error *err)
 {
     pid_t pid = 0;
-    int status = 0, code = start(argv, apart, &pid);
+    int status = 0, code = start(argv, apart, (const int[3]){-1, -1, -1}, &pid);
 
     if (code)
         return cannot_start(argv[0], package, code, err);
@@ -73,6 +75,47 @@ int program_run(const char *const *argv, const char *package, struct error *err)
 int program_run_here(const char *const *argv, const char *package, struct error *err)
 {
     return run(argv, false, package, err);
+}
+
+static void close_one(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+int program_start(const char *const *argv, const char *package, bool input, bool output,
+                  struct program_child *child, struct error *err)
+{
+    int in[2] = {-1, -1}, out[2] = {-1, -1}, errors[2] = {-1, -1}, code = 0;
+
+    if ((input && pipe2(in, O_CLOEXEC)) || (output && pipe2(out, O_CLOEXEC)) ||
+        pipe2(errors, O_CLOEXEC))
+        code = errno;
+    *child = (struct program_child){.in = in[1], .out = out[0], .err = errors[0]};
+    if (!code)
+        code = start(argv, (const int[3]){in[0], out[1], errors[1]}, &child->pid);
+    close_one(&in[0]);
+    close_one(&out[1]);
+    close_one(&errors[1]);
+    if (!code)
+        return 0;
+    close_one(&child->in);
+    close_one(&child->out);
+    close_one(&child->err);
+    return cannot_start(argv[0], package, code, err);
+}
+
+int program_wait(struct program_child *child)
+{
+    int status = 0;
+
+    close_one(&child->in);
+    close_one(&child->out);
+    close_one(&child->err);
+    while (waitpid(child->pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
 int program_become(const char *const *argv, const char *package, struct error *err)

@@ -29,6 +29,7 @@
     X(entry_set_pathname)                                                                          \
     X(entry_set_perm)                                                                              \
     X(entry_set_size)                                                                              \
+    X(entry_set_symlink)                                                                           \
     X(entry_size)                                                                                  \
     X(entry_pathname_utf8)                                                                         \
     X(entry_symlink_utf8)                                                                          \
@@ -62,6 +63,7 @@
     X(write_header)                                                                                \
     X(write_new)                                                                                   \
     X(write_open_fd)                                                                               \
+    X(write_set_format_gnutar)                                                                     \
     X(write_set_format_iso9660)                                                                    \
     X(write_set_options)
 

@@ -8,10 +8,10 @@
 
 #include "base/util.h"
 #include "image/archive_library.h"
+#include "image/archive_locale.h"
 #include "image/ext4.h"
 
 #include <errno.h>
-#include <locale.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -330,16 +330,12 @@ static int unpack(struct tar *tar, int fd, struct error *err)
 int tar_unpack(struct ext4 *ext4, int fd, const struct tar_options *options, struct error *err)
 {
     struct tar tar = {.options = options, .ext4 = ext4};
-    /* libarchive translates names to the locale's characters; files have them in UTF-8. */
-    locale_t utf8 = newlocale(LC_CTYPE_MASK, "C.UTF-8", NULL), before;
+    struct archive_locale locale;
     int result = archive_library_load(&tar.library, err);
 
-    before = utf8 ? uselocale(utf8) : NULL;
+    archive_locale_begin(&locale);
     if (!result)
         result = unpack(&tar, fd, err);
-    if (utf8) {
-        uselocale(before);
-        freelocale(utf8);
-    }
+    archive_locale_end(&locale);
     return result;
 }

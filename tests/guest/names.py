@@ -533,6 +533,8 @@ def completion():
                         "events", "show", "edit"):
             check(complete(command, "we") == ["web", "web-2"], complete(command, "we"))
         check(complete("ssh", "--wait", "5", "d") == ["db"], complete("ssh", "--wait", "5", "d"))
+        check(complete("exec", "-t", "d") == ["db"], complete("exec", "-t", "d"))
+        check(set(complete("cp", "we")) >= {"web:", "web-2:"}, complete("cp", "we"))
         check(complete("list", "--n") == ["--names"], complete("list", "--n"))
         check(complete("run", "web", "--", "we") == [], "a command's words are completed")
 
