@@ -1,6 +1,7 @@
 /*
  * `doppel list`: the machines that have names, and what those that run say of themselves.
  */
+#include "cli/agent_ask.h"
 #include "cli/arguments.h"
 #include "cli/cli.h"
 #include "cli/image.h"
@@ -14,17 +15,21 @@
 #include "ctl/run_folder.h"
 #include "ctl/tree.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { OPT_JSON, OPT_NAMES, OPT_HELP };
+#define ADDRESSES_MS 1000 /* for the agents of all guests */
+
+enum { OPT_JSON, OPT_NAMES, OPT_ADDRESSES, OPT_HELP };
 
 static const struct option_spec specs[] = {
     [OPT_JSON] = {"json", NULL, "as one JSON array"},
     [OPT_NAMES] = {"names", NULL, "nothing but the names"},
+    [OPT_ADDRESSES] = {"addresses", NULL, "ask the agents of guests for their addresses, too"},
     [OPT_HELP] = {"help", NULL, "show this"},
     {NULL, NULL, NULL},
 };
@@ -35,7 +40,8 @@ struct entry {
     bool kept; /* else it has no folder, and is there only as long as it runs */
     char folder[PATH_MAX], run[PATH_MAX];
     struct lock_holder holder;
-    const json_t *live; /* NULL: it does not run, or does not answer */
+    const json_t *live;                 /* NULL: it does not run, or does not answer */
+    const struct agent_question *agent; /* NULL: it was not asked */
     struct definition definition;
     struct error damage; /* why its definition cannot be read; code 0: it can */
     uint64_t size;       /* bytes on the host's disk */
@@ -43,8 +49,8 @@ struct entry {
 
 static const struct arguments arguments = {
     .name = "list",
-    .usage = "Usage: doppel list [--json | --names]\n"
-             "       doppel ls [--json | --names]\n"
+    .usage = "Usage: doppel list [--addresses] [--json | --names]\n"
+             "       doppel ls [--addresses] [--json | --names]\n"
              "Shows the machines that have names, and what those that run do.\n",
     .specs = specs};
 
@@ -64,11 +70,13 @@ static int look_at_folder(struct entry *entry, struct error *err)
 }
 
 /* -ENOENT: it is gone. */
-static int look(const char *name, const json_t *live, struct entry *entry, struct error *err)
+static int look(const struct live *live, const struct agent_question *agent, struct entry *entry,
+                struct error *err)
 {
+    const char *name = live->name;
     int ret;
 
-    *entry = (struct entry){.name = name, .live = live};
+    *entry = (struct entry){.name = name, .live = live->state, .agent = agent};
     ret = run_folder_find(name, "", entry->run, &entry->holder, err);
     if (ret)
         return ret;
@@ -132,10 +140,58 @@ static void put_duration(char text[16], double seconds)
         snprintf(text, 16, "%llu d", s / 86400 % 1000000);
 }
 
-static void print_header(void)
+/* An address of a guest, as its agent has it: a line "INTERFACE ADDRESS/BITS". */
+struct address {
+    char interface[20], text[64];
+};
+
+/* Whether TEXT is one of IPv4 or IPv6 and the size of its network. */
+static bool is_address(const char *text)
 {
-    printf("%-24s %-9s %-7s %10s %5s %6s %8s %10s\n", "NAME", "STATE", "ENGINE", "MEMORY", "CPUS",
-           "LOAD", "UPTIME", "ON DISK");
+    const char *slash = strchr(text, '/');
+    unsigned char bytes[16];
+    char alone[64];
+    unsigned bits;
+
+    if (!slash || !parse_unsigned(slash + 1, 0, 128, &bits))
+        return false;
+    snprintf(alone, sizeof(alone), "%.*s", (int)(slash - text), text);
+    return inet_pton(AF_INET, alone, bytes) == 1 || inet_pton(AF_INET6, alone, bytes) == 1;
+}
+
+/* Cuts the next one off *REST. False: there is none, or what comes is none. */
+static bool next_address(const char **rest, struct address *address)
+{
+    int length = 0;
+
+    if (sscanf(*rest, "%19s %63s%n", address->interface, address->text, &length) != 2 ||
+        !is_address(address->text))
+        return false;
+    *rest += length;
+    return true;
+}
+
+/* The addresses that lead to a guest from outside of its link, without the sizes of networks. */
+static void print_addresses(const struct agent_question *agent)
+{
+    const char *rest = agent->answered ? agent->answer : "";
+    struct address address;
+    const char *between = "  ";
+
+    while (next_address(&rest, &address)) {
+        if (!strncmp(address.text, "fe80:", 5))
+            continue;
+        printf("%s%.*s", between, (int)strcspn(address.text, "/"), address.text);
+        between = " ";
+    }
+    if (*between == ' ' && between[1])
+        printf("  -");
+}
+
+static void print_header(bool addresses)
+{
+    printf("%-24s %-9s %-7s %10s %5s %6s %8s %10s%s\n", "NAME", "STATE", "ENGINE", "MEMORY", "CPUS",
+           "LOAD", "UPTIME", "ON DISK", addresses ? "  ADDRESSES" : "");
 }
 
 static void print_row(const struct entry *entry)
@@ -154,8 +210,11 @@ static void print_row(const struct entry *entry)
         snprintf(load, sizeof(load), "%.2f",
                  json_number_value(json_object_get(entry->live, "load")));
     }
-    printf("%-24s %-9s %-7s %10s %5s %6s %8s %10s\n", entry->name, state(entry),
+    printf("%-24s %-9s %-7s %10s %5s %6s %8s %10s", entry->name, state(entry),
            said(entry, "engine") ? said(entry, "engine") : "-", memory, cpus, load, uptime, size);
+    if (entry->agent)
+        print_addresses(entry->agent);
+    putchar('\n');
     if (entry->damage.code)
         complain("%s", entry->damage.text);
 }
@@ -169,6 +228,23 @@ static void print_live(struct json_text *json, const json_t *live)
     for (unsigned i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
         if (json_is_number(json_object_get(live, numbers[i])))
             json_text_real(json, numbers[i], json_number_value(json_object_get(live, numbers[i])));
+}
+
+static void print_json_addresses(struct json_text *json, const struct agent_question *agent)
+{
+    const char *rest = agent->answer;
+    struct address address;
+
+    if (!agent->answered)
+        return;
+    json_text_open(json, "addresses", '[');
+    while (next_address(&rest, &address)) {
+        json_text_open(json, NULL, '{');
+        json_text_string(json, "interface", address.interface);
+        json_text_string(json, "address", address.text);
+        json_text_close(json, '}');
+    }
+    json_text_close(json, ']');
 }
 
 static void print_json(struct json_text *json, const struct entry *entry)
@@ -189,6 +265,8 @@ static void print_json(struct json_text *json, const struct entry *entry)
     if (entry->kept)
         json_text_number(json, "size", entry->size);
     print_live(json, entry->live);
+    if (entry->agent)
+        print_json_addresses(json, entry->agent);
     if (entry->damage.code) {
         image_json_text(json, "error", entry->damage.text);
     } else if (knows_size(entry)) {
@@ -200,7 +278,8 @@ static void print_json(struct json_text *json, const struct entry *entry)
     json_text_close(json, '}');
 }
 
-static int print_all(const struct live *machines, unsigned count, bool as_json, struct error *err)
+static int print_all(const struct live *machines, const struct agent_question *agents,
+                     unsigned count, bool as_json, struct error *err)
 {
     struct json_text json = {.to = stdout};
     struct entry entry;
@@ -209,9 +288,9 @@ static int print_all(const struct live *machines, unsigned count, bool as_json, 
     if (as_json)
         json_text_open(&json, NULL, '[');
     else if (count > 0)
-        print_header();
+        print_header(agents);
     for (unsigned i = 0; i < count && !ret; i++) {
-        ret = look(machines[i].name, machines[i].state, &entry, err);
+        ret = look(&machines[i], agents ? &agents[i] : NULL, &entry, err);
         if (ret == -ENOENT) { /* it has been removed meanwhile */
             ret = 0;
             continue;
@@ -229,17 +308,27 @@ static int print_all(const struct live *machines, unsigned count, bool as_json, 
     return ret;
 }
 
-static int list(const struct registry_names *names, bool as_json, struct error *err)
+static int list(const struct registry_names *names, bool as_json, bool addresses, struct error *err)
 {
-    struct live *machines = calloc(names->count ? names->count : 1, sizeof(*machines));
+    size_t room = names->count ? names->count : 1;
+    struct live *machines = calloc(room, sizeof(*machines));
+    struct agent_question *agents = addresses ? calloc(room, sizeof(*agents)) : NULL;
     int ret;
 
-    if (!machines)
+    if (!machines || (addresses && !agents)) {
+        free(machines);
+        free(agents);
         return error_set(err, ENOMEM, "out of memory");
+    }
     for (unsigned i = 0; i < names->count; i++)
         machines[i].name = names->name[i];
     live_ask(machines, names->count);
-    ret = print_all(machines, names->count, as_json, err);
+    for (unsigned i = 0; agents && i < names->count; i++)
+        agents[i].name = names->name[i];
+    if (agents)
+        agent_ask(agents, names->count, "addresses", ADDRESSES_MS);
+    ret = print_all(machines, agents, names->count, as_json, err);
+    free(agents);
     for (unsigned i = 0; i < names->count; i++)
         json_decref(machines[i].state);
     free(machines);
@@ -262,9 +351,11 @@ static int all_names(struct registry_names *names, struct error *err)
 int cmd_list(char **argv)
 {
     struct argument_words words = {.names = "nothing but options"};
-    bool as_json = false, only_names = false;
-    const struct argument_setting settings[] = {
-        [OPT_JSON] = {.flag = &as_json}, [OPT_NAMES] = {.flag = &only_names}, [OPT_HELP] = {0}};
+    bool as_json = false, only_names = false, addresses = false;
+    const struct argument_setting settings[] = {[OPT_JSON] = {.flag = &as_json},
+                                                [OPT_NAMES] = {.flag = &only_names},
+                                                [OPT_ADDRESSES] = {.flag = &addresses},
+                                                [OPT_HELP] = {0}};
     int status = arguments_read(&arguments, settings, argv, &words), ret;
     struct registry_names names;
     struct error err = {0};
@@ -279,7 +370,7 @@ int cmd_list(char **argv)
     for (unsigned i = 0; !ret && only_names && i < names.count; i++)
         puts(names.name[i]);
     if (!ret && !only_names)
-        ret = list(&names, as_json, &err);
+        ret = list(&names, as_json, addresses, &err);
     registry_names_free(&names);
     if (ret)
         complain("%s", err.text);

@@ -5,6 +5,7 @@
 
 #include "base/time.h"
 #include "base/util.h"
+#include "cli/agent_ask.h"
 #include "cli/cli.h"
 #include "ctl/doppel.h"
 #include "ctl/registry.h"
@@ -25,6 +26,8 @@
 #define ALIVE_MS  3000
 #define ANSWER_MS 30000
 #define GONE_MS   30000
+/* How long agents may take to take the wish to power off, beside the button. */
+#define AGENTS_MS 1000
 
 struct ending {
     const char *name;
@@ -176,6 +179,18 @@ static void await(struct ending *e, unsigned timeout)
     free(result);
 }
 
+/* Has the agents of guests power them off: not all guests heed the power button. */
+static void ask_agents(const char *const *names, unsigned count)
+{
+    struct agent_question *questions = calloc(count, sizeof(*questions));
+
+    for (unsigned i = 0; questions && i < count; i++)
+        questions[i].name = names[i];
+    if (questions)
+        agent_ask(questions, count, "shutdown", AGENTS_MS);
+    free(questions);
+}
+
 bool end_machines(const char *const *names, unsigned count, unsigned timeout, bool force)
 {
     struct ending *all = calloc(count, sizeof(*all));
@@ -187,6 +202,8 @@ bool end_machines(const char *const *names, unsigned count, unsigned timeout, bo
         all[i] = (struct ending){.name = names[i], .pidfd = -1};
         ask(&all[i], timeout, force);
     }
+    if (all && !force && timeout)
+        ask_agents(names, count);
     for (unsigned i = 0; all && i < count; i++) {
         await(&all[i], force ? 0 : timeout);
         ended &= !all[i].failed;

@@ -8,9 +8,9 @@
 
 #include <stdbool.h>
 
-/* Ends the COUNT machines NAMES, all at the same time: by the power button, and by the plug after
- * TIMEOUT seconds; with FORCE, at once. Tells what was done on standard output, and of failures on
- * standard error. Returns whether none of them runs any more. */
+/* Ends the COUNT machines NAMES, all at the same time: by the power button and their agents,
+ * and by the plug after TIMEOUT seconds; with FORCE, at once. Tells what was done on standard
+ * output, and of failures on standard error. Returns whether none of them runs any more. */
 bool end_machines(const char *const *names, unsigned count, unsigned timeout, bool force);
 
 #endif

@@ -31,7 +31,7 @@ class Machine:
     def start(self):
         """Starts it, and waits until it counts as running."""
         guest("initrd.img")
-        self.define("memory: 96M\n")
+        self.define("memory: 96M\nnets: [user]\n")
         self.process = subprocess.Popen([DOPPEL, "run", "web", "--", "sleep", "100000"], env=self.env,
                                         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         while b'"running"' not in self.run("list", "--json").stdout:

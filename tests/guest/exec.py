@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """doppel exec: commands in guests that run, by their agent; agents that do not keep to the protocol; and guests that
 have none."""
+import json
 import os
 import re
 import signal
@@ -190,11 +191,23 @@ def agent_ends(vm):
     check(process.stdout.read() == b"still\n" and process.wait(60) == 0, "it has ended, too")
 
 
+def questions(vm):
+    """The guest's addresses, and its end."""
+    end = time.monotonic() + BOOT_TIMEOUT
+    while not (found := json.loads(vm.run("list", "--json", "--addresses").stdout)[0].get("addresses")):
+        check(time.monotonic() < end, "no address")
+        time.sleep(0.1)
+    check(found[0]["interface"] == "eth0" and found[0]["address"].startswith("10."), found)
+    table = vm.run("ls", "--addresses").stdout.decode().splitlines()
+    check(table[0].endswith("ADDRESSES") and found[0]["address"].partition("/")[0] in table[1].split(), table)
+    check_run(vm.run("stop", "-t", "200", "web"), 0, b"web: powered off\n", b"")
+
+
 def default_guest():
     """All of it in one guest."""
     with machine() as vm:
         check_run(vm.exec("true"), 0, b"", b"")
-        for part in commands, terminals, signals, flows, many, agent_ends:
+        for part in commands, terminals, signals, flows, many, agent_ends, questions:
             start = time.monotonic()
             part(vm)
             print(f"    {part.__name__}: {time.monotonic() - start:.1f} s", flush=True)
@@ -214,6 +227,10 @@ def hostile():
     check_complaint(exec_(frame(b"H", struct.pack("<I", 2))), "another version")
     check_complaint(exec_(b"SSH-2.0-OpenSSH\r\n"), "not doppel's agent")
     check_complaint(exec_(frame(b"O", b"x")), "not doppel's agent")
+    with played({AGENT_PORT: saying(HELLO, frame(b"O", b"e\x1b[1m 1.2.3.4/8\n" + b"x" * 10000), frame(b"X", b"\0"))}) as user:
+        done = user.run("ls", "--addresses")
+        check(done.returncode == 0 and b"1.2.3.4" in done.stdout and b"\x1b" not in done.stdout and
+              len(done.stdout) < 1000, done)
     check_complaint(exec_(HELLO), "the connection with 'web' has ended")
     check_complaint(exec_(HELLO, frame(b"F", b"\x7f\x1b]0;x\x07\nmore\x00")), "?]0;x??more", status=127)
     for wrong in (frame(b"Q"), frame(b"X"), frame(b"X", b"ab"), frame(b"F"), frame(b"C"), frame(b"S"), HELLO,
@@ -243,6 +260,8 @@ def without_agent():
         done = user.exec("a", options=["-tn", "-u", "me", "-w", "/a b", "-e", "X=1 2"], stdin=None)
         check_run(done, 7, b"-tt\n-n\n-l\nme\n--\nweb\ncd '/a b' && env " +
                   f"'X=1 2' 'TERM={user.env['TERM']}' 'a'\n".encode())
+        done = user.run("ls", "--addresses")
+        check(done.stdout.splitlines()[1].endswith(b" -"), done)
     with played({}) as user:
         check_complaint(user.exec("x", options=["--wait", "0"], stdin=None), "'web' does not answer yet", "--wait")
         check_complaint(user.exec("x", options=["--wait", "1"], stdin=None), "neither doppel's agent nor an ssh server")
