@@ -10,11 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void check(bool holds)
-{
-    if (!holds)
-        abort();
-}
+#include "input.h"
 
 /* Reads all frames, in pieces of STEP bytes. What is between two frames is nothing. */
 static void read_frames(const uint8_t *data, size_t size, size_t step)

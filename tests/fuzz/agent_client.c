@@ -10,16 +10,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "input.h"
+
 struct host {
     size_t held[3]; /* output that is not told of as written */
     size_t sent;    /* by the client, since the start */
 };
-
-static void check(bool holds)
-{
-    if (!holds)
-        abort();
-}
 
 static void on_send(void *opaque, const void *data, size_t size)
 {
