@@ -5,6 +5,7 @@
 
 #include "cli/cli.h"
 #include "cli/outflow.h"
+#include "cli/terminal_guard.h"
 
 #include "base/util.h"
 #include "con/tty.h"
@@ -35,6 +36,7 @@ struct relay {
     sigset_t before;
     uint64_t seen;   /* signals of those forwarded, by number */
     struct tty *tty; /* NULL: no terminal is in raw mode */
+    struct terminal_guard guard;
     bool input_open, input_terminal;
     bool lost;  /* the connection has ended too early */
     int status; /* -1: not over */
@@ -75,6 +77,22 @@ static void tell_written(struct relay *r)
 }
 
 /* ---- The terminal ---- */
+
+static void take_terminal(struct relay *r)
+{
+    if (!r->tty)
+        return;
+    terminal_guard_begin(&r->guard, r->tty);
+    tty_raw(r->tty);
+}
+
+static void give_terminal(struct relay *r)
+{
+    if (!r->tty)
+        return;
+    tty_cooked(r->tty);
+    terminal_guard_end(&r->guard);
+}
 
 static void take_size(struct relay *r)
 {
@@ -273,11 +291,9 @@ int exec_relay(int link, const struct agent_client_request *request,
         complain("%s", r->client ? strerror(errno) : err.text);
         r->status = STATUS_ERROR;
     } else {
-        if (r->tty)
-            tty_raw(r->tty);
+        take_terminal(r);
         run(r);
-        if (r->tty)
-            tty_cooked(r->tty);
+        give_terminal(r);
         explain(r);
     }
     close(r->signals);

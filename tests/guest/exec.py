@@ -75,6 +75,11 @@ def terminals(vm):
                 time.sleep(0.05)
             check(term.wait() == 128 + number, term.process.returncode)
             term.check_restored()
+    with vm.terminal("web", "--", "sh", "-c", "echo ready; sleep 100000") as term:
+        term.expect(rb"ready")
+        term.process.kill()
+        check(term.wait() == -signal.SIGKILL, term.process.returncode)
+        term.check_restored(BOOT_TIMEOUT)
     # It is stopped, and goes on.
     with vm.terminal("web", "--", "sh", "-c", "echo ready; read x; echo got $x") as term:
         term.expect(rb"ready")

@@ -21,6 +21,7 @@ ALLOWED = {("doppel.p", "src_cli_supervisor.c.o", "fork"),
            ("doppel.p", "src_cli_producer.c.o", "execvp"),
            ("doppel.p", "src_cli_program.c.o", "posix_spawnp"),  # for commands that have no VM process
            ("doppel.p", "src_cli_program.c.o", "execvp"),
+           ("doppel.p", "src_cli_terminal_guard.c.o", "fork"),  # alike
            ("doppel.p", "src_cli_switch_process.c.o", "fork")}  # and of what that keeps
 
 
