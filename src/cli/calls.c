@@ -4,7 +4,7 @@
 #include "cli/calls.h"
 
 #include "cli/cli.h"
-#include "cli/names.h"
+#include "cli/machine_names.h"
 #include "ctl/doppel.h"
 
 #include <stdlib.h>
@@ -34,8 +34,8 @@ json_t *call_machine_within(const char *name, const char *request, json_t *argum
 
 int call_each(char **argv, const char *request, const char *help)
 {
-    struct names names;
-    int status = names_read(argv, false, help, &names);
+    struct machine_names names;
+    int status = machine_names_read(argv, 0, help, &names);
 
     if (status >= 0)
         return status;

@@ -69,6 +69,8 @@ int cmd_restart(char **argv);
 int cmd_pause(char **argv);
 int cmd_resume(char **argv);
 int cmd_console(char **argv);
+int cmd_enable(char **argv);
+int cmd_disable(char **argv);
 int cmd_logs(char **argv);
 int cmd_show(char **argv);
 int cmd_edit(char **argv);

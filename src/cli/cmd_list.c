@@ -255,6 +255,8 @@ static void print_json(struct json_text *json, const struct entry *entry)
     json_text_string(json, "name", entry->name);
     json_text_string(json, "state", state(entry));
     json_text_bool(json, "kept", entry->kept);
+    if (entry->kept)
+        json_text_bool(json, "autostart", registry_autostarts(entry->folder));
     if (entry->holder.pid)
         json_text_number(json, "pid", (uint64_t)entry->holder.pid);
     if (entry->kept)

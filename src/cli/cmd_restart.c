@@ -4,7 +4,7 @@
 #include "cli/calls.h"
 #include "cli/cli.h"
 #include "cli/machine.h"
-#include "cli/names.h"
+#include "cli/machine_names.h"
 
 #include "ctl/run_folder.h"
 
@@ -35,14 +35,15 @@ static int restart(const char *name, unsigned timeout)
 
 int cmd_restart(char **argv)
 {
-    struct names names;
-    int status = names_read(argv, true,
-                            "Usage: doppel restart [--timeout SECONDS] NAME...\n"
-                            "Stops machines as doppel stop does and starts them anew, with the "
-                            "options that they were started\n"
-                            "with, and what their definitions say by now. Starts those that do not "
-                            "run.\n",
-                            &names);
+    struct machine_names names;
+    int status =
+        machine_names_read(argv, NAMES_WITH_TIMEOUT,
+                           "Usage: doppel restart [--timeout SECONDS] NAME...\n"
+                           "Stops machines as doppel stop does and starts them anew, with the "
+                           "options that they were started\n"
+                           "with, and what their definitions say by now. Starts those that do not "
+                           "run.\n",
+                           &names);
 
     if (status >= 0)
         return status;

@@ -50,6 +50,7 @@ static json_t *field_json(const struct definition *d, const struct definition_fi
     case DEFINITION_TEXT:
     case DEFINITION_NAME:
     case DEFINITION_USER:
+    case DEFINITION_RESTART:
     case DEFINITION_MAC: return *(char *const *)at ? control_text(*(char *const *)at) : NULL;
     case DEFINITION_MEMORY:
         return *(const uint64_t *)at ? json_integer((json_int_t) * (const uint64_t *)at) : NULL;

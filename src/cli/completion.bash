@@ -14,7 +14,7 @@ _doppel() {
         return
     fi
     case $command in
-    run | start | stop | restart | kill | exec | pause | resume | console | logs | events | show | edit | ssh | connect | rm | rename)
+    run | start | stop | restart | kill | exec | pause | resume | console | logs | events | show | edit | enable | disable | ssh | connect | rm | rename)
         COMPREPLY=($(compgen -W "$("$1" list --names 2>/dev/null)" -- "$word")) ;;
     cp)
         # A name and its colon; what follows is known to the guest alone. Without them, files.

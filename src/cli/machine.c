@@ -51,6 +51,9 @@ static bool parse_restart(const struct machine *m, enum restart *restart, struct
         [RESTART_NEVER] = "no", [RESTART_ON_FAILURE] = "on-failure", [RESTART_ALWAYS] = "always"};
     const char *given = m->run.restart ? m->run.restart : names[RESTART_NEVER];
 
+    if (!m->run.restart && m->background && m->named.definition.restart)
+        given = m->named.definition.restart;
+
     for (unsigned i = 0; i < ARRAY_SIZE(names); i++) {
         if (strcmp(names[i], given) != 0)
             continue;

@@ -33,6 +33,8 @@ static const struct {
     {"show", cmd_show, "show the definition of a machine"},
     {"edit", cmd_edit, "change the definition of a machine"},
     {"cp", cmd_cp, "copy files from and to a machine that runs"},
+    {"enable", cmd_enable, "have machines start by themselves"},
+    {"disable", cmd_disable, "have machines no longer start by themselves"},
     {"ssh", cmd_ssh, "log in to a machine that runs"},
     {"connect", cmd_connect, "connect to a port of a machine that runs"},
     {"rename", cmd_rename, "give a machine another name"},

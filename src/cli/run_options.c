@@ -30,6 +30,7 @@ enum {
     OPT_NAME,
     OPT_RESTART,
     OPT_REMOVE,
+    OPT_ALL,
     OPT_NO_REBOOT,
     OPT_DISK,
     OPT_VSOCK,
@@ -65,6 +66,7 @@ static const struct option_spec specs[] = {
     [OPT_RESTART] = {"restart", "WHEN",
                      "in the background, start it anew: on-failure, always or no (no)"},
     [OPT_REMOVE] = {"rm", NULL, "remove the machine when it has ended"},
+    [OPT_ALL] = {"all", NULL, "with doppel start: all machines of doppel enable"},
     [OPT_NO_REBOOT] = {"no-reboot", NULL, "a guest that resets itself ends the VM"},
     [OPT_DISK] = {"disk", "FILE[,...]", "add a disk (the manual page lists its settings)"},
     [OPT_VSOCK] = {"vsock", "socket=PATH[,...]",
@@ -369,6 +371,7 @@ static bool scan(char **argv, struct run_line *line, bool *given)
         given[option] = true;
         line->options++;
         line->help |= option == OPT_HELP;
+        line->all |= option == OPT_ALL;
         if (option == OPT_NAME)
             line->name = value;
     }
@@ -419,6 +422,10 @@ static bool take_machine(const struct run_line *line, struct named *named)
         if (ret < 0)
             complain("%s", err.text);
         return ret == 0;
+    }
+    if (line->all) {
+        complain("--all: goes with doppel start, and with nothing else");
+        return false;
     }
     if (line->words > 1) {
         complain_of_word(specs, line->second);

@@ -12,7 +12,7 @@ struct run_line {
     const char *machine, *second; /* the first words that are no options; NULL: there is none */
     const char *name;             /* --name */
     unsigned words, options;
-    bool help;
+    bool help, all;
     char **command; /* for the guest, up to a NULL; NULL: none */
 };
 

@@ -6,6 +6,7 @@
 #include "ctl/run_folder.h"
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/time.h"
 #include "base/unix_socket.h"
 #include "base/util.h"
@@ -164,9 +165,11 @@ static int failed(const json_t *answer, struct error *err)
     const json_t *error = json_object_get(answer, "error");
     const char *code = json_string_value(json_object_get(error, "code"));
     const char *message = json_string_value(json_object_get(error, "message"));
+    int ret = error_set(err, code ? control_errno(code) : EPROTO, "%s",
+                        message && *message ? message : "the machine's process gave no reason");
 
-    return error_set(err, code ? control_errno(code) : EPROTO, "%s",
-                     message ? message : "the machine's process gave no reason");
+    log_clean(err->text); /* it may be what a guest has made of that process */
+    return ret;
 }
 
 static int answer(struct doppel_control *c, int number, int timeout_ms, char **result,

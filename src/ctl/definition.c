@@ -24,13 +24,21 @@ static const struct definition_field ssh_fields[] = {
 };
 
 const struct definition_field definition_fields[] = {
-    FIELD("kernel", DEFINITION_TEXT, kernel),    FIELD("initrd", DEFINITION_TEXT, initrd),
-    FIELD("append", DEFINITION_TEXT, append),    FIELD("memory", DEFINITION_MEMORY, memory),
-    FIELD("cpus", DEFINITION_CPUS, cpus),        FIELD("disks", DEFINITION_WORDS, disks),
-    FIELD("nets", DEFINITION_WORDS, nets),       FIELD("shares", DEFINITION_WORDS, shares),
-    FIELD("devices", DEFINITION_WORDS, devices), FIELD("vsock", DEFINITION_TEXT, vsock),
-    FIELD("mac", DEFINITION_MAC, mac),           FIELD("base", DEFINITION_NAME, base),
-    {"ssh", DEFINITION_GROUP, 0, ssh_fields},    {NULL, DEFINITION_TEXT, 0, NULL},
+    FIELD("kernel", DEFINITION_TEXT, kernel),
+    FIELD("initrd", DEFINITION_TEXT, initrd),
+    FIELD("append", DEFINITION_TEXT, append),
+    FIELD("memory", DEFINITION_MEMORY, memory),
+    FIELD("cpus", DEFINITION_CPUS, cpus),
+    FIELD("disks", DEFINITION_WORDS, disks),
+    FIELD("nets", DEFINITION_WORDS, nets),
+    FIELD("shares", DEFINITION_WORDS, shares),
+    FIELD("devices", DEFINITION_WORDS, devices),
+    FIELD("restart", DEFINITION_RESTART, restart),
+    FIELD("vsock", DEFINITION_TEXT, vsock),
+    FIELD("mac", DEFINITION_MAC, mac),
+    FIELD("base", DEFINITION_NAME, base),
+    {"ssh", DEFINITION_GROUP, 0, ssh_fields},
+    {NULL, DEFINITION_TEXT, 0, NULL},
 };
 
 static void free_words(struct definition_words *words)
@@ -41,7 +49,7 @@ static void free_words(struct definition_words *words)
 
 void definition_free(struct definition *d)
 {
-    char *texts[] = {d->kernel, d->initrd, d->append,   d->vsock,
+    char *texts[] = {d->kernel, d->initrd, d->append,   d->restart, d->vsock,
                      d->mac,    d->base,   d->ssh_user, d->ssh_key};
 
     for (unsigned i = 0; i < ARRAY_SIZE(texts); i++)

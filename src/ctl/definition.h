@@ -16,6 +16,7 @@
  *        - /srv/src:/src:ro
  *      devices:                    as --device
  *        - balloon
+ *      restart: on-failure         as --restart of doppel start
  *      vsock: cid=5                as --vsock; none: no such device
  *      mac: 52:54:00:12:34:56      of the first network card; the next ones count on from it
  *      base: debian-bookworm       the base image that the disks need
@@ -57,6 +58,7 @@ struct definition {
     uint64_t memory; /* bytes; 0: not said */
     unsigned cpus;   /* 0: not said */
     struct definition_words disks, nets, shares, devices;
+    char *restart;
     char *vsock;
     char *mac;      /* six pairs of hexadecimal digits with colons, of one card (not of a group) */
     char *base;     /* a name (home_valid_name) */

@@ -8,14 +8,15 @@
 
 enum definition_kind {
     DEFINITION_TEXT,
-    DEFINITION_NAME,   /* a text that is a name */
-    DEFINITION_USER,   /* a text that is a user's name */
-    DEFINITION_MAC,    /* a text that is the address of a network card */
-    DEFINITION_MEMORY, /* uint64_t */
-    DEFINITION_CPUS,   /* unsigned */
-    DEFINITION_PORT,   /* unsigned */
-    DEFINITION_WORDS,  /* struct definition_words */
-    DEFINITION_GROUP,  /* keys of their own, one level below */
+    DEFINITION_NAME,    /* a text that is a name */
+    DEFINITION_USER,    /* a text that is a user's name */
+    DEFINITION_MAC,     /* a text that is the address of a network card */
+    DEFINITION_RESTART, /* a text: no, on-failure or always */
+    DEFINITION_MEMORY,  /* uint64_t */
+    DEFINITION_CPUS,    /* unsigned */
+    DEFINITION_PORT,    /* unsigned */
+    DEFINITION_WORDS,   /* struct definition_words */
+    DEFINITION_GROUP,   /* keys of their own, one level below */
 };
 
 struct definition_field {

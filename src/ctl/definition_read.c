@@ -171,6 +171,11 @@ static int read_scalar(const struct reader *r, const struct definition_field *fi
         if (!home_valid_name(text))
             return fail(r, "%s: '%.60s' is not a name", field->key, text);
         break;
+    case DEFINITION_RESTART:
+        if (strcmp(text, "no") != 0 && strcmp(text, "on-failure") != 0 &&
+            strcmp(text, "always") != 0)
+            return fail(r, "restart: '%.60s' is not one of no, on-failure and always", text);
+        break;
     case DEFINITION_USER:
         if (!is_user(text))
             return fail(r, "%s: '%.60s' is not a user's name", field->key, text);

@@ -9,6 +9,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,7 @@
 #include <unistd.h>
 
 #define MACHINES   "machines"
+#define AUTOSTART  "autostart"
 #define NEW_PREFIX ".new-"
 #define OLD_PREFIX ".old-"
 
@@ -117,6 +119,34 @@ void registry_names_free(struct registry_names *names)
 {
     free(names->name);
     *names = (struct registry_names){0};
+}
+
+/* ---- Autostart ---- */
+
+bool registry_autostarts(const char *folder)
+{
+    char path[PATH_MAX];
+
+    return join(path, folder, AUTOSTART, NULL) == 0 && access(path, F_OK) == 0;
+}
+
+int registry_set_autostart(const char *folder, bool on, struct error *err)
+{
+    char path[PATH_MAX];
+    int ret = join(path, folder, AUTOSTART, err), fd;
+
+    if (ret)
+        return ret;
+    if (!on && unlink(path) < 0 && errno != ENOENT)
+        return error_set(err, errno, "cannot remove %s: %s", path, strerror(errno));
+    if (!on)
+        return 0;
+    fd = open(path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return error_set(err, errno, "cannot make %s: %s", path, strerror(errno));
+    close(fd);
+    sync_folder(folder);
+    return 0;
 }
 
 /* ---- Locks ---- */

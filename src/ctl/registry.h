@@ -6,6 +6,7 @@
  *          NAME/
  *              machine.yaml    the definition (ctl/definition.h)
  *              lock            held by the process that runs, changes or removes the machine
+ *              autostart       is there if `doppel start --all` starts the machine
  *              ...             disks, kernel, what ssh needs: all goes when the machine is removed
  *          .new-NAME-XXXXXX/   a machine that is being made
  *          .old-NAME-XXXXXX/   a machine that is being removed
@@ -41,6 +42,10 @@ int registry_lock_names(struct error *err);
 int registry_folder(const char *name, char folder[PATH_MAX], struct error *err);
 /* Sets PATH to FILE in the machine's folder, whether it is there or not. */
 int registry_file(const char *folder, const char *file, char path[PATH_MAX], struct error *err);
+
+/* Whether the machine in FOLDER is one that `doppel start --all` starts, and making it so. */
+bool registry_autostarts(const char *folder);
+int registry_set_autostart(const char *folder, bool on, struct error *err);
 
 /* A machine that this process, and those that it forks, have for themselves. All zero: none. */
 struct registry_use {

@@ -77,7 +77,7 @@ def help_and_version():
     check(run("--version").stdout.startswith(b"doppel "), "no version")
     for command in ["run", "doctor", "isa", "list", "ssh", "connect", "rename", "rm", "gc",
                     "start", "stop", "restart", "kill", "pause", "resume", "console", "logs", "events",
-                    "show", "edit"]:
+                    "show", "edit", "enable", "disable"]:
         check(run("help", command).stdout == run(command, "--help").stdout, command)
     doctor = json.loads(run("doctor", "--json").stdout)
     check(doctor["cpus"] > 0 and doctor["engine"] in ("interp", "bt", "kvm"), doctor)

@@ -524,6 +524,37 @@ def policies():
         check(user.list() == {} and os.listdir(user.machine("")) == [".lock"], os.listdir(user.machine("")))
 
 
+def autostart():
+    """Machines that are enabled are started together, and all that run are stopped."""
+    with home() as user:
+        for name in "a", "b", "c":
+            user.define(name, QUIET + "restart: always\n", POWERS_OFF)
+        check_run(user.run("start", "--all"), 0, b"", b"")
+        check_run(user.run("enable", "a", "b", "c"), 0, b"", b"")
+        check_run(user.run("disable", "c"), 0, b"", b"")
+        check_run(user.run("disable", "c"), 0, b"", b"")
+        check_complaint(user.run("enable", "other"), "no machine 'other'")
+        check_run(user.run("rename", "b", "d"), 0)
+        for _ in range(2):
+            check_run(user.run("start", "--all"), 0, b"", b"")
+            check({name: (entry["state"], entry["autostart"]) for name, entry in user.list().items()} ==
+                  {"a": ("running", True), "c": ("stopped", False), "d": ("running", True)}, user.list())
+        supervisor = supervisor_of(user, "d")
+        with Control(user.run_folder("d", "control.sock")) as control:
+            control.call("events")
+            os.kill(vm_process(supervisor), signal.SIGKILL)
+            control.wait_event("restarting")
+            control.wait_event("started")
+        for line in ["start", "--all", "a"], ["run", "--all"], ["start", "--all", "--memory", "16M"]:
+            check_complaint(user.run(*line), "--all")
+        check_complaint(user.run("stop", "--all", "a"), "--all")
+        done = user.run("stop", "--all", "-t", "240")
+        check_run(done, 0, b"a: powered off\nd: powered off\n", b"")
+        check_nothing_left(user, "d", supervisor)
+        check_run(user.run("stop", "--all"), 0, b"", b"")
+        check_run(user.run("rm", "--force", "a", "c", "d"), 0)
+
+
 def several():
     """Some machines at once: started, listed and stopped together."""
     with home() as user:
@@ -542,4 +573,5 @@ def several():
 
 
 main(background, not_kept, failures, left_alone, stopping, killed, protocol, clients, foreground, ends, pausing, logs,
-     events, console, slow_console, restarting, policies, several)
+     events, console, slow_console, restarting, policies, autostart,
+     several)

@@ -530,7 +530,7 @@ def completion():
             user.define(name)
         check(set(complete("r")) >= {"run", "rm", "rename"}, complete("r"))
         for command in ("rm", "run", "start", "stop", "restart", "kill", "pause", "resume", "console", "logs",
-                        "events", "show", "edit"):
+                        "events", "show", "edit", "enable", "disable"):
             check(complete(command, "we") == ["web", "web-2"], complete(command, "we"))
         check(complete("ssh", "--wait", "5", "d") == ["db"], complete("ssh", "--wait", "5", "d"))
         check(complete("exec", "-t", "d") == ["db"], complete("exec", "-t", "d"))

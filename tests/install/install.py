@@ -133,6 +133,27 @@ def check_hardened(path):
           f"{name}: not built with _FORTIFY_SOURCE")
 
 
+# ---- What comes with the command ----
+
+def check_pages(stage, build_root):
+    """Each subcommand that has a page of its own in its name, and the unit that starts machines."""
+    pages = {os.path.basename(page) for page in glob.glob(f"{stage}/**/man1/doppel*", recursive=True)}
+    for name in ("console", "disable", "edit", "enable", "events", "image", "kill", "list", "logs", "ls", "pause",
+                 "restart", "resume", "show", "start", "stop"):
+        check(any(page.startswith(f"doppel-{name}.1") for page in pages), f"doppel {name} has no manual page")
+    with open(one(stage, "doppel.service"), encoding="utf-8") as file:
+        unit = file.read()
+    program = re.search(r"ExecStart=(\S+) start --all\n", unit)
+    check(program and os.path.exists(stage + program[1]), "doppel.service starts something else")
+    if not shutil.which("systemd-analyze") or not program:
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        path = f"{scratch}/doppel.service"
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(unit.replace(program[1], os.path.join(os.path.realpath(build_root), "doppel")))
+        run("systemd-analyze", "verify", "--user", "--man=no", path, env={**os.environ, "XDG_RUNTIME_DIR": scratch})
+
+
 def main():
     meson, build_root, example = sys.argv[1:4]
     with tempfile.TemporaryDirectory() as scratch:
@@ -140,6 +161,7 @@ def main():
         run(meson, "install", "-C", build_root, "--no-rebuild", "--quiet", "--destdir", stage)
         check_symbols(stage)
         check_header(stage, scratch)
+        check_pages(stage, build_root)
         check_example(stage, scratch, example)
         check_hardened(one(stage, "bin/doppel"))
         check_hardened(one(stage, "libdoppel.so.*"))

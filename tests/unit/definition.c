@@ -29,6 +29,7 @@ static const char whole[] = "version: 1\n"
                             "- /srv/src:/src:ro\n"
                             "devices:\n"
                             "- balloon\n"
+                            "restart: on-failure\n"
                             "vsock: cid=5\n"
                             "mac: 52:54:00:12:34:ff\n"
                             "base: debian-bookworm\n"
@@ -56,6 +57,7 @@ static void test_whole(void **unused)
     assert_int_equal(d.disks.count, 2);
     assert_string_equal(d.disks.word[0], "disk.qcow2,cache=none");
     assert_string_equal(d.disks.word[1], "/srv/a b.img");
+    assert_string_equal(d.restart, "on-failure");
     assert_string_equal(d.nets.word[0], "user,forward=8080:80");
     assert_string_equal(d.shares.word[0], "/srv/src:/src:ro");
     assert_string_equal(d.devices.word[0], "balloon");
