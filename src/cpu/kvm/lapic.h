@@ -62,13 +62,17 @@ struct kvm_lapics {
     _Atomic bool failed;
     pthread_mutex_t failing; /* guards FAILURE; a leaf */
     struct error failure;    /* what the guest cannot do without: a message or a route was lost */
-    struct {
-        struct kvm_irq_routing head; /* a struct kvm_irq_routing, with its entries */
+    struct {                 /* as struct kvm_irq_routing, with its entries */
+        uint32_t nr, flags;
         struct kvm_irq_routing_entry entry[LAPIC_BOARD_PINS];
     } routes; /* with the board lock */
     unsigned count;
     struct kvm_lapic apic[];
 };
+
+_Static_assert(offsetof(struct kvm_lapics, routes.entry) - offsetof(struct kvm_lapics, routes) ==
+                   offsetof(struct kvm_irq_routing, entries),
+               "as the kernel has it");
 
 /* --- lapic_create.c --------------------------------------------------------------------------- */
 

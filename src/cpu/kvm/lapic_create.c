@@ -13,7 +13,7 @@
 
 static void init_routes(struct kvm_lapics *all)
 {
-    all->routes.head.nr = LAPIC_BOARD_PINS;
+    all->routes.nr = LAPIC_BOARD_PINS;
     for (unsigned i = 0; i < LAPIC_BOARD_PINS; i++)
         all->routes.entry[i] =
             (struct kvm_irq_routing_entry){.gsi = i, .type = KVM_IRQ_ROUTING_MSI};
