@@ -224,7 +224,8 @@ struct bt_entry {
     uint8_t s0, s1;
 };
 
-#define JUMP_VIEW_CODE32 (1u << 14) /* in jump_view: 32-bit code runs */
+#define JUMP_VIEW_USER   (1u << 12) /* in jump_view: at level 3, */
+#define JUMP_VIEW_CODE32 (1u << 14) /* and 32-bit code runs */
 
 /* Data in front of an entrance, for the branches that are linked to it. */
 struct bt_front {
@@ -245,7 +246,7 @@ struct bt_behind {
     uint8_t files;
 };
 
-/* An entry of the jump table; see jumps.c. */
+/* An entry of the jump table's first level; see jumps.c. */
 struct bt_jump {
     uint64_t rip;
     uint32_t view; /* bt.jump_view when it was entered; 0: empty */
@@ -253,7 +254,16 @@ struct bt_jump {
 };
 #define BT_JUMP_PLACES 16384u
 #define BT_JUMP_WAYS   2u
-#define BT_JUMP_GRAIN  8u /* bytes of guest code that share a place */
+#define BT_JUMP_GRAIN  8u    /* bytes of guest code that share a place */
+#define BT_JUMP_PAGES  4096u /* hashes of pages */
+
+/* An entry of its second level. */
+struct bt_second_jump {
+    uint64_t id;   /* bt_second_jump_id; 0: empty */
+    uint32_t code; /* offset in the cache */
+};
+#define BT_SECOND_JUMP_BITS   15
+#define BT_SECOND_JUMP_FACTOR 0x9E3779B1u /* spreads the addresses over the places */
 
 #define BT_STOPS       64
 #define BT_EXIT_POINTS (BT_CODE_SIZE / 64)
@@ -289,7 +299,7 @@ struct bt_cache {
     uint32_t leave[BT_EXITS];
     uint32_t first;   /* where translations begin */
     uint32_t fill[2]; /* goes on from a miss of the software TLB; by whether it is for writing */
-    uint32_t lookup, lookup_branch; /* go on at the address in SCRATCH0; see emit_lookup */
+    uint32_t lookup, lookup_branch; /* go on at the address in SCRATCH0; see bt_emit_lookup */
     struct translation work;
 };
 
@@ -333,8 +343,9 @@ struct bt {
     const struct bt_exit_point *exit_points;
     uint32_t branch; /* the last RET or JMP: offset in the page, and << 12 the bytes it popped */
     struct bt_jump jump[BT_JUMP_PLACES][BT_JUMP_WAYS];
-    uint64_t jump_pages[64]; /* a bit for each hash of a page of which the jump table may have
-                                addresses */
+    /* A bit for each hash of a page of which the first level may have addresses. */
+    uint32_t jump_pages[BT_JUMP_PAGES / 32];
+    struct bt_second_jump second_jump[1u << BT_SECOND_JUMP_BITS];
 
     struct bt_cache *cache;
     uint64_t losses;    /* counts the times that translated code was forgotten, or may no longer be
@@ -446,10 +457,13 @@ bool bt_is_stop(const struct bt_cache *cache, uint64_t gpa);
  * may be entered. */
 bool bt_stop_at(struct bt *bt, uint64_t gpa);
 
-/* --- code.c, second.c ------------------------------------------------------------------------- */
+/* --- code.c, lookup.c, second.c --------------------------------------------------------------- */
 
 /* Emits the way in and the ways out; once, at the start of the cache. */
 void bt_emit_common(struct bt_cache *cache);
+/* Emits a jump to the code for the virtual address in SCRATCH0, if the jump table has it and no
+ * request is pending; WHY: how to leave otherwise. */
+void bt_emit_lookup(struct bt_cache *cache, struct emitter *e, enum bt_exit why);
 /* Emits what translated code does when an access misses the software TLB's first level. The
  * access's address is in bt.address and its exit point in bt.exit_point; the scratch registers are
  * free. */
@@ -457,13 +471,25 @@ void bt_emit_second(struct bt_cache *cache, struct emitter *e, bool write);
 
 /* --- jumps.c ---------------------------------------------------------------------------------- */
 
-/* Returns the code that the jump table has for RIP in the present context, or NULL. */
+/* Returns what finds the code at GPA in the second level, while VIEW is bt.jump_view: the address,
+ * and all of the view but the address space. */
+static inline uint64_t bt_second_jump_id(uint64_t view, uint64_t gpa)
+{
+    return gpa | view >> 12 << 60;
+}
+
+/* Returns the code that the first level has for RIP in the present context, or NULL. */
 const void *bt_jump_find(struct bt *bt, uint64_t rip);
-void bt_jump_add(struct bt *bt, uint64_t rip, const void *code);
+/* Enters CODE into the first level for RIP, and for GPA, to which RIP is mapped, into the second.
+ */
+void bt_jump_add(struct bt *bt, uint64_t rip, uint64_t gpa, const void *code);
+/* Forgets where the code for RIP is. */
 void bt_jump_forget(struct bt *bt, uint64_t rip);
-/* Forget everything, and everything in the page at LINEAR. */
+/* Forget everything that the first level has, and what it has of the page at LINEAR. */
 void bt_jumps_clear(struct bt *bt);
 void bt_jumps_clear_page(struct bt *bt, uint64_t linear);
+/* Forgets everything in both levels. */
+void bt_jumps_clear_all(struct bt *bt);
 
 /* --- translate.c: these three with the exclusive right; they may let other vCPUs run -----------
  */

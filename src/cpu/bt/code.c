@@ -1,6 +1,5 @@
 /*
- * The code that is made once: the way in, the ways out, and the search for the target of an
- * indirect branch.
+ * The code that is made once: the way in and the ways out; lookup.c and second.c have the rest.
  */
 #include "cpu/bt/bt.h"
 
@@ -193,49 +192,6 @@ static void emit_leave(struct emitter *e)
     emit_files_aside(e, files, false);
 }
 
-/* Emits a jump to the code for the virtual address in SCRATCH0, if the jump table has it and no
- * request is pending; WHY: how to leave otherwise. */
-static void emit_lookup(struct bt_cache *cache, struct emitter *e, enum bt_exit why)
-{
-    enum { SIZE = sizeof(struct bt_jump), PLACE = SIZE * BT_JUMP_WAYS };
-    const int32_t rip = (int32_t)offsetof(struct bt, jump);
-    const int32_t view = rip + (int32_t)offsetof(struct bt_jump, view);
-    const int32_t code = rip + (int32_t)offsetof(struct bt_jump, code);
-    uint8_t *request, *second, *hit, *miss, *other_view;
-
-    _Static_assert(BT_JUMP_GRAIN * 4 == PLACE && BT_JUMP_WAYS == 2,
-                   "four times an address makes an index");
-    emit_mem(e, true, OP_LOAD, SCRATCH1, VCPU(requests));
-    emit_alu_mem_imm(e, false, ALU_N_CMP, at(SCRATCH1, 0), 0);
-    request = emit_jcc(e, CC_NE);
-    emit_mem(e, false, OP_LEA, SCRATCH1, (struct operand){X86_NONE, SCRATCH0, 2, 0, 0});
-    emit_alu_imm(e, false, ALU_N_AND, SCRATCH1, (BT_JUMP_PLACES - 1) * PLACE);
-    emit_mem(e, true, OP_CMP_LOAD, SCRATCH0, vcpu_at_index(SCRATCH1, rip));
-    second = emit_jcc(e, CC_NE);
-    hit = e->at;
-    emit_alu_imm(e, true, ALU_N_AND, SCRATCH0, -(int32_t)MEM_PAGE_SIZE);
-    emit_mem(e, true, OP_STORE, SCRATCH0, VCPU(page));
-    emit_mem(e, false, OP_LOAD, SCRATCH0, VCPU(jump_view));
-    emit_mem(e, false, OP_CMP_LOAD, SCRATCH0, vcpu_at_index(SCRATCH1, view));
-    other_view = emit_jcc(e, CC_NE);
-    emit_mem(e, false, OP_LOAD, SCRATCH0, vcpu_at_index(SCRATCH1, code));
-    emit_mem(e, true, OP_ADD_LOAD, SCRATCH0, VCPU(run));
-    emit_bytes(e, (uint8_t[]){0x41, 0xFF, 0xE2}, 3); /* jmp r10 */
-
-    emit_patch(other_view, e->at);
-    emit_mem(e, true, OP_LOAD, SCRATCH0, vcpu_at_index(SCRATCH1, rip));
-    emit_patch(second, e->at);
-    emit_bytes(e, (uint8_t[]){0x41, 0xF6, 0xC3, SIZE}, 4); /* test r11b: was it the second? */
-    miss = emit_jcc(e, CC_NE);
-    emit_alu_imm(e, false, ALU_N_ADD, SCRATCH1, SIZE);
-    emit_mem(e, true, OP_CMP_LOAD, SCRATCH0, vcpu_at_index(SCRATCH1, rip));
-    emit_patch(emit_jcc(e, CC_E), hit);
-    emit_patch(miss, e->at);
-    emit_patch(request, e->at);
-    emit_mem(e, true, OP_STORE, SCRATCH0, REGISTER(X86_RIP));
-    emit_jmp_to(e, cache->write + cache->leave[why]);
-}
-
 void bt_emit_common(struct bt_cache *cache)
 {
     struct emitter e = {.at = cache->write, .end = cache->write + cache->memory.provided};
@@ -257,8 +213,8 @@ void bt_emit_common(struct bt_cache *cache)
         bt_emit_second(cache, &e, write);
     }
     cache->lookup = (uint32_t)(e.at - cache->write);
-    emit_lookup(cache, &e, BT_NEXT);
+    bt_emit_lookup(cache, &e, BT_NEXT);
     cache->lookup_branch = (uint32_t)(e.at - cache->write);
-    emit_lookup(cache, &e, BT_BRANCH);
+    bt_emit_lookup(cache, &e, BT_BRANCH);
     cache->first = cache->used = (uint32_t)ALIGN_UP(e.at - cache->write, 64);
 }

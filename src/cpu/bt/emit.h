@@ -61,10 +61,12 @@ enum {
     OP_XOR_LOAD = 0x33,
     OP_CMP_LOAD = 0x3B,
     OP_MOVSXD = 0x63,
+    OP_IMUL_IMM = 0x69, /* and 32 bits more */
     OP_TEST = 0x85,
     OP_STORE = 0x89,
     OP_LOAD = 0x8B,
     OP_LEA = 0x8D,
+    OP_BTS = 0x0FAB,
     OP_CMOV = 0x0F40, /* plus the condition */
     OP_LOAD_ZX8 = 0x0FB6,
     OP_LOAD_ZX16 = 0x0FB7,

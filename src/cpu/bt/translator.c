@@ -123,7 +123,7 @@ static void lose_code(struct bt *bt)
 {
     bt->losses++;
     bt->link_branch_at = 0;
-    bt_jumps_clear(bt);
+    bt_jumps_clear_all(bt);
 }
 
 /* Makes room in the cache: stops all vCPUs and forgets all translations. Tries again later if
@@ -222,7 +222,7 @@ static uint64_t jump_view_of(const struct bt *bt, bool user)
 {
     const struct vcpu *c = &bt->c;
 
-    return 1u << 15 | (in_64(c) ? 0 : JUMP_VIEW_CODE32) | (uint64_t)user << 12 |
+    return 1u << 15 | (in_64(c) ? 0 : JUMP_VIEW_CODE32) | (user ? JUMP_VIEW_USER : 0) |
            mmu_code_space(&c->mmu, user);
 }
 
@@ -565,7 +565,7 @@ static const void *find_code(struct bt *bt)
         bt->single_checks = false;
         set_jump_views(bt); /* looking for code may have changed the space's identifier */
         if (!single)
-            bt_jump_add(bt, rip, code);
+            bt_jump_add(bt, rip, gpa, code);
     }
     note_history(c);
     link_branch(bt, rip, code);
