@@ -147,6 +147,7 @@ struct part {
     uint32_t live;         /* flags live at its start; they are in RFLAGS then */
     bool only_from_before; /* it is reached only from the end of the part before: that one's ranges
                               still hold */
+    bool after_call;       /* a call returns to it */
     const uint8_t *code;   /* where it was emitted, or NULL */
 };
 
@@ -195,10 +196,12 @@ struct translation {
     unsigned count, i; /* instructions, and the present one */
     unsigned parts;
     const struct part *now; /* the part under way */
+    bool goes_on;           /* its code ends without a jump: control goes on in the next part */
     unsigned colds;
     uint16_t index[MEM_PAGE_SIZE];  /* 1 + instruction at an offset; or AHEAD | flags live there */
     uint16_t leader[REGION_MAX];    /* 1 + part that the instruction starts */
     bool other_ways_in[REGION_MAX]; /* it is reached not only from the instruction before it */
+    bool after_call[REGION_MAX];
     struct {
         unsigned insn; /* 1 + the one instruction that ends in the next page; 0: none */
         uint64_t gpa;  /* of that page */

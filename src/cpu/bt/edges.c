@@ -249,7 +249,8 @@ void emit_goto(struct translation *t, int64_t target, uint32_t live)
         emit_poll(t, p);
     if (p->live)
         flags_need(t);
-    if (p != t->now + 1 || p->code)
+    t->goes_on = p == t->now + 1 && !p->code;
+    if (!t->goes_on)
         cold_add_target(t, emit_jmp(&t->e), COLD_PART, p - t->part);
 }
 

@@ -259,7 +259,7 @@ void bt_entry_add(struct translation *t, const struct part *p, const uint8_t *en
     entries->entry[number] = (struct bt_entry){
         .id = bt_code_id(t->bt, ALIGN_DOWN(t->gpa, MEM_PAGE_SIZE) + p->start),
         .generation = t->generation,
-        .entrance = entrance ? (uint32_t)(entrance - cache->run) : 0,
+        .entrance = entrance ? (uint32_t)(entrance - cache->write) : 0,
         .inside = (uint32_t)(p->code - cache->write),
         .live = (uint16_t)p->live,
         .files = t->files,

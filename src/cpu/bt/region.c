@@ -206,7 +206,12 @@ static bool cut(struct translation *t)
 {
     memset(t->leader, 0, sizeof(t->leader));
     memset(t->other_ways_in, 0, sizeof(t->other_ways_in));
+    memset(t->after_call, 0, sizeof(t->after_call));
     for (unsigned i = 0; i < t->count; i++) {
+        int next = instruction_at(t, next_offset(t, i));
+
+        if (next >= 0)
+            t->after_call[next] |= t->insn[i].z.mnemonic == ZYDIS_MNEMONIC_CALL;
         if (is_direct(t, &t->insn[i]))
             mark_leader(t, target_offset(t, i), true);
         if (t->insn[i].info->class == X86_CLASS_BRANCH)
@@ -226,7 +231,8 @@ static bool cut(struct translation *t)
                 return false;
             *p = (struct part){.first = (uint16_t)i,
                                .start = t->offset[i],
-                               .only_from_before = !t->other_ways_in[i]};
+                               .only_from_before = !t->other_ways_in[i],
+                               .after_call = t->after_call[i]};
             t->leader[i] = (uint16_t)++t->parts;
         }
         p = &t->part[t->parts - 1];

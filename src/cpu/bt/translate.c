@@ -65,6 +65,7 @@ static void emit_part(struct translation *t, struct part *p)
     t->now = p;
     t->i = p->first;
     p->code = t->e.at;
+    t->goes_on = false;
     if (!p->only_from_before)
         group_forget(t);
     t->flags = p->live ? FLAGS_HOST : FLAGS_MEMORY;
@@ -133,20 +134,41 @@ static const void *finish(struct translation *t)
     return code;
 }
 
+/* Emits an entrance to P in front of it if a return will want one: there it takes no jump, and what
+ * the host fetches of its code is the part's own. Returns the entrance, or NULL. */
+static const uint8_t *emit_entrance_here(struct translation *t, struct part *p)
+{
+    const uint8_t *entrance;
+
+    if (!p->after_call || t->goes_on)
+        return NULL;
+    emit_bytes(&t->e, &(struct bt_front){0}, sizeof(struct bt_front));
+    entrance = t->e.at;
+    t->now = p;
+    t->i = p->first;
+    emit_entry(t, p->start, p->live);
+    return entrance;
+}
+
 static const void *emit_region(struct translation *t)
 {
+    const uint8_t *entrance[PARTS_MAX];
     const void *code;
 
     begin(t);
+    entrance[0] = t->e.at;
     t->now = &t->part[0];
     emit_entry(t, t->part[0].start, t->part[0].live);
-    for (unsigned n = 0; n < t->parts; n++)
+    for (unsigned n = 0; n < t->parts; n++) {
+        if (n)
+            entrance[n] = emit_entrance_here(t, &t->part[n]);
         emit_part(t, &t->part[n]);
+    }
     emit_cold(t);
     code = finish(t);
     for (unsigned n = 0; code && n < t->parts; n++)
         if (!t->part[n].only_from_before)
-            bt_entry_add(t, &t->part[n], n ? NULL : code);
+            bt_entry_add(t, &t->part[n], entrance[n]);
     return code;
 }
 
