@@ -29,7 +29,7 @@ static bool system_is_inlined(const struct translation *t, const struct x86_insn
     case ZYDIS_MNEMONIC_WRGSBASE: return t->code64;
     case ZYDIS_MNEMONIC_MOV:
         if (register_class(insn, 1) == ZYDIS_REGCLASS_SEGMENT)
-            return register_class(insn, 0) != ZYDIS_REGCLASS_GPR16;
+            return true;
         return !user && reads_control_register(insn);
     case ZYDIS_MNEMONIC_SYSCALL: return user && t->code64 && !traced;
     case ZYDIS_MNEMONIC_SYSRET:

@@ -373,7 +373,8 @@ static void translate_base(struct translation *t, const struct x86_insn *insn)
              vcpu_at((int32_t)(offsetof(struct bt, c.base) + n * sizeof(uint64_t))));
 }
 
-/* MOV of a segment's selector to a register or, as a word, to memory. */
+/* MOV of a segment's selector to a register, all of it or its lower half, or, as a word, to memory.
+ */
 static bool translate_selector(struct translation *t, const struct x86_insn *insn)
 {
     unsigned from = register_of(insn, 1);
@@ -382,6 +383,11 @@ static bool translate_selector(struct translation *t, const struct x86_insn *ins
                           offsetof(struct x86_seg, selector)));
     struct address a;
 
+    if (register_class(insn, 0) == ZYDIS_REGCLASS_GPR16) {
+        emit_byte(&t->e, PREFIX_16);
+        emit_mem(&t->e, false, OP_LOAD, register_of(insn, 0), selector);
+        return true;
+    }
     if (insn->op[0].type == ZYDIS_OPERAND_TYPE_REGISTER) {
         emit_mem(&t->e, false, OP_LOAD_ZX16, register_of(insn, 0), selector);
         return true;
