@@ -416,8 +416,6 @@ void bt_entries_destroy(struct bt_entries *entries);
 void bt_entries_clear(struct bt_entries *entries);
 /* Whether the entries of one more translation may not fit. */
 bool bt_entries_full(const struct bt_entries *entries);
-/* Whether any code of GPA's page has been translated since it last changed. */
-bool bt_page_is_live(const struct bt *bt, uint64_t gpa);
 /* Returns the entry of a valid translation of the code at GPA for the present context, or NULL. It
  * stays where it is until the next safe point. */
 struct bt_entry *bt_entry_find(const struct bt *bt, uint64_t gpa);

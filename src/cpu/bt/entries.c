@@ -133,14 +133,6 @@ static _Atomic uint32_t *slot_of(const struct bt_entries *entries, struct table 
     return NULL;
 }
 
-bool bt_page_is_live(const struct bt *bt, uint64_t gpa)
-{
-    const struct table *table = table_of(&bt->cache->entries, gpa >> MEM_PAGE_SHIFT);
-
-    return table && atomic_load_explicit(&table->generation, memory_order_acquire) ==
-                        atomic_load_explicit(bt_generation(bt, gpa), memory_order_relaxed);
-}
-
 struct bt_entry *bt_entry_find(const struct bt *bt, uint64_t gpa)
 {
     const struct bt_entries *entries = &bt->cache->entries;

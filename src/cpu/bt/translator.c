@@ -517,8 +517,8 @@ static bool may_enter(struct bt *bt, uint64_t gpa)
     return true;
 }
 
-/* Has the interpreter execute B and the blocks that follow by links, as long as their page has no
- * translation and they have not run often enough for one. */
+/* Has the interpreter execute B and the blocks that follow by links, as long as they have no
+ * translation and have not run often enough for one. */
 static void interpret_blocks(struct bt *bt, struct block *b)
 {
     struct vcpu *c = &bt->c;
@@ -527,7 +527,7 @@ static void interpret_blocks(struct bt *bt, struct block *b)
     do {
         interpreter->execute(c, b);
         b = interpreter->linked(c);
-    } while (b && !is_due(c) && !bt_page_is_live(bt, b->gpa) && !is_hot(bt, b));
+    } while (b && !is_due(c) && !bt_entry_find(bt, b->gpa) && !is_hot(bt, b));
 }
 
 /* Returns the translated code at X86_RIP, or NULL after the interpreter has executed something
