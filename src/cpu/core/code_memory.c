@@ -54,8 +54,8 @@ void code_memory_destroy(struct code_memory *m)
     *m = (struct code_memory){0};
 }
 
-/* Makes a large page of the bytes around the end of what is provided, if it is time to. Returns
- * whether it has. */
+/* Makes a large page of the bytes around the end of what is provided, if it is time to; the other
+ * mapping gets it at the next access there. Returns whether it has. */
 static bool join(struct code_memory *m)
 {
     uint32_t start = (uint32_t)ALIGN_DOWN(m->provided, LARGE_PAGE);
@@ -63,7 +63,6 @@ static bool join(struct code_memory *m)
     if (m->provided - start != JOIN_FROM || m->size - start < LARGE_PAGE ||
         !large_pages_join(m->write + start))
         return false;
-    large_pages_join(m->run + start); /* otherwise it is mapped in small pages */
     m->provided = start + LARGE_PAGE;
     return true;
 }
