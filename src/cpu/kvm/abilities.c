@@ -1,20 +1,4 @@
 /*
- * What the host's KVM can be asked for, found out when a vCPU needs to know, once for the machine.
- */
-#include "cpu/kvm/probe.h"
-#include "cpu/kvm/vcpu.h"
-
-unsigned kvm_abilities(const struct kvm_cpu *k)
-{
-    struct kvm_machine *m = kvm_machine_of(&k->c);
-
-    if (!atomic_load(&m->abilities_known)) {
-        atomic_store(&m->abilities, kvm_probe_abilities(m->calls, m->system));
-        atomic_store(&m->abilities_known, true);
-    }
-    return atomic_load(&m->abilities);
-}
-/*
  * What the host's KVM is able to do beyond its capabilities, found out by trying.
  */
 #include "cpu/kvm/probe.h"
