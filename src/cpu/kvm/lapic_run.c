@@ -35,9 +35,10 @@ static bool period_ended(const struct kvm_lapic_state *before, const struct kvm_
 
 #define TRIES 8 /* a period is at least as long as KVM makes it, 200 us */
 
-/* Has KVM make an interrupt request of each period of the timer that has ended, which it does only
- * in KVM_RUN, and notes when the present one began. The state in KVM takes no interrupts. */
-static void flush_timer(struct kvm_cpu *k, struct kvm_lapic_state *page)
+/* Has KVM do what it does only in KVM_RUN: tell of the end of an interrupt, and make an interrupt
+ * request of each period of the timer that has ended. PAGE shows when the present one began. The
+ * state in KVM takes no interrupts. */
+static void flush(struct kvm_cpu *k, struct kvm_lapic_state *page)
 {
     struct kvm_lapic_state before;
     unsigned tries = 0;
@@ -70,23 +71,20 @@ void kvm_lapic_settle(struct vcpu *c)
     struct kvm_cpu *k = kvm_cpu_of(c);
     const struct x86_cpu given = c->x;
     struct kvm_lapic_state page;
-    bool pushed, reset = false;
+    bool reset = false;
 
     if (k->lapic->timer.noted) /* and has not run since */
         return;
     kvm_lapic_read(k, &page);
-    if (apic_page_read(&page, APIC_INITIAL)) {
-        c->x.rflags &= ~(uint64_t)X86_FLAG_IF;
-        c->x.nmi_blocked = true;
-        k->is_known = false;
-        pushed = kvm_push(k); /* else KVM refuses the state, and the end of a period may be lost */
-        if (pushed) {
-            flush_timer(k, &page);
-            reset = was_reset(k, &given);
-        }
-        c->x = given;
-        k->is_known = false;
+    c->x.rflags &= ~(uint64_t)X86_FLAG_IF;
+    c->x.nmi_blocked = true;
+    k->is_known = false;
+    if (kvm_push(k)) { /* else KVM refuses the state, and something may be lost */
+        flush(k, &page);
+        reset = was_reset(k, &given);
     }
+    c->x = given;
+    k->is_known = false;
     k->lapic->last = page;
     note_timer(k->lapic, &page);
     if (reset)
