@@ -20,9 +20,9 @@ static int cannot_start(const char *program, const char *package, int code, stru
     return error_set(err, code, "cannot start %s: %s", program, strerror(code));
 }
 
-/* Starts it with the signals that this process ignores as they are by default. APART: without
- * standard input and output. STREAMS: what
- * becomes its standard streams; -1: /dev/null, or for error output this process's. */
+/* Starts it with the signals that this process ignores as they are by default. STREAMS: what
+ * becomes its standard streams. Where one is -1 it is this process's, but that a program that is
+ * APART has /dev/null for input and output. */
 static int start(const char *const *argv, bool apart, const int streams[3], pid_t *pid)
 {
     posix_spawn_file_actions_t files;
@@ -37,11 +37,11 @@ static int start(const char *const *argv, bool apart, const int streams[3], pid_
     posix_spawnattr_init(&attributes);
     posix_spawnattr_setsigdefault(&attributes, &defaults);
     posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
-    if (apart)
-        codefor(int fd = 0; fd < 3 && !code; fd++) if (streams[fd] >= 0) code =
-            posix_spawn_file_actions_adddup2(&files, streams[fd], fd);
-    else if (apart && !codefd != STDERR_FILENO)
-        code = posix_spawn_file_actions_addopen(&files, fd, "/dev/null", O_RDWR, 0);
+    for (int fd = 0; fd < 3 && !code; fd++)
+        if (streams[fd] >= 0)
+            code = posix_spawn_file_actions_adddup2(&files, streams[fd], fd);
+        else if (apart && fd != STDERR_FILENO)
+            code = posix_spawn_file_actions_addopen(&files, fd, "/dev/null", O_RDWR, 0);
     if (!code)
         code =
             posix_spawnp(pid, argv[0], &files, &attributes, (char *const *)(void *)argv, environ);
@@ -94,7 +94,7 @@ int program_start(const char *const *argv, const char *package, bool input, bool
         code = errno;
     *child = (struct program_child){.in = in[1], .out = out[0], .err = errors[0]};
     if (!code)
-        code = start(argv, (const int[3]){in[0], out[1], errors[1]}, &child->pid);
+        code = start(argv, true, (const int[3]){in[0], out[1], errors[1]}, &child->pid);
     close_one(&in[0]);
     close_one(&out[1]);
     close_one(&errors[1]);
