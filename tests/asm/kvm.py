@@ -65,13 +65,13 @@ def emulates():
     return os.path.exists('/sys/module/kvm_pvm')
 
 
-def why_not(guest, alone):
-    """Why GUEST cannot be run under KVM here, or None. ALONE: without other engines that take turns."""
+def why_not(guest):
+    """Why GUEST cannot be run under KVM here, or None."""
     try:
         os.close(os.open('/dev/kvm', os.O_RDWR))
     except OSError as error:
         return f'/dev/kvm: {error.strerror}'
-    if emulates() and guest in NOT_RUN and (alone or NOT_RUN[guest] != 'slow'):
+    if emulates() and guest in NOT_RUN:
         return f'this KVM is an emulator: {REASONS[NOT_RUN[guest]]}'
     return None
 

@@ -72,7 +72,7 @@ def main():
     args = parser.parse_args()
     guest = os.path.basename(args.kernel).split('.')[0]
     under_kvm = any(name.startswith('kvm') for name in args.engine.split(','))
-    reason = under_kvm and kvm.why_not(guest, ',' not in args.engine)
+    reason = under_kvm and kvm.why_not(guest)
     if reason:
         print(f'not run: {reason}')
         return SKIPPED
