@@ -47,5 +47,6 @@ int call_each(char **argv, const char *request, const char *help)
             status = STATUS_ERROR;
         json_decref(result);
     }
+    machine_names_free(&names);
     return status;
 }

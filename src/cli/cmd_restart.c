@@ -53,5 +53,6 @@ int cmd_restart(char **argv)
 
         status = status ? status : failed;
     }
+    machine_names_free(&names);
     return status;
 }

@@ -63,8 +63,8 @@ static int take_all(struct machine_names *names)
         complain("%s", err.text);
         return STATUS_ERROR;
     }
-    names->name = calloc(names->running.count + 1, sizeof(*names->name));
-    if (!names->name) {
+    names->name = names->made = calloc(names->running.count + 1, sizeof(*names->name));
+    if (!names->made) {
         complain("out of memory");
         registry_names_free(&names->running);
         return STATUS_ERROR;
@@ -118,7 +118,6 @@ int machine_names_read(char **argv, unsigned with, const char *help, struct mach
 
 void machine_names_free(struct machine_names *names)
 {
-    if (names->running.count)
-        free(names->name);
+    free(names->made);
     registry_names_free(&names->running);
 }

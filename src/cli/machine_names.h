@@ -15,8 +15,8 @@ struct machine_names {
     const char **name;
     unsigned count;
     unsigned timeout;
-    struct registry_names
-        running; /* of these NAME has been made; empty: it is the command line's */
+    struct registry_names running; /* what NAME consists of after --all */
+    const char **made;             /* NAME, then; else NULL, and NAME is the command line's */
 };
 
 /* What such a command knows beside --help. */
