@@ -31,7 +31,7 @@ BORDERS = {
     "tests/guest/network_peer.c": ["bench/guest/net.h"],  # the other end of the benchmark's programs
     "tests/guest/vsock_guest.c": [],
     "tests/": ["tests/", "src/", "guests/protocol.h", "guests/agent_protocol.h"],
-    "tests/fuzz/agent.c": ["guests/"],  # what the agent reads
+    "tests/fuzz/agent.c": ["guests/", "tests/fuzz/input.h"],  # what the agent reads
 }
 PRIVATE = re.compile(r"_(private|impl)\.h$")
 # Who may look at private headers, and why.

@@ -1,86 +1,23 @@
 /*
  * Control sockets: the library's calls, and servers that do not keep to the protocol.
  */
+#include "control_rig.h"
 #include "test.h"
 
-#include "base/unix_socket.h"
-#include "ctl/control_server.h"
 #include "ctl/doppel.h"
-#include "ctl/run_folder.h"
 
 #include <errno.h>
-#include <poll.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-static char home[] = P_tmpdir "/doppel-control-XXXXXX";
-static struct run_folder folder;
-static char path[PATH_MAX];
-
-/* A server on a thread of its own. */
-struct rig {
-    struct control_server *server;
-    pthread_t thread;
-    _Atomic bool stop;
-};
-
-static void on_request(void *opaque, uint64_t client, const struct control_request *request)
-{
-    struct rig *rig = opaque;
-    struct error err = {0};
-
-    if (!strcmp(request->name, "echo")) {
-        control_answer(rig->server, client, request->id, json_deep_copy(request->arguments));
-    } else if (!strcmp(request->name, "events")) {
-        control_server_subscribe(rig->server, client, true);
-        control_answer(rig->server, client, request->id, json_object());
-        for (int i = 0; i < 100; i++)
-            control_server_event(rig->server, json_pack("{s:s, s:i}", "event", "tick", "n", i));
-    } else if (strcmp(request->name, "silence") != 0) {
-        error_set(&err, EBUSY, "no \033[31m%s\n", request->name);
-        control_refuse(rig->server, client, request->id, &err);
-    }
-}
-
-static void *serve(void *opaque)
-{
-    struct rig *rig = opaque;
-
-    while (!atomic_load(&rig->stop)) {
-        struct pollfd pfd = {control_server_fd(rig->server), POLLIN, 0};
-
-        poll(&pfd, 1, 5);
-        control_server_work(rig->server);
-    }
-    return NULL;
-}
-
-static void begin(struct rig *rig)
-{
-    const struct control_ops ops = {on_request, rig};
-
-    atomic_store(&rig->stop, false);
-    rig->server = control_server_open(path, "web", &ops, NULL);
-    assert_non_null(rig->server);
-    assert_int_equal(pthread_create(&rig->thread, NULL, serve, rig), 0);
-}
-
-static void end(struct rig *rig)
-{
-    atomic_store(&rig->stop, true);
-    pthread_join(rig->thread, NULL);
-    control_server_close(rig->server);
-    assert_int_not_equal(access(path, F_OK), 0);
-}
+static const char *path; /* of the socket */
 
 static void test_calls(void **unused)
 {
-    struct rig rig;
+    struct rig *rig = rig_begin();
     struct doppel_error err = {0};
     struct doppel_control *control, *other;
     char *result = NULL;
@@ -90,7 +27,6 @@ static void test_calls(void **unused)
     assert_int_equal(err.code, ESRCH);
     assert_null(doppel_control_open("No", &err));
     assert_int_equal(err.code, EINVAL);
-    begin(&rig);
     control = doppel_control_open("web", &err);
     other = doppel_control_open("web", &err);
     assert_non_null(control);
@@ -108,7 +44,8 @@ static void test_calls(void **unused)
     assert_int_equal(doppel_control_call(control, "echo", "{}", -1, NULL, &err), 0);
     assert_int_equal(doppel_control_answer(control, number, 0, NULL, &err), -ETIMEDOUT);
     assert_int_equal(doppel_control_call(other, "echo", "{}", -1, NULL, NULL), 0);
-    end(&rig);
+    rig_end(rig);
+    assert_int_not_equal(access(path, F_OK), 0);
     assert_int_equal(doppel_control_answer(control, number, -1, NULL, &err), -EPIPE);
     assert_int_equal(doppel_control_call(other, "echo", "{}", -1, NULL, &err), -EPIPE);
     doppel_control_close(control);
@@ -118,11 +55,10 @@ static void test_calls(void **unused)
 
 static void test_events(void **unused)
 {
-    struct rig rig;
+    struct rig *rig = rig_begin();
     struct doppel_control *control;
     char *event = NULL;
 
-    begin(&rig);
     control = doppel_control_open("web", NULL);
     assert_non_null(control);
     assert_int_equal(doppel_control_call(control, "events", NULL, -1, NULL, NULL), 0);
@@ -137,14 +73,15 @@ static void test_events(void **unused)
             assert_null(strstr(event, "\"n\":0,"));
         free(event);
     }
-    end(&rig);
+    rig_end(rig);
+    assert_int_not_equal(access(path, F_OK), 0);
     doppel_control_close(control);
 }
 
 /* What a server says that does not keep to the protocol, and how the client's call ends. */
 static void hears(const char *text, size_t size, int expected)
 {
-    int listener = unix_socket_listen(path, 1, NULL), fd;
+    int listener = rig_listen(), fd;
     struct doppel_control *control;
     struct doppel_error err = {0};
 
@@ -181,22 +118,13 @@ static void test_strange_servers(void **unused)
 
 static int set_up(void **unused)
 {
-    struct lock_holder holder;
-
-    if (!mkdtemp(home) || setenv("XDG_RUNTIME_DIR", home, 1) < 0)
-        return -1;
-    if (run_folder_take("web", &folder, NULL) < 0)
-        return -1;
-    return run_folder_find("web", RUN_CONTROL, path, &holder, NULL);
+    path = rig_take_folder();
+    return path ? 0 : -1;
 }
 
 static int tear_down(void **unused)
 {
-    char name[sizeof(home) + 16];
-
-    run_folder_remove(&folder);
-    snprintf(name, sizeof(name), "%s/doppel", home);
-    return rmdir(name) < 0 || rmdir(home) < 0 ? -1 : 0;
+    return rig_leave_folder() ? 0 : -1;
 }
 
 int main(void)
