@@ -494,6 +494,18 @@ static bool sinks_pending(const struct console *c)
     return sink_pending(&c->out) || sink_pending(&c->err) || sink_pending(&c->debug_out);
 }
 
+/* Does what clients of the console in the background wait for, and takes what they have typed,
+ * which would not wake the loop again. With a session, nobody listens to that. */
+static void work_on_line(struct console *c)
+{
+    size_t n;
+
+    console_line_work(c->line);
+    n = console_line_take(c->line, c->input + c->input_size, sizeof(c->input) - c->input_size);
+    if (!c->session)
+        c->input_size += n;
+}
+
 static void write_sinks(struct console *c)
 {
     size_t done = 0, debug_done = 0;
@@ -511,7 +523,7 @@ static void write_sinks(struct console *c)
     sink_write(&c->err, &done); /* nowhere to say that standard error fails */
     sink_write(&c->debug_out, &debug_done);
     if (c->line) {
-        console_line_work(c->line);
+        work_on_line(c);
         if (!console_line_full(c->line)) {
             done += c->line_done;
             c->line_done = 0;
@@ -545,17 +557,6 @@ static int timeout(const struct console *c)
     return progress;
 }
 
-/* What is typed at the console in the background. With a session, nobody listens to that. */
-static void take_line(struct console *c)
-{
-    size_t n;
-
-    console_line_work(c->line);
-    n = console_line_take(c->line, c->input + c->input_size, sizeof(c->input) - c->input_size);
-    if (!c->session)
-        c->input_size += n;
-}
-
 /* Waits for something to do and does what came from outside. */
 static void wait_and_take(struct console *c)
 {
@@ -585,7 +586,7 @@ static void wait_and_take(struct console *c)
     if (pfd[5].revents)
         take_events(c);
     if (c->line)
-        take_line(c);
+        work_on_line(c);
 }
 
 static void talk(struct console *c)

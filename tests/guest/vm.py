@@ -21,7 +21,7 @@ import time
 
 ROOT = os.path.realpath(os.path.join(os.path.dirname(__file__), "..", ".."))
 GUESTS = os.environ.get("DOPPEL_GUESTS", os.path.join(ROOT, "guests", "cache"))
-DOPPEL = sys.argv[1] if len(sys.argv) > 1 else os.path.join(ROOT, "build", "doppel")
+DOPPEL = os.path.abspath(sys.argv[1]) if len(sys.argv) > 1 else os.path.join(ROOT, "build", "doppel")
 
 # Where doppel keeps machines and their sockets; removed in the end.
 FOLDERS = tempfile.TemporaryDirectory()
