@@ -12,7 +12,9 @@
 
 double control_desk_seconds(uint64_t ns)
 {
-    return (double)(ns / NS_PER_MS) / 1e3;
+    const uint64_t ms = ns / NS_PER_MS;
+
+    return (double)ms / 1e3;
 }
 
 void control_desk_tell(struct control_desk *desk, const char *event, json_t *more)

@@ -94,22 +94,31 @@ static void write_some(struct client *c)
     memmove(c->out, c->out + n, c->out_size);
 }
 
-/* Puts LINE, which may be NULL for lack of memory, behind what the client is owed. */
-static void owe(struct control_server *server, struct client *c, const char *line)
+/* Puts SIZE bytes behind what the client is owed. */
+static void append(struct client *c, const char *bytes, size_t size)
 {
-    size_t size = line ? strlen(line) : 0;
     char *longer = NULL;
 
-    if (c->lost)
-        return;
-    if (line && c->out_size + size <= CONTROL_OWED_MOST)
+    if (c->out_size + size <= CONTROL_OWED_MOST)
         longer = realloc(c->out, c->out_size + size);
     c->lost = !longer;
     if (!longer)
         return;
-    memcpy(longer + c->out_size, line, size);
+    memcpy(longer + c->out_size, bytes, size);
     c->out = longer;
     c->out_size += size;
+}
+
+/* Sends LINE, which may be NULL for lack of memory, now or as soon as the client takes it. */
+static void owe(struct control_server *server, struct client *c, const char *line)
+{
+    if (c->lost)
+        return;
+    c->lost = !line;
+    if (line)
+        append(c, line, strlen(line));
+    if (c->lost)
+        return;
     write_some(c);
     watch(server, c);
 }
