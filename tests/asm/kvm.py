@@ -60,19 +60,25 @@ DIFFERENCES = {
     'testdev': [('batches', r'rises|a level comes again')],
 }
 
+# What has a register hold what no processor lets in, so that no machine is loaded with it.
+IMPOSSIBLE = {'canonical', 'modes', 'registers'}
+
 
 def emulates():
     return os.path.exists('/sys/module/kvm_pvm')
 
 
-def why_not(guest):
-    """Why GUEST cannot be run under KVM here, or None."""
+def why_not(guest, moves):
+    """Why GUEST cannot be run under KVM here, or None. MOVES: its machine is saved and loaded meanwhile."""
     try:
         os.close(os.open('/dev/kvm', os.O_RDWR))
     except OSError as error:
         return f'/dev/kvm: {error.strerror}'
     if emulates() and guest in NOT_RUN:
         return f'this KVM is an emulator: {REASONS[NOT_RUN[guest]]}'
+    for reason, _ in DIFFERENCES.get(guest, []) if emulates() and moves else []:
+        if reason in IMPOSSIBLE:
+            return f'this KVM is an emulator: {REASONS[reason]}, and what it leaves then is no state to load'
     return None
 
 

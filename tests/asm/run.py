@@ -72,7 +72,8 @@ def main():
     args = parser.parse_args()
     guest = os.path.basename(args.kernel).split('.')[0]
     under_kvm = any(name.startswith('kvm') for name in args.engine.split(','))
-    reason = under_kvm and kvm.why_not(guest)
+    moves = args.direct and ',' in args.engine and not args.switch
+    reason = under_kvm and kvm.why_not(guest, moves)
     if reason:
         print(f'not run: {reason}')
         return SKIPPED
