@@ -33,10 +33,8 @@ static int needs(const char *name, const char *base, struct error *err)
     struct definition definition;
     char folder[PATH_MAX], file[PATH_MAX];
     struct error why = {0};
-    int ret = registry_folder(name, folder, err);
+    int ret = registry_definition(name, folder, file, err);
 
-    if (!ret)
-        ret = registry_file(folder, DEFINITION_FILE, file, err);
     if (ret)
         return ret;
     if (definition_load(file, &definition, &why) < 0)

@@ -45,10 +45,8 @@ struct edit {
 static int begin(struct edit *e, struct error *err)
 {
     char folder[PATH_MAX];
-    int ret = registry_folder(e->name, folder, err), fd;
+    int ret = registry_definition(e->name, folder, e->file, err), fd;
 
-    if (!ret)
-        ret = registry_file(folder, DEFINITION_FILE, e->file, err);
     if (!ret)
         ret = registry_file(folder, REPLACE_PREFIX "edit-XXXXXX.yaml", e->draft, err);
     if (ret)

@@ -57,10 +57,8 @@ static const struct arguments arguments = {
 static int look_at_folder(struct entry *entry, struct error *err)
 {
     char file[PATH_MAX];
-    int ret = registry_folder(entry->name, entry->folder, err);
+    int ret = registry_definition(entry->name, entry->folder, file, err);
 
-    if (!ret)
-        ret = registry_file(entry->folder, DEFINITION_FILE, file, err);
     if (ret)
         return ret;
     definition_load(file, &entry->definition, &entry->damage);

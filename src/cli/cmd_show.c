@@ -100,10 +100,8 @@ static int show(const char *name, bool as_json, struct error *err)
 {
     char folder[PATH_MAX], file[PATH_MAX], *text;
     struct definition definition = {0};
-    int ret = registry_folder(name, folder, err);
+    int ret = registry_definition(name, folder, file, err);
 
-    if (!ret)
-        ret = registry_file(folder, DEFINITION_FILE, file, err);
     if (!ret)
         ret = definition_load(file, &definition, err);
     if (ret)

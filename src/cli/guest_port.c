@@ -55,10 +55,8 @@ int guest_port_choose(const char *name, const char *word, struct guest_port *por
     char folder[PATH_MAX], file[PATH_MAX];
     struct definition definition;
     bool ssh = !strcmp(word, SSH_PORT_WORD);
-    int ret = registry_folder(name, folder, err);
+    int ret = registry_definition(name, folder, file, err);
 
-    if (!ret)
-        ret = registry_file(folder, DEFINITION_FILE, file, err);
     if (!ret)
         ret = definition_load(file, &definition, err);
     if (ret)

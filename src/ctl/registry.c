@@ -3,6 +3,7 @@
  */
 #include "ctl/registry.h"
 
+#include "ctl/definition.h"
 #include "ctl/lock_file.h"
 #include "ctl/replace.h"
 #include "ctl/tree.h"
@@ -72,6 +73,14 @@ int registry_folder(const char *name, char folder[PATH_MAX], struct error *err)
     int ret = named_folder(name, folder, err);
 
     return ret ? ret : is_folder(folder) ? 0 : no_such(name, err);
+}
+
+int registry_definition(const char *name, char folder[PATH_MAX], char definition[PATH_MAX],
+                        struct error *err)
+{
+    int ret = registry_folder(name, folder, err);
+
+    return ret ? ret : registry_file(folder, DEFINITION_FILE, definition, err);
 }
 
 /* ---- Names ---- */

@@ -40,6 +40,9 @@ int registry_lock_names(struct error *err);
 
 /* Sets FOLDER to the machine's. -ENOENT: there is no such machine; -EINVAL: NAME is not a name. */
 int registry_folder(const char *name, char folder[PATH_MAX], struct error *err);
+/* The same, and sets DEFINITION to the path of its definition. */
+int registry_definition(const char *name, char folder[PATH_MAX], char definition[PATH_MAX],
+                        struct error *err);
 /* Sets PATH to FILE in the machine's folder, whether it is there or not. */
 int registry_file(const char *folder, const char *file, char path[PATH_MAX], struct error *err);
 
