@@ -1,6 +1,7 @@
 /*
  * Machines that get another engine while they live: on the real clock, with threads.
  */
+#include "kvm_failing.h"
 #include "test.h"
 
 #include "base/time.h"
@@ -214,31 +215,9 @@ static void destroy_own(struct engine *engine)
     interp_engine.destroy(engine);
 }
 
-/* KVM, of which one call fails. */
-static struct {
-    unsigned calls, fail_at;
-    int code;
-} fault;
-
-static bool fails(void)
-{
-    return ++fault.calls == fault.fail_at;
-}
-
-static int failing_open(void *opaque)
-{
-    return fails() ? -fault.code : kvm_host_calls.open(NULL);
-}
-
-static int failing_ioctl(void *opaque, int fd, unsigned long request, void *argument)
-{
-    return fails() ? -fault.code : kvm_host_calls.ioctl(NULL, fd, request, argument);
-}
-
 static struct engine *create_refused(const struct machine *machine, struct error *err)
 {
-    static const struct kvm_calls calls = {.open = failing_open, .ioctl = failing_ioctl};
-    static const struct kvm_options options = {.calls = &calls, .apics = KVM_APICS_OWN};
+    static const struct kvm_options options = {.calls = &kvm_failing_calls, .apics = KVM_APICS_OWN};
 
     return kvm_create_with(machine, &options, err);
 }
@@ -357,6 +336,25 @@ static void expect_end(struct vm *vm)
 
 /* ---- Tests ---- */
 
+/* Changes VM's engine CHANGES times, in turn to each of COUNT ENGINES, after ROUNDS of the guest's.
+ * The second processor is started after some changes. */
+static void go_on(struct vm *vm, const struct engine_ops *const *engines, unsigned count,
+                  unsigned changes, unsigned rounds)
+{
+    for (unsigned i = 1; i <= changes; i++) {
+        wait_for(vm, ROUNDS, rounds);
+        wait_for(vm, TICKS, 2);
+        if (i == 6)
+            set_word(vm, GO, 1);
+        if (i > 6)
+            wait_for(vm, MESSAGES, 2);
+        switch_to(vm, engines[i % count]);
+    }
+    wait_for(vm, TICKS, 2);
+    wait_for(vm, MESSAGES, 2);
+    expect_end(vm);
+}
+
 /* Interrupts, messages between processors and the TSC go on from engine to engine; the second
  * processor is started after some changes. */
 static void test_goes_on(void **unused)
@@ -365,18 +363,7 @@ static void test_goes_on(void **unused)
                                                        &bt_eager_engine};
     struct vm *vm = start(engines[0]);
 
-    for (unsigned i = 1; i <= 24; i++) {
-        wait_for(vm, ROUNDS, 100);
-        wait_for(vm, TICKS, 2);
-        if (i == 6)
-            set_word(vm, GO, 1);
-        if (i > 6)
-            wait_for(vm, MESSAGES, 2);
-        switch_to(vm, engines[i % ARRAY_SIZE(engines)]);
-    }
-    wait_for(vm, TICKS, 2);
-    wait_for(vm, MESSAGES, 2);
-    expect_end(vm);
+    go_on(vm, engines, ARRAY_SIZE(engines), 24, 100);
 }
 
 /* The same with engines that bring local APICs along, and with the first one that does. */
@@ -417,18 +404,7 @@ static void test_kvm_goes_on(void **unused)
     }
     set_word(vm, ANY_TSC, 1);
     assert_int_equal(vm_start(vm, NULL), 0);
-    for (unsigned i = 1; i <= 25; i++) {
-        wait_for(vm, ROUNDS, 10);
-        wait_for(vm, TICKS, 2);
-        if (i == 6)
-            set_word(vm, GO, 1);
-        if (i > 6)
-            wait_for(vm, MESSAGES, 2);
-        switch_to(vm, engines[i % ARRAY_SIZE(engines)]);
-    }
-    wait_for(vm, TICKS, 2);
-    wait_for(vm, MESSAGES, 2);
-    expect_end(vm);
+    go_on(vm, engines, ARRAY_SIZE(engines), 25, 10);
 }
 
 /* Everything that a processor has, on a machine that is not started: what comes out of the last of

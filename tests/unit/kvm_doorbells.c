@@ -2,13 +2,13 @@
  * Doorbells that KVM rings: which event files KVM is given and has taken away, and that nothing
  * that it has signalled is lost. KVM is played here.
  */
+#include "open_files.h"
 #include "test.h"
 
 #include "base/time.h"
 #include "base/util.h"
 #include "cpu/kvm/doorbells.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <linux/kvm.h>
 #include <string.h>
@@ -103,18 +103,6 @@ static void wait_for_ring(unsigned queue, unsigned count)
 static struct bus *bus;
 static struct kvm_doorbells bells;
 static unsigned files;
-
-static unsigned open_files(void)
-{
-    DIR *folder = opendir("/proc/self/fd");
-    unsigned count = 0;
-
-    assert_non_null(folder);
-    while (readdir(folder))
-        count++;
-    closedir(folder);
-    return count;
-}
 
 static int set_up(void **unused)
 {

@@ -3,42 +3,22 @@
  * vCPU or the run must fail with that error and a text, and nothing may be left over.
  */
 #include "interp_test.h"
+#include "kvm_failing.h"
+#include "open_files.h"
 
 #include "base/util.h"
 #include "cpu/kvm/kvm.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <linux/kvm.h>
 #include <string.h>
 
 #define CODE RIG_FREE
 
-/* Which call is to fail, counted from 0, and with what; and how many there have been. */
-static struct {
-    unsigned number, calls;
-    unsigned useful; /* calls up to the end of the run */
-    int error;
-} fault;
+static unsigned useful; /* calls up to the end of the run */
 
-static bool fails(void)
-{
-    return fault.calls++ == fault.number;
-}
-
-static int failing_open(void *opaque)
-{
-    return fails() ? -fault.error : kvm_host_calls.open(NULL);
-}
-
-static int failing_ioctl(void *opaque, int fd, unsigned long request, void *argument)
-{
-    return fails() ? -fault.error : kvm_host_calls.ioctl(NULL, fd, request, argument);
-}
-
-static const struct kvm_calls failing = {.open = failing_open, .ioctl = failing_ioctl};
-static const struct kvm_options options = {.calls = &failing, .apics = KVM_APICS_BOARD},
-                                with_apics = {.calls = &failing, .apics = KVM_APICS_OWN};
+static const struct kvm_options options = {.calls = &kvm_failing_calls, .apics = KVM_APICS_BOARD},
+                                with_apics = {.calls = &kvm_failing_calls, .apics = KVM_APICS_OWN};
 
 static int set_up(void **unused)
 {
@@ -50,18 +30,6 @@ static int tear_down(void **unused)
 {
     rig_destroy(rig);
     return 0;
-}
-
-static unsigned open_files(void)
-{
-    DIR *folder = opendir("/proc/self/fd");
-    unsigned count = 0;
-
-    assert_non_null(folder);
-    while (readdir(folder))
-        count++;
-    closedir(folder);
-    return count;
 }
 
 /* How a machine has ended: at which stage, and why. */
@@ -98,8 +66,8 @@ static enum stage try_machine(struct error *err)
     vcpu = kvm_engine.vcpu_create(engine, &port, err);
     if (vcpu)
         stage = run_vcpu(vcpu, err);
-    fault.useful = fault.calls;
-    fault.number = UINT32_MAX; /* what is destroyed cannot fail */
+    useful = fault.calls;
+    fault.fail_at = UINT32_MAX; /* what is destroyed cannot fail */
     kvm_engine.vcpu_destroy(vcpu);
     kvm_engine.destroy(engine);
     return stage;
@@ -177,8 +145,8 @@ static enum stage create_and_run(struct engine *engine, const struct local_apics
     vcpu = kvm_engine.vcpu_create(engine, &port, err);
     if (vcpu)
         stage = run_with_apics(vcpu, &port, apics, err);
-    fault.useful = fault.calls;
-    fault.number = UINT32_MAX;
+    useful = fault.calls;
+    fault.fail_at = UINT32_MAX;
     kvm_engine.vcpu_destroy(vcpu);
     bus_release(rig->machine.bus, BUS_PORT, KICK_PORT);
     return stage;
@@ -199,7 +167,7 @@ static enum stage try_with_apics(struct error *err)
         stage = create_and_run(engine, &apics, err);
     else if (ret == 1) /* the board's will do */
         stage = NOTHING_FAILED;
-    fault.number = UINT32_MAX;
+    fault.fail_at = UINT32_MAX;
     if (engine)
         kvm_engine.destroy(engine);
     return stage;
@@ -212,8 +180,8 @@ static enum stage fail_call_of(enum stage (*try)(struct error *err), unsigned nu
     enum stage stage;
 
     fault.calls = 0;
-    fault.number = number;
-    fault.error = error;
+    fault.fail_at = number + 1;
+    fault.code = error;
     stage = try(&err);
     if (stage == NOTHING_FAILED)
         return stage;
@@ -238,7 +206,7 @@ static void test_each_call(void **unused)
     rig_clear(rig);
     PUT(CODE, 0xB8, 7, 0, 0, 0, 0xF4); /* mov $7, %eax; hlt */
     assert_int_equal(fail_call(UINT32_MAX, 0), NOTHING_FAILED);
-    calls = fault.useful;
+    calls = useful;
     files = open_files();
     for (unsigned i = 0; i < ARRAY_SIZE(errors); i++)
         for (unsigned number = 0; number < calls; number++) {
@@ -265,7 +233,7 @@ static void test_each_call_with_apics(void **unused)
         print_message("not run: this host's KVM has no local APICs without the rest\n");
         skip();
     }
-    calls = fault.useful;
+    calls = useful;
     files = open_files();
     for (unsigned i = 0; i < ARRAY_SIZE(errors); i++)
         for (unsigned number = 0; number < calls; number++) {
@@ -285,8 +253,9 @@ static void test_no_device(void **unused)
     for (unsigned i = 0; i < ARRAY_SIZE(errors); i++) {
         struct error err = {0};
 
-        fault.calls = fault.number = 0;
-        fault.error = errors[i];
+        fault.calls = 0;
+        fault.fail_at = 1;
+        fault.code = errors[i];
         assert_int_equal(try_machine(&err), CREATE);
         assert_int_equal(err.code, errors[i]);
         assert_non_null(strstr(err.text, "/dev/kvm"));

@@ -3,6 +3,7 @@
  * and fails when the test says so, and the file that keeps figures. Where there is /dev/kvm, it is
  * asked, too.
  */
+#include "open_files.h"
 #include "test.h"
 
 #include "base/util.h"
@@ -10,7 +11,6 @@
 #include "ctl/choice.h"
 #include "ctl/kvm_worth.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <limits.h>
 #include <linux/kvm.h>
@@ -124,18 +124,6 @@ static int end(void **unused)
 {
     forget_processor();
     return 0;
-}
-
-static unsigned open_files(void)
-{
-    DIR *folder = opendir("/proc/self/fd");
-    unsigned count = 0;
-
-    assert_non_null(folder);
-    while (readdir(folder))
-        count++;
-    closedir(folder);
-    return count;
 }
 
 static bool has_figures(const struct kvm_figures *f)

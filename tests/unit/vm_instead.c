@@ -2,6 +2,7 @@
  * A machine whose engine cannot be had: it gets the one that is named for that case, and the log
  * says why; without such a name there is no machine.
  */
+#include "kvm_failing.h"
 #include "test.h"
 
 #include "base/log.h"
@@ -31,38 +32,18 @@ static int load_guest(void *opaque, struct mem *mem, struct x86_cpu *cpu, struct
 
 /* ---- KVM, of which one call fails; and a model that is refused ---- */
 
-static struct {
-    unsigned calls, fail_at;
-    int code;
-    bool refuses_model;
-} fault;
-
-static bool fails(void)
-{
-    return ++fault.calls == fault.fail_at;
-}
-
-static int failing_open(void *opaque)
-{
-    return fails() ? -fault.code : kvm_host_calls.open(NULL);
-}
-
-static int failing_ioctl(void *opaque, int fd, unsigned long request, void *argument)
-{
-    return fails() ? -fault.code : kvm_host_calls.ioctl(NULL, fd, request, argument);
-}
+static bool refuses_model;
 
 static struct engine *create_failing(const struct machine *machine, struct error *err)
 {
-    static const struct kvm_calls calls = {.open = failing_open, .ioctl = failing_ioctl};
-    static const struct kvm_options options = {.calls = &calls};
+    static const struct kvm_options options = {.calls = &kvm_failing_calls};
 
     return kvm_create_with(machine, &options, err);
 }
 
 static int restrict_model(struct x86_model *model, struct error *err)
 {
-    if (fault.refuses_model)
+    if (refuses_model)
         return error_set(err, EPERM, "no model fits here");
     kvm_restrict_model(model, err); /* where there is no KVM, the engine's creation says so */
     return 0;
@@ -136,12 +117,12 @@ static void test_no_model(void **unused)
     struct error err = {0};
     struct vm *vm;
 
-    fault.refuses_model = true;
+    refuses_model = true;
     assert_null(create(NULL, &err));
     assert_int_equal(err.code, EPERM);
     assert_int_equal(told.warnings, 0);
     vm = create(&interp_engine, &err);
-    fault.refuses_model = false;
+    refuses_model = false;
     assert_non_null(vm);
     assert_ptr_equal(vm_engine_of(vm), &interp_engine);
     expect_told("no model fits here");
