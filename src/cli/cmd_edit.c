@@ -1,6 +1,7 @@
 /*
  * `doppel edit`: changes the definition of a machine, in the user's editor.
  */
+#include "base/write_all.h"
 #include "cli/arguments.h"
 #include "cli/cli.h"
 #include "cli/program.h"
@@ -59,9 +60,9 @@ static int begin(struct edit *e, struct error *err)
         *e->draft = '\0';
         return error_set(err, errno, "cannot make a file in %s: %s", folder, strerror(errno));
     }
+    ret = write_all(fd, e->before, e->before_size);
     close(fd);
-    unlink(e->draft);
-    return replace_file(e->draft, e->before, e->before_size, 0600, err);
+    return ret < 0 ? error_set(err, -ret, "cannot write %s: %s", e->draft, strerror(-ret)) : 0;
 }
 
 static int run_editor(const struct edit *e, struct error *err)
